@@ -1,0 +1,33 @@
+"""Names of arrays, used in public signatures. Shapes stand in docstrings; dtypes are checked there."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+Array = jax.Array
+Key = jax.Array  # one typed PRNG key, shape []
+Keys = jax.Array  # typed PRNG keys, shape [B]: one per example
+Images = jax.Array  # [B, H, W, C] float, in [-1, 1]
+Times = jax.Array  # [B] or [] float in [0, 1]: 0 is data, 1 is noise
+Labels = jax.Array  # [B] int32; the null class is `num_classes`
+Tree = Any  # a nested dict of arrays
+Batch = Mapping[str, jax.Array]
+Loss = Callable[..., Any]
+
+
+def broadcast(values: Array, like: Array) -> Array:
+    """`values` of shape [] or [B] with trailing ones added, so that it multiplies `like` [B, ...]."""
+    if values.ndim == 0 or values.ndim == like.ndim:
+        return values
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
+
+
+def sum_per_example(values: Array) -> Array:
+    """Sum over all axes but the first: [B, ...] -> [B]."""
+    return values.reshape(values.shape[0], -1).sum(-1)
+
+
+def mean_per_example(values: Array) -> Array:
+    """Mean over all axes but the first: [B, ...] -> [B]."""
+    return values.reshape(values.shape[0], -1).mean(-1)

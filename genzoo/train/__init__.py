@@ -1,0 +1,1 @@
+"""Floor 5: state, step, loop, optimizer, averages, checkpoints, sharding. Knows no family."""
