@@ -1,0 +1,94 @@
+"""Likelihoods of 8-bit data and the variational bound of a diffusion model, term by term.
+
+    -log p(x_0) <= L_T + sum_{n=2..T} L_{n-1} + L_0               (Ho et al. 2020, eq. 5)
+    L_T     = KL(q(x_T | x_0) || N(0, I))                          `prior_kl`
+    L_{n-1} = KL(q(x_{n-1} | x_n, x_0) || p(x_{n-1} | x_n))        `step_kl`
+    L_0     = -log p(x_0 | x_1), a discretised Gaussian            `discretised_log_likelihood`
+
+All in nats, summed over the dimensions of an example; `bits_per_dim` converts once, at the end.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
+
+from genzoo.core.types import Array, sum_per_example
+from genzoo.math import gaussian
+from genzoo.math.schedules import Schedule
+
+
+def bits_per_dim(nats, dimensions: int):
+    """Nats per example -> bits per dimension, for data on its original 256 levels."""
+    return nats / (math.log(2) * dimensions)
+
+
+def log_interval(low: Array, high: Array) -> Array:
+    """log(Phi(high) - Phi(low)) for low < high, elementwise, accurate in both tails.
+
+    In the right tail both ends are mirrored, so that the difference is taken of small numbers
+    whose logarithms are known.
+    """
+    mirrored = low + high > 0
+    low, high = jnp.where(mirrored, -high, low), jnp.where(mirrored, -low, high)
+    top = log_ndtr(high)
+    return top + jnp.log(-jnp.expm1(log_ndtr(low) - top))
+
+
+def discretised_log_likelihood(x: Array, mean: Array, log_variance: Array) -> Array:
+    """log of the mass that N(mean, exp(log_variance)) gives the bin of x, in nats, elementwise.
+
+    x: on the 256 levels k / 127.5 - 1; bins are x +- 1 / 255, the first and last reach to
+    infinity (Ho et al. 2020, eq. 13), so that the masses of the 256 levels sum to one.
+    """
+    inverse_std = jnp.exp(-0.5 * log_variance)
+    low = (x - mean - 1 / 255) * inverse_std
+    high = (x - mean + 1 / 255) * inverse_std
+    # A quarter of a level: rounding of x must not decide which bin is the first or the last.
+    first, last = x < -1 + 0.5 / 255, x > 1 - 0.5 / 255
+    # The inner value of each where must stay finite for gradients: the ends are put a bin away.
+    inside = log_interval(jnp.where(first, high - 1, low), jnp.where(last, low + 1, high))
+    return jnp.where(first, log_ndtr(high), jnp.where(last, log_ndtr(-low), inside))
+
+
+def prior_kl(schedule: Schedule, x_0: Array) -> Array:
+    """L_T: KL(q(x_1 | x_0) || N(0, I)) at t = 1, in nats per example [B]."""
+    mean, variance = gaussian.marginal(schedule, x_0, jnp.ones((), x_0.dtype))
+    zero = jnp.zeros((), x_0.dtype)
+    return sum_per_example(gaussian.kl(mean, jnp.log(variance), zero, zero))
+
+
+def step_kl(
+    schedule: Schedule,
+    x_0: Array,
+    x_t: Array,
+    t: Array,
+    s: Array,
+    model_x_0: Array,
+    log_variance: Array,
+) -> Array:
+    """L_{n-1} for one step t -> s, s > 0: KL of the posterior given x_0 from p_theta, [B] nats.
+
+    p_theta has the posterior mean of the predicted `model_x_0` and the given log variance (shape
+    of x_t or broadcastable).
+    """
+    truth = gaussian.posterior(schedule, x_0, x_t, t, s)
+    model = gaussian.posterior(schedule, model_x_0, x_t, t, s)
+    return sum_per_example(
+        gaussian.kl(truth.mean, jnp.log(truth.variance), model.mean, log_variance)
+    )
+
+
+def eps_weight(schedule: Schedule, t: Array, s: Array, variance: Array) -> Array:
+    """w_t with L_{n-1} = w_t |eps - eps_theta|^2 + const for a fixed reverse `variance`; shape of t.
+
+    Ho et al. 2020, eq. 12: beta^2 / (2 variance alpha (1 - alpha_bar)), written for any s < t:
+    the posterior mean moves by alpha_s (1 - r) sigma_t / alpha_t per unit of eps.
+    """
+    moved = (
+        schedule.alpha(s)
+        * gaussian.one_minus_ratio(schedule, t, s)
+        * schedule.sigma(t)
+        / schedule.alpha(t)
+    )
+    return jnp.square(moved) / (2 * variance)

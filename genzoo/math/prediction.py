@@ -1,0 +1,97 @@
+"""What a diffusion network may predict, and the hub that converts between kinds.
+
+With x_t = alpha x_0 + sigma eps, everything goes through the pair (x_0, eps):
+
+    eps                                     noise (Ho et al. 2020)
+    x_0                                     data
+    v        = alpha eps - sigma x_0        (Salimans & Ho 2022; alpha^2 + sigma^2 need not be 1)
+    score    = -eps / sigma                 grad log q(x_t)
+    velocity = alpha' x_0 + sigma' eps      dx_t / dt in our t: 0 is data
+
+A network trained on any kind works with every sampler and every loss.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from genzoo.core.types import Array, broadcast
+from genzoo.math.schedules import Schedule
+
+
+class Pair(NamedTuple):
+    """Data and noise that make up one x_t, each [B, ...]."""
+
+    x_0: Array
+    eps: Array
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of prediction as two functions, inverse to each other.
+
+    to_pair: (output [B, ...], x_t [B, ...], schedule, t [B] or []) -> Pair
+    from_pair: (Pair, schedule, t) -> output
+    """
+
+    to_pair: Callable[[Array, Array, Schedule, Array], Pair]
+    from_pair: Callable[[Pair, Schedule, Array], Array]
+
+
+def _scales(schedule: Schedule, t: Array, like: Array) -> tuple[Array, Array]:
+    return broadcast(schedule.alpha(t), like), broadcast(schedule.sigma(t), like)
+
+
+def pair_of_x_0(x_0: Array, x_t: Array, schedule: Schedule, t: Array) -> Pair:
+    """The pair whose data is x_0: eps = (x_t - alpha x_0) / sigma. Not at sigma = 0."""
+    alpha, sigma = _scales(schedule, t, x_t)
+    return Pair(x_0, (x_t - alpha * x_0) / sigma)
+
+
+def pair_of_eps(eps: Array, x_t: Array, schedule: Schedule, t: Array) -> Pair:
+    """The pair whose noise is eps: x_0 = (x_t - sigma eps) / alpha. Not at alpha = 0."""
+    alpha, sigma = _scales(schedule, t, x_t)
+    return Pair((x_t - sigma * eps) / alpha, eps)
+
+
+def _pair_of_v(v: Array, x_t: Array, schedule: Schedule, t: Array) -> Pair:
+    # Solves the 2 x 2 system of x_t and v; its determinant alpha^2 + sigma^2 is never 0.
+    alpha, sigma = _scales(schedule, t, x_t)
+    square = jnp.square(alpha) + jnp.square(sigma)
+    return Pair((alpha * x_t - sigma * v) / square, (sigma * x_t + alpha * v) / square)
+
+
+def _v_of_pair(pair: Pair, schedule: Schedule, t: Array) -> Array:
+    alpha, sigma = _scales(schedule, t, pair.eps)
+    return alpha * pair.eps - sigma * pair.x_0
+
+
+def _pair_of_score(score: Array, x_t: Array, schedule: Schedule, t: Array) -> Pair:
+    return pair_of_eps(-broadcast(schedule.sigma(t), x_t) * score, x_t, schedule, t)
+
+
+def _score_of_pair(pair: Pair, schedule: Schedule, t: Array) -> Array:
+    return -pair.eps / broadcast(schedule.sigma(t), pair.eps)
+
+
+def _pair_of_velocity(velocity: Array, x_t: Array, schedule: Schedule, t: Array) -> Pair:
+    alpha, sigma = _scales(schedule, t, x_t)
+    alpha_rate, sigma_rate = (broadcast(rate, x_t) for rate in schedule.rates(t))
+    determinant = alpha * sigma_rate - sigma * alpha_rate
+    x_0 = (sigma_rate * x_t - sigma * velocity) / determinant
+    return Pair(x_0, (alpha * velocity - alpha_rate * x_t) / determinant)
+
+
+def _velocity_of_pair(pair: Pair, schedule: Schedule, t: Array) -> Array:
+    alpha_rate, sigma_rate = (broadcast(rate, pair.eps) for rate in schedule.rates(t))
+    return alpha_rate * pair.x_0 + sigma_rate * pair.eps
+
+
+EPS = Kind(pair_of_eps, lambda pair, schedule, t: pair.eps)
+X_0 = Kind(pair_of_x_0, lambda pair, schedule, t: pair.x_0)
+V = Kind(_pair_of_v, _v_of_pair)
+SCORE = Kind(_pair_of_score, _score_of_pair)
+VELOCITY = Kind(_pair_of_velocity, _velocity_of_pair)
+KINDS = (EPS, X_0, V, SCORE, VELOCITY)

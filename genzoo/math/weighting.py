@@ -1,0 +1,120 @@
+"""How a denoising loss is weighted over time, and how times are drawn.
+
+A weighting says in which kind of prediction the error is measured (None: the network's own) and
+what it is multiplied by, as a function of logsnr. Times are drawn uniformly over the steps of a
+table or in proportion to the loss seen there (Nichol & Dhariwal 2021, section 3.3), with weights
+1 / (T p_n) that keep the expectation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from genzoo.core.types import Array, Key, Tree
+from genzoo.math import prediction
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """weight: logsnr [B] -> [B], multiplies the mean squared error of `kind`."""
+
+    weight: Callable[[Array], Array]
+    kind: prediction.Kind | None
+
+
+UNIFORM = Weighting(jnp.ones_like, kind=None)
+"""L_simple (Ho et al. 2020, eq. 14), on whatever the network predicts."""
+
+
+def min_snr(gamma: float = 5.0) -> Weighting:
+    """min(SNR, gamma) on the x_0 error (Hang et al. 2023), written on eps: min(1, gamma / SNR)."""
+    return Weighting(lambda logsnr: jnp.minimum(1, gamma * jnp.exp(-logsnr)), prediction.EPS)
+
+
+def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
+    """1 / (k + SNR)^gamma on the eps error (Choi et al. 2022, eq. 8)."""
+    return Weighting(lambda logsnr: (k + jnp.exp(logsnr)) ** -gamma, prediction.EPS)
+
+
+class StepDistribution(Protocol):
+    """How the steps n of a batch are drawn. `stats` is the history it needs, a nested dict."""
+
+    def init(self) -> Tree:
+        """The history at the start."""
+
+    def draw(self, key: Key, stats: Tree, count: int) -> tuple[Array, Array]:
+        """(n int32 [count] in 1..T, weights [count] with mean 1 under uniform losses)."""
+
+    def update(self, stats: Tree, n: Array, losses: Array) -> Tree:
+        """The history with the unweighted losses [B] at steps n [B] taken in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformSteps:
+    """Every step of 1..T alike; no history."""
+
+    steps: int
+
+    def init(self) -> Tree:
+        """No history."""
+        return {}
+
+    def draw(self, key: Key, stats: Tree, count: int) -> tuple[Array, Array]:
+        """Independent uniform steps, weights 1."""
+        del stats
+        return jax.random.randint(key, (count,), 1, self.steps + 1), jnp.ones((count,))
+
+    def update(self, stats: Tree, n: Array, losses: Array) -> Tree:
+        """Nothing to learn."""
+        del n, losses
+        return stats
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossAwareSteps:
+    """p_n in proportion to sqrt(E[L_n^2]) over the last `history` losses at n, mixed with a little
+    uniform; uniform until every step has a full history (Nichol & Dhariwal 2021, eq. 18)."""
+
+    steps: int
+    history: int = 10
+    uniform: float = 0.001
+
+    def init(self) -> Tree:
+        """losses [T, history] as a ring, seen [T]."""
+        return {
+            "losses": jnp.zeros((self.steps, self.history)),
+            "seen": jnp.zeros((self.steps,), jnp.int32),
+        }
+
+    def probabilities(self, stats: Tree) -> Array:
+        """p_n for n = 1..T: [T], sums to one."""
+        root = jnp.sqrt(jnp.mean(jnp.square(stats["losses"]), axis=-1))
+        shaped = root / jnp.maximum(root.sum(), jnp.finfo(root.dtype).tiny)
+        warm = jnp.all(stats["seen"] >= self.history) & (root.sum() > 0)
+        flat = jnp.full_like(root, 1 / self.steps)
+        return jnp.where(warm, (1 - self.uniform) * shaped + self.uniform * flat, flat)
+
+    def draw(self, key: Key, stats: Tree, count: int) -> tuple[Array, Array]:
+        """Independent steps from p_n, weights 1 / (T p_n)."""
+        p = self.probabilities(stats)
+        index = jax.random.categorical(key, jnp.log(p), shape=(count,))
+        return index.astype(jnp.int32) + 1, 1 / (self.steps * p[index])
+
+    def update(self, stats: Tree, n: Array, losses: Array) -> Tree:
+        """Each loss goes to the next place of its step's ring, as if one after the other."""
+        index = n - 1
+        same = index[:, None] == index[None, :]
+        order = jnp.arange(len(index))
+        before = jnp.sum(same & (order[None, :] < order[:, None]), axis=1)
+        after = jnp.sum(same & (order[None, :] > order[:, None]), axis=1)
+        place = (stats["seen"][index] + before) % self.history
+        # What later entries of the same batch would overwrite is sent out of range and dropped,
+        # so that no place is written twice and the result does not depend on the scatter's order.
+        target = jnp.where(after < self.history, index, self.steps)
+        return {
+            "losses": stats["losses"].at[target, place].set(losses, mode="drop"),
+            "seen": stats["seen"].at[index].add(1),
+        }
