@@ -1,0 +1,230 @@
+"""Denoising diffusion probabilistic models: DDPM (Ho et al. 2020), improved DDPM (Nichol &
+Dhariwal 2021), and their samplers' shared half, DDIM (Song et al. 2020).
+
+Training draws a step n and noise, makes x_t (math.gaussian, eq. 1) and scores the network's
+prediction. Three objectives, in the unit of the mean over dimensions:
+
+    simple = weight(logsnr) |target - prediction|^2                                       (1)
+    vlb    = T L_n / dimensions, in bits; an unbiased estimate of the bound               (2)
+    hybrid = simple + 0.001 vlb, the mean held fixed in the second term                   (3)
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genzoo.core import streams
+from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables, Weighted
+from genzoo.core.types import (
+    Array,
+    Batch,
+    Images,
+    Key,
+    Keys,
+    Labels,
+    Tree,
+    mean_per_example,
+    sum_per_example,
+)
+from genzoo.math import gaussian, likelihood
+from genzoo.math.prediction import Kind
+from genzoo.math.schedules import TableSchedule
+from genzoo.math.weighting import StepDistribution, Weighting
+from genzoo.samplers.loop import Sampler
+from genzoo.samplers.predictor import Predict, Prediction, Wrapper, clipped, classifier_free
+
+
+class Seen(NamedTuple):
+    """One training example's worth of a batch: data, noisy data, and what was predicted of it."""
+
+    x_0: Array
+    eps: Array
+    x_t: Array
+    t: Array  # [B]
+    predicted: Prediction
+
+
+Objective = Callable[["DDPM", Seen], Mapping[str, Array]]
+
+
+def simple(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
+    """Equation (1)."""
+    kind = family.weighting.kind or family.prediction
+    target = kind.from_pair(seen, family.schedule, seen.t)
+    predicted = kind.from_pair(seen.predicted, family.schedule, seen.t)
+    weight = family.weighting.weight(family.schedule.logsnr(seen.t))
+    return {"mse": weight * mean_per_example(jnp.square(target - predicted))}
+
+
+def vlb(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
+    """Equation (2)."""
+    nats = family.bound_term(seen.x_0, seen.x_t, seen.t, seen.predicted)
+    dimensions = seen.x_0[0].size
+    return {"vlb": family.schedule.steps * likelihood.bits_per_dim(nats, dimensions)}
+
+
+def hybrid(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
+    """Equation (3): the bound teaches the variance alone, the mean is taught by (1)."""
+    predicted = seen.predicted
+    held = Prediction(*jax.lax.stop_gradient((predicted.x_0, predicted.eps)), predicted.extra)
+    bound = vlb(family, seen._replace(predicted=held))
+    return {**simple(family, seen), "vlb": 0.001 * bound["vlb"]}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DDPM:
+    """The family. Capabilities: Samples, Likelihoods.
+
+    network: (init, apply) of inputs (x_t, n - 1, label). shape: of one example, (H, W, C).
+    num_classes: 0 without labels; label_dropout: the share of labels replaced, per example, by the
+    null class `num_classes`. clipping, guidance_scale: how a prediction is used in sampling.
+    bound_steps: how many steps of the bound are evaluated per example, 0 for every one.
+    """
+
+    network: object
+    shape: tuple[int, ...]
+    schedule: TableSchedule
+    prediction: Kind
+    variance: gaussian.ReverseVariance
+    weighting: Weighting
+    step_distribution: StepDistribution
+    objective: Objective
+    sampler: Sampler
+    clipping: Wrapper
+    num_classes: int = 0
+    label_dropout: float = 0.0
+    guidance_scale: float = 1.0
+    bound_steps: int = 0
+
+    # --- the contract -------------------------------------------------------------------------
+
+    def init(self, key: Key, example: Batch) -> Variables:
+        """Params of the network; stats of the step distribution."""
+        x = example["image"]
+        time = jnp.zeros(x.shape[:1])
+        return Variables(
+            params=self.network.init(key, x, time, self._labels(example)),
+            stats=self.step_distribution.init(),
+        )
+
+    @property
+    def losses(self) -> Mapping[str, Player]:
+        """One player."""
+        return {"model": Player(loss=self.loss)}
+
+    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+        """The objective per example [B]; metrics: the loss and its parts, by quartile of t."""
+        x_0 = context.batch["image"]
+        draw, noise, drop, dropout = jax.random.split(context.key, 4)
+        n, weights = self.step_distribution.draw(draw, context.stats, len(x_0))
+        t = self.schedule.time_of(n.astype(x_0.dtype))
+        eps = jax.random.normal(noise, x_0.shape, x_0.dtype)
+        x_t = gaussian.q_sample(self.schedule, x_0, t, eps)
+        labels = self._labels(context.batch, drop if context.train else None)
+        key = dropout if context.train else None
+        predicted = self._predict(params, x_t, t, labels, train=context.train, key=key)
+        parts = self.objective(self, Seen(x_0, eps, x_t, t, predicted))
+        losses = sum(parts.values())
+        stats = context.stats
+        if context.train:
+            seen = jax.lax.stop_gradient(losses)
+            stats = self.step_distribution.update(stats, n, seen)
+        metrics = {"loss": losses, **(parts if len(parts) > 1 else {})}
+        quartile = jnp.clip(jnp.floor(t * 4 - 1e-6), 0, 3)
+        for q in range(4):
+            metrics[f"loss_q{q}"] = Weighted(values=losses, weights=1.0 * (quartile == q))
+        return losses * weights, Aux(metrics=metrics, stats=stats)
+
+    def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:
+        """Samples [B, H, W, C] in [-1, 1], one per key."""
+        noise = streams.fold(keys, 0), streams.fold(keys, 1)
+        x = streams.normal(noise[0], self.shape)
+        return self.sampler(self.predictor(variables.params, condition), x, noise[1])
+
+    def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
+        """The variational bound in nats per example, and how it spreads over the steps.
+
+        Every step of 2..T is evaluated, or one drawn at random from each of `bound_steps` strata
+        and weighted by the stratum's size: unbiased per example. The predicted x_0 is clipped to
+        [-1, 1], which defines a p_theta as good as any other.
+        """
+        x_0 = batch["image"]
+        predict = clipped(self._predictor(variables.params, self._labels(batch)), self.schedule)
+        total = self.schedule.steps
+        edges = np.linspace(2, total + 1, (self.bound_steps or total - 1) + 1).astype(np.int32)
+        low, width = edges[:-1], np.diff(edges)
+
+        def term(n, keys):
+            t = self.schedule.time_of(n.astype(x_0.dtype))
+            eps = streams.normal(keys, x_0.shape[1:], x_0.dtype)
+            x_t = gaussian.q_sample(self.schedule, x_0, t, eps)
+            return self.bound_term(x_0, x_t, t, predict(x_t, t))
+
+        def stratum(_, inputs):
+            index, low, width = inputs
+            here = streams.fold(keys, index)
+            place = streams.uniform(streams.fold(here, 0))
+            n = low + jnp.minimum(jnp.floor(place * width), width - 1).astype(jnp.int32)
+            return None, width * term(n, streams.fold(here, 1))
+
+        indices = jnp.arange(1, len(low) + 1)
+        _, values = jax.lax.scan(stratum, None, (indices, jnp.asarray(low), jnp.asarray(width)))
+        first = term(jnp.ones(len(x_0), jnp.int32), streams.fold(keys, 0))
+        terms = {
+            "prior": likelihood.prior_kl(self.schedule, x_0),
+            "diffusion": values.sum(0),
+            "reconstruction": first,
+        }
+        centres = (low + (width - 1) / 2) / total
+        return Likelihood(total=sum(terms.values()), terms=terms, curve=(centres, values.T))
+
+    # --- what the parts above share ------------------------------------------------------------
+
+    def bound_term(self, x_0: Array, x_t: Array, t: Array, predicted: Prediction) -> Array:
+        """L_{n-1} in nats per example [B] at t = n / T: a KL for n > 1, the decoder for n = 1."""
+        s = t - 1 / self.schedule.steps
+        # For n = 1 rounding must not leave a tiny s: the end is 0 exactly.
+        s = jnp.where(s < 0.5 / self.schedule.steps, 0, s)
+        log_variance = self.variance.log_variance(self.schedule, t, s, predicted.extra)
+        log_variance = log_variance.reshape(
+            log_variance.shape + (1,) * (x_0.ndim - log_variance.ndim)
+        )
+        inner = jnp.where(s > 0, s, t / 2)  # keeps the unused branch finite, for its gradient
+        kl = likelihood.step_kl(
+            self.schedule, x_0, x_t, t, inner, predicted.x_0, log_variance
+        )
+        decoder = likelihood.discretised_log_likelihood(x_0, predicted.x_0, log_variance)
+        return jnp.where(s > 0, kl, -sum_per_example(decoder))
+
+    def predictor(self, params: Tree, condition: Batch) -> Predict:
+        """The predictor that sampling uses: guided, then clipped."""
+        predict = self._predictor(params, self._labels(condition))
+        if self.num_classes and self.guidance_scale != 1.0:
+            null = jnp.full_like(condition["label"], self.num_classes)
+            unconditional = self._predictor(params, null)
+            predict = classifier_free(predict, unconditional, self.guidance_scale, self.schedule)
+        return self.clipping(predict, self.schedule)
+
+    def _predictor(self, params: Tree, labels: Labels | None) -> Predict:
+        return lambda x, t: self._predict(params, x, t, labels)
+
+    def _predict(self, params, x, t, labels, train=False, key=None) -> Prediction:
+        n = jnp.broadcast_to(self.schedule.step_of(t), x.shape[:1])
+        output = self.network.apply(params, x, n - 1, labels, train=train, key=key)
+        extra = None
+        if self.variance.learned:
+            output, extra = jnp.split(output, 2, axis=-1)
+        return Prediction(*self.prediction.to_pair(output, x, self.schedule, t), extra)
+
+    def _labels(self, batch: Batch, drop: Key | None = None) -> Labels | None:
+        if not self.num_classes:
+            return None
+        labels = batch["label"]
+        if drop is None or not self.label_dropout:
+            return labels
+        dropped = jax.random.bernoulli(drop, self.label_dropout, labels.shape)
+        return jnp.where(dropped, self.num_classes, labels)
