@@ -1,0 +1,40 @@
+"""Averages of the params over time (EMA), as a pure update.
+
+    average <- average + (1 - decay_n) (params - average),   decay_n = min(decay, (1 + n) / (10 + n))
+
+The warm-up keeps the early average from remembering the random start for 1 / (1 - decay) steps.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from genzoo.core.types import Array, Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Average:
+    """decay: in [0, 1). warmup: whether decay_n grows as above, or is `decay` from the start."""
+
+    decay: float = 0.9999
+    warmup: bool = True
+
+    def decay_at(self, step: Array) -> Array:
+        """decay_n after `step` updates have been done (0 for the first)."""
+        if not self.warmup:
+            return jnp.float32(self.decay)
+        return jnp.minimum(self.decay, (1.0 + step) / (10.0 + step))
+
+    def update(self, average: Tree, params: Tree, step: Array) -> Tree:
+        """The average with the new params taken in."""
+        part = 1 - self.decay_at(step)
+        return jax.tree.map(lambda a, p: a + part.astype(a.dtype) * (p - a), average, params)
+
+
+def update_all(
+    rules: Mapping[str, Average], averages: Mapping[str, Tree], params: Tree, step: Array
+) -> Mapping[str, Tree]:
+    """Every named average with the new params taken in."""
+    return {name: rules[name].update(averages[name], params, step) for name in rules}

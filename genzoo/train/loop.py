@@ -1,0 +1,170 @@
+"""The training loop. It only orders side effects; the step itself is one compiled program.
+
+The order within a pass, and why:
+
+1. stop, if asked to: before new work is begun, and only between calls, so that a resumed run makes
+   the same calls as a straight one;
+2. next inputs: they follow from the step alone, so nothing is lost by stopping before;
+3. step: asynchronous, the host goes on at once;
+4. log: reads back the sums of the calls since the last report, the only wait for the device;
+5. save: after the log, so that a state with a fault streak is known for what it is;
+6. pictures: last, since they may take long and a kill in them must not cost the save.
+"""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+import jax
+
+from genzoo.core.errors import UserError
+from genzoo.core.types import Batch
+from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.state import TrainState
+from genzoo.train.writers import Progress
+
+_log = logging.getLogger("genzoo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """When what happens, in steps. All but `log_every` are multiples of steps_per_call."""
+
+    steps: int
+    batch_size: int
+    steps_per_call: int = 1
+    log_every: int = 100
+    save_every: int = 1000
+    fault_limit: int = 10
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, has saved, and can be resumed. signal: the signal's number."""
+
+    def __init__(self, number: int, step: int):
+        super().__init__(f"Stopped by {signal.Signals(number).name} at step {step}, saved.")
+        self.signal = number
+
+
+class StopFlag:
+    """While in force, SIGTERM and SIGINT set a flag instead of ending the process; a second SIGINT
+    ends it after all."""
+
+    def __init__(self):
+        self.number: int | None = None
+
+    def __enter__(self) -> "StopFlag":
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self._before = {n: signal.signal(n, self._set) for n in numbers}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _set(self, number: int, frame: FrameType | None):
+        if number == signal.SIGINT and self.number is not None:
+            raise KeyboardInterrupt
+        self.number = number
+        _log.info("Stopping after this step: %s.", signal.Signals(number).name)
+
+
+def picture_steps(total: int, first: int) -> set[int]:
+    """About log-spaced steps from `first` on, a factor of sqrt(10) apart, and the last one."""
+    steps, at = {total}, float(first)
+    while first and at < total:
+        steps.add(round(at))
+        at *= math.sqrt(10)
+    return steps
+
+
+class _Sums:
+    """Metrics since the last report: device scalars, a handful however many calls went by."""
+
+    def __init__(self):
+        self._sums = None
+        self._start, self._first = time.perf_counter(), None
+
+    def add(self, step_before: int, sums) -> None:
+        if self._sums is None:
+            self._first, self._sums = step_before, sums
+        else:
+            self._sums = _ADD(self._sums, sums)
+
+    def read(self, step: int, batch_size: int) -> dict[str, float]:
+        sums = jax.device_get(self._sums)
+        now = time.perf_counter()
+        rate = (step - self._first) / (now - self._start)
+        values = {k: float(total / weight) for k, (total, weight) in sums.items() if weight > 0}
+        self._sums, self._start = None, now
+        rates = {"steps_per_second": rate, "examples_per_second": rate * batch_size}
+        return {"loss": math.nan, "gradient_norm": math.nan} | values | rates
+
+
+_ADD = jax.jit(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b))
+
+
+def train(
+    state: TrainState,
+    call: Callable[[TrainState, Batch], tuple[TrainState, dict]],
+    inputs: Iterator[Batch],
+    *,
+    settings: LoopSettings,
+    checkpoints: Checkpoints,
+    writers: list,
+    progress: Progress,
+    pictures: Callable[[TrainState, int], None],
+    picture_at: set[int],
+) -> TrainState:
+    """Runs from the state's step to `settings.steps`.
+
+    call: the compiled program of steps_per_call steps; donates the state it is given. inputs: what
+    it takes, from the state's step on. pictures: called with (state, step) at `picture_at`, as soon
+    after as a call ends. Raises Interrupted when stopped by a signal, UserError when too many steps
+    in a row were not finite.
+    """
+    step = int(state.step)
+    stride = settings.steps_per_call
+    sums = _Sums()
+    with StopFlag() as stop:
+        while step < settings.steps:
+            if stop.number is not None:
+                checkpoints.save(state)
+                checkpoints.wait()
+                raise Interrupted(stop.number, step)
+            state, measured = call(state, next(inputs))
+            sums.add(step, measured)
+            before, step = step, step + stride
+
+            def due(every: int, before=before, step=step) -> bool:
+                return step // every > before // every or step >= settings.steps
+
+            if due(settings.log_every):
+                values = sums.read(step, settings.batch_size)
+                faults = jax.device_get(state.faults)
+                values["nonfinite_steps"] = float(faults.total)
+                for writer in writers:
+                    writer.write(step, values)
+                progress.report(step, values, checkpoints.last_saved)
+                _check(faults, settings)
+            if due(settings.save_every):
+                _check(jax.device_get(state.faults), settings)
+                checkpoints.save(state)
+            if any(before < at <= step for at in picture_at):
+                pictures(state, step)
+    checkpoints.wait()
+    return state
+
+
+def _check(faults, settings: LoopSettings) -> None:
+    if faults.streak >= settings.fault_limit:
+        first, limit = int(faults.since), settings.fault_limit
+        raise UserError(
+            f"{limit} steps in a row ({first} to {first + limit - 1}) had a non-finite loss or "
+            "gradient; none of them changed the model. Lower optimizer.learning_rate or "
+            "optimizer.clip, and train again: the run goes on from its last checkpoint."
+        )

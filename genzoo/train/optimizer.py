@@ -1,0 +1,82 @@
+"""The optimizer, from optax: Adam or AdamW, clipped by the global norm, with a learning rate that
+warms up linearly and then stays, or falls linearly or along a cosine to the end of the run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import optax
+
+from genzoo.core import tree
+from genzoo.core.contract import Player
+from genzoo.core.types import Tree
+
+Decay = Callable[[float, int], optax.Schedule]
+
+
+def constant(peak: float, steps: int) -> optax.Schedule:
+    """`peak` throughout."""
+    del steps
+    return optax.constant_schedule(peak)
+
+
+def linear(peak: float, steps: int) -> optax.Schedule:
+    """From `peak` to 0 in a straight line."""
+    return optax.linear_schedule(peak, 0.0, steps)
+
+
+def cosine(peak: float, steps: int) -> optax.Schedule:
+    """From `peak` to 0 along half a cosine."""
+    return optax.cosine_decay_schedule(peak, steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Hyperparameters of Adam(W). weight_decay: decoupled, 0 is plain Adam. warmup: in steps.
+    clip: bound on the global norm of the gradient, 0 for none."""
+
+    decay: Decay
+    total_steps: int
+    learning_rate: float = 2e-4
+    warmup: int = 0
+    clip: float = 1.0
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def schedule(self) -> optax.Schedule:
+        """step -> learning rate."""
+        after = self.decay(self.learning_rate, max(self.total_steps - self.warmup, 1))
+        if not self.warmup:
+            return after
+        # (step + 1) / warmup: the first step already moves.
+        first = self.learning_rate / self.warmup
+        rising = optax.linear_schedule(first, self.learning_rate, max(self.warmup - 1, 1))
+        return optax.join_schedules([rising, after], [self.warmup])
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The optax transformation."""
+        clip = [optax.clip_by_global_norm(self.clip)] if self.clip else []
+        adam = optax.adamw(
+            self.schedule(), b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay
+        )
+        return optax.chain(*clip, adam)
+
+
+def for_players(
+    players: Mapping[str, Player], optimizer: Optimizer
+) -> Mapping[str, optax.GradientTransformation]:
+    """One transformation per player, which moves its own subtrees and leaves the others alone."""
+
+    def own(player: Player) -> optax.GradientTransformation:
+        if player.trains == ("",):
+            return optimizer.transformation()
+
+        def labels(params: Tree) -> Tree:
+            return tree.mask(params, lambda path: path.startswith(player.trains))
+
+        return optax.partition(
+            {True: optimizer.transformation(), False: optax.set_to_zero()}, labels
+        )
+
+    return {name: own(player) for name, player in players.items()}

@@ -1,0 +1,138 @@
+"""The training step: a pure function of (state, batch), scanned over several batches per call.
+
+For each player in turn: gradient of the mean loss, optimizer, new params. Then the averages. A
+step whose loss or gradient is not finite changes nothing but the fault counters. There is no
+device axis in here: the mean over a sharded batch is already the global one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from genzoo.core import streams, tree
+from genzoo.core.contract import Context, Family, Player, weighted
+from genzoo.core.types import Array, Batch, Key, Tree
+from genzoo.train.averages import Average, update_all
+from genzoo.train.state import TrainState
+
+Sums = Mapping[str, tuple[Array, Array]]
+Prepare = Callable[[Batch, Key], Batch]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Updater:
+    """What a step is made of.
+
+    prepare: uint8 batch and key -> float batch (augmentation). accumulate: into how many parts the
+    batch is split, one after the other, to save memory. fault_limit: non-finite steps in a row
+    after which nothing moves any more and the host is to stop the run.
+    """
+
+    family: Family
+    optimizers: Mapping[str, optax.GradientTransformation]
+    learning_rate: optax.Schedule
+    averages: Mapping[str, Average]
+    prepare: Prepare
+    root: Key
+    accumulate: int = 1
+    fault_limit: int = 10
+
+    def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+        """One optimizer step on one batch; metrics as (sum, weight)."""
+        prepared = self.prepare(batch, streams.at(streams.stream(self.root, "augment"), state.step))
+        key = streams.at(streams.stream(self.root, "train"), state.step)
+        params, stats, opt_state = state.params, state.stats, dict(state.opt_state)
+        metrics: dict = {}
+        finite = jnp.bool_(True)
+        for name, player in self.family.losses.items():
+            mine = streams.stream(key, name)
+            gradient, stats, sums = self._gradient(player, params, stats, state, prepared, mine)
+            norm = optax.global_norm(gradient)
+            finite &= jnp.isfinite(norm) & jnp.isfinite(sums["loss"][0])
+            moves, opt_state[name] = self.optimizers[name].update(
+                gradient, state.opt_state[name], params
+            )
+            params = optax.apply_updates(params, moves)
+            prefix = "" if name == "model" else f"{name}/"
+            metrics |= {prefix + k: v for k, v in sums.items()}
+            metrics[f"{prefix}gradient_norm"] = (norm, jnp.ones(()))
+        metrics["learning_rate"] = (self.learning_rate(state.step), jnp.ones(()))
+        averages = update_all(self.averages, state.averages, params, state.step)
+        faults = state.faults.after(finite, state.step, self.fault_limit)
+        moved = finite & (faults.streak < self.fault_limit)
+        new, old = (
+            (params, stats, opt_state, averages),
+            (state.params, state.stats, dict(state.opt_state), state.averages),
+        )
+        params, stats, opt_state, averages = tree.where(moved, new, old)
+        # What a non-finite step has measured would spoil the mean of its neighbours.
+        metrics = tree.where(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
+        state = TrainState(
+            step=state.step + 1,
+            params=params,
+            stats=stats,
+            opt_state=opt_state,
+            averages=averages,
+            faults=faults,
+        )
+        return state, metrics
+
+    def _gradient(
+        self, player: Player, params: Tree, stats: Tree, state: TrainState, batch: Batch, key: Key
+    ) -> tuple[Tree, Tree, Sums]:
+        def mean_loss(params, stats, batch, key):
+            context = Context(
+                batch=batch,
+                key=key,
+                step=state.step,
+                stats=stats,
+                averages=state.averages,
+                train=True,
+            )
+            values, aux = player.loss(params, context)
+            sums = {k: weighted(v) for k, v in aux.metrics.items()}
+            sums.setdefault("loss", weighted(values))
+            return values.mean(), (aux.stats, sums)
+
+        differentiate = jax.grad(mean_loss, has_aux=True)
+        if self.accumulate == 1:
+            gradient, (stats, sums) = differentiate(params, stats, batch, key)
+            return gradient, stats, sums
+
+        # Part i takes rows i, i + A, ...: a batch sharded over devices stays where it is.
+        def part(x):
+            return x.reshape(-1, self.accumulate, *x.shape[1:]).swapaxes(0, 1)
+
+        def add(carry, inputs):
+            total, stats = carry
+            index, rows = inputs
+            gradient, (stats, sums) = differentiate(params, stats, rows, streams.at(key, index))
+            return (jax.tree.map(jnp.add, total, gradient), stats), sums
+
+        zero = jax.tree.map(jnp.zeros_like, params)
+        indices = jnp.arange(self.accumulate)
+        (total, stats), sums = jax.lax.scan(
+            add, (zero, stats), (indices, jax.tree.map(part, batch))
+        )
+        gradient = jax.tree.map(lambda g: g / self.accumulate, total)
+        return gradient, stats, jax.tree.map(lambda x: x.sum(0), sums)
+
+    def call(self, state: TrainState, data: Batch, inputs: Batch) -> tuple[TrainState, Sums]:
+        """Several steps in one program.
+
+        data: the whole set, held on the device, with inputs {"rows": int32 [S, B]}; or {} with
+        inputs of batches [S, B, ...]. Metrics are summed over the S steps.
+        """
+
+        def one(state, inputs):
+            batch = {k: v[inputs["rows"]] for k, v in data.items()} if data else inputs
+            return self.update(state, batch)
+
+        steps = len(jax.tree.leaves(inputs)[0])
+        if steps == 1:  # a loop of one pass would only hide the step from the compiler
+            return one(state, jax.tree.map(lambda x: x[0], inputs))
+        state, sums = jax.lax.scan(one, state, inputs)
+        return state, jax.tree.map(lambda x: x.sum(0), sums)

@@ -1,0 +1,134 @@
+"""Where measurements go: `metrics.jsonl` always (the source of truth for curves), TensorBoard event
+files where that package is installed, and one line of progress for the person who watches."""
+
+import importlib.util
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+_log = logging.getLogger("genzoo")
+
+
+class JsonLines:
+    """Appends one JSON object per line. What lies beyond `step` in an older file is dropped, so that
+    a run resumed from an earlier checkpoint has each step once."""
+
+    def __init__(self, path: Path, step: int):
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
+            aside = path.with_suffix(".tmp")
+            aside.write_text("".join(line + "\n" for line in kept))
+            os.replace(aside, path)
+        self._file = path.open("a")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One line; on the disk when this returns, so that a kill loses nothing."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):  # a line cut off by a kill
+        return float("inf")
+
+
+class TensorBoard:
+    """Scalars as TensorBoard events, without TensorFlow."""
+
+    def __init__(self, directory: Path):
+        # The name that tensorboard itself looks for to keep TensorFlow out of the process.
+        sys.modules.setdefault("tensorboard.compat.notf", sys)
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._writer = EventFileWriter(str(directory))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One event with all values."""
+        scalars = [self._summary.Value(tag=k, simple_value=v) for k, v in values.items()]
+        summary = self._summary(value=scalars)
+        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self._writer.close()
+
+
+class Nowhere:
+    """What every process but the first writes to."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def open_writers(workdir: Path, step: int, *, first_process: bool) -> list:
+    """The writers of a run that goes on from `step`."""
+    if not first_process:
+        return [Nowhere()]
+    writers: list = [JsonLines(workdir / "metrics.jsonl", step)]
+    if importlib.util.find_spec("tensorboard"):
+        writers.append(TensorBoard(workdir / "tensorboard"))
+    return writers
+
+
+def duration(seconds: float) -> str:
+    """3725 -> '1h02m'; 95 -> '1m35s'."""
+    seconds = round(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
+    return f"{seconds // 60}m{seconds % 60:02d}s" if seconds >= 60 else f"{seconds}s"
+
+
+class Progress:
+    """One line per report: rewritten in place on a terminal, plain lines elsewhere."""
+
+    def __init__(self, total: int, first_process: bool):
+        self._total = total
+        self._silent = not first_process
+        self._bar = None
+        if first_process and sys.stderr.isatty():
+            self._bar = tqdm(total=total, bar_format="{percentage:3.0f}%|{bar:20}| {desc}")
+
+    def report(self, step: int, values: Mapping[str, float], saved: int | None) -> None:
+        """step/total, examples/s, loss, gradient norm, time to go, last checkpoint."""
+        if self._silent:
+            return
+        rate = values["steps_per_second"]
+        to_go = duration((self._total - step) / rate) if rate > 0 else "?"
+        parts = [
+            f"step {step}/{self._total}",
+            f"{values['examples_per_second']:.0f} images/s",
+            f"loss {values['loss']:.4g}",
+            f"gradient {values['gradient_norm']:.3g}",
+            f"to go {to_go}",
+            f"saved {'-' if saved is None else saved}",
+        ]
+        if values["nonfinite_steps"]:
+            parts.append(f"non-finite steps {values['nonfinite_steps']:.0f}")
+        line = "  ".join(parts)
+        if self._bar is None:
+            _log.info(line)
+        else:
+            self._bar.set_description_str(line, refresh=False)
+            self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        """Leaves the terminal's line."""
+        if self._bar is not None:
+            self._bar.close()
