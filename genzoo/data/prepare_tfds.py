@@ -1,0 +1,83 @@
+"""Prepare a TensorFlow Datasets set once, in the format that genzoo reads: array_record.
+
+    python -m genzoo.data.prepare_tfds cifar10 --data_dir=DIR [--archive=cifar-10-binary.tar.gz]
+
+Preparing needs TensorFlow (`pip install "genzoo[tfds-prepare]"`); reading afterwards does not.
+"""
+
+import argparse
+import hashlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from genzoo.core.errors import UserError
+
+
+def prepare(name: str, data_dir: str, archive: str = "", examples: int | None = None) -> Path:
+    """Write the set below `data_dir` and give back its folder.
+
+    archive: a file that would otherwise be downloaded, recognised by its SHA-256. examples: at most
+    so many per split. Raises UserError when TensorFlow is missing or the archive is a foreign one.
+    """
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            'Preparing needs TensorFlow: pip install "genzoo[tfds-prepare]". A set that was '
+            "prepared elsewhere can be copied; reading needs no TensorFlow."
+        ) from error
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    except tfds.core.DatasetNotFoundError as error:
+        raise UserError(f"TFDS knows no data set {name!r}: check the spelling.") from error
+    with tempfile.TemporaryDirectory() as manual:
+        if archive:
+            _lend(builder, Path(archive).expanduser(), Path(manual))
+        config = tfds.download.DownloadConfig(
+            manual_dir=manual if archive else None,
+            try_download_gcs=False,
+            max_examples_per_split=examples,
+        )
+        builder.download_and_prepare(download_config=config)
+    return Path(builder.data_path)
+
+
+def _lend(builder: Any, archive: Path, manual: Path) -> None:
+    """Put a link to the archive where TFDS looks, under the name that it has registered."""
+    if not archive.is_file():
+        raise UserError(f"There is no file {archive} (--archive).")
+    with archive.open("rb") as file:
+        seen = hashlib.file_digest(file, "sha256").hexdigest()
+    known = {info.checksum: info.filename for info in builder.url_infos.values()}
+    if seen not in known or not known[seen]:
+        names = ", ".join(sorted(filter(None, known.values()))) or "nothing by name"
+        raise UserError(
+            f"{archive} has SHA-256 {seen}, which is none of the archives of {builder.name}: TFDS "
+            f"expects {names}, exactly as published."
+        )
+    (manual / known[seen]).symlink_to(archive.resolve())
+
+
+def main() -> int:
+    """Read the command line and prepare; exit code 2 for a mistake of the user's."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("name", help="as TFDS names it, such as cifar10")
+    parser.add_argument("--data_dir", required=True, help="the folder to prepare it in")
+    parser.add_argument("--archive", default="", help="a local copy of what would be downloaded")
+    parser.add_argument("--examples", type=int, help="at most so many per split, for a trial")
+    given = parser.parse_args()
+    try:
+        folder = prepare(given.name, given.data_dir, given.archive, given.examples)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"Prepared in {folder}; use --config.data.dir={given.data_dir}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

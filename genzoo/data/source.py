@@ -1,0 +1,79 @@
+"""What a data set is to the rest of the house: a name, a shape, and records read by index.
+
+Everything is uint8 here; the conversion to float happens on the device. A source knows nothing of
+order, batches or processes: those are `order` and `batches`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from genzoo.core.errors import UserError
+
+Records = dict[str, np.ndarray]
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What is known of a data set before it is opened.
+
+    shape: (H, W, C) of one image. classes: the name of each label, in order; empty when the data
+    set has no labels or its classes are known only once it is opened.
+    """
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """Records that can be read by index, from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """What messages call the data set."""
+
+    @property
+    def spec(self) -> Spec:
+        """The shape of an image and the names of the classes."""
+
+    def __len__(self) -> int:
+        """How many records there are."""
+
+    def read(self, indices: np.ndarray) -> Records:
+        """Records of the indices [n]: `image` uint8 [n, H, W, C], `label` int32 [n] if any."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArraySource:
+    """A data set held in memory: `image` uint8 [N, H, W, C] and, where there are classes, `label`.
+
+    `arrays` may be put on a device as it is and gathered there.
+    """
+
+    name: str
+    spec: Spec
+    arrays: Mapping[str, np.ndarray]
+
+    def __post_init__(self):
+        image = self.arrays["image"]
+        if image.dtype != np.uint8 or image.shape[1:] != self.spec.shape:
+            raise ValueError(f"{self.name}: images are {image.dtype} {image.shape[1:]}.")
+        label = self.arrays.get("label")
+        if label is not None and (label.dtype != np.int32 or label.shape != image.shape[:1]):
+            raise ValueError(f"{self.name}: labels are {label.dtype} {label.shape}.")
+
+    def __len__(self) -> int:
+        return len(self.arrays["image"])
+
+    def read(self, indices: np.ndarray) -> Records:
+        """Records [n] of the given indices, copied out of memory."""
+        return {name: array[indices] for name, array in self.arrays.items()}
+
+
+def check_split(split: str) -> None:
+    """UserError unless `split` is one of the two that every data set has."""
+    if split not in SPLITS:
+        raise UserError(f"There is no split {split!r}: it is one of {', '.join(SPLITS)}.")

@@ -1,0 +1,151 @@
+"""Any prepared TensorFlow Datasets set with images, read without TensorFlow.
+
+Only sets prepared in the array_record format can be read by index; `prepare_tfds` makes one. The
+image feature and the label are found by their types, so no list of data sets is kept here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from genzoo.core.errors import UserError
+from genzoo.data import holding, pixels
+from genzoo.data.pixels import Fit
+from genzoo.data.source import ArraySource, Records, Source, Spec
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TfdsSource:
+    """Records read from array_record files each time: a set too large for memory."""
+
+    name: str
+    spec: Spec
+    records: Any  # tfds' random-access source: record = records[index]
+    image: str
+    label: str | None
+    fit: Fit
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def read(self, indices: np.ndarray) -> Records:
+        """Records [n] of the given indices."""
+        records = self.records.__getitems__([int(index) for index in indices])
+        image = np.stack([self._pixels(record) for record in records])
+        if self.label is None:
+            return {"image": image}
+        return {"image": image, "label": _labels(records, self.label)}
+
+    def _pixels(self, record: dict) -> np.ndarray:
+        return pixels.from_array(record[self.image], self.fit)
+
+
+def _labels(records: list[dict], label: str) -> np.ndarray:
+    return np.array([record[label] for record in records], np.int32)
+
+
+def open_tfds(
+    name: str,
+    split: str,
+    *,
+    size: int,
+    channels: int = 3,
+    directory: str = "",
+    resize: str = "crop",
+    memory_limit: int = holding.MEMORY_LIMIT,
+) -> Source:
+    """A split of a prepared set as uint8 [N, size, size, channels], with `label` if there is one.
+
+    name: as TFDS names it, such as "cifar10" or "cifar10:3.0.2". split: any split or slice of it,
+    such as "train[:90%]". directory: the TFDS data folder; TFDS' own default when empty. The order
+    is that of the files (TFDS shuffles when it prepares). Held in memory up to `memory_limit`
+    bytes. Raises UserError when the set is not prepared, with the command that prepares it.
+    """
+    fit = Fit(size=size, channels=channels, resize=resize)
+    builder = _builder(name, directory)
+    image, label, classes = _features(builder.info.features, name)
+    try:
+        records = builder.as_data_source(split=split)
+    except (ValueError, KeyError) as error:
+        known = ", ".join(builder.info.splits)
+        raise UserError(f"tfds:{name} has no split {split!r}: it has {known}.") from error
+    except NotImplementedError as error:
+        raise _unprepared(name, directory, "it is not in the array_record format") from error
+    source = TfdsSource(
+        name=f"tfds:{name}",
+        spec=Spec(shape=fit.shape, classes=classes),
+        records=records,
+        image=image,
+        label=label,
+        fit=fit,
+    )
+    return _held(source, memory_limit)
+
+
+def _builder(name: str, directory: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=directory or None, try_gcs=False)
+    except AssertionError as error:  # how TFDS says that there is no such version
+        reason = str(error).rsplit('". ', 1)[-1]
+        raise UserError(f"TFDS cannot open {name!r}: {reason}") from error
+    except (tfds.core.DatasetNotFoundError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"TFDS knows no data set {name!r}, and none is prepared in "
+            f"{directory or 'its default folder'}: check the spelling, or data.dir."
+        ) from error
+    # The splits are known once the data set was prepared, and not before.
+    if not builder.info.splits or not builder.data_path.exists():
+        raise _unprepared(name, directory, "it is not there")
+    return builder
+
+
+def _unprepared(name: str, directory: str, why: str) -> UserError:
+    command = f"python -m genzoo.data.prepare_tfds {name} --data_dir={directory or 'DIR'}"
+    return UserError(
+        f"No prepared copy of tfds:{name} in {directory or 'the default folder of TFDS'} ({why}). "
+        f"Prepare it once by: {command}"
+    )
+
+
+def _features(features: Any, name: str) -> tuple[str, str | None, tuple[str, ...]]:
+    """The names of the image and of the label feature, and the class names."""
+    import tensorflow_datasets as tfds
+
+    kinds = dict(features.items()) if hasattr(features, "items") else {}
+    images = [key for key, kind in kinds.items() if isinstance(kind, tfds.features.Image)]
+    if not images:
+        raise UserError(f"tfds:{name} has no image at the top of its records: {list(kinds)}.")
+    labels = [key for key, kind in kinds.items() if isinstance(kind, tfds.features.ClassLabel)]
+    image = "image" if "image" in images else images[0]
+    if not labels:
+        return image, None, ()
+    label = "label" if "label" in labels else labels[0]
+    return image, label, tuple(kinds[label].names or ())
+
+
+def _held(source: TfdsSource, memory_limit: int) -> Source:
+    if len(source) * int(np.prod(source.spec.shape)) > memory_limit:
+        return source  # prepared files carry checksums: no need to decode them all at the start
+    labels = np.zeros(len(source), np.int32)
+
+    def decode(index: int) -> np.ndarray:
+        record = source.records[index]
+        if source.label is not None:
+            labels[index] = record[source.label]
+        return pixels.from_array(record[source.image], source.fit)
+
+    images, problems = holding.decode_all(
+        decode,
+        len(source),
+        source.spec.shape,
+        title=f"reading {source.name}",
+        memory_limit=memory_limit,
+    )
+    if problems:
+        index, why = next(iter(problems.items()))
+        raise UserError(f"{len(problems)} records of {source.name} are unusable: {index}: {why}.")
+    arrays = {"image": images} if source.label is None else {"image": images, "label": labels}
+    return ArraySource(name=source.name, spec=source.spec, arrays=arrays)

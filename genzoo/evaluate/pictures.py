@@ -1,0 +1,50 @@
+"""Pictures: images as PNG files, one each or together in a grid."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+LARGEST_GRID = 256
+"""How many samples a grid shows at most."""
+
+
+def grid(images: np.ndarray, columns: int = 0, gap: int = 1, shown_width: int = 0) -> np.ndarray:
+    """uint8 [N, H, W, C] -> one uint8 image, row by row, with white gaps.
+
+    columns: 0 for about a square. shown_width: the least width in pixels to enlarge to, by whole
+    factors, so that small images can be seen; 0 leaves them.
+    """
+    count, height, width, channels = images.shape
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = math.ceil(count / columns)
+    page = np.full(
+        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8
+    )
+    for i, image in enumerate(images):
+        top = gap + (i // columns) * (height + gap)
+        left = gap + (i % columns) * (width + gap)
+        page[top : top + height, left : left + width] = image
+    factor = max(1, -(-shown_width // page.shape[1]))
+    return page.repeat(factor, 0).repeat(factor, 1)
+
+
+def save(path: Path, image: np.ndarray) -> None:
+    """One uint8 image [H, W, C] as PNG; C = 1 or 3, other counts by their first channel."""
+    channels = image.shape[-1]
+    image = image if channels == 3 else image[..., 0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, format="PNG")
+
+
+def save_grid(path: Path, images: np.ndarray, columns: int = 0) -> None:
+    """A grid at least 560 pixels wide as PNG."""
+    save(path, grid(images, columns=columns, shown_width=560))
+
+
+def save_each(directory: Path, images: np.ndarray, first: int) -> None:
+    """One PNG per image, named by its index: first, first + 1, ..."""
+    for i, image in enumerate(images):
+        save(directory / f"{first + i:06d}.png", image)

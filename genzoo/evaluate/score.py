@@ -1,0 +1,134 @@
+"""Scores of a model on a data set: its loss, and its likelihood where it has one.
+
+Every batch is padded to one shape and masked, so that the figures are exact over any number of
+examples; every example has its own key, so that its likelihood does not depend on the batch.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genzoo.core import streams
+from genzoo.core.contract import Context, Family, Likelihoods, Variables, weighted
+from genzoo.core.types import Array, Batch, Key
+from genzoo.math.likelihood import bits_per_dim
+
+
+def score_batch(family: Family, variables: Variables, batch: Batch, root: Key) -> dict:
+    """Sums over one padded batch: {"loss": name -> (sum, weight)}, and with a likelihood the
+    per-example totals [B], terms [B] and curve ([K], [B, K]).
+
+    batch: prepared, with `mask` [B] and `index` [B] beside the data.
+    """
+    mask, index = batch["mask"], batch["index"]
+    key = streams.at(streams.stream(root, "evaluate"), index[0])
+    found: dict = {"loss": {}}
+    for name, player in family.losses.items():
+        context = Context(
+            batch=batch,
+            key=streams.stream(key, name),
+            step=jnp.int32(0),
+            stats=variables.stats,
+            train=False,
+        )
+        values, aux = player.loss(variables.params, context)
+        prefix = "" if name == "model" else f"{name}/"
+        metrics = {"loss": values, **aux.metrics}
+        found["loss"] |= {prefix + k: weighted(v, mask) for k, v in metrics.items()}
+    if isinstance(family, Likelihoods):
+        keys = streams.per_example(streams.stream(root, "likelihood"), index)
+        found["likelihood"] = family.likelihood(variables, batch, keys)
+    return found
+
+
+@dataclass
+class _Mean:
+    """Mean and standard error of numbers that come in batches."""
+
+    total: float = 0.0
+    squares: float = 0.0
+    count: int = 0
+
+    def add(self, values: np.ndarray) -> None:
+        values = values.astype(np.float64)
+        self.total += values.sum()
+        self.squares += np.square(values).sum()
+        self.count += len(values)
+
+    def mean(self) -> float:
+        return self.total / self.count
+
+    def standard_error(self) -> float | None:
+        if self.count < 2:
+            return None
+        variance = max(self.squares - self.total**2 / self.count, 0) / (self.count - 1)
+        return math.sqrt(variance / self.count)
+
+
+@dataclass
+class _Collected:
+    loss: dict[str, list[float]] = field(default_factory=dict)
+    total: _Mean = field(default_factory=_Mean)
+    terms: dict[str, _Mean] = field(default_factory=dict)
+    curve: tuple[np.ndarray, np.ndarray] | None = None
+    examples: int = 0
+
+    def add(self, found: dict, real: np.ndarray) -> None:
+        self.examples += int(real.sum())
+        for name, (total, weight) in found["loss"].items():
+            sums = self.loss.setdefault(name, [0.0, 0.0])
+            sums[0] += float(total)
+            sums[1] += float(weight)
+        if "likelihood" not in found:
+            return
+        likelihood = found["likelihood"]
+        self.total.add(likelihood.total[real])
+        for name, values in likelihood.terms.items():
+            self.terms.setdefault(name, _Mean()).add(values[real])
+        if likelihood.curve is not None:
+            positions, values = likelihood.curve
+            summed = values[real].astype(np.float64).sum(0)
+            before = 0 if self.curve is None else self.curve[1]
+            self.curve = (positions, before + summed)
+
+    def report(self, dimensions: int) -> dict:
+        result: dict = {"examples": self.examples}
+        result["loss"] = {k: s / w for k, (s, w) in self.loss.items() if w > 0}
+        if not self.total.count:
+            return result
+
+        def bits(nats):
+            return None if nats is None else float(bits_per_dim(nats, dimensions))
+
+        result["bits_per_dim"] = bits(self.total.mean())
+        result["bits_per_dim_standard_error"] = bits(self.total.standard_error())
+        result["nats"] = self.total.mean()
+        result["bits_per_dim_terms"] = {k: bits(m.mean()) for k, m in self.terms.items()}
+        if self.curve is not None:
+            positions, sums = self.curve
+            result["bits_per_dim_curve"] = {
+                "t": [round(float(t), 6) for t in positions],
+                "value": [bits(v / self.total.count) for v in sums],
+            }
+        return result
+
+
+def score(
+    evaluate: Callable[[Batch], dict],
+    batches: Iterable[Batch],
+    dimensions: int,
+    gather: Callable[[Array], np.ndarray] = jax.device_get,
+) -> dict:
+    """The report over all batches: loss, and bits/dim with terms, curve and standard error.
+
+    evaluate: the compiled `score_batch`; batches: padded, with `mask`; gather: device -> host.
+    """
+    collected = _Collected()
+    for batch in batches:
+        found = gather(evaluate(batch))
+        collected.add(found, np.asarray(gather(batch["mask"])) > 0)
+    return collected.report(dimensions)

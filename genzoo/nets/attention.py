@@ -1,0 +1,46 @@
+"""Self-attention over the positions of a feature map, as DDPM and ADM place it in their U-Nets.
+
+Wang et al. 2018 (non-local networks), Vaswani et al. 2017 (heads), Ho et al. 2020, Dhariwal &
+Nichol 2021.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from genzoo.core.types import Array
+from genzoo.nets.layers import FAN_IN, ZEROS, GroupNorm
+
+
+def attend(query: Array, key: Array, value: Array) -> Array:
+    """softmax(query key^T / sqrt(D)) value, all [B, N, H, D]; logits and softmax are float32."""
+    scaled = query * query.shape[-1] ** -0.5
+    logits = jnp.einsum("bnhd,bmhd->bhnm", scaled, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    return jnp.einsum("bhnm,bmhd->bnhd", weights, value)
+
+
+class SelfAttention(nn.Module):
+    """x [B, *size, C] -> x + attention(norm(x)) over all positions; the identity at the start.
+
+    heads: must divide C. Query, key and value are one fused map C -> 3C, laid out (query, key,
+    value) x heads x C / heads; DDPM writes them as three 1x1 convolutions, which is the same map.
+    """
+
+    heads: int
+    groups: int
+    epsilon: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, channels = x.shape[0], x.shape[-1]
+        h = GroupNorm(self.groups, self.epsilon, self.dtype, name="norm")(x)
+        h = h.reshape(batch, -1, channels)
+        h = nn.Dense(
+            3 * channels, kernel_init=FAN_IN, dtype=self.dtype, name="query_key_value"
+        )(h)
+        h = h.reshape(batch, -1, 3, self.heads, channels // self.heads)
+        h = attend(h[:, :, 0], h[:, :, 1], h[:, :, 2]).reshape(batch, -1, channels)
+        h = nn.Dense(channels, kernel_init=ZEROS, dtype=self.dtype, name="out")(h)
+        return x + h.reshape(x.shape)

@@ -1,0 +1,75 @@
+"""The one bridge out of Flax: a Linen module becomes plain functions of plain trees.
+
+Nothing above this room sees a module, a collection or a scope. Params are a nested dict of float32
+arrays; outputs of inner modules are handed out on request (probes, perceptual losses, alignment).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import jax
+from flax import linen as nn
+
+from genzoo.core.types import Array, Key, Tree
+
+Wanted = Iterable[str] | Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as three pure functions; `inputs` are whatever the module takes besides `train`.
+
+    init(key, *inputs) -> params.
+    apply(params, *inputs, train=False, key=None) -> output; `train=True` needs `key` (dropout).
+    features(params, *inputs, names) -> (output, {path: array}): the outputs of inner modules, by
+        path ("down_0_block_1", "middle_attention/query_key_value"). `names` is a collection of
+        paths or a predicate over them. A path that does not occur raises ValueError.
+
+    For diffusion on images the inputs are (x [B, *size, C] float, time [B] float in units of DDPM
+    steps, label [B] int32 or None) and the output is [B, *size, out_channels] float32.
+    """
+
+    init: Callable[..., Tree]
+    apply: Callable[..., Array]
+    features: Callable[..., tuple[Array, dict[str, Array]]]
+
+
+def network(module: nn.Module) -> Network:
+    """The three functions of a module whose `__call__` is `(*inputs, train: bool)`."""
+
+    def init(key: Key, *inputs) -> Tree:
+        return module.init(key, *inputs, train=False)["params"]
+
+    def apply(params: Tree, *inputs, train: bool = False, key: Key | None = None) -> Array:
+        if train and key is None:
+            raise ValueError("apply(train=True) needs a key for dropout")
+        rngs = None if key is None else {"dropout": key}
+        return module.apply({"params": params}, *inputs, train=train, rngs=rngs)
+
+    def features(params: Tree, *inputs, names: Wanted) -> tuple[Array, dict[str, Array]]:
+        paths = None if callable(names) else frozenset(names)
+        wanted = names if paths is None else paths.__contains__
+
+        def keep(inner: nn.Module, method: str) -> bool:
+            return method == "__call__" and bool(inner.path) and wanted("/".join(inner.path))
+
+        output, sown = module.apply(
+            {"params": params},
+            *inputs,
+            train=False,
+            capture_intermediates=keep,
+            mutable=["intermediates"],
+        )
+        found = _by_path(sown.get("intermediates", {}))
+        missing = sorted((paths or frozenset()) - found.keys())
+        if missing:
+            raise ValueError(f"no inner module has the path {', '.join(missing)}")
+        return output, found
+
+    return Network(init=init, apply=apply, features=features)
+
+
+def _by_path(sown: Tree) -> dict[str, Array]:
+    """{path of the module: its output}, from Flax's tree of one-tuples under '__call__'."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(sown)
+    return {"/".join(step.key for step in path[:-2]): leaf for path, leaf in leaves}

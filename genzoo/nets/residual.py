@@ -1,0 +1,119 @@
+"""The conditioned residual block of diffusion U-Nets, and the three ways of changing resolution.
+
+Ho et al. 2020 (additive time features), Nichol & Dhariwal 2021 (adaptive norm), Dhariwal & Nichol
+2021 (residual blocks that halve and double).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from genzoo.core.types import Array
+from genzoo.nets.layers import FAN_AVG, Conv, GroupNorm, double, halve
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockStyle:
+    """What all blocks of one U-Net share.
+
+    scale_shift: whether time features scale and shift the second norm instead of being added.
+    dropout: the rate, before the last convolution. groups, epsilon: of every norm.
+    dtype: of the convolutions and of the stream between blocks; params stay float32.
+    """
+
+    scale_shift: bool
+    dropout: float
+    groups: int
+    epsilon: float
+    dtype: jnp.dtype
+
+
+class ResidualBlock(nn.Module):
+    """(x [B, *size, C], condition [B, E], train) -> [B, *size', features].
+
+    `resize` (halve or double) acts behind the first norm and on the short cut. The second
+    convolution starts at zero, so that the block starts as its short cut.
+    """
+
+    features: int
+    style: BlockStyle
+    resize: Callable[[Array], Array] | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, condition: Array, train: bool) -> Array:
+        style = self.style
+        norm = partial(GroupNorm, style.groups, style.epsilon, style.dtype)
+        h = nn.silu(norm(name="norm_0")(x))
+        if self.resize is not None:
+            h, x = self.resize(h), self.resize(x)
+        h = Conv(self.features, dtype=style.dtype, name="conv_0")(h)
+        # float32: a cheap map of one vector, on which the whole block depends.
+        width = 2 * self.features if style.scale_shift else self.features
+        features = nn.Dense(width, kernel_init=FAN_AVG, name="condition")(nn.silu(condition))
+        if style.scale_shift:
+            h = norm(name="norm_1")(h, *jnp.split(features, 2, -1))
+        else:
+            features = features.reshape(features.shape[0], *(1,) * (h.ndim - 2), -1)
+            h = norm(name="norm_1")(h + features.astype(h.dtype))
+        h = nn.Dropout(style.dropout, deterministic=not train)(nn.silu(h))
+        h = Conv(self.features, zero=True, dtype=style.dtype, name="conv_1")(h)
+        if x.shape[-1] != self.features:
+            x = Conv(self.features, window=1, dtype=style.dtype, name="shortcut")(x)
+        return x + h
+
+
+class Resize(nn.Module):
+    """`resize` and nothing to learn; the signature of a block."""
+
+    features: int
+    style: BlockStyle
+    resize: Callable[[Array], Array]
+
+    @nn.compact
+    def __call__(self, x: Array, condition: Array, train: bool) -> Array:
+        return self.resize(x)
+
+
+class ConvDown(nn.Module):
+    """A convolution of stride two, with the SAME padding of DDPM: only behind the last position."""
+
+    features: int
+    style: BlockStyle
+
+    @nn.compact
+    def __call__(self, x: Array, condition: Array, train: bool) -> Array:
+        return Conv(self.features, stride=2, dtype=self.style.dtype, name="conv")(x)
+
+
+class ConvUp(nn.Module):
+    """Nearest-neighbour doubling, then a convolution."""
+
+    features: int
+    style: BlockStyle
+
+    @nn.compact
+    def __call__(self, x: Array, condition: Array, train: bool) -> Array:
+        return Conv(self.features, dtype=self.style.dtype, name="conv")(double(x))
+
+
+@dataclass(frozen=True)
+class Resample:
+    """How a U-Net goes down and up a level: `down(features, style)(x, condition, train)`."""
+
+    down: Callable[..., nn.Module]
+    up: Callable[..., nn.Module]
+
+
+RESAMPLES: Mapping[str, Resample] = MappingProxyType(
+    {
+        "conv": Resample(ConvDown, ConvUp),
+        "block": Resample(
+            partial(ResidualBlock, resize=halve), partial(ResidualBlock, resize=double)
+        ),
+        "plain": Resample(partial(Resize, resize=halve), partial(Resize, resize=double)),
+    }
+)

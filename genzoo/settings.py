@@ -1,0 +1,101 @@
+"""The sections of a config whose keys are the same for every family, with their defaults.
+
+What may stand in the sections `family` and `network` is read off their builders in `build.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from genzoo.train.averages import Average
+from genzoo.train.loop import LoopSettings
+
+RAW = "raw"  # the params themselves, beside the averages that a config names
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """name: a row of DATA, `folder:PATH` or `tfds:NAME`. dir: where its files are, "" to look for
+    them. flip: random mirroring in training. size, channels, resize: for folders and TFDS sets.
+    labels, holdout: for folders, whether sub-folders are classes and one image in how many is held
+    out for the test. num_classes: of folders and TFDS sets, 0 to ask the data."""
+
+    name: str
+    dir: str = ""
+    flip: bool = False
+    size: int = 0
+    channels: int = 3
+    resize: str = "crop"
+    labels: bool = True
+    holdout: int = 20
+    num_classes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(LoopSettings):
+    """averages: name -> Average. keep, keep_every: see Checkpoints. picture_first: the step of the
+    first sample grid, 0 for none but the last; picture_count: images in it, 0 for no grids."""
+
+    averages: dict[str, Average]
+    accumulate: int = 1
+    keep: int = 2
+    keep_every: int = 0
+    picture_first: int = 1000
+    picture_count: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    """weights: an average's name or "raw". steps: of the sampler, 0 for all of the table. label: a
+    class, -1 for all in turn. npz: also write all images as one array file."""
+
+    count: int = 64
+    batch_size: int = 64
+    seed: int = 0
+    weights: str = RAW
+    method: str = "ancestral"
+    steps: int = 0
+    grid: str = "uniform"
+    eta: float = 0.0
+    clip: str = "clip"
+    guidance_scale: float = 1.0
+    label: int = -1
+    npz: bool = False
+    unroll: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """count: examples, 0 for all of the split. bound_steps: steps of the variational bound per
+    example, drawn one from each of so many strata; 0 for every step."""
+
+    split: str = "test"
+    count: int = 0
+    batch_size: int = 128
+    weights: str = RAW
+    seed: int = 0
+    bound_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshSettings:
+    """Devices along the two axes; data = -1 takes all that fsdp leaves."""
+
+    data: int = -1
+    fsdp: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """seconds: how long each program is timed. sample_steps: sampling steps that are timed."""
+
+    seconds: float = 10.0
+    sample_steps: int = 10
+
+
+SECTIONS: Mapping[str, type] = {
+    "data": DataSettings,
+    "train": TrainSettings,
+    "sample": SampleSettings,
+    "eval": EvalSettings,
+    "mesh": MeshSettings,
+    "bench": BenchSettings,
+}

@@ -1,0 +1,227 @@
+"""What every U-Net must do, over settings that between them use each option."""
+
+import inspect
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genzoo.core import tree
+from genzoo.nets.unet import unet
+from genzoo.nets.unet_check import unet_problems
+
+# These tests compile much and run little.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+# name: (size, channels, classes, settings)
+NETS = {
+    "ddpm": ((8, 8), 3, 0, dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,))),
+    "adm": (
+        (8, 8), 3, 4,
+        dict(width=8, multipliers=(1, 2), blocks=1, attention=(8, 4), head_width=4,
+             scale_shift=True, resample="block", time_embedding="sinusoidal_adm"),
+    ),
+    "patch": (
+        (8, 12), 1, 4,
+        dict(width=12, multipliers=(1, 1), blocks=1, attention=(), heads=2, patch=2,
+             resample="plain", time_embedding="fourier", dropout=0.3),
+    ),
+    "uneven": (
+        (24, 40), 5, 0,
+        dict(width=6, multipliers=(1, 1.5, 2), blocks=1, attention=(6,), embedding_width=10),
+    ),
+    "signal": ((16,), 2, 3, dict(width=8, multipliers=(1, 2), blocks=1, attention=(8,))),
+    "volume": ((4, 4, 4), 1, 0, dict(width=4, multipliers=(1, 1), blocks=1, attention=())),
+}  # fmt: skip
+
+
+class Made:
+    """A small network, a batch for it, and params without a zero among them."""
+
+    def __init__(self, name, **changes):
+        size, channels, classes, settings = NETS[name]
+        self.settings = settings | changes
+        self.net = unet(out_channels=channels + 1, num_classes=classes, **self.settings)
+        rng = np.random.default_rng(0)
+        self.shape = (*size, channels)
+        self.x = jnp.asarray(rng.normal(size=(3, *self.shape)), jnp.float32)
+        self.time = jnp.array([0.0, 10.0, 999.0])
+        self.label = jnp.arange(3, dtype=jnp.int32) if classes else None
+        shapes = jax.eval_shape(self.net.init, jax.random.key(0), *self.inputs)
+        self.params = jax.tree.map(
+            lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.2, leaf.dtype), shapes
+        )
+        self.apply = jit(self.net.apply)
+
+    @property
+    def inputs(self):
+        return self.x, self.time, self.label
+
+
+@pytest.fixture(scope="module")
+def made():
+    return {name: Made(name) for name in NETS}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_output_has_the_shape_of_the_input(made, name):
+    m = made[name]
+    assert unet_problems(m.shape, **m.settings) == []
+    output = m.apply(m.params, *m.inputs)
+    assert output.shape == (3, *m.shape[:-1], m.shape[-1] + 1)
+    assert output.dtype == jnp.float32
+    assert np.abs(output).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["ddpm", "adm"])
+def test_output_is_zero_at_the_start_and_blocks_are_their_short_cuts(made, name):
+    m = made[name]
+    start = jit(m.net.init)(jax.random.key(0), *m.inputs)
+    np.testing.assert_array_equal(m.apply(start, *m.inputs), 0)
+    zero = {
+        tree.path_string(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(start)
+        if leaf.ndim > 1 and not leaf.any()
+    }
+    kernels = [tree.path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(start)]
+    last = ("conv_1/conv/kernel", "attention/out/kernel")
+    assert zero == {path for path in kernels if path.endswith(last) or path == "out/conv/kernel"}
+
+
+@pytest.mark.parametrize("name", ["ddpm", "adm", "patch"])
+def test_rows_do_not_see_each_other(made, name):
+    m = made[name]
+    together = m.apply(m.params, *m.inputs)
+    for row in range(3):
+        inputs = jax.tree.map(lambda a, row=row: a[row : row + 1], m.inputs)
+        np.testing.assert_allclose(m.apply(m.params, *inputs), together[row : row + 1], atol=2e-5)
+
+
+def test_every_parameter_and_input_has_a_say(made):
+    m = made["adm"]
+    loss = lambda params, x, time: (m.net.apply(params, x, time, m.label) ** 2).sum()  # noqa: E731
+    grads = jit(jax.grad(loss, argnums=(0, 1, 2)))(m.params, m.x, m.time)
+    silent = [
+        jax.tree_util.keystr(path)
+        for path, grad in jax.tree_util.tree_leaves_with_path(grads)
+        if not np.abs(grad).max() > 0
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name, remat", [("adm", "none"), ("patch", "none"), ("patch", "full")])
+def test_forward_derivatives_are_those_of_finite_differences(name, remat):
+    m = Made(name, remat=remat, dropout=0.0)
+    direction = jnp.sin(jnp.arange(m.x.size, dtype=jnp.float32)).reshape(m.x.shape)
+    f = lambda x, time: m.net.apply(m.params, x, time, m.label)  # noqa: E731
+    tangents = (direction, jnp.array([1.0, -1.0, 0.5]))
+    jvp = jit(lambda x, time: jax.jvp(f, (x, time), tangents)[1])(m.x, m.time)
+    h = 1e-2
+    ahead, behind = (
+        m.apply(m.params, m.x + s * h * tangents[0], m.time + s * h * tangents[1], m.label)
+        for s in (1, -1)
+    )
+    difference = (ahead - behind) / (2 * h)
+    assert np.abs(jvp - difference).max() < 0.02 * np.abs(jvp).max()
+
+
+def test_vmap_over_params_and_single_inputs(made):
+    m = made["ddpm"]
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, m.params)
+    two = jax.tree.map(lambda a, b: jnp.stack([a, b]), doubled, m.params)
+    both = jit(jax.vmap(lambda p: m.net.apply(p, *m.inputs)))(two)
+    np.testing.assert_allclose(both[1], m.apply(m.params, *m.inputs), atol=2e-5)
+    single = lambda x, t: m.net.apply(m.params, x[None], t, None)[0]  # noqa: E731
+    rows = jit(jax.vmap(single))(m.x, m.time)
+    np.testing.assert_allclose(rows, both[1], atol=2e-5)
+
+
+def test_remat_changes_neither_params_nor_gradients():
+    key = jax.random.key(7)
+    plain, *others = (
+        Made("adm", multipliers=(1,), attention=(8,), remat=remat, dropout=0.2)
+        for remat in ("none", "full", "dots")
+    )
+
+    def grads(m):
+        loss = lambda p: (m.net.apply(p, *m.inputs, train=True, key=key) ** 2).sum()  # noqa: E731
+        return jit(jax.grad(loss))(plain.params)
+
+    expected = grads(plain)
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+    for other in others:
+        chex.assert_trees_all_equal_shapes(plain.params, other.params)
+        chex.assert_trees_all_close(grads(other), expected, rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_bfloat16_keeps_params_and_output_float32_and_comes_close(made):
+    full, half = made["adm"], Made("adm", dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {jnp.dtype("float32")}
+    one, two = full.apply(full.params, *full.inputs), half.apply(full.params, *full.inputs)
+    assert two.dtype == jnp.float32
+    error = np.sqrt(np.mean((one - two) ** 2) / np.mean(one**2))
+    assert 0 < error < 0.03
+
+
+def test_dropout_acts_in_training_only_and_depends_on_the_key(made):
+    m = made["patch"]
+    train = jit(lambda key: m.net.apply(m.params, *m.inputs, train=True, key=key))
+    one, two = train(jax.random.key(1)), train(jax.random.key(2))
+    assert np.abs(one - two).max() > 1e-3
+    np.testing.assert_array_equal(one, train(jax.random.key(1)))
+    still = m.apply(m.params, *m.inputs)
+    assert np.abs(one - still).max() > 1e-3
+
+
+def test_labels_matter_and_none_is_the_null_class(made):
+    m = made["adm"]
+    outputs = [
+        m.apply(m.params, m.x, m.time, jnp.full(3, label, jnp.int32)) for label in (0, 3, 4)
+    ]
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
+    assert np.abs(outputs[1] - outputs[2]).max() > 1e-3
+    np.testing.assert_array_equal(m.apply(m.params, m.x, m.time, None), outputs[2])
+
+
+def test_without_a_null_class_a_label_is_required():
+    _, channels, classes, settings = NETS["adm"]
+    net = unet(out_channels=channels, num_classes=classes, **settings | dict(null_class=False))
+    with pytest.raises(ValueError, match="null class"):
+        jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), None)
+
+
+def test_an_unconditional_network_ignores_the_label(made):
+    m = made["ddpm"]
+    labelled = m.apply(m.params, m.x, m.time, jnp.zeros(3, jnp.int32))
+    np.testing.assert_array_equal(labelled, m.apply(m.params, *m.inputs))
+
+
+def test_one_time_serves_the_whole_batch(made):
+    m = made["ddpm"]
+    alone = m.apply(m.params, m.x, jnp.asarray(10.0), None)
+    np.testing.assert_array_equal(alone, m.apply(m.params, m.x, jnp.full(3, 10.0), None))
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_inner_features_are_handed_out(remat):
+    m = Made("ddpm", remat=remat)
+    names = ("middle_0", "middle_0/attention", "up_0_block_1")
+    output, found = jit(partial(m.net.features, names=names))(m.params, *m.inputs)
+    assert {path: value.shape for path, value in found.items()} == {
+        "middle_0": (3, 4, 4, 16),
+        "middle_0/attention": (3, 4, 4, 16),
+        "up_0_block_1": (3, 8, 8, 8),
+    }
+    np.testing.assert_allclose(output, m.apply(m.params, *m.inputs), atol=2e-5)
+
+
+def test_the_check_takes_exactly_the_settings_of_the_network():
+    settings = dict(inspect.signature(unet).parameters)
+    for from_caller in ("out_channels", "num_classes"):
+        del settings[from_caller]
+    checked = dict(inspect.signature(unet_problems).parameters)
+    del checked["shape"]
+    assert checked == settings

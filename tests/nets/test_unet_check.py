@@ -1,0 +1,66 @@
+"""Mistakes in a U-Net's settings end in sentences that name the key and the remedy."""
+
+import pytest
+
+from genzoo.nets.unet_check import unet_problems
+
+SHAPE = (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(width=0, attention=()), ["network.width is 0", "above 0"]),
+        (dict(blocks=0), ["network.blocks is 0"]),
+        (dict(multipliers=()), ["network.multipliers", "one number above 0 per level"]),
+        (dict(multipliers=(1, 0, 2, 2)), ["network.multipliers"]),
+        (dict(dropout=1.0), ["network.dropout is 1.0", "below 1"]),
+        (dict(embedding_width=33), ["network.embedding_width is 33", "even"]),
+        (dict(resample="pool"), ["network.resample is 'pool'", "block, conv, plain"]),
+        (dict(time_embedding="sinusiodal"), ["network.time_embedding", "'sinusoidal'?"]),
+        (dict(remat="ful"), ["network.remat is 'ful'", "'full'?"]),
+        (dict(dtype="float16"), ["network.dtype is 'float16'", "float"]),
+        (dict(attention=(16, 7)), ["network.attention has 7", "32, 16, 8, 4"]),
+        (dict(heads=3), ["network.heads is 3", "256", "network.width"]),
+        (dict(head_width=60), ["network.head_width is 60", "256"]),
+        (dict(heads=2, head_width=64), ["network.heads is 2", "network.head_width is 64"]),
+        (dict(head_width=512), ["network.head_width is 512"]),
+        (dict(heads=0), ["network.heads is 0"]),
+        (dict(patch=0), ["network.patch is 0"]),
+    ],
+)
+def test_each_mistake_is_one_sentence(settings, words):
+    problems = unet_problems(SHAPE, **settings)
+    assert len(problems) == 1, problems
+    for word in words:
+        assert word in problems[0]
+    assert problems[0].endswith((".", "?"))
+
+
+@pytest.mark.parametrize(
+    "shape, settings, words",
+    [
+        ((28, 28, 1), dict(attention=()), ["divisible by 8", "28 x 28", "24 or 32 by 24 or 32"]),
+        ((4, 48, 1), dict(attention=()), ["divisible by 8", "8 by 48"]),
+        ((32, 36, 1), dict(attention=(), patch=2), ["network.patch is 2", "divisible by 16"]),
+        ((30,), dict(attention=()), ["divisible by 8"]),
+    ],
+)
+def test_sizes_that_do_not_divide_say_which_would(shape, settings, words):
+    if len(shape) == 1:
+        shape = (*shape, 2)
+    problems = unet_problems(shape, **settings)
+    assert len(problems) == 1, problems
+    for word in words:
+        assert word in problems[0]
+
+
+def test_all_problems_come_at_once():
+    problems = unet_problems((30, 30, 3), remat="x", dtype="y", dropout=-1, heads=3, attention=(5,))
+    for key in ("remat", "dtype", "dropout", "multipliers", "heads", "attention"):
+        assert any(f"network.{key}" in problem for problem in problems), key
+    assert len(problems) == 6
+
+
+def test_the_defaults_fit_cifar():
+    assert unet_problems(SHAPE) == []

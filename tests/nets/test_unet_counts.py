@@ -1,0 +1,91 @@
+"""Published U-Nets have exactly the parameters that their authors' code has.
+
+The counts of the DDPM rows are the authors' (and diffusers'); those of the iDDPM and ADM rows were
+taken by instantiating openai/guided-diffusion's own UNetModel and SuperResModel in torch, with the
+flags of its README. Shapes alone are evaluated: no memory.
+"""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from genzoo.core import tree
+from genzoo.nets.unet import unet
+from genzoo.nets.unet_check import unet_problems
+
+IDDPM = dict(blocks=3, multipliers=(1, 2, 3, 4), attention=(16, 8), heads=4, scale_shift=True,
+             time_embedding="sinusoidal_adm", norm_epsilon=1e-5)  # fmt: skip
+ADM = dict(attention=(32, 16, 8), resample="block", scale_shift=True, null_class=False,
+           time_embedding="sinusoidal_adm", norm_epsilon=1e-5)  # fmt: skip
+LARGE = (1, 1, 2, 2, 4, 4)
+
+# name: (size, input channels, output channels, classes, settings, count)
+PUBLISHED = {
+    "ddpm_cifar10": (32, 3, 3, 0, dict(), 35_746_307),
+    "ddpm_cifar10_learned_variance": (32, 3, 6, 0, dict(), 35_749_766),
+    "ddpm_256": (256, 3, 3, 0, dict(multipliers=LARGE), 113_673_219),
+    "iddpm_imagenet64": (64, 3, 6, 0, IDDPM, 121_063_942),
+    "iddpm_imagenet64_class": (
+        64, 3, 6, 1000, IDDPM | dict(width=192, null_class=False), 273_049_350,
+    ),
+    "iddpm_cifar10": (32, 3, 6, 0, IDDPM | dict(multipliers=(1, 2, 2, 2)), 52_546_438),
+    "iddpm_lsun256": (256, 3, 6, 0, IDDPM | dict(blocks=2, multipliers=LARGE), 124_056_710),
+    "adm_imagenet64": (
+        64, 3, 6, 1000,
+        ADM | dict(width=192, blocks=3, multipliers=(1, 2, 3, 4), head_width=64), 295_904_454,
+    ),
+    "adm_imagenet128": (
+        128, 3, 6, 1000, ADM | dict(width=256, multipliers=(1, 1, 2, 3, 4), heads=4), 421_529_606,
+    ),
+    "adm_imagenet256": (
+        256, 3, 6, 1000, ADM | dict(width=256, multipliers=LARGE, head_width=64), 553_838_086,
+    ),
+    "adm_256_unconditional": (
+        256, 3, 6, 0, ADM | dict(width=256, multipliers=LARGE, head_width=64), 552_814_086,
+    ),
+    "adm_imagenet512": (
+        512, 3, 6, 1000, ADM | dict(width=256, multipliers=(0.5, *LARGE), head_width=64),
+        558_997_638,
+    ),
+    "adm_upsampler_64_256": (
+        256, 6, 6, 1000, ADM | dict(width=192, multipliers=LARGE, heads=4), 311_795_910,
+    ),
+    "adm_upsampler_128_512": (
+        512, 6, 6, 1000,
+        ADM | dict(width=192, multipliers=(0.5, *LARGE), head_width=64, attention=(32, 16)),
+        302_875_782,
+    ),
+    # facebookresearch/flow_matching's CIFAR-10 example: guided-diffusion without resample layers.
+    "flow_matching_cifar10": (
+        32, 3, 3, 0,
+        dict(multipliers=(2, 2, 2), blocks=4, resample="plain", scale_shift=True), 55_676_419,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_count_is_the_published_one(name):
+    side, channels, out_channels, classes, settings, expected = PUBLISHED[name]
+    assert unet_problems((side, side, channels), **settings) == []
+    net = unet(out_channels=out_channels, num_classes=classes, **settings)
+    inputs = (jnp.zeros((1, side, side, channels)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    params = jax.eval_shape(net.init, jax.random.key(0), *inputs)
+    assert tree.count(params) == expected
+
+
+def test_a_null_class_is_one_row_more():
+    inputs = (jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    counts = [
+        tree.count(
+            jax.eval_shape(
+                unet(
+                    out_channels=3, num_classes=10, width=16, multipliers=(1,), attention=(),
+                    null_class=null,
+                ).init,
+                jax.random.key(0),
+                *inputs,
+            )
+        )
+        for null in (False, True)
+    ]  # fmt: skip
+    assert counts[1] - counts[0] == 4 * 16

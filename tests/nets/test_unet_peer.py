@@ -1,0 +1,49 @@
+"""Our U-Net is diffusers' UNet2DModel: the same weights give the same numbers.
+
+The fixture holds what diffusers computed in float64 (tests/peers/make_unet_fixture.py); the weights
+are drawn here and there by the same rule.
+"""
+
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genzoo.core import tree
+from genzoo.nets.unet import unet
+
+FIXTURE = Path(__file__).parent / "fixtures" / "unet_diffusers.npz"
+COMMON = dict(width=8, multipliers=(1, 2), attention=(4,), norm_groups=4)
+SETTINGS = {
+    "ddpm": dict(out_channels=3, num_classes=0, blocks=2, **COMMON),
+    "adm": dict(
+        out_channels=6, num_classes=5, null_class=False, blocks=1, head_width=4, scale_shift=True,
+        resample="block", time_embedding="sinusoidal_adm", norm_epsilon=1e-5, **COMMON,
+    ),
+}  # fmt: skip
+
+
+def draw(path, shape):
+    """The array of this path, as in tests/peers/make_unet_fixture.py."""
+    values = np.random.RandomState(zlib.crc32(path.encode())).normal(size=shape)
+    if path.endswith("/scale"):
+        return 1 + 0.2 * values
+    return values / np.sqrt(np.prod(shape[:-1])) if len(shape) > 1 else 0.2 * values
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_same_weights_same_output_as_diffusers(name):
+    saved = np.load(FIXTURE)
+    net = unet(**SETTINGS[name])
+    inputs = (jnp.asarray(saved["x"]), jnp.asarray(saved["time"]), jnp.asarray(saved["label"]))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
+    assert tree.count(shapes) == saved[f"{name}_count"]
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.asarray(draw(tree.path_string(path), leaf.shape), jnp.float32),
+        shapes,
+    )
+    output = jax.jit(net.apply)(params, *inputs)
+    np.testing.assert_allclose(output, saved[name], atol=1e-5 * np.abs(saved[name]).max())
