@@ -23,7 +23,7 @@ from genzoo.settings import SECTIONS, DataSettings, EvalSettings, SampleSettings
 from genzoo.train import optimizer as optimizers
 from genzoo.train.averages import Average
 
-# --- data -------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def class_count(data: DataSettings) -> int:
     return data.num_classes or len(open_source(data, "train").spec.classes)
 
 
-# --- networks ---------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class NetworkRow:
 NETWORKS: Mapping[str, NetworkRow] = {"unet": NetworkRow(build=unet, problems=unet_problems)}
 
 
-# --- DDPM -------------------------------------------------------------------------------------------
+# --- DDPM -----------------------------------------------------------------------------------------
 
 SCHEDULES = {
     "linear": schedules.linear,
@@ -211,7 +211,7 @@ DECAYS = {
 }
 
 
-# --- building ---------------------------------------------------------------------------------------
+# --- building -------------------------------------------------------------------------------------
 
 
 def section(config: FrozenConfigDict, name: str):

@@ -5,7 +5,6 @@ sizes that must divide, names that must be known, settings that make no sense to
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 from ml_collections import FrozenConfigDict
@@ -33,10 +32,12 @@ def check(raw: dict) -> FrozenConfigDict:
     resolved["optimizer"] = checker.section(raw.get("optimizer", {}), {**own, **decay}, "optimizer")
     for name, settings in SECTIONS.items():
         resolved[name] = checker.section(raw.get(name, {}), keys_of(settings), name)
-    if checker.problems:
-        raise UserError(*checker.problems)
-    config = freeze(resolved)
-    if found := _problems(config):
+    # Unknown keys do not keep the rest from being looked at; wrong types and names do.
+    found = checker.problems
+    if checker.usable:
+        config = freeze(resolved)
+        found = found + _problems(config)
+    if found:
         raise UserError(*found)
     return config
 
@@ -48,7 +49,7 @@ def _optimizer_keys(*, decay: str = "constant"):
 def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dict:
     name = values.get("name", "") if isinstance(values, Mapping) else ""
     if name not in table:
-        checker.problems.append(f"{where}.name = {name!r} is unknown: {nearest(str(name), table)}")
+        checker.wrong(f"{where}.name = {name!r} is unknown: {nearest(str(name), table)}")
         return {}
     rest = {k: v for k, v in values.items() if k != "name"}
     return {"name": name, **checker.section(rest, table[name].keys, where)}
@@ -67,9 +68,9 @@ def _problems(config: FrozenConfigDict) -> list[str]:
     found += _FAMILY_PROBLEMS[config.family.name](config)
     found += _unknown("optimizer.decay", config.optimizer.decay, build.DECAYS)
     found += _count_problems(config)
-    sizes = {f"{s}.batch_size": config[s].batch_size for s in ("train", "sample", "eval")}
+    sizes = {f"{s}.batch_size": config[s].batch_size for s in ("train", "eval")}
     found += sharding.problems(config.mesh.data, config.mesh.fsdp, sizes, jax.device_count())
-    if train.batch_size % train.accumulate:
+    if train.accumulate > 0 and train.batch_size % train.accumulate:
         found.append(
             f"train.batch_size = {train.batch_size} is not divisible by train.accumulate = "
             f"{train.accumulate}."
@@ -121,8 +122,6 @@ def _data_problems(data: DataSettings) -> list[str]:
         found.append(f"data.channels = {data.channels} must be 1 (grey) or 3 (colour).")
     if data.resize not in ("crop", "stretch"):
         found.append(f"data.resize = {data.resize!r} is unknown: known are: crop, stretch.")
-    if kind == "folder" and rest and not Path(rest).expanduser().is_dir():
-        found.append(f"data.name = {data.name!r}: there is no folder {rest}.")
     return found
 
 
@@ -163,6 +162,11 @@ def _ddpm_problems(config: FrozenConfigDict) -> list[str]:
         found.append(
             "family.objective = 'hybrid' teaches a learned variance: set family.variance = "
             "'learned_range', or take family.objective = 'simple'."
+        )
+    if family.label_dropout and not (family.conditional and config.network.get("null_class", True)):
+        found.append(
+            f"family.label_dropout = {family.label_dropout} needs family.conditional = True and "
+            "a network with a null class (network.null_class = True)."
         )
     if not 0 <= family.label_dropout < 1:
         found.append(f"family.label_dropout = {family.label_dropout} must be in [0, 1).")

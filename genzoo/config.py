@@ -34,9 +34,9 @@ Section = Mapping[str, Key]
 
 
 def keys_of(builder: Callable, given: tuple[str, ...] = ()) -> Section:
-    """The keyword-only parameters of a builder or fields of a dataclass, but those in `given`, which
-    the caller supplies and a config does not."""
-    types = typing.get_type_hints(builder if not isinstance(builder, type) else builder)
+    """The keyword-only parameters of a builder (or fields of a dataclass), but those in `given`,
+    which the caller supplies and a config does not."""
+    types = typing.get_type_hints(builder)
     return {
         name: Key(types[name], parameter.default)
         for name, parameter in inspect.signature(builder).parameters.items()
@@ -83,13 +83,19 @@ class Checker:
 
     def __init__(self):
         self.problems: list[str] = []
+        self.usable = True  # whether every key that is known has a value of its type
+
+    def wrong(self, problem: str) -> None:
+        """Notes a problem that leaves a value unusable."""
+        self.problems.append(problem)
+        self.usable = False
 
     def section(self, values: object, keys: Section, where: str) -> dict:
         """`values` with defaults filled in and types made exact."""
         if not isinstance(values, Mapping):
-            self.problems.append(f"{where} must be a section (a dict), not {values!r}.")
+            self.wrong(f"{where} must be a section (a dict), not {values!r}.")
             return {}
-        for name in values.keys() - keys.keys():
+        for name in sorted(values.keys() - keys.keys()):
             self.problems.append(f"{where}.{name} is not a known key: {nearest(name, keys)}")
         resolved = {}
         for name, key in keys.items():
@@ -97,7 +103,7 @@ class Checker:
             if name in values:
                 resolved[name] = self.value(values[name], key.type, place)
             elif key.default is inspect.Parameter.empty:
-                self.problems.append(f"{place} must be given.")
+                self.wrong(f"{place} must be given.")
             else:
                 resolved[name] = key.default
         return resolved
@@ -114,7 +120,7 @@ class Checker:
             return float(value)
         plain = kind in (int, float, str, bool) and type(value) is kind
         if not plain:
-            self.problems.append(f"{where} = {value!r} must be {_described(kind)}.")
+            self.wrong(f"{where} = {value!r} must be {_described(kind)}.")
         return value
 
 

@@ -60,23 +60,18 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
 
 
 def _work(arguments: argparse.Namespace, overrides: list[str]) -> dict:
-    if arguments.mode == "doctor":
-        from genzoo.doctor import examine
+    # Imported here, so that --help and a wrong flag are answered at once.
+    from genzoo.modes import cost, doctor, evaluate, sample, train
 
-        return examine(arguments.workdir)
+    if arguments.mode == "doctor":
+        return doctor.examine(arguments.workdir)
     if arguments.mode not in _WITHOUT_WORKDIR and arguments.workdir is None:
         raise UserError(f"--mode={arguments.mode} needs --workdir=DIR, the folder of the run.")
     config = _config(arguments, overrides)
-    from genzoo import experiment
-
-    modes = {
-        "train": lambda: experiment.train(config, arguments.workdir),
-        "eval": lambda: experiment.evaluate(config, arguments.workdir),
-        "sample": lambda: experiment.sample(config, arguments.workdir),
-        "describe": lambda: experiment.describe(config),
-        "bench": lambda: experiment.bench(config),
-    }
-    return modes[arguments.mode]()
+    if arguments.mode in _WITHOUT_WORKDIR:
+        return {"describe": cost.describe, "bench": cost.bench}[arguments.mode](config)
+    modes = {"train": train.train, "eval": evaluate.evaluate, "sample": sample.sample}
+    return modes[arguments.mode](config, arguments.workdir)
 
 
 def main(argv: list[str]) -> int:

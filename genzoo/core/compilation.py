@@ -30,6 +30,7 @@ class Program:
     compiled: jax.stages.Compiled
 
     def __call__(self, *args):
+        """The function's value, of arguments of the compiled shapes."""
         return self.call(*args)
 
     def temporary_bytes(self) -> int | None:
@@ -53,6 +54,13 @@ def compile_program(function: Callable, *args, **jit_options) -> Program:
     else:
         compiled = lowered.compile()
     return Program(compiled, time.perf_counter() - start, compiled)
+
+
+def run_once(function: Callable, **jit_options) -> Any:
+    """The function's value (it takes no arguments), compiled in haste: for what runs once, such as
+    drawing the first params, a CPU takes five times longer to optimise than to run."""
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=options, **jit_options)()
 
 
 def flops(function: Callable, *args) -> float:

@@ -91,7 +91,7 @@ class Family(Protocol):
         """Player name -> player. One, named "model", for nearly all; a GAN has two."""
 
     def init(self, key: Key, example: Batch) -> Variables:
-        """The variables at the start. `example` has the shapes of a batch; its values are unused."""
+        """The variables at the start. `example` is a batch of which only the shapes count."""
 
 
 @runtime_checkable
@@ -99,7 +99,7 @@ class Samples(Protocol):
     """The family can draw new examples."""
 
     def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:
-        """One example per key [B] -> [B, ...]; row i depends on keys[i] and condition[:, i] alone."""
+        """One example per key [B] -> [B, ...]; row i depends on row i of the arguments alone."""
 
 
 @runtime_checkable
@@ -137,7 +137,7 @@ class Likelihoods(Protocol):
     """The family can say how likely an example is."""
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """Per example, from the randomness of its own key: independent of the batch it stands in."""
+        """Per example, by the randomness of its own key: the same in whatever batch it stands."""
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """' (did you mean X?)' for the known name closest to `name`, or the list of all when none is."""
+    """'did you mean X?' for the known name closest to `name`, or the list of all if none is."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:

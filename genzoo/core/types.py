@@ -1,4 +1,4 @@
-"""Names of arrays, used in public signatures. Shapes stand in docstrings; dtypes are checked there."""
+"""Names of arrays for public signatures, and the three shape helpers that everything uses."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ Loss = Callable[..., Any]
 
 
 def broadcast(values: Array, like: Array) -> Array:
-    """`values` of shape [] or [B] with trailing ones added, so that it multiplies `like` [B, ...]."""
+    """`values` of shape [] or [B] with trailing axes of one, to multiply `like` [B, ...]."""
     if values.ndim == 0 or values.ndim == like.ndim:
         return values
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))

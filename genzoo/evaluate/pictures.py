@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-
 LARGEST_GRID = 256
 """How many samples a grid shows at most."""
 

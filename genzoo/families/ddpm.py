@@ -35,7 +35,7 @@ from genzoo.math.prediction import Kind
 from genzoo.math.schedules import TableSchedule
 from genzoo.math.weighting import StepDistribution, Weighting
 from genzoo.samplers.loop import Sampler
-from genzoo.samplers.predictor import Predict, Prediction, Wrapper, clipped, classifier_free
+from genzoo.samplers.predictor import Predict, Prediction, Wrapper, classifier_free, clipped
 
 
 class Seen(NamedTuple):
@@ -197,7 +197,11 @@ class DDPM:
         kl = likelihood.step_kl(
             self.schedule, x_0, x_t, t, inner, predicted.x_0, log_variance
         )
-        decoder = likelihood.discretised_log_likelihood(x_0, predicted.x_0, log_variance)
+        # Likewise: at the noisiest steps a predicted x_0 of 1e5 would make the decoder's gradient
+        # NaN, and an unused NaN still spoils the sum of gradients.
+        at_end = (s <= 0).reshape(s.shape + (1,) * (x_0.ndim - s.ndim))
+        mean = jnp.where(at_end, predicted.x_0, x_0)
+        decoder = likelihood.discretised_log_likelihood(x_0, mean, log_variance)
         return jnp.where(s > 0, kl, -sum_per_example(decoder))
 
     def predictor(self, params: Tree, condition: Batch) -> Predict:

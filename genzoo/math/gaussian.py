@@ -1,4 +1,4 @@
-"""The Gaussian diffusion process: forward marginals, transitions, posteriors, reverse variances, KL.
+"""The Gaussian diffusion process: marginals, transitions, posteriors, reverse variances, KL.
 
 For s < t, with r = exp(logsnr(t) - logsnr(s)) (Kingma et al. 2021, appendix A):
 
@@ -9,7 +9,8 @@ For s < t, with r = exp(logsnr(t) - logsnr(s)) (Kingma et al. 2021, appendix A):
                           sigma_s^2 (1 - r))                                                  (3)
 
 For neighbouring steps of a DDPM table (3) is the posterior of Ho et al. 2020, eq. 6-7, and
-sigma_{t|s}^2 is beta. 1 - r is computed as -expm1, so nothing cancels when s is close to t.
+sigma_{t|s}^2 is beta. 1 - r comes from the schedule, which knows how to compute it when s is
+close to t, where r is 1 but for a little.
 """
 
 from collections.abc import Callable
@@ -44,7 +45,7 @@ def marginal(schedule: Schedule, x_0: Array, t: Array) -> Gaussian:
 
 def one_minus_ratio(schedule: Schedule, t: Array, s: Array) -> Array:
     """1 - r = 1 - SNR(t) / SNR(s) for s < t, in (0, 1]; 1 at s = 0 where the SNR is infinite."""
-    return -jnp.expm1(schedule.logsnr(t) - schedule.logsnr(s))
+    return schedule.one_minus_ratio(t, s)
 
 
 def transition_variance(schedule: Schedule, t: Array, s: Array) -> Array:

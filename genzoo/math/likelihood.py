@@ -80,7 +80,7 @@ def step_kl(
 
 
 def eps_weight(schedule: Schedule, t: Array, s: Array, variance: Array) -> Array:
-    """w_t with L_{n-1} = w_t |eps - eps_theta|^2 + const for a fixed reverse `variance`; shape of t.
+    """w_t, shape of t: L_{n-1} = w_t |eps - eps_theta|^2 + const for a fixed reverse `variance`.
 
     Ho et al. 2020, eq. 12: beta^2 / (2 variance alpha (1 - alpha_bar)), written for any s < t:
     the posterior mean moves by alpha_s (1 - r) sigma_t / alpha_t per unit of eps.

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genzoo.core.errors import UserError
 from genzoo.core.types import Array
 
 
@@ -51,6 +52,10 @@ class Schedule:
         ones = jnp.ones_like(t)
         return jax.jvp(self.alpha, (t,), (ones,))[1], jax.jvp(self.sigma, (t,), (ones,))[1]
 
+    def one_minus_ratio(self, t: Array, s: Array) -> Array:
+        """1 - SNR(t) / SNR(s) for s < t, in (0, 1]; 1 at s = 0, where SNR is infinite."""
+        return -jnp.expm1(self.logsnr(t) - self.logsnr(s))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TableSchedule(Schedule):
@@ -60,6 +65,14 @@ class TableSchedule(Schedule):
     """
 
     beta: np.ndarray
+
+    def __post_init__(self):
+        if not np.all((self.beta > 0) & (self.beta < 1)):
+            raise UserError(
+                f"a noise table of {len(self.beta)} steps would have betas from "
+                f"{self.beta.min():.4g} to {self.beta.max():.4g}, which must lie inside (0, 1): "
+                "take more steps or smaller betas."
+            )
 
     @property
     def steps(self) -> int:
@@ -80,19 +93,25 @@ class TableSchedule(Schedule):
         """The step n in [0, T] as a float; snapped to an integer within rounding of one."""
         position = t * self.steps
         nearest = jnp.round(position)
-        return jnp.where(jnp.abs(position - nearest) < 1e-3, nearest, position)
+        snapped = jnp.where(jnp.abs(position - nearest) < 1e-3, nearest, position)
+        # Exactly `snapped` in value; its slope is that of t * T at the knots too, where the
+        # rounding alone would make every rate 0.
+        return position + jax.lax.stop_gradient(snapped - position)
 
     def time_of(self, n: Array) -> Array:
         """The time t = n / T of step n."""
         return jnp.asarray(n) / self.steps
 
-    def _log_alpha_at(self, t: Array) -> Array:
+    def _interpolated(self, values: np.ndarray, t: Array) -> Array:
         t = jnp.asarray(t)
         position = self.step_of(t)
         lower = jnp.clip(jnp.floor(position), 0, self.steps - 1).astype(jnp.int32)
         part = position - lower
-        knots = jnp.asarray(self.log_alpha, t.dtype)
+        knots = jnp.asarray(values, t.dtype)
         return (1 - part) * knots[lower] + part * knots[lower + 1]
+
+    def _log_alpha_at(self, t: Array) -> Array:
+        return self._interpolated(self.log_alpha, t)
 
     def alpha(self, t: Array) -> Array:
         """exp(log alpha), exact at the knots."""
@@ -106,6 +125,19 @@ class TableSchedule(Schedule):
         """2 log alpha - log(1 - alpha^2)."""
         twice = 2 * self._log_alpha_at(t)
         return twice - jnp.log(-jnp.expm1(twice))
+
+    def one_minus_ratio(self, t: Array, s: Array) -> Array:
+        """(1 - alpha_t^2 / alpha_s^2) / sigma_t^2, which is the same where alpha^2 + sigma^2 = 1.
+
+        log alpha_t - log alpha_s is half of -beta for neighbouring steps, thousands of times
+        smaller than its terms: what their rounding to float32 leaves out is a second table.
+        """
+        rounded = self.log_alpha.astype(jnp.asarray(t).dtype)
+        rest = self.log_alpha - rounded
+        change = self._interpolated(rounded, t) - self._interpolated(rounded, s)
+        change += self._interpolated(rest, t) - self._interpolated(rest, s)
+        # Rounding may exceed 1 by an ulp when s is near 0; a variance must not turn negative.
+        return jnp.minimum(jnp.expm1(2 * change) / jnp.expm1(2 * self._log_alpha_at(t)), 1)
 
     def time_of_logsnr(self, logsnr: Array) -> Array:
         """Closed form: alpha^2 = sigmoid(logsnr), then the straight lines are inverted."""

@@ -26,8 +26,11 @@ def trailing(table_steps: int, steps: int) -> np.ndarray:
 
 
 def linspace(table_steps: int, steps: int) -> np.ndarray:
-    """From T to 1 with both ends, rounded: the respacing of Nichol & Dhariwal 2021."""
-    return np.round(np.linspace(1, table_steps, steps)).astype(int)[::-1]
+    """From T to 1 with both ends, rounded: the respacing of Nichol & Dhariwal 2021, whose code adds
+    up the stride and rounds the step counted from 0 (which decides where a half goes)."""
+    stride = (table_steps - 1) / max(steps - 1, 1)
+    counted = np.cumsum(np.append(0.0, np.full(steps - 1, stride)))
+    return 1 + np.round(counted).astype(int)[::-1]
 
 
 Grid = Callable[[int, int], np.ndarray]
@@ -37,7 +40,7 @@ GRIDS: tuple[Grid, ...] = (uniform, quadratic, trailing, linspace)
 def problem(grid: Grid, table_steps: int, steps: int) -> str | None:
     """Why this grid cannot have that many steps, as a sentence, or None."""
     if not 1 <= steps <= table_steps:
-        return f"a table of {table_steps} steps allows 1 to {table_steps} sampling steps, not {steps}."
+        return f"a table of {table_steps} steps allows 1 to {table_steps} of them, not {steps}."
     visited = grid(table_steps, steps)
     if np.any(np.diff(visited) >= 0):
         distinct = len(np.unique(visited))

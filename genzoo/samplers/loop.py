@@ -54,7 +54,7 @@ class Sampler:
     def __call__(
         self, predict: Predict, x: Array, keys: Keys, *, trajectory: bool = False
     ) -> Array | tuple[Array, Array]:
-        """x at the end from x [B, ...] at times[0]; with `trajectory` also all states [S, B, ...]."""
+        """x at the end from x [B, ...] at times[0]; with `trajectory` all states [S, B, ...]."""
         times = jnp.asarray(self.times, x.dtype)
 
         def move(carry, index):

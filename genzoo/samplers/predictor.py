@@ -15,7 +15,7 @@ from genzoo.math.schedules import Schedule
 
 
 class Prediction(NamedTuple):
-    """What is believed of one x_t. extra: the variance output of a network that has one, or None."""
+    """What is believed of one x_t. extra: the variance output where the network has one."""
 
     x_0: Array
     eps: Array
@@ -67,11 +67,18 @@ def classifier_free(
     conditional: Predict, unconditional: Predict, guidance_scale: float, schedule: Schedule
 ) -> Predict:
     """unconditional + guidance_scale (conditional - unconditional) in eps; 1 is off, 0 is
-    unconditional (Ho & Salimans 2022, whose w is guidance_scale - 1)."""
+    unconditional (Ho & Salimans 2022, whose w is guidance_scale - 1).
+
+    x_0 is mixed in the same way, which is the same as solving for it, and holds at alpha = 0 too.
+    """
+    del schedule
 
     def predict(x, t):
         with_label, without = conditional(x, t), unconditional(x, t)
-        eps = without.eps + guidance_scale * (with_label.eps - without.eps)
-        return Prediction(*prediction.pair_of_eps(eps, x, schedule, t), extra=with_label.extra)
+        x_0, eps = (
+            off + guidance_scale * (on - off)
+            for on, off in ((with_label.x_0, without.x_0), (with_label.eps, without.eps))
+        )
+        return Prediction(x_0, eps, with_label.extra)
 
     return predict

@@ -1,6 +1,7 @@
 """Averages of the params over time (EMA), as a pure update.
 
-    average <- average + (1 - decay_n) (params - average),   decay_n = min(decay, (1 + n) / (10 + n))
+    average <- average + (1 - decay_n) (params - average)
+    decay_n = min(decay, (1 + n) / (10 + n))
 
 The warm-up keeps the early average from remembering the random start for 1 / (1 - decay) steps.
 """

@@ -19,7 +19,6 @@ import jax
 import orbax.checkpoint as ocp
 
 from genzoo.core.errors import UserError
-from genzoo.core.types import Tree
 from genzoo.train.state import TrainState
 
 MANIFEST = "genzoo_manifest.json"
@@ -107,7 +106,7 @@ class Checkpoints:
         return self.directory / str(step)
 
     def save(self, state: TrainState) -> None:
-        """Begins to save; returns as soon as the arrays are copied. Waits for the save before it."""
+        """Begins to save and returns once the arrays are copied; waits for the save before it."""
         self.wait()
         step = int(state.step)
         if step in self.steps():
@@ -138,6 +137,7 @@ class Checkpoints:
         abstract: the shapes and shardings to restore into. Raises UserError when checkpoints are
         there and none of them is good, or when they are of another shape.
         """
+        self._forget_unfinished()
         bad = []
         for step in self.steps():
             if reason := damage(self.folder(step)):
@@ -154,10 +154,15 @@ class Checkpoints:
                 f"No checkpoint in {self.directory} is good: {', '.join(bad)}. "
                 "Restore the folder from a copy, or start anew in another --workdir."
             )
-        if self.directory.is_dir() and jax.process_index() == 0:
-            for unfinished in (p for p in self.directory.iterdir() if p.name.isdigit()):
-                shutil.rmtree(unfinished)
         return None
+
+    def _forget_unfinished(self) -> None:
+        # A kill between Orbax's commit and the manifest leaves a folder that would be in the way
+        # when the resumed run comes to the same step.
+        if self.directory.is_dir() and jax.process_index() == 0:
+            for folder in self.directory.iterdir():
+                if folder.name.isdigit() and not (folder / MANIFEST).is_file():
+                    shutil.rmtree(folder)
 
     def _load(self, step: int, abstract: TrainState) -> TrainState:
         target = {f.name: getattr(abstract, f.name) for f in fields(abstract)}

@@ -1,7 +1,7 @@
 """The training step: a pure function of (state, batch), scanned over several batches per call.
 
 For each player in turn: gradient of the mean loss, optimizer, new params. Then the averages. A
-step whose loss or gradient is not finite changes nothing but the fault counters. There is no
+step whose loss, gradient or update is not finite changes nothing but the fault counters. There is no
 device axis in here: the mean over a sharded batch is already the global one.
 """
 
@@ -50,24 +50,26 @@ class Updater:
         for name, player in self.family.losses.items():
             mine = streams.stream(key, name)
             gradient, stats, sums = self._gradient(player, params, stats, state, prepared, mine)
-            norm = optax.global_norm(gradient)
-            finite &= jnp.isfinite(norm) & jnp.isfinite(sums["loss"][0])
             moves, opt_state[name] = self.optimizers[name].update(
                 gradient, state.opt_state[name], params
             )
             params = optax.apply_updates(params, moves)
+            norm, moved = optax.tree.norm(gradient), optax.tree.norm(moves)
+            for number in (sums["loss"][0], norm, moved):
+                finite &= jnp.isfinite(number)
             prefix = "" if name == "model" else f"{name}/"
             metrics |= {prefix + k: v for k, v in sums.items()}
             metrics[f"{prefix}gradient_norm"] = (norm, jnp.ones(()))
+            metrics[f"{prefix}update_norm"] = (moved, jnp.ones(()))
         metrics["learning_rate"] = (self.learning_rate(state.step), jnp.ones(()))
         averages = update_all(self.averages, state.averages, params, state.step)
         faults = state.faults.after(finite, state.step, self.fault_limit)
-        moved = finite & (faults.streak < self.fault_limit)
+        kept = finite & (faults.streak < self.fault_limit)
         new, old = (
             (params, stats, opt_state, averages),
             (state.params, state.stats, dict(state.opt_state), state.averages),
         )
-        params, stats, opt_state, averages = tree.where(moved, new, old)
+        params, stats, opt_state, averages = tree.where(kept, new, old)
         # What a non-finite step has measured would spoil the mean of its neighbours.
         metrics = tree.where(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
         state = TrainState(

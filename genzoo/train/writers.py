@@ -16,8 +16,8 @@ _log = logging.getLogger("genzoo")
 
 
 class JsonLines:
-    """Appends one JSON object per line. What lies beyond `step` in an older file is dropped, so that
-    a run resumed from an earlier checkpoint has each step once."""
+    """Appends one JSON object per line. What lies beyond `step` in an older file is dropped, so
+    that a run resumed from an earlier checkpoint has each step once."""
 
     def __init__(self, path: Path, step: int):
         if path.exists():

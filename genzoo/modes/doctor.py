@@ -19,8 +19,8 @@ _PACKAGES = (
 
 
 def examine(workdir: Path | None) -> dict:
-    """Devices, versions, disk, cache, data found, and TensorFlow in the process (there must be none:
-    it would take the accelerator's memory for itself)."""
+    """Devices, versions, disk, cache, data found, and whether TensorFlow is in the process: there
+    must be none, it would take the accelerator's memory for itself."""
     disk = shutil.disk_usage(_existing(workdir or Path.cwd()))
     heavy = [name for name in ("tensorflow", "torch") if name in sys.modules]
     return {

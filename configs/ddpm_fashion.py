@@ -1,0 +1,68 @@
+"""DDPM on the embedded subset of Fashion-MNIST: needs no download.
+
+    python -m genzoo.main --config=configs/ddpm_fashion.py:laptop --workdir=runs/fashion
+
+The config as it is trains a U-Net of the CIFAR-10 kind for an accelerator. Variants:
+    :smoke   20 steps of a tiny network, seconds: what the tests run.
+    :laptop  a few minutes on 2 CPU cores, ends with recognisable garments.
+"""
+
+from ml_collections import ConfigDict
+
+from genzoo.config import choose
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = ConfigDict(
+        dict(
+            seed=0,
+            data=dict(name="fashion_mini", dir="", flip=True),
+            family=dict(
+                name="ddpm",
+                steps=1000,
+                schedule="cosine",
+                prediction="v",
+                variance="fixed_small",
+                conditional=False,
+                label_dropout=0.0,
+            ),
+            network=dict(
+                name="unet",
+                width=96,
+                multipliers=(1, 2, 2),
+                blocks=2,
+                attention=(14,),
+                heads=4,
+                dropout=0.1,
+                patch=1,
+                dtype="bfloat16",
+            ),
+            optimizer=dict(learning_rate=3e-4, warmup=500, decay="cosine", clip=1.0),
+            train=dict(
+                steps=60_000,
+                batch_size=128,
+                steps_per_call=1,
+                log_every=100,
+                save_every=2000,
+                averages=dict(ema=dict(decay=0.9995)),
+                picture_first=500,
+                picture_count=64,
+            ),
+            sample=dict(weights="ema", method="ddim", grid="trailing", steps=100, count=64),
+            eval=dict(weights="ema", batch_size=100, bound_steps=20),
+        )
+    )
+    return choose(config, VARIANTS, variant)
+
+
+VARIANTS = {
+    "smoke": dict(
+        network=dict(width=16, multipliers=(1, 2), blocks=1, attention=(7,), heads=1, patch=2,
+                     dtype="float32"),
+        optimizer=dict(warmup=5),
+        train=dict(steps=20, batch_size=16, log_every=5, save_every=10, picture_first=10,
+                   picture_count=4),
+        sample=dict(steps=5, count=4, batch_size=4),
+        eval=dict(count=48, batch_size=16, bound_steps=4),
+    ),
+}

@@ -1,0 +1,69 @@
+"""`--mode=eval`: scores the model on a split into `eval.json`."""
+
+import itertools
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+from tqdm import tqdm
+
+from genzoo.core import streams
+from genzoo.core.compilation import compile_program
+from genzoo.core.contract import Variables
+from genzoo.core.types import Array, Batch
+from genzoo.data import batches
+from genzoo.evaluate.score import score, score_batch
+from genzoo.experiment import Experiment, prepare, variables_of
+from genzoo.train import sharding
+from genzoo.workdir import Workdir
+
+
+def evaluate(config: FrozenConfigDict, workdir: Path) -> dict:
+    """Scores the model on eval.split into `eval.json`, with the protocol beside the figures."""
+    experiment, place, settings = Experiment(config), Workdir(workdir), config.eval
+    state = place.load(config, experiment.abstract_state)
+    variables = variables_of(state, settings.weights)
+    source = experiment.open(settings.split)
+    placement, started = experiment.placement, time.perf_counter()
+    count = min(settings.count or len(source), len(source))
+    found = batches.eval_batches(
+        source,
+        batch_size=settings.batch_size,
+        count=count,
+        rows=experiment.local_rows(settings.batch_size),
+    )
+    total = -(-count // settings.batch_size)
+    found = tqdm(found, total=total, desc="evaluating", unit="batch", disable=None)
+    on_device = (placement.put_batch(batch) for batch in found)
+    first = next(on_device)
+    root = streams.root(settings.seed)
+
+    def one(variables: Variables, batch: Batch) -> dict:
+        return score_batch(experiment.family, variables, prepare(batch, None), root)
+
+    program = compile_program(one, variables, first, out_shardings=placement.replicated)
+    dimensions = int(np.prod(experiment.shape))
+    report = score(
+        lambda batch: {**program(variables, batch), "mask": _whole(batch["mask"], placement)},
+        itertools.chain([first], on_device),
+        dimensions,
+    )
+    report["protocol"] = {
+        "data": config.data.name,
+        "split": settings.split,
+        "weights": settings.weights,
+        "step": int(state.step),
+        "seed": settings.seed,
+        "bound_steps": settings.bound_steps or "every",
+        "devices": jax.device_count(),
+        "platform": jax.default_backend(),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    place.write("eval.json", report)
+    return {k: v for k, v in report.items() if k != "bits_per_dim_curve"}
+
+
+def _whole(array: Array, placement: sharding.Placement) -> Array:
+    return jax.device_put(array, placement.replicated)

@@ -1,0 +1,160 @@
+"""The discretised decoder and the terms of the bound, against scipy and published figures."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from genzoo.math import gaussian, likelihood, schedules
+
+LEVELS = np.arange(256) / 127.5 - 1
+BIT = math.log(2)
+
+
+def masses(mean, std):
+    """The 256 masses in NumPy, each a difference on the side where both numbers are small."""
+    edges = np.concatenate([[-np.inf], (LEVELS[1:] + LEVELS[:-1]) / 2, [np.inf]])
+    low, high = (edges[:-1] - mean) / std, (edges[1:] - mean) / std
+    left, right = norm.cdf(high) - norm.cdf(low), norm.sf(low) - norm.sf(high)
+    return np.where(low + high > 0, right, left)
+
+
+MEANS = [0.0, 0.123, -1.0, 1.0, 0.998, -1.7, 3.0]
+STDS = [1e-4, 1e-3, 0.00738457, 0.05, 0.5, 5.0, 100.0]
+
+
+@pytest.mark.parametrize("std", STDS)
+@pytest.mark.parametrize("mean", MEANS)
+def test_masses_of_the_levels_sum_to_one(compiled, mean, std):
+    log_variance = jnp.float32(2 * math.log(std))
+    run = compiled(likelihood.discretised_log_likelihood)
+    # Far outside, the outermost bin holds everything. A standard deviation of 100 makes bins of
+    # 8e-5: both their ends' logarithms are rounded by 6e-8.
+    out = np.asarray(run(jnp.asarray(LEVELS, jnp.float32), jnp.float32(mean), log_variance))
+    assert np.exp(out.astype(np.float64)).sum() == pytest.approx(1, abs=2e-5)
+    with jax.enable_x64(True):
+        out = run(jnp.asarray(LEVELS), jnp.float64(mean), jnp.float64(2 * math.log(std)))
+        assert np.exp(out).sum() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("std", STDS)
+@pytest.mark.parametrize("mean", MEANS)
+def test_masses_are_differences_of_the_normal_cdf(compiled, float64, mean, std):
+    expected = masses(mean, std)
+    kept = expected > 1e-280
+    out = compiled(likelihood.discretised_log_likelihood)(
+        jnp.asarray(LEVELS), jnp.float64(mean), jnp.float64(2 * math.log(std))
+    )
+    np.testing.assert_allclose(out[kept], np.log(expected[kept]), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("std", [0.003, 0.00738457, 0.05, 0.5])
+@pytest.mark.parametrize("mean", MEANS)
+def test_float32_masses(compiled, mean, std):
+    expected = masses(float(np.float32(mean)), std)
+    kept = expected > 1e-280
+    out = compiled(likelihood.discretised_log_likelihood)(
+        jnp.asarray(LEVELS, jnp.float32), jnp.float32(mean), jnp.float32(2 * math.log(std))
+    )
+    # The argument (x - mean) / std is right to 6e-8 / std, and the slope of the logarithm is the
+    # argument itself: 35 deviations out, that is 35 * 6e-8 / 0.003 = 7e-4 of some 600 nats.
+    np.testing.assert_allclose(out[kept], np.log(expected[kept]), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("log_variance", [-14.0, -9.8, 0.0])
+def test_gradients_are_finite_in_the_far_tails(compiled, log_variance):
+    def total(mean, log_variance):
+        x = jnp.asarray(LEVELS, jnp.float32)
+        return likelihood.discretised_log_likelihood(x, mean, log_variance).sum()
+
+    slopes = compiled(jax.grad(total, argnums=(0, 1)))
+    for mean in (-100.0, -1.0, 0.0, 0.7, 1.0, 100.0):
+        assert np.all(np.isfinite(slopes(jnp.float32(mean), jnp.float32(log_variance))))
+
+
+def test_the_slope_pulls_the_mean_to_the_data(compiled):
+    # Far out a bin is its nearer edge: d log p / d mean = (edge - mean) / variance.
+    slope = compiled(jax.grad(likelihood.discretised_log_likelihood, argnums=1))
+    variance = 5.45318766e-5
+    out = slope(jnp.float32(LEVELS[128]), jnp.float32(0.9), jnp.float32(math.log(variance)))
+    assert float(out) == pytest.approx((LEVELS[128] + 1 / 255 - 0.9) / variance, rel=1e-3)
+
+
+def test_a_perfect_mean_costs_the_published_bits(compiled, float64):
+    # -log2(2 Phi(1 / (255 sigma_1)) - 1), sigma_1 from the clipped log-variance -9.8167...
+    out = compiled(likelihood.discretised_log_likelihood)(
+        jnp.float64(LEVELS[100]), jnp.float64(LEVELS[100]), jnp.float64(-9.81672513529567)
+    )
+    assert float(likelihood.bits_per_dim(-out, 1)) == pytest.approx(1.3053776556, abs=1e-10)
+
+
+# Bits per dimension at a given mean square of x_0, to the digits given (reference figures, 3.2).
+PRIORS = [
+    (schedules.linear, 0.0, 5.87e-10, 5e-3),
+    (schedules.linear, 0.25, 7.27868e-6, 1e-6),
+    (schedules.linear, 1 / 3, 9.70471e-6, 1e-6),
+    (schedules.linear, 0.4, 1.16455e-5, 5e-6),
+    (schedules.linear, 1.0, 2.91129e-5, 1e-6),
+    (schedules.cosine, 0.25, 4.38e-10, 2e-3),
+    (schedules.scaled_linear, 1.0, 3.3694e-3, 2e-5),
+]
+
+
+@pytest.mark.parametrize(("make", "square", "bits", "rounding"), PRIORS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_prior_kl_is_the_figure(compiled, float64, make, square, bits, rounding, dtype):
+    x_0 = jnp.full((2, 4, 1), math.sqrt(square), dtype)
+    nats = compiled(lambda x: likelihood.prior_kl(make(1000), x))(x_0)
+    if dtype == np.float32 and square == 0.0:
+        # log(1 - 4e-5) itself is known to 1.5e-3 in float32, and the figure is its square.
+        rounding = 1e-2
+    np.testing.assert_allclose(likelihood.bits_per_dim(nats, 4), bits, rtol=rounding)
+
+
+WEIGHTS = [0.50005001, 0.27269208, 0.06822399, 0.00999623, 0.01020449]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_eps_weight_is_the_figure(compiled, float64, dtype):
+    # Ho et al. 2020, eq. 12, fixed-large, at indices 0, 1, 10, 100, 999.
+    table, n = schedules.linear(1000), np.array([1, 2, 11, 101, 1000])
+
+    def weight(t):
+        s = t - 1 / 1000
+        s = jnp.where(s < 5e-4, 0, s)
+        variance = gaussian.transition_variance(table, t, s)
+        return likelihood.eps_weight(table, t, s, variance)
+
+    np.testing.assert_allclose(compiled(weight)(jnp.asarray(n / 1000, dtype)), WEIGHTS, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", schedules.TABLES, ids=lambda make: make.__name__)
+def test_step_kl_is_the_weighted_error_of_eps(compiled, float64, make):
+    table, n = make(1000), np.array([2, 3, 50, 400, 999])
+    t, s = jnp.asarray(n / 1000), jnp.asarray((n - 1) / 1000)
+    x_0, eps, guess = np.random.default_rng(0).normal(size=(3, 5, 4, 2))
+    alpha, sigma = (np.asarray(f(t))[:, None, None] for f in (table.alpha, table.sigma))
+    x_t = alpha * x_0 + sigma * eps
+    variance = table.beta[n - 1]
+
+    def bound(guess):
+        log_variance = jnp.log(variance)[:, None, None]
+        model_x_0 = (x_t - sigma * guess) / alpha
+        return likelihood.step_kl(table, x_0, x_t, t, s, model_x_0, log_variance)
+
+    # The constant: the KL of two Gaussians of one mean, Ho et al.'s two variances.
+    before, now = table.alpha_bar[n - 2], table.alpha_bar[n - 1]
+    ratio = (1 - before) / (1 - now)
+    constant = 8 * 0.5 * (ratio - 1 - np.log(ratio))
+    weight = variance**2 / (2 * variance * (1 - variance) * (1 - now))
+    expected = weight * np.square(eps - guess).sum((1, 2)) + constant
+    np.testing.assert_allclose(compiled(bound)(guess), expected, rtol=1e-9)
+    ours = likelihood.eps_weight(table, t, s, jnp.asarray(variance))
+    np.testing.assert_allclose(ours, weight, rtol=1e-10)
+
+
+def test_bits_per_dim():
+    assert likelihood.bits_per_dim(3072 * BIT, 3072) == pytest.approx(1)

@@ -1,0 +1,101 @@
+"""The hub of prediction kinds: every kind from every kind, and each kind by its definition."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import every_schedule
+
+from genzoo.math import gaussian, prediction
+
+NAMES = {
+    prediction.EPS: "eps",
+    prediction.X_0: "x_0",
+    prediction.V: "v",
+    prediction.SCORE: "score",
+    prediction.VELOCITY: "velocity",
+}
+SCHEDULES = pytest.mark.parametrize("schedule", every_schedule(), ids=lambda s: type(s).__name__)
+KINDS = pytest.mark.parametrize("kind", prediction.KINDS, ids=NAMES.get)
+# Knots and places between them, one per example.
+T = np.array([0.02, 0.3, 0.504, 0.97])
+
+
+def case(schedule, dtype=np.float64):
+    x_0, eps = np.random.default_rng(0).normal(size=(2, len(T), 2, 3)).astype(dtype)
+    t = jnp.asarray(T, dtype)
+    return jnp.asarray(x_0), jnp.asarray(eps), gaussian.q_sample(schedule, x_0, t, eps), t
+
+
+@KINDS
+@SCHEDULES
+def test_the_exact_target_gives_back_data_and_noise(compiled, float64, schedule, kind):
+    x_0, eps, x_t, t = case(schedule)
+
+    def there_and_back(x_0, eps, x_t):
+        target = kind.from_pair(prediction.Pair(x_0, eps), schedule, t)
+        return kind.to_pair(target, x_t, schedule, t)
+
+    pair = compiled(there_and_back)(x_0, eps, x_t)
+    np.testing.assert_allclose(pair.x_0, x_0, atol=1e-11)
+    np.testing.assert_allclose(pair.eps, eps, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), list(itertools.permutations(prediction.KINDS, 2)), ids=NAMES.get
+)
+@SCHEDULES
+def test_every_pair_of_kinds_round_trips(float64, schedule, one, other):
+    # Any output at all, not only an exact target: the conversion is a bijection at fixed x_t.
+    output, _, x_t, t = case(schedule)
+
+    @jax.jit
+    def there_and_back(output, x_t):
+        middle = other.from_pair(one.to_pair(output, x_t, schedule, t), schedule, t)
+        return one.from_pair(other.to_pair(middle, x_t, schedule, t), schedule, t)
+
+    np.testing.assert_allclose(there_and_back(output, x_t), output, rtol=1e-9, atol=1e-9)
+
+
+@KINDS
+@SCHEDULES
+def test_the_hub_holds_in_float32_in_the_middle(compiled, schedule, kind):
+    x_0, eps, x_t, t = case(schedule, np.float32)
+    target = kind.from_pair(prediction.Pair(x_0, eps), schedule, t)
+    pair = compiled(lambda target, x_t: kind.to_pair(target, x_t, schedule, t))(target, x_t)
+    middle = slice(1, 3)
+    np.testing.assert_allclose(pair.x_0[middle], x_0[middle], atol=1e-5)
+    np.testing.assert_allclose(pair.eps[middle], eps[middle], atol=1e-5)
+
+
+@SCHEDULES
+def test_v_and_eps_and_x_0_by_definition(float64, schedule):
+    x_0, eps, _, t = case(schedule)
+    pair = prediction.Pair(x_0, eps)
+    alpha, sigma = (np.asarray(f(t))[:, None, None] for f in (schedule.alpha, schedule.sigma))
+    expected = {prediction.EPS: eps, prediction.X_0: x_0, prediction.V: alpha * eps - sigma * x_0}
+    for kind, value in expected.items():
+        np.testing.assert_allclose(kind.from_pair(pair, schedule, t), value, rtol=1e-12)
+
+
+@SCHEDULES
+def test_score_is_the_gradient_of_the_marginal(float64, schedule):
+    x_0, eps, x_t, t = case(schedule)
+
+    def log_q(x):
+        mean, variance = gaussian.marginal(schedule, x_0, t)
+        return gaussian.log_density(x, mean, jnp.log(variance)).sum()
+
+    score = prediction.SCORE.from_pair(prediction.Pair(x_0, eps), schedule, t)
+    np.testing.assert_allclose(score, jax.grad(log_q)(x_t), rtol=1e-9)
+
+
+@SCHEDULES
+def test_velocity_is_the_slope_of_the_path(float64, schedule):
+    x_0, eps, _, t = case(schedule)
+    t, h = t + 0.003, 1e-6  # off the knots, where the path of a table bends
+    ahead, behind = (gaussian.q_sample(schedule, x_0, t + d, eps) for d in (h, -h))
+    velocity = prediction.VELOCITY.from_pair(prediction.Pair(x_0, eps), schedule, t)
+    np.testing.assert_allclose(velocity, (ahead - behind) / (2 * h), rtol=1e-6, atol=1e-7)

@@ -1,0 +1,136 @@
+"""Weightings against their papers; the drawing of steps against a loop in Python."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genzoo.math import prediction, schedules, weighting
+
+# The first index whose SNR is below 5, and below 1 (reference figures, section 3.3).
+CROSSINGS = [
+    (schedules.linear, 130, 259),
+    (schedules.cosine, 261, 496),
+    (schedules.scaled_linear, 147, 354),
+]
+
+
+@pytest.mark.parametrize(("make", "five", "one"), CROSSINGS)
+def test_min_snr_turns_to_one_where_the_snr_passes_gamma(compiled, make, five, one):
+    table = make(1000)
+    t = jnp.arange(1, 1001) / 1000
+    for gamma, first in ((5.0, five), (1.0, one)):
+        chosen = weighting.min_snr(gamma)
+        weight = compiled(lambda t, c=chosen: c.weight(table.logsnr(t)))(t)
+        assert np.argmax(np.asarray(weight) == 1) == first
+        snr = table.alpha_bar / (1 - table.alpha_bar)
+        # On x_0 the weight is min(SNR, gamma), and |eps error|^2 = SNR |x_0 error|^2.
+        np.testing.assert_allclose(weight * snr, np.minimum(snr, gamma), rtol=2e-5)
+        assert chosen.kind is prediction.EPS
+
+
+@pytest.mark.parametrize(
+    ("make", "weight"),
+    [
+        (schedules.linear, 5.0005e-4),
+        (schedules.cosine, 2.0643e-4),
+        (schedules.scaled_linear, 4.25362e-3),
+    ],
+)
+def test_min_snr_at_the_first_step_is_the_figure(make, weight):
+    out = weighting.min_snr(5.0).weight(make(1000).logsnr(jnp.float32(0.001)))
+    assert float(out) == pytest.approx(weight, rel=2e-5)
+
+
+def test_p2_is_its_formula(compiled):
+    # Choi et al. 2022, eq. 8, on the eps error.
+    snr = np.array([1e4, 5.0, 1.0, 1e-4])
+    for gamma, k in ((1.0, 1.0), (0.5, 1.0), (0.0, 1.0), (1.0, 2.0)):
+        weight = compiled(weighting.p2(gamma, k).weight)(jnp.log(jnp.asarray(snr)))
+        np.testing.assert_allclose(weight, 1 / (k + snr) ** gamma, rtol=1e-5)
+    assert weighting.p2().kind is prediction.EPS
+
+
+def test_uniform_weighting_is_one_on_what_the_network_predicts():
+    assert weighting.UNIFORM.kind is None
+    np.testing.assert_array_equal(weighting.UNIFORM.weight(jnp.array([-9.0, 3.0])), 1)
+
+
+def test_uniform_steps_are_uniform_and_reach_both_ends(compiled):
+    steps = weighting.UniformSteps(steps=10)
+    n, weights = compiled(lambda key: steps.draw(key, {}, 40_000))(jax.random.key(0))
+    counts = np.bincount(n, minlength=11)
+    assert counts[0] == 0
+    # Standard error of a count of 4000 is 60.
+    np.testing.assert_allclose(counts[1:], 4000, atol=4 * 60)
+    np.testing.assert_array_equal(weights, 1)
+
+
+AWARE = weighting.LossAwareSteps(steps=4, history=3, uniform=0.1)
+
+
+class Rings:
+    """The paper's bookkeeping in Python: the last `history` losses of each step."""
+
+    def __init__(self, steps, history):
+        self.history = history
+        self.losses = [[] for _ in range(steps)]
+
+    def add(self, n, losses):
+        for step, loss in zip(n, losses, strict=True):
+            self.losses[step - 1] = (self.losses[step - 1] + [loss])[-self.history :]
+
+    def probabilities(self, uniform):
+        steps = len(self.losses)
+        if any(len(kept) < self.history for kept in self.losses):
+            return np.full(steps, 1 / steps)
+        root = np.array([np.sqrt(np.mean(np.square(kept))) for kept in self.losses])
+        return (1 - uniform) * root / root.sum() + uniform / steps
+
+
+def test_the_history_is_that_of_a_loop(compiled):
+    # Batches of 8 over 4 steps with 3 places each: many steps come more than 3 times in one batch.
+    rng, rings, stats = np.random.default_rng(0), Rings(4, 3), AWARE.init()
+    update, probabilities = compiled(AWARE.update), compiled(AWARE.probabilities)
+    for batch in range(12):
+        n = rng.choice([1, 2, 3, 4], size=8, p=[0.7, 0.1, 0.1, 0.1])
+        if batch == 1:
+            n[:] = 2
+        losses = rng.uniform(0, 3, size=8).astype(np.float32)
+        stats = update(stats, jnp.asarray(n), jnp.asarray(losses))
+        rings.add(n, losses)
+        for kept, ring in zip(rings.losses, np.asarray(stats["losses"]), strict=True):
+            np.testing.assert_array_equal(sorted(kept), np.sort(ring)[3 - len(kept) :])
+        np.testing.assert_allclose(probabilities(stats), rings.probabilities(0.1), rtol=1e-6)
+    assert np.ptp(probabilities(stats)) > 0.01
+
+
+def warm():
+    losses = jnp.array([[1.0, 2.0, 2.0], [0.1, 0.1, 0.1], [5.0, 0, 0], [3.0, 3, 1]])
+    return {"losses": losses, "seen": jnp.array([3, 7, 3, 4])}
+
+
+def test_probabilities_are_nichols_equation_18(compiled):
+    root = np.sqrt([3.0, 0.01, 25 / 3, 19 / 3])
+    expected = 0.9 * root / root.sum() + 0.1 / 4
+    np.testing.assert_allclose(compiled(AWARE.probabilities)(warm()), expected, rtol=1e-6)
+
+
+def test_uniform_until_every_step_has_a_full_history(compiled):
+    stats = {**warm(), "seen": jnp.array([3, 7, 2, 4])}
+    np.testing.assert_allclose(compiled(AWARE.probabilities)(stats), 0.25)
+
+
+def test_all_zero_losses_leave_it_uniform(compiled):
+    stats = {"losses": jnp.zeros((4, 3)), "seen": jnp.full(4, 3)}
+    np.testing.assert_allclose(compiled(AWARE.probabilities)(stats), 0.25)
+
+
+def test_weighted_draws_keep_the_mean(compiled):
+    losses, draws = np.array([0.0, 2.0, 0.1, 5.0, 1.0]), 100_000
+    n, weights = compiled(lambda key: AWARE.draw(key, warm(), draws))(jax.random.key(1))
+    probabilities = np.asarray(AWARE.probabilities(warm()))
+    np.testing.assert_allclose(weights, 0.25 / probabilities[np.asarray(n) - 1], rtol=1e-6)
+    estimates = np.asarray(weights) * losses[np.asarray(n)]
+    error = estimates.std() / np.sqrt(draws)
+    assert abs(estimates.mean() - losses[1:].mean()) < 4 * error

@@ -1,0 +1,130 @@
+"""Cases with exact answers, shared by the tests: schedules, data distributions, tiny networks.
+
+The two fixtures at the top run a mathematical test with and without jit, and in float64; the
+conftest.py of each room that wants them imports them from here.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from genzoo.math import schedules
+from genzoo.samplers.predictor import Prediction
+
+
+@pytest.fixture(params=["plain", "jit"])
+def compiled(request):
+    """Wraps a function of arrays: as it is, or jitted."""
+    return jax.jit if request.param == "jit" else lambda function: function
+
+
+@pytest.fixture
+def float64():
+    """Float64 for the length of one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+class StraightLine(schedules.Schedule):
+    """alpha = 1 - t, sigma = t: not variance preserving, alpha = 0 at the end."""
+
+    def alpha(self, t):
+        return 1 - t
+
+    def sigma(self, t):
+        return t
+
+
+class Exploding(schedules.Schedule):
+    """alpha = 1, sigma = 3 t: variance exploding."""
+
+    def alpha(self, t):
+        return jnp.ones_like(t)
+
+    def sigma(self, t):
+        return 3.0 * t
+
+
+def name_of(value):
+    """Test ids: names of makers and grids, anything else as pytest does it."""
+    return getattr(value, "__name__", None)
+
+
+def every_schedule(steps: int = 100) -> list[schedules.Schedule]:
+    """One of each table and two that are not variance preserving."""
+    return [*(make(steps) for make in schedules.TABLES), StraightLine(), Exploding()]
+
+
+def naive_table(betas):
+    """(alpha_bar, posterior variance with nan first), by the formulas of Ho et al. as printed."""
+    alpha_bar = np.cumprod(1 - betas)
+    before = np.append(1.0, alpha_bar[:-1])
+    variance = (1 - before) / (1 - alpha_bar) * betas
+    variance[0] = np.nan
+    return alpha_bar, variance
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A Gaussian mixture in one dimension, every pixel independent; its denoiser is exact."""
+
+    weights: tuple = (0.3, 0.7)
+    means: tuple = (-1.0, 0.5)
+    stds: tuple = (0.3, 0.2)
+
+    def denoise(self, x, alpha, sigma):
+        """E[x_0 | x_t = x]: the components' regressions, weighted by their responsibilities."""
+        weights, means, stds = (np.array(v) for v in (self.weights, self.means, self.stds))
+        variance = alpha**2 * stds**2 + sigma**2
+        offset = x[..., None] - alpha * means
+        log_joint = np.log(weights) - 0.5 * jnp.log(variance) - 0.5 * offset**2 / variance
+        regression = means + alpha * stds**2 / variance * offset
+        return (jax.nn.softmax(log_joint, axis=-1) * regression).sum(-1)
+
+    def predictor(self, schedule):
+        """The exact predictor at every t > 0."""
+
+        def predict(x, t):
+            alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+            x_0 = self.denoise(x, alpha, sigma)
+            return Prediction(x_0, (x - alpha * x_0) / sigma)
+
+        return predict
+
+    def cdf(self, x, alpha=1.0, sigma=0.0):
+        """P(x_t <= x), in NumPy: a deterministic flow in one dimension leaves it unchanged."""
+        parts = zip(self.weights, self.means, self.stds, strict=True)
+        return sum(w * norm.cdf(x, alpha * m, np.hypot(alpha * s, sigma)) for w, m, s in parts)
+
+
+STANDARD_NORMAL = Mixture((1.0,), (0.0,), (1.0,))
+
+
+def perfect(schedule, x_0):
+    """The predictor that knows the data: x_0 itself and the noise that explains x_t."""
+
+    def predict(x, t):
+        return Prediction(x_0, (x - schedule.alpha(t) * x_0) / schedule.sigma(t))
+
+    return predict
+
+
+@dataclass(frozen=True)
+class Network:
+    """(init, apply) around a function (params, x, n, labels) -> output; notes the labels it saw."""
+
+    function: object
+    labels: list = field(default_factory=list)
+
+    def init(self, key, x, n, labels):
+        del key, x, n, labels
+        return {}
+
+    def apply(self, params, x, n, labels, *, train=False, key=None):
+        del train, key
+        self.labels.append(labels)
+        return self.function(params, x, n.reshape(-1, *(1,) * (x.ndim - 1)), labels)

@@ -1,0 +1,129 @@
+"""The shape of the house: floors, cycles, Flax behind its bridge, size of files, docstrings."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "genzoo").rglob("*.py"))
+FLOORS = {
+    "core": 0, "math": 1, "nets": 1, "data": 1, "samplers": 2, "families": 3, "systems": 4,
+    "train": 5, "evaluate": 5,
+    "settings": 6, "config": 6, "build": 6, "check": 6, "workdir": 6, "experiment": 6, "modes": 6,
+    "main": 7,
+}  # fmt: skip
+# Rooms of one floor that must not know each other.
+SIBLINGS = {"math", "nets", "data", "train", "evaluate"}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(file): file for file in FILES}
+
+
+def imported(file: Path) -> set[str]:
+    """Full names of what a file imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                names.add(full if full in MODULES else node.module)
+    return names
+
+
+def room(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "genzoo" and len(parts) > 1 else None
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down_only(name):
+    here = room(name)
+    if here is None:
+        return
+    assert here in FLOORS, f"{here} is a new room: give it a floor"
+    for other in filter(None, map(room, imported(MODULES[name]))):
+        assert FLOORS[other] <= FLOORS[here], f"{name} imports upwards: {other}"
+        if here in SIBLINGS and FLOORS[other] == FLOORS[here]:
+            assert other == here, f"{name} imports its sibling room {other}"
+
+
+def test_no_import_cycles():
+    graph = {name: imported(file) & MODULES.keys() for name, file in MODULES.items()}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]):
+        assert name not in path, " -> ".join([*path, name])
+        if name not in done:
+            for other in graph[name]:
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_flax_stays_in_nets(name):
+    uses = {n for n in imported(MODULES[name]) if n.split(".")[0] == "flax"}
+    assert not uses or room(name) == "nets"
+
+
+def test_no_heavy_framework_is_imported():
+    allowed = {"genzoo.data.prepare_tfds"}  # a separate process, on request, with its own extra
+    for name, file in MODULES.items():
+        heavy = {n.split(".")[0] for n in imported(file)} & {"tensorflow", "torch"}
+        assert not heavy or name in allowed, f"{name} imports {heavy}"
+
+
+def test_pickle_is_read_in_one_restricted_place_only():
+    texts = {name: file.read_text() for name, file in MODULES.items()}
+    readers = {name for name, text in texts.items() if "Unpickler" in text}
+    assert readers == {"genzoo.data.cifar"}
+    assert "class _ArraysOnly(pickle.Unpickler)" in texts["genzoo.data.cifar"]
+    for name, text in texts.items():
+        assert not re.search(r"pickle\.(loads?|dumps?)\b|allow_pickle=True", text), name
+
+
+PYTHON = [*FILES, *sorted((ROOT / "configs").glob("*.py")), *sorted((ROOT / "launch").glob("*"))]
+
+
+@pytest.mark.parametrize("file", PYTHON, ids=lambda f: str(f.relative_to(ROOT)))
+def test_files_stay_small(file):
+    assert len(file.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_things_have_docstrings(name):
+    tree = ast.parse(MODULES[name].read_text())
+    assert ast.get_docstring(tree), f"{name} does not say what it is"
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{name}.{node.name}"
+
+
+def test_top_level_holds_what_the_design_names_and_nothing_else():
+    allowed = {"pyproject.toml", "genzoo", "configs", "launch", "tests", "README.md", "LICENSE"}
+    made = {"build", "dist", "runs", "genzoo.egg-info", "__pycache__"}
+    found = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
+    assert found <= allowed | made
+
+
+def test_no_unfinished_marks():
+    for file in FILES:
+        assert not re.search(r"TODO|FIXME|XXX|raise NotImplementedError", file.read_text()), file
+
+
+def test_nothing_above_build_knows_a_family_and_the_trainer_knows_none():
+    for name, file in MODULES.items():
+        if room(name) in ("train", "evaluate", "experiment", "modes", "main"):
+            assert not {n for n in imported(file) if room(n) == "families"}, name

@@ -1,0 +1,215 @@
+"""Configs: defaults, overrides, and every mistake reported at once, by name and with a remedy."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import pytest
+
+from genzoo import build, check, config
+from genzoo.core import tree
+from genzoo.core.errors import UserError
+from genzoo.experiment import Experiment
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+CIFAR = "configs/ddpm_cifar.py"
+
+
+def variants(file: Path) -> list[str]:
+    spec = importlib.util.spec_from_file_location("config_file", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return ["", *module.VARIANTS]
+
+
+EVERY = [f"configs/{file.name}:{name}" for file in CONFIGS for name in variants(file)]
+
+
+def checked(path: str, **overrides: str):
+    raw = config.override(config.load(path), {k.replace("__", "."): v for k, v in overrides.items()})
+    return check.check(raw)
+
+
+def problems(path: str, **overrides: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        checked(path, **overrides)
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize("path", EVERY)
+def test_every_config_is_sound_and_its_shapes_work_out(path):
+    experiment = Experiment(checked(path))
+    state = experiment.abstract_state
+    assert tree.count(state.params) > 1000
+    count = experiment.config.train.batch_size
+    values, _ = jax.eval_shape(
+        experiment.family.loss,
+        state.params,
+        build_context(experiment, count, state.stats),
+    )
+    assert values.shape == (count,)
+
+
+def build_context(experiment, count, stats):
+    from genzoo.core.contract import Context
+
+    return Context(
+        batch=experiment.example(count), key=experiment.root, step=jax.numpy.int32(0), stats=stats
+    )
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.name)
+def test_every_config_says_how_it_is_run_and_has_a_smoke_variant(file):
+    text = file.read_text()
+    assert f"python -m genzoo.main --config=configs/{file.name}" in text
+    assert "smoke" in variants(file)
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters"),
+    [("configs/ddpm_cifar.py", 35_746_307), ("configs/ddpm_lsun256.py", 113_673_219)],
+)
+def test_published_sizes(path, parameters):
+    assert tree.count(Experiment(checked(path)).abstract_state.params) == parameters
+
+
+def test_defaults_are_filled_in_and_frozen():
+    found = checked(CIFAR)
+    assert found.sample.eta == 0.0 and found.mesh.fsdp == 1 and found.train.fault_limit == 10
+    with pytest.raises(AttributeError):
+        found.train.steps = 3
+
+
+def test_resolved_json_loads_back_to_the_same(tmp_path):
+    found = checked(f"{CIFAR}:smoke")
+    config.write_json(tmp_path / "config.json", found.to_dict())
+    again = check.check(config.load(str(tmp_path / "config.json")))
+    assert again.to_dict() == found.to_dict()
+
+
+def test_overrides_take_the_type_of_the_key():
+    found = checked(
+        CIFAR,
+        train__steps="30",
+        optimizer__learning_rate="1",
+        network__multipliers="1,2",
+        network__attention="(16,)",
+        data__flip="false",
+        train__averages__ema__decay="0.5",
+    )
+    assert found.train.steps == 30 and found.optimizer.learning_rate == 1.0
+    assert found.network.multipliers == (1.0, 2.0) and found.data.flip is False
+    assert found.train.averages.ema.decay == 0.5
+
+
+def test_all_problems_come_at_once():
+    found = problems(
+        CIFAR,
+        trian__steps="3",
+        train__stepz="4",
+        network__heads="3",
+        sample__steps="2000",
+        train__accumulate="7",
+    )
+    text = "\n".join(found)
+    assert len(found) == 5
+    assert "trian is not a known section: did you mean 'train'?" in text
+    assert "train.stepz is not a known key: did you mean 'steps'?" in text
+    assert "network.heads is 3, which does not divide" in text
+    assert "sample.steps = 2000" in text and "allows 1 to 1000" in text
+    assert "train.batch_size = 128 is not divisible by train.accumulate = 7" in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"train__batch_size": "15.5"}, "train.batch_size = 15.5 must be a whole number."),
+        ({"data__flip": "maybe"}, "data.flip = 'maybe' must be True or False."),
+        ({"network__multipliers": "wide"}, "must be a tuple of numbers."),
+        ({"family__name": "ddmp"}, "family.name = 'ddmp' is unknown: did you mean 'ddpm'?"),
+        ({"family__schedule": "cosin"}, "did you mean 'cosine'?"),
+        ({"data__name": "cifar11"}, "data.name = 'cifar11' is unknown: did you mean 'cifar10'?"),
+        ({"data__name": "folder:x"}, "data.size must be given for folder"),
+        ({"data__name": "floder:x", "data__size": "32"}, "write folder:PATH or tfds:NAME"),
+        ({"network__multipliers": "(1,1,1,1,1,1,1)"}, "must be divisible by 64; 32 x 32 is not"),
+        ({"network__width": "34", "network__heads": "3"}, "does not divide the"),
+        ({"network__dtype": "float16"}, "network.dtype is 'float16'"),
+        ({"train__steps_per_call": "7"}, "is not a multiple of train.steps_per_call = 7"),
+        ({"train__batch_size": "0"}, "train.batch_size = 0 must be at least 1."),
+        ({"sample__method": "dimm"}, "did you mean 'ddim'?"),
+        ({"sample__grid": "quadratic", "sample__steps": "999"}, "would visit some of the 1000"),
+        ({"sample__weights": "emma"}, "did you mean 'ema'?"),
+        ({"sample__guidance_scale": "2.0"}, "needs a null class that was trained"),
+        ({"family__label_dropout": "0.1"}, "needs family.conditional = True"),
+        ({"family__variance": "learned_range"}, "gets no gradient from"),
+        ({"family__objective": "hybrid"}, "teaches a learned variance"),
+        ({"eval__bound_steps": "1000"}, "eval.bound_steps = 1000 must be between 0"),
+        ({"optimizer__decay": "cosin"}, "did you mean 'cosine'?"),
+        ({"mesh__fsdp": "3"}, "mesh.fsdp = 3 does not divide the 1 devices."),
+        ({"mesh__data": "4"}, "is not the number of devices, 1"),
+        ({"family__steps": "1"}, "family.steps = 1 must be at least 2."),
+    ],
+)
+def test_each_mistake_has_its_sentence(overrides, words):
+    assert words in "\n".join(problems(CIFAR, **overrides))
+
+
+def test_a_missing_key_is_named():
+    raw = config.load(CIFAR)
+    del raw["train"]["steps"], raw["data"]["name"]
+    with pytest.raises(UserError, match=r"train.steps must be given.|data.name must be given."):
+        check.check(raw)
+
+
+def test_batch_must_divide_the_devices(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    found = problems(CIFAR, mesh__data="-1")
+    assert "train.batch_size = 128 is not divisible by the 3 devices of the mesh." in found
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "there is no such file"),
+        ("def get_config(:", "the file raises SyntaxError"),
+        ("def get_config(variant):\n    return 1 / 0", "ZeroDivisionError: division by zero (line 2"),
+        ("x = 1", "has no attribute 'get_config'"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, content, words):
+    file = tmp_path / "mine.py"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UserError) as caught:
+        config.load(str(file))
+    assert words in str(caught.value) and str(file) in str(caught.value)
+
+
+def test_an_unknown_variant_is_named():
+    with pytest.raises(UserError, match="no variant 'smok': did you mean 'smoke'"):
+        config.load(f"{CIFAR}:smok")
+
+
+def test_an_override_needs_a_value():
+    assert config.parse_overrides(["--config.a.b=1", "--config.c", "2"]) == {"a.b": "1", "c": "2"}
+    with pytest.raises(UserError, match=r"--config.train.steps has no value"):
+        config.parse_overrides(["--config.train.steps", "--config.seed=1"])
+
+
+def test_differences_are_by_dotted_key():
+    found = config.differences({"a": {"b": 1, "c": (1, 2)}, "d": 1}, {"a": {"b": 2, "c": [1, 2]}})
+    assert found == {"a.b": (1, 2), "d": (1, None)}
+
+
+def test_every_name_of_the_table_builds():
+    raw = config.load(f"{CIFAR}:smoke")
+    for key, table in {
+        "schedule": build.SCHEDULES, "prediction": build.PREDICTIONS,
+        "weighting": build.WEIGHTINGS, "step_distribution": build.STEP_DISTRIBUTIONS,
+    }.items():  # fmt: skip
+        for name in table:
+            assert build.family(checked(f"{CIFAR}:smoke", **{f"family__{key}": name}))
+    for key, table in {"method": build.METHODS, "grid": build.GRIDS, "clip": build.CLIPPINGS}.items():
+        for name in table:
+            assert build.family(checked(f"{CIFAR}:smoke", **{f"sample__{key}": name}))
+    assert raw["family"]["name"] in build.FAMILIES

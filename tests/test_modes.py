@@ -1,0 +1,273 @@
+"""The program as a user meets it: each mode in a process of its own, on the embedded data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from genzoo import check, config
+from genzoo.experiment import Experiment
+from genzoo.workdir import Workdir
+
+SMOKE = "--config=configs/ddpm_fashion.py:smoke"
+
+
+def final_state(workdir):
+    found = check.check(Workdir(workdir).config())
+    return jax.device_get(Workdir(workdir).load(found, Experiment(found).abstract_state))
+
+
+def metrics(workdir, *names):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [[json.loads(line).get(name) for name in names] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, compile_cache):
+    """A workdir with a finished smoke run."""
+    workdir = tmp_path_factory.mktemp("run") / "smoke"
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compile_cache)}
+    subprocess.run(
+        [sys.executable, "-m", "genzoo.main", SMOKE, f"--workdir={workdir}"],
+        cwd=ROOT, check=True, env=environment, capture_output=True,
+    )  # fmt: skip
+    return workdir
+
+
+def test_train_leaves_what_it_promises(trained):
+    assert (trained / "config.json").is_file()
+    assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["10", "20"]
+    found = metrics(trained, "step", "loss", "gradient_norm", "learning_rate")
+    assert [row[0] for row in found] == [5, 10, 15, 20]
+    assert all(np.isfinite(row).all() for row in found)
+    grids = {p.name for p in (trained / "samples" / "training").iterdir()}
+    assert grids == {f"step_{s:08d}_{w}.png" for s in (10, 20) for w in ("raw", "ema")}
+
+
+def test_quartiles_of_t_are_logged(trained):
+    (row, *_) = metrics(trained, "loss_q0", "loss_q1", "loss_q2", "loss_q3")
+    assert all(value > 0 for value in row)
+
+
+def test_a_finished_run_has_nothing_to_do(trained, genzoo):
+    done = genzoo(SMOKE, f"--workdir={trained}")
+    assert "step 20 of 20 is done" in done.stderr
+
+
+def run_until_killed(workdir, number, at_step, compile_cache, *more):
+    """Starts a run and sends it a signal as soon as the checkpoint of `at_step` is complete."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genzoo.main", SMOKE, f"--workdir={workdir}", *more],
+        cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compile_cache)},
+    )  # fmt: skip
+    manifest = workdir / "checkpoints" / str(at_step) / "genzoo_manifest.json"
+    limit = time.monotonic() + 300
+    while not manifest.exists():
+        assert process.poll() is None and time.monotonic() < limit, process.stderr.read()[-2000:]
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_and_resumed_equals_straight_bit_for_bit(
+    tmp_path, genzoo, compile_cache, number
+):
+    more = [
+        "--config.train.steps=120", "--config.train.picture_count=0", "--config.train.log_every=10",
+    ]  # fmt: skip
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    genzoo(SMOKE, f"--workdir={straight}", *more)
+    code, said = run_until_killed(stopped, number, 20, compile_cache, *more)
+    assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL), said
+    reached = Workdir(stopped).checkpoints(keep=2).steps()[0]
+    assert 20 <= reached < 120
+    done = genzoo(f"--workdir={stopped}", *more)
+    assert f"Going on from the checkpoint of step {reached}." in done.stderr
+    chex.assert_trees_all_equal(final_state(straight), final_state(stopped))
+    # The curve has every step once. What was logged before a kill came from the same numbers.
+    names = ("step", "loss", "loss_q0", "gradient_norm")
+    expected = {row[0]: row for row in metrics(straight, *names)}
+    found = metrics(stopped, *names)
+    assert [row[0] for row in found] == sorted({row[0] for row in found})
+    # A mean over a log interval cut in two by the stop is of fewer steps; the others are equal.
+    whole = [row for row in found if row[0] // 10 != reached // 10 + 1 and row[0] in expected]
+    assert len(whole) >= 10 and all(row == expected[row[0]] for row in whole)
+
+
+def test_steps_per_call_change_no_bit(tmp_path, genzoo):
+    one, four = tmp_path / "one", tmp_path / "four"
+    more = ["--config.train.picture_count=0", "--config.train.save_every=20"]
+    genzoo(SMOKE, f"--workdir={one}", *more)
+    genzoo(SMOKE, f"--workdir={four}", *more, "--config.train.steps_per_call=4")
+    a, b = final_state(one), final_state(four)
+    chex.assert_trees_all_close(a.params, b.params, rtol=1e-5, atol=1e-6)
+    assert a.step == b.step == 20
+
+
+def test_more_devices_give_the_same_training(tmp_path, genzoo, trained):
+    workdir = tmp_path / "four"
+    more = ["--config.train.picture_count=0", "--config.mesh.fsdp=2"]
+    genzoo(SMOKE, f"--workdir={workdir}", *more, devices=4)
+    found, expected = metrics(workdir, "loss"), metrics(trained, "loss")
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
+
+
+def pixels(folder, count):
+    return np.stack([np.asarray(Image.open(folder / f"{i:06d}.png")) for i in range(count)])
+
+
+def test_samples_do_not_depend_on_batch_or_devices(trained, genzoo):
+    def sample(batch, devices):
+        genzoo(
+            f"--workdir={trained}", "--mode=sample", "--config.sample.count=9",
+            f"--config.sample.batch_size={batch}", "--config.sample.method=ancestral",
+            "--config.sample.steps=20", devices=devices,
+        )  # fmt: skip
+        return pixels(trained / "samples", 9).astype(int)
+
+    expected = sample(8, 1)
+    assert expected.std() > 10 and np.abs(expected[0] - expected[1]).mean() > 5
+    for batch, devices in [(1, 1), (3, 1), (8, 2), (3, 4)]:
+        assert np.abs(sample(batch, devices) - expected).max() <= 1, (batch, devices)
+
+
+def test_sample_writes_files_grid_and_array(trained, genzoo):
+    done = genzoo(
+        f"--workdir={trained}", "--mode=sample", "--config.sample.count=3",
+        "--config.sample.npz=True", "--config.sample.steps=50",
+    )  # fmt: skip
+    assert json.loads(done.stdout)["count"] == 3
+    names = {p.name for p in (trained / "samples").iterdir()}
+    # No sample of an earlier, larger call is left to be taken for one of these.
+    assert names == {"000000.png", "000001.png", "000002.png", "grid.png", "samples.npz",
+                     "training"}  # fmt: skip
+    with np.load(trained / "samples" / "samples.npz", allow_pickle=False) as arrays:
+        assert arrays["image"].shape == (3, 28, 28, 1) and arrays["image"].dtype == np.uint8
+        np.testing.assert_array_equal(arrays["image"][..., 0], pixels(trained / "samples", 3))
+
+
+def test_eval_is_exact_on_a_padded_batch_and_on_more_devices(trained, genzoo):
+    def evaluate(size, devices):
+        genzoo(
+            f"--workdir={trained}", "--mode=eval", "--config.eval.count=11",
+            f"--config.eval.batch_size={size}", devices=devices,
+        )  # fmt: skip
+        return json.loads((trained / "eval.json").read_text())
+
+    expected = evaluate(11, 1)
+    assert expected["examples"] == 11
+    protocol = expected["protocol"]
+    assert protocol["split"] == "test" and protocol["weights"] == "ema"
+    assert protocol["bound_steps"] == 4 and protocol["step"] == 20
+    assert sum(expected["bits_per_dim_terms"].values()) == pytest.approx(expected["bits_per_dim"])
+    assert sum(expected["bits_per_dim_curve"]["value"]) == pytest.approx(
+        expected["bits_per_dim_terms"]["diffusion"]
+    )
+    assert expected["bits_per_dim_standard_error"] > 0
+    for size, devices in [(4, 1), (4, 2)]:
+        found = evaluate(size, devices)
+        assert found["examples"] == 11
+        assert found["bits_per_dim"] == pytest.approx(expected["bits_per_dim"], rel=1e-4)
+
+
+def test_describe_is_one_json_document(genzoo):
+    done = genzoo("--config=configs/ddpm_cifar.py", "--mode=describe")
+    found = json.loads(done.stdout)
+    assert found["parameters"] == 35_746_307
+    assert found["parameter_bytes"] == 4 * 35_746_307
+    # Ho et al.'s network takes about 6 billion multiply-adds on a 32 x 32 image.
+    assert found["flops_per_example"] == pytest.approx(2 * 6.0e9, rel=0.1)
+    assert found["train_step_flops"] == pytest.approx(128 * 3 * found["flops_per_example"], rel=0.1)
+    assert found["config"]["family"]["name"] == "ddpm"
+
+
+def test_bench_reports_training_and_sampling(genzoo):
+    done = genzoo(SMOKE, "--mode=bench", "--config.bench.seconds=0.2")
+    found = json.loads(done.stdout)
+    for part in ("train", "sample"):
+        assert found[part]["step_seconds"]["median"] > 0
+        assert found[part]["compile_seconds"] > 0
+        for key in ("examples_per_second", "flops_per_second", "peak_memory_bytes"):
+            assert found[part][key] > 0
+
+
+def test_doctor(genzoo, tmp_path):
+    found = json.loads(genzoo("--mode=doctor", env={"GENZOO_CACHE": str(tmp_path)}).stdout)
+    assert found["tensorflow_or_torch_in_process"] == []
+    assert found["devices"] and found["packages"]["jax"] and found["cache"] == str(tmp_path)
+
+
+def test_too_many_non_finite_steps_stop_the_run_and_write_no_state(genzoo, tmp_path):
+    done = genzoo(
+        SMOKE, f"--workdir={tmp_path}/run", "--config.optimizer.learning_rate=1e38",
+        "--config.optimizer.warmup=0", "--config.train.save_every=5", check=2,
+    )  # fmt: skip
+    assert "10 steps in a row (0 to 9) had a non-finite loss" in done.stderr
+    assert "Traceback" not in done.stderr
+    saved = Workdir(tmp_path / "run").checkpoints(keep=2).steps()
+    for step in saved:
+        assert step < 10
+
+
+def refused(done, *words):
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_bad_input_ends_in_a_sentence(genzoo, tmp_path, trained):
+    run = {"check": None}
+    refused(genzoo(SMOKE, **run), "needs --workdir=DIR")
+    refused(genzoo("--workdir", tmp_path / "new", **run), "--config is missing")
+    refused(genzoo("--config=configs/nothing.py", "--workdir=x", **run), "no such file", "ddpm_cifar")
+    refused(genzoo(SMOKE, "--workdir=x", "--mode=dream", **run), "invalid choice: 'dream'")
+    refused(genzoo(SMOKE, "--workdir=x", "--stesp=3", **run), "--stesp=3 is not a known flag")
+    refused(genzoo(SMOKE, "--workdir", tmp_path / "new", "--mode=sample", **run), "train first")
+    file = tmp_path / "file"
+    file.write_text("")
+    refused(genzoo(SMOKE, "--workdir", file / "below", **run), "cannot be written", "file/below")
+    assert not (ROOT / "x").exists()
+    changed = genzoo(SMOKE, f"--workdir={trained}", "--config.network.width=32", **run)
+    refused(changed, "belongs to another config", "network.width is 16 there and 32 here")
+    reading = genzoo(
+        SMOKE, f"--workdir={trained}", "--mode=eval", "--config.family.steps=500", **run
+    )
+    refused(reading, "family.steps is 1000 there and 500 here")
+    label = genzoo(f"--workdir={trained}", "--mode=sample", "--config.sample.label=3", **run)
+    refused(label, "sample.label = 3", "no classes")
+    folder = genzoo(
+        "--config=configs/ddpm_folder.py:smoke", "--workdir", tmp_path / "f",
+        f"--config.data.name=folder:{tmp_path}/none", **run,
+    )  # fmt: skip
+    refused(folder, "There is no folder")
+
+
+def test_no_network_and_no_npm_say_what_was_tried(genzoo, tmp_path):
+    done = genzoo(
+        "--config=configs/ddpm_cifar.py:smoke", "--workdir", tmp_path / "run", check=None,
+        env={"GENZOO_CACHE": str(tmp_path / "cache"), "PATH": "",
+             "https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"},
+    )  # fmt: skip
+    refused(done, "cifar-10-binary.tar.gz", "--config.data.dir=")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_no_tensorflow_and_no_torch_in_a_training_process():
+    code = (
+        "import sys; from genzoo.modes import cost, doctor, evaluate, sample, train; "
+        "import grain; print({'tensorflow', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()", done.stderr

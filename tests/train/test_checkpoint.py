@@ -1,0 +1,148 @@
+"""Checkpoints: what is loaded is what was saved, and a damaged one is never loaded in silence."""
+
+import logging
+import os
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from genzoo.core.errors import UserError
+from genzoo.train.checkpoint import MANIFEST, Checkpoints
+from genzoo.train.sharding import placement
+from genzoo.train.state import Faults, TrainState
+
+
+def state_at(step: int, size: int = 300) -> TrainState:
+    value = jnp.arange(size * size, dtype=jnp.float32).reshape(size, size) + step
+    return TrainState(
+        step=jnp.int32(step),
+        params={"layer": {"kernel": value, "bias": value[0]}},
+        stats={},
+        opt_state={"model": (jnp.int32(step), {"mu": value * 2})},
+        averages={"ema": {"layer": {"kernel": value / 2, "bias": value[0]}}},
+        faults=Faults.none(),
+    )
+
+
+def abstract(state: TrainState) -> TrainState:
+    where = placement().state(state)
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, where
+    )
+
+
+def saved(directory, *steps, **options) -> Checkpoints:
+    checkpoints = Checkpoints(directory=directory, **options)
+    for step in steps:
+        checkpoints.save(state_at(step))
+    checkpoints.close()
+    return checkpoints
+
+
+def restored(directory) -> TrainState | None:
+    checkpoints = Checkpoints(directory=directory)
+    try:
+        return checkpoints.restore(abstract(state_at(0)))
+    finally:
+        checkpoints.close()
+
+
+def test_nothing_is_nothing(tmp_path):
+    assert restored(tmp_path / "none") is None
+
+
+def test_round_trip_bit_for_bit(tmp_path):
+    saved(tmp_path, 10)
+    chex.assert_trees_all_equal(restored(tmp_path), state_at(10))
+
+
+def test_old_ones_go(tmp_path):
+    checkpoints = saved(tmp_path, 10, 20, 30, 40, keep=2, keep_every=20)
+    assert checkpoints.steps() == [40, 30, 20]
+
+
+def test_a_save_survives_that_the_state_is_donated_away(tmp_path):
+    state = state_at(7)
+    expected = jax.device_get(state)
+    checkpoints = Checkpoints(directory=tmp_path)
+    checkpoints.save(state)
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
+    for _ in range(5):
+        state = overwrite(state)
+    checkpoints.close()
+    chex.assert_trees_all_equal(restored(tmp_path), expected)
+
+
+def largest_file(folder):
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST]
+    return max(files, key=lambda p: p.stat().st_size)
+
+
+def flip_one_bit(folder):
+    path = largest_file(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(folder):
+    os.truncate(largest_file(folder), 100)
+
+
+def remove(folder):
+    largest_file(folder).unlink()
+
+
+def empty_metadata(folder):
+    (folder / "state" / "_METADATA").write_bytes(b"")
+
+
+def spoil_manifest(folder):
+    (folder / MANIFEST).write_text("{")
+
+
+DAMAGES = [flip_one_bit, truncate, remove, empty_metadata, spoil_manifest]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_one_is_set_aside_and_the_one_before_is_loaded(tmp_path, damage, caplog):
+    saved(tmp_path, 10, 20)
+    damage(tmp_path / "20")
+    with caplog.at_level(logging.WARNING, logger="genzoo"):
+        chex.assert_trees_all_equal(restored(tmp_path), state_at(10))
+    assert "Checkpoint 20" in caplog.text and "damaged-20" in caplog.text
+    assert (tmp_path / "damaged-20").is_dir() and not (tmp_path / "20").exists()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_when_none_is_good_the_run_stops(tmp_path, damage):
+    saved(tmp_path, 10)
+    damage(tmp_path / "10")
+    with pytest.raises(UserError, match="No checkpoint in .* is good: 10 "):
+        restored(tmp_path)
+
+
+def test_an_unfinished_save_is_no_checkpoint(tmp_path):
+    saved(tmp_path, 10, 20)
+    (tmp_path / "20" / MANIFEST).unlink()  # what a kill between commit and manifest leaves
+    chex.assert_trees_all_equal(restored(tmp_path), state_at(10))
+    saved(tmp_path, 20)
+    chex.assert_trees_all_equal(restored(tmp_path), state_at(20))
+
+
+def test_an_unfinished_first_save_is_a_fresh_start(tmp_path):
+    saved(tmp_path, 10)
+    (tmp_path / "10" / MANIFEST).unlink()
+    assert restored(tmp_path) is None
+    saved(tmp_path, 10)
+    chex.assert_trees_all_equal(restored(tmp_path), state_at(10))
+
+
+def test_other_shapes_are_refused_with_a_sentence(tmp_path):
+    saved(tmp_path, 10)
+    checkpoints = Checkpoints(directory=tmp_path)
+    with pytest.raises(UserError, match="holds other arrays than this config makes"):
+        checkpoints.restore(abstract(state_at(0, size=200)))
+    checkpoints.close()
