@@ -11,6 +11,7 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.config import Section, keys_of
 from genzoo.core.contract import Family
+from genzoo.core.errors import UserError
 from genzoo.data import cifar, embedded, folder, idx, tfds
 from genzoo.data.source import Source, Spec
 from genzoo.families import ddpm as ddpm_family
@@ -224,10 +225,16 @@ def family(config: FrozenConfigDict) -> Family:
     data = section(config, "data")
     own = {k: v for k, v in config.family.items() if k != "name"}
     net = {k: v for k, v in config.network.items() if k != "name"}
+    num_classes = class_count(data) if own.get("conditional") else 0
+    if own.get("conditional") and not num_classes:
+        raise UserError(
+            f"family.conditional = True, but {data.name} has no classes: set it to False, or sort "
+            "the images into one folder per class."
+        )
     build_network = NETWORKS[config.network.name].build
     parts = Parts(
         shape=example_shape(data),
-        num_classes=class_count(data) if own.get("conditional") else 0,
+        num_classes=num_classes,
         network=lambda channels, classes: build_network(
             out_channels=channels, num_classes=classes, **net
         ),

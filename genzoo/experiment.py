@@ -98,8 +98,15 @@ class Experiment:
         )
 
     def open(self, split: str) -> Source:
-        """A split of the data, seen to have the promised shape."""
-        return build.open_source(build.section(self.config, "data"), split)
+        """A split of the data, with as many classes as the family was built for."""
+        source = build.open_source(build.section(self.config, "data"), split)
+        wanted, found = getattr(self.family, "num_classes", 0), len(source.spec.classes)
+        if wanted and wanted != found:
+            raise UserError(
+                f"The model has {wanted} classes and {source.name} has {found}: "
+                "set data.num_classes to that, or family.conditional = False."
+            )
+        return source
 
     def local_rows(self, batch_size: int) -> tuple[int, int]:
         """The rows of a global batch that this process reads."""

@@ -47,21 +47,32 @@ class Workdir:
         file = self.path / "config.json"
         return load(str(file)) if file.is_file() else None
 
-    def claim(self, config: FrozenConfigDict) -> None:
-        """Makes the folder this config's, or sees that it is. Raises UserError when it cannot be
-        written or belongs to another config."""
+    def check(self, config: FrozenConfigDict) -> None:
+        """Raises UserError when the folder cannot be written or belongs to another config. Writes
+        nothing: what else may be wrong is looked at before the folder is claimed."""
+        place = self.path.absolute()
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise UserError(self._unwritable(f"{place} is a file"))
+        if not os.access(place, os.W_OK):
+            raise UserError(self._unwritable(f"no permission in {place}"))
         before = self.config()
         if before is not None:
             changed = differences(before, config.to_dict())
             bound = {k: v for k, v in changed.items() if not k.startswith(_FREE_IN_TRAINING)}
             if bound:
                 raise UserError(self._other_config(bound))
+
+    def claim(self, config: FrozenConfigDict) -> None:
+        """Makes the folder this config's."""
+        self.check(config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if jax.process_index() == 0:
                 write_json(self.path / "config.json", config.to_dict())
         except OSError as error:
-            raise UserError(self._unwritable(error)) from error
+            raise UserError(self._unwritable(error.strerror)) from error
 
     def write(self, name: str, value: dict) -> None:
         """A JSON file in the folder, by the first process."""
@@ -69,7 +80,7 @@ class Workdir:
             if jax.process_index() == 0:
                 write_json(self.path / name, value)
         except OSError as error:
-            raise UserError(self._unwritable(error)) from error
+            raise UserError(self._unwritable(error.strerror)) from error
 
     def clear_samples(self) -> None:
         """Removes the numbered samples of an earlier call, so that none is taken for a new one."""
@@ -80,7 +91,7 @@ class Workdir:
                     if re.fullmatch(r"\d{6,}\.png|samples\.npz|grid\.png", file.name):
                         os.unlink(file)
         except OSError as error:
-            raise UserError(self._unwritable(error)) from error
+            raise UserError(self._unwritable(error.strerror)) from error
 
     def checkpoints(self, *, keep: int, keep_every: int = 0) -> Checkpoints:
         """The checkpoints in the folder."""
@@ -116,8 +127,8 @@ class Workdir:
             "Use the config it was made with, or another --workdir."
         )
 
-    def _unwritable(self, error: OSError) -> str:
+    def _unwritable(self, why: str) -> str:
         return (
-            f"--workdir={self.path} cannot be written ({error.strerror}): "
+            f"--workdir={self.path} cannot be written ({why}): "
             "give a folder that you may write to."
         )

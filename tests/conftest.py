@@ -1,4 +1,4 @@
-"""What all tests share: no network, no real cache, one compile cache for the programs they start."""
+"""What all tests share: a way to run the program, with one compile cache for all runs."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ def compile_cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("compiled")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def genzoo(compile_cache):
     """Runs `python -m genzoo.main` with the given arguments in a process of its own."""
 

@@ -26,8 +26,8 @@ EVERY = [f"configs/{file.name}:{name}" for file in CONFIGS for name in variants(
 
 
 def checked(path: str, **overrides: str):
-    raw = config.override(config.load(path), {k.replace("__", "."): v for k, v in overrides.items()})
-    return check.check(raw)
+    dotted = {k.replace("__", "."): v for k, v in overrides.items()}
+    return check.check(config.override(config.load(path), dotted))
 
 
 def problems(path: str, **overrides: str) -> list[str]:
@@ -172,7 +172,7 @@ def test_batch_must_divide_the_devices(monkeypatch):
     [
         (None, "there is no such file"),
         ("def get_config(:", "the file raises SyntaxError"),
-        ("def get_config(variant):\n    return 1 / 0", "ZeroDivisionError: division by zero (line 2"),
+        ("def get_config(variant):\n    return 1 / 0", "division by zero (line 2"),
         ("x = 1", "has no attribute 'get_config'"),
     ],
 )
@@ -209,7 +209,8 @@ def test_every_name_of_the_table_builds():
     }.items():  # fmt: skip
         for name in table:
             assert build.family(checked(f"{CIFAR}:smoke", **{f"family__{key}": name}))
-    for key, table in {"method": build.METHODS, "grid": build.GRIDS, "clip": build.CLIPPINGS}.items():
+    sampling = {"method": build.METHODS, "grid": build.GRIDS, "clip": build.CLIPPINGS}
+    for key, table in sampling.items():
         for name in table:
             assert build.family(checked(f"{CIFAR}:smoke", **{f"sample__{key}": name}))
     assert raw["family"]["name"] in build.FAMILIES

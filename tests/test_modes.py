@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from genzoo import check, config
+from genzoo import check
 from genzoo.experiment import Experiment
 from genzoo.workdir import Workdir
 
@@ -31,15 +31,24 @@ def metrics(workdir, *names):
     return [[json.loads(line).get(name) for name in names] for line in lines]
 
 
+LONGER = [
+    "--config.train.steps=120", "--config.train.picture_count=0", "--config.train.log_every=10",
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, compile_cache):
+def trained(tmp_path_factory, genzoo):
     """A workdir with a finished smoke run."""
     workdir = tmp_path_factory.mktemp("run") / "smoke"
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compile_cache)}
-    subprocess.run(
-        [sys.executable, "-m", "genzoo.main", SMOKE, f"--workdir={workdir}"],
-        cwd=ROOT, check=True, env=environment, capture_output=True,
-    )  # fmt: skip
+    genzoo(SMOKE, f"--workdir={workdir}")
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, genzoo):
+    """A workdir with a longer run that nothing has disturbed."""
+    workdir = tmp_path_factory.mktemp("run") / "straight"
+    genzoo(SMOKE, f"--workdir={workdir}", *LONGER)
     return workdir
 
 
@@ -82,18 +91,14 @@ def run_until_killed(workdir, number, at_step, compile_cache, *more):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_stopped_and_resumed_equals_straight_bit_for_bit(
-    tmp_path, genzoo, compile_cache, number
+    tmp_path, genzoo, compile_cache, straight, number
 ):
-    more = [
-        "--config.train.steps=120", "--config.train.picture_count=0", "--config.train.log_every=10",
-    ]  # fmt: skip
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    genzoo(SMOKE, f"--workdir={straight}", *more)
-    code, said = run_until_killed(stopped, number, 20, compile_cache, *more)
+    stopped = tmp_path / "stopped"
+    code, said = run_until_killed(stopped, number, 20, compile_cache, *LONGER)
     assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL), said
     reached = Workdir(stopped).checkpoints(keep=2).steps()[0]
     assert 20 <= reached < 120
-    done = genzoo(f"--workdir={stopped}", *more)
+    done = genzoo(f"--workdir={stopped}", *LONGER)
     assert f"Going on from the checkpoint of step {reached}." in done.stderr
     chex.assert_trees_all_equal(final_state(straight), final_state(stopped))
     # The curve has every step once. What was logged before a kill came from the same numbers.
@@ -106,14 +111,14 @@ def test_stopped_and_resumed_equals_straight_bit_for_bit(
     assert len(whole) >= 10 and all(row == expected[row[0]] for row in whole)
 
 
-def test_steps_per_call_change_no_bit(tmp_path, genzoo):
-    one, four = tmp_path / "one", tmp_path / "four"
-    more = ["--config.train.picture_count=0", "--config.train.save_every=20"]
-    genzoo(SMOKE, f"--workdir={one}", *more)
-    genzoo(SMOKE, f"--workdir={four}", *more, "--config.train.steps_per_call=4")
-    a, b = final_state(one), final_state(four)
-    chex.assert_trees_all_close(a.params, b.params, rtol=1e-5, atol=1e-6)
-    assert a.step == b.step == 20
+def test_steps_per_call_give_the_same_training(tmp_path, genzoo, trained):
+    # Not the same bits: the compiler fuses a loop's body in its own way. Params are no measure: the
+    # gradient of a bias before a norm is rounding noise, which Adam scales to full steps.
+    workdir = tmp_path / "five"
+    more = ["--config.train.picture_count=0", "--config.train.steps_per_call=5"]
+    genzoo(SMOKE, f"--workdir={workdir}", *more)
+    names = ("step", "loss", "loss_q0", "gradient_norm")
+    np.testing.assert_allclose(metrics(workdir, *names), metrics(trained, *names), rtol=1e-4)
 
 
 def test_more_devices_give_the_same_training(tmp_path, genzoo, trained):
@@ -231,7 +236,7 @@ def test_bad_input_ends_in_a_sentence(genzoo, tmp_path, trained):
     run = {"check": None}
     refused(genzoo(SMOKE, **run), "needs --workdir=DIR")
     refused(genzoo("--workdir", tmp_path / "new", **run), "--config is missing")
-    refused(genzoo("--config=configs/nothing.py", "--workdir=x", **run), "no such file", "ddpm_cifar")
+    refused(genzoo("--config=configs/no.py", "--workdir=x", **run), "no such file", "ddpm_cifar")
     refused(genzoo(SMOKE, "--workdir=x", "--mode=dream", **run), "invalid choice: 'dream'")
     refused(genzoo(SMOKE, "--workdir=x", "--stesp=3", **run), "--stesp=3 is not a known flag")
     refused(genzoo(SMOKE, "--workdir", tmp_path / "new", "--mode=sample", **run), "train first")

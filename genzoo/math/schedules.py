@@ -102,11 +102,15 @@ class TableSchedule(Schedule):
         """The time t = n / T of step n."""
         return jnp.asarray(n) / self.steps
 
-    def _interpolated(self, values: np.ndarray, t: Array) -> Array:
-        t = jnp.asarray(t)
+    def _line_of(self, t: Array) -> tuple[Array, Array]:
+        # The knot where the straight line through t begins, and how far along it t is.
         position = self.step_of(t)
         lower = jnp.clip(jnp.floor(position), 0, self.steps - 1).astype(jnp.int32)
-        part = position - lower
+        return lower, position - lower
+
+    def _interpolated(self, values: np.ndarray, t: Array) -> Array:
+        t = jnp.asarray(t)
+        lower, part = self._line_of(t)
         knots = jnp.asarray(values, t.dtype)
         return (1 - part) * knots[lower] + part * knots[lower + 1]
 
@@ -125,6 +129,16 @@ class TableSchedule(Schedule):
         """2 log alpha - log(1 - alpha^2)."""
         twice = 2 * self._log_alpha_at(t)
         return twice - jnp.log(-jnp.expm1(twice))
+
+    def rates(self, t: Array) -> tuple[Array, Array]:
+        """(alpha', sigma'), at a knot those of the line that begins there; sigma'(0) is infinite.
+
+        Closed form, because differences of float32 knots and of 1 - alpha^2 would cancel.
+        """
+        t = jnp.asarray(t)
+        slopes = jnp.asarray(np.diff(self.log_alpha) * self.steps, t.dtype)
+        alpha_rate = self.alpha(t) * slopes[self._line_of(t)[0]]
+        return alpha_rate, -self.alpha(t) * alpha_rate / self.sigma(t)
 
     def one_minus_ratio(self, t: Array, s: Array) -> Array:
         """(1 - alpha_t^2 / alpha_s^2) / sigma_t^2, which is the same where alpha^2 + sigma^2 = 1.

@@ -36,8 +36,9 @@ def train(config: FrozenConfigDict, workdir: Path) -> dict:
     started = time.perf_counter()
     experiment, settings = Experiment(config), config.train
     place = Workdir(workdir)
-    place.claim(config)
+    place.check(config)
     source = experiment.open("train")
+    place.claim(config)
     checkpoints = place.checkpoints(keep=settings.keep, keep_every=settings.keep_every)
     state = checkpoints.restore(experiment.abstract_state)
     if state is None:

@@ -1,8 +1,8 @@
 """The training step: a pure function of (state, batch), scanned over several batches per call.
 
 For each player in turn: gradient of the mean loss, optimizer, new params. Then the averages. A
-step whose loss, gradient or update is not finite changes nothing but the fault counters. There is no
-device axis in here: the mean over a sharded batch is already the global one.
+step whose loss, gradient or update is not finite changes nothing but the fault counters. No device
+axis is in here: the mean over a sharded batch is already the global one.
 """
 
 from collections.abc import Callable, Mapping

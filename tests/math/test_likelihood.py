@@ -97,7 +97,7 @@ PRIORS = [
     (schedules.linear, 0.25, 7.27868e-6, 1e-6),
     (schedules.linear, 1 / 3, 9.70471e-6, 1e-6),
     (schedules.linear, 0.4, 1.16455e-5, 5e-6),
-    (schedules.linear, 1.0, 2.91129e-5, 1e-6),
+    (schedules.linear, 1.0, 2.91129e-5, 2e-6),
     (schedules.cosine, 0.25, 4.38e-10, 2e-3),
     (schedules.scaled_linear, 1.0, 3.3694e-3, 2e-5),
 ]

@@ -120,7 +120,7 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_is_loaded(tmp_path, damag
 def test_when_none_is_good_the_run_stops(tmp_path, damage):
     saved(tmp_path, 10)
     damage(tmp_path / "10")
-    with pytest.raises(UserError, match="No checkpoint in .* is good: 10 "):
+    with pytest.raises(UserError, match=r"No checkpoint in .* is good: 10 "):
         restored(tmp_path)
 
 

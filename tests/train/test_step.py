@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from train.toy import Duel, Line
 
 from genzoo.core import streams
 from genzoo.core.contract import Context, Weighted, weighted
@@ -13,7 +14,6 @@ from genzoo.train.averages import Average
 from genzoo.train.optimizer import Optimizer, constant, cosine, for_players, linear
 from genzoo.train.state import Faults, initial
 from genzoo.train.step import Updater
-from train.toy import Duel, Line
 
 SIZE = 16
 

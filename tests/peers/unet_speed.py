@@ -1,0 +1,220 @@
+"""The 35.7M DDPM U-Net here and in diffusers/torch, side by side on this machine.
+
+    pip install torch==2.13.0 diffusers==0.42.1 -e .
+    python tests/peers/unet_speed.py [--rounds 6] [--measure train forward ddim] [--json FILE]
+
+Each contender is a process of its own that lives through all rounds; in every round each one in
+random order does a burst of calls of which the first is dropped. Ratios are taken within a round
+and their median and range printed: times of different minutes say nothing on a shared machine. All
+have the same allocator setting (glibc returns freed pages to the system otherwise, and every
+contender then spends a tenth of its time getting them back). float32 throughout; the training step
+is forward, backward, clipping, Adam and the average of the params.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+
+BATCH = {"train": 8, "forward": 8, "ddim": 16}
+CALLS = {"train": 4, "forward": 6, "ddim": 1}
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "68719476736",
+}  # fmt: skip
+CONTENDERS = ("genzoo", "torch_eager", "torch_compiled")
+
+
+def genzoo_calls() -> dict:
+    import jax
+    import jax.numpy as jnp
+
+    from genzoo import check, config
+    from genzoo.core.compilation import compile_program, run_once
+    from genzoo.experiment import Experiment
+    from genzoo.modes.sample import draw
+
+    raw = config.override(
+        config.load("configs/ddpm_cifar.py"),
+        {
+            "network.dtype": "float32", "train.batch_size": str(BATCH["train"]),
+            "sample.method": "ddim", "sample.steps": "50", "sample.clip": "none",
+        },
+    )  # fmt: skip
+    experiment = Experiment(check.check(raw))
+    state = run_once(experiment.initial_state)
+    held = {"image": jnp.zeros((64, 32, 32, 3), jnp.uint8), "label": jnp.zeros(64, jnp.int32)}
+    rows = {"rows": jnp.arange(BATCH["train"], dtype=jnp.int32)[None]}
+    variables = _variables(state)
+    programs: dict = {}
+    holder = {}
+
+    def train():
+        if "program" not in holder:
+            holder["state"] = jax.tree.map(jnp.copy, state)
+            call = experiment.updater(1).call
+            holder["program"] = compile_program(call, state, held, rows, donate_argnums=(0,))
+        holder["state"], measured = holder["program"](holder["state"], held, rows)
+        jax.block_until_ready(measured)
+
+    x, t = jnp.ones((BATCH["forward"], 32, 32, 3)), jnp.full((BATCH["forward"],), 10.0)
+
+    def forward():
+        if "forward" not in holder:
+            apply = experiment.family.network.apply
+            holder["forward"] = compile_program(
+                lambda params, x, t: apply(params, x, t, None), state.params, x, t
+            )
+        jax.block_until_ready(holder["forward"](state.params, x, t))
+
+    def ddim():
+        draw(experiment, variables, programs, BATCH["ddim"])
+
+    return {"train": train, "forward": forward, "ddim": ddim}
+
+
+def _variables(state):
+    from genzoo.core.contract import Variables
+
+    return Variables(params=state.params, stats=state.stats)
+
+
+def torch_calls(compiled: bool) -> dict:
+    import torch
+    from diffusers import DDIMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    model = UNet2DModel(
+        sample_size=32, in_channels=3, out_channels=3, layers_per_block=2, dropout=0.1,
+        block_out_channels=(128, 256, 256, 256), norm_eps=1e-6, downsample_padding=0,
+        flip_sin_to_cos=False, freq_shift=1, attention_head_dim=None,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    assert sum(p.numel() for p in model.parameters()) == 35_746_307
+    run = torch.compile(model) if compiled else model
+    params = list(model.parameters())
+    average = [p.detach().clone() for p in params]
+    adam = torch.optim.Adam(params, lr=2e-4)
+    scheduler = DDIMScheduler(num_train_timesteps=1000, clip_sample=False)
+    alpha_bar = scheduler.alphas_cumprod
+
+    def train():
+        model.train()
+        x = torch.zeros(BATCH["train"], 3, 32, 32)
+        n = torch.randint(0, 1000, (BATCH["train"],))
+        noise = torch.randn_like(x)
+        scale = alpha_bar[n].view(-1, 1, 1, 1)
+        loss = (run(scale.sqrt() * x + (1 - scale).sqrt() * noise, n).sample - noise).square()
+        adam.zero_grad()
+        loss.mean().backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        adam.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, params, 1e-4)
+
+    @torch.no_grad()
+    def forward():
+        model.eval()
+        run(torch.ones(BATCH["forward"], 3, 32, 32), torch.full((BATCH["forward"],), 10))
+
+    @torch.no_grad()
+    def ddim():
+        model.eval()
+        scheduler.set_timesteps(50)
+        x = torch.randn(BATCH["ddim"], 3, 32, 32)
+        for n in scheduler.timesteps:
+            x = scheduler.step(run(x, n.expand(len(x))).sample, n, x).prev_sample
+
+    return {"train": train, "forward": forward, "ddim": ddim}
+
+
+def work(contender: str) -> None:
+    """The process of one contender: reads a measure per line, answers with seconds per call."""
+    calls = genzoo_calls() if contender == "genzoo" else torch_calls(contender == "torch_compiled")
+    for line in sys.stdin:
+        measure = line.strip()
+        seconds = []
+        for _ in range(CALLS[measure] + (measure != "ddim")):
+            start = time.perf_counter()
+            calls[measure]()
+            seconds.append(time.perf_counter() - start)
+        kept = seconds if measure == "ddim" else seconds[1:]
+        print("\n@" + json.dumps(statistics.mean(kept)), flush=True)
+
+
+class Worker:
+    """A contender's process."""
+
+    def __init__(self, contender: str):
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--worker", contender], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **ALLOCATOR},
+        )  # fmt: skip
+
+    def burst(self, measure: str) -> float:
+        """Seconds per call."""
+        self._process.stdin.write(measure + "\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("@"):
+                return json.loads(line[1:])
+        raise SystemExit("a contender has ended; its message is above")
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def compare(measures: list[str], rounds: int, contenders: list[str]) -> dict:
+    """Seconds per call and the ratio of each contender's time to genzoo's, paired by round."""
+    workers = {name: Worker(name) for name in contenders}
+    result = {}
+    for measure in measures:
+        for worker in workers.values():
+            worker.burst(measure)  # compiles
+        seconds = {name: [] for name in workers}
+        for _ in range(rounds):
+            for name in random.sample(list(workers), len(workers)):
+                seconds[name].append(workers[name].burst(measure))
+        result[measure] = {"batch": BATCH[measure]}
+        for name, times in seconds.items():
+            ratios = [t / own for t, own in zip(times, seconds["genzoo"], strict=True)]
+            result[measure][name] = {
+                "seconds": round(statistics.median(times), 4),
+                "over_genzoo": round(statistics.median(ratios), 3),
+                "range": [round(min(ratios), 3), round(max(ratios), 3)],
+            }
+            print(measure, name, json.dumps(result[measure][name]), flush=True)
+    for worker in workers.values():
+        worker.end()
+    return result
+
+
+def main() -> None:
+    """Parses flags and prints the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worker", choices=CONTENDERS)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--measure", nargs="+", default=list(BATCH), choices=list(BATCH))
+    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
+    parser.add_argument("--json")
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments.worker)
+        return
+    found = compare(arguments.measure, arguments.rounds, arguments.contenders)
+    report = {"cores": len(os.sched_getaffinity(0)), "machine": platform.platform(), **found}
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(report, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""Ancestral sampling and DDIM, and the loop they run in, against exact trajectories."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import STANDARD_NORMAL, Mixture, every_schedule, perfect
+
+from genzoo.core import streams
+from genzoo.math import gaussian, schedules
+from genzoo.samplers import grids
+from genzoo.samplers.loop import Sampler
+from genzoo.samplers.predictor import Prediction
+from genzoo.samplers.steps import DDIM, Ancestral
+
+SCHEDULES = pytest.mark.parametrize("schedule", every_schedule(), ids=lambda s: type(s).__name__)
+TABLES = pytest.mark.parametrize("make", schedules.TABLES, ids=lambda make: make.__name__)
+TIMES = np.array([1.0, 0.9, 0.55, 0.5, 0.21, 0.06, 0.01, 0.0])
+# (t, s): neighbours and far apart.
+JUMPS = [(0.5, 0.49), (1.0, 0.3), (0.02, 0.01), (0.99, 0.05)]
+
+
+def ancestral(schedule, variance=gaussian.FIXED_SMALL):
+    return Ancestral(schedule=schedule, variance=variance)
+
+
+STEPS = pytest.mark.parametrize(
+    "make_step",
+    [
+        ancestral,
+        lambda s: Ancestral(schedule=s, variance=gaussian.FIXED_LARGE),
+        lambda s: Ancestral(schedule=s, variance=gaussian.LEARNED_RANGE),
+        lambda s: DDIM(schedule=s),
+        lambda s: DDIM(schedule=s, eta=0.5),
+        lambda s: DDIM(schedule=s, eta=1.0),
+    ],
+    ids=["small", "large", "learned_range", "ddim", "ddim_half", "ddim_one"],
+)
+
+
+def keys_of(*seeds):
+    return jnp.stack([jax.random.key(seed) for seed in seeds])
+
+
+def mean_and_deviation(step, predict, x, t, s):
+    """A step's draw taken apart, by the noise that its keys give."""
+    keys = keys_of(*range(len(x)))
+    t, s = jnp.asarray(t, x.dtype), jnp.asarray(s, x.dtype)
+    out, _ = step(predict, x, t, s, keys, ())
+    noise = streams.normal(keys, x.shape[1:], x.dtype)
+    # The draw is mean + deviation * noise with one deviation for all: least squares of a line
+    # is exact where both are constant over an example.
+    centred = noise - noise.mean(1, keepdims=True)
+    deviation = (out * centred).sum(1, keepdims=True) / (centred**2).sum(1, keepdims=True)
+    return out - deviation * noise, deviation
+
+
+@SCHEDULES
+def test_ddim_with_a_perfect_denoiser_stays_on_the_path(compiled, float64, schedule):
+    x_0, eps = np.random.default_rng(0).normal(size=(2, 3, 5))
+    sampler = Sampler(step=DDIM(schedule=schedule), times=TIMES)
+    x = gaussian.q_sample(schedule, x_0, jnp.ones(()), eps)
+    run = compiled(lambda x: sampler(perfect(schedule, x_0), x, keys_of(0, 1, 2), trajectory=True))
+    result, states = run(x)
+    for state, s in zip(np.asarray(states), TIMES[1:], strict=True):
+        alpha, sigma = (float(f(jnp.float64(s))) for f in (schedule.alpha, schedule.sigma))
+        np.testing.assert_allclose(state, alpha * x_0 + sigma * eps, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(result, x_0, rtol=1e-9)
+
+
+def repeated(values):
+    """[B] -> [B, 64], constant over an example, so that a draw can be taken apart."""
+    return jnp.asarray(values)[:, None] * jnp.ones(64)
+
+
+@SCHEDULES
+@pytest.mark.parametrize(("t", "s"), JUMPS)
+def test_ddim_with_eta_one_is_the_posterior(compiled, float64, schedule, t, s):
+    x, x_0 = repeated([0.3, -1.0, 2.0]), repeated([1.0, 0.2, -0.4])
+    step = DDIM(schedule=schedule, eta=1.0)
+    run = compiled(lambda x: mean_and_deviation(step, perfect(schedule, x_0), x, t, s))
+    mean, deviation = run(x)
+    expected = gaussian.posterior(schedule, x_0, x, jnp.float64(t), jnp.float64(s))
+    np.testing.assert_allclose(mean, expected.mean, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(deviation**2, expected.variance, rtol=1e-9)
+
+
+@SCHEDULES
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_ddim_is_equation_12_and_16_of_song(compiled, float64, schedule, eta):
+    # Written out for alpha^2 + sigma^2 = 1 there; the marginal at s is N(alpha_s x_0, sigma_s^2)
+    # for every eta, which fixes the general form.
+    x_0, eps = repeated([1.0, -0.2]), repeated([0.7, -1.5])
+    for t, s in JUMPS[1:3]:
+        x = gaussian.q_sample(schedule, x_0, jnp.float64(t), eps)
+        step = DDIM(schedule=schedule, eta=eta)
+        mean, deviation = compiled(
+            lambda x, t=t, s=s, step=step, pair=Prediction(x_0, eps): mean_and_deviation(
+                step, lambda x, t: pair, x, t, s
+            )
+        )(x)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = (
+            (float(schedule.alpha(jnp.float64(u))), float(schedule.sigma(jnp.float64(u))))
+            for u in (t, s)
+        )
+        share = sigma_s / sigma_t * np.sqrt(1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2)
+        expected = eta * share * sigma_t
+        np.testing.assert_allclose(deviation, expected, rtol=1e-9, atol=1e-12)
+        direction = np.sqrt(sigma_s**2 - expected**2)
+        np.testing.assert_allclose(mean, alpha_s * x_0 + direction * eps, rtol=1e-9)
+
+
+@SCHEDULES
+@pytest.mark.parametrize(("t", "s"), JUMPS)
+@pytest.mark.parametrize("rule", [gaussian.FIXED_SMALL, gaussian.FIXED_LARGE])
+def test_ancestral_is_a_draw_of_p_theta(compiled, float64, schedule, t, s, rule):
+    x, x_0 = repeated([0.3, -1.0, 2.0]), repeated([1.0, 0.2, -0.4])
+    step = ancestral(schedule, rule)
+    mean, deviation = compiled(
+        lambda x: mean_and_deviation(step, lambda x, t: Prediction(x_0, x), x, t, s)
+    )(x)
+    t, s = jnp.float64(t), jnp.float64(s)
+    np.testing.assert_allclose(
+        mean, gaussian.posterior(schedule, x_0, x, t, s).mean, rtol=1e-9, atol=1e-9
+    )
+    small = rule is gaussian.FIXED_SMALL
+    variance = gaussian.posterior_variance if small else gaussian.transition_variance
+    np.testing.assert_allclose(deviation**2, variance(schedule, t, s), rtol=1e-9)
+
+
+def affine_step(step, predict, t, s):
+    """(slope, deviation) of a step that is x -> slope x + deviation z."""
+    x = repeated([1.0, -1.0])
+    mean, deviation = mean_and_deviation(step, predict, x, t, s)
+    return (mean[0, 0] - mean[1, 0]) / 2, deviation[0, 0]
+
+
+@TABLES
+@pytest.mark.parametrize("method", ["ancestral", "ddim"])
+@pytest.mark.parametrize("grid", [grids.uniform, grids.trailing, grids.linspace])
+def test_standard_normal_data_keep_unit_variance(float64, make, method, grid):
+    # The exact predictor of x_0 ~ N(0, 1): the transition variance is the true one (Ho et al.
+    # 2020, section 3.2) from any t to any s, and so is DDIM's flow, which is the identity.
+    table, predict = make(1000), STANDARD_NORMAL.predictor(make(1000))
+    large = ancestral(table, gaussian.FIXED_LARGE)
+    step = large if method == "ancestral" else DDIM(schedule=table)
+    take = jax.jit(lambda t, s: affine_step(step, predict, t, s))
+    times, variance = grids.times(1000, grid(1000, 20)), 1.0
+    for t, s in zip(times[:-2], times[1:-1], strict=True):
+        slope, deviation = take(t, s)
+        variance = slope**2 * variance + deviation**2
+        if method == "ancestral":
+            assert variance == pytest.approx(1, abs=1e-9)
+    if method == "ddim":
+        # x_s = (alpha_t alpha_s + sigma_t sigma_s) x_t = cos(angle) x_t, a little less than 1.
+        angles = np.arctan2(*(np.asarray(f(jnp.asarray(times))) for f in (table.sigma, table.alpha)))
+        assert variance == pytest.approx(np.prod(np.cos(np.diff(angles)[:-1])) ** 2, rel=1e-9)
+
+
+def order(errors):
+    """Observed orders of convergence where the steps double."""
+    errors = np.asarray(errors)
+    return np.log2(errors[:-1] / errors[1:])
+
+
+COUNTS = [40, 80, 160, 320]
+
+
+def even_in_noise(schedule, start, count):
+    """Times at which sigma / alpha falls evenly to 0: there DDIM is Euler's method, of order 1.
+
+    (Evenly in t it is log(n) / n on a table, where sigma / alpha is the square root of t at 0.)
+    """
+    ratio = float(jnp.exp(-schedule.logsnr(jnp.float64(start)) / 2))
+    noise = jnp.asarray(ratio * np.linspace(1, 0, count + 1)[:-1])
+    return np.append(schedule.time_of_logsnr(-2 * jnp.log(noise)), 0.0)
+
+
+@SCHEDULES
+def test_ddim_on_one_gaussian_converges_to_the_closed_form(float64, schedule):
+    # x / alpha = mu + (x_T / alpha_T - mu) sqrt((s^2 + k^2) / (s^2 + k_T^2)), k = sigma / alpha.
+    mu, spread, start = 0.3, 0.5, 0.9
+    data = Mixture((1.0,), (mu,), (spread,))
+    x = np.array([[2.0], [-1.0]])
+    alpha, sigma = (float(f(jnp.float64(start))) for f in (schedule.alpha, schedule.sigma))
+    exact = mu + (x / alpha - mu) * spread / np.hypot(spread, sigma / alpha)
+    errors = []
+    for count in COUNTS:
+        times = even_in_noise(schedule, start, count)
+        sampler = Sampler(step=DDIM(schedule=schedule), times=times)
+        out = jax.jit(lambda x, s=sampler: s(data.predictor(schedule), x, keys_of(0, 1)))(x)
+        errors.append(np.abs(out - exact).max())
+    assert errors[-1] < 0.02
+    np.testing.assert_allclose(order(errors)[-1], 1, atol=0.1)
+
+
+@SCHEDULES
+def test_ddim_on_a_mixture_keeps_the_quantile(float64, schedule):
+    # A flow in one dimension is monotone: it carries each quantile of x_t to that of x_0.
+    data, start = Mixture(), 0.8
+    alpha, sigma = (float(f(jnp.float64(start))) for f in (schedule.alpha, schedule.sigma))
+    x = np.linspace(-1.2, 1.2, 8)[:, None] * np.hypot(alpha, sigma)
+    errors = []
+    for count in COUNTS:
+        times = even_in_noise(schedule, start, count)
+        sampler = Sampler(step=DDIM(schedule=schedule), times=times)
+        out = jax.jit(lambda x, s=sampler: s(data.predictor(schedule), x, keys_of(*range(8))))(x)
+        errors.append(np.abs(data.cdf(np.asarray(out)) - data.cdf(x, alpha, sigma)).max())
+    assert errors[-1] < 0.02
+    np.testing.assert_allclose(order(errors)[-1], 1, atol=0.1)
+
+
+def network_like(x, t):
+    """Any smooth predictor; never to be asked at t = 0."""
+    x_0 = jnp.where(t > 0, jnp.tanh(x), jnp.nan)
+    return Prediction(x_0, x - 0.5 * x_0, jnp.clip(x, -1, 1))
+
+
+@STEPS
+def test_the_last_step_ends_at_the_predicted_data(compiled, make_step):
+    schedule = schedules.cosine(100)
+    sampler = Sampler(step=make_step(schedule), times=np.array([0.01, 0.0]))
+    x = jnp.array([[0.3, -2.0]])
+    out = compiled(lambda x: sampler(network_like, x, keys_of(0)))(x)
+    np.testing.assert_array_equal(out, jnp.tanh(x))
+
+
+@STEPS
+@SCHEDULES
+def test_no_sampler_asks_at_zero_or_ends_in_nan(make_step, schedule):
+    sampler = Sampler(step=make_step(schedule), times=TIMES[1:])
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3)), jnp.float32)
+    assert np.all(np.isfinite(jax.jit(lambda x: sampler(network_like, x, keys_of(0, 1)))(x)))
+
+
+@STEPS
+def test_the_trajectory_comes_on_request_and_ends_in_the_result(make_step):
+    sampler = Sampler(step=make_step(schedules.linear(100)), times=TIMES)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3)), jnp.float32)
+    alone = jax.jit(lambda x: sampler(network_like, x, keys_of(0, 1)))(x)
+    result, states = jax.jit(
+        lambda x: sampler(network_like, x, keys_of(0, 1), trajectory=True)
+    )(x)
+    chex.assert_shape(states, (len(TIMES) - 1, 2, 3))
+    np.testing.assert_array_equal(states[-1], result)
+    np.testing.assert_array_equal(alone, result)
+
+
+@STEPS
+def test_a_row_depends_on_its_own_key_alone(make_step):
+    sampler = Sampler(step=make_step(schedules.linear(100)), times=TIMES)
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(3, 2, 2)), jnp.float32)
+    run = jax.jit(lambda x, keys: sampler(network_like, x, keys))
+    together = run(x, keys_of(5, 6, 7))
+    for row, seed in enumerate((5, 6, 7)):
+        np.testing.assert_array_equal(run(x[row : row + 1], keys_of(seed))[0], together[row])
+    other = run(x, keys_of(5, 60, 7))
+    np.testing.assert_array_equal(other[0], together[0])
+    np.testing.assert_array_equal(other[2], together[2])
+
+
+def test_every_step_of_a_noisy_sampler_draws_afresh():
+    # With nothing predicted, the states differ by what was drawn.
+    step = DDIM(schedule=schedules.linear(100), eta=1.0)
+    sampler = Sampler(step=step, times=TIMES)
+    nothing = lambda x, t: Prediction(jnp.zeros_like(x), jnp.zeros_like(x))  # noqa: E731
+    _, states = sampler(nothing, jnp.zeros((1, 4)), keys_of(0), trajectory=True)
+    drawn = np.asarray(states[:-1, 0] / np.linalg.norm(states[:-1, 0], axis=-1, keepdims=True))
+    assert np.all(np.abs(drawn @ drawn.T - np.eye(len(drawn))).max(1) > 0)
+    assert np.abs((drawn @ drawn.T)[~np.eye(len(drawn), dtype=bool)]).max() < 0.9999
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_one_compile_and_one_trace_of_the_predictor(count):
+    asked = []
+    chex.clear_trace_counter()
+
+    def predict(x, t):
+        asked.append(t)
+        return network_like(x, t)
+
+    step = ancestral(schedules.linear(100))
+    sampler = Sampler(step=step, times=np.linspace(1, 0, count + 1))
+    assert sampler.evaluations == count
+    run = jax.jit(chex.assert_max_traces(lambda x, keys: sampler(predict, x, keys), n=1))
+    for seed in range(3):
+        run(jnp.full((2, 3), float(seed)), keys_of(seed, seed + 1)).block_until_ready()
+    assert len(asked) <= 2  # the scan's body, however many steps
+
+
+def test_unrolling_changes_nothing():
+    step, x = ancestral(schedules.linear(100)), jnp.ones((2, 3))
+    outs = [
+        Sampler(step=step, times=TIMES, unroll=unroll)(network_like, x, keys_of(0, 1))
+        for unroll in (1, 3)
+    ]
+    np.testing.assert_allclose(*outs, rtol=1e-6)

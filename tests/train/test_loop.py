@@ -1,0 +1,124 @@
+"""The loop's order of things, its logs, and the mesh it runs on."""
+
+import json
+import signal
+from itertools import count
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genzoo.core.errors import UserError
+from genzoo.train import sharding
+from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.loop import Interrupted, LoopSettings, picture_steps, train
+from genzoo.train.state import Faults, TrainState
+from genzoo.train.writers import JsonLines, Progress, duration, open_writers
+
+
+def start(step=0):
+    return TrainState(
+        step=jnp.int32(step), params={"w": jnp.zeros(())}, stats={}, opt_state={}, averages={},
+        faults=Faults.none(),
+    )  # fmt: skip
+
+
+def run(tmp_path, call, *, pictures=lambda state, step: None, at=(), first=0, **settings):
+    settings = LoopSettings(**{"steps": 20, "batch_size": 4, "save_every": 10, **settings})
+    checkpoints = Checkpoints(directory=tmp_path / "checkpoints")
+    try:
+        return train(
+            start(first), call, count(), settings=settings, checkpoints=checkpoints,
+            writers=open_writers(tmp_path, first, first_process=True),
+            progress=Progress(settings.steps, True), pictures=pictures, picture_at=set(at),
+        )  # fmt: skip
+    finally:
+        checkpoints.close()
+
+
+def advance(stride, loss=1.0):
+    def call(state, _):
+        step = state.step + stride
+        sums = {"loss": (jnp.float32(loss * stride), jnp.float32(stride))}
+        new = TrainState(**{**vars(state), "step": step})
+        return new, sums | {"gradient_norm": (jnp.float32(stride), jnp.float32(stride))}
+
+    return call
+
+
+@pytest.mark.parametrize("stride", [1, 5])
+def test_logs_saves_and_pictures_fall_where_they_should(tmp_path, stride):
+    drawn = []
+    final = run(
+        tmp_path, advance(stride), steps_per_call=stride, log_every=5,
+        pictures=lambda state, step: drawn.append((step, int(state.step))), at={3, 20},
+    )  # fmt: skip
+    assert final.step == 20
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 15, 20]
+    assert all(line["loss"] == 1 and line["examples_per_second"] > 0 for line in lines)
+    assert Checkpoints(directory=tmp_path / "checkpoints").steps() == [20, 10]
+    shown = 3 if stride == 1 else 5
+    assert drawn == [(shown, shown), (20, 20)]
+
+
+def test_a_signal_ends_in_a_checkpoint_at_the_step_reached(tmp_path):
+    step = advance(1)
+
+    def call(state, inputs):
+        if int(state.step) == 7:
+            signal.raise_signal(signal.SIGTERM)
+        return step(state, inputs)
+
+    with pytest.raises(Interrupted) as caught:
+        run(tmp_path, call)
+    assert caught.value.signal == signal.SIGTERM
+    assert Checkpoints(directory=tmp_path / "checkpoints").steps() == [8]
+
+
+def test_a_fault_streak_stops_the_run_before_it_is_saved(tmp_path):
+    step = advance(1)
+
+    def call(state, inputs):
+        state, sums = step(state, inputs)
+        faults = state.faults.after(jnp.bool_(state.step <= 5), state.step - 1, 3)
+        return TrainState(**{**vars(state), "faults": faults}), sums
+
+    with pytest.raises(UserError, match=r"3 steps in a row \(5 to 7\)"):
+        run(tmp_path, call, log_every=100, fault_limit=3)
+    assert Checkpoints(directory=tmp_path / "checkpoints").steps() == []
+
+
+def test_picture_steps_are_log_spaced():
+    assert sorted(picture_steps(10_000, 100)) == [100, 316, 1000, 3162, 10_000]
+    assert picture_steps(50, 100) == {50} and picture_steps(50, 0) == {50}
+
+
+def test_a_resumed_log_has_no_step_twice(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 5}\n{"step": 10}\n{"step": 15}\n{"step": 1')  # cut off by a kill
+    log = JsonLines(path, 10)
+    log.write(15, {"loss": 2.0})
+    log.close()
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert found == [{"step": 5}, {"step": 10}, {"step": 15, "loss": 2.0}]
+
+
+def test_durations_are_readable():
+    assert [duration(s) for s in (3.2, 95, 3725)] == ["3s", "1m35s", "1h02m"]
+
+
+def test_mesh_problems_are_sentences():
+    assert sharding.problems(-1, 1, {"train.batch_size": 8}, 4) == []
+    assert sharding.problems(2, 2, {}, 4) == []
+    (found,) = sharding.problems(-1, 1, {"train.batch_size": 6}, 4)
+    assert found == "train.batch_size = 6 is not divisible by the 4 devices of the mesh."
+    assert "mesh.fsdp = 3 does not divide the 4 devices." in sharding.problems(-1, 3, {}, 4)
+    with pytest.raises(UserError, match=r"mesh.data = 7"):
+        sharding.placement(data=7)
+
+
+def test_a_small_state_stays_whole():
+    place = sharding.placement()
+    found = place.state({"w": jnp.zeros((512, 512)), "b": np.zeros(3)})
+    assert all(leaf.is_fully_replicated for leaf in found.values())
