@@ -168,6 +168,8 @@ def _ddpm_problems(config: FrozenConfigDict) -> list[str]:
             f"family.label_dropout = {family.label_dropout} needs family.conditional = True and "
             "a network with a null class (network.null_class = True)."
         )
+    if not 0 <= sample.eta <= 1:
+        found.append(f"sample.eta = {sample.eta} must be between 0 (deterministic) and 1 (DDPM).")
     if not 0 <= family.label_dropout < 1:
         found.append(f"family.label_dropout = {family.label_dropout} must be in [0, 1).")
     if sample.guidance_scale != 1 and not (family.conditional and family.label_dropout):

@@ -95,6 +95,10 @@ class Experiment:
             root=self.root,
             accumulate=accumulate,
             fault_limit=self.config.train.fault_limit,
+            # XLA on a CPU computes the gradient of a convolution some forty times slower inside a
+            # loop than outside (jaxlib 0.10.2): few passes are written out there. Many are not, for
+            # the sake of the compile time: those are for models without convolutions.
+            written_out=8 if jax.default_backend() == "cpu" else 1,
         )
 
     def open(self, split: str) -> Source:

@@ -5,7 +5,7 @@ Training draws a step n and noise, makes x_t (math.gaussian, eq. 1) and scores t
 prediction. Three objectives, in the unit of the mean over dimensions:
 
     simple = weight(logsnr) |target - prediction|^2                                       (1)
-    vlb    = T L_n / dimensions, in bits; an unbiased estimate of the bound               (2)
+    vlb    = T L_{n-1} / dimensions, in bits: its mean over n is the bound without L_T    (2)
     hybrid = simple + 0.001 vlb, the mean held fixed in the second term                   (3)
 """
 

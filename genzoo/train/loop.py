@@ -95,10 +95,14 @@ class _Sums:
         else:
             self._sums = _ADD(self._sums, sums)
 
+    def leave_out(self, seconds: float) -> None:
+        """Takes time that was not spent on steps out of the rate."""
+        self._start += seconds
+
     def read(self, step: int, batch_size: int) -> dict[str, float]:
         sums = jax.device_get(self._sums)
         now = time.perf_counter()
-        rate = (step - self._first) / (now - self._start)
+        rate = (step - self._first) / max(now - self._start, 1e-9)
         values = {k: float(total / weight) for k, (total, weight) in sums.items() if weight > 0}
         self._sums, self._start = None, now
         rates = {"steps_per_second": rate, "examples_per_second": rate * batch_size}
@@ -155,7 +159,9 @@ def train(
                 _check(jax.device_get(state.faults), settings)
                 checkpoints.save(state)
             if any(before < at <= step for at in picture_at):
+                began = time.perf_counter()
                 pictures(state, step)
+                sums.leave_out(time.perf_counter() - began)
     checkpoints.wait()
     return state
 

@@ -28,7 +28,8 @@ class Updater:
 
     prepare: uint8 batch and key -> float batch (augmentation). accumulate: into how many parts the
     batch is split, one after the other, to save memory. fault_limit: non-finite steps in a row
-    after which nothing moves any more and the host is to stop the run.
+    after which nothing moves any more and the host is to stop the run. written_out: up to how many
+    passes of a loop over steps or parts are written out instead of looped over.
     """
 
     family: Family
@@ -39,6 +40,10 @@ class Updater:
     root: Key
     accumulate: int = 1
     fault_limit: int = 10
+    written_out: int = 1
+
+    def _unroll(self, passes: int) -> int:
+        return passes if passes <= self.written_out else 1
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         """One optimizer step on one batch; metrics as (sum, weight)."""
@@ -117,7 +122,10 @@ class Updater:
         zero = jax.tree.map(jnp.zeros_like, params)
         indices = jnp.arange(self.accumulate)
         (total, stats), sums = jax.lax.scan(
-            add, (zero, stats), (indices, jax.tree.map(part, batch))
+            add,
+            (zero, stats),
+            (indices, jax.tree.map(part, batch)),
+            unroll=self._unroll(self.accumulate),
         )
         gradient = jax.tree.map(lambda g: g / self.accumulate, total)
         return gradient, stats, jax.tree.map(lambda x: x.sum(0), sums)
@@ -136,5 +144,5 @@ class Updater:
         steps = len(jax.tree.leaves(inputs)[0])
         if steps == 1:  # a loop of one pass would only hide the step from the compiler
             return one(state, jax.tree.map(lambda x: x[0], inputs))
-        state, sums = jax.lax.scan(one, state, inputs)
+        state, sums = jax.lax.scan(one, state, inputs, unroll=self._unroll(steps))
         return state, jax.tree.map(lambda x: x.sum(0), sums)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from itertools import count
 
 import jax.numpy as jnp
@@ -102,6 +103,26 @@ def test_a_resumed_log_has_no_step_twice(tmp_path):
     log.close()
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert found == [{"step": 5}, {"step": 10}, {"step": 15, "loss": 2.0}]
+
+
+def test_tensorboard_gets_the_same_without_tensorflow(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writers = open_writers(tmp_path, 0, first_process=True)
+    for writer in writers:
+        writer.write(3, {"loss": 0.5})
+        writer.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(3, 0.5)]
+    assert "tensorflow" not in sys.modules
+
+
+def test_only_the_first_process_writes(tmp_path):
+    (writer,) = open_writers(tmp_path, 0, first_process=False)
+    writer.write(1, {"loss": 1.0})
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_durations_are_readable():
