@@ -75,7 +75,7 @@ VARIANTS = {
         network=dict(width=64, multipliers=(1, 2, 3), blocks=1, attention=(8,), heads=4,
                      dropout=0.0, patch=2, norm_groups=16, dtype="float32"),
         optimizer=dict(learning_rate=1e-3, warmup=200, decay="cosine", b2=0.99),
-        train=dict(steps=7000, batch_size=32, log_every=50, save_every=500, picture_first=700,
+        train=dict(steps=6400, batch_size=32, log_every=50, save_every=400, picture_first=640,
                    picture_count=50, averages=dict(ema=dict(decay=0.999))),
         sample=dict(method="ddim", grid="trailing", steps=50, guidance_scale=2.0, count=100,
                     batch_size=50),

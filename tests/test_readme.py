@@ -1,0 +1,36 @@
+"""The README keeps its word: its commands are the ones that CI runs, its links and flags exist."""
+
+import re
+from pathlib import Path
+
+from genzoo import check, config
+from genzoo.main import _MODES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_ci_runs_the_readmes_test_command():
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
+    (command,) = [b.strip() for b in blocks if "pytest" in b]
+    assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_config_and_mode_named_exists():
+    for name in re.findall(r"--config=(configs/\S+?\.py(?::\w+)?)", README):
+        assert config.load(name)
+    for mode in _MODES:
+        assert f"`{mode}`" in README, mode
+
+
+def test_every_key_named_exists():
+    known = check.check(config.load("configs/ddpm_cifar.py:smoke"))
+    for key in re.findall(r"--config\.([a-z_.]+)=", README):
+        if key != "section.key":
+            section, name = key.split(".")
+            assert name in known[section], key
