@@ -52,7 +52,7 @@ class Context:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Weighted:
-    """A metric that only some examples have a say in: values [B] with weights [B] (0 or 1)."""
+    """A metric in which examples count differently, or not at all: values [B], weights [B] >= 0."""
 
     values: Array
     weights: Array

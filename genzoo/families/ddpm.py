@@ -33,7 +33,7 @@ from genzoo.core.types import (
 from genzoo.math import gaussian, likelihood
 from genzoo.math.prediction import Kind
 from genzoo.math.schedules import TableSchedule
-from genzoo.math.weighting import StepDistribution, Weighting
+from genzoo.math.weighting import StepDistribution, UniformSteps, Weighting
 from genzoo.samplers.loop import Sampler
 from genzoo.samplers.predictor import Predict, Prediction, Wrapper, classifier_free, clipped
 
@@ -120,7 +120,9 @@ class DDPM:
         """The objective per example [B]; metrics: the loss and its parts, by quartile of t."""
         x_0 = context.batch["image"]
         draw, noise, drop, dropout = jax.random.split(context.key, 4)
-        n, weights = self.step_distribution.draw(draw, context.stats, len(x_0))
+        uniform = UniformSteps(steps=self.schedule.steps)
+        steps = self.step_distribution if context.train else uniform
+        n, weights = steps.draw(draw, context.stats, len(x_0))
         t = self.schedule.time_of(n.astype(x_0.dtype))
         eps = jax.random.normal(noise, x_0.shape, x_0.dtype)
         x_t = gaussian.q_sample(self.schedule, x_0, t, eps)
@@ -133,10 +135,13 @@ class DDPM:
         if context.train:
             seen = jax.lax.stop_gradient(losses)
             stats = self.step_distribution.update(stats, n, seen)
-        metrics = {"loss": losses, **(parts if len(parts) > 1 else {})}
+        # Weighted, every metric is the mean over uniform steps, however they were drawn.
+        metrics = {"loss": losses * weights}
+        if len(parts) > 1:
+            metrics |= {name: part * weights for name, part in parts.items()}
         quartile = jnp.clip(jnp.floor(t * 4 - 1e-6), 0, 3)
         for q in range(4):
-            metrics[f"loss_q{q}"] = Weighted(values=losses, weights=1.0 * (quartile == q))
+            metrics[f"loss_q{q}"] = Weighted(values=losses, weights=weights * (quartile == q))
         return losses * weights, Aux(metrics=metrics, stats=stats)
 
     def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:

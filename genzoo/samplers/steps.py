@@ -17,19 +17,24 @@ from genzoo.math.schedules import Schedule
 from genzoo.samplers.predictor import Predict
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ancestral:
-    """x_s ~ p_theta(x_s | x_t): posterior mean at the predicted x_0, chosen variance (Ho et al.
-    2020, algorithm 2; learned variances: Nichol & Dhariwal 2021)."""
+class OneEvaluation:
+    """What steps share that evaluate the predictor once and remember nothing."""
 
-    schedule: Schedule
-    variance: gaussian.ReverseVariance
-    evaluations: int = 1
+    evaluations = 1
 
     def init(self, x: Array) -> Any:
         """No memory."""
         del x
         return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ancestral(OneEvaluation):
+    """x_s ~ p_theta(x_s | x_t): posterior mean at the predicted x_0, chosen variance (Ho et al.
+    2020, algorithm 2; learned variances: Nichol & Dhariwal 2021)."""
+
+    schedule: Schedule
+    variance: gaussian.ReverseVariance
 
     def __call__(
         self, predict: Predict, x: Array, t: Array, s: Array, keys: Keys, memory: Any
@@ -43,18 +48,12 @@ class Ancestral:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDIM:
+class DDIM(OneEvaluation):
     """x_s = alpha_s x_0 + sqrt(sigma_s^2 - d^2) eps + d z, d = eta x posterior deviation
     (Song et al. 2020, eq. 12 and 16). eta = 0 is deterministic, eta = 1 has the DDPM posterior."""
 
     schedule: Schedule
     eta: float = 0.0
-    evaluations: int = 1
-
-    def init(self, x: Array) -> Any:
-        """No memory."""
-        del x
-        return ()
 
     def __call__(
         self, predict: Predict, x: Array, t: Array, s: Array, keys: Keys, memory: Any

@@ -351,11 +351,16 @@ def test_loss_aware_steps_learn_from_the_unweighted_losses():
     values, aux = jax.jit(family.loss)(PARAMS, context(batch, stats=stats))
     draw = jax.random.split(jax.random.key(0), 4)[0]
     n, weights = steps.draw(draw, stats, 8)
-    np.testing.assert_allclose(values, aux.metrics["loss"] * weights, rtol=1e-6)
-    expected = steps.update(stats, n, aux.metrics["loss"])
+    # The values are weighted, which makes their mean unbiased; the history is not.
+    np.testing.assert_array_equal(values, aux.metrics["loss"])
+    assert float(weights.std()) > 0.05
+    expected = steps.update(stats, n, values / weights)
     np.testing.assert_allclose(aux.stats["losses"], expected["losses"], rtol=1e-6)
     _, aux = jax.jit(family.loss)(PARAMS, context(batch, stats=stats, train=False))
     np.testing.assert_array_equal(aux.stats["losses"], stats["losses"])
+    # A score on a data set is taken over uniform steps: every example counts alike.
+    counts = sum(aux.metrics[f"loss_q{q}"].weights for q in range(4))
+    np.testing.assert_array_equal(counts, np.ones(8))
 
 
 # --- sampling ---------------------------------------------------------------------------------
