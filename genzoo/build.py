@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ml_collections import FrozenConfigDict
 
-from genzoo.config import Section, keys_of
+from genzoo.config import Section, freeze, keys_of, unknown
 from genzoo.core.contract import Family
 from genzoo.core.errors import UserError
 from genzoo.data import cifar, embedded, folder, idx, tfds
@@ -64,11 +64,33 @@ def example_shape(data: DataSettings) -> tuple[int, int, int]:
 
 
 def class_count(data: DataSettings) -> int:
-    """How many classes the data has; opens it only where nothing else tells."""
+    """How many classes the data has, by names alone: no image is read."""
     row = DATA.get(data.name)
     if row:
         return len(row.spec.classes)
-    return data.num_classes or len(open_source(data, "train").spec.classes)
+    if data.num_classes:
+        return data.num_classes
+    kind, _, rest = data.name.partition(":")
+    if kind == "folder":
+        return len(folder.class_names(rest, labels=data.labels))
+    return len(tfds.class_names(rest, data.dir))
+
+
+def settled(config: FrozenConfigDict) -> FrozenConfigDict:
+    """The config with the number of classes in it where the model depends on it, so that the model
+    can be built again without the data. Raises UserError where the data has no classes."""
+    data = section(config, "data")
+    if not config.family.get("conditional"):
+        return config
+    count = class_count(data)
+    if not count:
+        raise UserError(
+            f"family.conditional = True, but {data.name} has no classes: set it to False, or sort "
+            "the images into one folder per class."
+        )
+    if data.name in DATA or data.num_classes:
+        return config
+    return freeze(config.to_dict() | {"data": {**config.data, "num_classes": count}})
 
 
 # --- networks -------------------------------------------------------------------------------------
@@ -192,11 +214,67 @@ def ddpm(
     )
 
 
+def _ddpm_problems(config: FrozenConfigDict) -> list[str]:
+    family, sample = config.family, config.sample
+    found = []
+    for key, table in {
+        "family.schedule": SCHEDULES,
+        "family.prediction": PREDICTIONS,
+        "family.variance": VARIANCES,
+        "family.weighting": WEIGHTINGS,
+        "family.step_distribution": STEP_DISTRIBUTIONS,
+        "family.objective": OBJECTIVES,
+        "sample.method": METHODS,
+        "sample.grid": GRIDS,
+        "sample.clip": CLIPPINGS,
+    }.items():
+        found += unknown(key, config[key.split(".")[0]][key.split(".")[1]], table)
+    if found:
+        return found
+    if family.steps < 2:
+        return [f"family.steps = {family.steps} must be at least 2."]
+    wrong = grids.problem(GRIDS[sample.grid], family.steps, sample.steps or family.steps)
+    if wrong:
+        found.append(f"sample.steps = {sample.steps} with sample.grid = {sample.grid!r}: {wrong}")
+    if not 0 <= config.eval.bound_steps < family.steps:
+        found.append(
+            f"eval.bound_steps = {config.eval.bound_steps} must be between 0 (every step) and "
+            f"{family.steps - 1}, the steps of the bound."
+        )
+    learned = VARIANCES[family.variance].learned
+    if learned and family.objective == "simple":
+        found.append(
+            f"family.variance = {family.variance!r} gets no gradient from family.objective = "
+            "'simple': take 'hybrid' or 'vlb', or a fixed variance."
+        )
+    if not learned and family.objective == "hybrid":
+        found.append(
+            "family.objective = 'hybrid' teaches a learned variance: set family.variance = "
+            "'learned_range', or take family.objective = 'simple'."
+        )
+    if family.label_dropout and not (family.conditional and config.network.get("null_class", True)):
+        found.append(
+            f"family.label_dropout = {family.label_dropout} needs family.conditional = True and "
+            "a network with a null class (network.null_class = True)."
+        )
+    if not 0 <= sample.eta <= 1:
+        found.append(f"sample.eta = {sample.eta} must be between 0 (deterministic) and 1 (DDPM).")
+    if not 0 <= family.label_dropout < 1:
+        found.append(f"family.label_dropout = {family.label_dropout} must be in [0, 1).")
+    if sample.guidance_scale != 1 and not (family.conditional and family.label_dropout):
+        found.append(
+            f"sample.guidance_scale = {sample.guidance_scale} needs a null class that was trained: "
+            "set family.conditional = True and family.label_dropout above 0, or leave it at 1."
+        )
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
-    """build(parts=, **section) -> Family."""
+    """build(parts=, **section) -> Family; problems(config) looks across sections."""
 
     build: Callable[..., Family]
+    problems: Callable[[FrozenConfigDict], list[str]]
 
     @property
     def keys(self) -> Section:
@@ -204,7 +282,7 @@ class FamilyRow:
         return keys_of(self.build, given=("parts",))
 
 
-FAMILIES: Mapping[str, FamilyRow] = {"ddpm": FamilyRow(build=ddpm)}
+FAMILIES: Mapping[str, FamilyRow] = {"ddpm": FamilyRow(build=ddpm, problems=_ddpm_problems)}
 DECAYS = {
     "constant": optimizers.constant,
     "linear": optimizers.linear,
@@ -225,16 +303,10 @@ def family(config: FrozenConfigDict) -> Family:
     data = section(config, "data")
     own = {k: v for k, v in config.family.items() if k != "name"}
     net = {k: v for k, v in config.network.items() if k != "name"}
-    num_classes = class_count(data) if own.get("conditional") else 0
-    if own.get("conditional") and not num_classes:
-        raise UserError(
-            f"family.conditional = True, but {data.name} has no classes: set it to False, or sort "
-            "the images into one folder per class."
-        )
     build_network = NETWORKS[config.network.name].build
     parts = Parts(
         shape=example_shape(data),
-        num_classes=num_classes,
+        num_classes=class_count(data) if own.get("conditional") else 0,
         network=lambda channels, classes: build_network(
             out_channels=channels, num_classes=classes, **net
         ),

@@ -10,9 +10,9 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
-from genzoo.config import Checker, freeze, keys_of
+from genzoo.config import Checker, freeze, keys_of, unknown
 from genzoo.core.errors import UserError, nearest
-from genzoo.samplers import grids
+from genzoo.data.source import SPLITS
 from genzoo.settings import RAW, SECTIONS, DataSettings
 from genzoo.train import optimizer as optimizers
 from genzoo.train import sharding
@@ -20,6 +20,26 @@ from genzoo.train import sharding
 
 def check(raw: dict) -> FrozenConfigDict:
     """The config with every default in place. Raises UserError with all that is wrong with it."""
+    checker, resolved = _resolve(raw)
+    # A value of a wrong type is looked at as its default, so that it does not hide the rest.
+    found = checker.problems
+    if checker.usable:
+        found = found + _problems(freeze(resolved))
+    if found:
+        raise UserError(*found)
+    return freeze(resolved)
+
+
+def fill(raw: dict) -> dict:
+    """The config with every default in place and nothing else looked at, as a plain dict. Raises
+    UserError for unknown keys and wrong types."""
+    checker, resolved = _resolve(raw)
+    if checker.problems:
+        raise UserError(*checker.problems)
+    return resolved
+
+
+def _resolve(raw: dict) -> tuple[Checker, dict]:
     checker = Checker()
     known = {"seed", "family", "network", "optimizer", *SECTIONS}
     for name in sorted(raw.keys() - known):
@@ -32,14 +52,7 @@ def check(raw: dict) -> FrozenConfigDict:
     resolved["optimizer"] = checker.section(raw.get("optimizer", {}), {**own, **decay}, "optimizer")
     for name, settings in SECTIONS.items():
         resolved[name] = checker.section(raw.get(name, {}), keys_of(settings), name)
-    # Unknown keys do not keep the rest from being looked at; wrong types and names do.
-    found = checker.problems
-    if checker.usable:
-        config = freeze(resolved)
-        found = found + _problems(config)
-    if found:
-        raise UserError(*found)
-    return config
+    return checker, resolved
 
 
 def _optimizer_keys(*, decay: str = "constant"):
@@ -55,25 +68,21 @@ def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dic
     return {"name": name, **checker.section(rest, table[name].keys, where)}
 
 
-def _unknown(key: str, value: str, table: Mapping) -> list[str]:
-    return [] if value in table else [f"{key} = {value!r} is unknown: {nearest(value, table)}"]
-
-
 def _problems(config: FrozenConfigDict) -> list[str]:
     data, train = build.section(config, "data"), config.train
     found = _data_problems(data)
     if not found:
         net = {k: v for k, v in config.network.items() if k != "name"}
         found += build.NETWORKS[config.network.name].problems(build.example_shape(data), **net)
-    found += _FAMILY_PROBLEMS[config.family.name](config)
-    found += _unknown("optimizer.decay", config.optimizer.decay, build.DECAYS)
-    found += _count_problems(config)
+    found += build.FAMILIES[config.family.name].problems(config)
+    found += unknown("optimizer.decay", config.optimizer.decay, build.DECAYS)
+    found += _range_problems(config)
     sizes = {f"{s}.batch_size": config[s].batch_size for s in ("train", "eval")}
     found += sharding.problems(config.mesh.data, config.mesh.fsdp, sizes, jax.device_count())
-    if train.accumulate > 0 and train.batch_size % train.accumulate:
+    if train.accumulate > 1 and train.batch_size % (train.accumulate * jax.device_count()):
         found.append(
             f"train.batch_size = {train.batch_size} is not divisible by train.accumulate = "
-            f"{train.accumulate}."
+            f"{train.accumulate} times the devices ({jax.device_count()})."
         )
     for key in ("steps", "save_every"):
         if train.steps_per_call > 0 and train[key] % train.steps_per_call:
@@ -83,28 +92,46 @@ def _problems(config: FrozenConfigDict) -> list[str]:
             )
     if RAW in train.averages:
         found.append(f"train.averages must not name an average {RAW!r}: that is the params.")
+    if ":" not in data.name:
+        found += unknown("eval.split", config.eval.split, set(SPLITS))
     for where in ("sample", "eval"):
-        found += _unknown(f"{where}.weights", config[where].weights, {RAW, *train.averages})
+        found += unknown(f"{where}.weights", config[where].weights, {RAW, *train.averages})
     return found
 
 
-def _count_problems(config: FrozenConfigDict) -> list[str]:
-    least = {
-        "train": {
-            "steps": 1, "batch_size": 1, "steps_per_call": 1, "log_every": 1, "save_every": 1,
-            "fault_limit": 1, "accumulate": 1, "keep": 1, "keep_every": 0, "picture_first": 0,
-            "picture_count": 0,
-        },
-        "sample": {"count": 1, "batch_size": 1, "steps": 0, "label": -1, "unroll": 1},
-        "eval": {"count": 0, "batch_size": 1, "bound_steps": 0},
-        "optimizer": {"warmup": 0, "clip": 0, "learning_rate": 0},
-    }  # fmt: skip
-    return [
-        f"{where}.{key} = {config[where][key]} must be at least {low}."
-        for where, keys in least.items()
-        for key, low in keys.items()
-        if config[where][key] < low
-    ]
+# The least and the greatest value of each key, both allowed.
+_ANY = float("inf")
+_RANGES = {
+    "seed": (0, 2**63 - 1),
+    "data.num_classes": (0, _ANY), "data.holdout": (2, _ANY),
+    "train.steps": (1, 2**31 - 1), "train.batch_size": (1, _ANY),
+    "train.steps_per_call": (1, _ANY), "train.log_every": (1, _ANY), "train.save_every": (1, _ANY),
+    "train.fault_limit": (1, _ANY), "train.accumulate": (1, _ANY), "train.keep": (1, _ANY),
+    "train.keep_every": (0, _ANY), "train.picture_first": (0, _ANY),
+    "train.picture_count": (0, _ANY),
+    "sample.count": (1, _ANY), "sample.batch_size": (1, _ANY), "sample.steps": (0, _ANY),
+    "sample.seed": (0, 2**63 - 1), "sample.label": (-1, _ANY), "sample.unroll": (1, _ANY),
+    "eval.count": (0, _ANY), "eval.batch_size": (1, _ANY), "eval.seed": (0, 2**63 - 1),
+    "optimizer.learning_rate": (0, 3e38), "optimizer.warmup": (0, _ANY),
+    "optimizer.clip": (0, _ANY), "optimizer.weight_decay": (0, _ANY), "optimizer.b1": (0, 0.999999),
+    "optimizer.b2": (0, 0.99999999), "optimizer.eps": (1e-30, _ANY),
+    "bench.seconds": (0, _ANY), "bench.sample_steps": (1, _ANY),
+}  # fmt: skip
+
+
+def _range_problems(config: FrozenConfigDict) -> list[str]:
+    ranges = dict(_RANGES)
+    for name in config.train.averages:
+        ranges[f"train.averages.{name}.decay"] = (0, 1)
+    found = []
+    for key, (low, high) in ranges.items():
+        value = config
+        for part in key.split("."):
+            value = value[part]
+        if not low <= value <= high:
+            bound = f"at least {low}" if value < low else f"at most {high}"
+            found.append(f"{key} = {value} must be {bound}.")
+    return found
 
 
 def _data_problems(data: DataSettings) -> list[str]:
@@ -123,62 +150,3 @@ def _data_problems(data: DataSettings) -> list[str]:
     if data.resize not in ("crop", "stretch"):
         found.append(f"data.resize = {data.resize!r} is unknown: known are: crop, stretch.")
     return found
-
-
-def _ddpm_problems(config: FrozenConfigDict) -> list[str]:
-    family, sample = config.family, config.sample
-    found = []
-    for key, table in {
-        "family.schedule": build.SCHEDULES,
-        "family.prediction": build.PREDICTIONS,
-        "family.variance": build.VARIANCES,
-        "family.weighting": build.WEIGHTINGS,
-        "family.step_distribution": build.STEP_DISTRIBUTIONS,
-        "family.objective": build.OBJECTIVES,
-        "sample.method": build.METHODS,
-        "sample.grid": build.GRIDS,
-        "sample.clip": build.CLIPPINGS,
-    }.items():
-        found += _unknown(key, config[key.split(".")[0]][key.split(".")[1]], table)
-    if found:
-        return found
-    if family.steps < 2:
-        return [f"family.steps = {family.steps} must be at least 2."]
-    wrong = grids.problem(build.GRIDS[sample.grid], family.steps, sample.steps or family.steps)
-    if wrong:
-        found.append(f"sample.steps = {sample.steps} with sample.grid = {sample.grid!r}: {wrong}")
-    if not 0 <= config.eval.bound_steps < family.steps:
-        found.append(
-            f"eval.bound_steps = {config.eval.bound_steps} must be between 0 (every step) and "
-            f"{family.steps - 1}, the steps of the bound."
-        )
-    learned = build.VARIANCES[family.variance].learned
-    if learned and family.objective == "simple":
-        found.append(
-            f"family.variance = {family.variance!r} gets no gradient from family.objective = "
-            "'simple': take 'hybrid' or 'vlb', or a fixed variance."
-        )
-    if not learned and family.objective == "hybrid":
-        found.append(
-            "family.objective = 'hybrid' teaches a learned variance: set family.variance = "
-            "'learned_range', or take family.objective = 'simple'."
-        )
-    if family.label_dropout and not (family.conditional and config.network.get("null_class", True)):
-        found.append(
-            f"family.label_dropout = {family.label_dropout} needs family.conditional = True and "
-            "a network with a null class (network.null_class = True)."
-        )
-    if not 0 <= sample.eta <= 1:
-        found.append(f"sample.eta = {sample.eta} must be between 0 (deterministic) and 1 (DDPM).")
-    if not 0 <= family.label_dropout < 1:
-        found.append(f"family.label_dropout = {family.label_dropout} must be in [0, 1).")
-    if sample.guidance_scale != 1 and not (family.conditional and family.label_dropout):
-        found.append(
-            f"sample.guidance_scale = {sample.guidance_scale} needs a null class that was trained: "
-            "set family.conditional = True and family.label_dropout above 0, or leave it at 1."
-        )
-    return found
-
-
-# Families whose settings depend on those of other sections.
-_FAMILY_PROBLEMS = {"ddpm": _ddpm_problems}

@@ -7,11 +7,11 @@ ever loaded back: a config file is a program, a workdir's `config.json` is not.
 """
 
 import ast
+import copy
 import dataclasses
 import importlib.util
 import inspect
 import json
-import os
 import traceback
 import typing
 from collections.abc import Callable, Mapping
@@ -20,6 +20,7 @@ from pathlib import Path
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from genzoo.core.errors import UserError, nearest
+from genzoo.core.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +56,16 @@ def choose(config: ConfigDict, variants: Mapping[str, Mapping], variant: str) ->
 
 def load(path: str) -> dict:
     """The plain dict that `file.py:variant` or a `config.json` gives."""
-    name, _, variant = path.partition(":")
+    name, _, variant = (path, "", "") if path.endswith(".json") else path.partition(":")
     file = Path(name)
     if not file.is_file():
         beside = sorted(p.name for p in Path("configs").glob("*.py"))
         hint = f" In configs/ there are: {', '.join(beside)}." if beside else ""
         raise UserError(f"--config={name}: there is no such file.{hint}")
     if file.suffix == ".json":
-        return json.loads(file.read_text())
+        return read_json(file)
+    if file.suffix != ".py":
+        raise UserError(f"--config={name}: a config is a .py file, or the config.json of a run.")
     spec = importlib.util.spec_from_file_location("genzoo_config_file", file)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -76,6 +79,17 @@ def load(path: str) -> dict:
             f"--config={path}: the file raises {type(error).__name__}: {error} "
             f"(line {where.lineno} of {Path(where.filename).name})."
         ) from error
+
+
+def read_json(file: Path) -> dict:
+    """The resolved config in a file. Raises UserError where it is damaged."""
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}): restore it from a copy.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} does not hold a config: restore it from a copy.")
+    return found
 
 
 class Checker:
@@ -101,12 +115,21 @@ class Checker:
         for name, key in keys.items():
             place = f"{where}.{name}"
             if name in values:
-                resolved[name] = self.value(values[name], key.type, place)
+                resolved[name] = self._or_default(values[name], key, place)
             elif key.default is inspect.Parameter.empty:
                 self.wrong(f"{place} must be given.")
             else:
                 resolved[name] = key.default
         return resolved
+
+    def _or_default(self, value: object, key: Key, where: str) -> object:
+        # With the default in the place of a value of a wrong type, the rest can still be checked.
+        usable, self.usable = self.usable, True
+        found = self.value(value, key.type, where)
+        if not self.usable and key.default is not inspect.Parameter.empty:
+            found, self.usable = key.default, True
+        self.usable &= usable
+        return found
 
     def value(self, value: object, kind: object, where: str) -> object:
         """One value as its declared type; a problem is noted where it is not of it."""
@@ -118,6 +141,8 @@ class Checker:
             return {k: self.section(v, inner, f"{where}.{k}") for k, v in value.items()}
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
+        if kind is str and isinstance(value, int) and not isinstance(value, bool):
+            return str(value)  # --config.data.dir=2024
         plain = kind in (int, float, str, bool) and type(value) is kind
         if not plain:
             self.wrong(f"{where} = {value!r} must be {_described(kind)}.")
@@ -137,7 +162,13 @@ def parse_overrides(arguments: list[str]) -> dict[str, str]:
     """{"train.steps": "100"} from ["--config.train.steps=100"] (or the value as next argument)."""
     found, rest = {}, list(arguments)
     while rest:
-        name, equals, value = rest.pop(0).removeprefix("--config.").partition("=")
+        argument = rest.pop(0)
+        if not argument.startswith("--config."):
+            raise UserError(
+                f"{argument!r} is not understood: a key of the config is set by "
+                "--config.section.key=VALUE."
+            )
+        name, equals, value = argument.removeprefix("--config.").partition("=")
         if not equals:
             if not rest or rest[0].startswith("--"):
                 raise UserError(f"--config.{name} has no value: write --config.{name}=VALUE.")
@@ -149,7 +180,7 @@ def parse_overrides(arguments: list[str]) -> dict[str, str]:
 def override(config: dict, overrides: Mapping[str, str]) -> dict:
     """The config with the texts of the command line put in. A text is read as a Python literal
     where it is one; the schema then checks the type as for any other value."""
-    config = json.loads(json.dumps(config))
+    config = copy.deepcopy(config)
     for path, text in overrides.items():
         *sections, name = path.split(".")
         place = config
@@ -176,6 +207,11 @@ def freeze(resolved: dict) -> FrozenConfigDict:
     return FrozenConfigDict(resolved)
 
 
+def unknown(key: str, value: str, table: Mapping | set) -> list[str]:
+    """A problem if the value of a key is not a name of the table, else none."""
+    return [] if value in table else [f"{key} = {value!r} is unknown: {nearest(value, table)}"]
+
+
 def differences(one: Mapping, other: Mapping, where: str = "") -> dict[str, tuple]:
     """Dotted key -> (value in one, value in other), for every key whose values differ."""
     found = {}
@@ -190,6 +226,4 @@ def differences(one: Mapping, other: Mapping, where: str = "") -> dict[str, tupl
 
 def write_json(path: Path, value: object) -> None:
     """JSON in one move: a reader never sees half a file."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(aside, path)
+    write_atomically(path, json.dumps(value, indent=2) + "\n")

@@ -1,10 +1,9 @@
-"""From a checked config to work done: one function per mode.
+"""What the modes share: a config and what is built from it, each part on first use.
 
-Each mode builds what it needs from the config, looks at the family through the contract alone, and
-returns a JSON-like dict of what it found or did.
+Nothing here knows a family: `build.py` makes it, and everything else looks at it through the
+contract.
 """
 
-import logging
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -15,7 +14,7 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build
 from genzoo.core import streams
-from genzoo.core.contract import CAPABILITIES, Family, Variables, capabilities
+from genzoo.core.contract import CAPABILITIES, Family, Variables, capabilities, class_count
 from genzoo.core.errors import UserError
 from genzoo.core.types import Batch, Key
 from genzoo.data import transforms
@@ -25,8 +24,6 @@ from genzoo.train import sharding
 from genzoo.train.optimizer import for_players
 from genzoo.train.state import TrainState, initial
 from genzoo.train.step import Updater
-
-_log = logging.getLogger("genzoo")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +101,12 @@ class Experiment:
     def open(self, split: str) -> Source:
         """A split of the data, with as many classes as the family was built for."""
         source = build.open_source(build.section(self.config, "data"), split)
-        wanted, found = getattr(self.family, "num_classes", 0), len(source.spec.classes)
+        wanted, found = class_count(self.family), len(source.spec.classes)
         if wanted and wanted != found:
+            remedy = f"set data.num_classes = {found}" if found else "sort it into class folders"
             raise UserError(
-                f"The model has {wanted} classes and {source.name} has {found}: "
-                "set data.num_classes to that, or family.conditional = False."
+                f"The model has {wanted} classes and {source.name} has {found}: {remedy}, or set "
+                "family.conditional = False."
             )
         return source
 

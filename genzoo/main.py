@@ -6,13 +6,14 @@ that was answered by a checkpoint.
 """
 
 import argparse
+import errno
 import json
 import logging
 import signal
 import sys
 from pathlib import Path
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import Interrupted, UserError
 
 _MODES = {
     "train": "trains, or goes on with what the workdir holds (default)",
@@ -22,6 +23,9 @@ _MODES = {
     "bench": "times training step and sampler on this machine, as JSON",
     "doctor": "prints what this machine offers, as JSON",
 }
+_SURROUNDINGS = (  # faults of the machine, not of the program
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
+)  # fmt: skip
 _WITHOUT_WORKDIR = ("describe", "bench", "doctor")
 
 
@@ -41,22 +45,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]):
-    from genzoo import check, config
+    from genzoo import build, check, config
     from genzoo.workdir import Workdir
 
-    strange = [a for a in overrides if a.startswith("-") and not a.startswith("--config.")]
-    if strange:
-        raise UserError(
-            f"{strange[0]} is not a known flag; a key of the config is set by "
-            "--config.section.key=VALUE."
-        )
+    changes = config.parse_overrides(overrides)
+    stored = Workdir(arguments.workdir).config() if arguments.workdir else None
     if arguments.config:
         raw = config.load(arguments.config)
+    elif stored is not None:
+        raw = stored
     else:
-        raw = Workdir(arguments.workdir).config() if arguments.workdir else None
-        if raw is None:
-            raise UserError("--config is missing: give a file of configs/, FILE.py[:variant].")
-    return check.check(config.override(raw, config.parse_overrides(overrides)))
+        raise UserError("--config is missing: give a file of configs/, FILE.py[:variant].")
+    checked = check.check(config.override(raw, changes))
+    if stored and not checked.data.num_classes and stored["data"]["num_classes"]:
+        # Counted when the run began; the data need not be here any more.
+        known = {**checked.data, "num_classes": stored["data"]["num_classes"]}
+        checked = config.freeze(checked.to_dict() | {"data": known})
+    return build.settled(checked)
 
 
 def _work(arguments: argparse.Namespace, overrides: list[str]) -> dict:
@@ -64,6 +69,8 @@ def _work(arguments: argparse.Namespace, overrides: list[str]) -> dict:
     from genzoo.modes import cost, doctor, evaluate, sample, train
 
     if arguments.mode == "doctor":
+        if overrides:
+            raise UserError(f"--mode=doctor takes no {overrides[0]}: only --workdir.")
         return doctor.examine(arguments.workdir)
     if arguments.mode not in _WITHOUT_WORKDIR and arguments.workdir is None:
         raise UserError(f"--mode={arguments.mode} needs --workdir=DIR, the folder of the run.")
@@ -85,13 +92,19 @@ def main(argv: list[str]) -> int:
         for problem in error.problems:
             print(f"genzoo: {problem}", file=sys.stderr)
         return 2
-    except Exception as error:
-        from genzoo.train.loop import Interrupted
-
-        if not isinstance(error, Interrupted):
-            raise
+    except KeyboardInterrupt:
+        print("genzoo: Stopped by Ctrl-C. What had been saved is kept.", file=sys.stderr)
+        return 130
+    except Interrupted as error:
         print(f"genzoo: {error}", file=sys.stderr)
         return 75 if error.signal == signal.SIGTERM else 130
+    except OSError as error:
+        if error.errno not in _SURROUNDINGS:
+            raise
+        place = error.filename or arguments.workdir
+        print(f"genzoo: {place}: {error.strerror}. Make room or give another folder, and start "
+              "again: a run goes on from its last checkpoint.", file=sys.stderr)  # fmt: skip
+        return 2
     print(json.dumps(result, indent=2))
     return 0
 

@@ -1,30 +1,37 @@
 """The folder of one run: `config.json`, `metrics.jsonl`, `checkpoints/`, `samples/`, `eval.json`.
 
-A workdir belongs to one config. Training in it with another one, or reading it with one that makes
-another model, is refused before anything is written.
+A workdir belongs to one config and one data set. Training in it with others, or reading it with a
+config that makes another model, is refused before anything is written.
 """
 
+import fcntl
+import logging
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import jax
 from ml_collections import FrozenConfigDict
 
-from genzoo.config import differences, load, write_json
+from genzoo.check import fill
+from genzoo.config import differences, read_json, write_json
 from genzoo.core.errors import UserError
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
 
-# What may change between a run and its continuation: how long, how often, where; not what.
+# What may change between a run and its continuation: how long, how often, where, how carefully.
 _FREE_IN_TRAINING = (
     "sample.", "eval.", "mesh.", "bench.", "data.dir", "train.steps", "train.steps_per_call",
-    "train.log_every", "train.save_every", "train.keep", "train.keep_every",
-    "train.picture_first", "train.picture_count",
+    "train.log_every", "train.save_every", "train.keep", "train.keep_every", "train.fault_limit",
+    "train.picture_first", "train.picture_count", "optimizer.learning_rate", "optimizer.clip",
 )  # fmt: skip
+# Of these, what changes the numbers of the run and not only its housekeeping.
+_WORTH_SAYING = ("train.steps", "optimizer.")
 # What a checkpoint's arrays depend on.
 _BOUND_IN_READING = ("family.", "network.", "data.name", "data.size", "data.channels")
+_log = logging.getLogger("genzoo")
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,36 @@ class Workdir:
         return self.samples / "training" / f"step_{step:08d}_{weights}.png"
 
     def config(self) -> dict | None:
-        """The config of the run in this folder, as it was resolved."""
+        """The config of the run in this folder, as it was resolved; keys that have come since with
+        their defaults."""
         file = self.path / "config.json"
-        return load(str(file)) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            return fill(read_json(file))
+        except UserError as error:
+            raise UserError(*(f"{file}: {problem}" for problem in error.problems)) from error
 
     def check(self, config: FrozenConfigDict) -> None:
         """Raises UserError when the folder cannot be written or belongs to another config. Writes
         nothing: what else may be wrong is looked at before the folder is claimed."""
+        self.check_writable()
+        before = self.config()
+        if before is None and self.checkpoints(keep=1).steps():
+            raise UserError(
+                f"--workdir={self.path} holds checkpoints and no config.json, so nobody can tell "
+                "whose they are: restore it from a copy, or give another --workdir."
+            )
+        changed = differences(before, config.to_dict()) if before else {}
+        bound = {k: v for k, v in changed.items() if not k.startswith(_FREE_IN_TRAINING)}
+        if bound:
+            raise UserError(self._other_config(bound))
+        for key, (old, new) in changed.items():
+            if key.startswith(_WORTH_SAYING) and key != "train.steps_per_call":
+                _log.info("%s was %s and is now %s: not the same run any more.", key, old, new)
+
+    def check_writable(self) -> None:
+        """Raises UserError when the folder cannot be written."""
         place = self.path.absolute()
         while not place.exists():
             place = place.parent
@@ -57,22 +87,39 @@ class Workdir:
             raise UserError(self._unwritable(f"{place} is a file"))
         if not os.access(place, os.W_OK):
             raise UserError(self._unwritable(f"no permission in {place}"))
-        before = self.config()
-        if before is not None:
-            changed = differences(before, config.to_dict())
-            bound = {k: v for k, v in changed.items() if not k.startswith(_FREE_IN_TRAINING)}
-            if bound:
-                raise UserError(self._other_config(bound))
 
-    def claim(self, config: FrozenConfigDict) -> None:
-        """Makes the folder this config's."""
-        self.check(config)
+    def claim(self, config: FrozenConfigDict, data: dict) -> IO:
+        """Makes the folder this config's and this data set's, for as long as the returned file is
+        open. data: what tells the data set from another."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if jax.process_index() == 0:
-                write_json(self.path / "config.json", config.to_dict())
+            guard = (self.path / ".lock").open("a")
         except OSError as error:
             raise UserError(self._unwritable(error.strerror)) from error
+        if jax.process_index() == 0:
+            try:
+                fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"Another process is training in --workdir={self.path}: wait for it, or give "
+                    "another --workdir."
+                ) from error
+            self._same_data(data)
+            self.write("config.json", config.to_dict())
+            self.write("data.json", data)
+        return guard
+
+    def _same_data(self, data: dict) -> None:
+        # The order of the examples follows from their number: with another set a resumed run would
+        # see others than a straight one, and a hold-out might move into training.
+        file = self.path / "data.json"
+        changed = differences(read_json(file), data) if file.is_file() else {}
+        if changed:
+            said = "; ".join(f"{k} was {a} and is {b}" for k, (a, b) in changed.items())
+            raise UserError(
+                f"The data has changed since the run in --workdir={self.path} began ({said}): "
+                "restore it, or start anew in another --workdir."
+            )
 
     def write(self, name: str, value: dict) -> None:
         """A JSON file in the folder, by the first process."""
@@ -93,12 +140,15 @@ class Workdir:
         except OSError as error:
             raise UserError(self._unwritable(error.strerror)) from error
 
-    def checkpoints(self, *, keep: int, keep_every: int = 0) -> Checkpoints:
+    def checkpoints(
+        self, *, keep: int, keep_every: int = 0, about: dict | None = None
+    ) -> Checkpoints:
         """The checkpoints in the folder."""
-        return Checkpoints(directory=self.path / "checkpoints", keep=keep, keep_every=keep_every)
+        place = self.path / "checkpoints"
+        return Checkpoints(directory=place, keep=keep, keep_every=keep_every, about=about or {})
 
     def load(self, config: FrozenConfigDict, abstract: TrainState) -> TrainState:
-        """The newest good state, for use by a config that makes the same model."""
+        """The newest good state, for use by a config that makes the same model. Reads only."""
         before = self.config()
         if before is None:
             raise UserError(
@@ -110,7 +160,7 @@ class Workdir:
         if bound:
             raise UserError(self._other_config(bound))
         checkpoints = self.checkpoints(keep=config.train.keep)
-        state = checkpoints.restore(abstract)
+        state = checkpoints.restore(abstract, read_only=True)
         checkpoints.close()
         if state is None:
             raise UserError(

@@ -25,13 +25,12 @@ _CPU_OPTIONS = {
 class Program:
     """A compiled function. Call it with arguments of the compiled shapes."""
 
-    call: Callable[..., Any]
-    compile_seconds: float
     compiled: jax.stages.Compiled
+    compile_seconds: float
 
     def __call__(self, *args):
         """The function's value, of arguments of the compiled shapes."""
-        return self.call(*args)
+        return self.compiled(*args)
 
     def temporary_bytes(self) -> int | None:
         """Scratch memory of one call per device, where the backend tells."""
@@ -53,7 +52,7 @@ def compile_program(function: Callable, *args, **jit_options) -> Program:
             compiled = lowered.compile()
     else:
         compiled = lowered.compile()
-    return Program(compiled, time.perf_counter() - start, compiled)
+    return Program(compiled, time.perf_counter() - start)
 
 
 def run_once(function: Callable, **jit_options) -> Any:

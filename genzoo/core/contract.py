@@ -148,6 +148,20 @@ class Fits(Protocol):
         """The variables, from an iterable of batches."""
 
 
+@runtime_checkable
+class Conditional(Protocol):
+    """The family can be told a class."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes, 0 for none; the number itself is the null class."""
+
+
+def class_count(family: Family) -> int:
+    """How many classes the family can be told; 0 where it knows of none."""
+    return family.num_classes if isinstance(family, Conditional) else 0
+
+
 CAPABILITIES: Mapping[str, type] = {
     "sample": Samples,
     "reconstruct": Reconstructs,

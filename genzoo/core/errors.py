@@ -1,6 +1,7 @@
-"""The one exception that is the user's to mend, and the sentence-making that goes with it."""
+"""The exceptions that end a run in a sentence: a mistake of the user's, and a stop on request."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -14,6 +15,14 @@ class UserError(Exception):
     def __init__(self, *problems: str):
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, has saved, and can be resumed. signal: the signal's number."""
+
+    def __init__(self, number: int, step: int):
+        super().__init__(f"Stopped by {signal.Signals(number).name} at step {step}, saved.")
+        self.signal = number
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """Names of arrays for public signatures, and the three shape helpers that everything uses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,11 +9,9 @@ Array = jax.Array
 Key = jax.Array  # one typed PRNG key, shape []
 Keys = jax.Array  # typed PRNG keys, shape [B]: one per example
 Images = jax.Array  # [B, H, W, C] float, in [-1, 1]
-Times = jax.Array  # [B] or [] float in [0, 1]: 0 is data, 1 is noise
 Labels = jax.Array  # [B] int32; the null class is `num_classes`
 Tree = Any  # a nested dict of arrays
 Batch = Mapping[str, jax.Array]
-Loss = Callable[..., Any]
 
 
 def broadcast(values: Array, like: Array) -> Array:

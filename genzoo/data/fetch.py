@@ -17,6 +17,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from genzoo.core.files import aside
+
 _BLOCK = 1 << 18
 _AGENT = {"User-Agent": "genzoo"}  # some hosts refuse urllib's own name
 
@@ -48,27 +50,6 @@ def md5(content: bytes | Path) -> str:
 
 def _md5(content: bytes = b""):
     return hashlib.md5(content, usedforsecurity=False)  # identity, and allowed on FIPS machines
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The whole file or none of it, whatever happens meanwhile; the folder is made."""
-    with _aside(path) as temporary:
-        temporary.write_bytes(content)
-
-
-@contextlib.contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A new file beside `path` that takes its place when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp makes it private; a cache may be shared
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -106,7 +87,7 @@ def download(url: str, path: Path, *, timeout: float = 10.0) -> Path:
     guard = path.with_name(path.name + ".lock")
     with lock(guard, waiting=f"Waiting for another process that fetches {path.name}."):
         if not path.exists():
-            with _aside(path) as temporary:
+            with aside(path) as temporary:
                 _stream(url, temporary, timeout)
     return path
 
@@ -118,7 +99,8 @@ def _stream(url: str, path: Path, timeout: float) -> None:
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer, path.open("wb") as file:
             size = int(answer.headers.get("Content-Length") or 0)
-            bar = tqdm(total=size or None, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1])
+            bar = tqdm(total=size or None, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1],
+                       disable=None)  # fmt: skip
             with bar:
                 while block := answer.read(_BLOCK):
                     file.write(block)

@@ -40,6 +40,11 @@ class FolderSource:
         labels = {} if self.labels is None else {"label": self.labels[indices]}
         return {"image": image, **labels}
 
+    def checksum(self) -> int:
+        """The CRC-32 of the names of the files, in order."""
+        names = "\n".join(f"{file.parent.name}/{file.name}" for file in self.files)
+        return zlib.crc32(names.encode("utf-8", "surrogateescape"))
+
     def _image(self, file: Path) -> np.ndarray:
         try:
             return pixels.read(file, self.fit)
@@ -100,6 +105,14 @@ def open_folder(
         return ArraySource(name=name, spec=spec, arrays=arrays)
     where = tuple(root / file for file in files)
     return FolderSource(name=name, spec=spec, files=where, labels=label, fit=fit)
+
+
+def class_names(path: str, *, labels: bool = True) -> tuple[str, ...]:
+    """The classes of a folder, by the names of its sub-folders alone: no image is opened."""
+    top = Path(path).expanduser()
+    if not labels or not top.is_dir():
+        return ()
+    return _classes(_files_of(top, "train", 2)[2])
 
 
 def _files_of(top: Path, split: str, holdout: int) -> tuple[Path, list[str], list[str]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genzoo.core.errors import UserError
+from genzoo.core.files import write_atomically
 from genzoo.data import fetch
 from genzoo.data.fetch import Unavailable
 
@@ -174,7 +175,7 @@ def _get(published: Published, names: Names, root: Path) -> Contents:
                 tried.append(f"{way.what}: {type(error).__name__}: {error}")
                 continue
         for name, content in found.items():
-            fetch.write_atomically(published.folder / name, content)
+            write_atomically(published.folder / name, content)
         return {name: found[name] for name in names}
     raise UserError(
         f"The data set {published.name} could not be got. Tried: {'; '.join(tried)}. To supply it "

@@ -4,6 +4,7 @@ Everything is uint8 here; the conversion to float happens on the device. A sourc
 order, batches or processes: those are `order` and `batches`.
 """
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,6 +46,9 @@ class Source(Protocol):
     def read(self, indices: np.ndarray) -> Records:
         """Records of the indices [n]: `image` uint8 [n, H, W, C], `label` int32 [n] if any."""
 
+    def checksum(self) -> int:
+        """A number that changes when the content does; of what is cheap to look at."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArraySource:
@@ -71,6 +75,13 @@ class ArraySource:
     def read(self, indices: np.ndarray) -> Records:
         """Records [n] of the given indices, copied out of memory."""
         return {name: array[indices] for name, array in self.arrays.items()}
+
+    def checksum(self) -> int:
+        """The CRC-32 of all arrays."""
+        value = 0
+        for name in sorted(self.arrays):
+            value = zlib.crc32(np.ascontiguousarray(self.arrays[name]), value)
+        return value
 
 
 def check_split(split: str) -> None:

@@ -4,6 +4,7 @@ Only sets prepared in the array_record format can be read by index; `prepare_tfd
 image feature and the label are found by their types, so no list of data sets is kept here.
 """
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,10 @@ class TfdsSource:
         if self.label is None:
             return {"image": image}
         return {"image": image, "label": _labels(records, self.label)}
+
+    def checksum(self) -> int:
+        """The CRC-32 of the set's name and length: TFDS versions its sets."""
+        return zlib.crc32(f"{self.name} {len(self)}".encode())
 
     def _pixels(self, record: dict) -> np.ndarray:
         return pixels.from_array(record[self.image], self.fit)
@@ -81,6 +86,11 @@ def open_tfds(
         fit=fit,
     )
     return _held(source, memory_limit)
+
+
+def class_names(name: str, directory: str = "") -> tuple[str, ...]:
+    """The classes of a prepared set, from its description: no record is read."""
+    return _features(_builder(name, directory).info.features, name)[2]
 
 
 def _builder(name: str, directory: str) -> Any:

@@ -14,19 +14,19 @@ import numpy as np
 
 from genzoo.core import streams
 from genzoo.core.contract import Context, Family, Likelihoods, Variables, weighted
-from genzoo.core.types import Array, Batch, Key
+from genzoo.core.types import Batch, Key
 from genzoo.math.likelihood import bits_per_dim
 
 
 def score_batch(family: Family, variables: Variables, batch: Batch, root: Key) -> dict:
-    """Sums over one padded batch: {"loss": name -> (sum, weight)}, and with a likelihood the
-    per-example totals [B], terms [B] and curve ([K], [B, K]).
+    """Sums over one padded batch: {"loss": name -> (sum, weight), "mask": [B]}, and with a
+    likelihood the per-example totals [B], terms [B] and curve ([K], [B, K]).
 
     batch: prepared, with `mask` [B] and `index` [B] beside the data.
     """
     mask, index = batch["mask"], batch["index"]
     key = streams.at(streams.stream(root, "evaluate"), index[0])
-    found: dict = {"loss": {}}
+    found: dict = {"loss": {}, "mask": mask}
     for name, player in family.losses.items():
         context = Context(
             batch=batch,
@@ -121,14 +121,13 @@ def score(
     evaluate: Callable[[Batch], dict],
     batches: Iterable[Batch],
     dimensions: int,
-    gather: Callable[[Array], np.ndarray] = jax.device_get,
 ) -> dict:
     """The report over all batches: loss, and bits/dim with terms, curve and standard error.
 
-    evaluate: the compiled `score_batch`; batches: padded, with `mask`; gather: device -> host.
+    evaluate: the compiled `score_batch`; batches: padded, with `mask`.
     """
     collected = _Collected()
     for batch in batches:
-        found = gather(evaluate(batch))
-        collected.add(found, np.asarray(gather(batch["mask"])) > 0)
+        found = jax.device_get(evaluate(batch))
+        collected.add(found, found["mask"] > 0)
     return collected.report(dimensions)

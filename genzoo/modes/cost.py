@@ -70,7 +70,14 @@ def bench(config: FrozenConfigDict) -> dict:
     low, high = experiment.local_rows(size)
     inputs = placement.put_batch({"rows": rows[:, low:high]}, leading=1)
     call = experiment.updater(config.train.accumulate).call
-    program = compile_program(call, state, data, inputs, donate_argnums=(0,))
+    program = compile_program(
+        call,
+        state,
+        data,
+        inputs,
+        donate_argnums=(0,),
+        out_shardings=(where, placement.replicated),
+    )
     holder = [state]
 
     def step():
@@ -101,13 +108,16 @@ def _bench_sampler(config: FrozenConfigDict, state: TrainState) -> dict:
     shorter["sample"] |= {"steps": steps}
     experiment = Experiment(FrozenConfigDict(shorter))
     variables, programs = variables_of(state, config.sample.weights), {}
-    once = partial(draw, experiment, variables, programs, config.sample.batch_size)
+    size = config.sample.batch_size
+
+    def once():
+        list(draw(experiment, variables, programs, size))
+
     seconds = cost.time_calls(once, config.bench.seconds)
     (program,) = programs.values()
-    rows = {k: jax.ShapeDtypeStruct((config.sample.batch_size,), jnp.int32)
-            for k in ("index", "label")}  # fmt: skip
+    rows = {k: jax.ShapeDtypeStruct((size,), jnp.int32) for k in ("index", "label")}
     one_step = flops(partial(sample_batch, experiment.family, 0), variables, rows)
     found = cost.summary(
-        program, seconds, examples=config.sample.batch_size, parts=steps, flops=one_step
+        program, seconds, examples=size, parts=steps, flops=one_step
     )
     return {"steps": steps, **found}

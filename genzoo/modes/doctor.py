@@ -1,5 +1,6 @@
 """`--mode=doctor`: what this machine offers, and what would stand in the way. Needs no config."""
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+import genzoo
 from genzoo.data.doctor import cached
 from genzoo.data.fetch import cache_dir
 
@@ -21,10 +23,13 @@ _PACKAGES = (
 def examine(workdir: Path | None) -> dict:
     """Devices, versions, disk, cache, data found, and whether TensorFlow is in the process: there
     must be none, it would take the accelerator's memory for itself."""
+    # What a training process may come to import; none of it may bring TensorFlow along.
+    for name in ("grain", "tensorflow_datasets"):
+        importlib.import_module(name)
     disk = shutil.disk_usage(_existing(workdir or Path.cwd()))
     heavy = [name for name in ("tensorflow", "torch") if name in sys.modules]
     return {
-        "genzoo": importlib.metadata.version("genzoo"),
+        "genzoo": genzoo.__version__,
         "python": platform.python_version(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
@@ -33,6 +38,7 @@ def examine(workdir: Path | None) -> dict:
         "disk_free_bytes": disk.free,
         "cache": str(cache_dir()),
         "cache_writable": os.access(_existing(cache_dir()), os.W_OK),
+        "data_in_package": ["fashion_mini"],
         "data_in_cache": cached(),
         "npm": shutil.which("npm") is not None,
         "tensorflow_or_torch_in_process": heavy,

@@ -12,17 +12,17 @@ from tqdm import tqdm
 from genzoo.core import streams
 from genzoo.core.compilation import compile_program
 from genzoo.core.contract import Variables
-from genzoo.core.types import Array, Batch
+from genzoo.core.types import Batch
 from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
 from genzoo.experiment import Experiment, prepare, variables_of
-from genzoo.train import sharding
 from genzoo.workdir import Workdir
 
 
 def evaluate(config: FrozenConfigDict, workdir: Path) -> dict:
     """Scores the model on eval.split into `eval.json`, with the protocol beside the figures."""
     experiment, place, settings = Experiment(config), Workdir(workdir), config.eval
+    place.check_writable()
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, settings.weights)
     source = experiment.open(settings.split)
@@ -44,15 +44,16 @@ def evaluate(config: FrozenConfigDict, workdir: Path) -> dict:
         return score_batch(experiment.family, variables, prepare(batch, None), root)
 
     program = compile_program(one, variables, first, out_shardings=placement.replicated)
-    dimensions = int(np.prod(experiment.shape))
     report = score(
-        lambda batch: {**program(variables, batch), "mask": _whole(batch["mask"], placement)},
+        lambda batch: program(variables, batch),
         itertools.chain([first], on_device),
-        dimensions,
+        dimensions=int(np.prod(experiment.shape)),
     )
     report["protocol"] = {
         "data": config.data.name,
         "split": settings.split,
+        "n": count,
+        "batch_size": settings.batch_size,
         "weights": settings.weights,
         "step": int(state.step),
         "seed": settings.seed,
@@ -63,7 +64,3 @@ def evaluate(config: FrozenConfigDict, workdir: Path) -> dict:
     }
     place.write("eval.json", report)
     return {k: v for k, v in report.items() if k != "bits_per_dim_curve"}
-
-
-def _whole(array: Array, placement: sharding.Placement) -> Array:
-    return jax.device_put(array, placement.replicated)

@@ -1,6 +1,6 @@
 """`--mode=train`: trains, or goes on with what the workdir holds."""
 
-import dataclasses
+import contextlib
 import itertools
 import logging
 import time
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from genzoo import build
 from genzoo.core import tree
 from genzoo.core.compilation import Program, compile_program, run_once
 from genzoo.core.contract import capabilities
@@ -20,10 +21,11 @@ from genzoo.data import batches, order
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.experiment import Experiment, variables_of
-from genzoo.modes.sample import draw
+from genzoo.modes.sample import check_label, columns_of, draw
 from genzoo.settings import RAW
 from genzoo.train import writers
-from genzoo.train.loop import LoopSettings, picture_steps
+from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.loop import picture_steps
 from genzoo.train.loop import train as train_loop
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir
@@ -34,66 +36,81 @@ _log = logging.getLogger("genzoo")
 def train(config: FrozenConfigDict, workdir: Path) -> dict:
     """Trains to train.steps, going on from what the workdir holds."""
     started = time.perf_counter()
-    experiment, settings = Experiment(config), config.train
-    place = Workdir(workdir)
+    experiment, settings = Experiment(config), build.section(config, "train")
+    place, first_process = Workdir(workdir), jax.process_index() == 0
     place.check(config)
+    check_label(experiment)
     source = experiment.open("train")
-    place.claim(config)
-    checkpoints = place.checkpoints(keep=settings.keep, keep_every=settings.keep_every)
-    state = checkpoints.restore(experiment.abstract_state)
-    if state is None:
-        where = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state)
-        state = run_once(experiment.initial_state, out_shardings=where)
-    else:
-        _log.info("Going on from the checkpoint of step %d.", state.step)
-    step = int(state.step)
-    if step % settings.steps_per_call:
-        raise UserError(
-            f"The checkpoint is at step {step}, not a multiple of train.steps_per_call = "
-            f"{settings.steps_per_call}; give one that divides it."
+    with contextlib.ExitStack() as open_things:
+        # The folder is claimed before anything in it is touched; what can be wrong with the input
+        # has been looked at by now.
+        about = {"examples": len(source), "checksum": source.checksum()}
+        open_things.enter_context(place.claim(config, about))
+        checkpoints = place.checkpoints(
+            keep=settings.keep,
+            keep_every=settings.keep_every,
+            about={"config": config.to_dict(), "data": about},
         )
-    if step >= settings.steps:
-        _log.info("Nothing to do: step %d of %d is done. Raise train.steps.", step, settings.steps)
-        checkpoints.close()
-        return {"step": step}
-    data, inputs = _inputs(experiment, source, step)
-    first = next(inputs)
-    program = compile_program(
-        experiment.updater(settings.accumulate).call, state, data, first, donate_argnums=(0,)
-    )
-    _log.info(
-        "%s: %d parameters, %d examples, %d device(s); ready after %.1f s (%.1f s to compile).",
-        config.family.name,
-        tree.count(state.params),
-        len(source),
-        jax.device_count(),
-        time.perf_counter() - started,
-        program.compile_seconds,
-    )
-    fields = {f.name for f in dataclasses.fields(LoopSettings)}
-    loop_settings = LoopSettings(**{k: v for k, v in settings.items() if k in fields})
-    only_first = jax.process_index() == 0
-    outputs = writers.open_writers(workdir, step, first_process=only_first)
-    progress = writers.Progress(settings.steps, only_first)
-    try:
+        open_things.callback(checkpoints.close)
+        state = _start(experiment, checkpoints)
+        step = int(state.step)
+        if step >= settings.steps:
+            _log.info("Nothing to do: step %d of %d is done. Raise train.steps.", step, step)
+            return {"step": step}
+        data, inputs = _inputs(experiment, source, step)
+        open_things.callback(inputs.close)
+        first = next(inputs)
+        where = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state)
+        program = compile_program(
+            experiment.updater(settings.accumulate).call,
+            state,
+            data,
+            first,
+            donate_argnums=(0,),
+            out_shardings=(where, experiment.placement.replicated),
+        )
+        _log.info(
+            "%s: %d parameters, %d examples, %d device(s); ready after %.1f s (%.1f s to compile).",
+            config.family.name,
+            tree.count(state.params),
+            len(source),
+            jax.device_count(),
+            time.perf_counter() - started,
+            program.compile_seconds,
+        )
+        outputs = writers.open_writers(workdir, step, first_process=first_process)
+        for output in outputs:
+            open_things.callback(output.close)
+        progress = writers.Progress(settings.steps, first_process)
+        open_things.callback(progress.close)
         state = train_loop(
             state,
             lambda state, rows: program(state, data, rows),
             itertools.chain([first], inputs),
-            settings=loop_settings,
+            settings=settings,
             checkpoints=checkpoints,
             writers=outputs,
             progress=progress,
             pictures=_training_pictures(experiment, place),
             picture_at=_picture_steps(experiment),
         )
-    finally:
-        inputs.close()
-        checkpoints.close()
-        progress.close()
-        for output in outputs:
-            output.close()
     return {"step": int(state.step), "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _start(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
+    """The newest state of the run, or a new one."""
+    stride = experiment.config.train.steps_per_call
+    state = checkpoints.restore(experiment.abstract_state)
+    if state is None:
+        where = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state)
+        return run_once(experiment.initial_state, out_shardings=where)
+    if int(state.step) % stride:
+        raise UserError(
+            f"The checkpoint is at step {state.step}, which train.steps_per_call = {stride} does "
+            "not divide: give one that does."
+        )
+    _log.info("Going on from the checkpoint of step %d.", state.step)
+    return state
 
 
 def _inputs(experiment: Experiment, source: Source, start: int) -> tuple[Batch, Iterator[Batch]]:
@@ -139,9 +156,12 @@ def _training_pictures(experiment: Experiment, place: Workdir) -> Callable:
 
     def save(state: TrainState, step: int) -> None:
         for weights in (RAW, *experiment.config.train.averages):
-            images, _ = draw(experiment, variables_of(state, weights), programs, count)
+            drawn = draw(experiment, variables_of(state, weights), programs, count)
+            images = np.concatenate([images for images, _ in drawn])
             if jax.process_index() == 0:
-                pictures.save_grid(place.training_grid(step, weights), images)
+                pictures.save_grid(
+                    place.training_grid(step, weights), images, columns=columns_of(experiment)
+                )
 
     programs: dict[int, Program] = {}
     return save

@@ -1,27 +1,30 @@
 """Checkpoints by Orbax, with what Orbax does not give: a damaged one is never loaded in silence.
 
 A save is asynchronous. When it has reached the disk, a manifest of sizes and checksums is written
-beside the arrays, last and in one move; a folder without one was not finished. On loading every
-file is compared: a damaged checkpoint is set aside (never deleted), the next older one is tried,
-and if none is left the run stops and says so.
+beside the arrays, last and in one move; a folder without one was not finished. Only then do older
+checkpoints go. On loading every file is compared: a damaged checkpoint is passed over for the next
+older one, and if none is left the run stops and says so. Who only reads never changes the folder:
+a training run may be at work in it.
 """
 
 import json
 import logging
-import os
 import shutil
 import threading
 import zlib
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 
 from genzoo.core.errors import UserError
+from genzoo.core.files import write_atomically
 from genzoo.train.state import TrainState
 
 MANIFEST = "genzoo_manifest.json"
+_ARRAYS, _ABOUT = "state", "run.json"
 _log = logging.getLogger("genzoo")
 
 
@@ -33,18 +36,11 @@ def _checksum(path: Path) -> int:
     return value
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-
-
 def write_manifest(folder: Path) -> None:
-    """Size and CRC-32 of every file below `folder`, written aside and moved into place."""
-    entries = {
-        p.relative_to(folder).as_posix(): [p.stat().st_size, _checksum(p)] for p in _files(folder)
-    }
-    aside = folder / (MANIFEST + ".tmp")
-    aside.write_text(json.dumps(entries, indent=1))
-    os.replace(aside, folder / MANIFEST)
+    """Size and CRC-32 of every file below `folder`."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    entries = {p.relative_to(folder).as_posix(): [p.stat().st_size, _checksum(p)] for p in files}
+    write_atomically(folder / MANIFEST, json.dumps(entries, indent=1))
 
 
 def damage(folder: Path) -> str | None:
@@ -69,30 +65,19 @@ class Checkpoints:
     """The checkpoints of one run.
 
     directory: holds one folder per step. keep: how many of the newest stay. keep_every: steps at
-    multiples of it stay for good, 0 for none.
+    multiples of it stay for good, 0 for none. about: what is written beside the arrays as JSON.
     """
 
     directory: Path
     keep: int = 2
     keep_every: int = 0
+    about: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self):
-        self._manager: ocp.CheckpointManager | None = None
+        self._orbax = ocp.StandardCheckpointer()
         self._finishing: threading.Thread | None = None
+        self._failure: BaseException | None = None
         self.last_saved: int | None = None
-
-    def _open(self) -> ocp.CheckpointManager:
-        if self._manager is None:
-            self._manager = ocp.CheckpointManager(
-                self.directory.absolute(),
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=self.keep,
-                    keep_period=self.keep_every or None,
-                    create=True,
-                    cleanup_tmp_directories=True,
-                ),
-            )
-        return self._manager
 
     def steps(self) -> list[int]:
         """The steps with a finished checkpoint, newest first; damaged ones included."""
@@ -103,49 +88,79 @@ class Checkpoints:
 
     def folder(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
-        return self.directory / str(step)
+        return self.directory.absolute() / str(step)
 
     def save(self, state: TrainState) -> None:
-        """Begins to save and returns once the arrays are copied; waits for the save before it."""
+        """Begins to save and returns once the arrays are copied; waits for the save before it.
+
+        Raises UserError when the save before it has failed.
+        """
         self.wait()
         step = int(state.step)
-        if step in self.steps():
+        if step == self.last_saved:
             return
+        folder = self.folder(step)
         arrays = {f.name: getattr(state, f.name) for f in fields(state)}
         arrays["faults"] = vars(state.faults)
-        manager = self._open()
-        manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays)), force=True)
+        try:
+            if jax.process_index() == 0:
+                about = {**self.about, "step": step}
+                write_atomically(folder / _ABOUT, json.dumps(about, indent=2))
+            self._orbax.save(folder / _ARRAYS, arrays)
+        except OSError as error:
+            raise self._unsaved(error) from error
 
         def finish():
-            manager.wait_until_finished()
-            if jax.process_index() == 0:
-                write_manifest(self.folder(step))
-            self.last_saved = step
+            try:
+                self._orbax.wait_until_finished()
+                if jax.process_index() == 0:
+                    write_manifest(folder)
+                self.last_saved = step
+                self._prune()
+            except BaseException as error:  # handed to whoever waits: a thread has no caller
+                self._failure = error
 
         self._finishing = threading.Thread(target=finish, name="finish-checkpoint")
         self._finishing.start()
 
+    def _prune(self) -> None:
+        if jax.process_index() == 0:
+            for step in self.steps()[self.keep :]:
+                if not self.keep_every or step % self.keep_every:
+                    shutil.rmtree(self.folder(step))
+
+    def _unsaved(self, error: BaseException) -> UserError:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return UserError(
+            f"A checkpoint could not be written to {self.directory} ({why}); the last good one is "
+            f"of step {self.last_saved or 'none'}. Make room or mend the disk, and start again: "
+            "the run goes on from there."
+        )
+
     def wait(self) -> None:
-        """Until nothing is being written."""
+        """Until nothing is being written; raises UserError when a save has failed."""
         if self._finishing is not None:
             self._finishing.join()
             self._finishing = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise self._unsaved(failure) from failure
 
-    def restore(self, abstract: TrainState) -> TrainState | None:
+    def restore(self, abstract: TrainState, *, read_only: bool = False) -> TrainState | None:
         """The newest good state, or None when no save was ever finished.
 
-        abstract: the shapes and shardings to restore into. Raises UserError when checkpoints are
-        there and none of them is good, or when they are of another shape.
+        abstract: the shapes and shardings to restore into. read_only: leave the folder as it is;
+        else what was damaged or never finished is moved out of the way. Raises UserError when
+        checkpoints are there and none of them is good, or when they are of another shape.
         """
-        self._forget_unfinished()
+        if not read_only:
+            self._forget_unfinished()
         bad = []
         for step in self.steps():
             if reason := damage(self.folder(step)):
-                aside = self.directory / f"damaged-{step}"
-                _log.warning("Checkpoint %d: %s. It is set aside as %s.", step, reason, aside)
-                if jax.process_index() == 0:
-                    shutil.rmtree(aside, ignore_errors=True)
-                    os.replace(self.folder(step), aside)
+                _log.warning("Checkpoint %d: %s. The one before it is taken.", step, reason)
+                if not read_only:
+                    self._set_aside(step)
                 bad.append(f"{step} ({reason})")
                 continue
             return self._load(step, abstract)
@@ -156,9 +171,17 @@ class Checkpoints:
             )
         return None
 
+    def _set_aside(self, step: int) -> None:
+        if jax.process_index() == 0:
+            number, name = 1, f"damaged-{step}"
+            while (self.directory / name).exists():
+                number, name = number + 1, f"damaged-{step}-{number}"
+            self.folder(step).rename(self.directory / name)
+            _log.warning("It is kept as %s.", self.directory / name)
+
     def _forget_unfinished(self) -> None:
-        # A kill between Orbax's commit and the manifest leaves a folder that would be in the way
-        # when the resumed run comes to the same step.
+        # A kill within a save leaves a folder that would be in the way when the resumed run comes
+        # to the same step.
         if self.directory.is_dir() and jax.process_index() == 0:
             for folder in self.directory.iterdir():
                 if folder.name.isdigit() and not (folder / MANIFEST).is_file():
@@ -167,9 +190,8 @@ class Checkpoints:
     def _load(self, step: int, abstract: TrainState) -> TrainState:
         target = {f.name: getattr(abstract, f.name) for f in fields(abstract)}
         target["faults"] = vars(abstract.faults)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         try:
-            found = self._open().restore(step, args=args)["state"]
+            found = self._orbax.restore(self.folder(step) / _ARRAYS, target)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"The checkpoint {self.folder(step)} holds other arrays than this config makes "
@@ -182,7 +204,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the last save and lets Orbax's threads go."""
-        self.wait()
-        if self._manager is not None:
-            self._manager.close()
-            self._manager = None
+        try:
+            self.wait()
+        finally:
+            self._orbax.close()

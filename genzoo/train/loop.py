@@ -21,7 +21,7 @@ from types import FrameType
 
 import jax
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import Interrupted, UserError
 from genzoo.core.types import Batch
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
@@ -32,7 +32,10 @@ _log = logging.getLogger("genzoo")
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """When what happens, in steps. All but `log_every` are multiples of steps_per_call."""
+    """When what happens, in steps; `steps` and `save_every` are multiples of steps_per_call.
+
+    log_every, save_every: as soon after as a call ends. fault_limit: see Updater.
+    """
 
     steps: int
     batch_size: int
@@ -40,14 +43,6 @@ class LoopSettings:
     log_every: int = 100
     save_every: int = 1000
     fault_limit: int = 10
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, has saved, and can be resumed. signal: the signal's number."""
-
-    def __init__(self, number: int, step: int):
-        super().__init__(f"Stopped by {signal.Signals(number).name} at step {step}, saved.")
-        self.signal = number
 
 
 class StopFlag:
@@ -70,7 +65,6 @@ class StopFlag:
         if number == signal.SIGINT and self.number is not None:
             raise KeyboardInterrupt
         self.number = number
-        _log.info("Stopping after this step: %s.", signal.Signals(number).name)
 
 
 def picture_steps(total: int, first: int) -> set[int]:
@@ -137,6 +131,8 @@ def train(
     with StopFlag() as stop:
         while step < settings.steps:
             if stop.number is not None:
+                _log.info("%s: saving step %d.", signal.Signals(stop.number).name, step)
+                _check(jax.device_get(state.faults), settings)
                 checkpoints.save(state)
                 checkpoints.wait()
                 raise Interrupted(stop.number, step)
@@ -159,6 +155,7 @@ def train(
                 _check(jax.device_get(state.faults), settings)
                 checkpoints.save(state)
             if any(before < at <= step for at in picture_at):
+                jax.block_until_ready(state)  # steps under way are not the pictures' time
                 began = time.perf_counter()
                 pictures(state, step)
                 sums.leave_out(time.perf_counter() - began)

@@ -56,11 +56,12 @@ class Optimizer:
 
     def transformation(self) -> optax.GradientTransformation:
         """The optax transformation."""
-        clip = [optax.clip_by_global_norm(self.clip)] if self.clip else []
+        # Neither has a state, so that a run may go on with the other.
+        clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
         adam = optax.adamw(
             self.schedule(), b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay
         )
-        return optax.chain(*clip, adam)
+        return optax.chain(clip, adam)
 
 
 def for_players(

@@ -4,13 +4,15 @@ files where that package is installed, and one line of progress for the person w
 import importlib.util
 import json
 import logging
-import os
+import math
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
+
+from genzoo.core.files import write_atomically
 
 _log = logging.getLogger("genzoo")
 
@@ -22,14 +24,14 @@ class JsonLines:
     def __init__(self, path: Path, step: int):
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
-            aside = path.with_suffix(".tmp")
-            aside.write_text("".join(line + "\n" for line in kept))
-            os.replace(aside, path)
+            write_atomically(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One line; on the disk when this returns, so that a kill loses nothing."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        """One line, handed to the system at once: a kill of the process loses nothing. What is not
+        finite is null, since JSON has no word for it."""
+        known = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self._file.write(json.dumps({"step": step, **known}) + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from genzoo.core.files import write_atomically
 from genzoo.data import fetch
 
 CONTENT = b"x" * 300_000
@@ -135,7 +136,7 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "file"
-    fetch.write_atomically(path, b"one")
-    fetch.write_atomically(path, b"two")
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
     assert path.read_bytes() == b"two" and leftovers(path.parent) == ["file"]
     assert fetch.md5(path) == fetch.md5(b"two") == "b8a9f715dbb64fd5c56e7783c6820a61"

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from genzoo.core.errors import UserError
+from genzoo.core.files import write_atomically
 from genzoo.data import cifar, doctor, fetch, idx, locate
 
 EACH = 4  # images per fake batch
@@ -259,7 +260,7 @@ def test_the_doctor_sees_what_is_cached(accepted, monkeypatch):
     monkeypatch.setattr(doctor, "CIFAR10", cifar.PUBLISHED)
     assert doctor.cached() == {}
     for name, content in BINARY.items():
-        fetch.write_atomically(cifar.PUBLISHED.folder / name, content)
+        write_atomically(cifar.PUBLISHED.folder / name, content)
     assert list(doctor.cached()) == ["cifar10"]
 
 

@@ -72,7 +72,7 @@ def genzoo_calls() -> dict:
         jax.block_until_ready(holder["forward"](state.params, x, t))
 
     def ddim():
-        draw(experiment, variables, programs, BATCH["ddim"])
+        list(draw(experiment, variables, programs, BATCH["ddim"]))
 
     return {"train": train, "forward": forward, "ddim": ddim}
 

@@ -1,5 +1,7 @@
 """Checkpoints: what is loaded is what was saved, and a damaged one is never loaded in silence."""
 
+import errno
+import json
 import logging
 import os
 
@@ -138,6 +140,41 @@ def test_an_unfinished_first_save_is_a_fresh_start(tmp_path):
     assert restored(tmp_path) is None
     saved(tmp_path, 10)
     chex.assert_trees_all_equal(restored(tmp_path), state_at(10))
+
+
+def test_who_only_reads_changes_nothing(tmp_path):
+    saved(tmp_path, 10, 20, 30)
+    flip_one_bit(tmp_path / "30")
+    # What a save that another process is busy with looks like.
+    (tmp_path / "40" / "state.orbax-checkpoint-tmp").mkdir(parents=True)
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    checkpoints = Checkpoints(directory=tmp_path)
+    found = checkpoints.restore(abstract(state_at(0)), read_only=True)
+    checkpoints.close()
+    chex.assert_trees_all_equal(found, state_at(20))
+    assert before == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+
+
+def test_a_failed_save_is_said_and_older_checkpoints_stay(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(directory=tmp_path, keep=1)
+    checkpoints.save(state_at(10))
+    checkpoints.wait()
+
+    def full(folder):
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+    monkeypatch.setattr("genzoo.train.checkpoint.write_manifest", full)
+    checkpoints.save(state_at(20))
+    with pytest.raises(UserError, match=r"No space left on device.*last good one is of step 10"):
+        checkpoints.wait()
+    checkpoints.close()
+    assert checkpoints.steps() == [10]
+    chex.assert_trees_all_equal(restored(tmp_path), state_at(10))
+
+
+def test_a_checkpoint_says_what_it_is(tmp_path):
+    saved(tmp_path, 10, about={"seed": 3})
+    assert json.loads((tmp_path / "10" / "run.json").read_text()) == {"seed": 3, "step": 10}
 
 
 def test_other_shapes_are_refused_with_a_sentence(tmp_path):

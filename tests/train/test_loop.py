@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import Interrupted, UserError
 from genzoo.train import sharding
 from genzoo.train.checkpoint import Checkpoints
-from genzoo.train.loop import Interrupted, LoopSettings, picture_steps, train
+from genzoo.train.loop import LoopSettings, picture_steps, train
 from genzoo.train.state import Faults, TrainState
 from genzoo.train.writers import JsonLines, Progress, duration, open_writers
 
