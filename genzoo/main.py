@@ -19,6 +19,7 @@ _MODES = {
     "train": "trains, or goes on with what the workdir holds (default)",
     "eval": "scores the model into eval.json",
     "sample": "draws images into samples/",
+    "reconstruct": "encodes and decodes test images, for families that can",
     "describe": "prints parameters and operations as JSON; makes nothing",
     "bench": "times training step and sampler on this machine, as JSON",
     "doctor": "prints what this machine offers, as JSON",
@@ -66,7 +67,7 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
 
 def _work(arguments: argparse.Namespace, overrides: list[str]) -> dict:
     # Imported here, so that --help and a wrong flag are answered at once.
-    from genzoo.modes import cost, doctor, evaluate, sample, train
+    from genzoo.modes import cost, doctor, evaluate, reconstruct, sample, train
 
     if arguments.mode == "doctor":
         if overrides:
@@ -77,7 +78,12 @@ def _work(arguments: argparse.Namespace, overrides: list[str]) -> dict:
     config = _config(arguments, overrides)
     if arguments.mode in _WITHOUT_WORKDIR:
         return {"describe": cost.describe, "bench": cost.bench}[arguments.mode](config)
-    modes = {"train": train.train, "eval": evaluate.evaluate, "sample": sample.sample}
+    modes = {
+        "train": train.train,
+        "eval": evaluate.evaluate,
+        "sample": sample.sample,
+        "reconstruct": reconstruct.reconstruct,
+    }
     return modes[arguments.mode](config, arguments.workdir)
 
 

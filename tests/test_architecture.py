@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,11 @@ def test_nothing_above_build_knows_a_family_and_the_trainer_knows_none():
     for name, file in MODULES.items():
         if room(name) in ("train", "evaluate", "experiment", "modes", "main"):
             assert not {n for n in imported(file) if room(n) == "families"}, name
+
+
+def test_the_linter_is_content():
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--output-format=concise", "."],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

@@ -144,6 +144,14 @@ def test_all_problems_come_at_once():
         ({"family__variance": "learned_range"}, "gets no gradient from"),
         ({"family__objective": "hybrid"}, "teaches a learned variance"),
         ({"eval__bound_steps": "1000"}, "eval.bound_steps = 1000 must be between 0"),
+        ({"train__averages__ema__decay": "2"}, "train.averages.ema.decay = 2.0 must be at most 1."),
+        ({"optimizer__b2": "1.5"}, "optimizer.b2 = 1.5 must be at most"),
+        ({"optimizer__eps": "-1"}, "optimizer.eps = -1.0 must be at least"),
+        ({"optimizer__learning_rate": "1e999"}, "optimizer.learning_rate = inf must be at most"),
+        ({"bench__sample_steps": "0"}, "bench.sample_steps = 0 must be at least 1."),
+        ({"seed": "-1"}, "seed = -1 must be at least 0."),
+        ({"eval__split": "valid"}, "eval.split = 'valid' is unknown"),
+        ({"train": "3"}, "train must be a section (a dict), not 3."),
         ({"sample__eta": "1.5"}, "sample.eta = 1.5 must be between 0"),
         ({"optimizer__decay": "cosin"}, "did you mean 'cosine'?"),
         ({"mesh__fsdp": "3"}, "mesh.fsdp = 3 does not divide the 1 devices."),
@@ -153,6 +161,15 @@ def test_all_problems_come_at_once():
 )
 def test_each_mistake_has_its_sentence(overrides, words):
     assert words in "\n".join(problems(CIFAR, **overrides))
+
+
+def test_a_wrong_type_does_not_hide_the_rest():
+    found = problems(CIFAR, sample__count="0", sample__npz="7", network__heads="3")
+    assert len(found) == 3
+
+
+def test_a_number_may_name_a_folder():
+    assert checked(CIFAR, data__dir="2024").data.dir == "2024"
 
 
 def test_a_missing_key_is_named():
@@ -174,6 +191,7 @@ def test_batch_must_divide_the_devices(monkeypatch):
         (None, "there is no such file"),
         ("def get_config(:", "the file raises SyntaxError"),
         ("def get_config(variant):\n    return 1 / 0", "division by zero (line 2"),
+        ("import numpy\ndef get_config(v): 1 / 0", "ZeroDivisionError"),
         ("x = 1", "has no attribute 'get_config'"),
     ],
 )
@@ -193,6 +211,8 @@ def test_an_unknown_variant_is_named():
 
 def test_an_override_needs_a_value():
     assert config.parse_overrides(["--config.a.b=1", "--config.c", "2"]) == {"a.b": "1", "c": "2"}
+    with pytest.raises(UserError, match=r"'seed=3' is not understood"):
+        config.parse_overrides(["seed=3"])
     with pytest.raises(UserError, match=r"--config.train.steps has no value"):
         config.parse_overrides(["--config.train.steps", "--config.seed=1"])
 

@@ -238,7 +238,7 @@ def test_bad_input_ends_in_a_sentence(genzoo, tmp_path, trained):
     refused(genzoo("--workdir", tmp_path / "new", **run), "--config is missing")
     refused(genzoo("--config=configs/no.py", "--workdir=x", **run), "no such file", "ddpm_cifar")
     refused(genzoo(SMOKE, "--workdir=x", "--mode=dream", **run), "invalid choice: 'dream'")
-    refused(genzoo(SMOKE, "--workdir=x", "--stesp=3", **run), "--stesp=3 is not a known flag")
+    refused(genzoo(SMOKE, "--workdir=x", "--stesp=3", **run), "'--stesp=3' is not understood")
     refused(genzoo(SMOKE, "--workdir", tmp_path / "new", "--mode=sample", **run), "train first")
     file = tmp_path / "file"
     file.write_text("")
@@ -250,6 +250,8 @@ def test_bad_input_ends_in_a_sentence(genzoo, tmp_path, trained):
         SMOKE, f"--workdir={trained}", "--mode=eval", "--config.family.steps=500", **run
     )
     refused(reading, "family.steps is 1000 there and 500 here")
+    lacking = genzoo(f"--workdir={trained}", "--mode=reconstruct", **run)
+    refused(lacking, "needs a family that can reconstruct; ddpm can: sample, likelihood.")
     label = genzoo(f"--workdir={trained}", "--mode=sample", "--config.sample.label=3", **run)
     refused(label, "sample.label = 3", "no classes")
     folder = genzoo(
@@ -276,3 +278,33 @@ def test_no_tensorflow_and_no_torch_in_a_training_process():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_noise_is_the_same_bits_on_any_number_of_devices():
+    code = """
+import hashlib, sys
+import jax, jax.numpy as jnp, numpy as np
+from genzoo.core import streams
+from genzoo.train.sharding import placement
+
+def noise(first, size):
+    rows = placement().put_batch({"index": np.arange(first, first + size, dtype=np.int32)})
+    key = streams.stream(streams.root(0), "sample")
+    keys = lambda index: streams.fold(streams.per_example(key, index), 0)
+    return np.asarray(jax.jit(lambda i: streams.normal(keys(i), (8, 8, 3)))(rows["index"]))
+
+sizes = {1: (1, 3, 8), 2: (2, 4, 8), 4: (4, 8)}[jax.device_count()]
+for size in sizes:
+    found = np.concatenate([noise(first, size) for first in range(0, 24, size)])[:24]
+    print(hashlib.sha256(found.tobytes()).hexdigest())
+"""
+    hashes = set()
+    for devices in (1, 2, 4):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+            env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        hashes |= set(done.stdout.split())
+    assert len(hashes) == 1

@@ -97,14 +97,30 @@ def open_folder(
         title=f"reading {root.name}",
         memory_limit=memory_limit,
     )
-    if problems:
-        raise UserError(*_complaint(root, {files[index]: why for index, why in problems.items()}))
+    found = {root / files[index]: why for index, why in problems.items()}
+    if split == "train":
+        # A test image that cannot be read is to be known now, not when training is over.
+        found |= _unreadable(top, holdout, fit)
+    if found:
+        raise UserError(*_complaint(top, found))
     spec, name = Spec(shape=fit.shape, classes=classes), f"folder:{path}"
     if images is not None:
         arrays = {"image": images} if label is None else {"image": images, "label": label}
         return ArraySource(name=name, spec=spec, arrays=arrays)
     where = tuple(root / file for file in files)
     return FolderSource(name=name, spec=spec, files=where, labels=label, fit=fit)
+
+
+def _unreadable(top: Path, holdout: int, fit: Fit) -> dict[Path, str]:
+    root, files, _ = _files_of(top, "test", holdout)
+    _, problems = holding.decode_all(
+        lambda index: pixels.read(root / files[index], fit),
+        len(files),
+        fit.shape,
+        title=f"checking {root.name}",
+        memory_limit=0,
+    )
+    return {root / files[index]: why for index, why in problems.items()}
 
 
 def class_names(path: str, *, labels: bool = True) -> tuple[str, ...]:
@@ -173,8 +189,8 @@ def _label(files: list[str], classes: tuple[str, ...]) -> np.ndarray | None:
     return np.array([number[file.split("/")[0]] for file in files], np.int32)
 
 
-def _complaint(root: Path, problems: dict[str, str]) -> list[str]:
-    lines = [f"{root / file}: {why}." for file, why in list(problems.items())[:_LISTED]]
+def _complaint(root: Path, problems: dict[Path, str]) -> list[str]:
+    lines = [f"{file}: {why}." for file, why in list(problems.items())[:_LISTED]]
     more = f" (the first {_LISTED} are named)" if len(problems) > _LISTED else ""
     count = "1 image file" if len(problems) == 1 else f"{len(problems)} image files"
     return [f"{count} in {root} cannot be read{more}; remove or replace:", *lines]

@@ -1,0 +1,101 @@
+"""A workdir belongs to one config, one data set and one training process at a time."""
+
+import json
+import logging
+
+import pytest
+
+from genzoo import build, check, config
+from genzoo.core.errors import UserError
+from genzoo.workdir import Workdir
+
+DATA = {"examples": 10, "checksum": 1}
+
+
+def made(**overrides):
+    dotted = {k.replace("__", "."): v for k, v in overrides.items()}
+    return check.check(config.override(config.load("configs/ddpm_fashion.py:smoke"), dotted))
+
+
+def claimed(path, found=None, data=DATA):
+    place = Workdir(path)
+    place.check(found or made())
+    place.claim(found or made(), data).close()
+    return place
+
+
+def test_a_colon_in_the_path_is_no_variant(tmp_path):
+    place = claimed(tmp_path / "2026-11-20 10:30")
+    assert place.config() == made().to_dict()
+    claimed(tmp_path / "2026-11-20 10:30")
+
+
+def test_checking_writes_nothing(tmp_path):
+    Workdir(tmp_path / "new").check(made())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_came_later_has_its_default(tmp_path):
+    place = claimed(tmp_path)
+    stored = made().to_dict()
+    del stored["network"]["norm_epsilon"], stored["bench"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    place.check(made())
+    with pytest.raises(UserError, match=r"network.norm_epsilon is 1e-06 there and 1e-05 here"):
+        place.check(made(network__norm_epsilon="1e-5"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "config.json is damaged"),
+        ("[1]", "does not hold a config"),
+        ('{"networ": {}}', "networ is not a known section"),
+    ],
+)
+def test_a_damaged_config_is_named(tmp_path, content, words):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError) as caught:
+        Workdir(tmp_path).check(made())
+    assert words in str(caught.value) and "config.json" in str(caught.value)
+
+
+def test_only_one_process_trains(tmp_path):
+    held = Workdir(tmp_path).claim(made(), DATA)
+    with pytest.raises(UserError, match="Another process is training"):
+        Workdir(tmp_path).claim(made(), DATA)
+    held.close()
+    claimed(tmp_path)
+
+
+def test_other_data_is_refused(tmp_path):
+    claimed(tmp_path)
+    with pytest.raises(UserError, match=r"data has changed .*examples was 10 and is 11"):
+        claimed(tmp_path, data={"examples": 11, "checksum": 1})
+
+
+def test_checkpoints_without_a_config_are_refused(tmp_path):
+    manifest = tmp_path / "checkpoints" / "10" / "genzoo_manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    with pytest.raises(UserError, match=r"holds checkpoints and no config.json"):
+        Workdir(tmp_path).check(made())
+
+
+def test_a_lower_learning_rate_goes_on_and_is_said(tmp_path, caplog):
+    claimed(tmp_path)
+    with caplog.at_level(logging.INFO, logger="genzoo"):
+        claimed(tmp_path, made(optimizer__learning_rate="1e-5"))
+    assert "optimizer.learning_rate was 0.0003 and is now 1e-05" in caplog.text
+
+
+def test_the_number_of_classes_is_settled_by_names_alone(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"never opened")
+    folder = {"data__name": f"folder:{tmp_path}", "data__size": "28", "data__channels": "1"}
+    found = build.settled(made(**folder, family__conditional="true"))
+    assert found.data.num_classes == 2
+    assert build.settled(made(**folder)).data.num_classes == 0
+    with pytest.raises(UserError, match="has no classes"):
+        build.settled(made(**folder, data__labels="false", family__conditional="true"))
