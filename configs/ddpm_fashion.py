@@ -6,7 +6,7 @@ Variants:
     :laptop  five minutes on 2 CPU cores, ends with recognisable garments: about 4.2 bits/dim.
     :smoke   20 steps of a tiny network, seconds: what the tests run.
 Without a variant it is a network of the CIFAR-10 kind, 14,540,161 parameters, for an accelerator:
-60,000 steps at 0.9 TFLOP each. That run has not been made yet, so no figure is expected of it.
+60,000 steps at 1.9 TFLOP each. That run has not been made yet, so no figure is expected of it.
 """
 
 from ml_collections import ConfigDict
