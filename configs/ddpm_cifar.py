@@ -79,7 +79,7 @@ VARIANTS = {
         optimizer=dict(learning_rate=1e-3, warmup=200, decay="cosine", b2=0.99),
         train=dict(steps=6400, batch_size=32, log_every=50, save_every=400, picture_first=640,
                    picture_count=50, averages=dict(ema=dict(decay=0.999))),
-        sample=dict(method="ddim", grid="trailing", steps=50, guidance_scale=2.0, count=100,
+        sample=dict(method="ddim", grid="trailing", steps=50, guidance_scale=4.0, count=100,
                     batch_size=50),
         eval=dict(count=1000, bound_steps=20),
     ),
