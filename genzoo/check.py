@@ -112,7 +112,7 @@ _RANGES = {
     "sample.count": (1, _ANY), "sample.batch_size": (1, _ANY), "sample.steps": (0, _ANY),
     "sample.seed": (0, 2**63 - 1), "sample.label": (-1, _ANY), "sample.unroll": (1, _ANY),
     "eval.count": (0, _ANY), "eval.batch_size": (1, _ANY), "eval.seed": (0, 2**63 - 1),
-    "optimizer.learning_rate": (0, 3e38), "optimizer.warmup": (0, _ANY),
+    "optimizer.learning_rate": (0, 1000), "optimizer.warmup": (0, _ANY),
     "optimizer.clip": (0, _ANY), "optimizer.weight_decay": (0, _ANY), "optimizer.b1": (0, 0.999999),
     "optimizer.b2": (0, 0.99999999), "optimizer.eps": (1e-30, _ANY),
     "bench.seconds": (0, _ANY), "bench.sample_steps": (1, _ANY),

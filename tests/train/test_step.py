@@ -149,8 +149,7 @@ def test_each_player_moves_its_own_part():
     after, measured = step(state, batch())
     assert after.params["one"]["a"] > 0 and after.params["two"]["a"] < 5
     assert set(measured) == {
-        "first/loss", "first/gradient_norm", "first/update_norm",
-        "second/loss", "second/gradient_norm", "second/update_norm", "learning_rate",
+        "first/loss", "first/gradient_norm", "second/loss", "second/gradient_norm", "learning_rate",
     }  # fmt: skip
     only_first, _ = make(Duel(), averages={})
     gradient = {"one": {"a": jnp.float32(1)}, "two": {"a": jnp.float32(1)}}
