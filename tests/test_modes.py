@@ -7,18 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import chex
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
 
 from genzoo import check
 from genzoo.experiment import Experiment
 from genzoo.workdir import Workdir
 
+ROOT = Path(__file__).parent.parent
 SMOKE = "--config=configs/ddpm_fashion.py:smoke"
 
 
@@ -70,7 +71,7 @@ def test_quartiles_of_t_are_logged(trained):
 
 def test_a_finished_run_has_nothing_to_do(trained, genzoo):
     done = genzoo(SMOKE, f"--workdir={trained}")
-    assert "step 20 of 20 is done" in done.stderr
+    assert "Step 20 of 20 is done" in done.stderr
 
 
 def run_until_killed(workdir, number, at_step, compile_cache, *more):

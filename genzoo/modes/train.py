@@ -55,7 +55,7 @@ def train(config: FrozenConfigDict, workdir: Path) -> dict:
         state = _start(experiment, checkpoints)
         step = int(state.step)
         if step >= settings.steps:
-            _log.info("Nothing to do: step %d of %d is done. Raise train.steps.", step, step)
+            _log.info("Step %d of %d is done: raise train.steps to go on.", step, settings.steps)
             return {"step": step}
         data, inputs = _inputs(experiment, source, step)
         open_things.callback(inputs.close)
