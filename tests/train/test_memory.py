@@ -3,9 +3,11 @@
     python -m pytest -m slow
 """
 
+import contextlib
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -28,22 +30,26 @@ def step_of(workdir) -> int:
 
 
 @pytest.mark.slow
-def test_memory_over_2000_steps(tmp_path):
+def test_memory_over_8000_steps(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "genzoo.main", "--config=configs/ddpm_fashion.py:smoke",
-         f"--workdir={tmp_path}", "--config.train.steps=2000", "--config.train.save_every=100",
+         f"--workdir={tmp_path}", "--config.train.steps=8000", "--config.train.save_every=100",
          "--config.train.picture_first=100"],
         cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ},
     )  # fmt: skip
-    sizes = {}
+    sizes = []
     while process.poll() is None:
-        step = step_of(tmp_path)
-        sizes[step] = resident_bytes(process) if process.poll() is None else 0
-        time.sleep(0.2)
+        # A finished process that nobody has waited for has a status without a size.
+        with contextlib.suppress(AttributeError, OSError):
+            sizes.append((step_of(tmp_path), resident_bytes(process)))
+        time.sleep(0.1)
     assert process.returncode == 0
+    # The allocator gives freed memory back in jumps, some thousand steps apart, and rises by some
+    # percent in between: only a run over several of them tells a leak from a saw-tooth.
     # From 500 on every program is compiled and every kind of work has been done at least once.
-    early = max(size for step, size in sizes.items() if 500 <= step < 1000)
-    late = max(size for step, size in sizes.items() if step >= 1500)
-    print({step: size >> 20 for step, size in sizes.items() if step % 250 == 0})
+    # The median, because a save in flight holds a second copy of the state for a moment.
+    early = statistics.median(size for step, size in sizes if 500 <= step < 1000)
+    late = statistics.median(size for step, size in sizes if step >= 6000)
+    print(f"median resident MB: {early / 2**20:.0f} at 500-1000, {late / 2**20:.0f} at 6000-8000")
     assert late <= 1.02 * early, (early, late)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
