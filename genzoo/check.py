@@ -137,9 +137,7 @@ def _range_problems(config: FrozenConfigDict) -> list[str]:
 def _data_problems(data: DataSettings) -> list[str]:
     kind, colon, rest = data.name.partition(":")
     if not colon:
-        known = [*build.DATA, "folder:PATH", "tfds:NAME"]
-        unknown = data.name not in build.DATA
-        return [f"data.name = {data.name!r} is unknown: {nearest(data.name, known)}"] * unknown
+        return unknown("data.name", data.name, {*build.DATA, "folder:PATH", "tfds:NAME"})
     found = []
     if kind not in ("folder", "tfds") or not rest:
         found.append(f"data.name = {data.name!r}: write folder:PATH or tfds:NAME.")

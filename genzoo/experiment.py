@@ -14,6 +14,7 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build
 from genzoo.core import streams
+from genzoo.core.compilation import Program, compile_program, run_once
 from genzoo.core.contract import CAPABILITIES, Family, Variables, capabilities, class_count
 from genzoo.core.errors import UserError
 from genzoo.core.types import Batch, Key
@@ -79,6 +80,25 @@ class Experiment:
             lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
             shapes,
             self.placement.state(shapes),
+        )
+
+    @property
+    def _state_shardings(self) -> TrainState:
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
+
+    def new_state(self) -> TrainState:
+        """The state at step 0, on the devices where it belongs."""
+        return run_once(self.initial_state, out_shardings=self._state_shardings)
+
+    def training_program(self, state: TrainState, data: Batch, inputs: Batch) -> Program:
+        """The compiled `Updater.call`; it takes the state's memory for the state it returns."""
+        return compile_program(
+            self.updater(self.config.train.accumulate).call,
+            state,
+            data,
+            inputs,
+            donate_argnums=(0,),
+            out_shardings=(self._state_shardings, self.placement.replicated),
         )
 
     def updater(self, accumulate: int) -> Updater:

@@ -1,4 +1,4 @@
-"""Helpers for trees of arrays: paths, sizes, selection by path, finiteness."""
+"""Helpers for trees of arrays: paths, sizes, selection."""
 
 from collections.abc import Callable
 
@@ -21,12 +21,6 @@ def count(tree: Tree) -> int:
 def size_in_bytes(tree: Tree) -> int:
     """How many bytes a tree holds; works on abstract values too."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def all_finite(tree: Tree) -> Array:
-    """Whether every floating-point number of the tree is finite: a boolean scalar."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves])) if leaves else True
 
 
 def where(condition: Array, new: Tree, old: Tree) -> Tree:

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.core import tree
-from genzoo.core.compilation import compile_program, flops, run_once
+from genzoo.core.compilation import flops
 from genzoo.core.contract import Context, capabilities
 from genzoo.evaluate import cost
 from genzoo.experiment import Experiment, variables_of
@@ -58,8 +58,7 @@ def bench(config: FrozenConfigDict) -> dict:
     experiment, settings = Experiment(config), config.bench
     costs, placement = _costs(experiment), experiment.placement
     size, stride = config.train.batch_size, config.train.steps_per_call
-    where = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state)
-    state = run_once(experiment.initial_state, out_shardings=where)
+    state = experiment.new_state()
     random = np.random.default_rng(0)
     made_up = {
         "image": random.integers(0, 256, (2 * size, *experiment.shape), np.uint8),
@@ -69,15 +68,7 @@ def bench(config: FrozenConfigDict) -> dict:
     rows = random.integers(0, 2 * size, (stride, size)).astype(np.int32)
     low, high = experiment.local_rows(size)
     inputs = placement.put_batch({"rows": rows[:, low:high]}, leading=1)
-    call = experiment.updater(config.train.accumulate).call
-    program = compile_program(
-        call,
-        state,
-        data,
-        inputs,
-        donate_argnums=(0,),
-        out_shardings=(where, placement.replicated),
-    )
+    program = experiment.training_program(state, data, inputs)
     holder = [state]
 
     def step():

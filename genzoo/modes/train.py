@@ -13,7 +13,7 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build
 from genzoo.core import tree
-from genzoo.core.compilation import Program, compile_program, run_once
+from genzoo.core.compilation import Program
 from genzoo.core.contract import capabilities
 from genzoo.core.errors import UserError
 from genzoo.core.types import Batch
@@ -60,15 +60,7 @@ def train(config: FrozenConfigDict, workdir: Path) -> dict:
         data, inputs = _inputs(experiment, source, step)
         open_things.callback(inputs.close)
         first = next(inputs)
-        where = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state)
-        program = compile_program(
-            experiment.updater(settings.accumulate).call,
-            state,
-            data,
-            first,
-            donate_argnums=(0,),
-            out_shardings=(where, experiment.placement.replicated),
-        )
+        program = experiment.training_program(state, data, first)
         _log.info(
             "%s: %d parameters, %d examples, %d device(s); ready after %.1f s (%.1f s to compile).",
             config.family.name,
@@ -102,8 +94,7 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
     stride = experiment.config.train.steps_per_call
     state = checkpoints.restore(experiment.abstract_state)
     if state is None:
-        where = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state)
-        return run_once(experiment.initial_state, out_shardings=where)
+        return experiment.new_state()
     if int(state.step) % stride:
         raise UserError(
             f"The checkpoint is at step {state.step}, which train.steps_per_call = {stride} does "
