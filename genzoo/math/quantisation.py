@@ -1,0 +1,241 @@
+"""Vector quantisation: the nearest code, codebooks by gradient or moving averages, Gumbel-softmax.
+
+For vectors x [N, D] and codes e [K, D]:
+
+    index = argmin_k |x - e_k|^2 = argmin_k |e_k|^2 / 2 - x . e_k                            (1)
+    q = e_index,  passed on as  q + x - sg(x)      (straight-through; sg stops gradients)    (2)
+    dictionary = mean |sg(x) - q|^2,   commitment = mean |x - sg(q)|^2                       (3)
+    counts_k <- d counts_k + (1 - d) n_k,  sums_k <- d sums_k + (1 - d) sum of k's members,
+    e_k = sums_k / smoothed_k,  smoothed_k = (counts_k + epsilon) C / (C + K epsilon),
+    C = sum of counts                                                                        (4)
+    y = softmax((logits + gumbel) / temperature)                                             (5)
+
+(1)-(3): van den Oord et al. 2017, "Neural Discrete Representation Learning"; (4): its appendix A.1
+with the smoothing of Razavi et al. 2019, "Generating Diverse High-Fidelity Images with VQ-VAE-2";
+(5): Jang et al. 2017, "Categorical Reparameterization with Gumbel-Softmax", and Maddison et al.
+2017, "The Concrete Distribution".
+
+A codebook held by moving averages is a plain dict {"codes": [K, D], "counts": [K], "sums": [K, D]}.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import entr
+
+from genzoo.core.types import Array, Key, mean_per_example
+
+Codebook = Mapping[str, Array]
+
+
+def _shift(codebook: Array) -> Array:
+    # Distances survive a translation; the rounding error of (1) grows with the square of the
+    # distance from the origin. On a grid as coarse as the spread of the codes the translation
+    # itself is exact for codes that are: codes of small integers keep their exact ties.
+    mean = codebook.mean(0)
+    _, exponent = jnp.frexp(jnp.abs(codebook - mean).max())
+    grid = jnp.ldexp(jnp.ones((), codebook.dtype), exponent - 1)
+    return grid * jnp.round(mean / grid)
+
+
+def nearest_code(x: Array, codebook: Array, block: int = 1024, tile: int = 512) -> Array:
+    """Index int32 [N] of the code [K, D] nearest to each row of x [N, D], equation (1).
+
+    The lowest index wins a tie. Computed in float32 at least; no gradient flows. Distances live in
+    tiles of at most [block, tile]: for every block of rows a scan over the codes keeps the least
+    value per lane, which on a CPU is faster than argmin over long rows. An accelerator likes both
+    larger. A row that is nan gets 0.
+    """
+    dtype = jnp.promote_types(jnp.result_type(x, codebook), jnp.float32)
+    x, codebook = jax.lax.stop_gradient((x, codebook))
+    (count, width), size = x.shape, len(codebook)
+    shift = _shift(codebook.astype(dtype))
+    tiles = -(-size // tile)
+    tile = -(-size // tiles)
+    missing = tiles * tile - size
+    half = 0.5 * jnp.square(codebook.astype(dtype) - shift).sum(-1)
+    half = jnp.pad(half, (0, missing), constant_values=jnp.inf).reshape(tiles, tile)
+    codes = jnp.pad(codebook, ((0, missing), (0, 0))).reshape(tiles, tile, width)
+    scanned = (codes, half, jnp.arange(tiles, dtype=jnp.int32))
+
+    def of_block(rows: Array) -> Array:
+        rows = rows.astype(dtype) - shift
+
+        def compare(best, scanned):
+            least, where = best
+            codes, half, number = scanned
+            codes = codes.astype(dtype) - shift  # here, so that no shifted codebook is kept
+            value = half - jnp.matmul(rows, codes.T, precision=jax.lax.Precision.HIGHEST)
+            better = value < least
+            return (jnp.where(better, value, least), jnp.where(better, number, where)), None
+
+        shape = (len(rows), tile)
+        best = (jnp.full(shape, jnp.inf, dtype), jnp.zeros(shape, jnp.int32))
+        if tiles == 1:
+            (least, where), _ = compare(best, jax.tree.map(lambda part: part[0], scanned))
+        else:
+            (least, where), _ = jax.lax.scan(compare, best, scanned)
+        index = where * tile + jnp.arange(tile, dtype=jnp.int32)
+        return jnp.where(least == least.min(-1, keepdims=True), index, size).min(-1)
+
+    blocks = max(1, -(-count // block))
+    if blocks == 1:
+        return of_block(x)
+    rows = -(-count // blocks)
+    # Block i holds rows i, i + blocks, ...: where x is sharded by rows over devices, every device
+    # then has its share of each block, and the loop runs along an axis that is not sharded.
+    strided = jnp.pad(x, ((0, rows * blocks - count), (0, 0))).reshape(rows, blocks, width)
+    index = jax.lax.map(
+        lambda i: of_block(jax.lax.dynamic_index_in_dim(strided, i, axis=1, keepdims=False)),
+        jnp.arange(blocks),
+    )
+    return index.T.reshape(-1)[:count]
+
+
+def lookup(codebook: Array, index: Array) -> Array:
+    """The codes [..., D] of the indices [...]; codebook [K, D]."""
+    return codebook[index]
+
+
+def straight_through(x: Array, quantised: Array) -> Array:
+    """The value `quantised`, to the bit, with the gradient of the identity to x and none to
+    `quantised`: equation (2). Same shapes."""
+    return jax.lax.stop_gradient(quantised) + (x - jax.lax.stop_gradient(x))
+
+
+def commitment(x: Array, quantised: Array) -> Array:
+    """Mean squared distance [B] of x [B, ...] from its codes; the gradient goes to x: (3)."""
+    return mean_per_example(jnp.square(x - jax.lax.stop_gradient(quantised)))
+
+
+def dictionary(x: Array, quantised: Array) -> Array:
+    """Mean squared distance [B] of the codes from x [B, ...]; the gradient goes to them: (3)."""
+    return mean_per_example(jnp.square(jax.lax.stop_gradient(x) - quantised))
+
+
+def new_codebook(key: Key, size: int, width: int) -> dict[str, Array]:
+    """Normal codes [size, width] of expected squared length 1, as if each had one member."""
+    codes = jax.random.normal(key, (size, width)) / jnp.sqrt(width)
+    return {"codes": codes, "counts": jnp.ones(size), "sums": codes}
+
+
+def _members(x: Array, index: Array, size: int) -> tuple[Array, Array]:
+    # Scatter: 100 times faster on a CPU than a matrix product with one-hot rows at K = 16,384.
+    counts = jax.ops.segment_sum(jnp.ones(len(x), x.dtype), index, size)
+    return counts, jax.ops.segment_sum(x, index, size)
+
+
+def ema_update(
+    book: Codebook, x: Array, index: Array, decay: float, epsilon: float = 1e-5
+) -> dict[str, Array]:
+    """Equation (4): the codebook after the rows of x [N, D] with their indices [N].
+
+    A code without a member here stays where it is, while its count and sum fade together: their
+    ratio does not change, and the smoothing would draw the code to the origin once its count is
+    near epsilon. So decay 0 is one Lloyd step of k-means: codes without members stay, the others
+    go to their mean, exactly for epsilon = 0 and else times n_k / smoothed_k, which differs from 1
+    by less than epsilon max(1, K / N).
+    """
+    size = len(book["counts"])
+    x = jax.lax.stop_gradient(jnp.asarray(x, book["codes"].dtype))
+    new_counts, new_sums = _members(x, index, size)
+    counts = decay * book["counts"] + (1 - decay) * new_counts
+    sums = decay * book["sums"] + (1 - decay) * new_sums
+    total = counts.sum()
+    smoothed = (counts + epsilon) * (total / (total + size * epsilon))
+    moves = (new_counts > 0) & (counts > 0)
+    codes = sums / jnp.where(moves, smoothed, 1)[:, None]
+    return {
+        "codes": jnp.where(moves[:, None], codes, book["codes"]), "counts": counts, "sums": sums
+    }  # fmt: skip
+
+
+def _seeds(key: Key, x: Array, size: int) -> Array:
+    # k-means++ (Arthur & Vassilvitskii 2007): a row follows with probability proportional to its
+    # squared distance from the nearest row taken so far; any row once all of these are 0.
+    def distance(row):
+        return jnp.square(x - row).sum(-1)
+
+    def take(number, carry):
+        codes, nearest = carry
+        log_weight = jnp.where(nearest.max() > 0, jnp.log(nearest), 0.0)
+        row = x[jax.random.categorical(jax.random.fold_in(key, number), log_weight)]
+        return codes.at[number].set(row), jnp.minimum(nearest, distance(row))
+
+    first = x[jax.random.randint(jax.random.fold_in(key, 0), (), 0, len(x))]
+    codes = jnp.zeros((size, x.shape[1]), x.dtype).at[0].set(first)
+    return jax.lax.fori_loop(1, size, take, (codes, distance(first)))[0]
+
+
+def kmeans(key: Key, x: Array, size: int, iterations: int) -> Array:
+    """Codes [size, D] by Lloyd's iterations on x [N, D] from k-means++ seeds.
+
+    A code without members keeps its place. With fewer rows than codes the first N codes start at
+    the rows and the others at repetitions of them with noise, a hundredth of x's deviation.
+    """
+    x = jax.lax.stop_gradient(jnp.asarray(x))
+    if len(x) < size:
+        noise = 0.01 * x.std(0) * jax.random.normal(key, (size, x.shape[1]), x.dtype)
+        number = jnp.arange(size)
+        codes = x[number % len(x)] + jnp.where(number[:, None] < len(x), 0, noise)
+    else:
+        codes = _seeds(key, x, size)
+
+    def lloyd(_, codes):
+        counts, sums = _members(x, nearest_code(x, codes), size)
+        means = sums / jnp.maximum(counts, 1)[:, None]
+        return jnp.where(counts[:, None] > 0, means, codes)
+
+    return jax.lax.fori_loop(0, iterations, lloyd, codes)
+
+
+def revive(key: Key, book: Codebook, x: Array, threshold: float) -> dict[str, Array]:
+    """The codebook with every code whose count is below `threshold` moved to a random row of
+    x [N, D] with the count `threshold`, no row taken twice unless more than N are moved; the
+    others untouched. (Random restarts: Dhariwal et al. 2020, "Jukebox", section 3.1.)"""
+    x = jax.lax.stop_gradient(jnp.asarray(x, book["codes"].dtype))
+    dead = book["counts"] < threshold
+    order = jax.random.permutation(key, len(x))
+    fresh = x[order[(jnp.cumsum(dead) - 1) % len(x)]]
+    return {
+        "codes": jnp.where(dead[:, None], fresh, book["codes"]),
+        "counts": jnp.where(dead, threshold, book["counts"]),
+        "sums": jnp.where(dead[:, None], threshold * fresh, book["sums"]),
+    }
+
+
+def usage(index: Array, size: int) -> Array:
+    """Share of each code among an example's positions: index [B, ...] -> float32 [B, size]."""
+    index = index.reshape(len(index), -1)
+    counts = jnp.zeros((len(index), size)).at[jnp.arange(len(index))[:, None], index].add(1)
+    return counts / index.shape[1]
+
+
+def perplexity(probabilities: Array) -> Array:
+    """exp of the entropy in nats: [..., K] -> [...], from 1 (one code) to K (all alike)."""
+    return jnp.exp(entr(probabilities).sum(-1))
+
+
+def gumbel_softmax(logits: Array, gumbel: Array, temperature: float | Array) -> Array:
+    """The relaxed one-hot sample (5) [..., K] from standard Gumbel noise of the logits' shape."""
+    return jax.nn.softmax((logits + gumbel) / temperature)
+
+
+def gumbel_softmax_hard(logits: Array, gumbel: Array, temperature: float | Array) -> Array:
+    """One-hot samples [..., K] of softmax(logits), with the gradient of (5): straight-through."""
+    soft = gumbel_softmax(logits, gumbel, temperature)
+    hard = jax.nn.one_hot(jnp.argmax(logits + gumbel, -1), logits.shape[-1], dtype=soft.dtype)
+    return straight_through(soft, hard)
+
+
+def uniform_kl(logits: Array) -> Array:
+    """KL(softmax(logits) || uniform) in nats, from 0 to log K: [..., K] -> [...].
+
+    The mean over k of r log r - r + 1, r = K p_k: no term is negative, so that near 0 nothing
+    cancels.
+    """
+    log_ratio = jax.nn.log_softmax(logits) + jnp.log(jnp.asarray(logits.shape[-1], logits.dtype))
+    finite = jnp.where(jnp.isneginf(log_ratio), 0, log_ratio)
+    terms = jnp.exp(log_ratio) * finite - jnp.expm1(log_ratio)
+    return jnp.maximum(terms.mean(-1), 0)

@@ -1,0 +1,193 @@
+"""The nearest of 16,384 codes here and by torch's cdist and argmin, side by side on this CPU.
+
+    pip install torch==2.13.0 -e .
+    python tests/peers/vq_lookup.py [--rounds 12] [--json FILE]
+
+4,096 positions of 256 channels, float32, the same numbers for all. torch's way makes the whole
+[4096, 16384] matrix; `torch_blocks` is the same in blocks of 512 rows. Each contender is a process
+of its own that lives through all rounds; in every round each one in random order does a burst of
+calls of which the first is dropped. Ratios are taken within a round and their median and range
+printed: times of different minutes say nothing on a shared machine. All have the allocator setting
+of unet_speed.py, which torch gains most by.
+
+Peak memory is that of one call above what the process held before it (VmHWM and VmRSS of Linux),
+in further processes whose allocator returns every large block, after a call that compiles. Indices
+are compared, and where they differ the two squared distances, in float64.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+POSITIONS, CODES, WIDTH = 4096, 16_384, 256
+CALLS = 5
+FAST = {
+    "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "68719476736",
+}  # fmt: skip
+RETURNING = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+CONTENDERS = ("genzoo", "torch", "torch_blocks")
+
+
+def inputs() -> tuple[np.ndarray, np.ndarray]:
+    """(positions, codes): normal, from a fixed seed."""
+    rng = np.random.default_rng(0)
+    return tuple(rng.normal(size=(n, WIDTH)).astype(np.float32) for n in (POSITIONS, CODES))
+
+
+def genzoo_call():
+    """(a call that gives the indices, its temporary bytes by the compiler's own account)."""
+    import jax
+
+    from genzoo.math.quantisation import nearest_code
+
+    x, codes = map(jax.numpy.asarray, inputs())
+    program = jax.jit(nearest_code).lower(x, codes).compile()
+    temporary = program.memory_analysis().temp_size_in_bytes
+    return lambda: jax.block_until_ready(program(x, codes)), temporary
+
+
+def torch_call(blocks: bool):
+    """(a call that gives the indices, None)."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    x, codes = map(torch.from_numpy, inputs())
+    if not blocks:
+        return lambda: torch.cdist(x, codes).argmin(1), None
+    return lambda: torch.cat([torch.cdist(b, codes).argmin(1) for b in x.split(512)]), None
+
+
+def kilobytes(field: str) -> int:
+    """A field of this process's memory as Linux knows it."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(field + ":"))
+
+
+def peak_bytes(call) -> int:
+    """What one call takes above what the process holds."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak starts again from what is held
+    held = kilobytes("VmRSS")
+    call()
+    return 1024 * (kilobytes("VmHWM") - held)
+
+
+def work(contender: str) -> None:
+    """The process of one contender: reads a wish per line, answers with a line of JSON."""
+    made = genzoo_call() if contender == "genzoo" else torch_call(contender == "torch_blocks")
+    call, temporary = made
+    for line in sys.stdin:
+        wish, _, path = line.strip().partition(" ")
+        answer = None
+        if wish == "seconds":
+            seconds = []
+            for _ in range(CALLS + 1):
+                start = time.perf_counter()
+                call()
+                seconds.append(time.perf_counter() - start)
+            answer = statistics.mean(seconds[1:])
+        elif wish == "memory":
+            call()
+            answer = {"peak": peak_bytes(call), "temporary": temporary}
+        else:
+            np.save(path, np.asarray(call()))
+        print("\n@" + json.dumps(answer), flush=True)
+
+
+class Worker:
+    """A contender's process."""
+
+    def __init__(self, contender: str, allocator: dict):
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--worker", contender], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "JAX_PLATFORMS": "cpu", **allocator},
+        )  # fmt: skip
+
+    def ask(self, wish: str):
+        """The answer to "seconds", "memory" or "index FILE"."""
+        self._process.stdin.write(wish + "\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("@"):
+                return json.loads(line[1:])
+        raise SystemExit("a contender has ended; its message is above")
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def memory(contender: str) -> dict:
+    """Bytes of one call, from a process of its own."""
+    worker = Worker(contender, RETURNING)
+    answer = worker.ask("memory")
+    worker.end()
+    return answer
+
+
+def disagreement(index: np.ndarray, other: np.ndarray) -> dict:
+    """How many indices differ, and by how much at most the squared distances of those do."""
+    x, codes = (values.astype(np.float64) for values in inputs())
+    rows = np.flatnonzero(index != other)
+    own, theirs = (np.square(x[rows] - codes[i[rows]]).sum(-1) for i in (index, other))
+    return {"rows": len(rows), "largest_gap": float(np.abs(own - theirs).max(initial=0))}
+
+
+def compare(rounds: int) -> dict:
+    """Seconds, their ratio to genzoo's by round, memory and agreement of every contender."""
+    workers = {name: Worker(name, FAST) for name in CONTENDERS}
+    seconds, index = {name: [] for name in workers}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, worker in workers.items():
+            worker.ask(f"index {folder}/{name}.npy")  # compiles
+            index[name] = np.load(f"{folder}/{name}.npy")
+    for _ in range(rounds):
+        for name in random.sample(list(workers), len(workers)):
+            seconds[name].append(workers[name].ask("seconds"))
+    for worker in workers.values():
+        worker.end()
+    result = {}
+    for name, times in seconds.items():
+        ratios = [t / own for t, own in zip(times, seconds["genzoo"], strict=True)]
+        result[name] = {
+            "seconds": round(statistics.median(times), 4),
+            "seconds_range": [round(min(times), 4), round(max(times), 4)],
+            "over_genzoo": round(statistics.median(ratios), 3),
+            "range": [round(min(ratios), 3), round(max(ratios), 3)],
+            "bytes": memory(name),
+            "differs": disagreement(index["genzoo"], index[name]),
+        }
+        print(name, json.dumps(result[name]), flush=True)
+    return result
+
+
+def main() -> None:
+    """Parses flags and prints the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worker", choices=CONTENDERS)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--json")
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments.worker)
+        return
+    found = compare(arguments.rounds)
+    report = {"cores": len(os.sched_getaffinity(0)), "machine": platform.platform(), **found}
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(report, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
