@@ -1,0 +1,186 @@
+"""The encoder and decoder of DALL-E's discrete VAE: residual groups, max-pools, copies.
+
+Ramesh et al. 2021 (Zero-shot text-to-image generation), appendix A.1, and the authors' published
+encoder and decoder. A block is x -> short cut(x) + residual path(x) / (number of blocks)^2.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from genzoo.core.types import Array
+from genzoo.nets.interface import Network, network
+from genzoo.nets.layers import DTYPES, ZEROS, double
+from genzoo.nets.problems import indivisible, too_low, unknown
+
+FAN_IN_NORMAL = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DVAENetworks:
+    """The three networks of a discrete VAE.
+
+    encoder: x [B, *size, C] -> logits [B, *grid, vocabulary] float32.
+    embed: weights of the codes [B, *grid, vocabulary] (one-hot, or soft) -> [B, *grid, initial].
+    decoder: [B, *grid, initial] -> [B, *size, decoded] float32.
+    grid: the sides of the grid of codes. The published decoder is embed, then decoder.
+    """
+
+    encoder: Network
+    embed: Network
+    decoder: Network
+    grid: tuple[int, ...]
+
+
+def _conv(x: Array, features: int, window: int, dtype: jnp.dtype, name: str) -> Array:
+    return nn.Conv(
+        features,
+        (window,) * (x.ndim - 2),
+        kernel_init=FAN_IN_NORMAL,
+        bias_init=ZEROS,
+        dtype=dtype,
+        name=name,
+    )(x)
+
+
+class Block(nn.Module):
+    """x [B, *size, C] -> short cut + post_gain * residual path, [B, *size, features].
+
+    windows: of the path's four convolutions, each behind a relu, at a quarter of the features.
+    """
+
+    features: int
+    windows: tuple[int, int, int, int]
+    post_gain: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        hidden = self.features // 4
+        h = x
+        for i, (features, window) in enumerate(
+            zip((hidden, hidden, hidden, self.features), self.windows, strict=True)
+        ):
+            h = _conv(jax.nn.relu(h), features, window, self.dtype, f"conv_{i}")
+        if x.shape[-1] != self.features:
+            x = _conv(x, self.features, 1, self.dtype, "shortcut")
+        return x + self.post_gain * h
+
+
+def _pool(x: Array) -> Array:
+    """The greatest of each window of side two: [B, *size, C] -> [B, *size / 2, C]."""
+    # As maxima of halves: the gradient of a windowed maximum is 25 times slower on a CPU.
+    for axis in range(1, x.ndim - 1):
+        halves = (lax.slice_in_dim(x, i, None, stride=2, axis=axis) for i in (0, 1))
+        x = jnp.maximum(*halves)
+    return x
+
+
+class Encoder(nn.Module):
+    """x [B, *size, C] -> logits [B, *size / 2^(groups - 1), vocabulary] float32."""
+
+    vocabulary: int
+    width: int
+    groups: int
+    blocks: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        post_gain = (self.groups * self.blocks) ** -2
+        h = _conv(x, self.width, 7, self.dtype, "entry")
+        for group in range(self.groups):
+            h = _pool(h) if group else h
+            for i in range(self.blocks):
+                h = Block(
+                    self.width << group, (3, 3, 3, 1), post_gain, self.dtype,
+                    name=f"group_{group}_block_{i}",
+                )(h)  # fmt: skip
+        # As published, the maps to and from the vocabulary are float32 in any case.
+        return _conv(jax.nn.relu(h), self.vocabulary, 1, jnp.float32, "out")
+
+
+class Embed(nn.Module):
+    """Weights of the codes [B, *grid, vocabulary] -> [B, *grid, initial] float32."""
+
+    initial: int
+
+    @nn.compact
+    def __call__(self, weights: Array, train: bool) -> Array:
+        return _conv(weights, self.initial, 1, jnp.float32, "conv")
+
+
+class Decoder(nn.Module):
+    """h [B, *grid, initial] -> [B, *grid 2^(groups - 1), decoded] float32."""
+
+    decoded: int
+    width: int
+    groups: int
+    blocks: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, h: Array, train: bool) -> Array:
+        post_gain = (self.groups * self.blocks) ** -2
+        for group in reversed(range(self.groups)):
+            for i in range(self.blocks):
+                h = Block(
+                    self.width << group, (1, 3, 3, 3), post_gain, self.dtype,
+                    name=f"group_{group}_block_{i}",
+                )(h)  # fmt: skip
+            h = double(h) if group else h
+        return _conv(jax.nn.relu(h), self.decoded, 1, jnp.float32, "out")
+
+
+def dalle(
+    *,
+    shape: tuple[int, ...],
+    vocabulary: int,
+    decoded: int,
+    width: int = 256,
+    initial: int = 128,
+    groups: int = 4,
+    blocks: int = 2,
+    dtype: str = "float32",
+) -> DVAENetworks:
+    """The networks of DALL-E's discrete VAE for images of shape (*size, C).
+
+    vocabulary: how many codes there are. decoded: numbers for each pixel of the output (6 for the
+        mean and scale of three colours).
+    width: of the finest feature maps; group g has 2^g as much. initial: of the embedded codes.
+    groups: of blocks, with resolutions a factor of two apart: the grid is size / 2^(groups - 1).
+        Four are published; three suit images of 28 to 64 pixels.
+    blocks: in each group, on both sides.
+    dtype: of the computation, "float32" or "bfloat16". Params, outputs and the maps to and from
+        the vocabulary are float32 in any case.
+
+    Published: 8192 codes, 6 outputs: 53,786,240 params encode and 43,829,766 decode.
+    """
+    sizes = dict(width=width, groups=groups, blocks=blocks, dtype=DTYPES[dtype])
+    return DVAENetworks(
+        encoder=network(Encoder(vocabulary=vocabulary, **sizes)),
+        embed=network(Embed(initial=initial)),
+        decoder=network(Decoder(decoded=decoded, **sizes)),
+        grid=tuple(side >> groups - 1 for side in shape[:-1]),
+    )
+
+
+def dalle_problems(
+    shape: tuple[int, ...],
+    *,
+    width: int = 256,
+    initial: int = 128,
+    groups: int = 4,
+    blocks: int = 2,
+    dtype: str = "float32",
+) -> list[str]:
+    """The problems of `dalle` with these settings on images of `shape`; [] if none."""
+    problems = too_low(4, {"width": width})
+    problems += too_low(1, {"initial": initial, "groups": groups, "blocks": blocks})
+    problems += unknown("dtype", dtype, DTYPES)
+    if groups >= 1:
+        problems += indivisible("groups", groups, shape[:-1], 2 ** (groups - 1))
+    return problems

@@ -1,0 +1,231 @@
+"""A decoder-only transformer over grids of codes: the prior of VQ-VAE, VQ-VAE-2 and DALL-E.
+
+Vaswani et al. 2017 (attention), Radford et al. 2019 (GPT-2: norms first, initialisation), Ramesh et
+al. 2021 (codes of images as a sequence). The grids of all levels form one sequence of N positions,
+coarse to fine; level l has codes 0 .. vocabularies[l] - 1, and tokens and logits count from 0 in
+each level:
+
+    h_0 = start,  h_i = embed[offset(i - 1) + token_{i-1}]                                    (1)
+    h_i <- h_i + position_i + class[label]                                                    (2)
+    h <- h + attention(norm(h)),  h <- h + mlp(norm(h)),  `depth` times, seeing j <= i only   (3)
+    p(token_i = c | tokens before i) = softmax over c of (norm(h_i) W + b)[offset(i) + c]     (4)
+
+where offset(i) is the sum of the vocabularies of the levels above that of position i. Drawing
+codes one by one keeps the keys and values of (3) in a cache, so that a code costs one position.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from genzoo.core.types import Array, Labels, Tree
+from genzoo.nets.causal import EPSILON, INIT_STD, NEVER, Block
+from genzoo.nets.interface import Network, network
+from genzoo.nets.layers import DTYPES, ZEROS
+from genzoo.nets.problems import bad_rate, too_low, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenNetwork(Network):
+    """A network of sequences of codes, and the same network one position at a time.
+
+    init(key, tokens, label); apply(params, tokens, label, train=False, key=None) -> logits
+    [B, N, V] float32, V = max(vocabularies). tokens: [B, N] int32, counted from 0 in every level,
+    so they are their own targets: logits[:, i] is of tokens[:, i] and sees tokens[:, :i] only.
+    Logits of codes that the level of a position does not have are NEVER. label: [B] int32; the
+    null class is num_classes, which None means too.
+
+    new_cache(batch) -> a cache of zeros.
+    step(params, cache, token, position, label) -> (logits [B, V], cache): row `position` of
+        apply. token [B] is the code at position - 1 (any at position 0); position [] may be
+        traced. Positions come in order from 0, each with the cache that the one before gave. In a
+        `lax.scan` over positions with the cache in its carry, the cache is changed in place.
+    vocabularies, lengths: codes and positions of each level, coarse to fine.
+    """
+
+    new_cache: Callable[[int], Tree]
+    step: Callable[..., tuple[Array, Tree]]
+    vocabularies: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+
+class Transformer(nn.Module):
+    """(tokens [B, N] int32, label [B] or None) -> logits [B, N, V] float32: equations (1) to (4).
+
+    classes: rows of the table of classes, the null class (the last) included; 0 is none.
+    """
+
+    vocabularies: tuple[int, ...]
+    lengths: tuple[int, ...]
+    classes: int
+    depth: int
+    block: Callable[..., Block]
+    width: int
+    dropout: float
+    dtype: jnp.dtype
+
+    def setup(self):
+        table = nn.initializers.normal(INIT_STD)
+        count, length = sum(self.vocabularies), sum(self.lengths)
+        self.embed = nn.Embed(count, self.width, embedding_init=table)
+        self.start = self.param("start", table, (self.width,))
+        self.position = self.param("position", table, (length, self.width))
+        if self.classes:
+            self.label = nn.Embed(self.classes, self.width, embedding_init=table)
+        self.blocks = [self.block(name=f"block_{i}") for i in range(self.depth)]
+        self.norm = nn.LayerNorm(EPSILON, dtype=self.dtype)
+        self.kernel = self.param("kernel", table, (self.width, count))
+        self.bias = self.param("bias", ZEROS, (count,))
+        self.drop = nn.Dropout(self.dropout)
+
+    def __call__(self, tokens: Array, label: Labels | None, train: bool) -> Array:
+        batch = tokens.shape[0]
+        codes = self.embed(tokens[:, :-1] + self._offsets()[:-1])
+        start = jnp.broadcast_to(self.start, (batch, 1, self.width))
+        h = jnp.concatenate([start, codes], 1) + self.position
+        h = h + self._class(label, batch)[:, None]
+        h = self.drop(h, deterministic=not train)
+        for block in self.blocks:
+            h = block(h, train)
+        return self._logits(self.norm(h))
+
+    def step(
+        self, cache: Tree, token: Array, position: Array, label: Labels | None
+    ) -> tuple[Array, Tree]:
+        """TokenNetwork.step."""
+        offsets = jnp.asarray(self._offsets())
+        code = self.embed(token + offsets[jnp.maximum(position - 1, 0)])
+        h = jnp.where(position == 0, self.start, code) + self.position[position]
+        h = h + self._class(label, token.shape[0])
+        new = {}
+        for block in self.blocks:
+            h, new[block.name] = block.step(h, cache[block.name], position)
+        logits = self._product(self.norm(h), self.kernel) + self.bias
+        widest = np.arange(max(self.vocabularies))
+        level = jnp.asarray(np.repeat(np.arange(len(self.lengths)), self.lengths))[position]
+        own = jnp.take(logits, offsets[position] + widest, axis=-1, mode="clip")
+        return jnp.where(widest < jnp.asarray(self.vocabularies)[level], own, NEVER), new
+
+    def _offsets(self) -> np.ndarray:
+        """offset(i) of every position, [N]."""
+        starts = np.cumsum([0, *self.vocabularies[:-1]])
+        return np.repeat(starts, self.lengths).astype(np.int32)
+
+    def _class(self, label: Labels | None, batch: int) -> Array:
+        if not self.classes:
+            return jnp.zeros((batch, self.width))
+        if label is None:
+            label = jnp.full(batch, self.classes - 1, jnp.int32)
+        return self.label(label)
+
+    def _product(self, h: Array, kernel: Array) -> Array:
+        kernel = kernel.astype(self.dtype)
+        return jnp.matmul(h, kernel, preferred_element_type=jnp.float32)
+
+    def _logits(self, h: Array) -> Array:
+        """Equation (4) level by level, so that no logit is computed only to be masked."""
+        parts, widest, first, at = [], max(self.vocabularies), 0, 0
+        for vocabulary, length in zip(self.vocabularies, self.lengths, strict=True):
+            own = slice(first, first + vocabulary)
+            logits = self._product(h[:, at : at + length], self.kernel[:, own]) + self.bias[own]
+            padding = ((0, 0), (0, 0), (0, widest - vocabulary))
+            parts.append(jnp.pad(logits, padding, constant_values=NEVER))
+            first, at = first + vocabulary, at + length
+        return jnp.concatenate(parts, 1)
+
+
+def transformer(
+    *,
+    vocabularies: tuple[int, ...],
+    lengths: tuple[int, ...],
+    num_classes: int,
+    width: int = 256,
+    depth: int = 6,
+    heads: int = 8,
+    expansion: int = 4,
+    dropout: float = 0.0,
+    dtype: str = "float32",
+) -> TokenNetwork:
+    """A transformer over the codes of grids, level after level, coarse to fine.
+
+    vocabularies, lengths: how many codes and how many positions each level has.
+    num_classes: 0 is unconditional, and the label is ignored; otherwise there is a null class more.
+    width: of the stream. depth: blocks. heads: of attention, must divide the width.
+    expansion: the hidden layer of a block's dense part, in widths.
+    dropout: of the embedded sequence and of what each block adds, in training.
+    dtype: of the computation, "float32" or "bfloat16". Params, the stream between blocks, softmax
+        and logits are float32 in any case; the cache has this dtype.
+
+    With W the width, V the sum of the vocabularies and N that of the lengths there are
+    2 V W + V + N W + 3 W + depth ((4 + 2 expansion) W^2 + (9 + expansion) W) params, and
+    (num_classes + 1) W with classes.
+    """
+    dtype_ = DTYPES[dtype]
+
+    def block(name: str) -> Block:
+        return Block(
+            width=width,
+            heads=heads,
+            expansion=expansion,
+            depth=depth,
+            dropout=dropout,
+            dtype=dtype_,
+            name=name,
+        )
+
+    module = Transformer(
+        vocabularies=tuple(vocabularies),
+        lengths=tuple(lengths),
+        classes=num_classes + 1 if num_classes else 0,
+        depth=depth,
+        block=block,
+        width=width,
+        dropout=dropout,
+        dtype=dtype_,
+    )
+    net = network(module)
+
+    def new_cache(batch: int) -> Tree:
+        shape = (batch, heads, sum(lengths), width // heads)
+        return {
+            f"block_{i}": {name: jnp.zeros(shape, dtype_) for name in ("key", "value")}
+            for i in range(depth)
+        }
+
+    def step(
+        params: Tree, cache: Tree, token: Array, position: Array, label: Labels | None
+    ) -> tuple[Array, Tree]:
+        return module.apply({"params": params}, cache, token, position, label, method="step")
+
+    return TokenNetwork(
+        init=net.init,
+        apply=net.apply,
+        features=net.features,
+        new_cache=new_cache,
+        step=step,
+        vocabularies=tuple(vocabularies),
+        lengths=tuple(lengths),
+    )
+
+
+def transformer_problems(
+    *,
+    width: int = 256,
+    depth: int = 6,
+    heads: int = 8,
+    expansion: int = 4,
+    dropout: float = 0.0,
+    dtype: str = "float32",
+) -> list[str]:
+    """The problems of `transformer` with these settings; [] if none."""
+    low = {"width": width, "depth": depth, "heads": heads, "expansion": expansion}
+    problems = too_low(1, low) + bad_rate("dropout", dropout) + unknown("dtype", dtype, DTYPES)
+    if heads >= 1 and width >= 1 and width % heads:
+        problems.append(
+            f"network.heads is {heads}, which does not divide network.width, {width}: change one "
+            "of them."
+        )
+    return problems
