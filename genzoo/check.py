@@ -13,7 +13,8 @@ from genzoo import build
 from genzoo.config import Checker, freeze, keys_of, unknown
 from genzoo.core.errors import UserError, nearest
 from genzoo.data.source import SPLITS
-from genzoo.settings import RAW, SECTIONS, DataSettings
+from genzoo.evaluate.neighbours import METRICS
+from genzoo.settings import RAW, SECTIONS, DataSettings, FirstStage
 from genzoo.train import optimizer as optimizers
 from genzoo.train import sharding
 
@@ -41,17 +42,25 @@ def fill(raw: dict) -> dict:
 
 def _resolve(raw: dict) -> tuple[Checker, dict]:
     checker = Checker()
-    known = {"seed", "family", "network", "optimizer", *SECTIONS}
+    known = {"seed", "family", "network", "optimizer", "frozen", *SECTIONS}
     for name in sorted(raw.keys() - known):
         checker.problems.append(f"{name} is not a known section: {nearest(name, known)}")
     resolved: dict = {"seed": checker.value(raw.get("seed", 0), int, "seed")}
-    for name, table in (("family", build.FAMILIES), ("network", build.NETWORKS)):
-        resolved[name] = _named(checker, raw.get(name, {}), table, name)
+    resolved["family"] = _named(checker, raw.get("family", {}), build.FAMILIES, "family")
+    row = build.FAMILIES.get(resolved["family"].get("name"))
+    networks = {name: build.NETWORKS[name] for name in row.networks} if row else build.NETWORKS
+    network = raw.get("network", {})
+    if networks:
+        resolved["network"] = _named(checker, network, networks, "network")
+    else:
+        resolved["network"] = checker.section(network, {}, "network")
+    resolved["frozen"] = _frozen(checker, raw.get("frozen", {}), row.first_stages if row else ())
     decay = keys_of(_optimizer_keys)
     own = keys_of(optimizers.Optimizer, given=("decay", "total_steps"))
     resolved["optimizer"] = checker.section(raw.get("optimizer", {}), {**own, **decay}, "optimizer")
     for name, settings in SECTIONS.items():
-        resolved[name] = checker.section(raw.get(name, {}), keys_of(settings), name)
+        own = row.own_keys.get(name, {}) if row else {}
+        resolved[name] = checker.section(raw.get(name, {}), {**keys_of(settings), **own}, name)
     return checker, resolved
 
 
@@ -68,14 +77,27 @@ def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dic
     return {"name": name, **checker.section(rest, table[name].keys, where)}
 
 
+def _frozen(checker: Checker, stages: Mapping, wanted) -> dict:
+    for name in sorted(stages.keys() - set(wanted)):
+        checker.problems.append(f"frozen.{name} is not of this family: {nearest(name, wanted)}")
+    keys = keys_of(FirstStage)
+    return {name: checker.section(stages.get(name, {}), keys, f"frozen.{name}") for name in wanted}
+
+
 def _problems(config: FrozenConfigDict) -> list[str]:
     data, train = build.section(config, "data"), config.train
     found = _data_problems(data)
-    if not found:
+    if not found and config.network:
         net = {k: v for k, v in config.network.items() if k != "name"}
         found += build.NETWORKS[config.network.name].problems(build.example_shape(data), **net)
     found += build.FAMILIES[config.family.name].problems(config)
     found += unknown("optimizer.decay", config.optimizer.decay, build.DECAYS)
+    ends, factors = config.optimizer.stage_ends, config.optimizer.stage_factors
+    if config.optimizer.decay == "stages" and len(factors) != len(ends) + 1:
+        found.append(
+            f"optimizer.stage_factors has {len(factors)} entries for {len(ends)} stage_ends: it "
+            "must have one more."
+        )
     found += _range_problems(config)
     sizes = {f"{s}.batch_size": config[s].batch_size for s in ("train", "eval")}
     found += sharding.problems(config.mesh.data, config.mesh.fsdp, sizes, jax.device_count())
@@ -94,6 +116,7 @@ def _problems(config: FrozenConfigDict) -> list[str]:
         found.append(f"train.averages must not name an average {RAW!r}: that is the params.")
     if ":" not in data.name:
         found += unknown("eval.split", config.eval.split, set(SPLITS))
+    found += unknown("tools.metric", config.tools.metric, METRICS)
     for where in ("sample", "eval"):
         found += unknown(f"{where}.weights", config[where].weights, {RAW, *train.averages})
     return found
@@ -110,11 +133,14 @@ _RANGES = {
     "train.keep_every": (0, _ANY), "train.picture_first": (0, _ANY),
     "train.picture_count": (0, _ANY),
     "sample.count": (1, _ANY), "sample.batch_size": (1, _ANY), "sample.steps": (0, _ANY),
+    "eval.importance_samples": (1, _ANY),
     "sample.seed": (0, 2**63 - 1), "sample.label": (-1, _ANY), "sample.unroll": (1, _ANY),
     "eval.count": (0, _ANY), "eval.batch_size": (1, _ANY), "eval.seed": (0, 2**63 - 1),
     "optimizer.learning_rate": (0, 1000), "optimizer.warmup": (0, _ANY),
     "optimizer.clip": (0, _ANY), "optimizer.weight_decay": (0, _ANY), "optimizer.b1": (0, 0.999999),
     "optimizer.b2": (0, 0.99999999), "optimizer.eps": (1e-30, _ANY),
+    "tools.neighbours": (1, _ANY), "tools.probe_examples": (2, _ANY),
+    "tools.probe_l2": (1e-9, _ANY),
     "bench.seconds": (0, _ANY), "bench.sample_steps": (1, _ANY),
 }  # fmt: skip
 
@@ -127,7 +153,9 @@ def _range_problems(config: FrozenConfigDict) -> list[str]:
     for key, (low, high) in ranges.items():
         value = config
         for part in key.split("."):
-            value = value[part]
+            value = value.get(part, {})
+        if value == {}:  # a key of another family
+            continue
         if not low <= value <= high:
             bound = f"at least {low}" if value < low else f"at most {high}"
             found.append(f"{key} = {value} must be {bound}.")

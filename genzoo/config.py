@@ -38,19 +38,29 @@ def keys_of(builder: Callable, given: tuple[str, ...] = ()) -> Section:
     """The keyword-only parameters of a builder (or fields of a dataclass), but those in `given`,
     which the caller supplies and a config does not."""
     types = typing.get_type_hints(builder)
+    made = {
+        field.name: field.default_factory()
+        for field in getattr(builder, "__dataclass_fields__", {}).values()
+        if field.default_factory is not dataclasses.MISSING
+    }
     return {
-        name: Key(types[name], parameter.default)
+        name: Key(types[name], made.get(name, parameter.default))
         for name, parameter in inspect.signature(builder).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in given
     }
 
 
 def choose(config: ConfigDict, variants: Mapping[str, Mapping], variant: str) -> ConfigDict:
-    """The config with the values of the named variant put in; "" is the config as it is."""
+    """The config with the values of the named variant put in; "" is the config as it is. A section
+    in which a variant names something else (another network) replaces the whole section."""
     if variant and variant not in variants:
         raise UserError(f"There is no variant {variant!r}: {nearest(variant, variants)}")
     if variant:
-        config.update(ConfigDict(variants[variant]))
+        changes = variants[variant]
+        for section, values in changes.items():
+            if values.get("name", config[section].get("name")) != config[section].get("name"):
+                config[section] = ConfigDict()
+        config.update(ConfigDict(changes))
     return config
 
 
@@ -139,6 +149,8 @@ class Checker:
         if origin in (dict, Mapping) and isinstance(value, Mapping):
             inner = keys_of(arguments[1])
             return {k: self.section(v, inner, f"{where}.{k}") for k, v in value.items()}
+        if kind is dict and isinstance(value, Mapping):
+            return dict(value)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if kind is str and isinstance(value, int) and not isinstance(value, bool):

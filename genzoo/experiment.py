@@ -15,7 +15,14 @@ from ml_collections import FrozenConfigDict
 from genzoo import build
 from genzoo.core import streams
 from genzoo.core.compilation import Program, compile_program, run_once
-from genzoo.core.contract import CAPABILITIES, Family, Variables, capabilities, class_count
+from genzoo.core.contract import (
+    CAPABILITIES,
+    Family,
+    Fits,
+    Variables,
+    capabilities,
+    class_count,
+)
 from genzoo.core.errors import UserError
 from genzoo.core.types import Batch, Key
 from genzoo.data import transforms
@@ -45,7 +52,9 @@ class Experiment:
 
     @cached_property
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
-        """By player."""
+        """By player; none for what is learned in closed form."""
+        if isinstance(self.family, Fits):
+            return {}
         return dict(for_players(self.family.losses, build.optimizer(self.config)))
 
     @property
@@ -103,6 +112,7 @@ class Experiment:
 
     def updater(self, accumulate: int) -> Updater:
         """The training step."""
+        on_cpu = jax.default_backend() == "cpu"
         return Updater(
             family=self.family,
             optimizers=self.optimizers,
@@ -115,7 +125,8 @@ class Experiment:
             # XLA on a CPU computes the gradient of a convolution some forty times slower inside a
             # loop than outside (jaxlib 0.10.2): few passes are written out there. Many are not, for
             # the sake of the compile time: those are for models without convolutions.
-            written_out=8 if jax.default_backend() == "cpu" else 1,
+            written_out=8 if on_cpu else 1,
+            branch=on_cpu,
         )
 
     def open(self, split: str) -> Source:
@@ -147,11 +158,13 @@ def prepare(batch: Batch, key: Key | None, mirrored: bool = False) -> Batch:
 def variables_of(state: TrainState, weights: str) -> Variables:
     """The params themselves ("raw") or an average of them, with the stats."""
     params = state.params if weights == RAW else state.averages[weights]
-    return Variables(params=params, stats=state.stats)
+    return Variables(params=params, stats=state.stats, frozen=state.frozen)
 
 
 def require(family: Family, name: str, capability: str, mode: str) -> None:
     """Raises UserError when the family lacks what a mode needs."""
     if not isinstance(family, CAPABILITIES[capability]):
         can = ", ".join(capabilities(family)) or "nothing beyond training"
-        raise UserError(f"--mode={mode} needs a family that can {capability}; {name} can: {can}.")
+        instead = build.FAMILIES[name].instead.get(capability, "")
+        said = f"--mode={mode} needs a family that can {capability}; {name} can: {can}. {instead}"
+        raise UserError(said.strip())

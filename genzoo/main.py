@@ -20,6 +20,11 @@ _MODES = {
     "eval": "scores the model into eval.json",
     "sample": "draws images into samples/",
     "reconstruct": "encodes and decodes test images, for families that can",
+    "interpolate": "draws what lies between two images, for families that encode and decode",
+    "encode": "writes the embeddings of a split or a folder, for families that encode",
+    "retrieve": "finds the nearest training images of others, for families that encode",
+    "latents": "draws what units, planes and codes stand for, for families that decode them",
+    "probe": "measures how well embeddings tell the classes apart, for families that encode",
     "describe": "prints parameters and operations as JSON; makes nothing",
     "bench": "times training step and sampler on this machine, as JSON",
     "doctor": "prints what this machine offers, as JSON",
@@ -46,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]):
-    from genzoo import build, check, config
+    from genzoo import build, check, config, first_stage
     from genzoo.workdir import Workdir
 
     changes = config.parse_overrides(overrides)
@@ -62,12 +67,24 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
         # Counted when the run began; the data need not be here any more.
         known = {**checked.data, "num_classes": stored["data"]["num_classes"]}
         checked = config.freeze(checked.to_dict() | {"data": known})
-    return build.settled(checked)
+    return first_stage.resolve(build.settled(checked), stored)
 
 
 def _work(arguments: argparse.Namespace, overrides: list[str]) -> dict:
     # Imported here, so that --help and a wrong flag are answered at once.
-    from genzoo.modes import cost, doctor, evaluate, reconstruct, sample, train
+    from genzoo.modes import (
+        cost,
+        doctor,
+        encode,
+        evaluate,
+        interpolate,
+        latents,
+        probe,
+        reconstruct,
+        retrieve,
+        sample,
+        train,
+    )
 
     if arguments.mode == "doctor":
         if overrides:
@@ -83,6 +100,11 @@ def _work(arguments: argparse.Namespace, overrides: list[str]) -> dict:
         "eval": evaluate.evaluate,
         "sample": sample.sample,
         "reconstruct": reconstruct.reconstruct,
+        "interpolate": interpolate.interpolate,
+        "encode": encode.encode,
+        "retrieve": retrieve.retrieve,
+        "latents": latents.latents,
+        "probe": probe.probe,
     }
     return modes[arguments.mode](config, arguments.workdir)
 

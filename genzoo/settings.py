@@ -4,7 +4,7 @@ What may stand in the sections `family` and `network` is read off their builders
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from genzoo.train.averages import Average
 from genzoo.train.loop import LoopSettings
@@ -44,35 +44,89 @@ class TrainSettings(LoopSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
-    """weights: an average's name or "raw". steps: of the sampler, 0 for all of the table. label: a
-    class, -1 for all in turn. npz: also write all images as one array file."""
+    """weights: an average's name or "raw". label: a class, -1 for all in turn. npz: also write all
+    images as one array file."""
 
     count: int = 64
     batch_size: int = 64
     seed: int = 0
     weights: str = RAW
-    method: str = "ancestral"
-    steps: int = 0
-    grid: str = "uniform"
-    eta: float = 0.0
-    clip: str = "clip"
-    guidance_scale: float = 1.0
     label: int = -1
     npz: bool = False
-    unroll: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:
-    """count: examples, 0 for all of the split. bound_steps: steps of the variational bound per
-    example, drawn one from each of so many strata; 0 for every step."""
+    """count: examples, 0 for all of the split."""
 
     split: str = "test"
     count: int = 0
     batch_size: int = 128
     weights: str = RAW
     seed: int = 0
+
+
+# What the sections `sample` and `eval` hold beside these depends on the family: one of each below.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing:
+    """No keys of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSampling:
+    """steps: of the sampler, 0 for all of the table. unroll: steps of its loop written out."""
+
+    method: str = "ancestral"
+    steps: int = 0
+    grid: str = "uniform"
+    eta: float = 0.0
+    clip: str = "clip"
+    guidance_scale: float = 1.0
+    unroll: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionScoring:
+    """bound_steps: steps of the variational bound per example, drawn one from each of so many
+    strata; 0 for every step."""
+
     bound_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSampling:
+    """noise: whether pixels are drawn from the decoder's distribution; else its mean is shown."""
+
+    noise: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceScoring:
+    """importance_samples: K of the importance-weighted bound, 1 for the ELBO."""
+
+    importance_samples: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSampling:
+    """temperature: 0 is greedy. top_k: how many of the likeliest codes are kept, 0 for all. top_p:
+    the mass of the likeliest codes that is kept, 1 for all."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstStage:
+    """A model that another run has trained and that this one uses as it is. workdir: of that run.
+    weights: an average's name or "raw". config: that run's, filled in from its workdir."""
+
+    workdir: str
+    weights: str = RAW
+    config: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +145,22 @@ class BenchSettings:
     sample_steps: int = 10
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToolSettings:
+    """Of the modes that look into a representation. first, second: image files to start from,
+    folder: of images to encode, "" for those of eval.split. metric: euclidean or cosine.
+    neighbours: how many are looked for. probe_examples: training images that a probe learns from at
+    most; probe_l2: the penalty on its weights."""
+
+    first: str = ""
+    second: str = ""
+    folder: str = ""
+    metric: str = "euclidean"
+    neighbours: int = 8
+    probe_examples: int = 10_000
+    probe_l2: float = 1e-3
+
+
 SECTIONS: Mapping[str, type] = {
     "data": DataSettings,
     "train": TrainSettings,
@@ -98,4 +168,5 @@ SECTIONS: Mapping[str, type] = {
     "eval": EvalSettings,
     "mesh": MeshSettings,
     "bench": BenchSettings,
+    "tools": ToolSettings,
 }

@@ -23,9 +23,10 @@ from genzoo.train.state import TrainState
 
 # What may change between a run and its continuation: how long, how often, where, how carefully.
 _FREE_IN_TRAINING = (
-    "sample.", "eval.", "mesh.", "bench.", "data.dir", "train.steps", "train.steps_per_call",
-    "train.log_every", "train.save_every", "train.keep", "train.keep_every", "train.fault_limit",
-    "train.picture_first", "train.picture_count", "optimizer.learning_rate", "optimizer.clip",
+    "sample.", "eval.", "mesh.", "bench.", "tools.", "data.dir", "train.steps",
+    "train.steps_per_call", "train.log_every", "train.save_every", "train.keep",
+    "train.keep_every", "train.fault_limit", "train.picture_first", "train.picture_count",
+    "optimizer.learning_rate", "optimizer.clip",
 )  # fmt: skip
 # Of these, what changes the numbers of the run and not only its housekeeping.
 _WORTH_SAYING = ("train.steps", "optimizer.")

@@ -6,8 +6,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from genzoo import build, check, config
+from genzoo import build, check, config, first_stage
+from genzoo.builders import diffusion
 from genzoo.core import tree
+from genzoo.core.contract import Context
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment
 
@@ -36,26 +38,32 @@ def problems(path: str, **overrides: str) -> list[str]:
     return list(caught.value.problems)
 
 
+def with_first_stages(path: str, workdir: Path):
+    """The resolved config; of each first stage that it names there is a workdir with a config."""
+    raw, (_, _, variant) = config.load(path), path.partition(":")
+    for name, stage in raw.get("frozen", {}).items():
+        theirs = f"configs/{Path(stage['workdir']).name}.py:{variant}".rstrip(":")
+        config.write_json(workdir / name / "config.json", checked(theirs).to_dict())
+        stage["workdir"] = str(workdir / name)
+    return first_stage.resolve(check.check(raw), None)
+
+
 @pytest.mark.parametrize("path", EVERY)
-def test_every_config_is_sound_and_its_shapes_work_out(path):
-    experiment = Experiment(checked(path))
+def test_every_config_is_sound_and_its_shapes_work_out(path, tmp_path):
+    experiment = Experiment(with_first_stages(path, tmp_path))
     state = experiment.abstract_state
     assert tree.count(state.params) > 1000
     count = experiment.config.train.batch_size
-    values, _ = jax.eval_shape(
-        experiment.family.loss,
-        state.params,
-        build_context(experiment, count, state.stats),
+    context = Context(
+        batch=experiment.example(count),
+        key=experiment.root,
+        step=state.step,
+        stats=state.stats,
+        frozen=state.frozen,
     )
-    assert values.shape == (count,)
-
-
-def build_context(experiment, count, stats):
-    from genzoo.core.contract import Context
-
-    return Context(
-        batch=experiment.example(count), key=experiment.root, step=jax.numpy.int32(0), stats=stats
-    )
+    for player in experiment.family.losses.values():
+        values, _ = jax.eval_shape(player.loss, state.params, context)
+        assert values.shape == (count,)
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.name)
@@ -225,12 +233,14 @@ def test_differences_are_by_dotted_key():
 def test_every_name_of_the_table_builds():
     raw = config.load(f"{CIFAR}:smoke")
     for key, table in {
-        "schedule": build.SCHEDULES, "prediction": build.PREDICTIONS,
-        "weighting": build.WEIGHTINGS, "step_distribution": build.STEP_DISTRIBUTIONS,
+        "schedule": diffusion.SCHEDULES, "prediction": diffusion.PREDICTIONS,
+        "weighting": diffusion.WEIGHTINGS, "step_distribution": diffusion.STEP_DISTRIBUTIONS,
     }.items():  # fmt: skip
         for name in table:
             assert build.family(checked(f"{CIFAR}:smoke", **{f"family__{key}": name}))
-    sampling = {"method": build.METHODS, "grid": build.GRIDS, "clip": build.CLIPPINGS}
+    sampling = {
+        "method": diffusion.METHODS, "grid": diffusion.GRIDS, "clip": diffusion.CLIPPINGS
+    }  # fmt: skip
     for key, table in sampling.items():
         for name in table:
             assert build.family(checked(f"{CIFAR}:smoke", **{f"sample__{key}": name}))

@@ -5,14 +5,15 @@ a protocol that it may satisfy and that a mode asks for. The trainer, the evalua
 know a family through this file alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree
+from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, broadcast
 
 
 @jax.tree_util.register_dataclass
@@ -21,10 +22,13 @@ class Variables:
     """What a family is made of: `params` are learned by gradient, `stats` by the losses' own rule.
 
     Both are nested dicts. Codebook averages, running statistics and loss histories are stats.
+    frozen: the variables of first stages and teachers, by name, as {"params": .., "stats": ..};
+    they come from runs of their own and never change.
     """
 
     params: Tree
     stats: Tree = field(default_factory=dict)
+    frozen: Mapping[str, Tree] = field(default_factory=dict)
 
 
 @jax.tree_util.register_dataclass
@@ -36,7 +40,7 @@ class Context:
     key: the randomness of this step. step: int32 scalar.
     stats: the family's own statistics; a loss hands back their new value in `Aux`.
     averages: params averaged over time, by name (a consistency model reads its target there).
-    frozen: params of first stages and teachers, by name.
+    frozen: the variables of first stages and teachers, as in Variables.
     train: whether dropout is on and stats are to be renewed.
     """
 
@@ -52,7 +56,8 @@ class Context:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Weighted:
-    """A metric in which examples count differently, or not at all: values [B], weights [B] >= 0."""
+    """A metric in which examples count differently, or not at all: values [B, ...], weights [B]
+    >= 0."""
 
     values: Array
     weights: Array
@@ -61,7 +66,11 @@ class Weighted:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Aux:
-    """What a loss hands back beside its values: metrics ([B] or Weighted) and the new stats."""
+    """What a loss hands back beside its values: metrics and the new stats.
+
+    A metric is [B], or Weighted, or has trailing axes [B, ...]: the mean over the examples is then
+    an array, from which the family makes what is worth reporting (`Reports`).
+    """
 
     metrics: Mapping[str, Array | Weighted] = field(default_factory=dict)
     stats: Tree = field(default_factory=dict)
@@ -111,11 +120,50 @@ class Reconstructs(Protocol):
 
 
 @runtime_checkable
+class Observes(Protocol):
+    """The family is not shown the data as they are: corrupted, binarised or masked."""
+
+    def observe(self, batch: Batch, keys: Keys) -> Images:
+        """What `reconstruct` with these keys is shown of each example: [B, ...]."""
+
+
+@runtime_checkable
 class Encodes(Protocol):
     """The family has a representation."""
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
         """The representation of each example: [B, D]."""
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """The family can decode its representation: what `encode` gives, and points between."""
+
+    def decode(self, variables: Variables, latent: Array) -> Images:
+        """The examples that points [B, D] of the space of `encode` stand for: [B, ...]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeGrid:
+    """One level of a discrete representation: codes 0 .. size - 1 at the places of `shape`."""
+
+    shape: tuple[int, ...]
+    size: int
+
+
+@runtime_checkable
+class Tokenizes(Protocol):
+    """The family has a discrete representation: grids of codes, the coarsest first."""
+
+    @property
+    def code_grids(self) -> tuple[CodeGrid, ...]:
+        """The levels."""
+
+    def codes(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
+        """The codes of each example: int32 [B, *shape] by level."""
+
+    def decode_codes(self, variables: Variables, codes: tuple[Array, ...]) -> Images:
+        """The examples that codes stand for: [B, ...]."""
 
 
 @jax.tree_util.register_dataclass
@@ -125,11 +173,15 @@ class Likelihood:
 
     total: [B]. terms: name -> [B], which sum to the total.
     curve: optional (positions [K] in [0, 1], values [B, K]): how the total spreads over time.
+    density: the total is that of a density of data in [-1, 1], not of a probability of levels:
+    there are no bits per dimension of it. of: what it is a likelihood of, if not of the data.
     """
 
     total: Array
     terms: Mapping[str, Array]
     curve: tuple[Array, Array] | None = None
+    density: bool = field(default=False, metadata={"static": True})
+    of: str = field(default="", metadata={"static": True})
 
 
 @runtime_checkable
@@ -144,8 +196,26 @@ class Likelihoods(Protocol):
 class Fits(Protocol):
     """The family is learned in closed form from one pass over the data, not by gradient steps."""
 
-    def fit(self, batches, key: Key) -> Variables:
-        """The variables, from an iterable of batches."""
+    def fit(self, batches: Iterable[Batch], key: Key) -> Variables:
+        """The variables, from prepared batches of any size, each example once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """values: what is logged, numbers or lists of them. warnings: sentences for the user, by what
+    they are about."""
+
+    values: Mapping[str, float | list]
+    warnings: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """The family reads its own metrics: what is no mean over examples (a perplexity, the number of
+    active units) is made here of what is, and what has gone wrong is said in words."""
+
+    def report(self, measured: Mapping[str, np.ndarray]) -> Report:
+        """measured: the metrics of the losses, averaged over many examples."""
 
 
 @runtime_checkable
@@ -166,6 +236,8 @@ CAPABILITIES: Mapping[str, type] = {
     "sample": Samples,
     "reconstruct": Reconstructs,
     "encode": Encodes,
+    "decode": Decodes,
+    "tokenize": Tokenizes,
     "likelihood": Likelihoods,
     "fit": Fits,
 }
@@ -179,7 +251,15 @@ def capabilities(family: Family) -> tuple[str, ...]:
 def weighted(metric: Array | Weighted, mask: Array | None = None) -> tuple[Array, Array]:
     """(sum, weight) of a metric over the batch; `mask` [B] leaves padding out."""
     if not isinstance(metric, Weighted):
-        metric = Weighted(values=metric, weights=jnp.ones_like(metric))
+        metric = Weighted(values=metric, weights=jnp.ones(metric.shape[:1], metric.dtype))
     weights = metric.weights if mask is None else metric.weights * mask
+    each = broadcast(weights, metric.values)
     # A zero weight must silence even a non-finite value, which 0 * nan would not.
-    return jnp.where(weights > 0, metric.values * weights, 0).sum(), weights.sum()
+    return jnp.where(each > 0, metric.values * each, 0).sum(0), weights.sum()
+
+
+def reported(family: Family, measured: Mapping[str, np.ndarray]) -> Report:
+    """The family's own report of averaged metrics, or the metrics as they are."""
+    if isinstance(family, Reports):
+        return family.report(measured)
+    return Report(values={k: np.asarray(v).tolist() for k, v in measured.items()})

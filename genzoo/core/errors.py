@@ -28,6 +28,8 @@ class Interrupted(Exception):
 def nearest(name: str, known: Iterable[str]) -> str:
     """'did you mean X?' for the known name closest to `name`, or the list of all if none is."""
     known = sorted(known)
+    if not known:
+        return "there are none."
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"

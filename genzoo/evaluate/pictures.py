@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 LARGEST_GRID = 256
 """How many samples a grid shows at most."""
@@ -38,9 +38,17 @@ def save(path: Path, image: np.ndarray) -> None:
     Image.fromarray(image).save(path, format="PNG")
 
 
-def save_grid(path: Path, images: np.ndarray, columns: int = 0) -> None:
-    """A grid at least 560 pixels wide as PNG."""
-    save(path, grid(images, columns=columns, shown_width=560))
+def save_grid(path: Path, images: np.ndarray, columns: int = 0, caption: str = "") -> None:
+    """A grid at least 560 pixels wide as PNG, with a line of text above it where one is given."""
+    page = grid(images, columns=columns, shown_width=560)
+    save(path, np.concatenate([_line(caption, page), page]) if caption else page)
+
+
+def _line(text: str, page: np.ndarray) -> np.ndarray:
+    """A white strip with the text, as wide as the page and of its channels."""
+    strip = Image.new("L", (page.shape[1], 22), 255)
+    ImageDraw.Draw(strip).text((4, 3), text, fill=0, font=ImageFont.load_default(size=13))
+    return np.asarray(strip)[..., None].repeat(page.shape[-1], -1)
 
 
 def save_each(directory: Path, images: np.ndarray, first: int) -> None:

@@ -5,24 +5,33 @@ examples; every example has its own key, so that its likelihood does not depend 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core import streams
-from genzoo.core.contract import Context, Family, Likelihoods, Variables, weighted
-from genzoo.core.types import Batch, Key
+from genzoo.core.contract import (
+    Context,
+    Family,
+    Likelihoods,
+    Variables,
+    reported,
+    weighted,
+)
+from genzoo.core.types import Array, Batch, Key
 from genzoo.math.likelihood import bits_per_dim
 
 
-def score_batch(family: Family, variables: Variables, batch: Batch, root: Key) -> dict:
+def score_batch(
+    family: Family, variables: Variables, batch: Batch, root: Key, step: Array
+) -> dict:
     """Sums over one padded batch: {"loss": name -> (sum, weight), "mask": [B]}, and with a
     likelihood the per-example totals [B], terms [B] and curve ([K], [B, K]).
 
-    batch: prepared, with `mask` [B] and `index` [B] beside the data.
+    batch: prepared, with `mask` [B] and `index` [B] beside the data. step: of the training, on
+    which a loss may depend.
     """
     mask, index = batch["mask"], batch["index"]
     key = streams.at(streams.stream(root, "evaluate"), index[0])
@@ -31,8 +40,9 @@ def score_batch(family: Family, variables: Variables, batch: Batch, root: Key) -
         context = Context(
             batch=batch,
             key=streams.stream(key, name),
-            step=jnp.int32(0),
+            step=step,
             stats=variables.stats,
+            frozen=variables.frozen,
             train=False,
         )
         values, aux = player.loss(variables.params, context)
@@ -71,21 +81,24 @@ class _Mean:
 
 @dataclass
 class _Collected:
-    loss: dict[str, list[float]] = field(default_factory=dict)
+    loss: dict[str, list] = field(default_factory=dict)
     total: _Mean = field(default_factory=_Mean)
     terms: dict[str, _Mean] = field(default_factory=dict)
     curve: tuple[np.ndarray, np.ndarray] | None = None
+    density: bool = False
+    of: str = ""
     examples: int = 0
 
     def add(self, found: dict, real: np.ndarray) -> None:
         self.examples += int(real.sum())
         for name, (total, weight) in found["loss"].items():
             sums = self.loss.setdefault(name, [0.0, 0.0])
-            sums[0] += float(total)
+            sums[0] = sums[0] + np.asarray(total, np.float64)
             sums[1] += float(weight)
         if "likelihood" not in found:
             return
         likelihood = found["likelihood"]
+        self.density, self.of = likelihood.density, likelihood.of
         self.total.add(likelihood.total[real])
         for name, values in likelihood.terms.items():
             self.terms.setdefault(name, _Mean()).add(values[real])
@@ -95,19 +108,29 @@ class _Collected:
             before = 0 if self.curve is None else self.curve[1]
             self.curve = (positions, before + summed)
 
-    def report(self, dimensions: int) -> dict:
-        result: dict = {"examples": self.examples}
-        result["loss"] = {k: s / w for k, (s, w) in self.loss.items() if w > 0}
+    def measured(self) -> dict[str, np.ndarray]:
+        return {k: s / w for k, (s, w) in self.loss.items() if w > 0}
+
+    def likelihoods(self, dimensions: int) -> dict:
         if not self.total.count:
-            return result
+            return {}
+        terms = {k: m.mean() for k, m in self.terms.items()}
+        result: dict = {
+            "nats": self.total.mean(),
+            "nats_standard_error": self.total.standard_error(),
+            "nats_terms": terms,
+        }
+        if self.density:
+            return {**result, "likelihood_of": "a density of data in [-1, 1]: it has no bits/dim"}
 
         def bits(nats):
             return None if nats is None else float(bits_per_dim(nats, dimensions))
 
+        if self.of:
+            result["likelihood_of"] = self.of
         result["bits_per_dim"] = bits(self.total.mean())
         result["bits_per_dim_standard_error"] = bits(self.total.standard_error())
-        result["nats"] = self.total.mean()
-        result["bits_per_dim_terms"] = {k: bits(m.mean()) for k, m in self.terms.items()}
+        result["bits_per_dim_terms"] = {k: bits(v) for k, v in terms.items()}
         if self.curve is not None:
             positions, sums = self.curve
             result["bits_per_dim_curve"] = {
@@ -121,8 +144,10 @@ def score(
     evaluate: Callable[[Batch], dict],
     batches: Iterable[Batch],
     dimensions: int,
-) -> dict:
-    """The report over all batches: loss, and bits/dim with terms, curve and standard error.
+    family: Family,
+) -> tuple[dict, Mapping[str, str]]:
+    """The report over all batches (loss, nats and bits/dim with terms, curve and standard error),
+    and the family's warnings.
 
     evaluate: the compiled `score_batch`; batches: padded, with `mask`.
     """
@@ -130,4 +155,6 @@ def score(
     for batch in batches:
         found = jax.device_get(evaluate(batch))
         collected.add(found, found["mask"] > 0)
-    return collected.report(dimensions)
+    report = reported(family, collected.measured())
+    values = {"examples": collected.examples, "loss": dict(report.values)}
+    return values | collected.likelihoods(dimensions), report.warnings

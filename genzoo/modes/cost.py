@@ -20,10 +20,15 @@ def _costs(experiment: Experiment) -> dict:
     """Counts that follow from shapes alone: no memory, no compile."""
     family, state = experiment.family, experiment.abstract_state
 
-    def forward(params, stats, batch):
+    def forward(params, stats, frozen, batch):
         for player in family.losses.values():
             context = Context(
-                batch=batch, key=experiment.root, step=jnp.int32(0), stats=stats, train=False
+                batch=batch,
+                key=experiment.root,
+                step=jnp.int32(0),
+                stats=stats,
+                frozen=frozen,
+                train=False,
             )
             values, _ = player.loss(params, context)
         return values
@@ -35,7 +40,9 @@ def _costs(experiment: Experiment) -> dict:
         "parameters": tree.count(state.params),
         "parameter_bytes": tree.size_in_bytes(state.params),
         "state_bytes": tree.size_in_bytes(state),
-        "flops_per_example": flops(forward, state.params, state.stats, experiment.example(1)),
+        "flops_per_example": flops(
+            forward, state.params, state.stats, state.frozen, experiment.example(1)
+        ),
         # Accumulation does the same work in a loop, which the count would take for one pass.
         "train_step_flops": flops(experiment.updater(1).update, state, batch),
         "train_step_examples": size,
@@ -93,10 +100,11 @@ def bench(config: FrozenConfigDict) -> dict:
 
 
 def _bench_sampler(config: FrozenConfigDict, state: TrainState) -> dict:
-    """The sampler over a few steps; each step costs the same."""
-    steps = min(config.bench.sample_steps, config.sample.steps or config.bench.sample_steps)
-    shorter = config.to_dict()
-    shorter["sample"] |= {"steps": steps}
+    """The sampler, over a few steps where it takes steps; each step costs the same."""
+    steps, shorter = 1, config.to_dict()
+    if "steps" in config.sample:
+        steps = min(config.bench.sample_steps, config.sample.steps or config.bench.sample_steps)
+        shorter["sample"] |= {"steps": steps}
     experiment = Experiment(FrozenConfigDict(shorter))
     variables, programs = variables_of(state, config.sample.weights), {}
     size = config.sample.batch_size

@@ -1,6 +1,7 @@
 """`--mode=eval`: scores the model on a split into `eval.json`."""
 
 import itertools
+import logging
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
+from genzoo import build
 from genzoo.core import streams
 from genzoo.core.compilation import compile_program
 from genzoo.core.contract import Variables
@@ -17,6 +19,8 @@ from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
 from genzoo.experiment import Experiment, prepare, variables_of
 from genzoo.workdir import Workdir
+
+_log = logging.getLogger("genzoo")
 
 
 def evaluate(config: FrozenConfigDict, workdir: Path) -> dict:
@@ -41,14 +45,17 @@ def evaluate(config: FrozenConfigDict, workdir: Path) -> dict:
     root = streams.root(settings.seed)
 
     def one(variables: Variables, batch: Batch) -> dict:
-        return score_batch(experiment.family, variables, prepare(batch, None), root)
+        return score_batch(experiment.family, variables, prepare(batch, None), root, state.step)
 
     program = compile_program(one, variables, first, out_shardings=placement.replicated)
-    report = score(
+    report, warnings = score(
         lambda batch: program(variables, batch),
         itertools.chain([first], on_device),
         dimensions=int(np.prod(experiment.shape)),
+        family=experiment.family,
     )
+    for warning in warnings.values():
+        _log.warning(warning)
     report["protocol"] = {
         "data": config.data.name,
         "split": settings.split,
@@ -57,7 +64,7 @@ def evaluate(config: FrozenConfigDict, workdir: Path) -> dict:
         "weights": settings.weights,
         "step": int(state.step),
         "seed": settings.seed,
-        "bound_steps": settings.bound_steps or "every",
+        **{k: settings[k] for k in build.FAMILIES[config.family.name].own_keys["eval"]},
         "devices": jax.device_count(),
         "platform": jax.default_backend(),
         "seconds": round(time.perf_counter() - started, 1),

@@ -1,5 +1,7 @@
 """`--mode=reconstruct`: what comes back of test images that a model has encoded and decoded."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,43 +12,80 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.core import streams
 from genzoo.core.compilation import compile_program
-from genzoo.core.contract import Family, Variables
-from genzoo.core.types import Array, Batch
+from genzoo.core.contract import Family, Observes, Variables
+from genzoo.core.types import Batch
 from genzoo.data import batches, transforms
+from genzoo.data.source import Source
 from genzoo.evaluate import pictures
+from genzoo.evaluate.similarity import ssim
 from genzoo.experiment import Experiment, prepare, require, variables_of
 from genzoo.workdir import Workdir
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reconstructions:
+    """uint8 images [N, H, W, C] and scores [N]. shown: what the model was shown, where that is not
+    the original."""
+
+    original: np.ndarray
+    shown: np.ndarray | None
+    copy: np.ndarray
+    mean_squared_error: np.ndarray
+    ssim: np.ndarray
+
+    @property
+    def caption(self) -> str:
+        """What stands side by side."""
+        names = ["original", "shown to the model", "reconstruction"]
+        return "each: " + " | ".join(n for n in names if self.shown is not None or n[0] != "s")
+
+    def side_by_side(self) -> np.ndarray:
+        """Each original, what was shown of it, and its reconstruction joined to one wide image."""
+        parts = [self.original, self.shown, self.copy]
+        return np.concatenate([part for part in parts if part is not None], axis=2)
+
+
+def reconstructed(
+    experiment: Experiment,
+    variables: Variables,
+    programs: dict[int, Callable],
+    source: Source,
+    count: int,
+) -> Reconstructions:
+    """Reconstructions of the first `count` images. programs: the compiled ones by batch size."""
+    placement = experiment.placement
+    size = -(-min(experiment.config.eval.batch_size, count) // placement.devices)
+    size *= placement.devices
+    found = []
+    for batch in batches.eval_batches(
+        source, batch_size=size, count=count, rows=experiment.local_rows(size)
+    ):
+        rows = placement.put_batch(batch)
+        if size not in programs:
+            function = partial(_compared, experiment.family, experiment.config.eval.seed)
+            programs[size] = compile_program(
+                function, variables, rows, out_shardings=placement.replicated
+            )
+        values, mask = jax.device_get(programs[size](variables, rows))
+        found.append({k: v[mask > 0] for k, v in values.items()})
+    joined = {k: np.concatenate([one[k] for one in found]) for k in found[0]}
+    if np.array_equal(joined.get("shown"), joined["original"]):
+        joined["shown"] = None
+    return Reconstructions(**{"shown": None, **joined})
+
+
 def reconstruct(config: FrozenConfigDict, workdir: Path) -> dict:
-    """The first sample.count images of eval.split in pairs (original left, reconstruction right),
-    as `samples/reconstruction.png`, with the error of each in `reconstruct.json`."""
+    """The first sample.count images of eval.split beside what comes back of them (between the two,
+    where it differs, what the model was shown) as `samples/reconstruction.png`, with the scores of
+    each in `reconstruct.json`."""
     experiment, place = Experiment(config), Workdir(workdir)
     require(experiment.family, config.family.name, "reconstruct", "reconstruct")
     place.check_writable()
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.eval.weights)
-    source, placement = experiment.open(config.eval.split), experiment.placement
-    size = config.eval.batch_size
-    program, originals, copies, errors = None, [], [], []
-    for batch in batches.eval_batches(
-        source,
-        batch_size=size,
-        count=config.sample.count,
-        rows=experiment.local_rows(size),
-    ):
-        rows = placement.put_batch(batch)
-        if program is None:
-            function = partial(_pairs, experiment.family, config.eval.seed)
-            program = compile_program(
-                function, variables, rows, out_shardings=placement.replicated
-            )
-        original, copy, error, mask = jax.device_get(program(variables, rows))
-        originals.append(original[mask > 0])
-        copies.append(copy[mask > 0])
-        errors.append(error[mask > 0])
-    pairs = np.stack([np.concatenate(originals), np.concatenate(copies)], axis=1)
-    error = np.concatenate(errors).astype(np.float64)
+    source = experiment.open(config.eval.split)
+    found = reconstructed(experiment, variables, {}, source, config.sample.count)
+    error = found.mean_squared_error.astype(np.float64)
     # The range of the images is 2, from -1 to 1.
     psnr = 10 * np.log10(4 / np.maximum(error, 1e-20))
     report = {
@@ -55,21 +94,33 @@ def reconstruct(config: FrozenConfigDict, workdir: Path) -> dict:
         "count": len(error),
         "mean_squared_error": float(error.mean()),
         "psnr": float(psnr.mean()),
+        "ssim": float(found.ssim.mean()),
         "mean_squared_errors": error.tolist(),
+        "psnrs": psnr.tolist(),
+        "ssims": found.ssim.tolist(),
     }
     place.write("reconstruct.json", report)
     if jax.process_index() == 0:
-        shown = pairs[: pictures.LARGEST_GRID // 2].reshape(-1, *pairs.shape[2:])
-        pictures.save_grid(place.samples / "reconstruction.png", shown, columns=16)
-    return {k: v for k, v in report.items() if k != "mean_squared_errors"}
+        shown = found.side_by_side()[: pictures.LARGEST_GRID // 2]
+        columns = 8 if found.shown is None else 6
+        pictures.save_grid(
+            place.samples / "reconstruction.png", shown, columns=columns, caption=found.caption
+        )
+    return {k: v for k, v in report.items() if not isinstance(v, list)}
 
 
-def _pairs(
-    family: Family, seed: int, variables: Variables, batch: Batch
-) -> tuple[Array, Array, Array, Array]:
+def _compared(family: Family, seed: int, variables: Variables, batch: Batch) -> tuple:
     keys = streams.per_example(streams.stream(streams.root(seed), "reconstruct"), batch["index"])
     prepared = prepare(batch, None)
-    copy = family.reconstruct(variables, prepared, keys)
-    error = jnp.square(jnp.clip(copy, -1, 1) - prepared["image"])
-    error = error.reshape(len(error), -1).mean(-1)
-    return batch["image"], transforms.to_uint8(copy), error, batch["mask"]
+    original = prepared["image"]
+    copy = jnp.clip(family.reconstruct(variables, prepared, keys), -1, 1)
+    error = jnp.square(copy - original).reshape(len(copy), -1).mean(-1)
+    values = {
+        "original": batch["image"],
+        "copy": transforms.to_uint8(copy),
+        "mean_squared_error": error,
+        "ssim": ssim(copy, original),
+    }
+    if isinstance(family, Observes):
+        values["shown"] = transforms.to_uint8(family.observe(prepared, keys))
+    return values, batch["mask"]

@@ -5,22 +5,25 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
+from tqdm import tqdm
 
-from genzoo import build
-from genzoo.core import tree
+from genzoo import build, first_stage
+from genzoo.core import streams, tree
 from genzoo.core.compilation import Program
-from genzoo.core.contract import capabilities
+from genzoo.core.contract import Family, Fits, Variables, capabilities, reported
 from genzoo.core.errors import UserError
 from genzoo.core.types import Batch
 from genzoo.data import batches, order
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
-from genzoo.experiment import Experiment, variables_of
+from genzoo.experiment import Experiment, prepare, variables_of
+from genzoo.modes.reconstruct import reconstructed
 from genzoo.modes.sample import check_label, columns_of, draw
 from genzoo.settings import RAW
 from genzoo.train import writers
@@ -31,6 +34,7 @@ from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir
 
 _log = logging.getLogger("genzoo")
+_PICTURED = {"sample", "reconstruct"}  # what a family can that training pictures are made of
 
 
 def train(config: FrozenConfigDict, workdir: Path) -> dict:
@@ -57,6 +61,12 @@ def train(config: FrozenConfigDict, workdir: Path) -> dict:
         if step >= settings.steps:
             _log.info("Step %d of %d is done: raise train.steps to go on.", step, settings.steps)
             return {"step": step}
+        if isinstance(experiment.family, Fits):
+            state = _fitted(experiment, state, source)
+            checkpoints.save(state)
+            checkpoints.wait()
+            _training_pictures(experiment, place)(state, int(state.step))
+            return {"step": int(state.step), "seconds": round(time.perf_counter() - started, 1)}
         data, inputs = _inputs(experiment, source, step)
         open_things.callback(inputs.close)
         first = next(inputs)
@@ -85,6 +95,7 @@ def train(config: FrozenConfigDict, workdir: Path) -> dict:
             progress=progress,
             pictures=_training_pictures(experiment, place),
             picture_at=_picture_steps(experiment),
+            report=Watch(experiment.family),
         )
     return {"step": int(state.step), "seconds": round(time.perf_counter() - started, 1)}
 
@@ -94,7 +105,7 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
     stride = experiment.config.train.steps_per_call
     state = checkpoints.restore(experiment.abstract_state)
     if state is None:
-        return experiment.new_state()
+        return first_stage.place(experiment.new_state(), experiment.config)
     if int(state.step) % stride:
         raise UserError(
             f"The checkpoint is at step {state.step}, which train.steps_per_call = {stride} does "
@@ -134,25 +145,68 @@ def _inputs(experiment: Experiment, source: Source, start: int) -> tuple[Batch, 
     return {}, stacked()
 
 
+def _fitted(experiment: Experiment, state: TrainState, source: Source) -> TrainState:
+    """The state after the one pass that a closed form takes."""
+
+    def passed():
+        size = experiment.config.train.batch_size
+        with tqdm(total=len(source), desc="fitting", unit="image", disable=None) as bar:
+            for start in range(0, len(source), size):
+                rows = np.arange(start, min(start + size, len(source)))
+                yield jax.device_get(prepare(source.read(rows), None))
+                bar.update(len(rows))
+
+    found = experiment.family.fit(passed(), streams.stream(experiment.root, "fit"))
+    found = jax.device_put(
+        {"params": found.params, "stats": found.stats},
+        jax.tree.map(lambda leaf: leaf.sharding, {"params": state.params, "stats": state.stats}),
+    )
+    return replace(state, step=state.step + 1, **found)
+
+
+class Watch:
+    """What is logged of averaged metrics, by the family's own report; what it warns of is said once
+    it has been so in three reports in a row, since the first steps of a run look like a failure."""
+
+    def __init__(self, family: Family):
+        self._family, self._streak = family, {}
+
+    def __call__(self, measured: dict) -> dict:
+        """The values of the report."""
+        report = reported(self._family, measured)
+        self._streak = {k: self._streak.get(k, 0) + 1 for k in report.warnings}
+        for about, warning in report.warnings.items():
+            if self._streak[about] == 3:
+                _log.warning(warning)
+        return dict(report.values)
+
+
 def _picture_steps(experiment: Experiment) -> set[int]:
     settings = experiment.config.train
-    if not settings.picture_count or "sample" not in capabilities(experiment.family):
+    if not settings.picture_count or not _PICTURED & set(capabilities(experiment.family)):
         return set()
     return picture_steps(settings.steps, settings.picture_first)
 
 
 def _training_pictures(experiment: Experiment, place: Workdir) -> Callable:
-    """Grids of the same samples, from the params and from every average."""
+    """Grids of the same samples, or for a family that cannot sample of the same reconstructions,
+    from the params and from every average."""
     count = experiment.config.train.picture_count
+    samples = "sample" in capabilities(experiment.family)
+    programs: dict[int, Program] = {}
+    source = None if samples else experiment.open(experiment.config.eval.split)
+
+    def images(variables: Variables) -> tuple[np.ndarray, int, str]:
+        if samples:
+            drawn = draw(experiment, variables, programs, count)
+            return np.concatenate([images for images, _ in drawn]), columns_of(experiment), ""
+        seen = reconstructed(experiment, variables, programs, source, count)
+        return seen.side_by_side(), 0, seen.caption
 
     def save(state: TrainState, step: int) -> None:
         for weights in (RAW, *experiment.config.train.averages):
-            drawn = draw(experiment, variables_of(state, weights), programs, count)
-            images = np.concatenate([images for images, _ in drawn])
+            page, columns, caption = images(variables_of(state, weights))
             if jax.process_index() == 0:
-                pictures.save_grid(
-                    place.training_grid(step, weights), images, columns=columns_of(experiment)
-                )
+                pictures.save_grid(place.training_grid(step, weights), page, columns, caption)
 
-    programs: dict[int, Program] = {}
     return save

@@ -43,6 +43,13 @@ def write_manifest(folder: Path) -> None:
     write_atomically(folder / MANIFEST, json.dumps(entries, indent=1))
 
 
+def _arrays_of(state: TrainState) -> dict:
+    """The state as nested dicts; without frozen variables where there are none."""
+    arrays = {f.name: getattr(state, f.name) for f in fields(state)}
+    arrays["faults"] = vars(state.faults)
+    return {k: v for k, v in arrays.items() if k != "frozen" or v}
+
+
 def damage(folder: Path) -> str | None:
     """What is wrong with a finished checkpoint, naming the file, or None."""
     try:
@@ -100,8 +107,7 @@ class Checkpoints:
         if step == self.last_saved:
             return
         folder = self.folder(step)
-        arrays = {f.name: getattr(state, f.name) for f in fields(state)}
-        arrays["faults"] = vars(state.faults)
+        arrays = _arrays_of(state)
         try:
             if jax.process_index() == 0:
                 about = {**self.about, "step": step}
@@ -188,8 +194,7 @@ class Checkpoints:
                     shutil.rmtree(folder)
 
     def _load(self, step: int, abstract: TrainState) -> TrainState:
-        target = {f.name: getattr(abstract, f.name) for f in fields(abstract)}
-        target["faults"] = vars(abstract.faults)
+        target = _arrays_of(abstract)
         try:
             found = self._orbax.restore(self.folder(step) / _ARRAYS, target)
         except (ValueError, KeyError, TypeError) as error:

@@ -77,10 +77,10 @@ def picture_steps(total: int, first: int) -> set[int]:
 
 
 class _Sums:
-    """Metrics since the last report: device scalars, a handful however many calls went by."""
+    """Metrics since the last report: sums on the device, as many however many calls went by."""
 
-    def __init__(self):
-        self._sums = None
+    def __init__(self, report: Callable[[dict], dict]):
+        self._sums, self._report = None, report
         self._start, self._first = time.perf_counter(), None
 
     def add(self, step_before: int, sums) -> None:
@@ -93,14 +93,14 @@ class _Sums:
         """Takes time that was not spent on steps out of the rate."""
         self._start += seconds
 
-    def read(self, step: int, batch_size: int) -> dict[str, float]:
+    def read(self, step: int, batch_size: int) -> dict[str, float | list]:
         sums = jax.device_get(self._sums)
         now = time.perf_counter()
         rate = (step - self._first) / max(now - self._start, 1e-9)
-        values = {k: float(total / weight) for k, (total, weight) in sums.items() if weight > 0}
+        values = {k: total / weight for k, (total, weight) in sums.items() if weight > 0}
         self._sums, self._start = None, now
         rates = {"steps_per_second": rate, "examples_per_second": rate * batch_size}
-        return {"loss": math.nan, "gradient_norm": math.nan} | values | rates
+        return {"loss": math.nan, "gradient_norm": math.nan} | self._report(values) | rates
 
 
 _ADD = jax.jit(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b))
@@ -117,17 +117,18 @@ def train(
     progress: Progress,
     pictures: Callable[[TrainState, int], None],
     picture_at: set[int],
+    report: Callable[[dict], dict],
 ) -> TrainState:
     """Runs from the state's step to `settings.steps`.
 
     call: the compiled program of steps_per_call steps; donates the state it is given. inputs: what
     it takes, from the state's step on. pictures: called with (state, step) at `picture_at`, as soon
-    after as a call ends. Raises Interrupted when stopped by a signal, UserError when too many steps
-    in a row were not finite.
+    after as a call ends. report: what is logged of the averaged metrics. Raises Interrupted when
+    stopped by a signal, UserError when too many steps in a row were not finite.
     """
     step = int(state.step)
     stride = settings.steps_per_call
-    sums = _Sums()
+    sums = _Sums(report)
     with StopFlag() as stop:
         while step < settings.steps:
             if stop.number is not None:

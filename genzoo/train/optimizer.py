@@ -1,5 +1,6 @@
 """The optimizer, from optax: Adam or AdamW, clipped by the global norm, with a learning rate that
-warms up linearly and then stays, or falls linearly or along a cosine to the end of the run."""
+warms up linearly and then stays, falls linearly or along a cosine to the end of the run, or goes
+down in stages."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,29 +11,37 @@ from genzoo.core import tree
 from genzoo.core.contract import Player
 from genzoo.core.types import Tree
 
-Decay = Callable[[float, int], optax.Schedule]
+Decay = Callable[["Optimizer", int], optax.Schedule]
 
 
-def constant(peak: float, steps: int) -> optax.Schedule:
-    """`peak` throughout."""
+def constant(optimizer: "Optimizer", steps: int) -> optax.Schedule:
+    """The learning rate throughout."""
     del steps
-    return optax.constant_schedule(peak)
+    return optax.constant_schedule(optimizer.learning_rate)
 
 
-def linear(peak: float, steps: int) -> optax.Schedule:
-    """From `peak` to 0 in a straight line."""
-    return optax.linear_schedule(peak, 0.0, steps)
+def linear(optimizer: "Optimizer", steps: int) -> optax.Schedule:
+    """From the learning rate to 0 in a straight line."""
+    return optax.linear_schedule(optimizer.learning_rate, 0.0, steps)
 
 
-def cosine(peak: float, steps: int) -> optax.Schedule:
-    """From `peak` to 0 along half a cosine."""
-    return optax.cosine_decay_schedule(peak, steps)
+def cosine(optimizer: "Optimizer", steps: int) -> optax.Schedule:
+    """From the learning rate to 0 along half a cosine."""
+    return optax.cosine_decay_schedule(optimizer.learning_rate, steps)
+
+
+def stages(optimizer: "Optimizer", steps: int) -> optax.Schedule:
+    """The learning rate times stage_factors[i] from stage_ends[i - 1] to stage_ends[i]."""
+    del steps
+    each = [optax.constant_schedule(optimizer.learning_rate * f) for f in optimizer.stage_factors]
+    return optax.join_schedules(each, optimizer.stage_ends)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """Hyperparameters of Adam(W). weight_decay: decoupled, 0 is plain Adam. warmup: in steps.
-    clip: bound on the global norm of the gradient, 0 for none."""
+    clip: bound on the global norm of the gradient, 0 for none. stage_ends, stage_factors: of the
+    decay `stages`; one factor more than ends, which are in steps after the warm-up."""
 
     decay: Decay
     total_steps: int
@@ -43,10 +52,12 @@ class Optimizer:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    stage_ends: tuple[int, ...] = ()
+    stage_factors: tuple[float, ...] = ()
 
     def schedule(self) -> optax.Schedule:
         """step -> learning rate."""
-        after = self.decay(self.learning_rate, max(self.total_steps - self.warmup, 1))
+        after = self.decay(self, max(self.total_steps - self.warmup, 1))
         if not self.warmup:
             return after
         # (step + 1) / warmup: the first step already moves.

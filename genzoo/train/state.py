@@ -4,7 +4,7 @@ No random key and no data iterator is in it: both follow from (seed, step).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,8 @@ class Faults:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """step: int32, steps done. opt_state: by player. averages: params averaged in time, by name."""
+    """step: int32, steps done. opt_state: by player. averages: params averaged in time, by name.
+    frozen: variables of first stages and teachers, by name; no step changes them."""
 
     step: Array
     params: Tree
@@ -53,6 +54,7 @@ class TrainState:
     opt_state: Mapping[str, Tree]
     averages: Mapping[str, Tree]
     faults: Faults
+    frozen: Mapping[str, Tree] = field(default_factory=dict)
 
 
 def initial(
@@ -71,4 +73,5 @@ def initial(
         opt_state={name: tx.init(variables.params) for name, tx in optimizers.items()},
         averages={name: jax.tree.map(jnp.copy, variables.params) for name in average_names},
         faults=Faults.none(),
+        frozen=variables.frozen,
     )

@@ -7,6 +7,7 @@ axis in here: the mean over a sharded batch is already the global one.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,9 @@ class Updater:
     prepare: uint8 batch and key -> float batch (augmentation). accumulate: into how many parts the
     batch is split, one after the other, to save memory. fault_limit: non-finite steps in a row
     after which nothing moves any more and the host is to stop the run. written_out: up to how many
-    passes of a loop over steps or parts are written out instead of looped over.
+    passes of a loop over steps or parts are written out instead of looped over. branch: whether a
+    step that is not finite is kept from the state by a branch, which spares a loop on a CPU copies
+    of the state, or by a selection, which needs no look at the device's numbers from the host.
     """
 
     family: Family
@@ -41,6 +44,7 @@ class Updater:
     accumulate: int = 1
     fault_limit: int = 10
     written_out: int = 1
+    branch: bool = False
 
     def _unroll(self, passes: int) -> int:
         return passes if passes <= self.written_out else 1
@@ -49,30 +53,27 @@ class Updater:
         """One optimizer step on one batch; metrics as (sum, weight)."""
         prepared = self.prepare(batch, streams.at(streams.stream(self.root, "augment"), state.step))
         key = streams.at(streams.stream(self.root, "train"), state.step)
-        params, stats, opt_state = state.params, state.stats, dict(state.opt_state)
-        metrics: dict = {}
-        finite = jnp.bool_(True)
-        for name, player in self.family.losses.items():
+        stats, metrics = state.stats, {}
+        moving = old = (state.params, dict(state.opt_state), state.averages)
+        finite, players = jnp.bool_(True), list(self.family.losses.items())
+        for name, player in players:
             mine = streams.stream(key, name)
-            gradient, stats, sums = self._gradient(player, params, stats, state, prepared, mine)
-            moves, opt_state[name] = self.optimizers[name].update(
-                gradient, state.opt_state[name], params
-            )
-            params = optax.apply_updates(params, moves)
+            gradient, stats, sums = self._gradient(player, moving[0], stats, state, prepared, mine)
             norm = optax.tree.norm(gradient)
             finite &= jnp.isfinite(norm) & jnp.isfinite(sums["loss"][0])
+            kept = finite & (state.faults.streak < self.fault_limit)
+            last = name == players[-1][0]
+            move = partial(self._move, name, gradient, state.step, last)
+            moving = self._gate(kept, move, moving)
             prefix = "" if name == "model" else f"{name}/"
             metrics |= {prefix + k: v for k, v in sums.items()}
             metrics[f"{prefix}gradient_norm"] = (norm, jnp.ones(()))
         metrics["learning_rate"] = (self.learning_rate(state.step), jnp.ones(()))
-        averages = update_all(self.averages, state.averages, params, state.step)
+        if len(players) > 1:  # what an earlier player has done before a later one failed
+            moving = tree.where(kept, moving, old)
+        params, opt_state, averages = moving
+        stats = tree.where(kept, stats, state.stats)
         faults = state.faults.after(finite, state.step, self.fault_limit)
-        kept = finite & (faults.streak < self.fault_limit)
-        new, old = (
-            (params, stats, opt_state, averages),
-            (state.params, state.stats, dict(state.opt_state), state.averages),
-        )
-        params, stats, opt_state, averages = tree.where(kept, new, old)
         # What a non-finite step has measured would spoil the mean of its neighbours.
         metrics = tree.where(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
         state = TrainState(
@@ -82,8 +83,24 @@ class Updater:
             opt_state=opt_state,
             averages=averages,
             faults=faults,
+            frozen=state.frozen,
         )
         return state, metrics
+
+    def _move(self, name: str, gradient: Tree, step: Array, last: bool, moving: tuple) -> tuple:
+        """(params, optimizer states, averages) after the player's move, the averages after the
+        last."""
+        params, opt_state, averages = moving
+        moves, mine = self.optimizers[name].update(gradient, opt_state[name], params)
+        params = optax.apply_updates(params, moves)
+        if last:
+            averages = update_all(self.averages, averages, params, step)
+        return params, {**opt_state, name: mine}, averages
+
+    def _gate(self, kept: Array, move: Callable[[tuple], tuple], old: tuple) -> tuple:
+        if self.branch:
+            return jax.lax.cond(kept, move, lambda unmoved: unmoved, old)
+        return tree.where(kept, move(old), old)
 
     def _gradient(
         self, player: Player, params: Tree, stats: Tree, state: TrainState, batch: Batch, key: Key
@@ -95,6 +112,7 @@ class Updater:
                 step=state.step,
                 stats=stats,
                 averages=state.averages,
+                frozen=state.frozen,
                 train=True,
             )
             values, aux = player.loss(params, context)

@@ -30,13 +30,19 @@ class JsonLines:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One line, handed to the system at once: a kill of the process loses nothing. What is not
         finite is null, since JSON has no word for it."""
-        known = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        known = {k: _finite(v) for k, v in values.items()}
         self._file.write(json.dumps({"step": step, **known}) + "\n")
         self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _finite(value: float | list) -> float | list | None:
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return value if math.isfinite(value) else None
 
 
 def _step(line: str) -> float:
@@ -59,8 +65,9 @@ class TensorBoard:
         self._writer = EventFileWriter(str(directory))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One event with all values."""
-        scalars = [self._summary.Value(tag=k, simple_value=v) for k, v in values.items()]
+        """One event with all values; lists are left to `metrics.jsonl`."""
+        numbers = {k: v for k, v in values.items() if not isinstance(v, list)}
+        scalars = [self._summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
         summary = self._summary(value=scalars)
         self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
 

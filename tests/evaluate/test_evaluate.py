@@ -47,10 +47,11 @@ def test_scores_are_exact_whatever_the_batch(size):
     variables = Variables(
         params={"w": jnp.float32(1), "b": jnp.float32(0)}, stats={"seen": jnp.int32(0)}
     )
-    report = score(
-        lambda batch: score_batch(family, variables, batch, streams.root(0)),
+    report, _ = score(
+        lambda batch: score_batch(family, variables, batch, streams.root(0), jnp.int32(0)),
         padded(values, size),
         dimensions=2,
+        family=family,
     )
     loss = (values - (3 * values - 1)) ** 2
     assert report["examples"] == 7
@@ -71,11 +72,13 @@ def test_a_family_without_likelihood_has_its_loss_scored():
     variables = Variables(
         params={"w": jnp.float32(3), "b": jnp.float32(-1)}, stats={"seen": jnp.int32(0)}
     )
-    report = score(
-        lambda batch: score_batch(Line(), variables, batch, streams.root(0)),
+    report, warnings = score(
+        lambda batch: score_batch(Line(), variables, batch, streams.root(0), jnp.int32(0)),
         padded(np.arange(5.0), 2),
         dimensions=1,
+        family=Line(),
     )
+    assert not warnings
     assert report["loss"]["loss"] == 0 and "bits_per_dim" not in report
     assert capabilities(Line()) == () and capabilities(Guess()) == ("likelihood",)
 

@@ -32,6 +32,7 @@ def run(tmp_path, call, *, pictures=lambda state, step: None, at=(), first=0, **
             start(first), call, count(), settings=settings, checkpoints=checkpoints,
             writers=open_writers(tmp_path, first, first_process=True),
             progress=Progress(settings.steps, True), pictures=pictures, picture_at=set(at),
+            report=lambda found: {k: float(v) for k, v in found.items()},
         )  # fmt: skip
     finally:
         checkpoints.close()

@@ -1,0 +1,39 @@
+"""Principal components and probabilistic PCA on embedded images of Fashion-MNIST, in closed form.
+
+    python -m genzoo.main --config=configs/pca_fashion.py --workdir=runs/pca
+
+32 components of 784 numbers: TO_BE_MEASURED
+
+Variants:
+    :smoke   four components: what the tests run.
+"""
+
+from ml_collections import ConfigDict
+
+from genzoo.config import choose
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = ConfigDict(
+        dict(
+            seed=0,
+            data=dict(name="fashion_mini"),
+            family=dict(name="pca", components=32),
+            train=dict(
+                steps=1, batch_size=1000, averages=dict(), picture_first=0, picture_count=32
+            ),
+            sample=dict(count=64, batch_size=64),
+            eval=dict(batch_size=500),
+        )
+    )
+    return choose(config, VARIANTS, variant)
+
+
+VARIANTS = {
+    "smoke": dict(
+        family=dict(components=4),
+        train=dict(picture_count=4),
+        sample=dict(count=4, batch_size=4),
+        eval=dict(count=40, batch_size=20),
+    ),
+}

@@ -1,0 +1,253 @@
+"""Builders of PCA, autoencoders and VAEs, and what can be wrong with their configs."""
+
+import math
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders.rows import Parts
+from genzoo.config import unknown
+from genzoo.core.contract import Family
+from genzoo.families import autoencoder as autoencoder_family
+from genzoo.families import pca as pca_family
+from genzoo.families import vae as vae_family
+from genzoo.math import corruption, mixture, observation, variational
+from genzoo.nets import convnet, pair
+
+# --- networks: one pair of encoder and decoder for each layer of latents -------------------------
+
+LEVELS = ("shape", "encoded", "latents", "decoded")
+Pairs = tuple[pair.Pair, ...]
+
+
+def mlp(
+    *,
+    shape: tuple[int, ...],
+    encoded: tuple[int, ...],
+    latents: tuple[int, ...],
+    decoded: tuple[int, ...],
+    widths: tuple[int, ...] = (200, 200),
+    top_widths: tuple[int, ...] = (100, 100),
+    activation: str = "tanh",
+) -> Pairs:
+    """Dense layers; top_widths are those of the second layer of latents, where there is one."""
+    first = pair.mlp_pair(
+        shape=shape, encoded=encoded[0], latent=latents[0], decoded=decoded[0],
+        widths=widths, activation=activation,
+    )  # fmt: skip
+    return first, *_second(first, encoded, latents, decoded, top_widths, activation)
+
+
+def _second(first, encoded, latents, decoded, widths, activation) -> Pairs:
+    """The dense pair between the first layer of latents, as one vector, and the second."""
+    if len(latents) == 1:
+        return ()
+    places = math.prod(first.grid)
+    found = pair.mlp_pair(
+        shape=(places * latents[0],), encoded=encoded[1], latent=latents[1],
+        decoded=places * decoded[1], widths=widths, activation=activation,
+    )  # fmt: skip
+    return (found,)
+
+
+def mlp_problems(
+    shape: tuple[int, ...],
+    *,
+    widths: tuple[int, ...] = (200, 200),
+    top_widths: tuple[int, ...] = (100, 100),
+    activation: str = "tanh",
+) -> list[str]:
+    """What is wrong with the settings of `mlp`."""
+    found = pair.mlp_problems(shape, widths=widths, activation=activation)
+    return found + _top_problems(top_widths)
+
+
+def _top_problems(widths: tuple[int, ...]) -> list[str]:
+    if min(widths, default=1) >= 1:
+        return []
+    return [f"network.top_widths = {widths} must be whole numbers of at least 1."]
+
+
+def conv(
+    *,
+    shape: tuple[int, ...],
+    encoded: tuple[int, ...],
+    latents: tuple[int, ...],
+    decoded: tuple[int, ...],
+    width: int = 128,
+    block_width: int = 32,
+    blocks: int = 2,
+    downsamples: int = 2,
+    flat: bool = False,
+    top_widths: tuple[int, ...] = (100, 100),
+    activation: str = "relu",
+    dtype: str = "float32",
+) -> Pairs:
+    """Convolutions for the data; dense layers of top_widths for a second layer of latents."""
+    first = convnet.conv_pair(
+        shape=shape, encoded=encoded[0], latent=latents[0], decoded=decoded[0],
+        width=width, block_width=block_width, blocks=blocks, downsamples=downsamples, flat=flat,
+        activation=activation, dtype=dtype,
+    )  # fmt: skip
+    return first, *_second(first, encoded, latents, decoded, top_widths, activation)
+
+
+def conv_problems(
+    shape: tuple[int, ...],
+    *,
+    width: int = 128,
+    block_width: int = 32,
+    blocks: int = 2,
+    downsamples: int = 2,
+    flat: bool = False,
+    top_widths: tuple[int, ...] = (100, 100),
+    activation: str = "relu",
+    dtype: str = "float32",
+) -> list[str]:
+    """What is wrong with the settings of `conv`."""
+    found = convnet.conv_problems(
+        shape, width=width, block_width=block_width, blocks=blocks, downsamples=downsamples,
+        flat=flat, activation=activation, dtype=dtype,
+    )  # fmt: skip
+    return found + _top_problems(top_widths)
+
+
+# --- PCA ------------------------------------------------------------------------------------------
+
+
+def pca(*, parts: Parts, components: int = 2) -> Family:
+    """Principal components and probabilistic PCA: families/pca.py."""
+    return pca_family.PCA(components=components, shape=parts.shape)
+
+
+def pca_problems(config: FrozenConfigDict) -> list[str]:
+    """What is wrong with a config of PCA."""
+    found = []
+    if config.family.components < 1:
+        found.append(f"family.components = {config.family.components} must be at least 1.")
+    if config.train.steps != 1:
+        found.append(
+            f"train.steps = {config.train.steps}: PCA is computed in one pass, set it to 1."
+        )
+    return found
+
+
+# --- autoencoder ----------------------------------------------------------------------------------
+
+CORRUPTIONS = {
+    "none": lambda amount: corruption.Nothing(),
+    "gaussian": lambda amount: corruption.GaussianNoise(amount=amount),
+    "masking": lambda amount: corruption.Masking(amount=amount),
+    "salt_and_pepper": lambda amount: corruption.SaltAndPepper(amount=amount),
+}
+
+
+def autoencoder(
+    *, parts: Parts, latent: int = 32, corruption: str = "none", amount: float = 0.0
+) -> Family:
+    """The plain autoencoder and the denoising one: families/autoencoder.py."""
+    (pair,) = parts.network(
+        shape=parts.shape, encoded=(latent,), latents=(latent,), decoded=(parts.shape[-1],)
+    )
+    return autoencoder_family.Autoencoder(
+        pair=pair, shape=parts.shape, corruption=CORRUPTIONS[corruption](amount)
+    )
+
+
+def autoencoder_problems(config: FrozenConfigDict) -> list[str]:
+    """What is wrong with a config of an autoencoder."""
+    family = config.family
+    found = unknown("family.corruption", family.corruption, CORRUPTIONS)
+    if family.latent < 1:
+        found.append(f"family.latent = {family.latent} must be at least 1.")
+    most = float("inf") if family.corruption == "gaussian" else 1.0
+    if not 0 <= family.amount <= most:
+        found.append(f"family.amount = {family.amount} must be between 0 and {most}.")
+    return found
+
+
+# --- VAE ------------------------------------------------------------------------------------------
+
+OBSERVATIONS = {
+    "bernoulli": lambda own: observation.Bernoulli(levels=own["binarise"]),
+    "gaussian": lambda own: observation.Gaussian(scale="fixed", std=own["std"]),
+    "gaussian_shared": lambda own: observation.Gaussian(scale="shared", std=own["std"]),
+    "gaussian_pixel": lambda own: observation.Gaussian(scale="pixel"),
+    "logistic_mixture": lambda own: mixture.LogisticMixture(components=own["components"]),
+}
+WARMUPS = {
+    "none": lambda steps: variational.constant(),
+    "linear": variational.linear,
+    "cyclical": variational.cyclical,
+}
+OBJECTIVES = {"elbo": vae_family.elbo, "iwae": vae_family.iwae}
+_BINARISATIONS = ("stochastic", "threshold")
+
+
+def vae(
+    *,
+    parts: Parts,
+    latents: tuple[int, ...] = (50,),
+    decoder: str = "bernoulli",
+    binarise: str = "stochastic",
+    std: float = 1.0,
+    components: int = 10,
+    objective: str = "elbo",
+    samples: int = 1,
+    beta: float = 1.0,
+    warmup: str = "none",
+    warmup_steps: int = 0,
+    free_bits: float = 0.0,
+) -> Family:
+    """VAE, beta-VAE, IWAE, with one or two layers of latents: families/vae.py."""
+    model = OBSERVATIONS[decoder]({"binarise": binarise, "std": std, "components": components})
+    pairs = parts.network(
+        shape=parts.shape,
+        encoded=tuple(2 * width for width in latents),
+        latents=tuple(latents),
+        decoded=(model.outputs(parts.shape[-1]), *(2 * width for width in latents[:-1])),
+    )
+    return vae_family.VAE(
+        pairs=pairs,
+        latents=tuple(latents),
+        shape=parts.shape,
+        observation=model,
+        objective=OBJECTIVES[objective],
+        samples=samples,
+        beta=beta,
+        warmup=WARMUPS[warmup](warmup_steps),
+        free_bits=free_bits,
+        importance_samples=parts.eval.importance_samples,
+        noise=parts.sample.noise,
+    )
+
+
+def vae_problems(config: FrozenConfigDict) -> list[str]:
+    """What is wrong with a config of a VAE."""
+    family = config.family
+    found = [
+        *unknown("family.decoder", family.decoder, OBSERVATIONS),
+        *unknown("family.binarise", family.binarise, set(_BINARISATIONS)),
+        *unknown("family.objective", family.objective, OBJECTIVES),
+        *unknown("family.warmup", family.warmup, WARMUPS),
+    ]
+    if not 1 <= len(family.latents) <= 2 or min(family.latents, default=0) < 1:
+        found.append(
+            f"family.latents = {tuple(family.latents)} must be the size of one layer of latents or "
+            "of two, such as (50,) or (100, 50)."
+        )
+    lowest = {"samples": 1, "components": 1, "beta": 0, "free_bits": 0, "warmup_steps": 0}
+    for key, least in lowest.items():
+        if family[key] < least:
+            found.append(f"family.{key} = {family[key]} must be at least {least}.")
+    if family.std <= 0:
+        found.append(f"family.std = {family.std} must be above 0.")
+    if family.warmup != "none" and family.warmup_steps < 1:
+        found.append(f"family.warmup = {family.warmup!r} needs family.warmup_steps of at least 1.")
+    if family.objective == "iwae" and (
+        family.beta != 1 or family.free_bits or family.warmup != "none"
+    ):
+        found.append(
+            "family.objective = 'iwae' is a bound without a KL of its own: set family.beta = 1, "
+            "family.free_bits = 0 and family.warmup = 'none'."
+        )
+    return found

@@ -1,0 +1,87 @@
+"""Rows of the tables in `build.py`: what is known of a data set, a network, a family by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.config import Section, keys_of
+from genzoo.core.contract import Family
+from genzoo.data.source import Source, Spec
+from genzoo.settings import Nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRow:
+    """A data set known by name: (split, dir) -> source, and its spec before it is opened."""
+
+    open: Callable[..., Source]
+    spec: Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRow:
+    """build(**given, **section) -> what the family's builder wants; problems(shape, **section).
+
+    given: the keywords that the family supplies and a config does not.
+    """
+
+    build: Callable
+    problems: Callable[..., list[str]]
+    given: tuple[str, ...]
+
+    @property
+    def keys(self) -> Section:
+        """What may stand in the section `network`."""
+        return keys_of(self.build, given=self.given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a family's builder is handed beside its own section.
+
+    network: builds the network of the config from what the family supplies. sample, eval: the
+    family's own keys of these sections. frozen: first stages and teachers, by name.
+    """
+
+    shape: tuple[int, int, int]
+    num_classes: int
+    network: Callable
+    sample: object
+    eval: object
+    frozen: Mapping[str, Family]
+
+
+def no_problems(config: FrozenConfigDict) -> list[str]:
+    """For a family whose keys cannot contradict each other."""
+    del config
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyRow:
+    """build(parts=, **section) -> Family; problems(config) looks across sections.
+
+    networks: the networks that it can be made of; none for a family without. sampling, scoring:
+    its own keys of the sections `sample` and `eval`. first_stages: the names in the section
+    `frozen` that it needs, each with the capability that it asks of it. instead: capability that it
+    lacks -> a sentence on where to find it.
+    """
+
+    build: Callable[..., Family]
+    networks: tuple[str, ...]
+    problems: Callable[[FrozenConfigDict], list[str]] = no_problems
+    sampling: type = Nothing
+    scoring: type = Nothing
+    first_stages: Mapping[str, str] = field(default_factory=dict)
+    instead: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> Section:
+        """What may stand in the section `family`."""
+        return keys_of(self.build, given=("parts",))
+
+    @property
+    def own_keys(self) -> Mapping[str, Section]:
+        """What may stand in other sections because of this family."""
+        return {"sample": keys_of(self.sampling), "eval": keys_of(self.scoring)}

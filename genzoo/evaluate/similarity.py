@@ -1,0 +1,56 @@
+"""How alike two images are: the structural similarity of Wang et al. 2004.
+
+    SSIM = (2 m_x m_y + c_1) (2 s_xy + c_2) / ((m_x^2 + m_y^2 + c_1) (s_x^2 + s_y^2 + c_2))
+
+with means, variances and covariance in a Gaussian window of 11 x 11 (standard deviation 1.5), and
+c_i = (k_i R)^2 for k = (0.01, 0.03) and the range R; averaged over the places at which the window
+lies inside the image, and over channels.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from genzoo.core.types import Array, Images
+
+_SIDE, _STD, _K = 11, 1.5, (0.01, 0.03)
+
+
+def ssim(one: Images, other: Images, value_range: float = 2.0) -> Array:
+    """SSIM of each pair of images [B, H, W, C]: [B], 1 where they are equal.
+
+    Images with a side below 11 are compared in a window of that side.
+    """
+    channels = one.shape[-1]
+    kernels = [_window(side) for side in one.shape[1:3]]
+
+    def local_mean(x: Array) -> Array:
+        for axis, kernel in enumerate(kernels):
+            shape = [1, 1]
+            shape[axis] = len(kernel)
+            weights = jnp.tile(jnp.asarray(kernel, x.dtype).reshape(*shape, 1, 1), channels)
+            x = lax.conv_general_dilated(
+                x,
+                weights,
+                (1, 1),
+                "VALID",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=channels,
+            )
+        return x
+
+    c_1, c_2 = ((k * value_range) ** 2 for k in _K)
+    mean_x, mean_y = local_mean(one), local_mean(other)
+    variance_x = local_mean(one * one) - mean_x**2
+    variance_y = local_mean(other * other) - mean_y**2
+    covariance = local_mean(one * other) - mean_x * mean_y
+    above = (2 * mean_x * mean_y + c_1) * (2 * covariance + c_2)
+    below = (mean_x**2 + mean_y**2 + c_1) * (variance_x + variance_y + c_2)
+    return (above / below).mean((1, 2, 3))
+
+
+def _window(side: int) -> np.ndarray:
+    length = min(_SIDE, side)
+    at = np.arange(length) - (length - 1) / 2
+    weights = np.exp(-0.5 * (at / _STD) ** 2)
+    return weights / weights.sum()

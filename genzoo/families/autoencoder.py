@@ -1,0 +1,82 @@
+"""Autoencoders: plain (Hinton & Salakhutdinov 2006) and denoising (Vincent et al. 2008, 2010).
+
+    loss = mean over values of (x - decoder(encoder(corrupt(x))))^2                           (1)
+
+The corruption is the task, so it is there in evaluation too; a plain autoencoder's is `Nothing`.
+The decoder's output is used as it is: pictures alone are clipped to [-1, 1].
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from genzoo.core import streams
+from genzoo.core.contract import Aux, Context, Player, Variables
+from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, mean_per_example
+from genzoo.math.corruption import Corruption
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Autoencoder:
+    """The family. Capabilities: Reconstructs, Observes, Encodes, Decodes.
+
+    pair: two networks as (init, apply), `encoder` of x [B, H, W, C] -> z [B, *grid, D] and
+    `decoder` back, and `grid`. shape: of one example, (H, W, C). corruption: of what the encoder
+    is shown (math.corruption).
+    """
+
+    pair: object
+    shape: tuple[int, ...]
+    corruption: Corruption
+
+    # --- the contract -------------------------------------------------------------------------
+
+    def init(self, key: Key, example: Batch) -> Variables:
+        """Params of the two networks."""
+        x = example["image"]
+        of_encoder, of_decoder = jax.random.split(key)
+        encoder = self.pair.encoder.init(of_encoder, x)
+        z = jax.eval_shape(self.pair.encoder.apply, encoder, x)
+        decoder = self.pair.decoder.init(of_decoder, jnp.zeros(z.shape, z.dtype))
+        return Variables(params={"encoder": encoder, "decoder": decoder})
+
+    @property
+    def losses(self) -> Mapping[str, Player]:
+        """One player."""
+        return {"model": Player(loss=self.loss)}
+
+    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+        """Equation (1) per example [B]; metrics: the loss."""
+        x = context.batch["image"]
+        keys = streams.per_example(context.key, jnp.arange(len(x)))
+        dropout = (None, None)
+        if context.train:
+            dropout = jax.random.split(streams.stream(context.key, "dropout"))
+        shown = self.observe(context.batch, keys)
+        z = self.pair.encoder.apply(
+            params["encoder"], shown, train=context.train, key=dropout[0]
+        )
+        out = self.pair.decoder.apply(params["decoder"], z, train=context.train, key=dropout[1])
+        values = mean_per_example(jnp.square(x - out))
+        return values, Aux(metrics={"loss": values}, stats=context.stats)
+
+    def observe(self, batch: Batch, keys: Keys) -> Images:
+        """The corrupted examples."""
+        return self.corruption(batch["image"], keys)
+
+    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
+        """What comes back of the corrupted examples."""
+        shown = {**batch, "image": self.observe(batch, keys)}
+        return self.decode(variables, self.encode(variables, shown, keys))
+
+    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
+        """The code of each example as it is, not corrupted: [B, D'], the grid laid flat."""
+        z = self.pair.encoder.apply(variables.params["encoder"], batch["image"])
+        return z.reshape(len(z), -1)
+
+    def decode(self, variables: Variables, latent: Array) -> Images:
+        """The examples that codes [B, D'] stand for."""
+        z = latent.reshape(len(latent), *self.pair.grid, -1)
+        return self.pair.decoder.apply(variables.params["decoder"], z)

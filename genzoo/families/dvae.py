@@ -1,0 +1,145 @@
+"""The discrete VAE of DALL-E (Ramesh et al. 2021): a grid of codes by Gumbel-softmax relaxation.
+
+    y = softmax((logits + gumbel) / temperature)   in training, one-hot argmax logits else    (1)
+    loss = [-log p(x | y) + kl_weight KL(softmax(logits) || uniform)] / numbers of x          (2)
+
+The KL is summed over the positions of the grid; its weight rises and the temperature falls in the
+course of training. Divided by the numbers of x, as in the paper, the loss of any image size is of
+one size.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables
+from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, sum_per_example
+from genzoo.math import quantisation
+from genzoo.math.observation import Observation
+from genzoo.math.variational import Warmup
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DVAE:
+    """The family. Capabilities: Reconstructs, Encodes, Decodes, Tokenizes.
+
+    networks: encoder, embed, decoder and grid (nets/dalle.py). vocabulary: codes. kl_weight,
+    temperature: functions of the step. shape: of one example.
+    """
+
+    networks: object
+    vocabulary: int
+    shape: tuple[int, ...]
+    observation: Observation
+    kl_weight: Warmup
+    temperature: Warmup
+
+    # --- the contract -------------------------------------------------------------------------
+
+    def init(self, key: Key, example: Batch) -> Variables:
+        """Params of the three networks."""
+        x, keys = example["image"], jax.random.split(key, 3)
+        weights = jnp.zeros((len(x), *self.networks.grid, self.vocabulary))
+        params = {
+            "encoder": self.networks.encoder.init(keys[0], x),
+            "embed": self.networks.embed.init(keys[1], weights),
+            "observation": self.observation.init(),
+        }
+        embedded = self.networks.embed.apply(params["embed"], weights)
+        return Variables(
+            params={**params, "decoder": self.networks.decoder.init(keys[2], embedded)}
+        )
+
+    @property
+    def losses(self) -> Mapping[str, Player]:
+        """One player."""
+        return {"model": Player(loss=self.loss)}
+
+    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+        """Equation (2), [B]; metrics: its terms in nats, what weighs and relaxes them, and how
+        often each code is the likeliest."""
+        x = context.batch["image"]
+        logits = self._logits(params, x)
+        temperature, weight = self.temperature(context.step), self.kl_weight(context.step)
+        if context.train:
+            gumbel = jax.random.gumbel(context.key, logits.shape)
+            weights = quantisation.gumbel_softmax(logits, gumbel, temperature)
+        else:
+            weights = self._one_hot(jnp.argmax(logits, -1))
+        output = self._decoded(params, self.networks.embed.apply(params["embed"], weights))
+        log_prob = sum_per_example(self.observation.log_prob(params["observation"], output, x))
+        kl = sum_per_example(quantisation.uniform_kl(logits))
+        loss = (weight * kl - log_prob) / x[0].size
+        metrics = {
+            "loss": loss,
+            "reconstruction": -log_prob,
+            "kl": kl,
+            "kl_weight": jnp.full_like(loss, weight),
+            "temperature": jnp.full_like(loss, temperature),
+            "usage": quantisation.usage(jnp.argmax(logits, -1), self.vocabulary),
+        }
+        return loss, Aux(metrics=metrics, stats=context.stats)
+
+    def report(self, measured: Mapping[str, np.ndarray]) -> Report:
+        """Perplexity and codes in use, and a warning where the codes say nothing."""
+        values: dict = {k: float(v) for k, v in measured.items() if np.ndim(v) == 0}
+        if "usage" not in measured:
+            return Report(values=values)
+        shares = np.asarray(measured["usage"], np.float64)
+        perplexity = float(quantisation.perplexity(shares / shares.sum()))
+        values |= {"perplexity": perplexity, "codes_in_use": int((shares > 0).sum())}
+        warnings = {}
+        if perplexity < 1.5:  # with two codes in use evenly it is 2
+            warnings["usage"] = (
+                f"Codebook collapse: {values['codes_in_use']} of {self.vocabulary} codes are in "
+                f"use (perplexity {perplexity:.2f}), the image is decoded from nearly nothing. "
+                "Remedies: a lower family.kl_weight or a longer family.kl_steps, a temperature "
+                "that falls later (family.temperature_steps), a lower optimizer.learning_rate."
+            )
+        return Report(values=values, warnings=warnings)
+
+    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
+        """The embedded codes of the grid, [B, D]."""
+        del keys
+        (index,) = self.codes(variables, batch)
+        embedded = self.networks.embed.apply(variables.params["embed"], self._one_hot(index))
+        return embedded.reshape(len(embedded), -1)
+
+    def decode(self, variables: Variables, latent: Array) -> Images:
+        """The mean of p(x | embedded codes)."""
+        embedded = latent.reshape(len(latent), *self.networks.grid, -1)
+        output = self._decoded(variables.params, embedded)
+        return self.observation.mean(variables.params["observation"], output)
+
+    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
+        """The mean of p(x | likeliest codes)."""
+        return self.decode(variables, self.encode(variables, batch, keys))
+
+    @property
+    def code_grids(self) -> tuple[CodeGrid, ...]:
+        """One level."""
+        return (CodeGrid(shape=self.networks.grid, size=self.vocabulary),)
+
+    def codes(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
+        """The likeliest code of each position."""
+        return (jnp.argmax(self._logits(variables.params, batch["image"]), -1).astype(jnp.int32),)
+
+    def decode_codes(self, variables: Variables, codes: tuple[Array, ...]) -> Images:
+        """The mean of p(x | codes)."""
+        (index,) = codes
+        embedded = self.networks.embed.apply(variables.params["embed"], self._one_hot(index))
+        return self.decode(variables, embedded.reshape(len(embedded), -1))
+
+    # --- what the parts above share ------------------------------------------------------------
+
+    def _one_hot(self, index: Array) -> Array:
+        return jax.nn.one_hot(index, self.vocabulary)
+
+    def _logits(self, params: Tree, x: Array) -> Array:
+        return self.networks.encoder.apply(params["encoder"], x)
+
+    def _decoded(self, params: Tree, embedded: Array) -> Array:
+        return self.networks.decoder.apply(params["decoder"], embedded)

@@ -1,0 +1,131 @@
+"""A transformer prior over the codes of a frozen tokenizer (VQ-VAE, VQ-VAE-2, dVAE): what makes
+them generate (van den Oord et al. 2017, section 3.3; Razavi et al. 2019; Ramesh et al. 2021).
+
+    -log p(codes) = -sum_i log p(c_i | c_1 .. c_{i-1})     in nats per example                (1)
+
+The codes are read line by line, the coarsest level first, as one sequence: so the codes of a finer
+level are predicted from all of the coarser ones, p(bottom | top) p(top).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genzoo.core.contract import (
+    Aux,
+    Context,
+    Family,
+    Likelihood,
+    Player,
+    Report,
+    Tokenizes,
+    Variables,
+)
+from genzoo.core.types import Array, Batch, Images, Key, Keys, Labels, Tree
+from genzoo.math import tokens
+from genzoo.samplers import autoregressive
+
+TOKENIZER = "tokenizer"
+"""What the first stage is called in `Variables.frozen` and in a config."""
+
+
+def lengths_of(tokenizer: Tokenizes) -> tuple[int, ...]:
+    """How many codes an example has on each level."""
+    return tuple(int(np.prod(grid.shape)) for grid in tokenizer.code_grids)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenPrior:
+    """The family. Capabilities: Samples, Likelihoods (of the codes), Conditional.
+
+    network: a TokenNetwork (nets/transformer.py) for the tokenizer's grids. truncate: logits ->
+    logits, how much of the distribution samples are drawn from. num_classes: 0 without labels.
+    """
+
+    network: object
+    tokenizer: Family
+    truncate: Callable[[Array], Array]
+    num_classes: int = 0
+
+    # --- the contract -------------------------------------------------------------------------
+
+    def init(self, key: Key, example: Batch) -> Variables:
+        """Params of the transformer, and the tokenizer's variables in their place."""
+        mine, theirs = jax.random.split(key)
+        frozen = self.tokenizer.init(theirs, example)
+        count = len(example["image"])
+        sequence = jnp.zeros((count, sum(lengths_of(self.tokenizer))), jnp.int32)
+        return Variables(
+            params=self.network.init(mine, sequence, self._labels(example)),
+            frozen={TOKENIZER: {"params": frozen.params, "stats": frozen.stats}},
+        )
+
+    @property
+    def losses(self) -> Mapping[str, Player]:
+        """One player."""
+        return {"model": Player(loss=self.loss)}
+
+    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+        """Equation (1), [B]; metrics: it, and nats per code by level."""
+        key = context.key if context.train else None
+        nats = self._nats(params, context.frozen, context.batch, train=context.train, key=key)
+        loss = sum(level.sum(-1) for level in nats)
+        metrics = {"loss": loss}
+        for level, each in enumerate(nats):
+            metrics[f"nats_per_code_{level}"] = each.mean(-1)
+        return loss, Aux(metrics=metrics, stats=context.stats)
+
+    def report(self, measured: Mapping[str, np.ndarray]) -> Report:
+        """The metrics, and the same in bits per code over all levels."""
+        values: dict = {k: float(v) for k, v in measured.items()}
+        codes = sum(lengths_of(self.tokenizer))
+        if "loss" in values:
+            values["bits_per_code"] = values["loss"] / codes / float(np.log(2))
+        return Report(values=values)
+
+    def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:
+        """Codes one after the other, then the tokenizer's image of them."""
+        labels, count = self._labels(condition), len(keys)
+
+        def step(cache, token, position):
+            return self.network.step(variables.params, cache, token, position, labels)
+
+        sequence = autoregressive.generate(
+            step,
+            self.network.new_cache(count),
+            keys,
+            sum(lengths_of(self.tokenizer)),
+            self.truncate,
+            jnp.zeros(count, jnp.int32),
+        )
+        codes = tuple(
+            part.reshape(count, *grid.shape)
+            for part, grid in zip(self._split(sequence), self.tokenizer.code_grids, strict=True)
+        )
+        return self.tokenizer.decode_codes(Variables(**variables.frozen[TOKENIZER]), codes)
+
+    def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
+        """Equation (1), by level: exact for the codes, and no likelihood of the image."""
+        del keys
+        nats = self._nats(variables.params, variables.frozen, batch)
+        terms = {f"level_{level}": each.sum(-1) for level, each in enumerate(nats)}
+        return Likelihood(total=sum(terms.values()), terms=terms, of="the codes of the tokenizer")
+
+    # --- what the parts above share ------------------------------------------------------------
+
+    def _nats(self, params, frozen, batch, train=False, key=None) -> list[Array]:
+        """-log p of every code, [B, positions] by level."""
+        codes = self.tokenizer.codes(Variables(**frozen[TOKENIZER]), batch)
+        sequence = jnp.concatenate([level.reshape(len(level), -1) for level in codes], -1)
+        sequence = jax.lax.stop_gradient(sequence)
+        logits = self.network.apply(params, sequence, self._labels(batch), train=train, key=key)
+        return self._split(tokens.next_token_nats(logits, sequence))
+
+    def _split(self, sequence: Array) -> list[Array]:
+        return jnp.split(sequence, np.cumsum(lengths_of(self.tokenizer))[:-1], axis=-1)
+
+    def _labels(self, batch: Batch) -> Labels | None:
+        return batch["label"] if self.num_classes else None

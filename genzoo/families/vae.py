@@ -1,0 +1,259 @@
+"""Variational autoencoders: the VAE (Kingma & Welling 2014; Rezende et al. 2014), beta-VAE (Higgins
+et al. 2017), two stochastic layers, and the importance-weighted autoencoder (Burda et al. 2016).
+
+With stochastic layers l = 0 .. L - 1, the data's neighbour first, z_{-1} = x, p(z_{L-1}) = N(0, I):
+
+    log w = log p(x | z_0) - sum_l [log q(z_l | z_{l-1}) - log p(z_l | z_{l+1})]              (1)
+    elbo  = -E log p(x | z_0) + beta warmup(step) sum_l KL_l                                  (2)
+    iwae  = -E log 1/K sum_k w_k                                                              (3)
+
+In (2) the KL of the last layer is the closed form and the others are the differences of (1).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genzoo.core import streams
+from genzoo.core.contract import Aux, Context, Likelihood, Player, Report, Variables
+from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree
+from genzoo.math import variational
+from genzoo.math.observation import Observation
+
+_ROWS = 8192  # decoder evaluations at once in the bound of many samples
+_LISTED = 256  # units up to which the KL of each is logged
+
+
+class Seen(NamedTuple):
+    """A batch with K samples of its latents, in nats."""
+
+    log_prob: Array  # log p(x | z_0) [K, B]
+    ratios: tuple[Array, ...]  # log q - log p of each layer [K, B, D_l]
+    closed: Array  # the last layer's KL in closed form [K, B, D] (K may be 1)
+    means: tuple[Array, ...]  # of the posteriors [K, B, D_l] (K may be 1)
+
+    @property
+    def log_weights(self) -> Array:
+        """Equation (1) [K, B]."""
+        return self.log_prob - sum(ratio.sum(-1) for ratio in self.ratios)
+
+    @property
+    def kl(self) -> Array:
+        """The KL of every unit, the mean over samples [B, D_0 + D_1 + ..]."""
+        parts = [ratio.mean(0) for ratio in self.ratios[:-1]]
+        return jnp.concatenate([*parts, self.closed.mean(0)], -1)
+
+
+Objective = Callable[["VAE", Seen, Array], Array]
+
+
+def elbo(family: "VAE", seen: Seen, step: Array) -> Array:
+    """Equation (2), [B]."""
+    kl = variational.free_bits(seen.kl, family.free_bits) if family.free_bits else seen.kl
+    return -seen.log_prob.mean(0) + family.beta * family.warmup(step) * kl.sum(-1)
+
+
+def iwae(family: "VAE", seen: Seen, step: Array) -> Array:
+    """Equation (3), [B]."""
+    del family, step
+    return -variational.log_mean_exp(seen.log_weights)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VAE:
+    """The family. Capabilities: Samples, Reconstructs, Observes, Encodes, Decodes, Likelihoods.
+
+    pairs: encoder, decoder and grid by stochastic layer. latents: channels by layer, at each place
+    of the grid. shape: of one example, (H, W, C). samples: K in training. free_bits: least nats per
+    unit, 0 for none. importance_samples: K in evaluation. noise: whether samples show pixels drawn
+    from the decoder instead of their mean.
+    """
+
+    pairs: tuple
+    latents: tuple[int, ...]
+    shape: tuple[int, ...]
+    observation: Observation
+    objective: Objective = elbo
+    samples: int = 1
+    beta: float = 1.0
+    warmup: variational.Warmup = field(default_factory=variational.constant)
+    free_bits: float = 0.0
+    importance_samples: int = 1
+    noise: bool = False
+
+    # --- the contract -------------------------------------------------------------------------
+
+    def init(self, key: Key, example: Batch) -> Variables:
+        """Params by layer: encoder_0, decoder_0, ..., and the observation model's own."""
+        params, inputs = {"observation": self.observation.init()}, example["image"]
+        count = len(inputs)
+        for layer, (pair, width) in enumerate(zip(self.pairs, self.latents, strict=True)):
+            one, other = jax.random.split(jax.random.fold_in(key, layer))
+            latent = jnp.zeros((count, *pair.grid, width))
+            params[f"encoder_{layer}"] = pair.encoder.init(one, inputs)
+            params[f"decoder_{layer}"] = pair.decoder.init(other, latent)
+            inputs = latent.reshape(count, -1)
+        return Variables(params=params)
+
+    @property
+    def losses(self) -> Mapping[str, Player]:
+        """One player."""
+        return {"model": Player(loss=self.loss)}
+
+    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+        """The objective in nats per example [B]; metrics: it, its terms, and the units' KL, mean
+        and square, from which `report` makes what is worth knowing."""
+        x = context.batch["image"]
+        binarise, *draw = jax.random.split(context.key, 1 + len(self.pairs))
+        x = self.observation.observe(x, jax.random.uniform(binarise, x.shape))
+        noise = [
+            jax.random.normal(key, (self.samples, len(x), units))
+            for key, units in zip(draw, self.units, strict=True)
+        ]
+        train = {"train": context.train, "key": draw[0] if context.train else None}
+        seen = self._see(params, x, noise, **train)
+        losses = self.objective(self, seen, context.step)
+        means = jnp.concatenate([mean.mean(0) for mean in seen.means], -1)
+        metrics = {
+            "loss": losses,
+            "reconstruction": -seen.log_prob.mean(0),
+            "kl": seen.kl.sum(-1),
+            "kl_per_unit": seen.kl,
+            "unit_mean": means,
+            "unit_square": jnp.square(means),
+        }
+        return losses, Aux(metrics=metrics, stats=context.stats)
+
+    def report(self, measured: Mapping[str, np.ndarray]) -> Report:
+        """Active units by layer, the KL of each unit, and a warning where the posterior is about to
+        be, or has become, the prior."""
+        kept = {k: v for k, v in measured.items() if np.ndim(v) == 0}
+        values: dict = {k: float(v) for k, v in kept.items()}
+        if "unit_mean" not in measured:
+            return Report(values=values)
+        variance = measured["unit_square"] - np.square(measured["unit_mean"])
+        edges = np.cumsum((0, *self.units))
+        active = [int((variance[a:b] > variational.ACTIVE).sum()) for a, b in pairwise(edges)]
+        for layer, count in enumerate(active):
+            values["active_units" + (f"_{layer}" if layer else "")] = count
+        if len(variance) <= _LISTED:
+            values["kl_per_unit"] = np.asarray(measured["kl_per_unit"]).tolist()
+        warnings = {}
+        if active[0] < 0.05 * self.units[0] or active[0] == 0:
+            warnings["collapse"] = (
+                f"Posterior collapse: {active[0]} of {self.units[0]} latent units are active (KL "
+                f"{values['kl']:.3g} nats), so the decoder nearly ignores the code: the KL "
+                "outweighs what the code is worth to it. Remedies: a lower family.beta, "
+                "family.warmup = 'linear' over more family.warmup_steps, family.free_bits above 0, "
+                "or a decoder that is less able to do without (a smaller family.std)."
+            )
+        return Report(values=values, warnings=warnings)
+
+    def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:
+        """Samples [B, ...] in [-1, 1], from the top latent downwards."""
+        del condition
+        top = len(self.pairs) - 1
+        latent = streams.normal(streams.fold(keys, top), (self.units[top],))
+        for layer in range(top, 0, -1):
+            p = variational.diagonal(self._decoded(variables.params, layer, latent))
+            noise = streams.normal(streams.fold(keys, layer - 1), (self.units[layer - 1],))
+            latent = variational.reparameterise(p, noise)
+        output, own = self._decoded(variables.params, 0, latent), variables.params["observation"]
+        if self.noise:
+            return self.observation.sample(own, output, streams.fold(keys, len(self.pairs)))
+        return self.observation.mean(own, output)
+
+    def observe(self, batch: Batch, keys: Keys) -> Images:
+        """The data as the observation model takes them (binarised, for a Bernoulli decoder)."""
+        x = batch["image"]
+        return self.observation.observe(x, streams.uniform(keys, x.shape[1:]))
+
+    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
+        """The mean of q(z_0 | x), [B, D_0]."""
+        inputs = self.observation.inputs(self.observe(batch, keys))
+        return self._posterior(variables.params, 0, inputs).mean
+
+    def decode(self, variables: Variables, latent: Array) -> Images:
+        """The mean of p(x | z_0)."""
+        output = self._decoded(variables.params, 0, latent)
+        return self.observation.mean(variables.params["observation"], output)
+
+    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
+        """The decoded posterior mean."""
+        return self.decode(variables, self.encode(variables, batch, keys))
+
+    def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
+        """-L_K in nats with K = importance_samples, streamed over the samples: -ELBO for K = 1. Its
+        terms are those of the ELBO and what the importance weights gain on it."""
+        x = self.observe(batch, streams.fold(keys, 0))
+        most = max(_ROWS // len(x), 1)
+        chunk = max(d for d in range(1, most + 1) if self.importance_samples % d == 0)
+
+        def draw(index):
+            here = streams.fold(keys, 1 + index)
+            noise = [
+                streams.normal(streams.fold(here, layer), (chunk, units)).swapaxes(0, 1)
+                for layer, units in enumerate(self.units)
+            ]
+            seen = self._see(variables.params, x, noise)
+            terms = {"reconstruction": -seen.log_prob.mean(0), "kl": seen.kl.sum(-1)}
+            return seen.log_weights, terms
+
+        bound, terms = variational.streamed_log_mean_exp(draw, self.importance_samples // chunk)
+        if self.importance_samples > 1:
+            terms["importance"] = -bound - sum(terms.values())
+        return Likelihood(total=sum(terms.values()), terms=terms, density=self.observation.density)
+
+    # --- what the parts above share ------------------------------------------------------------
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Latent units by layer."""
+        both = zip(self.pairs, self.latents, strict=True)
+        return tuple(int(np.prod(pair.grid, dtype=int)) * width for pair, width in both)
+
+    def _see(self, params, x, noise, train=False, key=None) -> Seen:
+        """x [B, ...] with latents from the noise [K, B, D_l] by layer."""
+        inputs, posteriors, latents = self.observation.inputs(x), [], []
+        for layer, eps in enumerate(noise):
+            q = self._posterior(params, layer, inputs, train, key)
+            if layer == 0:
+                q = variational.Diagonal(*(value[None] for value in q))
+            inputs = variational.reparameterise(q, eps)
+            posteriors.append(q)
+            latents.append(inputs)
+        zero = jnp.zeros(())
+        priors = [
+            variational.diagonal(self._decoded(params, layer + 1, above, train, key))
+            for layer, above in enumerate(latents[1:])
+        ] + [variational.Diagonal(zero, zero)]
+        output = self._decoded(params, 0, latents[0], train, key)
+        log_prob = self.observation.log_prob(params["observation"], output, x)
+        return Seen(
+            log_prob=log_prob.reshape(*log_prob.shape[:2], -1).sum(-1),
+            ratios=tuple(map(variational.log_ratio, latents, posteriors, priors)),
+            closed=variational.standard_kl(posteriors[-1]),
+            means=tuple(q.mean for q in posteriors),
+        )
+
+    def _posterior(self, params, layer, inputs, train=False, key=None) -> variational.Diagonal:
+        """q(z_l | inputs), means and log variances [..., D_l]."""
+        network = self.pairs[layer].encoder
+        lead = inputs.shape[: inputs.ndim - (1 if layer else len(self.shape))]
+        flat = inputs.reshape(-1, *inputs.shape[len(lead) :])
+        output = network.apply(params[f"encoder_{layer}"], flat, train=train, key=key)
+        return variational.Diagonal(
+            *(value.reshape(*lead, -1) for value in variational.diagonal(output))
+        )
+
+    def _decoded(self, params, layer, latent, train=False, key=None) -> Array:
+        """The decoder's output of latents [..., D_l]."""
+        lead, network = latent.shape[:-1], self.pairs[layer].decoder
+        flat = latent.reshape(-1, *self.pairs[layer].grid, self.latents[layer])
+        output = network.apply(params[f"decoder_{layer}"], flat, train=train, key=key)
+        return output.reshape(*lead, *output.shape[1:])
