@@ -1,0 +1,64 @@
+"""Image files that are no data set: one or several by name, or all that lie below a folder."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from genzoo.core.errors import UserError
+from genzoo.data import holding, pixels
+from genzoo.data.folder import FolderSource
+from genzoo.data.pixels import Fit
+from genzoo.data.source import ArraySource, Source, Spec
+
+_LISTED = 10  # problems named one by one; the rest is counted
+
+
+def existing(file: str, key: str) -> Path:
+    """The file of that name. key: of the config, for what is said in the UserError."""
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise UserError(f"{key} = {file!r}: there is no such file.")
+    return path
+
+
+def below(folder: str, key: str) -> list[Path]:
+    """What ends like an image below a folder, in the order of the paths; hidden files and folders
+    are passed over. key: of the config, for what is said in the UserError."""
+    top = Path(folder).expanduser()
+    if not top.is_dir():
+        raise UserError(f"{key} = {folder!r}: there is no such folder.")
+    found = []
+    for place, folders, names in os.walk(top):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(place, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in pixels.SUFFIXES
+        ]
+    if not found:
+        known = ", ".join(sorted(pixels.SUFFIXES))
+        raise UserError(f"{key} = {folder!r} holds no images (known endings: {known}).")
+    return sorted(found)
+
+
+def open_files(
+    files: Sequence[Path], fit: Fit, memory_limit: int = holding.MEMORY_LIMIT
+) -> Source:
+    """The files as records without labels, in their order; read at once where they fit into memory.
+    Raises UserError that names each file which cannot be used, and why."""
+    images, problems = holding.decode_all(
+        lambda index: pixels.read(files[index], fit),
+        len(files),
+        fit.shape,
+        title="reading images",
+        memory_limit=memory_limit,
+    )
+    if problems:
+        named = list(problems.items())[:_LISTED]
+        said = [f"{files[index]} cannot be used as an image: {why}." for index, why in named]
+        more = len(problems) - len(named)
+        raise UserError(*said, *([f"And {more} more."] if more else []))
+    spec, name = Spec(shape=fit.shape), "the image files"
+    if images is None:
+        return FolderSource(name=name, spec=spec, files=tuple(files), labels=None, fit=fit)
+    return ArraySource(name=name, spec=spec, arrays={"image": images})

@@ -1,0 +1,212 @@
+"""Pictures with words: rows of images with labels, a plane of codes, the use of a codebook.
+
+Drawn by Matplotlib without its global state: no pyplot, no backend is set. Images in rows are put
+into the figure pixel by pixel, enlarged by whole factors, so that none is blurred.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from genzoo.evaluate import pictures
+
+_DPI = 100
+_LEAST_CELL = 80  # pixels: smaller images are enlarged
+_INK, _FAINT, _BLUE, _RED = "#222222", "#777777", "#4c72b0", "#c03030"
+_LEGEND = 30  # classes up to which a legend names them; more are told apart by colour alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of images, uint8 [N, H, W, C]. label: at its left. heading: over it, in a line of its
+    own. captions: under each image, of as many lines as they have. marked: the images whose
+    captions stand out."""
+
+    images: np.ndarray
+    label: str = ""
+    heading: str = ""
+    captions: Sequence[str] = ()
+    marked: Collection[int] = ()
+
+
+def shortened(text: str, most: int = 14) -> str:
+    """The text, cut where it is too long to stand under an image."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def save_rows(
+    path: Path,
+    rows: Sequence[Row],
+    columns: Sequence[str] = (),
+    apart: Sequence[int] = (),
+    title: str = "",
+) -> None:
+    """Rows of images of one shape as PNG. columns: a name over each column. apart: the columns
+    before which there is a wider gap."""
+    height, width = rows[0].images.shape[1:3]
+    factor = max(1, math.ceil(_LEAST_CELL / min(height, width)))
+    height, width = height * factor, width * factor
+    letter = min(max(width // 7, 11), 22)  # height of a line of text in pixels
+    line, gap = round(1.35 * letter), max(3, letter // 4)
+    longest = max(len(part) for row in rows for part in row.label.split("\n"))
+    left = 2 * letter + round(0.62 * letter * longest)
+    count = max(len(row.images) for row in rows)
+    shifts = np.cumsum([gap * (1 + 4 * (i in apart)) for i in range(count)])
+    lefts = left + shifts + width * np.arange(count)
+    top = letter + (2 * line if title else 0) + (line if columns else 0)
+    words, placed = [], []
+    if title:
+        words.append((left + gap, letter, title, "left", _INK, 1.2))
+    for name, x in zip(columns, lefts, strict=False):
+        words.append((x + width / 2, top - line, name, "center", _FAINT, 1))
+    for row in rows:
+        if row.heading:
+            top += line // 2
+            words.append((left + gap, top, row.heading, "left", _INK, 1))
+            top += line
+        middle = top + (height - line * (1 + row.label.count("\n"))) / 2
+        words.append((left - letter // 2, middle, row.label, "right", _INK, 1))
+        for i, image in enumerate(row.images):
+            placed.append((top, lefts[i], image))
+        lines = max((caption.count("\n") + 1 for caption in row.captions), default=0)
+        for i, caption in enumerate(row.captions):
+            colour = _RED if i in row.marked else _FAINT
+            words.append((lefts[i] + width / 2, top + height + gap, caption, "center", colour, 1))
+        top += height + gap + (gap + line * lines if lines else 0)
+    page = np.full((top + letter, lefts[-1] + width + letter, 3), 255, np.uint8)
+    for y, x, image in placed:
+        page[y : y + height, x : x + width] = _coloured(image).repeat(factor, 0).repeat(factor, 1)
+    figure = _figure(page.shape[1], page.shape[0])
+    figure.figimage(page, origin="upper")
+    for x, y, text, align, colour, scale in words:
+        figure.text(
+            x / page.shape[1], 1 - y / page.shape[0], text, ha=align, ma=align, va="top",
+            color=colour, fontsize=scale * letter * 72 / _DPI,
+        )  # fmt: skip
+    _save(figure, path)
+
+
+def save_plane(
+    path: Path,
+    codes: np.ndarray,
+    labels: np.ndarray | None,
+    classes: Sequence[str],
+    manifold: np.ndarray,
+    box: np.ndarray,
+) -> None:
+    """A scatter of codes [N, 2], coloured by class, beside what a grid of codes decodes to.
+
+    manifold: uint8 [R, R, H, W, C]; the first axis goes up the plane, the second to the right. box:
+    ((left, bottom), (right, top)), the codes at its corners.
+    """
+    figure = _figure(1560, 720)
+    left = figure.add_axes((0.045, 0.09, 0.40, 0.84))
+    order = np.random.default_rng(0).permutation(len(codes))  # so that no class covers another
+    size = float(np.clip(20000 / len(codes), 3, 30))
+    colours = _colours(max(len(classes), 1))
+    shown = _BLUE if labels is None else np.asarray(colours)[labels[order]]
+    left.scatter(*codes[order].T, s=size, c=shown, alpha=0.7, linewidths=0)
+    (x_0, y_0), (x_1, y_1) = box
+    left.plot((x_0, x_1, x_1, x_0, x_0), (y_0, y_0, y_1, y_1, y_0), color=_INK, lw=1, ls="--")
+    left.set_title(f"{len(codes)} codes; the frame is the picture on the right", fontsize=11)
+    if labels is not None and len(classes) <= _LEGEND:
+        marks = [
+            left.scatter([], [], s=40, color=colour, label=shortened(name, 20), linewidths=0)
+            for colour, name in zip(colours, classes, strict=True)
+        ]
+        figure.legend(
+            handles=marks, loc="center left", bbox_to_anchor=(0.449, 0.51), frameon=False,
+            fontsize=9, handletextpad=0.3, borderaxespad=0,
+        )  # fmt: skip
+    right = figure.add_axes((0.59, 0.09, 0.3877, 0.84))
+    page = _coloured(
+        pictures.grid(manifold[::-1].reshape(-1, *manifold.shape[2:]), manifold.shape[1], gap=0)
+    )
+    right.imshow(page, extent=(x_0, x_1, y_0, y_1), aspect="auto", interpolation="antialiased")
+    side = len(manifold)
+    right.set_title(f"decoded codes, {side} x {side} over the central 99 %", fontsize=11)
+    for axes in (left, right):
+        axes.set_xlabel("unit 0")
+        axes.set_ylabel("unit 1")
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One level of a codebook. counts [K]: how often each code was used. images: what single codes
+    decode to, uint8 [N, H, W, C], the most used first."""
+
+    title: str
+    counts: np.ndarray
+    images: np.ndarray
+
+
+def save_codebook(path: Path, levels: Sequence[Level]) -> None:
+    """For each level the use of its codes, the most used first, beside what they decode to."""
+    width, height = 1300, 560
+    figure = _figure(width, height * len(levels))
+    for number, level in enumerate(levels):
+        bottom = 1 - (number + 1) / len(levels)
+        tall = 1 / len(levels)
+        left = figure.add_axes((0.065, bottom + 0.11 * tall, 0.46, 0.78 * tall))
+        used = np.sort(level.counts)[::-1]
+        left.fill_between(
+            np.arange(len(used) + 1), np.append(used, used[-1]), step="post", color=_BLUE, lw=0
+        )
+        left.set_xlim(0, len(used))
+        if used[0] > 0:
+            least = max(used[used > 0].min(), 1)
+            left.set_yscale("log")
+            left.set_ylim(0.7 * least, 1.5 * used[0])
+        even = level.counts.sum() / len(used)
+        left.axhline(even, color=_INK, lw=1, ls="--")
+        left.annotate(
+            "even use", (1, even), xycoords=("axes fraction", "data"), xytext=(-4, 3),
+            textcoords="offset points", ha="right", fontsize=9, color=_INK,
+        )  # fmt: skip
+        left.set_xlabel("codes, the most used first")
+        left.set_ylabel("times used")
+        left.set_title(level.title, fontsize=11)
+        left.spines[["top", "right"]].set_visible(False)
+        right = figure.add_axes((0.57, bottom + 0.04 * tall, 0.41, 0.85 * tall))
+        right.set_axis_off()
+        right.set_anchor("N")
+        right.set_title(f"the {len(level.images)} most used, each at every place", fontsize=11)
+        page = _coloured(pictures.grid(level.images, 8, shown_width=560))
+        right.imshow(page, interpolation="antialiased")
+    _save(figure, path)
+
+
+def _figure(width: int, height: int):
+    """An empty white figure of so many pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def _coloured(page: np.ndarray) -> np.ndarray:
+    """Three channels, as `pictures.save` chooses them."""
+    return page if page.shape[-1] == 3 else page[..., :1].repeat(3, -1)
+
+
+def _colours(count: int) -> list:
+    """As many colours that can be told apart as there are."""
+    from matplotlib import colormaps
+
+    if count <= 10:
+        return list(colormaps["tab10"].colors)[:count]
+    if count <= 20:
+        return list(colormaps["tab20"].colors)[:count]
+    return [tuple(one[:3]) for one in colormaps["nipy_spectral"](np.linspace(0.03, 0.97, count))]

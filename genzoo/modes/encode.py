@@ -1,0 +1,195 @@
+"""`--mode=encode`: the representation of many images as one array file; and what every mode that
+looks into a representation needs: a trained model, passes over images, decoded codes."""
+
+import logging
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+from tqdm import tqdm
+
+from genzoo.core import streams
+from genzoo.core.compilation import Program, compile_program
+from genzoo.core.contract import Family, Variables
+from genzoo.core.errors import UserError
+from genzoo.core.files import aside
+from genzoo.core.types import Batch
+from genzoo.data import loose, transforms
+from genzoo.data.pixels import Fit
+from genzoo.data.source import Source
+from genzoo.experiment import Experiment, prepare, require, variables_of
+from genzoo.workdir import Workdir
+
+FILES = "files"  # what stands in the place of a split for images from files
+_log = logging.getLogger("genzoo")
+
+
+class Embedded(NamedTuple):
+    """Some images of a source: index int32 [n] in it, embedding float32 [n, D], image uint8
+    [n, H, W, C], label int32 [n] or None."""
+
+    index: np.ndarray
+    embedding: np.ndarray
+    image: np.ndarray
+    label: np.ndarray | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained model as the tools look at it. programs: the compiled ones, by name and shapes."""
+
+    experiment: Experiment
+    place: Workdir
+    step: int
+    variables: Variables
+    programs: dict[tuple, Program] = field(default_factory=dict)
+
+    @property
+    def family(self) -> Family:
+        """The model family."""
+        return self.experiment.family
+
+    def files(self, files: Sequence[Path]) -> Source:
+        """Images from files, fitted to the shape of the model's examples."""
+        height, _, channels = self.experiment.shape
+        resize = self.experiment.config.data.resize
+        return loose.open_files(files, Fit(size=height, channels=channels, resize=resize))
+
+    def embeddings(
+        self, source: Source, split: str, indices: np.ndarray, title: str = "encoding"
+    ) -> Iterator[Embedded]:
+        """The images of a source with the given indices, in batches, in that order. split: names
+        the randomness, which belongs to an index in whatever batch it stands; FILES for files."""
+        key = streams.stream(streams.root(self.experiment.config.eval.seed), f"encode {split}")
+        function = partial(_embedded, self.family, key)
+        for found in self.passes(f"encode {split}", function, source.read, indices, title):
+            if not np.isfinite(found["embedding"]).all():
+                raise UserError(f"The model's representation of {source.name} is not finite.")
+            yield Embedded(**{"label": None, **found})
+
+    def decoded(self, latents: np.ndarray, title: str = "decoding") -> np.ndarray:
+        """What codes [N, D] stand for, uint8 [N, H, W, C]."""
+        latents = np.asarray(latents, np.float32)
+        return self.images(
+            "decode",
+            lambda variables, rows: self.family.decode(variables, rows["latent"]),
+            lambda rows: {"latent": latents[rows]},
+            len(latents),
+            title,
+        )
+
+    def images(
+        self, name: str, function: Callable, read: Callable, count: int, title: str
+    ) -> np.ndarray:
+        """The images that a function of (variables, rows) makes of rows 0 .. count - 1, as uint8
+        [N, H, W, C]. The arguments are those of `passes`."""
+
+        def drawn(variables, rows):
+            return transforms.to_uint8(function(variables, rows))
+
+        return np.concatenate(list(self.passes(name, drawn, read, np.arange(count), title)))
+
+    def passes(
+        self, name: str, function: Callable, read: Callable, indices: np.ndarray, title: str
+    ) -> Iterator:
+        """What a function of (variables, rows) makes of the rows that `read` gives for the indices,
+        in batches of eval.batch_size, as arrays on every process. The rows hold `index` too; name:
+        which function it is, as each is compiled once for every shape."""
+        placement, total = self.experiment.placement, len(indices)
+        size = min(self.experiment.config.eval.batch_size, total)
+        size = -(-size // placement.devices) * placement.devices
+        low, high = self.experiment.local_rows(size)
+        starts = range(0, total, size)
+        for start in tqdm(starts, desc=title, unit="batch", disable=None, leave=False):
+            at = indices[np.minimum(np.arange(start + low, start + high), total - 1)]
+            rows = placement.put_batch({**read(at), "index": at.astype(np.int32)})
+            key = (name, *((k, v.shape, str(v.dtype)) for k, v in sorted(rows.items())))
+            if key not in self.programs:
+                self.programs[key] = compile_program(
+                    function, self.variables, rows, out_shardings=placement.replicated
+                )
+            values = jax.device_get(self.programs[key](self.variables, rows))
+            yield jax.tree.map(lambda value, real=total - start: value[:real], values)
+
+
+def trained(config: FrozenConfigDict, workdir: Path, mode: str, *needed: str) -> Trained:
+    """The newest state of the run in the workdir, with eval.weights. Raises UserError where the
+    family lacks one of the capabilities needed, or the workdir is of no use."""
+    experiment, place = Experiment(config), Workdir(workdir)
+    for capability in needed:
+        require(experiment.family, config.family.name, capability, mode)
+    place.check_writable()
+    state = place.load(config, experiment.abstract_state)
+    variables = variables_of(state, config.eval.weights)
+    return Trained(experiment=experiment, place=place, step=int(state.step), variables=variables)
+
+
+def chosen(config: FrozenConfigDict, source: Source) -> np.ndarray:
+    """The indices of the first eval.count examples of a source, all for 0."""
+    return np.arange(min(config.eval.count or len(source), len(source)))
+
+
+def spread(total: int, count: int) -> np.ndarray:
+    """At most `count` of `total` indices, evenly spread: the sets that are sorted by class too
+    give some of each."""
+    count = min(count, total)
+    return np.arange(count) * total // count
+
+
+def collected(passes: Iterator[Embedded], count: int) -> Mapping[str, np.ndarray]:
+    """{"embedding": float32 [N, D], "index": [N], "label": [N] where there are labels} of `count`
+    images: no more than this is held in memory."""
+    arrays: dict[str, np.ndarray] = {}
+    done = 0
+    for found in passes:
+        for name in ("embedding", "index", "label"):
+            values = getattr(found, name)
+            if values is not None:
+                new = np.empty((count, *values.shape[1:]), values.dtype)
+                arrays.setdefault(name, new)[done : done + len(values)] = values
+        done += len(found.index)
+    return arrays
+
+
+def encode(config: FrozenConfigDict, workdir: Path) -> dict:
+    """The embeddings of eval.split, or of the images below tools.folder, as `embeddings.npz`:
+    `embedding` float32 [N, D], `index` [N], and `label` [N] or for a folder `file` [N]."""
+    model = trained(config, workdir, "encode", "encode")
+    names: dict[str, np.ndarray] = {}
+    if config.tools.folder:
+        files = loose.below(config.tools.folder, "tools.folder")
+        top = Path(config.tools.folder).expanduser()
+        source, split = model.files(files), FILES
+        names["file"] = np.array([file.relative_to(top).as_posix() for file in files], np.str_)
+    else:
+        source, split = model.experiment.open(config.eval.split), config.eval.split
+    indices = np.arange(len(source)) if names else chosen(config, source)
+    arrays = collected(model.embeddings(source, split, indices), len(indices))
+    path = model.place.path / "embeddings.npz"
+    if jax.process_index() == 0:
+        _write(path, {**arrays, **names})
+    count, dimensions = arrays["embedding"].shape
+    _log.info("%d embeddings of %d dimensions: %s", count, dimensions, path)
+    where = {"folder": config.tools.folder} if names else {"split": split}
+    return {"file": str(path), **where, "count": count, "dimensions": dimensions,
+            "step": model.step}  # fmt: skip
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    # What np.savez does, which cannot write an array of the name `file`.
+    with aside(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, values, allow_pickle=False)
+
+
+def _embedded(family: Family, key, variables: Variables, rows: Batch) -> dict:
+    keys = streams.per_example(key, rows["index"])
+    values = family.encode(variables, prepare(rows, None), keys)
+    return {**rows, "embedding": values.astype(np.float32)}

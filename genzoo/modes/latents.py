@@ -1,0 +1,221 @@
+"""`--mode=latents`: pictures of a latent space: what its units do, its plane, its codebook."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from genzoo import build
+from genzoo.core.contract import CodeGrid, Decodes, Encodes, Tokenizes, Variables
+from genzoo.core.errors import UserError
+from genzoo.core.types import Batch, Images
+from genzoo.data.source import Source
+from genzoo.evaluate import figures
+from genzoo.experiment import prepare
+from genzoo.math.quantisation import perplexity
+from genzoo.modes.encode import Embedded, Trained, chosen, trained
+
+_UNITS = 10  # of largest variance, which are traversed
+_DEVIATIONS = np.linspace(-3, 3, 13)
+_MOST_UNITS = 4096  # beyond which a single unit means little
+_LISTED = 256  # units up to which mean and deviation of each are written down
+_SIDE = 20  # of the grid over a plane of codes
+_CENTRAL = (0.005, 0.995)  # quantiles between which it lies
+_CODES = 64  # of each level, which are decoded
+_log = logging.getLogger("genzoo")
+
+
+def latents(config: FrozenConfigDict, workdir: Path) -> dict:
+    """Pictures of the latent space over eval.split, and the numbers in `latents.json`:
+    `samples/traversals.png` of the units of largest variance, `samples/latent_plane.png` where
+    there are two units, and `samples/codebook.png` for a family that tokenizes."""
+    tokenizes = isinstance(build.family(config), Tokenizes)
+    needed = () if tokenizes else ("encode", "decode")
+    model = trained(config, workdir, "latents", *needed)
+    source = model.experiment.open(config.eval.split)
+    indices = chosen(config, source)
+    if len(indices) < 2:
+        raise UserError(
+            f"--mode=latents looks at how codes spread and needs 2 examples at least: eval.split = "
+            f"{config.eval.split!r} with eval.count = {config.eval.count} gives {len(indices)}."
+        )
+    report = {"split": config.eval.split, "step": model.step, "examples": len(indices)}
+    if isinstance(model.family, Encodes) and isinstance(model.family, Decodes):
+        report["units"] = _units(model, source, indices)
+    if tokenizes:
+        report["levels"] = _codebook(model, source, indices)
+    model.place.write("latents.json", report)
+    shown = {k: v for k, v in report.items() if k not in ("units", "levels")}
+    return {"samples": str(model.place.samples), **shown}
+
+
+# --- units ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codes:
+    """Codes of many examples: mean and standard deviation [D] of each unit, the code of the first
+    example [D], and of two units all codes [N, 2] with their labels [N] where there are any."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    first: np.ndarray
+    points: np.ndarray | None
+    labels: np.ndarray | None
+
+
+def summed_up(passes: Iterable[Embedded]) -> Codes:
+    """What there is to know of the codes, without holding all of them."""
+    count, kept, labels = 0, [], []
+    for found in passes:
+        codes = found.embedding.astype(np.float64)
+        if not count:
+            first = codes[0]
+            total, squares = np.zeros_like(first), np.zeros_like(first)
+        count += len(codes)
+        total += (codes - first).sum(0)  # around one of them, so that little cancels
+        squares += np.square(codes - first).sum(0)
+        if codes.shape[1] == 2:
+            kept.append(found.embedding)
+            labels.append(found.label)
+    shift = total / count
+    return Codes(
+        mean=first + shift,
+        deviation=np.sqrt(np.maximum(squares / count - np.square(shift), 0)),
+        first=first,
+        points=np.concatenate(kept) if kept else None,
+        labels=np.concatenate(labels) if kept and labels[0] is not None else None,
+    )
+
+
+def traversed(codes: Codes) -> tuple[np.ndarray, np.ndarray]:
+    """(units [U], codes [U, T, D]): the units of largest variance, each going from -3 to 3
+    deviations around its mean while the others stay at the first example's."""
+    order = np.argsort(-codes.deviation, kind="stable")[:_UNITS]
+    points = np.tile(codes.first, (len(order), len(_DEVIATIONS), 1))
+    for row, unit in enumerate(order):
+        points[row, :, unit] = codes.mean[unit] + _DEVIATIONS * codes.deviation[unit]
+    return order, points
+
+
+def _units(model: Trained, source: Source, indices: np.ndarray) -> dict:
+    config = model.experiment.config
+    codes = summed_up(model.embeddings(source, config.eval.split, indices))
+    size = len(codes.mean)
+    found: dict = {"dimensions": size}
+    if size <= _LISTED:
+        found |= {"mean": codes.mean.tolist(), "deviation": codes.deviation.tolist()}
+    if size > _MOST_UNITS:
+        found["traversals"] = (
+            f"There are no traversals: a code has {size} units, more than {_MOST_UNITS}, and one "
+            "alone changes next to nothing."
+        )
+        _log.info(found["traversals"])
+    else:
+        found["traversed"] = _traversals(model, codes)
+    if codes.points is not None:
+        found["plane"] = _plane(model, codes, source.spec.classes)
+    return found
+
+
+def _traversals(model: Trained, codes: Codes) -> list[int]:
+    units, points = traversed(codes)
+    size = points.shape[-1]
+    drawn = model.decoded(np.concatenate([codes.first[None], points.reshape(-1, size)]))
+    start, moved = drawn[:1], drawn[1:].reshape(*points.shape[:2], *drawn.shape[1:])
+    rows = [
+        figures.Row(
+            images=np.concatenate([start, images]),
+            label=f"unit {unit}\nsd {codes.deviation[unit]:.3g}",
+        )
+        for unit, images in zip(units, moved, strict=True)
+    ]
+    if jax.process_index() == 0:
+        figures.save_rows(
+            model.place.samples / "traversals.png",
+            rows,
+            columns=("example", *(f"{d:+g}" if d else "mean" for d in _DEVIATIONS)),
+            apart=(1,),
+            title="one unit at a time, in standard deviations (sd) around its mean",
+        )
+    return units.tolist()
+
+
+def _plane(model: Trained, codes: Codes, classes: tuple[str, ...]) -> dict:
+    box = np.quantile(codes.points, _CENTRAL, axis=0)
+    # The codes at the centres of the pictures.
+    across, up = (low + (high - low) * (np.arange(_SIDE) + 0.5) / _SIDE for low, high in box.T)
+    grid = np.stack(np.meshgrid(across, up), axis=-1)
+    drawn = model.decoded(grid.reshape(-1, 2))
+    if jax.process_index() == 0:
+        figures.save_plane(
+            model.place.samples / "latent_plane.png",
+            codes.points,
+            codes.labels,
+            classes,
+            drawn.reshape(_SIDE, _SIDE, *drawn.shape[1:]),
+            box,
+        )
+    return {"low": box[0].tolist(), "high": box[1].tolist()}
+
+
+# --- codes ----------------------------------------------------------------------------------------
+
+
+def _codebook(model: Trained, source: Source, indices: np.ndarray) -> list[dict]:
+    family, grids = model.family, model.family.code_grids
+    counts = [np.zeros(grid.size, np.int64) for grid in grids]
+
+    def tokens(variables: Variables, rows: Batch) -> tuple:
+        return family.codes(variables, prepare(rows, None))
+
+    for codes in model.passes("codes", tokens, source.read, indices, "reading codes"):
+        for level, found in enumerate(codes):
+            counts[level] += np.bincount(found.ravel(), minlength=grids[level].size)
+    levels, report = [], []
+    for level, (grid, used) in enumerate(zip(grids, counts, strict=True)):
+        numbers = {
+            "shape": list(grid.shape),
+            "size": grid.size,
+            "in_use": int((used > 0).sum()),
+            "perplexity": float(perplexity(used / used.sum())),
+        }
+        report.append({**numbers, "counts": used.tolist()})
+        title = (
+            f"level {level}: {numbers['in_use']} of {grid.size} codes in use, "
+            f"perplexity {numbers['perplexity']:.1f}"
+        )
+        images = _single_codes(model, grids, counts, level)
+        levels.append(figures.Level(title=title, counts=used, images=images))
+    if jax.process_index() == 0:
+        figures.save_codebook(model.place.samples / "codebook.png", levels)
+    return report
+
+
+def _single_codes(
+    model: Trained, grids: tuple[CodeGrid, ...], counts: list[np.ndarray], level: int
+) -> np.ndarray:
+    """What the most used codes of a level decode to, each at every place of it, the other levels at
+    their most frequent code."""
+    order = np.argsort(-counts[level], kind="stable")[:_CODES]
+    order = order[counts[level][order] > 0]
+
+    def read(at: np.ndarray) -> dict[str, np.ndarray]:
+        fill = [np.full(len(at), used.argmax()) for used in counts]
+        fill[level] = order[at]
+        return {
+            f"level_{i}": np.broadcast_to(
+                code.reshape(-1, *(1 for _ in grid.shape)), (len(at), *grid.shape)
+            ).astype(np.int32)
+            for i, (code, grid) in enumerate(zip(fill, grids, strict=True))
+        }
+
+    def drawn(variables: Variables, rows: Batch) -> Images:
+        codes = tuple(rows[f"level_{i}"] for i in range(len(grids)))
+        return model.family.decode_codes(variables, codes)
+
+    return model.images("decode_codes", drawn, read, len(order), "decoding codes")

@@ -1,0 +1,3 @@
+"""Each test here may ask for float64."""
+
+from oracles import float64  # noqa: F401
