@@ -80,8 +80,12 @@ def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dic
 def _frozen(checker: Checker, stages: Mapping, wanted) -> dict:
     for name in sorted(stages.keys() - set(wanted)):
         checker.problems.append(f"frozen.{name} is not of this family: {nearest(name, wanted)}")
-    keys = keys_of(FirstStage)
-    return {name: checker.section(stages.get(name, {}), keys, f"frozen.{name}") for name in wanted}
+    keys, found = keys_of(FirstStage), {}
+    for name in wanted:
+        found[name] = checker.section(stages.get(name, {}), keys, f"frozen.{name}")
+        if found[name].get("config"):  # of an older run perhaps, with fewer keys
+            found[name]["config"] = fill(found[name]["config"])
+    return found
 
 
 def _problems(config: FrozenConfigDict) -> list[str]:

@@ -31,7 +31,9 @@ _FREE_IN_TRAINING = (
 # Of these, what changes the numbers of the run and not only its housekeeping.
 _WORTH_SAYING = ("train.steps", "optimizer.")
 # What a checkpoint's arrays depend on.
-_BOUND_IN_READING = ("family.", "network.", "data.name", "data.size", "data.channels")
+_BOUND_IN_READING = (
+    "family.", "network.", "frozen.", "data.name", "data.size", "data.channels",
+)  # fmt: skip
 _log = logging.getLogger("genzoo")
 
 

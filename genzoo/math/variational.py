@@ -109,7 +109,7 @@ def annealed(start: float, end: float, steps: int) -> Warmup:
     """From `start` to `end` along half a cosine over so many steps (Ramesh et al. 2021, A.2)."""
 
     def value(step: Array) -> Array:
-        done = jnp.minimum(step / max(steps, 1), 1.0)
+        done = jnp.minimum(step / steps, 1.0) if steps else 1.0
         return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * done))
 
     return value

@@ -1,0 +1,103 @@
+"""Mistakes in configs of autoencoders, codes and priors: each is named, with its remedy."""
+
+import pytest
+from test_config import checked, problems
+
+VAE, TWO = "configs/vae_fashion.py", "configs/vae_mnist.py:two_layers"
+AE, DAE, PCA = "configs/ae_fashion.py", "configs/dae_fashion.py", "configs/pca_fashion.py"
+VQ, VQ2 = "configs/vqvae_cifar.py", "configs/vqvae2_cifar.py"
+DVAE, PRIOR = "configs/dvae_cifar.py", "configs/prior_vqvae_fashion.py"
+
+MISTAKES = [
+    # PCA
+    (PCA, {"family__components": "0"}, "family.components = 0 must be at least 1."),
+    (PCA, {"train__steps": "5"}, "PCA is computed in one pass, set it to 1."),
+    (PCA, {"network__width": "5"}, "network.width is not a known key: there are none."),
+    # autoencoders
+    (AE, {"family__latent": "0"}, "family.latent = 0 must be at least 1."),
+    (AE, {"family__beta": "2"}, "family.beta is not a known key"),
+    (AE, {"network__name": "unet"}, "network.name = 'unet' is unknown"),
+    (DAE, {"family__corruption": "maskin"}, "did you mean 'masking'?"),
+    (DAE, {"family__amount": "1.5"}, "family.amount = 1.5 must be between 0 and 1.0."),
+    (DAE, {"family__amount": "-0.5", "family__corruption": "gaussian"}, "family.amount = -0.5"),
+    # VAEs
+    (VAE, {"family__latents": "()"}, "family.latents = () must be the size of one layer"),
+    (VAE, {"family__latents": "(3,0)"}, "family.latents = (3, 0) must be the size"),
+    (VAE, {"family__latents": "(3,2,1)"}, "family.latents = (3, 2, 1) must be the size"),
+    (VAE, {"family__latents": "7"}, "family.latents = 7 must be a tuple of whole numbers."),
+    (VAE, {"family__decoder": "gausian"}, "did you mean 'gaussian'?"),
+    (VAE, {"family__binarise": "hard"}, "family.binarise = 'hard' is unknown"),
+    (VAE, {"family__objective": "elob"}, "did you mean 'elbo'?"),
+    (VAE, {"family__warmup": "cyclic"}, "did you mean 'cyclical'?"),
+    (VAE, {"family__warmup": "linear"}, "needs family.warmup_steps of at least 1."),
+    (VAE, {"family__samples": "0"}, "family.samples = 0 must be at least 1."),
+    (VAE, {"family__components": "0"}, "family.components = 0 must be at least 1."),
+    (VAE, {"family__beta": "-1"}, "family.beta = -1.0 must be at least 0."),
+    (VAE, {"family__free_bits": "-1"}, "family.free_bits = -1.0 must be at least 0."),
+    (VAE, {"family__std": "0"}, "family.std = 0.0 must be above 0."),
+    (VAE, {"family__objective": "iwae", "family__beta": "2"}, "is a bound without a KL of its own"),
+    (VAE, {"family__objective": "iwae", "family__free_bits": "1"}, "family.free_bits = 0"),
+    (VAE, {"network__downsamples": "3"}, "28 x 28 is not"),
+    (VAE, {"network__activation": "gelo"}, "did you mean 'gelu'?"),
+    (VAE, {"eval__importance_samples": "0"}, "eval.importance_samples = 0 must be at least 1."),
+    (VAE, {"sample__steps": "5"}, "sample.steps is not a known key"),
+    (TWO, {"network__top_widths": "(0,)"}, "network.top_widths = (0,) must be whole numbers"),
+    (TWO, {"network__widths": "(100,-3)"}, "network.widths[1] is -3: it must be at least 1."),
+    # VQ-VAEs
+    (VQ, {"family__codes": "(512,512)"}, "names 2 codebooks for network.levels = 1"),
+    (VQ2, {"family__codes": "(512,)"}, "give one size per level, the finest first."),
+    (VQ2, {"family__codes": "()"}, "family.codes = () names 0 codebooks"),
+    (VQ, {"family__codes": "(1,)"}, "family.codes = (1,) must be at least 2 on every level."),
+    (VQ, {"family__codebook": "emma"}, "did you mean 'ema'?"),
+    (VQ, {"family__codebook": "gradient"}, "family.revive_below moves codes by hand"),
+    (VQ, {"family__latent": "0"}, "family.latent = 0 must be at least 1."),
+    (VQ, {"family__kmeans": "-1"}, "family.kmeans = -1 must be at least 0."),
+    (VQ, {"family__decay": "1"}, "family.decay = 1.0 must be below 1."),
+    (VQ, {"family__decay": "-0.1"}, "family.decay = -0.1 must be at least 0."),
+    (VQ, {"family__epsilon": "0"}, "family.epsilon = 0.0 must be above 0."),
+    (VQ, {"family__revive_below": "1"}, "family.revive_below = 1.0 must be below 1."),
+    (VQ, {"family__revive_below": "-1"}, "family.revive_below = -1.0 must be at least 0."),
+    (VQ, {"family__commitment": "-1"}, "family.commitment = -1.0 must be at least 0."),
+    (VQ, {"family__data_variance": "0"}, "family.data_variance = 0.0 must be above 0."),
+    (VQ, {"network__levels": "0", "family__codes": "()"}, "network.levels is 0"),
+    (VQ2, {"data__name": "mnist", "network__downsamples": "2"}, "28 x 28 is not"),
+    (VQ, {"network__dtype": "float16"}, "network.dtype is 'float16'"),
+    (VQ, {"sample__temperature": "1"}, "sample.temperature is not a known key"),
+    # dVAEs
+    (DVAE, {"family__codes": "1"}, "family.codes = 1 must be at least 2."),
+    (DVAE, {"family__codes": "(8,)"}, "family.codes = (8,) must be a whole number."),
+    (DVAE, {"family__decoder": "logit_laplce"}, "did you mean 'logit_laplace'?"),
+    (DVAE, {"family__kl_weight": "-1"}, "family.kl_weight = -1.0 must be at least 0."),
+    (DVAE, {"family__kl_steps": "-1"}, "family.kl_steps = -1 must be at least 0."),
+    (DVAE, {"family__temperature_steps": "-1"}, "family.temperature_steps = -1 must be at least"),
+    (DVAE, {"family__temperature_start": "0"}, "family.temperature_start = 0.0 must be above 0."),
+    (DVAE, {"family__temperature_end": "0"}, "family.temperature_end = 0.0 must be above 0."),
+    (DVAE, {"network__groups": "7"}, "32 x 32 is not"),
+    (DVAE, {"network__width": "2"}, "network.width is 2: it must be at least 4."),
+    # the prior over codes
+    (PRIOR, {"sample__temperature": "-1"}, "sample.temperature = -1.0 must be at least 0"),
+    (PRIOR, {"sample__top_k": "-1"}, "sample.top_k = -1 must be at least 0"),
+    (PRIOR, {"sample__top_p": "0"}, "sample.top_p = 0.0 must be above 0 and at most 1"),
+    (PRIOR, {"sample__top_p": "1.1"}, "sample.top_p = 1.1 must be above 0 and at most 1"),
+    (PRIOR, {"network__heads": "3"}, "network.heads is 3, which does not divide"),
+    (PRIOR, {"network__dropout": "1"}, "network.dropout is 1.0: a rate is at least 0 and below 1."),
+    (PRIOR, {"network__depth": "0"}, "network.depth is 0: it must be at least 1."),
+    (PRIOR, {"network__vocabularies": "(3,)"}, "network.vocabularies is not a known key"),
+    (PRIOR, {"frozen__tokenizer__weigths": "ema"}, "did you mean 'weights'?"),
+    (PRIOR, {"frozen__teacher__workdir": "x"}, "frozen.teacher is not of this family"),
+    (VQ, {"frozen__tokenizer__workdir": "x"}, "frozen.tokenizer is not of this family"),
+]
+
+
+@pytest.mark.parametrize(("path", "overrides", "words"), MISTAKES)
+def test_each_mistake_has_its_sentence(path, overrides, words):
+    assert words in "\n".join(problems(path, **overrides))
+
+
+def test_what_is_at_the_edge_is_no_mistake():
+    assert checked(VQ, family__codes="(2,)", family__kmeans="0", family__decay="0")
+    assert checked(VQ, family__codebook="gradient", family__revive_below="0")
+    assert checked(DVAE, family__kl_steps="0", family__codes="2", family__kl_weight="0")
+    assert checked(PRIOR, sample__temperature="0", sample__top_p="1", network__dropout="0")
+    assert checked(DAE, family__amount="1") and checked(DAE, family__amount="0")
+    assert checked(DAE, family__corruption="gaussian", family__amount="3")
