@@ -6,7 +6,8 @@ generate. Train that first, in runs/vqvae_fashion or where frozen.tokenizer.work
 The tokenizer travels in the checkpoint: to sample, this workdir is enough.
 
 Variants:
-    :laptop  TO_BE_MEASURED
+    :laptop  four minutes on one CPU core: 102.7 nats an image on the test images, 3.02 bits a code
+             (7 if all 128 were alike), and garments that can be told apart.
     :smoke   20 steps of a tiny network, seconds: what the tests run.
 Without a variant it is for an accelerator; that run has not been made yet.
 """

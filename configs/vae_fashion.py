@@ -7,7 +7,8 @@ The decoder is a Gaussian around its mean with one learned scale. Its pictures:
     python -m genzoo.main --workdir=runs/vae_fashion --mode=latents
 
 Variants:
-    :laptop  TO_BE_MEASURED
+    :laptop  fifty seconds on one CPU core: 264.9 nats on the test images (a density), KL 9.2, both
+             units active; its pictures take 15 seconds more.
     :smoke   20 steps, seconds: what the tests run.
 Without a variant the network is convolutional and wide, for an accelerator; that run has not been
 made yet, so no figure is expected of it.

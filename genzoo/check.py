@@ -5,6 +5,7 @@ sizes that must divide, names that must be known, settings that make no sense to
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import jax
 from ml_collections import FrozenConfigDict
@@ -78,6 +79,9 @@ def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dic
 
 
 def _frozen(checker: Checker, stages: Mapping, wanted) -> dict:
+    if not isinstance(stages, Mapping):
+        checker.wrong(f"frozen must be a section (a dict), not {stages!r}.")
+        return {}
     for name in sorted(stages.keys() - set(wanted)):
         checker.problems.append(f"frozen.{name} is not of this family: {nearest(name, wanted)}")
     keys, found = keys_of(FirstStage), {}
@@ -101,6 +105,11 @@ def _problems(config: FrozenConfigDict) -> list[str]:
         found.append(
             f"optimizer.stage_factors has {len(factors)} entries for {len(ends)} stage_ends: it "
             "must have one more."
+        )
+    if any(b <= a for a, b in pairwise((0, *ends))) or min(factors, default=0) < 0:
+        found.append(
+            f"optimizer.stage_ends = {tuple(ends)} must rise from above 0, and no entry of "
+            f"optimizer.stage_factors = {tuple(factors)} may be below 0."
         )
     found += _range_problems(config)
     sizes = {f"{s}.batch_size": config[s].batch_size for s in ("train", "eval")}

@@ -80,6 +80,17 @@ def _problems(config: FrozenConfigDict) -> list[str]:
     return found
 
 
+def require_trained(config: FrozenConfigDict) -> None:
+    """Raises UserError where a first stage has no checkpoint to take its variables from."""
+    for name, stage in config.frozen.items():
+        if not Workdir(Path(stage.workdir)).begun:
+            raise UserError(
+                f"frozen.{name}.workdir = {stage.workdir!r} holds no finished checkpoint: train "
+                f"the {name} first, at least to train.save_every = "
+                f"{stage.config.train.save_every}."
+            )
+
+
 def place(state: TrainState, config: FrozenConfigDict) -> TrainState:
     """A new state with the trained variables of the first stages in it, where it belongs."""
     where = jax.tree.map(lambda leaf: leaf.sharding, state.frozen)

@@ -67,7 +67,8 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
         # Counted when the run began; the data need not be here any more.
         known = {**checked.data, "num_classes": stored["data"]["num_classes"]}
         checked = config.freeze(checked.to_dict() | {"data": known})
-    return first_stage.resolve(build.settled(checked), stored)
+    begun = stored if stored and Workdir(arguments.workdir).begun else None
+    return first_stage.resolve(build.settled(checked), begun)
 
 
 def _work(arguments: argparse.Namespace, overrides: list[str]) -> dict:

@@ -63,17 +63,23 @@ class Workdir:
         except UserError as error:
             raise UserError(*(f"{file}: {problem}" for problem in error.problems)) from error
 
+    @property
+    def begun(self) -> bool:
+        """Whether a checkpoint was ever finished here: before that, a start that failed may be
+        made again with another config."""
+        return bool(self.checkpoints(keep=1).steps())
+
     def check(self, config: FrozenConfigDict) -> None:
         """Raises UserError when the folder cannot be written or belongs to another config. Writes
         nothing: what else may be wrong is looked at before the folder is claimed."""
         self.check_writable()
         before = self.config()
-        if before is None and self.checkpoints(keep=1).steps():
+        if before is None and self.begun:
             raise UserError(
                 f"--workdir={self.path} holds checkpoints and no config.json, so nobody can tell "
                 "whose they are: restore it from a copy, or give another --workdir."
             )
-        changed = differences(before, config.to_dict()) if before else {}
+        changed = differences(before, config.to_dict()) if before and self.begun else {}
         bound = {k: v for k, v in changed.items() if not k.startswith(_FREE_IN_TRAINING)}
         if bound:
             raise UserError(self._other_config(bound))
@@ -116,7 +122,7 @@ class Workdir:
         # The order of the examples follows from their number: with another set a resumed run would
         # see others than a straight one, and a hold-out might move into training.
         file = self.path / "data.json"
-        changed = differences(read_json(file), data) if file.is_file() else {}
+        changed = differences(read_json(file), data) if file.is_file() and self.begun else {}
         if changed:
             said = "; ".join(f"{k} was {a} and is {b}" for k, (a, b) in changed.items())
             raise UserError(

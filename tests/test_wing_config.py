@@ -3,6 +3,10 @@
 import pytest
 from test_config import checked, problems
 
+from genzoo import build
+from genzoo.core.errors import UserError
+from genzoo.modes import cost
+
 VAE, TWO = "configs/vae_fashion.py", "configs/vae_mnist.py:two_layers"
 AE, DAE, PCA = "configs/ae_fashion.py", "configs/dae_fashion.py", "configs/pca_fashion.py"
 VQ, VQ2 = "configs/vqvae_cifar.py", "configs/vqvae2_cifar.py"
@@ -12,6 +16,7 @@ MISTAKES = [
     # PCA
     (PCA, {"family__components": "0"}, "family.components = 0 must be at least 1."),
     (PCA, {"train__steps": "5"}, "PCA is computed in one pass, set it to 1."),
+    (PCA, {"train__averages__ema__decay": "0.9"}, "PCA takes no steps to average over"),
     (PCA, {"network__width": "5"}, "network.width is not a known key: there are none."),
     # autoencoders
     (AE, {"family__latent": "0"}, "family.latent = 0 must be at least 1."),
@@ -21,6 +26,11 @@ MISTAKES = [
     (DAE, {"family__amount": "1.5"}, "family.amount = 1.5 must be between 0 and 1.0."),
     (DAE, {"family__amount": "-0.5", "family__corruption": "gaussian"}, "family.amount = -0.5"),
     # VAEs
+    (TWO, {"optimizer__stage_ends": "(10,5)", "optimizer__stage_factors": "(1.0,0.5,0.1)"},
+     "optimizer.stage_ends = (10, 5) must rise from above 0"),
+    (TWO, {"optimizer__stage_ends": "(10,)", "optimizer__stage_factors": "(1.0,-0.5)"},
+     "may be below 0."),
+    (TWO, {"optimizer__stage_ends": "(10,)"}, "stage_factors has 8 entries for 1 stage_ends"),
     (VAE, {"family__latents": "()"}, "family.latents = () must be the size of one layer"),
     (VAE, {"family__latents": "(3,0)"}, "family.latents = (3, 0) must be the size"),
     (VAE, {"family__latents": "(3,2,1)"}, "family.latents = (3, 2, 1) must be the size"),
@@ -62,6 +72,8 @@ MISTAKES = [
     (VQ, {"network__levels": "0", "family__codes": "()"}, "network.levels is 0"),
     (VQ2, {"data__name": "mnist", "network__downsamples": "2"}, "28 x 28 is not"),
     (VQ, {"network__dtype": "float16"}, "network.dtype is 'float16'"),
+    (VQ, {"train__accumulate": "4"}, "every part would move the averaged codes once"),
+    (VQ, {"train__averages__ema__decay": "0.9"}, "would pair an averaged encoder with codes"),
     (VQ, {"sample__temperature": "1"}, "sample.temperature is not a known key"),
     # dVAEs
     (DVAE, {"family__codes": "1"}, "family.codes = 1 must be at least 2."),
@@ -75,7 +87,9 @@ MISTAKES = [
     (DVAE, {"network__groups": "7"}, "32 x 32 is not"),
     (DVAE, {"network__width": "2"}, "network.width is 2: it must be at least 4."),
     # the prior over codes
-    (PRIOR, {"sample__temperature": "-1"}, "sample.temperature = -1.0 must be at least 0"),
+    (PRIOR, {"sample__temperature": "-1"}, "temperature = -1.0 must be 0 (greedy) or between 0.01"),
+    (PRIOR, {"sample__temperature": "1e9"}, "must be 0 (greedy) or between 0.01 and 100."),
+    (PRIOR, {"frozen": "5"}, "frozen must be a section (a dict), not 5."),
     (PRIOR, {"sample__top_k": "-1"}, "sample.top_k = -1 must be at least 0"),
     (PRIOR, {"sample__top_p": "0"}, "sample.top_p = 0.0 must be above 0 and at most 1"),
     (PRIOR, {"sample__top_p": "1.1"}, "sample.top_p = 1.1 must be above 0 and at most 1"),
@@ -101,3 +115,16 @@ def test_what_is_at_the_edge_is_no_mistake():
     assert checked(PRIOR, sample__temperature="0", sample__top_p="1", network__dropout="0")
     assert checked(DAE, family__amount="1") and checked(DAE, family__amount="0")
     assert checked(DAE, family__corruption="gaussian", family__amount="3")
+
+
+def test_pca_of_large_images_is_refused_before_its_memory_is_asked_for(tmp_path):
+    large = checked(PCA, data__name=f"folder:{tmp_path}", data__size="256")
+    with pytest.raises(UserError, match=r"196608 numbers, .* 288 GiB: make the images smaller"):
+        build.family(large)
+
+
+def test_what_a_closed_form_costs_is_described_and_its_steps_are_not_timed():
+    found = cost.describe(checked(f"{PCA}:smoke"))
+    assert found["parameters"] == 784 * 5 + 5 and "train_step_flops" not in found
+    with pytest.raises(UserError, match="pca is fitted in closed form"):
+        cost.bench(checked(f"{PCA}:smoke"))

@@ -24,6 +24,23 @@ def claimed(path, found=None, data=DATA):
     return place
 
 
+def begun(path, found=None):
+    """A claimed workdir in which a checkpoint was finished."""
+    place = claimed(path, found)
+    manifest = path / "checkpoints" / "10" / "genzoo_manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    return place
+
+
+def test_a_start_that_came_to_nothing_binds_nobody(tmp_path):
+    claimed(tmp_path)
+    claimed(tmp_path, made(network__norm_epsilon="1e-5"), {"examples": 11, "checksum": 1})
+    begun(tmp_path)
+    with pytest.raises(UserError, match=r"network.norm_epsilon is 1e-06 there and 1e-05 here"):
+        claimed(tmp_path, made(network__norm_epsilon="1e-5"))
+
+
 def test_a_colon_in_the_path_is_no_variant(tmp_path):
     place = claimed(tmp_path / "2026-11-20 10:30")
     assert place.config() == made().to_dict()
@@ -36,7 +53,7 @@ def test_checking_writes_nothing(tmp_path):
 
 
 def test_a_key_that_came_later_has_its_default(tmp_path):
-    place = claimed(tmp_path)
+    place = begun(tmp_path)
     stored = made().to_dict()
     del stored["network"]["norm_epsilon"], stored["bench"]
     (tmp_path / "config.json").write_text(json.dumps(stored))
@@ -69,7 +86,7 @@ def test_only_one_process_trains(tmp_path):
 
 
 def test_other_data_is_refused(tmp_path):
-    claimed(tmp_path)
+    begun(tmp_path)
     with pytest.raises(UserError, match=r"data has changed .*examples was 10 and is 11"):
         claimed(tmp_path, data={"examples": 11, "checksum": 1})
 
@@ -83,7 +100,7 @@ def test_checkpoints_without_a_config_are_refused(tmp_path):
 
 
 def test_a_lower_learning_rate_goes_on_and_is_said(tmp_path, caplog):
-    claimed(tmp_path)
+    begun(tmp_path)
     with caplog.at_level(logging.INFO, logger="genzoo"):
         claimed(tmp_path, made(optimizer__learning_rate="1e-5"))
     assert "optimizer.learning_rate was 0.0003 and is now 1e-05" in caplog.text

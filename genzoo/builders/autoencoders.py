@@ -7,6 +7,7 @@ from ml_collections import FrozenConfigDict
 from genzoo.builders.rows import Parts
 from genzoo.config import unknown
 from genzoo.core.contract import Family
+from genzoo.core.errors import UserError
 from genzoo.families import autoencoder as autoencoder_family
 from genzoo.families import pca as pca_family
 from genzoo.families import vae as vae_family
@@ -113,9 +114,18 @@ def conv_problems(
 
 # --- PCA ------------------------------------------------------------------------------------------
 
+_MOST_NUMBERS = 16_384  # of an example: 2 GiB of covariance
+
 
 def pca(*, parts: Parts, components: int = 2) -> Family:
     """Principal components and probabilistic PCA: families/pca.py."""
+    numbers = math.prod(parts.shape)
+    if numbers > _MOST_NUMBERS:
+        raise UserError(
+            f"An example has {numbers} numbers, and PCA needs a matrix of their square, "
+            f"{8 * numbers**2 / 2**30:.0f} GiB: make the images smaller (data.size), at most "
+            f"{_MOST_NUMBERS} numbers."
+        )
     return pca_family.PCA(components=components, shape=parts.shape)
 
 
@@ -124,6 +134,8 @@ def pca_problems(config: FrozenConfigDict) -> list[str]:
     found = []
     if config.family.components < 1:
         found.append(f"family.components = {config.family.components} must be at least 1.")
+    if config.train.averages:
+        found.append("train.averages: PCA takes no steps to average over, set it to {}.")
     if config.train.steps != 1:
         found.append(
             f"train.steps = {config.train.steps}: PCA is computed in one pass, set it to 1."

@@ -75,6 +75,16 @@ def vqvae_problems(config: FrozenConfigDict) -> list[str]:
     for key in ("epsilon", "data_variance"):
         if family[key] <= 0:
             found.append(f"family.{key} = {family[key]} must be above 0.")
+    if family.codebook == "ema" and config.train.accumulate > 1:
+        found.append(
+            f"train.accumulate = {config.train.accumulate}: every part would move the averaged "
+            "codes once. Set it to 1, or family.codebook = 'gradient'."
+        )
+    if family.codebook == "ema" and config.train.averages:
+        found.append(
+            "train.averages would pair an averaged encoder with codes that follow the other one: "
+            "set it to {}, or family.codebook = 'gradient'."
+        )
     if family.codebook == "gradient" and family.revive_below:
         found.append(
             "family.revive_below moves codes by hand, which the optimizer would not know of: use "
@@ -161,8 +171,10 @@ def token_prior(*, parts: Parts, conditional: bool = False) -> Family:
 def token_prior_problems(config: FrozenConfigDict) -> list[str]:
     """What is wrong with a config of a prior; its tokenizer is looked at in first_stage.py."""
     sample, found = config.sample, []
-    if sample.temperature < 0:
-        found.append(f"sample.temperature = {sample.temperature} must be at least 0 (greedy).")
+    if sample.temperature and not 0.01 <= sample.temperature <= 100:
+        found.append(
+            f"sample.temperature = {sample.temperature} must be 0 (greedy) or between 0.01 and 100."
+        )
     if sample.top_k < 0:
         found.append(f"sample.top_k = {sample.top_k} must be at least 0 (all codes).")
     if not 0 < sample.top_p <= 1:

@@ -174,7 +174,8 @@ class Likelihood:
     total: [B]. terms: name -> [B], which sum to the total.
     curve: optional (positions [K] in [0, 1], values [B, K]): how the total spreads over time.
     density: the total is that of a density of data in [-1, 1], not of a probability of levels:
-    there are no bits per dimension of it. of: what it is a likelihood of, if not of the data.
+    there are no bits per dimension of it. of, dimensions: what it is a likelihood of and how many
+    numbers that has, if not of the data.
     """
 
     total: Array
@@ -182,6 +183,7 @@ class Likelihood:
     curve: tuple[Array, Array] | None = None
     density: bool = field(default=False, metadata={"static": True})
     of: str = field(default="", metadata={"static": True})
+    dimensions: int = field(default=0, metadata={"static": True})
 
 
 @runtime_checkable

@@ -109,7 +109,8 @@ def save_plane(
     colours = _colours(max(len(classes), 1))
     shown = _BLUE if labels is None else np.asarray(colours)[labels[order]]
     left.scatter(*codes[order].T, s=size, c=shown, alpha=0.7, linewidths=0)
-    (x_0, y_0), (x_1, y_1) = box
+    # Codes that have collapsed to a point still want a frame with sides.
+    (x_0, y_0), (x_1, y_1) = box + 1e-6 * np.array([[-1.0], [1.0]])
     left.plot((x_0, x_1, x_1, x_0, x_0), (y_0, y_0, y_1, y_1, y_0), color=_INK, lw=1, ls="--")
     left.set_title(f"{len(codes)} codes; the frame is the picture on the right", fontsize=11)
     if labels is not None and len(classes) <= _LEGEND:

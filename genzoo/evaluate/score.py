@@ -87,6 +87,7 @@ class _Collected:
     curve: tuple[np.ndarray, np.ndarray] | None = None
     density: bool = False
     of: str = ""
+    dimensions: int = 0  # where not those of the data
     examples: int = 0
 
     def add(self, found: dict, real: np.ndarray) -> None:
@@ -99,6 +100,7 @@ class _Collected:
             return
         likelihood = found["likelihood"]
         self.density, self.of = likelihood.density, likelihood.of
+        self.dimensions = likelihood.dimensions
         self.total.add(likelihood.total[real])
         for name, values in likelihood.terms.items():
             self.terms.setdefault(name, _Mean()).add(values[real])
@@ -124,7 +126,8 @@ class _Collected:
             return {**result, "likelihood_of": "a density of data in [-1, 1]: it has no bits/dim"}
 
         def bits(nats):
-            return None if nats is None else float(bits_per_dim(nats, dimensions))
+            each = self.dimensions or dimensions
+            return None if nats is None else float(bits_per_dim(nats, each))
 
         if self.of:
             result["likelihood_of"] = self.of

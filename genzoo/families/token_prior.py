@@ -112,7 +112,12 @@ class TokenPrior:
         del keys
         nats = self._nats(variables.params, variables.frozen, batch)
         terms = {f"level_{level}": each.sum(-1) for level, each in enumerate(nats)}
-        return Likelihood(total=sum(terms.values()), terms=terms, of="the codes of the tokenizer")
+        return Likelihood(
+            total=sum(terms.values()),
+            terms=terms,
+            of="the codes of the tokenizer, each a dimension",
+            dimensions=sum(lengths_of(self.tokenizer)),
+        )
 
     # --- what the parts above share ------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree
 from genzoo.math import variational
 from genzoo.math.observation import Observation
 
-_ROWS = 8192  # decoder evaluations at once in the bound of many samples
+_NUMBERS = 1 << 23  # of the decoder's output at once, in the bound of many samples
 _LISTED = 256  # units up to which the KL of each is logged
 
 
@@ -47,6 +47,12 @@ class Seen(NamedTuple):
         """The KL of every unit, the mean over samples [B, D_0 + D_1 + ..]."""
         parts = [ratio.mean(0) for ratio in self.ratios[:-1]]
         return jnp.concatenate([*parts, self.closed.mean(0)], -1)
+
+    @property
+    def kl_per_sample(self) -> Array:
+        """The KL over all units [K, B]."""
+        lower = sum(ratio.sum(-1) for ratio in self.ratios[:-1])
+        return jnp.broadcast_to(lower + self.closed.sum(-1), self.log_prob.shape)
 
 
 Objective = Callable[["VAE", Seen, Array], Array]
@@ -109,23 +115,30 @@ class VAE:
         """The objective in nats per example [B]; metrics: it, its terms, and the units' KL, mean
         and square, from which `report` makes what is worth knowing."""
         x = context.batch["image"]
-        binarise, *draw = jax.random.split(context.key, 1 + len(self.pairs))
+        binarise, dropout, again, *draw = jax.random.split(context.key, 3 + len(self.pairs))
         x = self.observation.observe(x, jax.random.uniform(binarise, x.shape))
         noise = [
             jax.random.normal(key, (self.samples, len(x), units))
             for key, units in zip(draw, self.units, strict=True)
         ]
-        train = {"train": context.train, "key": draw[0] if context.train else None}
+        train = {"train": context.train, "key": dropout if context.train else None}
         seen = self._see(params, x, noise, **train)
         losses = self.objective(self, seen, context.step)
-        means = jnp.concatenate([mean.mean(0) for mean in seen.means], -1)
+        means = self._joined(seen.means)
+        # The posterior of a second layer depends on a sample of the first, whose noise would count
+        # as variance over the data: the product with an independent draw has none in its mean.
+        other = means
+        if len(self.pairs) > 1:
+            fresh = jax.random.normal(again, noise[0].shape)
+            q, _ = self._upwards(params, x, [fresh, *noise[1:]])
+            other = self._joined(one.mean for one in q)
         metrics = {
             "loss": losses,
             "reconstruction": -seen.log_prob.mean(0),
             "kl": seen.kl.sum(-1),
             "kl_per_unit": seen.kl,
-            "unit_mean": means,
-            "unit_square": jnp.square(means),
+            "unit_mean": (means + other) / 2,
+            "unit_square": means * other,
         }
         return losses, Aux(metrics=metrics, stats=context.stats)
 
@@ -144,13 +157,17 @@ class VAE:
         if len(variance) <= _LISTED:
             values["kl_per_unit"] = np.asarray(measured["kl_per_unit"]).tolist()
         warnings = {}
-        if active[0] < 0.05 * self.units[0] or active[0] == 0:
-            warnings["collapse"] = (
-                f"Posterior collapse: {active[0]} of {self.units[0]} latent units are active (KL "
-                f"{values['kl']:.3g} nats), so the decoder nearly ignores the code: the KL "
-                "outweighs what the code is worth to it. Remedies: a lower family.beta, "
-                "family.warmup = 'linear' over more family.warmup_steps, family.free_bits above 0, "
-                "or a decoder that is less able to do without (a smaller family.std)."
+        for layer, (a, b) in enumerate(pairwise(edges)):
+            nats = float(np.sum(measured["kl_per_unit"][a:b]))
+            if active[layer] and (active[layer] >= 0.05 * (b - a) or nats > 2):
+                continue
+            where = f" of layer {layer}" if len(self.pairs) > 1 else ""
+            warnings[f"collapse_{layer}"] = (
+                f"Posterior collapse: {active[layer]} of {b - a} latent units{where} are active "
+                f"(KL {nats:.3g} nats), so the decoder nearly ignores them: the KL outweighs what "
+                "they are worth to it. Remedies: a lower family.beta, family.warmup = 'linear' "
+                "over more family.warmup_steps, family.free_bits above 0, or a decoder that is "
+                "less able to do without (a smaller family.std)."
             )
         return Report(values=values, warnings=warnings)
 
@@ -190,22 +207,31 @@ class VAE:
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
         """-L_K in nats with K = importance_samples, streamed over the samples: -ELBO for K = 1. Its
         terms are those of the ELBO and what the importance weights gain on it."""
-        x = self.observe(batch, streams.fold(keys, 0))
-        most = max(_ROWS // len(x), 1)
-        chunk = max(d for d in range(1, most + 1) if self.importance_samples % d == 0)
+        x, total = self.observe(batch, streams.fold(keys, 0)), self.importance_samples
+        outputs = int(np.prod(self.shape[:-1])) * self.observation.outputs(self.shape[-1])
+        chunks = -(-total // max(_NUMBERS // (len(x) * outputs), 1))
+        chunk = -(-total // chunks)
+        share = chunks * chunk / total  # what the means over whole chunks are too small by
 
         def draw(index):
-            here = streams.fold(keys, 1 + index)
-            noise = [
-                streams.normal(streams.fold(here, layer), (chunk, units)).swapaxes(0, 1)
-                for layer, units in enumerate(self.units)
-            ]
-            seen = self._see(variables.params, x, noise)
-            terms = {"reconstruction": -seen.log_prob.mean(0), "kl": seen.kl.sum(-1)}
-            return seen.log_weights, terms
+            # One key per sample: how they are cut into chunks is a matter of memory alone.
+            numbers = index * chunk + jnp.arange(chunk)
+            real = (numbers < total)[:, None]
 
-        bound, terms = variational.streamed_log_mean_exp(draw, self.importance_samples // chunk)
-        if self.importance_samples > 1:
+            def noise(layer, units):
+                return jax.vmap(
+                    lambda n: streams.normal(streams.fold(streams.fold(keys, 1 + n), layer), units)
+                )(numbers)
+
+            each = [noise(layer, (units,)) for layer, units in enumerate(self.units)]
+            seen = self._see(variables.params, x, each)
+            terms = {"reconstruction": -seen.log_prob, "kl": seen.kl_per_sample}
+            means = {k: share * jnp.where(real, v, 0).mean(0) for k, v in terms.items()}
+            return jnp.where(real, seen.log_weights, -jnp.inf), means
+
+        bound, terms = variational.streamed_log_mean_exp(draw, chunks)
+        bound = bound + np.log(share)
+        if total > 1:
             terms["importance"] = -bound - sum(terms.values())
         return Likelihood(total=sum(terms.values()), terms=terms, density=self.observation.density)
 
@@ -219,14 +245,7 @@ class VAE:
 
     def _see(self, params, x, noise, train=False, key=None) -> Seen:
         """x [B, ...] with latents from the noise [K, B, D_l] by layer."""
-        inputs, posteriors, latents = self.observation.inputs(x), [], []
-        for layer, eps in enumerate(noise):
-            q = self._posterior(params, layer, inputs, train, key)
-            if layer == 0:
-                q = variational.Diagonal(*(value[None] for value in q))
-            inputs = variational.reparameterise(q, eps)
-            posteriors.append(q)
-            latents.append(inputs)
+        posteriors, latents = self._upwards(params, x, noise, train, key)
         zero = jnp.zeros(())
         priors = [
             variational.diagonal(self._decoded(params, layer + 1, above, train, key))
@@ -240,6 +259,22 @@ class VAE:
             closed=variational.standard_kl(posteriors[-1]),
             means=tuple(q.mean for q in posteriors),
         )
+
+    def _upwards(self, params, x, noise, train=False, key=None) -> tuple[list, list]:
+        """The posteriors of all layers and samples of them, from the data up."""
+        inputs, posteriors, latents = self.observation.inputs(x), [], []
+        for layer, eps in enumerate(noise):
+            q = self._posterior(params, layer, inputs, train, key)
+            if layer == 0:
+                q = variational.Diagonal(*(value[None] for value in q))
+            inputs = variational.reparameterise(q, eps)
+            posteriors.append(q)
+            latents.append(inputs)
+        return posteriors, latents
+
+    def _joined(self, means) -> Array:
+        """The means [K, B, D_l] of all layers, the mean over samples, side by side."""
+        return jnp.concatenate([mean.mean(0) for mean in means], -1)
 
     def _posterior(self, params, layer, inputs, train=False, key=None) -> variational.Diagonal:
         """q(z_l | inputs), means and log variances [..., D_l]."""

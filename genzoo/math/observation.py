@@ -141,7 +141,9 @@ class Gaussian:
             # for being surer.
             return mean, bounded(raw, low=-11.5, high=2.3)
         if self.scale == "shared":
-            return output, own["log_variance"]
+            # Data that are fitted to perfection would drive it to minus infinity.
+            own_log_variance = jnp.asarray(own["log_variance"], output.dtype)
+            return output, bounded(own_log_variance, low=-20.0, high=20.0)
         return output, jnp.asarray(2 * math.log(self.std), output.dtype)
 
 

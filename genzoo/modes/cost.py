@@ -9,7 +9,8 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.core import tree
 from genzoo.core.compilation import flops
-from genzoo.core.contract import Context, capabilities
+from genzoo.core.contract import Context, Fits, capabilities
+from genzoo.core.errors import UserError
 from genzoo.evaluate import cost
 from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.sample import draw, sample_batch
@@ -36,6 +37,11 @@ def _costs(experiment: Experiment) -> dict:
     size = experiment.config.train.batch_size
     batch = experiment.example(size)
     batch["image"] = jax.ShapeDtypeStruct(batch["image"].shape, jnp.uint8)
+    training = {}
+    if not isinstance(family, Fits):
+        # Accumulation does the same work in a loop, which the count would take for one pass.
+        training["train_step_flops"] = flops(experiment.updater(1).update, state, batch)
+        training["train_step_examples"] = size
     return {
         "parameters": tree.count(state.params),
         "parameter_bytes": tree.size_in_bytes(state.params),
@@ -43,9 +49,7 @@ def _costs(experiment: Experiment) -> dict:
         "flops_per_example": flops(
             forward, state.params, state.stats, state.frozen, experiment.example(1)
         ),
-        # Accumulation does the same work in a loop, which the count would take for one pass.
-        "train_step_flops": flops(experiment.updater(1).update, state, batch),
-        "train_step_examples": size,
+        **training,
     }
 
 
@@ -63,6 +67,10 @@ def describe(config: FrozenConfigDict) -> dict:
 def bench(config: FrozenConfigDict) -> dict:
     """Times the training step and the sampler on the devices at hand, on made-up data."""
     experiment, settings = Experiment(config), config.bench
+    if isinstance(experiment.family, Fits):
+        raise UserError(
+            f"--mode=bench times training steps, and {config.family.name} is fitted in closed form."
+        )
     costs, placement = _costs(experiment), experiment.placement
     size, stride = config.train.batch_size, config.train.steps_per_call
     state = experiment.new_state()

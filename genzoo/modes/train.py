@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 from tqdm import tqdm
@@ -44,6 +45,8 @@ def train(config: FrozenConfigDict, workdir: Path) -> dict:
     place, first_process = Workdir(workdir), jax.process_index() == 0
     place.check(config)
     check_label(experiment)
+    if not place.begun:
+        first_stage.require_trained(config)
     source = experiment.open("train")
     with contextlib.ExitStack() as open_things:
         # The folder is claimed before anything in it is touched; what can be wrong with the input
@@ -65,7 +68,8 @@ def train(config: FrozenConfigDict, workdir: Path) -> dict:
             state = _fitted(experiment, state, source)
             checkpoints.save(state)
             checkpoints.wait()
-            _training_pictures(experiment, place)(state, int(state.step))
+            if _picture_steps(experiment):
+                _training_pictures(experiment, place)(state, int(state.step))
             return {"step": int(state.step), "seconds": round(time.perf_counter() - started, 1)}
         data, inputs = _inputs(experiment, source, step)
         open_things.callback(inputs.close)
@@ -161,7 +165,8 @@ def _fitted(experiment: Experiment, state: TrainState, source: Source) -> TrainS
         {"params": found.params, "stats": found.stats},
         jax.tree.map(lambda leaf: leaf.sharding, {"params": state.params, "stats": state.stats}),
     )
-    return replace(state, step=state.step + 1, **found)
+    averages = {name: jax.tree.map(jnp.copy, found["params"]) for name in state.averages}
+    return replace(state, step=state.step + 1, averages=averages, **found)
 
 
 class Watch:

@@ -123,11 +123,33 @@ def test_the_objective_with_samples_is_the_bound_and_its_elbo():
     assert float(five) > -LOG_LIKELIHOOD - 0.05
 
 
-def test_likelihood_of_an_example_does_not_depend_on_its_batch():
-    family, x = replace(principal(0.5), importance_samples=6), data(64)
-    together = family.likelihood(NONE, {"image": x}, keys_of(64)).total
-    alone = family.likelihood(NONE, {"image": x[3:4]}, keys_of(64)[3:4]).total
-    np.testing.assert_allclose(together[3:4], alone, rtol=1e-5)
+def test_likelihood_of_an_example_depends_neither_on_its_batch_nor_on_the_chunks(monkeypatch):
+    family, x = replace(principal(0.5), importance_samples=11), data(64)
+    together = family.likelihood(NONE, {"image": x}, keys_of(64))
+    # Three samples at a time, the last chunk not full; one at a time in the batch of one.
+    monkeypatch.setattr(vae, "_NUMBERS", 3 * 64 * 5)
+    cut = family.likelihood(NONE, {"image": x}, keys_of(64))
+    monkeypatch.setattr(vae, "_NUMBERS", 5)
+    alone = family.likelihood(NONE, {"image": x[3:4]}, keys_of(64)[3:4])
+    for name in ("reconstruction", "kl", "importance"):
+        np.testing.assert_allclose(together.terms[name], cut.terms[name], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(together.terms[name][3:4], alone.terms[name], rtol=1e-4)
+    np.testing.assert_allclose(together.total, cut.total, rtol=1e-5)
+
+
+def test_noise_of_the_first_layer_makes_no_unit_of_the_second_active():
+    # The first posterior does not depend on x; the second does on z_0, so E_q[u] is constant in x.
+    family = tiny((3, 2))
+    variables = family.init(jax.random.key(0), {"image": IMAGES})
+    params = {**variables.params}
+    params["encoder_0"] = jax.tree.map(jnp.zeros_like, params["encoder_0"])
+    x = jnp.asarray(np.random.default_rng(2).uniform(-1, 1, (20_000, 4, 4, 1)), jnp.float32)
+    metrics = family.loss(params, context(x))[1].metrics
+    means = {k: np.asarray(v).mean(0) for k, v in metrics.items()}
+    assert family.report(means).values["active_units_1"] == 0
+    naive = family._see(params, x, [jax.random.normal(jax.random.key(0), (1, 20_000, 3)),
+                                    jnp.zeros((1, 20_000, 2))])  # fmt: skip
+    assert (np.asarray(naive.means[1][0]).var(0) > 0.03).all()
 
 
 def tiny(latents=(3,), grid=(), **more) -> vae.VAE:
@@ -235,7 +257,7 @@ def measured(variance, kl=5.0):
     variance = np.asarray(variance, np.float64)
     return {
         "loss": np.float32(1), "kl": np.float32(kl), "unit_mean": np.ones_like(variance),
-        "unit_square": 1 + variance, "kl_per_unit": np.full_like(variance, 0.1),
+        "unit_square": 1 + variance, "kl_per_unit": np.full_like(variance, kl / len(variance)),
     }  # fmt: skip
 
 
@@ -251,6 +273,10 @@ def test_collapse_is_said_with_cause_and_remedies():
         assert word in warning
     two = tiny((3, 2)).report(measured([1, 1, 0, 1, 0]))
     assert two.values["active_units"] == 2 and two.values["active_units_1"] == 1
+    top = tiny((3, 2)).report(measured([1, 1, 1, 0, 0]))
+    assert list(top.warnings) == ["collapse_1"] and "of layer 1" in top.warnings["collapse_1"]
+    # Few of very many units, which yet carry much, are no collapse.
+    assert not tiny((400,)).report(measured([1] * 10 + [0] * 390, kl=100.0)).warnings
 
 
 def test_binarisation_is_new_in_every_step_and_the_same_for_one_key():

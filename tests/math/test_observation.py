@@ -260,7 +260,8 @@ def test_the_shared_scale_has_its_best_value_at_the_rms_error(compiled, float64)
     slope = compiled(
         jax.grad(lambda v: SHARED.log_prob({"log_variance": v}, output, x).mean())
     )
-    assert float(slope(jnp.float64(best))) == pytest.approx(0, abs=1e-14)
+    # The bound bends the log variance by less than 1e-8 here, 20 from its limits.
+    assert float(slope(jnp.float64(best))) == pytest.approx(0, abs=1e-8)
     assert slope(jnp.float64(best - 0.1)) > 0.04
     assert slope(jnp.float64(best + 0.1)) < -0.04
     # Up to a constant it is then half the logarithm of the mean squared error.
