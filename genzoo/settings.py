@@ -147,8 +147,9 @@ class BenchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ToolSettings:
-    """Of the modes that look into a representation. first, second: image files to start from,
-    folder: of images to encode, "" for those of eval.split. metric: euclidean or cosine.
+    """Of the modes that look into a representation. first, second: image files to start from, or
+    two examples of eval.split by number to interpolate between; folder: of images to encode; "" for
+    a choice from eval.split. metric: euclidean or cosine.
     neighbours: how many are looked for. probe_examples: training images that a probe learns from at
     most; probe_l2: the penalty on its weights."""
 

@@ -365,6 +365,13 @@ def test_a_representation_that_knows_the_classes_is_told_apart_from_pixels(run):
     assert max(report[part]["largest_slope"] for part in ("embedding", "pixels")) < 1e-4
 
 
+def test_two_examples_are_named_by_number(run):
+    settings, workdir = run(Flat(), tools_first="3", tools_second="5")
+    found = interpolate(settings, workdir)["pairs"]
+    plain = [[name.split(" (")[0] for name in pair] for pair in found]
+    assert plain == [["example 3", "example 5"]]
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
@@ -380,6 +387,8 @@ def test_bad_input_ends_in_a_sentence(run, tmp_path, capsys):
     refused("retrieve", "tools.first = ", f"--config.tools.first={none}")
     refused("retrieve", "plain.png cannot be used as an image", f"--config.tools.first={plain}")
     refused("interpolate", "tools.second is missing", f"--config.tools.first={plain}")
+    numbers = ("--config.tools.first=3", "--config.tools.second=2000")
+    refused("interpolate", "has the examples 0 to", *numbers)
     refused("interpolate", "has no two examples", "--config.eval.count=1")
     refused("latents", "needs 2 examples at least", "--config.eval.count=1")
     refused("encode", "there is no such folder", f"--config.tools.folder={none}")

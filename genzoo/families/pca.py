@@ -19,6 +19,9 @@ from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, mean_per_example
 from genzoo.math import pca
 
+_ROUNDING = (2 / 255) ** 2 / 12
+"""The variance of the error of rounding to 256 levels in [-1, 1]."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PCA:
@@ -47,16 +50,28 @@ class PCA:
     def fit(self, batches: Iterable[Batch], key: Key) -> Variables:
         """The maximum-likelihood model, computed in float64, as float32 params.
 
-        Raises UserError if the components leave no variance over for the noise: as many of them as
-        the data vary in directions, of which constant pixels are none.
+        No direction has less variance than rounding to 256 levels makes: with so many components
+        that none is left over, or where pixels are constant, the likelihood would be unbounded.
+        Raises UserError for less than one component, for more than there are numbers, and for
+        examples that are all alike.
         """
         moments = pca.Moments.none(int(np.prod(self.shape)))
         for batch in batches:
             moments = moments.with_batch(self._flat(np.asarray(batch["image"])))
         found = pca.principal_components(moments, self.components)
-        if not 0 < self.components < found.rank:
-            raise UserError(self._wrong_number(moments.count, found.rank))
-        model = pca.Probabilistic(*found[:3], found.noise_variance)
+        size = len(moments.mean)
+        if not 0 < self.components <= size:
+            raise UserError(
+                f"family.components is {self.components}: take from 1 to {size}, the numbers of an "
+                "example."
+            )
+        if not found.rank:
+            raise UserError(
+                f"The {moments.count} training examples are all alike: there is nothing to fit."
+            )
+        noise = max(found.noise_variance, _ROUNDING)
+        variances = np.maximum(found.variances, noise)
+        model = pca.Probabilistic(found.mean, found.components, variances, noise)
         return Variables(
             params={name: jnp.asarray(v, jnp.float32) for name, v in model._asdict().items()}
         )
@@ -111,20 +126,6 @@ class PCA:
         return Likelihood(total=fit + volume, terms=terms, density=True)
 
     # --- what the parts above share ------------------------------------------------------------
-
-    def _wrong_number(self, count: int, rank: int) -> str:
-        if self.components < 1:
-            return f"family.components is {self.components}: take at least 1."
-        if rank < 2:
-            return (
-                f"The {count} training examples vary in {rank} directions, too few to fit a PCA: "
-                "look at the data."
-            )
-        return (
-            f"family.components is {self.components}, but the {count} training examples vary in "
-            f"{rank} directions only, of which one at least must be left over for the noise of "
-            f"the probabilistic model: take at most {rank - 1}."
-        )
 
     def _model(self, params: Tree) -> pca.Probabilistic:
         return pca.Probabilistic(**params)

@@ -81,8 +81,10 @@ class Fit(NamedTuple):
 
     @property
     def noise_variance(self) -> float:
-        """sigma^2 of equation (3); q must be less than the rank."""
+        """sigma^2 of equation (3); 0 where q leaves no variance over."""
         dimensions, q = self.components.shape
+        if q >= min(self.rank, dimensions):
+            return 0.0
         return (self.total_variance - self.variances.sum()) / (dimensions - q)
 
 

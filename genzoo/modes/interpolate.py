@@ -33,7 +33,7 @@ class Pairs(NamedTuple):
 
 def interpolate(config: FrozenConfigDict, workdir: Path) -> dict:
     """Straight and spherical paths between pairs of images of eval.split, of different classes
-    where there are any, or between the files tools.first and tools.second, as
+    where there are any, or between tools.first and tools.second (files, or examples by number), as
     `samples/interpolation.png` and `interpolate.json`."""
     model = trained(config, workdir, "interpolate", "encode", "decode")
     pairs = _of_files(model) if _two_files(config) else _of_split(model)
@@ -78,10 +78,10 @@ def _two_files(config: FrozenConfigDict) -> bool:
     if bool(first) != bool(second):
         missing = "second" if first else "first"
         raise UserError(
-            f"tools.{missing} is missing: interpolation between files takes two, "
-            "--config.tools.first=FILE and --config.tools.second=FILE."
+            f"tools.{missing} is missing: interpolation takes two images, files or numbers of "
+            "examples of eval.split, by --config.tools.first and --config.tools.second."
         )
-    return bool(first)
+    return bool(first) and not (first.isdecimal() and second.isdecimal())
 
 
 def _of_files(model: Trained) -> Pairs:
@@ -95,7 +95,15 @@ def _of_files(model: Trained) -> Pairs:
 def _of_split(model: Trained) -> Pairs:
     config = model.experiment.config
     source = model.experiment.open(config.eval.split)
-    pairs = np.array(_pairs_in(source, chosen(config, source)))
+    if config.tools.first:
+        pairs = np.array([[int(config.tools.first), int(config.tools.second)]])
+        if pairs.max() >= len(source):
+            raise UserError(
+                f"tools.first and tools.second: the {config.eval.split} split of {source.name} "
+                f"has the examples 0 to {len(source) - 1}."
+            )
+    else:
+        pairs = np.array(_pairs_in(source, chosen(config, source)))
     if not len(pairs):
         raise UserError(f"The {config.eval.split} split of {source.name} has no two examples.")
     found = list(model.embeddings(source, config.eval.split, pairs.ravel()))
