@@ -13,7 +13,7 @@ from genzoo.nets.convnet import ConvUp
 from genzoo.nets.hierarchy import hierarchy, hierarchy_problems
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-SMALL = dict(latent=3, decoded=2, width=6, block_width=4, blocks=1)
+SMALL = dict(latent=3, decoded=2, levels=2, width=6, block_width=4, blocks=1)
 
 
 class Made:
@@ -42,10 +42,18 @@ def conv(window, inputs, outputs):
 
 
 def test_two_levels_have_the_published_count():
-    net = hierarchy(shape=(256, 256, 3), latent=64, decoded=3)
+    net = hierarchy(shape=(256, 256, 3), latent=64, decoded=3, levels=2)
     params = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 256, 256, 3)))
     assert tree.count(params) == 1_388_867
     assert net.grids == ((64, 64), (32, 32))
+
+
+def test_one_level_is_the_pair_of_the_first_paper():
+    net = hierarchy(shape=(32, 32, 3), latent=64, decoded=3)
+    params = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert tree.count(params) == 662_723 and net.grids == ((8, 8),)
+    deeper = hierarchy(shape=(32, 32, 3), latent=4, decoded=3, levels=2, downsamples=1)
+    assert deeper.grids == ((16, 16), (8, 8))
 
 
 def test_three_levels_count_by_hand():
@@ -189,7 +197,8 @@ def test_bfloat16_comes_close_with_the_same_float32_params():
 @pytest.mark.parametrize(
     "settings, words",
     [
-        (dict(levels=1), ["network.levels is 1", "at least 2"]),
+        (dict(levels=0), ["network.levels is 0", "at least 1"]),
+        (dict(downsamples=0), ["network.downsamples is 0", "at least 1"]),
         (dict(levels=4), ["network.levels is 4", "32", "48 x 48", "32 or 64"]),
         (dict(width=1), ["network.width is 1"]),
         (dict(block_width=0), ["network.block_width is 0"]),
