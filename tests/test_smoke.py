@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from genzoo import config
+from genzoo.core import compilation
 from genzoo.main import main
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -17,6 +18,16 @@ MODES = {
     "sample": ("pca", "vae", "token_prior"),
     "reconstruct": ("pca", "autoencoder", "vae", "vqvae", "dvae"),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_in_haste():
+    """Twenty steps of a tiny network take less time than optimising their programs does."""
+    before = dict(compilation._CPU_OPTIONS)
+    compilation._CPU_OPTIONS["xla_backend_optimization_level"] = 0
+    yield
+    compilation._CPU_OPTIONS.clear()
+    compilation._CPU_OPTIONS.update(before)
 
 
 @pytest.fixture(scope="module")

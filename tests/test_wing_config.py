@@ -16,6 +16,7 @@ MISTAKES = [
     # PCA
     (PCA, {"family__components": "0"}, "family.components = 0 must be at least 1."),
     (PCA, {"train__steps": "5"}, "PCA is computed in one pass, set it to 1."),
+    (PCA, {"data__flip": "true"}, "PCA sees every image once, as it is: set it to False."),
     (PCA, {"train__averages__ema__decay": "0.9"}, "PCA takes no steps to average over"),
     (PCA, {"network__width": "5"}, "network.width is not a known key: there are none."),
     # autoencoders

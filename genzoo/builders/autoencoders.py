@@ -134,6 +134,8 @@ def pca_problems(config: FrozenConfigDict) -> list[str]:
     found = []
     if config.family.components < 1:
         found.append(f"family.components = {config.family.components} must be at least 1.")
+    if config.data.flip:
+        found.append("data.flip: PCA sees every image once, as it is: set it to False.")
     if config.train.averages:
         found.append("train.averages: PCA takes no steps to average over, set it to {}.")
     if config.train.steps != 1:
