@@ -52,12 +52,6 @@ class Parts:
     frozen: Mapping[str, Family]
 
 
-def no_problems(config: FrozenConfigDict) -> list[str]:
-    """For a family whose keys cannot contradict each other."""
-    del config
-    return []
-
-
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
     """build(parts=, **section) -> Family; problems(config) looks across sections.
@@ -70,7 +64,7 @@ class FamilyRow:
 
     build: Callable[..., Family]
     networks: tuple[str, ...]
-    problems: Callable[[FrozenConfigDict], list[str]] = no_problems
+    problems: Callable[[FrozenConfigDict], list[str]]
     sampling: type = Nothing
     scoring: type = Nothing
     first_stages: Mapping[str, str] = field(default_factory=dict)

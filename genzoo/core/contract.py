@@ -260,6 +260,11 @@ def weighted(metric: Array | Weighted, mask: Array | None = None) -> tuple[Array
     return jnp.where(each > 0, metric.values * each, 0).sum(0), weights.sum()
 
 
+def scalars(measured: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The averaged metrics that are single numbers: what every report begins with."""
+    return {k: float(v) for k, v in measured.items() if np.ndim(v) == 0}
+
+
 def reported(family: Family, measured: Mapping[str, np.ndarray]) -> Report:
     """The family's own report of averaged metrics, or the metrics as they are."""
     if isinstance(family, Reports):

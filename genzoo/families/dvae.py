@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables
+from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables, scalars
 from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, sum_per_example
 from genzoo.math import quantisation
 from genzoo.math.observation import Observation
@@ -85,7 +85,7 @@ class DVAE:
 
     def report(self, measured: Mapping[str, np.ndarray]) -> Report:
         """Perplexity and codes in use, and a warning where the codes say nothing."""
-        values: dict = {k: float(v) for k, v in measured.items() if np.ndim(v) == 0}
+        values: dict = scalars(measured)
         if "usage" not in measured:
             return Report(values=values)
         shares = np.asarray(measured["usage"], np.float64)

@@ -23,6 +23,7 @@ from genzoo.core.contract import (
     Report,
     Tokenizes,
     Variables,
+    scalars,
 )
 from genzoo.core.types import Array, Batch, Images, Key, Keys, Labels, Tree
 from genzoo.math import tokens
@@ -80,7 +81,7 @@ class TokenPrior:
 
     def report(self, measured: Mapping[str, np.ndarray]) -> Report:
         """The metrics, and the same in bits per code over all levels."""
-        values: dict = {k: float(v) for k, v in measured.items()}
+        values = scalars(measured)
         codes = sum(lengths_of(self.tokenizer))
         if "loss" in values:
             values["bits_per_code"] = values["loss"] / codes / float(np.log(2))

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core import streams
-from genzoo.core.contract import Aux, Context, Likelihood, Player, Report, Variables
+from genzoo.core.contract import Aux, Context, Likelihood, Player, Report, Variables, scalars
 from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree
 from genzoo.math import variational
 from genzoo.math.observation import Observation
@@ -145,8 +145,7 @@ class VAE:
     def report(self, measured: Mapping[str, np.ndarray]) -> Report:
         """Active units by layer, the KL of each unit, and a warning where the posterior is about to
         be, or has become, the prior."""
-        kept = {k: v for k, v in measured.items() if np.ndim(v) == 0}
-        values: dict = {k: float(v) for k, v in kept.items()}
+        values: dict = scalars(measured)
         if "unit_mean" not in measured:
             return Report(values=values)
         variance = measured["unit_square"] - np.square(measured["unit_mean"])

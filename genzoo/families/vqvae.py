@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables
+from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables, scalars
 from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, mean_per_example
 from genzoo.math import quantisation
 
@@ -173,7 +173,7 @@ class VQVAE:
 
     def report(self, measured: Mapping[str, np.ndarray]) -> Report:
         """Perplexity and codes in use by level, and a warning where most codes are never chosen."""
-        values: dict = {k: float(v) for k, v in measured.items() if np.ndim(v) == 0}
+        values: dict = scalars(measured)
         warnings = {}
         for level, size in enumerate(self.sizes):
             name = f"usage_{level}"
