@@ -10,26 +10,33 @@ from functools import partial
 
 from ml_collections import FrozenConfigDict
 
-from genzoo.builders import autoencoders, codes, diffusion
+from genzoo.builders import autoencoders, codes, continuous, diffusion
 from genzoo.builders.rows import DataRow, FamilyRow, NetworkRow, Parts
 from genzoo.config import freeze
 from genzoo.core.contract import Family
 from genzoo.core.errors import UserError
-from genzoo.data import cifar, embedded, folder, idx, tfds
-from genzoo.data.source import Source
+from genzoo.data import cifar, embedded, folder, idx, tfds, toys
+from genzoo.data.source import Mixture, Source
 from genzoo.families import token_prior
+from genzoo.nets.classifier import classifier, classifier_problems
 from genzoo.nets.dalle import dalle, dalle_problems
 from genzoo.nets.hierarchy import hierarchy, hierarchy_problems
+from genzoo.nets.point_mlp import point_mlp, point_problems
+from genzoo.nets.song_unet import song_problems, song_unet
 from genzoo.nets.transformer import transformer
 from genzoo.nets.unet import unet
 from genzoo.nets.unet_check import unet_problems
+from genzoo.nets.vdm_unet import vdm_problems, vdm_unet
 from genzoo.settings import (
     SECTIONS,
+    ContinuousSampling,
     DataSettings,
     DecoderSampling,
     DiffusionSampling,
     DiffusionScoring,
+    FlowScoring,
     ImportanceScoring,
+    TimeScoring,
     TokenSampling,
 )
 from genzoo.train import optimizer as optimizers
@@ -42,11 +49,30 @@ DATA: Mapping[str, DataRow] = {
     "cifar10": DataRow(open=cifar.open_cifar10, spec=cifar.SPEC),
     "mnist": DataRow(open=idx.open_mnist, spec=idx.MNIST_SPEC),
     "fashion_mnist": DataRow(open=idx.open_fashion_mnist, spec=idx.FASHION_SPEC),
+    "swissroll": DataRow(
+        open=lambda split, dir: toys.open_swissroll(split), spec=toys.SWISSROLL_SPEC
+    ),
+    "mixture": DataRow(open=lambda split, dir: toys.open_mixture(split), spec=toys.MIXTURE_SPEC),
 }
 
 NETWORKS: Mapping[str, NetworkRow] = {
     "unet": NetworkRow(
         build=unet, problems=unet_problems, given=("out_channels", "num_classes")
+    ),
+    "song_unet": NetworkRow(
+        build=song_unet, problems=song_problems, given=("out_channels", "num_classes")
+    ),
+    "vdm_unet": NetworkRow(
+        build=vdm_unet, problems=vdm_problems, given=("out_channels", "num_classes")
+    ),
+    "point_mlp": NetworkRow(
+        build=point_mlp,
+        problems=point_problems,
+        given=("out_channels", "num_classes"),
+        points=True,
+    ),
+    "classifier": NetworkRow(
+        build=classifier, problems=classifier_problems, given=("num_classes",)
     ),
     "mlp": NetworkRow(
         build=autoencoders.mlp, problems=autoencoders.mlp_problems, given=autoencoders.LEVELS
@@ -67,13 +93,51 @@ NETWORKS: Mapping[str, NetworkRow] = {
     ),
 }
 
+_DENOISERS = ("unet", "song_unet", "vdm_unet")
+_OF_ANYTHING = (*_DENOISERS, "point_mlp")
+
 FAMILIES: Mapping[str, FamilyRow] = {
     "ddpm": FamilyRow(
         build=diffusion.ddpm,
         problems=diffusion.ddpm_problems,
-        networks=("unet",),
+        networks=_DENOISERS,
         sampling=DiffusionSampling,
         scoring=DiffusionScoring,
+    ),
+    "score_sde": FamilyRow(
+        build=continuous.score_sde,
+        problems=continuous.score_sde_problems,
+        networks=_OF_ANYTHING,
+        sampling=ContinuousSampling,
+        scoring=FlowScoring,
+    ),
+    "edm": FamilyRow(
+        build=continuous.edm,
+        problems=continuous.edm_problems,
+        networks=_OF_ANYTHING,
+        sampling=ContinuousSampling,
+        scoring=FlowScoring,
+    ),
+    "flow_matching": FamilyRow(
+        build=continuous.flow_matching,
+        problems=continuous.flow_matching_problems,
+        networks=_OF_ANYTHING,
+        sampling=ContinuousSampling,
+        scoring=FlowScoring,
+    ),
+    "vdm": FamilyRow(
+        build=continuous.variational,
+        problems=continuous.variational_problems,
+        networks=_OF_ANYTHING,
+        sampling=ContinuousSampling,
+        scoring=TimeScoring,
+    ),
+    "classifier": FamilyRow(
+        build=continuous.classifier,
+        problems=continuous.classifier_problems,
+        networks=("classifier",),
+        instead={"sample": "A classifier guides the sampling of others: sample.classifier."},
+        labelled=True,
     ),
     "pca": FamilyRow(
         build=autoencoders.pca, problems=autoencoders.pca_problems, networks=()
@@ -135,10 +199,16 @@ def open_source(data: DataSettings, split: str) -> Source:
     return DATA[data.name].open(split, data.dir)
 
 
-def example_shape(data: DataSettings) -> tuple[int, int, int]:
-    """(H, W, C) of one example, without opening the data."""
+def example_shape(data: DataSettings) -> tuple[int, ...]:
+    """(H, W, C) of one example, (D,) of a point, without opening the data."""
     row = DATA.get(data.name)
     return row.spec.shape if row else (data.size, data.size, data.channels)
+
+
+def known_density(data: DataSettings) -> Mixture | None:
+    """What the data were drawn from, where that is known exactly."""
+    row = DATA.get(data.name)
+    return row.spec.density if row else None
 
 
 def class_count(data: DataSettings) -> int:
@@ -157,14 +227,16 @@ def class_count(data: DataSettings) -> int:
 def settled(config: FrozenConfigDict) -> FrozenConfigDict:
     """The config with the number of classes in it where the model depends on it, so that the model
     can be built again without the data. Raises UserError where the data has no classes."""
-    data = section(config, "data")
-    if not config.family.get("conditional"):
+    data, labelled = section(config, "data"), FAMILIES[config.family.name].labelled
+    if not (labelled or config.family.get("conditional")):
         return config
     count = class_count(data)
     if not count:
+        asked = "family.conditional = True" if not labelled else "A classifier learns from labels"
+        remedy = "take other data" if labelled else "set it to False"
         raise UserError(
-            f"family.conditional = True, but {data.name} has no classes: set it to False, or sort "
-            "the images into one folder per class."
+            f"{asked}, but {data.name} has no classes: {remedy}, or sort the images into one "
+            "folder per class."
         )
     if data.name in DATA or data.num_classes:
         return config
@@ -184,16 +256,23 @@ def _chosen(settings: type, values: Mapping):
     return settings(**{k: values[k] for k in settings.__dataclass_fields__})
 
 
+def sampling(config: FrozenConfigDict):
+    """The family's own keys of the section `sample`, as their dataclass."""
+    return _chosen(FAMILIES[config.family.name].sampling, config.sample)
+
+
 def family(config: FrozenConfigDict) -> Family:
     """The family that the config describes."""
     data, row = section(config, "data"), FAMILIES[config.family.name]
     own = {k: v for k, v in config.family.items() if k != "name"}
     net = {k: v for k, v in config.network.items() if k != "name"}
+    shape = example_shape(data)
     parts = Parts(
-        shape=example_shape(data),
-        num_classes=class_count(data) if own.get("conditional") else 0,
+        shape=shape,
+        levels=len(shape) == 3,
+        num_classes=class_count(data) if row.labelled or own.get("conditional") else 0,
         network=partial(NETWORKS[config.network.name].build, **net) if row.networks else None,
-        sample=_chosen(row.sampling, config.sample),
+        sample=sampling(config),
         eval=_chosen(row.scoring, config.eval),
         frozen={name: family(stage.config) for name, stage in config.frozen.items()},
     )

@@ -4,6 +4,7 @@
 sizes that must divide, names that must be known, settings that make no sense together.
 """
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -95,6 +96,14 @@ def _frozen(checker: Checker, stages: Mapping, wanted) -> dict:
 def _problems(config: FrozenConfigDict) -> list[str]:
     data, train = build.section(config, "data"), config.train
     found = _data_problems(data)
+    if not found:
+        shape = build.example_shape(data)
+        found += _kind_problems(config, points=len(shape) == 1)
+        if config.eval.get("trace") == "exact" and math.prod(shape) > _MOST_EXACT:
+            found.append(
+                f"eval.trace = 'exact' takes a product for each of {math.prod(shape)} dimensions: "
+                "take 'hutchinson'."
+            )
     if not found and config.network:
         net = {k: v for k, v in config.network.items() if k != "name"}
         found += build.NETWORKS[config.network.name].problems(build.example_shape(data), **net)
@@ -135,6 +144,7 @@ def _problems(config: FrozenConfigDict) -> list[str]:
     return found
 
 
+_MOST_EXACT = 256  # dimensions: an exact trace takes a product with each of them at once
 # The least and the greatest value of each key, both allowed.
 _ANY = float("inf")
 _RANGES = {
@@ -148,6 +158,10 @@ _RANGES = {
     "sample.count": (1, _ANY), "sample.batch_size": (1, _ANY), "sample.steps": (0, _ANY),
     "eval.importance_samples": (1, _ANY),
     "sample.seed": (0, 2**63 - 1), "sample.label": (-1, _ANY), "sample.unroll": (1, _ANY),
+    "sample.resample": (1, _ANY), "sample.rho": (1e-3, _ANY), "sample.shift": (1e-6, _ANY),
+    "sample.tolerance": (1e-12, 1), "sample.churn": (0, _ANY), "sample.corrector_snr": (0, _ANY),
+    "sample.guidance_rescale": (0, 1), "sample.churn_noise": (0, _ANY),
+    "eval.probes": (1, _ANY), "eval.draws": (1, _ANY), "eval.tolerance": (1e-12, 1),
     "eval.count": (0, _ANY), "eval.batch_size": (1, _ANY), "eval.seed": (0, 2**63 - 1),
     "optimizer.learning_rate": (0, 1000), "optimizer.warmup": (0, _ANY),
     "optimizer.clip": (0, _ANY), "optimizer.weight_decay": (0, _ANY), "optimizer.b1": (0, 0.999999),
@@ -173,6 +187,29 @@ def _range_problems(config: FrozenConfigDict) -> list[str]:
             bound = f"at least {low}" if value < low else f"at most {high}"
             found.append(f"{key} = {value} must be {bound}.")
     return found
+
+
+def _kind_problems(config: FrozenConfigDict, *, points: bool) -> list[str]:
+    """What is wrong where images meet what is for points, or the other way round."""
+    data, network = config.data, config.network.get("name")
+    for_points = bool(network) and build.NETWORKS[network].points
+    if points and not for_points:
+        able = sorted(name for name, row in build.NETWORKS.items() if row.points)
+        takes = [
+            name for name, row in build.FAMILIES.items() if set(able) & set(row.networks)
+        ]
+        return [
+            f"data.name = {data.name!r} is points, not images: take network.name = "
+            f"{able[0]!r} with one of the families {', '.join(takes)}, or other data."
+        ]
+    if for_points and not points:
+        return [
+            f"network.name = {network!r} is for points, and {data.name} is images: take another "
+            "network, or data.name = 'swissroll' or 'mixture'."
+        ]
+    if points and data.flip:
+        return ["data.flip = True mirrors images, and these are points: set it to False."]
+    return []
 
 
 def _data_problems(data: DataSettings) -> list[str]:

@@ -27,6 +27,7 @@ from genzoo.core.errors import UserError
 from genzoo.core.types import Batch, Key
 from genzoo.data import transforms
 from genzoo.data.source import Source
+from genzoo.math.gaussian_mixture import GaussianMixture
 from genzoo.settings import RAW
 from genzoo.train import sharding
 from genzoo.train.optimizer import for_players
@@ -61,6 +62,16 @@ class Experiment:
     def shape(self) -> tuple[int, int, int]:
         """Of one example."""
         return build.example_shape(build.section(self.config, "data"))
+
+    @property
+    def exact_density(self) -> GaussianMixture | None:
+        """What the data were drawn from, where that is known."""
+        known = build.known_density(build.section(self.config, "data"))
+        if known is None:
+            return None
+        return GaussianMixture(
+            weights=known.weights, means=known.means, deviations=known.deviations
+        )
 
     @property
     def root(self) -> Key:
@@ -159,6 +170,11 @@ def variables_of(state: TrainState, weights: str) -> Variables:
     """The params themselves ("raw") or an average of them, with the stats."""
     params = state.params if weights == RAW else state.averages[weights]
     return Variables(params=params, stats=state.stats, frozen=state.frozen)
+
+
+def steered_classes(family: Family) -> int:
+    """How many classes samples can be steered to: the family's own, or those of its classifier."""
+    return class_count(family) or class_count(getattr(family, "classifier", None))
 
 
 def require(family: Family, name: str, capability: str, mode: str) -> None:

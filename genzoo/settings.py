@@ -76,15 +76,72 @@ class Nothing:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSampling:
-    """steps: of the sampler, 0 for all of the table. unroll: steps of its loop written out."""
+    """Of families that denoise. method, grid: names. steps: of the sampler, 0 for all of a table.
+
+    eta: the noise of ddim. rho: of the grid karras. shift: of any grid towards the noise, 1 for
+    none. churn, churn_low, churn_high, churn_noise: S_churn, S_min, S_max, S_noise of edm.
+    corrector_snr: of predictor_corrector. tolerance: of rk45.
+    guidance_scale: 1 is off. guidance_rescale: of Lin et al. 2023. guidance_low, guidance_high: the
+    times between which there is guidance. guide, guide_weights: the workdir of a weaker model to
+    lean away from. classifier, classifier_weights, classifier_scale: that of a noisy classifier.
+    resample: how often a step is taken where a part of the data is known (RePaint). pictures:
+    names, with commas, of what else to draw: see `--mode=sample` in the README.
+    unroll: steps of the loop written out.
+    """
 
     method: str = "ancestral"
     steps: int = 0
     grid: str = "uniform"
     eta: float = 0.0
+    rho: float = 7.0
+    shift: float = 1.0
+    churn: float = 0.0
+    churn_low: float = 0.0
+    churn_high: float = 1e9
+    churn_noise: float = 1.0
+    corrector_snr: float = 0.16
+    tolerance: float = 1e-5
     clip: str = "clip"
     guidance_scale: float = 1.0
+    guidance_rescale: float = 0.0
+    guidance_low: float = 0.0
+    guidance_high: float = 1.0
+    guide: str = ""
+    guide_weights: str = RAW
+    classifier: str = ""
+    classifier_weights: str = RAW
+    classifier_scale: float = 1.0
+    resample: int = 1
+    pictures: str = ""
     unroll: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinuousSampling(DiffusionSampling):
+    """The same for families of continuous time, with the defaults of EDM."""
+
+    method: str = "heun"
+    steps: int = 18
+    grid: str = "karras"
+    clip: str = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowScoring:
+    """Of the likelihood by the probability flow. trace: of the Jacobian, hutchinson (one random
+    probe each time) or exact (as many products as dimensions). probes: averaged, of hutchinson.
+    tolerance: of the adaptive solver."""
+
+    trace: str = "hutchinson"
+    probes: int = 1
+    tolerance: float = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeScoring:
+    """draws: times per example over which the diffusion loss is averaged, spread evenly."""
+
+    draws: int = 16
 
 
 @dataclass(frozen=True, kw_only=True)

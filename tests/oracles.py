@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from genzoo.math import schedules
+from genzoo.math import continuous, schedules
 from genzoo.samplers.predictor import Prediction
 
 
@@ -31,6 +31,8 @@ def float64():
 
 class StraightLine(schedules.Schedule):
     """alpha = 1 - t, sigma = t: not variance preserving, alpha = 0 at the end."""
+
+    farthest = 1 - 1e-3
 
     def alpha(self, t):
         return 1 - t
@@ -57,6 +59,11 @@ def name_of(value):
 def every_schedule(steps: int = 100) -> list[schedules.Schedule]:
     """One of each table and two that are not variance preserving."""
     return [*(make(steps) for make in schedules.TABLES), StraightLine(), Exploding()]
+
+
+def continuous_schedules() -> list[schedules.Schedule]:
+    """One of each process of continuous time."""
+    return list(continuous.ALL)
 
 
 def naive_table(betas):

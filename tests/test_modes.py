@@ -254,8 +254,8 @@ def test_bad_input_ends_in_a_sentence(genzoo, tmp_path, trained):
         SMOKE, f"--workdir={trained}", "--mode=eval", "--config.family.steps=500", **run
     )
     refused(reading, "family.steps is 1000 there and 500 here")
-    lacking = genzoo(f"--workdir={trained}", "--mode=reconstruct", **run)
-    refused(lacking, "needs a family that can reconstruct; ddpm can: sample, likelihood.")
+    lacking = genzoo(f"--workdir={trained}", "--mode=encode", **run)
+    refused(lacking, "needs a family that can encode; ddpm can: sample, reconstruct, likelihood.")
     label = genzoo(f"--workdir={trained}", "--mode=sample", "--config.sample.label=3", **run)
     refused(label, "sample.label = 3", "no classes")
     folder = genzoo(

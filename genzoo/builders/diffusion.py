@@ -1,14 +1,14 @@
-"""Builders of the diffusion families, and what can be wrong with their configs."""
+"""Builder of the discrete diffusion family, and what can be wrong with its configs."""
 
 from ml_collections import FrozenConfigDict
 
+from genzoo.builders import sampling
 from genzoo.builders.rows import Parts
 from genzoo.config import unknown
 from genzoo.core.contract import Family
 from genzoo.families import ddpm as ddpm_family
 from genzoo.math import gaussian, prediction, schedules, weighting
-from genzoo.samplers import grids, predictor, steps
-from genzoo.samplers.loop import Sampler
+from genzoo.samplers import grids
 
 SCHEDULES = {
     "linear": schedules.linear,
@@ -40,28 +40,13 @@ OBJECTIVES = {
     "vlb": ddpm_family.vlb,
     "hybrid": ddpm_family.hybrid,
 }
-CLIPPINGS = {
-    "none": predictor.unchanged,
-    "clip": predictor.clipped,
-    "dynamic": predictor.dynamic_threshold(),
-}
-GRIDS = {
-    "uniform": grids.uniform,
-    "quadratic": grids.quadratic,
-    "trailing": grids.trailing,
-    "linspace": grids.linspace,
-}
-METHODS = {
-    "ancestral": lambda table, variance, sample: steps.Ancestral(schedule=table, variance=variance),
-    "ddim": lambda table, variance, sample: steps.DDIM(schedule=table, eta=sample.eta),
-}
-
 
 def ddpm(
     *,
     parts: Parts,
     steps: int = 1000,
     schedule: str = "linear",
+    zero_terminal: bool = False,
     prediction: str = "eps",
     variance: str = "fixed_large",
     weighting: str = "uniform",
@@ -70,17 +55,13 @@ def ddpm(
     conditional: bool = False,
     label_dropout: float = 0.0,
 ) -> Family:
-    """DDPM, improved DDPM and DDIM: families/ddpm.py."""
+    """DDPM, improved DDPM and DDIM: families/ddpm.py. zero_terminal: whether the table is rescaled
+    so that nothing is left of the data at its end (Lin et al. 2023)."""
     table = SCHEDULES[schedule](steps)
+    if zero_terminal:
+        table = schedules.rescaled_to_zero_terminal(table)
     reverse = VARIANCES[variance]
     classes = parts.num_classes if conditional else 0
-    sample = parts.sample
-    visited = GRIDS[sample.grid](steps, sample.steps or steps)
-    sampler = Sampler(
-        step=METHODS[sample.method](table, reverse, sample),
-        times=grids.times(steps, visited),
-        unroll=sample.unroll,
-    )
     return ddpm_family.DDPM(
         network=parts.network(
             out_channels=parts.shape[-1] * (1 + reverse.learned), num_classes=classes
@@ -92,11 +73,12 @@ def ddpm(
         weighting=WEIGHTINGS[weighting],
         step_distribution=STEP_DISTRIBUTIONS[step_distribution](steps=steps),
         objective=OBJECTIVES[objective],
-        sampler=sampler,
-        clipping=CLIPPINGS[sample.clip],
+        sampler=sampling.sampler(parts.sample, reverse, table=table),
+        clipping=sampling.CLIPPINGS[parts.sample.clip],
+        guidance=sampling.guidance(parts.sample),
         num_classes=classes,
         label_dropout=label_dropout,
-        guidance_scale=sample.guidance_scale,
+        levels=parts.levels,
         bound_steps=parts.eval.bound_steps,
     )
 
@@ -112,17 +94,16 @@ def ddpm_problems(config: FrozenConfigDict) -> list[str]:
         "family.weighting": WEIGHTINGS,
         "family.step_distribution": STEP_DISTRIBUTIONS,
         "family.objective": OBJECTIVES,
-        "sample.method": METHODS,
-        "sample.grid": GRIDS,
-        "sample.clip": CLIPPINGS,
     }.items():
         found += unknown(key, config[key.split(".")[0]][key.split(".")[1]], table)
+    found += sampling.problems(family, config.network, sample)
     if found:
         return found
     if family.steps < 2:
         return [f"family.steps = {family.steps} must be at least 2."]
-    wrong = grids.problem(GRIDS[sample.grid], family.steps, sample.steps or family.steps)
-    if wrong:
+    rule = sampling.RULES.get(sample.grid)
+    wrong = rule and grids.problem(rule, family.steps, sample.steps or family.steps)
+    if wrong and sample.method != sampling.ADAPTIVE:
         found.append(f"sample.steps = {sample.steps} with sample.grid = {sample.grid!r}: {wrong}")
     if not 0 <= config.eval.bound_steps < family.steps:
         found.append(
@@ -140,18 +121,9 @@ def ddpm_problems(config: FrozenConfigDict) -> list[str]:
             "family.objective = 'hybrid' teaches a learned variance: set family.variance = "
             "'learned_range', or take family.objective = 'simple'."
         )
-    if family.label_dropout and not (family.conditional and config.network.get("null_class", True)):
+    if family.zero_terminal and family.prediction not in ("v", "x_0"):
         found.append(
-            f"family.label_dropout = {family.label_dropout} needs family.conditional = True and "
-            "a network with a null class (network.null_class = True)."
-        )
-    if not 0 <= sample.eta <= 1:
-        found.append(f"sample.eta = {sample.eta} must be between 0 (deterministic) and 1 (DDPM).")
-    if not 0 <= family.label_dropout < 1:
-        found.append(f"family.label_dropout = {family.label_dropout} must be in [0, 1).")
-    if sample.guidance_scale != 1 and not (family.conditional and family.label_dropout):
-        found.append(
-            f"sample.guidance_scale = {sample.guidance_scale} needs a null class that was trained: "
-            "set family.conditional = True and family.label_dropout above 0, or leave it at 1."
+            f"family.zero_terminal = True leaves family.prediction = {family.prediction!r} nothing "
+            "to tell the data by at the last step: take 'v' or 'x_0'."
         )
     return found

@@ -23,12 +23,14 @@ class DataRow:
 class NetworkRow:
     """build(**given, **section) -> what the family's builder wants; problems(shape, **section).
 
-    given: the keywords that the family supplies and a config does not.
+    given: the keywords that the family supplies and a config does not. points: whether it is for
+    points, not for images.
     """
 
     build: Callable
     problems: Callable[..., list[str]]
     given: tuple[str, ...]
+    points: bool = False
 
     @property
     def keys(self) -> Section:
@@ -40,11 +42,13 @@ class NetworkRow:
 class Parts:
     """What a family's builder is handed beside its own section.
 
-    network: builds the network of the config from what the family supplies. sample, eval: the
-    family's own keys of these sections. frozen: first stages and teachers, by name.
+    shape: of an example, (H, W, C), or (D,) for points. levels: whether the data are on 256 levels,
+    as images are. network: builds the network of the config from what the family supplies. sample,
+    eval: the family's own keys of these sections. frozen: first stages and teachers, by name.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
+    levels: bool
     num_classes: int
     network: Callable
     sample: object
@@ -59,7 +63,8 @@ class FamilyRow:
     networks: the networks that it can be made of; none for a family without. sampling, scoring:
     its own keys of the sections `sample` and `eval`. first_stages: the names in the section
     `frozen` that it needs, each with the capability that it asks of it. instead: capability that it
-    lacks -> a sentence on where to find it.
+    lacks -> a sentence on where to find it. labelled: whether it always learns from labels, and not
+    only where family.conditional says so.
     """
 
     build: Callable[..., Family]
@@ -69,6 +74,7 @@ class FamilyRow:
     scoring: type = Nothing
     first_stages: Mapping[str, str] = field(default_factory=dict)
     instead: Mapping[str, str] = field(default_factory=dict)
+    labelled: bool = False
 
     @property
     def keys(self) -> Section:

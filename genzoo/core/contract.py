@@ -7,7 +7,7 @@ know a family through this file alone.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +109,36 @@ class Samples(Protocol):
 
     def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:
         """One example per key [B] -> [B, ...]; row i depends on row i of the arguments alone."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """What solving for samples gave.
+
+    x: [B, ...]. evaluations: int [B], how often the network was asked (NFE). states, predicted: on
+    request what x was after each step, and which data were predicted there: [S, B, ...].
+    """
+
+    x: Array
+    evaluations: Array
+    states: Array | None = None
+    predicted: Array | None = None
+
+
+@runtime_checkable
+class Solves(Protocol):
+    """The family samples by solving an equation from noise to data, by whatever solver it is given:
+    what pictures of fields, paths and solvers need."""
+
+    def solve(self, variables: Variables, keys: Keys, condition: Batch, **others) -> Solution:
+        """As `sample`, with what it took; `sampler` and `guidance_scale` other than its own."""
+
+    def schedule_of(self, params: Tree) -> Any:
+        """The noise schedule."""
+
+    def predictor(self, variables: Variables, condition: Batch) -> Callable:
+        """(x_t [B, ...], t) -> the data and the noise that x_t is made of."""
 
 
 @runtime_checkable

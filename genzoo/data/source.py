@@ -1,7 +1,8 @@
 """What a data set is to the rest of the house: a name, a shape, and records read by index.
 
-Everything is uint8 here; the conversion to float happens on the device. A source knows nothing of
-order, batches or processes: those are `order` and `batches`.
+Images are uint8 here; the conversion to float happens on the device. Points of a space without
+pixels are float32, in the numbers that models see, under the same key `image`. A source knows
+nothing of order, batches or processes: those are `order` and `batches`.
 """
 
 import zlib
@@ -17,16 +18,35 @@ Records = dict[str, np.ndarray]
 SPLITS = ("train", "test")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mixture:
+    """A mixture of round Gaussians, sum_k weights_k N(means_k, deviations_k^2), as float64 numbers.
+
+    weights [K], which sum to one; means [K, D]; deviations [K], the same along every axis.
+    """
+
+    weights: np.ndarray
+    means: np.ndarray
+    deviations: np.ndarray
+
+    def __post_init__(self):
+        shapes = {self.weights.shape, self.deviations.shape, self.means.shape[:1]}
+        if len(shapes) > 1 or self.means.ndim != 2 or not np.isclose(self.weights.sum(), 1):
+            raise ValueError(f"No mixture: shapes {shapes}, sum of weights {self.weights.sum()}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """What is known of a data set before it is opened.
 
-    shape: (H, W, C) of one image. classes: the name of each label, in order; empty when the data
-    set has no labels or its classes are known only once it is opened.
+    shape: (H, W, C) of one image, (D,) of one point. classes: the name of each label, in order;
+    empty when the data set has no labels or its classes are known only once it is opened. density:
+    what the records were drawn from, where it is known exactly.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: tuple[str, ...] = ()
+    density: Mixture | None = None
 
 
 class Source(Protocol):
@@ -38,13 +58,14 @@ class Source(Protocol):
 
     @property
     def spec(self) -> Spec:
-        """The shape of an image and the names of the classes."""
+        """The shape of a record and the names of the classes."""
 
     def __len__(self) -> int:
         """How many records there are."""
 
     def read(self, indices: np.ndarray) -> Records:
-        """Records of the indices [n]: `image` uint8 [n, H, W, C], `label` int32 [n] if any."""
+        """Records of the indices [n]: `image` uint8 [n, H, W, C] or float32 [n, D], `label` int32
+        [n] if any."""
 
     def checksum(self) -> int:
         """A number that changes when the content does; of what is cheap to look at."""
@@ -52,7 +73,8 @@ class Source(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArraySource:
-    """A data set held in memory: `image` uint8 [N, H, W, C] and, where there are classes, `label`.
+    """A data set held in memory: `image`, uint8 [N, H, W, C] for images and float32 [N, D] for
+    points, and, where there are classes, `label`.
 
     `arrays` may be put on a device as it is and gathered there.
     """
@@ -63,7 +85,8 @@ class ArraySource:
 
     def __post_init__(self):
         image = self.arrays["image"]
-        if image.dtype != np.uint8 or image.shape[1:] != self.spec.shape:
+        expected = np.float32 if len(self.spec.shape) == 1 else np.uint8
+        if image.dtype != expected or image.shape[1:] != self.spec.shape:
             raise ValueError(f"{self.name}: images are {image.dtype} {image.shape[1:]}.")
         label = self.arrays.get("label")
         if label is not None and (label.dtype != np.int32 or label.shape != image.shape[:1]):

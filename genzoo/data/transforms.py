@@ -1,7 +1,7 @@
 """From bytes to the numbers that models see, and back; and random flips. Pure functions.
 
 Images are uint8 at the edges of the house and float in [-1, 1] inside it; all 256 levels survive
-the way there and back.
+the way there and back. Points [B, D] are float32 everywhere.
 """
 
 import jax
@@ -14,7 +14,10 @@ _INVERSE = np.float32(1 / 127.5)
 
 
 def to_float(images: Array | np.ndarray) -> Images:
-    """Images of uint8 [...] as float32 in [-1, 1]: x / 127.5 - 1."""
+    """Images of uint8 [...] as float32 in [-1, 1]: x / 127.5 - 1. What is floating already (points)
+    stays as it is."""
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return jnp.asarray(images)
     # The difference is exact and the product rounds once, so that 255 gives 1 on every backend; a
     # compiled division by a constant becomes a product with its inverse and gives 1.0000001.
     return (jnp.asarray(images, jnp.float32) - 127.5) * _INVERSE
@@ -29,6 +32,12 @@ def to_uint8(images: Array | np.ndarray) -> Array | np.ndarray:
     # bfloat16 cannot tell neighbouring levels apart once it is scaled.
     levels = xp.round((images.astype(xp.float32) + 1.0) * 127.5)
     return xp.clip(levels, 0, 255).astype(xp.uint8)
+
+
+def to_stored(values: Array | np.ndarray) -> Array | np.ndarray:
+    """What a model made, as it is kept outside: images [B, H, W, C] as uint8, all else (points,
+    signals) as float32 with nothing clipped. NumPy stays NumPy, JAX stays JAX."""
+    return to_uint8(values) if values.ndim == 4 else values.astype(np.float32)
 
 
 def flip(images: Array, key: Key) -> Array:

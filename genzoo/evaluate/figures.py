@@ -15,7 +15,7 @@ from genzoo.evaluate import pictures
 
 _DPI = 100
 _LEAST_CELL = 80  # pixels: smaller images are enlarged
-_INK, _FAINT, _BLUE, _RED = "#222222", "#777777", "#4c72b0", "#c03030"
+INK, FAINT, BLUE, RED = "#222222", "#777777", "#4c72b0", "#c03030"
 _LEGEND = 30  # classes up to which a legend names them; more are told apart by colour alone
 
 
@@ -59,34 +59,35 @@ def save_rows(
     top = letter + (2 * line if title else 0) + (line if columns else 0)
     words, placed = [], []
     if title:
-        words.append((left + gap, letter, title, "left", _INK, 1.2))
+        words.append((left + gap, letter, title, "left", INK, 1.2))
     for name, x in zip(columns, lefts, strict=False):
-        words.append((x + width / 2, top - line, name, "center", _FAINT, 1))
+        words.append((x + width / 2, top - line, name, "center", FAINT, 1))
     for row in rows:
         if row.heading:
             top += line // 2
-            words.append((left + gap, top, row.heading, "left", _INK, 1))
+            words.append((left + gap, top, row.heading, "left", INK, 1))
             top += line
         middle = top + (height - line * (1 + row.label.count("\n"))) / 2
-        words.append((left - letter // 2, middle, row.label, "right", _INK, 1))
+        words.append((left - letter // 2, middle, row.label, "right", INK, 1))
         for i, image in enumerate(row.images):
             placed.append((top, lefts[i], image))
         lines = max((caption.count("\n") + 1 for caption in row.captions), default=0)
         for i, caption in enumerate(row.captions):
-            colour = _RED if i in row.marked else _FAINT
+            colour = RED if i in row.marked else FAINT
             words.append((lefts[i] + width / 2, top + height + gap, caption, "center", colour, 1))
         top += height + gap + (gap + line * lines if lines else 0)
-    page = np.full((top + letter, lefts[-1] + width + letter, 3), 255, np.uint8)
+    wide = max(lefts[-1] + width, left + round(0.75 * letter * len(title))) + letter
+    page = np.full((top + letter, wide, 3), 255, np.uint8)
     for y, x, image in placed:
         page[y : y + height, x : x + width] = _coloured(image).repeat(factor, 0).repeat(factor, 1)
-    figure = _figure(page.shape[1], page.shape[0])
+    figure = blank(page.shape[1], page.shape[0])
     figure.figimage(page, origin="upper")
     for x, y, text, align, colour, scale in words:
         figure.text(
             x / page.shape[1], 1 - y / page.shape[0], text, ha=align, ma=align, va="top",
             color=colour, fontsize=scale * letter * 72 / _DPI,
         )  # fmt: skip
-    _save(figure, path)
+    save(figure, path)
 
 
 def save_plane(
@@ -102,21 +103,21 @@ def save_plane(
     manifold: uint8 [R, R, H, W, C]; the first axis goes up the plane, the second to the right. box:
     ((left, bottom), (right, top)), the codes at its corners.
     """
-    figure = _figure(1560, 720)
+    figure = blank(1560, 720)
     left = figure.add_axes((0.045, 0.09, 0.40, 0.84))
     order = np.random.default_rng(0).permutation(len(codes))  # so that no class covers another
     size = float(np.clip(20000 / len(codes), 3, 30))
-    colours = _colours(max(len(classes), 1))
-    shown = _BLUE if labels is None else np.asarray(colours)[labels[order]]
+    palette = colours(max(len(classes), 1))
+    shown = BLUE if labels is None else np.asarray(palette)[labels[order]]
     left.scatter(*codes[order].T, s=size, c=shown, alpha=0.7, linewidths=0)
     # Codes that have collapsed to a point still want a frame with sides.
     (x_0, y_0), (x_1, y_1) = box + 1e-6 * np.array([[-1.0], [1.0]])
-    left.plot((x_0, x_1, x_1, x_0, x_0), (y_0, y_0, y_1, y_1, y_0), color=_INK, lw=1, ls="--")
+    left.plot((x_0, x_1, x_1, x_0, x_0), (y_0, y_0, y_1, y_1, y_0), color=INK, lw=1, ls="--")
     left.set_title(f"{len(codes)} codes; the frame is the picture on the right", fontsize=11)
     if labels is not None and len(classes) <= _LEGEND:
         marks = [
             left.scatter([], [], s=40, color=colour, label=shortened(name, 20), linewidths=0)
-            for colour, name in zip(colours, classes, strict=True)
+            for colour, name in zip(palette, classes, strict=True)
         ]
         figure.legend(
             handles=marks, loc="center left", bbox_to_anchor=(0.449, 0.51), frameon=False,
@@ -133,7 +134,7 @@ def save_plane(
         axes.set_xlabel("unit 0")
         axes.set_ylabel("unit 1")
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +150,14 @@ class Level:
 def save_codebook(path: Path, levels: Sequence[Level]) -> None:
     """For each level the use of its codes, the most used first, beside what they decode to."""
     width, height = 1300, 560
-    figure = _figure(width, height * len(levels))
+    figure = blank(width, height * len(levels))
     for number, level in enumerate(levels):
         bottom = 1 - (number + 1) / len(levels)
         tall = 1 / len(levels)
         left = figure.add_axes((0.065, bottom + 0.11 * tall, 0.46, 0.78 * tall))
         used = np.sort(level.counts)[::-1]
         left.fill_between(
-            np.arange(len(used) + 1), np.append(used, used[-1]), step="post", color=_BLUE, lw=0
+            np.arange(len(used) + 1), np.append(used, used[-1]), step="post", color=BLUE, lw=0
         )
         left.set_xlim(0, len(used))
         if used[0] > 0:
@@ -164,10 +165,10 @@ def save_codebook(path: Path, levels: Sequence[Level]) -> None:
             left.set_yscale("log")
             left.set_ylim(0.7 * least, 1.5 * used[0])
         even = level.counts.sum() / len(used)
-        left.axhline(even, color=_INK, lw=1, ls="--")
+        left.axhline(even, color=INK, lw=1, ls="--")
         left.annotate(
             "even use", (1, even), xycoords=("axes fraction", "data"), xytext=(-4, 3),
-            textcoords="offset points", ha="right", fontsize=9, color=_INK,
+            textcoords="offset points", ha="right", fontsize=9, color=INK,
         )  # fmt: skip
         left.set_xlabel("codes, the most used first")
         left.set_ylabel("times used")
@@ -179,10 +180,10 @@ def save_codebook(path: Path, levels: Sequence[Level]) -> None:
         right.set_title(f"the {len(level.images)} most used, each at every place", fontsize=11)
         page = _coloured(pictures.grid(level.images, 8, shown_width=560))
         right.imshow(page, interpolation="antialiased")
-    _save(figure, path)
+    save(figure, path)
 
 
-def _figure(width: int, height: int):
+def blank(width: int, height: int):
     """An empty white figure of so many pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -192,7 +193,8 @@ def _figure(width: int, height: int):
     return figure
 
 
-def _save(figure, path: Path) -> None:
+def save(figure, path: Path) -> None:
+    """The figure as PNG, in its own pixels, in a folder that is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
 
@@ -202,7 +204,7 @@ def _coloured(page: np.ndarray) -> np.ndarray:
     return page if page.shape[-1] == 3 else page[..., :1].repeat(3, -1)
 
 
-def _colours(count: int) -> list:
+def colours(count: int) -> list:
     """As many colours that can be told apart as there are."""
     from matplotlib import colormaps
 

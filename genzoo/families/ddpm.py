@@ -11,7 +11,6 @@ prediction. Three objectives, in the unit of the mean over dimensions:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,45 +18,19 @@ import numpy as np
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables, Weighted
-from genzoo.core.types import (
-    Array,
-    Batch,
-    Images,
-    Key,
-    Keys,
-    Labels,
-    Tree,
-    mean_per_example,
-    sum_per_example,
-)
+from genzoo.core.types import Array, Batch, Key, Keys, Tree, sum_per_example
+from genzoo.families.denoising import Denoising, Seen
 from genzoo.math import gaussian, likelihood
-from genzoo.math.prediction import Kind
-from genzoo.math.schedules import TableSchedule
+from genzoo.math.schedules import Schedule, TableSchedule
 from genzoo.math.weighting import StepDistribution, UniformSteps, Weighting
-from genzoo.samplers.loop import Sampler
-from genzoo.samplers.predictor import Predict, Prediction, Wrapper, classifier_free, clipped
-
-
-class Seen(NamedTuple):
-    """One training example's worth of a batch: data, noisy data, and what was predicted of it."""
-
-    x_0: Array
-    eps: Array
-    x_t: Array
-    t: Array  # [B]
-    predicted: Prediction
-
+from genzoo.samplers.predictor import Prediction, clipped
 
 Objective = Callable[["DDPM", Seen], Mapping[str, Array]]
 
 
 def simple(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
     """Equation (1)."""
-    kind = family.weighting.kind or family.prediction
-    target = kind.from_pair(seen, family.schedule, seen.t)
-    predicted = kind.from_pair(seen.predicted, family.schedule, seen.t)
-    weight = family.weighting.weight(family.schedule.logsnr(seen.t))
-    return {"mse": weight * mean_per_example(jnp.square(target - predicted))}
+    return {"mse": family.weighted_error(family.weighting, family.schedule, seen)}
 
 
 def vlb(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
@@ -76,40 +49,27 @@ def hybrid(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DDPM:
+class DDPM(Denoising):
     """The family. Capabilities: Samples, Likelihoods.
 
-    network: (init, apply) of inputs (x_t, n - 1, label). shape: of one example, (H, W, C).
-    num_classes: 0 without labels; label_dropout: the share of labels replaced, per example, by the
-    null class `num_classes`. clipping, guidance_scale: how a prediction is used in sampling.
+    The network is told n - 1. variance: the rule for that of p_theta, of which the network may
+    learn a part, as the second half of its output. step_distribution: how n is drawn in training.
     bound_steps: how many steps of the bound are evaluated per example, 0 for every one.
     """
 
-    network: object
-    shape: tuple[int, ...]
     schedule: TableSchedule
-    prediction: Kind
     variance: gaussian.ReverseVariance
     weighting: Weighting
     step_distribution: StepDistribution
     objective: Objective
-    sampler: Sampler
-    clipping: Wrapper
-    num_classes: int = 0
-    label_dropout: float = 0.0
-    guidance_scale: float = 1.0
     bound_steps: int = 0
 
     # --- the contract -------------------------------------------------------------------------
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network; stats of the step distribution."""
-        x = example["image"]
-        time = jnp.zeros(x.shape[:1])
-        return Variables(
-            params=self.network.init(key, x, time, self._labels(example)),
-            stats=self.step_distribution.init(),
-        )
+        params = self.init_network(key, example)
+        return Variables(params=params, stats=self.step_distribution.init())
 
     @property
     def losses(self) -> Mapping[str, Player]:
@@ -126,9 +86,11 @@ class DDPM:
         t = self.schedule.time_of(n.astype(x_0.dtype))
         eps = jax.random.normal(noise, x_0.shape, x_0.dtype)
         x_t = gaussian.q_sample(self.schedule, x_0, t, eps)
-        labels = self._labels(context.batch, drop if context.train else None)
+        labels = self.labels(context.batch, drop if context.train else None)
         key = dropout if context.train else None
-        predicted = self._predict(params, x_t, t, labels, train=context.train, key=key)
+        predicted = self.predict(
+            params, self.schedule, x_t, t, labels, train=context.train, key=key
+        )
         parts = self.objective(self, Seen(x_0, eps, x_t, t, predicted))
         losses = sum(parts.values())
         stats = context.stats
@@ -144,12 +106,6 @@ class DDPM:
             metrics[f"loss_q{q}"] = Weighted(values=losses, weights=weights * (quartile == q))
         return losses * weights, Aux(metrics=metrics, stats=stats)
 
-    def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:
-        """Samples [B, H, W, C] in [-1, 1], one per key."""
-        noise = streams.fold(keys, 0), streams.fold(keys, 1)
-        x = streams.normal(noise[0], self.shape)
-        return self.sampler(self.predictor(variables.params, condition), x, noise[1])
-
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
         """The variational bound in nats per example, and how it spreads over the steps.
 
@@ -158,7 +114,7 @@ class DDPM:
         [-1, 1], which defines a p_theta as good as any other.
         """
         x_0 = batch["image"]
-        predict = clipped(self._predictor(variables.params, self._labels(batch)), self.schedule)
+        predict = clipped(self.unguided(variables.params, batch), self.schedule)
         total = self.schedule.steps
         edges = np.linspace(2, total + 1, (self.bound_steps or total - 1) + 1).astype(np.int32)
         low, width = edges[:-1], np.diff(edges)
@@ -209,31 +165,18 @@ class DDPM:
         decoder = likelihood.discretised_log_likelihood(x_0, mean, log_variance)
         return jnp.where(s > 0, kl, -sum_per_example(decoder))
 
-    def predictor(self, params: Tree, condition: Batch) -> Predict:
-        """The predictor that sampling uses: guided, then clipped."""
-        predict = self._predictor(params, self._labels(condition))
-        if self.num_classes and self.guidance_scale != 1.0:
-            null = jnp.full_like(condition["label"], self.num_classes)
-            unconditional = self._predictor(params, null)
-            predict = classifier_free(predict, unconditional, self.guidance_scale, self.schedule)
-        return self.clipping(predict, self.schedule)
+    def schedule_of(self, params: Tree) -> TableSchedule:
+        """The table, which nothing learns."""
+        del params
+        return self.schedule
 
-    def _predictor(self, params: Tree, labels: Labels | None) -> Predict:
-        return lambda x, t: self._predict(params, x, t, labels)
+    def noise_label(self, schedule: TableSchedule, t: Array) -> Array:
+        """n - 1, as the published code counts."""
+        return schedule.step_of(t) - 1
 
-    def _predict(self, params, x, t, labels, train=False, key=None) -> Prediction:
-        n = jnp.broadcast_to(self.schedule.step_of(t), x.shape[:1])
-        output = self.network.apply(params, x, n - 1, labels, train=train, key=key)
-        extra = None
-        if self.variance.learned:
-            output, extra = jnp.split(output, 2, axis=-1)
-        return Prediction(*self.prediction.to_pair(output, x, self.schedule, t), extra)
-
-    def _labels(self, batch: Batch, drop: Key | None = None) -> Labels | None:
-        if not self.num_classes:
-            return None
-        labels = batch["label"]
-        if drop is None or not self.label_dropout:
-            return labels
-        dropped = jax.random.bernoulli(drop, self.label_dropout, labels.shape)
-        return jnp.where(dropped, self.num_classes, labels)
+    def to_prediction(self, output: Array, x: Array, schedule: Schedule, t: Array) -> Prediction:
+        """The output's first half, with the second for the variance where that is learned."""
+        if not self.variance.learned:
+            return super().to_prediction(output, x, schedule, t)
+        output, extra = jnp.split(output, 2, axis=-1)
+        return Prediction(*self.prediction.to_pair(output, x, schedule, t), extra)

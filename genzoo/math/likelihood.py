@@ -10,10 +10,12 @@ All in nats, summed over the dimensions of an example; `bits_per_dim` converts o
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
-from genzoo.core.types import Array, sum_per_example
+from genzoo.core import streams
+from genzoo.core.types import Array, Keys, sum_per_example
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
 
@@ -21,6 +23,18 @@ from genzoo.math.schedules import Schedule
 def bits_per_dim(nats, dimensions: int):
     """Nats per example -> bits per dimension, for data on its original 256 levels."""
     return nats / (math.log(2) * dimensions)
+
+
+def uniform_dequantised(images: Array, keys: Keys) -> Array:
+    """x + (u - 1/2) / 127.5 with u uniform: data on the levels k / 127.5 - 1 spread evenly over
+    their bins, [B, ...], example i by keys[i] alone (Theis et al. 2016, section 3.1)."""
+    return images + (streams.uniform(keys, images.shape[1:], images.dtype) - 0.5) / 127.5
+
+
+def log_levels(dimensions: int) -> float:
+    """D log 127.5, in nats. With a density p of `uniform_dequantised` data, E log p(x) - D log
+    127.5 is a lower bound of the log probability of the levels, by Jensen's inequality."""
+    return dimensions * math.log(127.5)
 
 
 def log_interval(low: Array, high: Array) -> Array:
@@ -49,6 +63,25 @@ def discretised_log_likelihood(x: Array, mean: Array, log_variance: Array) -> Ar
     # The inner value of each where must stay finite for gradients: the ends are put a bin away.
     inside = log_interval(jnp.where(first, high - 1, low), jnp.where(last, low + 1, high))
     return jnp.where(first, log_ndtr(high), jnp.where(last, log_ndtr(-low), inside))
+
+
+def log_level(x: Array, seen: Array, log_variance: Array) -> Array:
+    """log p(x | seen) over the 256 levels k / 127.5 - 1, in proportion to N(seen; level,
+    exp(log_variance)), in nats, elementwise (Kingma et al. 2021, eq. 9).
+
+    One level after the other, so that no array has 256 values per number.
+    """
+    precision = jnp.exp(-log_variance)
+    nearest = jnp.clip(jnp.round((seen + 1) * 127.5), 0, 255) / 127.5 - 1
+    least = jnp.square(seen - jax.lax.stop_gradient(nearest))  # keeps the sum at 1 or above
+
+    @jax.checkpoint
+    def add(total, level):
+        return total + jnp.exp(-0.5 * precision * (jnp.square(seen - level) - least)), None
+
+    levels = jnp.arange(256, dtype=x.dtype) / 127.5 - 1
+    total, _ = jax.lax.scan(add, jnp.zeros_like(seen + precision), levels)
+    return -0.5 * precision * (jnp.square(seen - x) - least) - jnp.log(total)
 
 
 def prior_kl(schedule: Schedule, x_0: Array) -> Array:

@@ -20,8 +20,17 @@ from genzoo.core.types import Array
 
 
 class Schedule:
-    """The interface of every schedule. A subclass writes `alpha` and `sigma`, and where it has a
-    closed or more stable form, `logsnr` and `time_of_logsnr`."""
+    """The interface of every schedule. A subclass writes `alpha` and `sigma`, and what else it has
+    in a closed or more stable form. Times are [] or [B]; all is differentiable in them.
+
+    t = 0 is the data exactly: alpha(0) = 1, sigma(0) = 0, logsnr(0) = inf, if need be by a jump.
+
+    nearest: the smallest time at which samplers ask a predictor; 1 / T of a table.
+    farthest: the largest time whose logsnr is finite; below 1 where alpha(1) = 0.
+    """
+
+    nearest: float = 1e-3
+    farthest: float = 1.0
 
     def alpha(self, t: Array) -> Array:
         """Signal scale at time t, same shape as t."""
@@ -52,6 +61,18 @@ class Schedule:
         ones = jnp.ones_like(t)
         return jax.jvp(self.alpha, (t,), (ones,))[1], jax.jvp(self.sigma, (t,), (ones,))[1]
 
+    def drift_rate(self, t: Array) -> Array:
+        """f = alpha' / alpha of the SDE dx = f x dt + g dw with these marginals; shape of t."""
+        t = jnp.asarray(t)
+        return jax.jvp(lambda t: jnp.log(self.alpha(t)), (t,), (jnp.ones_like(t),))[1]
+
+    def diffusion_square(self, t: Array) -> Array:
+        """g^2 = -sigma^2 dlogsnr/dt = 2 sigma sigma' - 2 f sigma^2 of the same SDE (Kingma et al.
+        2021, appendix A); shape of t. Not at t = 0, unless a subclass has the limit."""
+        t = jnp.asarray(t)
+        slope = jax.jvp(self.logsnr, (t,), (jnp.ones_like(t),))[1]
+        return -jnp.square(self.sigma(t)) * slope
+
     def one_minus_ratio(self, t: Array, s: Array) -> Array:
         """1 - SNR(t) / SNR(s) for s < t, in (0, 1]; 1 at s = 0, where SNR is infinite."""
         return -jnp.expm1(self.logsnr(t) - self.logsnr(s))
@@ -62,12 +83,18 @@ class TableSchedule(Schedule):
     """A DDPM table of T noise levels; variance preserving: alpha^2 + sigma^2 = 1.
 
     beta: float64 [T], the variance that step n = 1..T adds is beta[n - 1], in (0, 1).
+    reaches_zero: the last beta is 1, so that alpha(1) = 0; alpha itself, not its logarithm, is then
+        a straight line to that knot. See `rescaled_to_zero_terminal`.
     """
 
     beta: np.ndarray
+    reaches_zero: bool = False
 
     def __post_init__(self):
-        if not np.all((self.beta > 0) & (self.beta < 1)):
+        inside = (self.beta > 0) & (self.beta < 1)
+        if self.reaches_zero:
+            inside[-1] = self.beta[-1] == 1
+        if not np.all(inside):
             raise UserError(
                 f"a noise table of {len(self.beta)} steps would have betas from "
                 f"{self.beta.min():.4g} to {self.beta.max():.4g}, which must lie inside (0, 1): "
@@ -79,10 +106,27 @@ class TableSchedule(Schedule):
         """T, the number of steps of the table."""
         return len(self.beta)
 
+    @property
+    def nearest(self) -> float:
+        """1 / T, the first step."""
+        return 1 / self.steps
+
+    @property
+    def farthest(self) -> float:
+        """1, or the step before it where alpha(1) = 0."""
+        return 1 - self.reaches_zero / self.steps
+
     @cached_property
     def log_alpha(self) -> np.ndarray:
-        """float64 [T + 1]: log alpha at n = 0..T, from sums of logarithms (no cancellation)."""
-        return np.concatenate([[0.0], np.cumsum(np.log1p(-self.beta)) / 2])
+        """float64 [T + 1]: log alpha at n = 0..T, from sums of logarithms (no cancellation); the
+        last is -inf where alpha(1) = 0."""
+        last = -np.inf if self.reaches_zero else np.log1p(-self.beta[-1])
+        return np.concatenate([[0.0], np.cumsum(np.append(np.log1p(-self.beta[:-1]), last)) / 2])
+
+    @cached_property
+    def _finite_log_alpha(self) -> np.ndarray:
+        # log alpha without what `_fade` does in the last interval of a table that reaches 0.
+        return np.append(self.log_alpha[:-1], self.log_alpha[-1 - self.reaches_zero])
 
     @property
     def alpha_bar(self) -> np.ndarray:
@@ -114,30 +158,58 @@ class TableSchedule(Schedule):
         knots = jnp.asarray(values, t.dtype)
         return (1 - part) * knots[lower] + part * knots[lower + 1]
 
-    def _log_alpha_at(self, t: Array) -> Array:
-        return self._interpolated(self.log_alpha, t)
+    def _parts(self, t: Array) -> tuple[Array, Array | float]:
+        # alpha = exp(first) * second; the second is 1 but in the interval that ends in alpha = 0.
+        finite = self._interpolated(self._finite_log_alpha, t)
+        if not self.reaches_zero:
+            return finite, 1.0
+        lower, part = self._line_of(jnp.asarray(t))
+        return finite, jnp.where(lower == self.steps - 1, 1 - part, 1)
+
+    def _variance(self, t: Array) -> Array:
+        # 1 - exp(2 finite) fade^2, without cancellation near t = 0.
+        finite, fade = self._parts(t)
+        return -jnp.expm1(2 * finite) + jnp.exp(2 * finite) * (1 - fade) * (1 + fade)
 
     def alpha(self, t: Array) -> Array:
         """exp(log alpha), exact at the knots."""
-        return jnp.exp(self._log_alpha_at(t))
+        finite, fade = self._parts(t)
+        return jnp.exp(finite) * fade
 
     def sigma(self, t: Array) -> Array:
         """sqrt(1 - alpha^2) without cancellation near t = 0."""
-        return jnp.sqrt(-jnp.expm1(2 * self._log_alpha_at(t)))
+        return jnp.sqrt(self._variance(t))
 
     def logsnr(self, t: Array) -> Array:
-        """2 log alpha - log(1 - alpha^2)."""
-        twice = 2 * self._log_alpha_at(t)
-        return twice - jnp.log(-jnp.expm1(twice))
+        """2 log alpha - log(1 - alpha^2); -inf where alpha is 0."""
+        finite, fade = self._parts(t)
+        return 2 * finite + 2 * jnp.log(fade) - jnp.log(self._variance(t))
+
+    def drift_rate(self, t: Array) -> Array:
+        """The slope of log alpha, at a knot that of the line that begins there: -beta T / 2 for
+        small beta. -inf where alpha is 0."""
+        t = jnp.asarray(t)
+        slopes = jnp.asarray(np.diff(self._finite_log_alpha) * self.steps, t.dtype)
+        lower = self._line_of(t)[0]
+        if not self.reaches_zero:
+            return slopes[lower]
+        fading = -self.steps / self._parts(t)[1]
+        return jnp.where(lower == self.steps - 1, fading, slopes[lower])
+
+    def diffusion_square(self, t: Array) -> Array:
+        """-2 f, as for every schedule that preserves variance."""
+        return -2 * self.drift_rate(t)
 
     def rates(self, t: Array) -> tuple[Array, Array]:
         """(alpha', sigma'), at a knot those of the line that begins there; sigma'(0) is infinite.
 
         Closed form, because differences of float32 knots and of 1 - alpha^2 would cancel.
         """
-        t = jnp.asarray(t)
-        slopes = jnp.asarray(np.diff(self.log_alpha) * self.steps, t.dtype)
-        alpha_rate = self.alpha(t) * slopes[self._line_of(t)[0]]
+        alpha_rate = self.alpha(t) * self.drift_rate(t)
+        if self.reaches_zero:  # there 0 times -inf, but alpha is a straight line of known slope
+            last = float(-self.steps * np.exp(self.log_alpha[-2]))
+            lower = self._line_of(jnp.asarray(t))[0]
+            alpha_rate = jnp.where(lower == self.steps - 1, last, alpha_rate)
         return alpha_rate, -self.alpha(t) * alpha_rate / self.sigma(t)
 
     def one_minus_ratio(self, t: Array, s: Array) -> Array:
@@ -146,19 +218,28 @@ class TableSchedule(Schedule):
         log alpha_t - log alpha_s is half of -beta for neighbouring steps, thousands of times
         smaller than its terms: what their rounding to float32 leaves out is a second table.
         """
-        rounded = self.log_alpha.astype(jnp.asarray(t).dtype)
-        rest = self.log_alpha - rounded
+        exact = self._finite_log_alpha
+        rounded = exact.astype(jnp.asarray(t).dtype)
+        rest = exact - rounded
         change = self._interpolated(rounded, t) - self._interpolated(rounded, s)
         change += self._interpolated(rest, t) - self._interpolated(rest, s)
+        fall = -jnp.expm1(2 * change)
+        if self.reaches_zero:
+            fade = self._parts(t)[1] / self._parts(s)[1]
+            fall += jnp.exp(2 * change) * (1 - fade) * (1 + fade)
         # Rounding may exceed 1 by an ulp when s is near 0; a variance must not turn negative.
-        return jnp.minimum(jnp.expm1(2 * change) / jnp.expm1(2 * self._log_alpha_at(t)), 1)
+        return jnp.minimum(fall / self._variance(t), 1)
 
     def time_of_logsnr(self, logsnr: Array) -> Array:
         """Closed form: alpha^2 = sigmoid(logsnr), then the straight lines are inverted."""
         log_alpha = jax.nn.log_sigmoid(logsnr) / 2
-        falling = jnp.asarray(self.log_alpha, log_alpha.dtype)[::-1]
+        falling = jnp.asarray(self._finite_log_alpha, log_alpha.dtype)[::-1]
         times = jnp.arange(self.steps, -1, -1, dtype=log_alpha.dtype) / self.steps
-        return jnp.interp(log_alpha, falling, times)
+        found = jnp.interp(log_alpha, falling, times)
+        if not self.reaches_zero:
+            return found
+        below = jnp.minimum(log_alpha - falling[0], 0)
+        return jnp.where(below < 0, 1 - jnp.exp(below) / self.steps, found)
 
 
 def linear(steps: int, first: float = 1e-4, last: float = 0.02) -> TableSchedule:
@@ -192,6 +273,15 @@ def sigmoid(
     scale = 1000 / steps
     gate = 1 / (1 + np.exp(-np.linspace(-width, width, steps, dtype=np.float64)))
     return TableSchedule(beta=scale * (first + (last - first) * gate))
+
+
+def rescaled_to_zero_terminal(table: TableSchedule) -> TableSchedule:
+    """The table with alpha shifted and scaled so that its last is 0 and its first stays (Lin et
+    al. 2023, algorithm 1): pure noise at t = 1, where a network that predicts eps says nothing."""
+    alpha = np.exp(table.log_alpha[1:])
+    alpha = (alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))
+    beta = 1 - np.square(alpha / np.append(1.0, alpha[:-1]))
+    return TableSchedule(beta=beta, reaches_zero=True)
 
 
 Maker = Callable[[int], TableSchedule]

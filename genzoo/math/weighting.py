@@ -1,7 +1,7 @@
 """How a denoising loss is weighted over time, and how times are drawn.
 
 A weighting says in which kind of prediction the error is measured (None: the network's own) and
-what it is multiplied by, as a function of logsnr. Times are drawn uniformly over the steps of a
+what it is multiplied by at each time of a schedule. Times are drawn uniformly over the steps of a
 table or in proportion to the loss seen there (Nichol & Dhariwal 2021, section 3.3), with weights
 1 / (T p_n) that keep the expectation.
 """
@@ -15,28 +15,65 @@ import jax.numpy as jnp
 
 from genzoo.core.types import Array, Key, Tree
 from genzoo.math import prediction
+from genzoo.math.schedules import Schedule
 
 
 @dataclass(frozen=True)
 class Weighting:
-    """weight: logsnr [B] -> [B], multiplies the mean squared error of `kind`."""
+    """weight: (schedule, t [B]) -> [B], multiplies the mean squared error of `kind`."""
 
-    weight: Callable[[Array], Array]
+    weight: Callable[[Schedule, Array], Array]
     kind: prediction.Kind | None
 
 
-UNIFORM = Weighting(jnp.ones_like, kind=None)
+def _one(schedule: Schedule, t: Array) -> Array:
+    del schedule
+    return jnp.ones_like(t)
+
+
+def _snr(schedule: Schedule, t: Array) -> Array:
+    return jnp.exp(schedule.logsnr(t))
+
+
+UNIFORM = Weighting(_one, kind=None)
 """L_simple (Ho et al. 2020, eq. 14), on whatever the network predicts."""
 
 
 def min_snr(gamma: float = 5.0) -> Weighting:
     """min(SNR, gamma) on the x_0 error (Hang et al. 2023), written on eps: min(1, gamma / SNR)."""
-    return Weighting(lambda logsnr: jnp.minimum(1, gamma * jnp.exp(-logsnr)), prediction.EPS)
+    return Weighting(lambda schedule, t: jnp.minimum(1, gamma / _snr(schedule, t)), prediction.EPS)
 
 
 def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
     """1 / (k + SNR)^gamma on the eps error (Choi et al. 2022, eq. 8)."""
-    return Weighting(lambda logsnr: (k + jnp.exp(logsnr)) ** -gamma, prediction.EPS)
+    return Weighting(lambda schedule, t: (k + _snr(schedule, t)) ** -gamma, prediction.EPS)
+
+
+SCORE_MATCHING = Weighting(_one, kind=prediction.EPS)
+"""sigma^2 |score error|^2, "simple" in Song et al. 2021: each noise level counts alike."""
+
+
+def _logsnr_rate(schedule: Schedule, t: Array) -> Array:
+    return schedule.diffusion_square(t) / jnp.square(schedule.sigma(t))
+
+
+LIKELIHOOD = Weighting(_logsnr_rate, kind=prediction.EPS)
+"""g^2 |score error|^2 = -dlogsnr/dt |eps error|^2: half its mean over t, summed over dimensions,
+bounds the negative log-likelihood but for a constant (Song et al. 2021b, theorem 1; Kingma et al.
+2021, eq. 17)."""
+
+VELOCITY = Weighting(_one, kind=prediction.VELOCITY)
+"""|velocity error|^2 (Lipman et al. 2023), whatever the network predicts."""
+
+
+def bounded_velocity(least: float = 0.05) -> Weighting:
+    """|velocity error|^2 on the straight path of a predicted x_0: |x_0 error|^2 / t^2, where t is
+    held above `least` (Li & He 2025, "Back to basics", where 1 - t stands for our t)."""
+
+    def weight(schedule: Schedule, t: Array) -> Array:
+        return 1 / jnp.square(jnp.maximum(schedule.sigma(t), least))
+
+    return Weighting(weight, prediction.X_0)
 
 
 class StepDistribution(Protocol):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core import tree
 from genzoo.core.compilation import flops
 from genzoo.core.contract import Context, Fits, capabilities
@@ -110,7 +111,8 @@ def bench(config: FrozenConfigDict) -> dict:
 def _bench_sampler(config: FrozenConfigDict, state: TrainState) -> dict:
     """The sampler, over a few steps where it takes steps; each step costs the same."""
     steps, shorter = 1, config.to_dict()
-    if "steps" in config.sample:
+    adaptive = config.sample.get("method") == ADAPTIVE  # as many as it takes, from start to end
+    if "steps" in config.sample and not adaptive:
         steps = min(config.bench.sample_steps, config.sample.steps or config.bench.sample_steps)
         shorter["sample"] |= {"steps": steps}
     experiment = Experiment(FrozenConfigDict(shorter))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from genzoo import build
 from genzoo.core import streams
 from genzoo.core.compilation import compile_program
-from genzoo.core.contract import Variables
+from genzoo.core.contract import Variables, class_count
 from genzoo.core.types import Batch
 from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
@@ -54,6 +54,10 @@ def evaluate(config: FrozenConfigDict, workdir: Path) -> dict:
         dimensions=int(np.prod(experiment.shape)),
         family=experiment.family,
     )
+    exact = experiment.exact_density
+    if "nats" in report and exact and not class_count(experiment.family):
+        examples = source.read(np.arange(count))["image"]
+        report["nats_exact"] = -float(np.mean(exact.log_density(examples)))
     for warning in warnings.values():
         _log.warning(warning)
     report["protocol"] = {

@@ -13,6 +13,7 @@ from ml_collections import FrozenConfigDict
 from genzoo.core import streams
 from genzoo.core.compilation import compile_program
 from genzoo.core.contract import Family, Observes, Variables
+from genzoo.core.errors import UserError
 from genzoo.core.types import Batch
 from genzoo.data import batches, transforms
 from genzoo.data.source import Source
@@ -80,6 +81,8 @@ def reconstruct(config: FrozenConfigDict, workdir: Path) -> dict:
     each in `reconstruct.json`."""
     experiment, place = Experiment(config), Workdir(workdir)
     require(experiment.family, config.family.name, "reconstruct", "reconstruct")
+    if len(experiment.shape) != 3:
+        raise UserError(f"--mode=reconstruct compares images, and {config.data.name} is points.")
     place.check_writable()
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.eval.weights)

@@ -5,29 +5,49 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
 from genzoo.core import streams
 from genzoo.core.compilation import Program, compile_program
-from genzoo.core.contract import Family, Variables, class_count
+from genzoo.core.contract import Family, Solves, Variables
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
-from genzoo.evaluate import pictures
-from genzoo.experiment import Experiment, require, variables_of
+from genzoo.evaluate import pictures, plane
+from genzoo.experiment import Experiment, require, steered_classes, variables_of
+from genzoo.guides import guided
+from genzoo.modes import illustrate
 from genzoo.workdir import Workdir
 
 _log = logging.getLogger("genzoo")
 
 
+class Drawn(NamedTuple):
+    """A batch of samples: uint8 images [n, H, W, C] or float32 points [n, D], their labels [n], and
+    how often the network was asked for each [n], where the family counts that."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    evaluations: np.ndarray
+
+
+NOTHING = np.zeros(0)
+
+
 def draw(
-    experiment: Experiment, variables: Variables, programs: dict[int, Program], count: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Samples 0 .. count - 1 in batches: (uint8 [n, H, W, C], labels [n]).
+    experiment: Experiment,
+    variables: Variables,
+    programs: dict[int, Program],
+    count: int,
+    family: Family | None = None,
+) -> Iterator[Drawn]:
+    """Samples 0 .. count - 1 in batches. family: other than the experiment's, such as with a guide.
 
     A batch has sample.batch_size rows, or `count` if that is less, filled up to a multiple of the
     devices; the last one is drawn whole and cut. programs: the compiled ones by batch size.
@@ -38,74 +58,127 @@ def draw(
     low, high = experiment.local_rows(size)
     for first in range(0, count, batch):
         index = np.arange(first, first + size, dtype=np.int32)
-        label = _labels(experiment, index)
+        label = _labels(experiment, family or experiment.family, index)
         rows = placement.put_batch({"index": index[low:high], "label": label[low:high]})
         if size not in programs:
             programs[size] = compile_program(
-                partial(sample_batch, experiment.family, config.sample.seed),
+                partial(sample_batch, family or experiment.family, config.sample.seed),
                 variables,
                 rows,
                 out_shardings=placement.replicated,
             )
-        images = jax.device_get(programs[size](variables, rows))
+        found = jax.device_get(programs[size](variables, rows))
         real = min(batch, count - first)
-        yield images[:real], label[:real]
+        if not np.all(found.get("finite", True)):
+            _log.warning(
+                "%d of %d samples are not finite: take more steps, another sample.method or grid, "
+                "or sample.clip = 'clip'.", (~found["finite"]).sum(), size,
+            )  # fmt: skip
+        yield Drawn(found["image"][:real], label[:real], found.get("evaluations", NOTHING)[:real])
 
 
-def check_label(experiment: Experiment) -> None:
-    """Raises UserError where sample.label is no class of the model."""
-    label, classes = experiment.config.sample.label, class_count(experiment.family)
+def check_label(experiment: Experiment, family: Family | None = None) -> None:
+    """Raises UserError where sample.label is no class of the model, or of its classifier."""
+    label, classes = experiment.config.sample.label, steered_classes(family or experiment.family)
     if label >= max(classes, 1):
         known = f"the classes 0 to {classes - 1}." if classes else "no classes; leave it at -1."
         raise UserError(f"sample.label = {label}: this model has {known}")
 
 
-def _labels(experiment: Experiment, index: np.ndarray) -> np.ndarray:
+def _labels(experiment: Experiment, family: Family, index: np.ndarray) -> np.ndarray:
     fixed = experiment.config.sample.label
     if fixed >= 0:
         return np.full_like(index, fixed)
-    return index % max(class_count(experiment.family), 1)
+    return index % max(steered_classes(family), 1)
 
 
-def columns_of(experiment: Experiment) -> int:
+def columns_of(experiment: Experiment, family: Family) -> int:
     """Columns of a grid: one per class where the samples go through the classes in turn, 0 for
     about a square. More than 20 classes would make a strip."""
-    classes = class_count(experiment.family)
+    classes = steered_classes(family)
     return classes if classes <= 20 and experiment.config.sample.label < 0 else 0
 
 
-def sample_batch(family: Family, seed: int, variables: Variables, rows: Batch) -> Array:
-    """One image per row, uint8 [B, H, W, C], from the row's `index` and `label` alone."""
+def sample_batch(family: Family, seed: int, variables: Variables, rows: Batch) -> dict[str, Array]:
+    """One `image` per row, as it is stored, from the row's `index` and `label` alone; with
+    `evaluations` of a family that counts them."""
     keys = streams.per_example(streams.stream(streams.root(seed), "sample"), rows["index"])
-    return transforms.to_uint8(family.sample(variables, keys, {"label": rows["label"]}))
+    condition = {"label": rows["label"]}
+    if not isinstance(family, Solves):
+        return {"image": transforms.to_stored(family.sample(variables, keys, condition))}
+    found = family.solve(variables, keys, condition)
+    finite = jnp.isfinite(found.x).reshape(found.x.shape[0], -1).all(-1)
+    return {
+        "image": transforms.to_stored(found.x),
+        "evaluations": found.evaluations,
+        "finite": finite,
+    }
 
 
 def sample(config: FrozenConfigDict, workdir: Path) -> dict:
-    """Draws sample.count images into the workdir's `samples/`: one PNG each and a grid."""
+    """Draws sample.count samples into the workdir's `samples/`: of images one PNG each and a grid,
+    of points an array and a scatter; and the pictures that sample.pictures names."""
     experiment, place = Experiment(config), Workdir(workdir)
     require(experiment.family, config.family.name, "sample", "sample")
-    check_label(experiment)
+    wanted = illustrate.chosen(experiment)
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.sample.weights)
-    images, labels, done = [], [], 0
+    family, variables = guided(config, experiment.family, variables)
+    check_label(experiment, family)
+    points = len(experiment.shape) == 1
+    images, labels, evaluations, done = [], [], [], 0
     started = time.perf_counter()
     place.clear_samples()
     with tqdm(total=config.sample.count, desc="sampling", unit="image", disable=None) as bar:
-        for drawn, label in draw(experiment, variables, {}, config.sample.count):
-            if jax.process_index() == 0:
-                pictures.save_each(place.samples, drawn, done)
-            if config.sample.npz or done < pictures.LARGEST_GRID:
-                images.append(drawn)
-                labels.append(label)
-            done += len(drawn)
-            bar.update(len(drawn))
+        for drawn in draw(experiment, variables, {}, config.sample.count, family):
+            if jax.process_index() == 0 and not points:
+                pictures.save_each(place.samples, drawn.images, done)
+            if points or config.sample.npz or done < pictures.LARGEST_GRID:
+                images.append(drawn.images)
+                labels.append(drawn.labels)
+            evaluations.append(drawn.evaluations)
+            done += len(drawn.images)
+            bar.update(len(drawn.images))
     if jax.process_index() == 0:
         everything = np.concatenate(images)
-        grid = everything[: pictures.LARGEST_GRID]
-        pictures.save_grid(place.samples / "grid.png", grid, columns=columns_of(experiment))
-        if config.sample.npz:
+        grid = place.samples / "grid.png"
+        save_samples(experiment, grid, everything, np.concatenate(labels), family=family)
+        if points or config.sample.npz:
             arrays = {"image": everything, "label": np.concatenate(labels)}
             np.savez_compressed(place.samples / "samples.npz", **arrays)
     seconds = time.perf_counter() - started
     _log.info("%d samples in %.1f s: %s", config.sample.count, seconds, place.samples / "grid.png")
-    return {"samples": str(place.samples), "count": config.sample.count, "step": int(state.step)}
+    report = {"samples": str(place.samples), "count": config.sample.count, "step": int(state.step)}
+    if asked := np.concatenate(evaluations).tolist():
+        report["evaluations"] = round(float(np.mean(asked)), 1)
+        _log.info("%s network evaluations (NFE) per sample.", report["evaluations"])
+    subject = illustrate.Subject(
+        experiment=experiment, family=family, variables=variables, folder=place.samples
+    )
+    for picture in wanted:
+        path = picture(subject)
+        _log.info("%s", path)
+    return report
+
+
+def save_samples(
+    experiment: Experiment,
+    path: Path,
+    samples: np.ndarray,
+    labels: np.ndarray,
+    family: Family | None = None,
+) -> None:
+    """A grid of images, or a scatter of points beside the data."""
+    family = family or experiment.family
+    if len(experiment.shape) == 3:
+        grid = samples[: pictures.LARGEST_GRID]
+        pictures.save_grid(path, grid, columns=columns_of(experiment, family))
+        return
+    source = experiment.open("test")
+    data = source.read(np.arange(len(source)))
+    if steered_classes(family):
+        plane.save_samples(
+            path, data["image"], samples, (data["label"], labels), source.spec.classes
+        )
+    else:
+        plane.save_samples(path, data["image"], samples)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -25,7 +26,7 @@ from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.experiment import Experiment, prepare, variables_of
 from genzoo.modes.reconstruct import reconstructed
-from genzoo.modes.sample import check_label, columns_of, draw
+from genzoo.modes.sample import check_label, draw, save_samples
 from genzoo.settings import RAW
 from genzoo.train import writers
 from genzoo.train.checkpoint import Checkpoints
@@ -201,17 +202,18 @@ def _training_pictures(experiment: Experiment, place: Workdir) -> Callable:
     programs: dict[int, Program] = {}
     source = None if samples else experiment.open(experiment.config.eval.split)
 
-    def images(variables: Variables) -> tuple[np.ndarray, int, str]:
+    def drawn_page(variables: Variables) -> Callable:
         if samples:
             drawn = draw(experiment, variables, programs, count)
-            return np.concatenate([images for images, _ in drawn]), columns_of(experiment), ""
+            images, labels, _ = (np.concatenate(part) for part in zip(*drawn, strict=True))
+            return partial(save_samples, experiment, samples=images, labels=labels)
         seen = reconstructed(experiment, variables, programs, source, count)
-        return seen.side_by_side(), 0, seen.caption
+        return partial(pictures.save_grid, images=seen.side_by_side(), caption=seen.caption)
 
     def save(state: TrainState, step: int) -> None:
         for weights in (RAW, *experiment.config.train.averages):
-            page, columns, caption = images(variables_of(state, weights))
+            write = drawn_page(variables_of(state, weights))
             if jax.process_index() == 0:
-                pictures.save_grid(place.training_grid(step, weights), page, columns, caption)
+                write(path=place.training_grid(step, weights))
 
     return save

@@ -21,7 +21,7 @@ def attend(query: Array, key: Array, value: Array) -> Array:
 
 
 class SelfAttention(nn.Module):
-    """x [B, *size, C] -> x + attention(norm(x)) over all positions; the identity at the start.
+    """x [B, *size, C] -> scale (x + attention(norm(x))) over all positions; scale x at the start.
 
     heads: must divide C. Query, key and value are one fused map C -> 3C, laid out (query, key,
     value) x heads x C / heads; DDPM writes them as three 1x1 convolutions, which is the same map.
@@ -31,6 +31,7 @@ class SelfAttention(nn.Module):
     groups: int
     epsilon: float
     dtype: jnp.dtype
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -43,4 +44,4 @@ class SelfAttention(nn.Module):
         h = h.reshape(batch, -1, 3, self.heads, channels // self.heads)
         h = attend(h[:, :, 0], h[:, :, 1], h[:, :, 2]).reshape(batch, -1, channels)
         h = nn.Dense(channels, kernel_init=ZEROS, dtype=self.dtype, name="out")(h)
-        return x + h.reshape(x.shape)
+        return self.scale * (x + h.reshape(x.shape))

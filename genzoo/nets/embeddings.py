@@ -17,7 +17,7 @@ from genzoo.nets.layers import FAN_AVG
 TimeEmbedding = Callable[[Array, int], Array]  # (time [B], width) -> [B, width] float32
 
 LONGEST = 10_000.0  # the longest wavelength, over 2 pi, in DDPM steps
-FOURIER_SCALE = 16.0  # standard deviation of the frequencies, in periods per 1000 DDPM steps
+FOURIER_SCALE = 16.0  # standard deviation of the frequencies, in periods
 
 
 def sinusoidal(time: Array, width: int) -> Array:
@@ -37,12 +37,18 @@ def sinusoidal_adm(time: Array, width: int) -> Array:
 
 
 def fourier(time: Array, width: int) -> Array:
-    """[B] -> [B, width]: sines and cosines of fixed Gaussian frequencies of time / 1000 (NCSN++).
+    """[B] -> [B, width]: `fourier_label` of time / 1000, for times in DDPM steps."""
+    return fourier_label(time / 1000, width)
+
+
+def fourier_label(label: Array, width: int) -> Array:
+    """[B] -> [B, width]: sines and cosines of fixed Gaussian frequencies (NCSN++), for noise labels
+    of order 1.
 
     The frequencies are constants drawn once from seed 0, not params: they are never trained.
     """
     frequencies = np.random.default_rng(0).normal(size=width // 2) * FOURIER_SCALE
-    angles = _angles(time / 1000, 2 * np.pi * frequencies)
+    angles = _angles(label, 2 * np.pi * frequencies)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
 
 
@@ -51,7 +57,12 @@ def _angles(time: Array, frequencies: np.ndarray) -> Array:
 
 
 TIME_EMBEDDINGS: Mapping[str, TimeEmbedding] = MappingProxyType(
-    {"sinusoidal": sinusoidal, "sinusoidal_adm": sinusoidal_adm, "fourier": fourier}
+    {
+        "sinusoidal": sinusoidal,
+        "sinusoidal_adm": sinusoidal_adm,
+        "fourier": fourier,
+        "fourier_label": fourier_label,
+    }
 )
 
 

@@ -29,6 +29,15 @@ def groups_of(channels: int, most: int) -> int:
     return next(groups for groups in range(min(channels, most), 0, -1) if channels % groups == 0)
 
 
+def wide_groups(channels: int, most: int) -> int:
+    """How many groups, at most `most`, leave each of them four channels, as EDM has it.
+
+    A norm of few channels takes away much of what was added to them all over the map, and one of a
+    lone channel all of it: time and label, where they are added before a norm.
+    """
+    return max(1, min(most, channels // 4))
+
+
 class GroupNorm(nn.Module):
     """x [B, *size, C] -> the same shape, mean 0 and variance 1 per example and group of channels.
 

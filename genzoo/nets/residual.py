@@ -23,6 +23,9 @@ class BlockStyle:
     scale_shift: whether time features scale and shift the second norm instead of being added.
     dropout: the rate, before the last convolution. groups, epsilon: of every norm.
     dtype: of the convolutions and of the stream between blocks; params stay float32.
+    scale: of every sum with a short cut; NCSN++ keeps its variance by sqrt(1/2).
+    project: whether a short cut past a change of resolution is a convolution (NCSN++).
+    condition_bias: whether the map of the time features has a bias; VDM's has none.
     """
 
     scale_shift: bool
@@ -30,6 +33,9 @@ class BlockStyle:
     groups: int
     epsilon: float
     dtype: jnp.dtype
+    scale: float = 1.0
+    project: bool = False
+    condition_bias: bool = True
 
 
 class ResidualBlock(nn.Module):
@@ -53,7 +59,9 @@ class ResidualBlock(nn.Module):
         h = Conv(self.features, dtype=style.dtype, name="conv_0")(h)
         # float32: a cheap map of one vector, on which the whole block depends.
         width = 2 * self.features if style.scale_shift else self.features
-        features = nn.Dense(width, kernel_init=FAN_AVG, name="condition")(nn.silu(condition))
+        features = nn.Dense(
+            width, use_bias=style.condition_bias, kernel_init=FAN_AVG, name="condition"
+        )(nn.silu(condition))
         if style.scale_shift:
             h = norm(name="norm_1")(h, *jnp.split(features, 2, -1))
         else:
@@ -61,9 +69,9 @@ class ResidualBlock(nn.Module):
             h = norm(name="norm_1")(h + features.astype(h.dtype))
         h = nn.Dropout(style.dropout, deterministic=not train)(nn.silu(h))
         h = Conv(self.features, zero=True, dtype=style.dtype, name="conv_1")(h)
-        if x.shape[-1] != self.features:
+        if x.shape[-1] != self.features or (style.project and self.resize is not None):
             x = Conv(self.features, window=1, dtype=style.dtype, name="shortcut")(x)
-        return x + h
+        return style.scale * (x + h)
 
 
 class Resize(nn.Module):

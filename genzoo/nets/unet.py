@@ -4,139 +4,55 @@ Ho et al. 2020 (Denoising diffusion probabilistic models), Nichol & Dhariwal 202
 Dhariwal & Nichol 2021 (Diffusion models beat GANs). Works for images, signals and volumes.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from types import MappingProxyType
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.types import Array, Labels
-from genzoo.nets.attention import SelfAttention
 from genzoo.nets.embeddings import TIME_EMBEDDINGS, Condition
 from genzoo.nets.interface import Network, network
-from genzoo.nets.layers import DTYPES, Conv, GroupNorm, fold, unfold
-from genzoo.nets.residual import RESAMPLES, BlockStyle, Resample, ResidualBlock
-
-
-def _save_products(primitive, *_, **__) -> bool:
-    """Keep what convolutions and matrix products gave; norms and activations are computed again."""
-    return primitive.name in ("conv_general_dilated", "dot_general")
-
-
-@dataclass(frozen=True)
-class Remat:
-    """What to compute again in the backward pass, to save memory. `wrap` acts on module classes."""
-
-    wrap: Callable[[type[nn.Module]], type[nn.Module]]
-
-
-def _remat(policy: Callable | None) -> Remat:
-    # Argument 3 of a block, counting self, is `train`: Python's, not the tracer's.
-    return Remat(lambda block: nn.remat(block, policy=policy, static_argnums=(3,)))
-
-
-REMATS: Mapping[str, Remat] = MappingProxyType(
-    {
-        "none": Remat(lambda block: block),
-        "full": _remat(jax.checkpoint_policies.nothing_saveable),
-        "dots": _remat(_save_products),
-    }
-)
-
-
-def width_of(width: int, multiplier: float) -> int:
-    """Channels of a level; multipliers such as 0.5 occur (ADM at 512 pixels)."""
-    return int(width * multiplier)
-
-
-def heads_of(channels: int, heads: int, head_width: int) -> int:
-    """How many heads attention over `channels` has: `head_width` wins when it is not 0."""
-    return channels // head_width if head_width else heads
-
-
-class AttentiveBlock(nn.Module):
-    """A residual block, followed by self-attention where `heads` is not 0: the unit of remat."""
-
-    features: int
-    style: BlockStyle
-    heads: int
-
-    @nn.compact
-    def __call__(self, x: Array, condition: Array, train: bool) -> Array:
-        x = ResidualBlock(self.features, self.style, name="residual")(x, condition, train)
-        if self.heads:
-            style = self.style
-            x = SelfAttention(
-                self.heads, style.groups, style.epsilon, style.dtype, name="attention"
-            )(x)
-        return x
+from genzoo.nets.layers import DTYPES, Conv, GroupNorm, unfold
+from genzoo.nets.residual import RESAMPLES, BlockStyle
+from genzoo.nets.trunk import REMATS, Trunk, width_of
 
 
 class UNet(nn.Module):
-    """(x [B, *size, C], time [B] or [], label [B] or None) -> [B, *size, out_channels] float32.
+    """(x [B, *size, C], time [B] or [], label [B] or None, *more) -> [B, *size, out_channels].
 
     size: any number of axes; each side must be divisible by patch 2^(levels - 1).
-    attention: where self-attention follows each block, as the smaller side of the feature map
-    (behind the patch entry); the middle always has it. The output is zero at the start.
+    condition: the module that makes features [B, E] of time, label and whatever `more` there is.
+    attention_up: whether every block on the way up attends where those on the way down do, or only
+    the last of its level. The output is float32, and zero at the start.
     """
 
     out_channels: int
-    widths: tuple[int, ...]
-    blocks: int
-    attention: tuple[int, ...]
-    heads: int
-    head_width: int
-    style: BlockStyle
-    resample: Resample
-    condition: Callable[..., Condition]
-    remat: Remat
-    patch: int
+    trunk: Trunk
+    condition: Callable[..., nn.Module]
+    attention_up: bool = True
 
     @nn.compact
-    def __call__(self, x: Array, time: Array, label: Labels | None, train: bool) -> Array:
-        style, levels = self.style, len(self.widths)
-        axes = x.ndim - 2
+    def __call__(
+        self, x: Array, time: Array, label: Labels | None, *more: Array | None, train: bool
+    ) -> Array:
+        trunk, style, axes = self.trunk, self.trunk.style, x.ndim - 2
         time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
-        condition = self.condition(name="condition")(time, label)
-        block_type = self.remat.wrap(AttentiveBlock)
-
-        def block(name: str, h: Array, features: int, attentive: bool) -> Array:
-            heads = heads_of(features, self.heads, self.head_width) if attentive else 0
-            return block_type(features, style, heads, name=name)(h, condition, train)
-
-        def attentive(h: Array) -> bool:
-            return min(h.shape[1:-1]) in self.attention
-
-        def resize(name: str, make: Callable, h: Array) -> Array:
-            return make(features=h.shape[-1], style=style, name=name)(h, condition, train)
-
-        h = Conv(self.widths[0], dtype=style.dtype, name="entry")(fold(x, self.patch))
-        skips = [h]
-        for level, features in enumerate(self.widths):
-            for i in range(self.blocks):
-                h = block(f"down_{level}_block_{i}", h, features, attentive(h))
-                skips.append(h)
-            if level < levels - 1:
-                h = resize(f"down_{level}_resample", self.resample.down, h)
-                skips.append(h)
-
-        h = block("middle_0", h, self.widths[-1], True)
-        h = block("middle_1", h, self.widths[-1], False)
-
-        for level, features in reversed(list(enumerate(self.widths))):
-            for i in range(self.blocks + 1):
-                h = jnp.concatenate([h, skips.pop()], -1)
-                h = block(f"up_{level}_block_{i}", h, features, attentive(h))
+        condition = self.condition(name="condition")(time, label, *more)
+        h, skips = trunk.descend(x, condition, train)
+        for level, features in reversed(list(enumerate(trunk.widths))):
+            for i in range(trunk.blocks + 1):
+                attentive = trunk.attends(h) and (self.attention_up or i == trunk.blocks)
+                block = trunk.block(f"up_{level}_block_{i}", features, attentive)
+                h = block(jnp.concatenate([h, skips.pop()], -1), condition, train)
             if level:
-                h = resize(f"up_{level}_resample", self.resample.up, h)
+                up = trunk.resample.up(features, style, name=f"up_{level}_resample")
+                h = up(h, condition, train)
 
         # The last norm and convolution are float32: rounding here would be noise in the output.
         h = nn.silu(GroupNorm(style.groups, style.epsilon, name="out_norm")(h))
-        channels = self.out_channels * self.patch**axes
-        return unfold(Conv(channels, zero=True, name="out")(h), self.patch)
+        channels = self.out_channels * trunk.patch**axes
+        return unfold(Conv(channels, zero=True, name="out")(h), trunk.patch)
 
 
 def unet(
@@ -172,7 +88,8 @@ def unet(
     heads, head_width: attention heads by number, or by their width when `head_width` is not 0.
     scale_shift: time features scale and shift the norms (iDDPM, ADM) instead of being added.
     resample: "conv" (DDPM, iDDPM), "block" (ADM) or "plain" (means and copies).
-    time_embedding: "sinusoidal" (DDPM), "sinusoidal_adm" (iDDPM, ADM) or "fourier" (NCSN++).
+    time_embedding: "sinusoidal" (DDPM), "sinusoidal_adm" (iDDPM, ADM) or "fourier" (NCSN++); or
+        "fourier_label", which is the last for noise labels of order 1 instead of DDPM steps.
     embedding_width: of the sinusoids; 0 is `width`. The features have four times as many.
     null_class: whether a class `num_classes` stands for "no label", as label dropping and
         guidance need; None then means it too. Published ADM counts are without.
@@ -204,17 +121,18 @@ def unet(
         classes=num_classes + has_null,
         null=num_classes if has_null else None,
     )
-    module = UNet(
-        out_channels=out_channels,
-        widths=tuple(width_of(width, multiplier) for multiplier in multipliers),
+    widths = tuple(width_of(width, multiplier) for multiplier in multipliers)
+    trunk = Trunk(
+        entry=widths[0],
+        widths=widths,
         blocks=blocks,
         attention=tuple(attention),
+        middle=True,
         heads=heads,
         head_width=head_width,
         style=style,
         resample=RESAMPLES[resample],
-        condition=condition,
         remat=REMATS[remat],
         patch=patch,
     )
-    return network(module)
+    return network(UNet(out_channels=out_channels, trunk=trunk, condition=condition))

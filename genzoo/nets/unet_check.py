@@ -9,7 +9,7 @@ from genzoo.core.errors import nearest
 from genzoo.nets.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.layers import DTYPES
 from genzoo.nets.residual import RESAMPLES
-from genzoo.nets.unet import REMATS, heads_of, width_of
+from genzoo.nets.trunk import REMATS, heads_of, width_of
 
 
 def unet_problems(

@@ -1,10 +1,12 @@
-"""The one sampling loop: a step is handed the predictor and takes x from time t to s < t.
+"""The one sampling loop: a step is handed the predictor and takes x from time t to time s.
 
-    step(predict, x, t, s, keys, memory) -> x, memory
+    step(predict, seen, x, t, s, keys, memory) -> x, memory,   seen = predict(x, t)
 
-The loop is a single `lax.scan`: one compile whatever the number of steps, and the trajectory is
-kept only when asked for. Every example has its own key, so that a sample does not depend on the
-batch it is drawn in.
+Every method begins with what is predicted at its own x and t, so the loop asks for that, and every
+method ends in the data that are predicted last (at s = 0, `finish`): no predictor is ever asked at
+t = 0, and the number of evaluations is exact. The loop is compiled once whatever the number of
+steps, which may be an argument of the compiled program; the trajectory is kept only when asked for.
+Every example has its own key, so that a sample does not depend on the batch it is drawn in.
 """
 
 from dataclasses import dataclass
@@ -12,58 +14,130 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from genzoo.core import streams
+from genzoo.core.contract import Solution
 from genzoo.core.types import Array, Keys
-from genzoo.samplers.predictor import Predict
+from genzoo.samplers.predictor import Predict, Prediction
 
 
 class Step(Protocol):
     """How a sampler moves. Frozen; its fields are hyperparameters and the schedule."""
 
-    evaluations: int  # network evaluations per step
+    evaluations: int  # network evaluations per step, `seen` among them; the end takes one
+    evaluations_to_start: int  # those that the first step takes on top
 
-    def init(self, x: Array) -> Any:
-        """The memory before the first step (multistep methods keep earlier predictions)."""
+    def init(self, x: Array, steps: Array) -> Any:
+        """The memory before the first of so many steps (multistep methods keep predictions)."""
+
+    def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
+        """Where the predictor is to be asked, (x, t) itself or a little back in the noise; the step
+        or the end goes on from there. keys: those of the step."""
 
     def __call__(
-        self, predict: Predict, x: Array, t: Array, s: Array, keys: Keys, memory: Any
+        self,
+        predict: Predict,
+        seen: Prediction,
+        x: Array,
+        t: Array,
+        s: Array,
+        keys: Keys,
+        memory: Any,
     ) -> tuple[Array, Any]:
-        """x at time s from x [B, ...] at time t; t > s >= 0 are scalars. s = 0 is the last step:
-        it must be well defined there without evaluating the predictor at 0."""
+        """x at time s > 0 from x [B, ...] at time t; t and s are scalars, s < t but for inversion.
+        seen: predict(x, t)."""
+
+    def finish(self, seen: Prediction, x: Array, t: Array, memory: Any) -> Array:
+        """The data, from the last prediction."""
+
+
+class EndsInData:
+    """What methods share that ask at x and t as they come and end in the predicted data."""
+
+    evaluations_to_start = 0
+
+    def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
+        """x and t as they are."""
+        del s, keys, memory
+        return x, t
+
+    def finish(self, seen: Prediction, x: Array, t: Array, memory: Any) -> Array:
+        """The predicted x_0."""
+        del x, t, memory
+        return seen.x_0
+
+
+class Memoryless(EndsInData):
+    """What methods share that remember nothing between steps."""
+
+    evaluations = 1
+
+    def init(self, x: Array, steps: Array) -> Any:
+        """No memory."""
+        del x, steps
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sampler:
     """A step and the times it visits.
 
-    times: float64 [S + 1], falling from the starting time to the end; unroll: steps of the scan
-    written out, which trades compile time for a little speed on accelerators.
+    times: [S + 1] from the starting time to the end, 0 for the data. steps: how many of them are
+    taken, None for all; an array makes one compiled program serve every number up to S. unroll:
+    steps of the loop written out, which trades compile time for a little speed on accelerators.
     """
 
     step: Step
-    times: np.ndarray
+    times: Array
+    steps: Array | None = None
     unroll: int = 1
 
     @property
-    def evaluations(self) -> int:
-        """NFE: how often the predictor is evaluated per sample."""
-        return self.step.evaluations * (len(self.times) - 1)
+    def start(self) -> Array:
+        """The time that it sets out from."""
+        return self.times[0]
 
     def __call__(
         self, predict: Predict, x: Array, keys: Keys, *, trajectory: bool = False
-    ) -> Array | tuple[Array, Array]:
-        """x at the end from x [B, ...] at times[0]; with `trajectory` all states [S, B, ...]."""
+    ) -> Solution:
+        """The end from x [B, ...] at times[0]; with `trajectory` every state and every predicted
+        x_0 on the way: [S, B, ...] each."""
         times = jnp.asarray(self.times, x.dtype)
+        bound = len(self.times) - 1
+        steps = bound if self.steps is None else self.steps
 
-        def move(carry, index):
-            x, memory = carry
+        def move(index, carry):
+            x, memory, nfe, kept = carry
+            t, s = times[index], times[index + 1]
             here = streams.fold(keys, index)
-            x, memory = self.step(predict, x, times[index], times[index + 1], here, memory)
-            return (x, memory), (x if trajectory else None)
+            x, t = self.step.before(x, t, s, here, memory)
+            seen = predict(x, t)
 
-        start = (x, self.step.init(x))
-        indices = jnp.arange(len(self.times) - 1)
-        (x, _), states = jax.lax.scan(move, start, indices, unroll=self.unroll)
-        return (x, states) if trajectory else x
+            def go(x, memory):
+                return self.step(predict, seen, x, t, s, here, memory)
+
+            def end(x, memory):
+                return self.step.finish(seen, x, t, memory), memory
+
+            x, memory = jax.lax.cond(s > 0, go, end, x, memory)
+            first = jnp.where(index == 0, self.step.evaluations_to_start, 0)
+            nfe += jnp.where(s > 0, self.step.evaluations + first, 1)
+            if trajectory:
+                kept = tuple(
+                    jax.lax.dynamic_update_index_in_dim(buffer, value, index, 0)
+                    for buffer, value in zip(kept, (x, seen.x_0), strict=True)
+                )
+            return x, memory, nfe, kept
+
+        kept = (jnp.zeros((bound, *x.shape), x.dtype),) * 2 if trajectory else ()
+        start = (x, self.step.init(x, jnp.asarray(steps)), jnp.zeros((), jnp.int32), kept)
+        # A fixed number becomes a scan, which may be written out; a given one a while loop.
+        unroll = self.unroll if self.steps is None else None
+        x, _, nfe, kept = jax.lax.fori_loop(0, steps, move, start, unroll=unroll)
+        states, predicted = kept if trajectory else (None, None)
+        return Solution(
+            x=x,
+            evaluations=jnp.broadcast_to(nfe, x.shape[:1]),
+            states=states,
+            predicted=predicted,
+        )

@@ -1,7 +1,10 @@
 """Predictors, and what wraps a predictor into a predictor: clipping, thresholding, guidance.
 
-A predictor is a function (x_t [B, ...], t []) -> Prediction. Nothing here knows a network: a
+A predictor is a function (x_t [B, ...], t [] or [B]) -> Prediction. Nothing here knows a network: a
 family hands one over, a test hands over an exact denoiser.
+
+The order of wrapping, from the inside: guidance (guidance.py), which may leave the range of the
+data; clipping or thresholding, which brings it back; the known part (inpainting.py).
 """
 
 from collections.abc import Callable
@@ -61,24 +64,3 @@ def dynamic_threshold(quantile: float = 0.995, largest: float = jnp.inf) -> Wrap
         return predict_thresholded
 
     return wrap
-
-
-def classifier_free(
-    conditional: Predict, unconditional: Predict, guidance_scale: float, schedule: Schedule
-) -> Predict:
-    """unconditional + guidance_scale (conditional - unconditional) in eps; 1 is off, 0 is
-    unconditional (Ho & Salimans 2022, whose w is guidance_scale - 1).
-
-    x_0 is mixed in the same way, which is the same as solving for it, and holds at alpha = 0 too.
-    """
-    del schedule
-
-    def predict(x, t):
-        with_label, without = conditional(x, t), unconditional(x, t)
-        x_0, eps = (
-            off + guidance_scale * (on - off)
-            for on, off in ((with_label.x_0, without.x_0), (with_label.eps, without.eps))
-        )
-        return Prediction(x_0, eps, with_label.extra)
-
-    return predict

@@ -13,10 +13,12 @@ from scipy.stats import norm
 from genzoo.core import streams
 from genzoo.core.contract import Context, Likelihoods, Samples, Variables, capabilities
 from genzoo.families import ddpm
+from genzoo.families.denoising import Guidance
 from genzoo.math import gaussian, likelihood, prediction, schedules, weighting
 from genzoo.samplers import grids
 from genzoo.samplers.loop import Sampler
 from genzoo.samplers.predictor import Prediction, clipped, unchanged
+from genzoo.samplers.solver import Solver
 from genzoo.samplers.steps import DDIM, Ancestral
 
 SHAPE = (2, 2, 1)
@@ -49,10 +51,11 @@ def make(function=small_network, **changes):
         "weighting": weighting.UNIFORM,
         "step_distribution": weighting.UniformSteps(steps=table.steps),
         "objective": ddpm.simple,
-        "sampler": Sampler(
-            step=Ancestral(schedule=table, variance=variance),
-            times=grids.times(table.steps, grids.uniform(table.steps, table.steps)),
-        ),
+        "sampler": Solver(
+            method=lambda schedule: Ancestral(schedule=schedule, variance=variance),
+            grid=grids.on_table(grids.leading),
+            steps=table.steps,
+        ).sampler,
         "clipping": clipped,
     }
     return ddpm.DDPM(**{**parts, **changes})
@@ -369,7 +372,7 @@ def test_loss_aware_steps_learn_from_the_unweighted_losses():
 @pytest.mark.parametrize("variance", [gaussian.FIXED_LARGE, gaussian.LEARNED_RANGE])
 def test_a_sample_is_its_own_bit_for_bit(variance):
     params = PARAMS_TWO if variance.learned else PARAMS
-    family, keys = make(variance=variance, num_classes=3, guidance_scale=2.0), keys_of(5)
+    family, keys = make(variance=variance, num_classes=3, guidance=Guidance(scale=2.0)), keys_of(5)
     labels = jnp.array([0, 2, 1, 1, 0])
     run = jax.jit(lambda keys, labels: family.sample(
         Variables(params=params), keys, {"label": labels}
@@ -383,17 +386,18 @@ def test_a_sample_is_its_own_bit_for_bit(variance):
 
 @pytest.mark.parametrize(("scale", "like"), [(1.0, 2), (0.0, 3)])
 def test_guidance_scale_one_is_off_and_zero_is_unconditional(compiled, scale, like):
-    family = make(num_classes=3, guidance_scale=scale, clipping=unchanged)
+    family = make(num_classes=3, guidance=Guidance(scale=scale), clipping=unchanged)
     x, t, condition = images(4), jnp.float32(0.55), {"label": jnp.full(4, 2)}
-    seen = compiled(lambda x, t: family.predictor(PARAMS, condition)(x, t))(x, t)
+    seen = compiled(lambda x, t: family.predictor(Variables(params=PARAMS), condition)(x, t))(x, t)
     expected = small_network(PARAMS, x, 10.0, jnp.full(4, like))
     np.testing.assert_allclose(seen.eps, expected, atol=1e-6)
 
 
 def test_guidance_extrapolates(compiled):
-    family = make(num_classes=3, guidance_scale=4.0, clipping=unchanged)
+    family = make(num_classes=3, guidance=Guidance(scale=4.0), clipping=unchanged)
     x, condition = images(4), {"label": jnp.full(4, 2)}
-    seen = compiled(lambda x, t: family.predictor(PARAMS, condition)(x, t))(x, jnp.float32(0.55))
+    guided = family.predictor(Variables(params=PARAMS), condition)
+    seen = compiled(guided)(x, jnp.float32(0.55))
     # Labels add 0.1 per class; the null class is 3: 0.3 + 4 (0.2 - 0.3) = -0.1.
     expected = small_network(PARAMS, x, 10.0, None) - 0.1
     np.testing.assert_allclose(seen.eps, expected, atol=1e-6)
@@ -408,7 +412,7 @@ def test_the_network_is_asked_for_steps_counted_from_zero():
 
     family = make(noting)
     for n in (1, 7, 20):
-        family.predictor({}, {})(images(2), jnp.float32(n / 20))
+        family.predictor(Variables(params={}), {})(images(2), jnp.float32(n / 20))
     assert asked == [[0, 0], [6, 6], [19, 19]]
 
 
@@ -416,7 +420,8 @@ def test_sampling_one_point_arrives_at_it():
     point = 0.25
     exact = lambda params, x, n, labels: jnp.full_like(x, point)  # noqa: E731
     for step in (DDIM(schedule=TABLE), Ancestral(schedule=TABLE, variance=gaussian.FIXED_SMALL)):
-        sampler = Sampler(step=step, times=grids.times(20, grids.trailing(20, 5)))
+        times = grids.on_table(grids.trailing)(TABLE, 5)
+        sampler = lambda _, step=step, times=times: Sampler(step=step, times=times)  # noqa: E731
         family = make(exact, prediction=prediction.X_0, sampler=sampler)
         out = jax.jit(lambda keys, f=family: f.sample(Variables(params={}), keys, {}))(keys_of(3))
         np.testing.assert_allclose(out, point, rtol=1e-6)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import kstest, norm
 
+from genzoo.core import streams
 from genzoo.math import gaussian, likelihood, schedules
 
 LEVELS = np.arange(256) / 127.5 - 1
@@ -156,3 +157,37 @@ def test_step_kl_is_the_weighted_error_of_eps(compiled, float64, make):
 
 def test_bits_per_dim():
     assert likelihood.bits_per_dim(3072 * BIT, 3072) == pytest.approx(1)
+
+
+def test_dequantised_levels_fill_their_bins_evenly(compiled):
+    images = jnp.broadcast_to(jnp.asarray(LEVELS, jnp.float32), (400, 256))
+    keys = streams.per_example(streams.root(0), jnp.arange(400))
+    x = np.asarray(compiled(likelihood.uniform_dequantised)(images, keys), np.float64)
+    # Rounding takes every one back to its level; the places in the bin are uniform.
+    places = (x + 1) * 127.5 - np.arange(256)
+    assert np.all(np.abs(places) <= 0.5 + 2e-5)
+    assert kstest(places.ravel() + 0.5, "uniform").pvalue > 1e-3
+    alone = likelihood.uniform_dequantised(images[7:8], keys[7:8])
+    np.testing.assert_allclose(alone[0], x[7], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dimensions", [1, 3])
+def test_the_constant_makes_levels_of_a_density(dimensions):
+    # A density that is constant in every bin: its logarithm gives the masses of the levels exactly,
+    # which sum to one over all of them.
+    masses = np.random.default_rng(0).dirichlet(np.ones(256))
+    density = masses * 127.5  # of bins that are 1 / 127.5 wide
+    log_mass = dimensions * np.log(density) - likelihood.log_levels(dimensions)
+    np.testing.assert_allclose(np.exp(log_mass / dimensions).sum(), 1, rtol=1e-12)
+    # The bound for N(level + 0.01, 0.01^2): E log p is known, and what Jensen's inequality loses is
+    # about half the variance of log p within the bin, (0.01 / 0.01^2)^2 / 127.5^2 / 24.
+    offset, std, level = 0.01, 0.01, LEVELS[140]
+    expected = norm.logpdf(offset, 0, std) - 1 / 127.5**2 / 24 / std**2
+    half = 1 / 255
+    mass = norm.cdf(half, offset, std) - norm.cdf(-half, offset, std)
+    lost = np.log(mass) - (expected * dimensions - likelihood.log_levels(dimensions)) / dimensions
+    np.testing.assert_allclose(lost, 1 / 127.5**2 / 24 / std**2, rtol=0.1)
+    keys = streams.per_example(streams.root(1), jnp.arange(2000))
+    x = likelihood.uniform_dequantised(jnp.full((2000, dimensions), level, jnp.float32), keys)
+    drawn = norm.logpdf(np.asarray(x, np.float64), level + offset, std).sum(1)
+    assert abs(drawn.mean() - expected * dimensions) < 4 * drawn.std() / np.sqrt(2000)

@@ -1,5 +1,6 @@
 """Schedules against the papers' formulas in NumPy and against figures computed elsewhere."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -212,3 +213,112 @@ def test_one_minus_ratio_never_exceeds_one_in_float32(compiled, make):
 def test_too_short_a_table_is_refused(make):
     with pytest.raises(UserError, match="a noise table of 10 steps"):
         make(10)
+
+
+@SCHEDULES
+def test_drift_and_diffusion_carry_the_marginals(compiled, float64, schedule):
+    # alpha' = f alpha and the variance's equation d(sigma^2)/dt = 2 f sigma^2 + g^2.
+    t, h = jnp.asarray(np.arange(3, 97) / 100 + 0.004), 1e-6
+    f, g_square = compiled(schedule.drift_rate)(t), compiled(schedule.diffusion_square)(t)
+    alpha, alpha_ahead, alpha_behind = (schedule.alpha(u) for u in (t, t + h, t - h))
+    np.testing.assert_allclose(f * alpha, (alpha_ahead - alpha_behind) / (2 * h), rtol=1e-6)
+    sigma, ahead, behind = (schedule.sigma(u) for u in (t, t + h, t - h))
+    slope = (ahead**2 - behind**2) / (2 * h)
+    np.testing.assert_allclose(2 * f * sigma**2 + g_square, slope, rtol=1e-6, atol=1e-8)
+
+
+@SCHEDULES
+def test_logsnr_is_finite_from_nearest_to_farthest(schedule):
+    ends = jnp.asarray([schedule.nearest, schedule.farthest])
+    assert np.all(np.isfinite(schedule.logsnr(ends)))
+    assert 0 < schedule.nearest < schedule.farthest <= 1
+
+
+RESCALED = schedules.rescaled_to_zero_terminal(schedules.scaled_linear(1000))
+
+
+def test_the_rescaled_table_is_the_figure():
+    # Lin et al. 2023, algorithm 1, on Stable Diffusion's table: figures computed elsewhere.
+    index = [0, 249, 499, 749, 998]
+    figures = [0.99957491, 0.808819514, 0.492299875, 0.182130401, 4.43608843e-4]
+    np.testing.assert_allclose(np.sqrt(RESCALED.alpha_bar)[index], figures, rtol=5e-9)
+    assert RESCALED.alpha_bar[-1] == 0
+    assert RESCALED.log_alpha[-1] == -np.inf
+    assert (RESCALED.nearest, RESCALED.farthest) == (0.001, 0.999)
+    assert schedules.linear(1000).farthest == 1
+
+
+@pytest.mark.parametrize("make", [schedules.linear, schedules.scaled_linear, schedules.cosine])
+def test_the_rescaled_table_is_algorithm_1(make):
+    # As printed: sqrt(alpha_bar) shifted and scaled, then back to betas.
+    table = make(1000)
+    root = np.sqrt(np.cumprod(1 - table.beta))
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    rescaled = schedules.rescaled_to_zero_terminal(table)
+    np.testing.assert_allclose(np.sqrt(rescaled.alpha_bar), root, rtol=1e-9, atol=1e-15)
+    betas = 1 - np.append(root[0] ** 2, root[1:] ** 2 / root[:-1] ** 2)
+    np.testing.assert_allclose(rescaled.beta, betas, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_table_that_reaches_zero_is_exact_up_to_its_end(compiled, float64, dtype):
+    t = np.append(np.arange(1, 1001) / 1000, [0.0003, 0.5002, 0.9985, 0.9992, 0.9999])
+    knots = np.append(1.0, np.sqrt(RESCALED.alpha_bar))
+    # Straight lines in log alpha; in the last interval, where that has no end, in alpha.
+    line = np.interp(t * 1000, np.arange(1000), np.log(knots[:-1]))
+    alpha = np.exp(line) * np.where(t > 0.999, np.round((1 - t) * 1000, 6), 1)
+    sigma = np.sqrt(-np.expm1(2 * line) + np.exp(2 * line) - alpha**2)
+    with np.errstate(divide="ignore"):
+        logsnr = 2 * np.log(alpha) - 2 * np.log(sigma)
+    times, exact = jnp.asarray(t, dtype), dtype == np.float64
+    # What rounding t itself costs: 1000 (1 - t) is good to 6e-5 of the last interval in float32.
+    slack = {"rtol": 1e-9 if exact else 3e-6, "atol": 1e-14 if exact else 6e-5 * knots[-2]}
+    np.testing.assert_allclose(compiled(RESCALED.alpha)(times), alpha, **slack)
+    np.testing.assert_allclose(compiled(RESCALED.sigma)(times), sigma, rtol=slack["rtol"])
+    found = np.asarray(compiled(RESCALED.logsnr)(times))
+    assert found[999] == -np.inf
+    assert np.all(np.diff(found[:1000]) < 0)
+    near = np.isfinite(logsnr)
+    rounding = 1e-9 if exact else 2e-3  # 6e-5 of 0.1, the last time's place in its interval
+    np.testing.assert_allclose(found[near], logsnr[near], rtol=1e-5, atol=rounding)
+    back = compiled(RESCALED.time_of_logsnr)(jnp.asarray(logsnr, dtype))
+    np.testing.assert_allclose(back, t, rtol=1e-9 if exact else 2e-6)
+
+
+def test_rates_of_a_table_that_reaches_zero(compiled, float64):
+    t, h = jnp.asarray([0.3004, 0.7502, 0.9984, 0.9993, 0.9997]), 1e-7
+    rates = compiled(RESCALED.rates)(t)
+    f, g_square = compiled(RESCALED.drift_rate)(t), compiled(RESCALED.diffusion_square)(t)
+    for scale, rate in zip((RESCALED.alpha, RESCALED.sigma), rates, strict=True):
+        np.testing.assert_allclose(rate, (scale(t + h) - scale(t - h)) / (2 * h), rtol=2e-6)
+    np.testing.assert_allclose(f, rates[0] / RESCALED.alpha(t), rtol=1e-12)
+    sigma = RESCALED.sigma(t)
+    # Near the end f and g^2 are thousands and their sum is small: 1e-16 of the terms is 1e-12.
+    variance_rate = 2 * f * sigma**2 + g_square
+    np.testing.assert_allclose(variance_rate, 2 * sigma * rates[1], rtol=1e-9, atol=1e-12)
+    at_the_end = compiled(RESCALED.rates)(jnp.ones(()))
+    assert at_the_end[0] == pytest.approx(-1000 * np.sqrt(RESCALED.alpha_bar[-2]), rel=1e-12)
+    assert at_the_end[1] == 0
+    for slope in jax.jvp(lambda t: (RESCALED.alpha(t), RESCALED.sigma(t)), (1.0,), (1.0,))[1]:
+        assert np.isfinite(slope)
+
+
+def test_steps_to_and_from_the_zero_of_a_table(compiled):
+    # float32, as samplers run: from pure noise the posterior is the marginal, and back.
+    t = jnp.asarray([1.0, 1.0, 0.9995, 0.999, 0.9999])
+    s = jnp.asarray([0.999, 0.0, 0.4, 0.998, 0.9991])
+    ratio = compiled(RESCALED.one_minus_ratio)(t, s)
+    snr = [np.exp(np.asarray(RESCALED.logsnr(u), np.float64)) for u in (t, s)]
+    np.testing.assert_allclose(ratio, 1 - snr[0] / snr[1], rtol=2e-5)
+    assert np.all(ratio[:2] == 1)
+    knots = jnp.asarray(np.arange(1, 1001) / 1000, jnp.float32)
+    found = compiled(RESCALED.one_minus_ratio)(knots[1:], knots[:-1])
+    # sigma_t^2 (1 - r) is beta.
+    np.testing.assert_allclose(found * (1 - RESCALED.alpha_bar[1:]), RESCALED.beta[1:], rtol=2e-6)
+
+
+def test_a_last_beta_of_one_must_be_meant():
+    with pytest.raises(UserError, match="which must lie inside"):
+        schedules.TableSchedule(beta=np.array([0.5, 1.0]))
+    with pytest.raises(UserError, match="which must lie inside"):
+        schedules.TableSchedule(beta=np.array([1.0, 1.0]), reaches_zero=True)

@@ -21,7 +21,7 @@ def test_min_snr_turns_to_one_where_the_snr_passes_gamma(compiled, make, five, o
     t = jnp.arange(1, 1001) / 1000
     for gamma, first in ((5.0, five), (1.0, one)):
         chosen = weighting.min_snr(gamma)
-        weight = compiled(lambda t, c=chosen: c.weight(table.logsnr(t)))(t)
+        weight = compiled(lambda t, c=chosen: c.weight(table, t))(t)
         assert np.argmax(np.asarray(weight) == 1) == first
         snr = table.alpha_bar / (1 - table.alpha_bar)
         # On x_0 the weight is min(SNR, gamma), and |eps error|^2 = SNR |x_0 error|^2.
@@ -38,22 +38,24 @@ def test_min_snr_turns_to_one_where_the_snr_passes_gamma(compiled, make, five, o
     ],
 )
 def test_min_snr_at_the_first_step_is_the_figure(make, weight):
-    out = weighting.min_snr(5.0).weight(make(1000).logsnr(jnp.float32(0.001)))
+    out = weighting.min_snr(5.0).weight(make(1000), jnp.float32(0.001))
     assert float(out) == pytest.approx(weight, rel=2e-5)
 
 
 def test_p2_is_its_formula(compiled):
     # Choi et al. 2022, eq. 8, on the eps error.
-    snr = np.array([1e4, 5.0, 1.0, 1e-4])
+    table, n = schedules.linear(1000), np.array([1, 130, 500, 999])
+    snr = table.alpha_bar[n - 1] / (1 - table.alpha_bar[n - 1])
     for gamma, k in ((1.0, 1.0), (0.5, 1.0), (0.0, 1.0), (1.0, 2.0)):
-        weight = compiled(weighting.p2(gamma, k).weight)(jnp.log(jnp.asarray(snr)))
+        chosen = weighting.p2(gamma, k)
+        weight = compiled(lambda t, c=chosen: c.weight(table, t))(jnp.asarray(n / 1000))
         np.testing.assert_allclose(weight, 1 / (k + snr) ** gamma, rtol=1e-5)
     assert weighting.p2().kind is prediction.EPS
 
 
 def test_uniform_weighting_is_one_on_what_the_network_predicts():
     assert weighting.UNIFORM.kind is None
-    np.testing.assert_array_equal(weighting.UNIFORM.weight(jnp.array([-9.0, 3.0])), 1)
+    np.testing.assert_array_equal(weighting.UNIFORM.weight(schedules.cosine(10), jnp.ones(2)), 1)
 
 
 def test_uniform_steps_are_uniform_and_reach_both_ends(compiled):

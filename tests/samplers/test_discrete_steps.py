@@ -53,7 +53,7 @@ def scales(schedule, t):
 def mean_and_deviation(step, predict, x, t, s):
     """A step's draw taken apart, by the noise that its keys give."""
     keys = keys_of(*range(len(x)))
-    out, _ = step(predict, x, t, s, keys, ())
+    out, _ = step(predict, predict(x, t), x, t, s, keys, ())
     noise = streams.normal(keys, x.shape[1:], x.dtype)
     # The draw is mean + deviation * noise with one deviation for all: least squares of a line
     # is exact where both are constant over an example.
@@ -68,7 +68,7 @@ def test_ddim_with_a_perfect_denoiser_stays_on_the_path(compiled, float64, sched
     sampler = Sampler(step=DDIM(schedule=schedule), times=TIMES)
     x = gaussian.q_sample(schedule, x_0, jnp.ones(()), eps)
     run = compiled(lambda x: sampler(perfect(schedule, x_0), x, keys_of(0, 1, 2), trajectory=True))
-    result, states = run(x)
+    result, states = run(x).x, run(x).states
     for state, s in zip(np.asarray(states), TIMES[1:], strict=True):
         alpha, sigma = (float(f(jnp.float64(s))) for f in (schedule.alpha, schedule.sigma))
         np.testing.assert_allclose(state, alpha * x_0 + sigma * eps, rtol=1e-9, atol=1e-9)
@@ -148,8 +148,8 @@ def test_standard_normal_data_keep_unit_variance(float64, make, method):
     large = ancestral(table, gaussian.FIXED_LARGE)
     step = large if method == "ancestral" else DDIM(schedule=table)
     take = jax.jit(lambda t, s: affine_step(step, predict, t, s))
-    for grid in (grids.uniform, grids.trailing, grids.linspace):
-        times, variance = grids.times(1000, grid(1000, 10)), 1.0
+    for grid in (grids.leading, grids.trailing, grids.linspace):
+        times, variance = grids.on_table(grid)(table, 10), 1.0
         for t, s in itertools.pairwise(times[:-1]):
             slope, deviation = take(t, s)
             variance = slope**2 * variance + deviation**2
@@ -194,7 +194,7 @@ def test_ddim_on_one_gaussian_converges_to_the_closed_form(float64, schedule):
     for count in COUNTS:
         times = even_in_noise(schedule, count)
         sampler = Sampler(step=DDIM(schedule=schedule), times=times)
-        out = jax.jit(lambda x, s=sampler: s(data.predictor(schedule), x, keys_of(0, 1)))(x)
+        out = jax.jit(lambda x, s=sampler: s(data.predictor(schedule), x, keys_of(0, 1)).x)(x)
         errors.append(np.abs(out - exact).max())
     assert errors[-1] < 0.02
     np.testing.assert_allclose(order(errors)[-1], 1, atol=0.1)
@@ -210,7 +210,7 @@ def test_ddim_on_a_mixture_keeps_the_quantile(float64, schedule):
     for count in COUNTS:
         times = even_in_noise(schedule, count)
         sampler = Sampler(step=DDIM(schedule=schedule), times=times)
-        out = jax.jit(lambda x, s=sampler: s(data.predictor(schedule), x, keys_of(*range(8))))(x)
+        out = jax.jit(lambda x, s=sampler: s(data.predictor(schedule), x, keys_of(*range(8))).x)(x)
         errors.append(np.abs(data.cdf(np.asarray(out)) - data.cdf(x, alpha, sigma)).max())
     assert errors[-1] < 0.02
     np.testing.assert_allclose(order(errors)[-1], 1, atol=0.1)
@@ -227,7 +227,7 @@ def test_the_last_step_ends_at_the_predicted_data(compiled, make_step):
     schedule = schedules.cosine(100)
     sampler = Sampler(step=make_step(schedule), times=np.array([0.01, 0.0]))
     x = jnp.array([[0.3, -2.0]])
-    out = compiled(lambda x: sampler(network_like, x, keys_of(0)))(x)
+    out = compiled(lambda x: sampler(network_like, x, keys_of(0)).x)(x)
     np.testing.assert_array_equal(out, jnp.tanh(x))
 
 
@@ -236,7 +236,7 @@ def test_the_last_step_ends_at_the_predicted_data(compiled, make_step):
 def test_no_sampler_asks_at_zero_or_ends_in_nan(make_step, schedule):
     sampler = Sampler(step=make_step(schedule), times=TIMES[1:])
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3)), jnp.float32)
-    assert np.all(np.isfinite(jax.jit(lambda x: sampler(network_like, x, keys_of(0, 1)))(x)))
+    assert np.all(np.isfinite(jax.jit(lambda x: sampler(network_like, x, keys_of(0, 1)).x)(x)))
 
 
 @STEPS
@@ -244,19 +244,20 @@ def test_the_trajectory_comes_on_request_and_ends_in_the_result(make_step):
     sampler = Sampler(step=make_step(schedules.linear(100)), times=TIMES)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3)), jnp.float32)
     alone = jax.jit(lambda x: sampler(network_like, x, keys_of(0, 1)))(x)
-    result, states = jax.jit(
-        lambda x: sampler(network_like, x, keys_of(0, 1), trajectory=True)
-    )(x)
-    chex.assert_shape(states, (len(TIMES) - 1, 2, 3))
-    np.testing.assert_array_equal(states[-1], result)
-    np.testing.assert_array_equal(alone, result)
+    kept = jax.jit(lambda x: sampler(network_like, x, keys_of(0, 1), trajectory=True))(x)
+    assert alone.states is None and alone.predicted is None
+    chex.assert_shape([kept.states, kept.predicted], (len(TIMES) - 1, 2, 3))
+    np.testing.assert_array_equal(kept.states[-1], kept.x)
+    np.testing.assert_array_equal(kept.predicted[0], network_like(x, TIMES[0]).x_0)
+    np.testing.assert_array_equal(kept.predicted[-1], kept.x)
+    np.testing.assert_array_equal(alone.x, kept.x)
 
 
 @STEPS
 def test_a_row_depends_on_its_own_key_alone(make_step):
     sampler = Sampler(step=make_step(schedules.linear(100)), times=TIMES)
     x = jnp.asarray(np.random.default_rng(2).normal(size=(3, 2, 2)), jnp.float32)
-    run = jax.jit(lambda x, keys: sampler(network_like, x, keys))
+    run = jax.jit(lambda x, keys: sampler(network_like, x, keys).x)
     together = run(x, keys_of(5, 6, 7))
     for row, seed in enumerate((5, 6, 7)):
         np.testing.assert_array_equal(run(x[row : row + 1], keys_of(seed))[0], together[row])
@@ -270,7 +271,7 @@ def test_every_step_of_a_noisy_sampler_draws_afresh():
     step = DDIM(schedule=schedules.linear(100), eta=1.0)
     sampler = Sampler(step=step, times=TIMES)
     nothing = lambda x, t: Prediction(jnp.zeros_like(x), jnp.zeros_like(x))  # noqa: E731
-    _, states = sampler(nothing, jnp.zeros((1, 4)), keys_of(0), trajectory=True)
+    states = sampler(nothing, jnp.zeros((1, 4)), keys_of(0), trajectory=True).states
     drawn = np.asarray(states[:-1, 0] / np.linalg.norm(states[:-1, 0], axis=-1, keepdims=True))
     assert np.all(np.abs(drawn @ drawn.T - np.eye(len(drawn))).max(1) > 0)
     assert np.abs((drawn @ drawn.T)[~np.eye(len(drawn), dtype=bool)]).max() < 0.9999
@@ -287,17 +288,37 @@ def test_one_compile_and_one_trace_of_the_predictor(count):
 
     step = ancestral(schedules.linear(100))
     sampler = Sampler(step=step, times=np.linspace(1, 0, count + 1))
-    assert sampler.evaluations == count
     run = jax.jit(chex.assert_max_traces(lambda x, keys: sampler(predict, x, keys), n=1))
     for seed in range(3):
-        run(jnp.full((2, 3), float(seed)), keys_of(seed, seed + 1)).block_until_ready()
+        found = run(jnp.full((2, 3), float(seed)), keys_of(seed, seed + 1))
+        np.testing.assert_array_equal(found.evaluations, [count, count])
     assert len(asked) <= 2  # the scan's body, however many steps
 
 
 def test_unrolling_changes_nothing():
     step, x = ancestral(schedules.linear(100)), jnp.ones((2, 3))
     outs = [
-        Sampler(step=step, times=TIMES, unroll=unroll)(network_like, x, keys_of(0, 1))
+        Sampler(step=step, times=TIMES, unroll=unroll)(network_like, x, keys_of(0, 1)).x
         for unroll in (1, 3)
     ]
     np.testing.assert_allclose(*outs, rtol=1e-6)
+
+
+def test_one_program_serves_every_number_of_steps():
+    step, x = DDIM(schedule=schedules.linear(100), eta=0.5), jnp.ones((2, 3))
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def upto(times, steps):
+        return Sampler(step=step, times=times, steps=steps)(network_like, x, keys_of(0, 1))
+
+    for steps in (1, 4, 7):
+        times = np.append(TIMES[:steps], 0.0)
+        sampler = Sampler(step=step, times=times)
+        alone = jax.jit(lambda x, s=sampler: s(network_like, x, keys_of(0, 1)))(x)
+        padded = np.zeros(9)
+        padded[: steps + 1] = times
+        found = upto(padded, steps)
+        np.testing.assert_allclose(found.x, alone.x, rtol=1e-6)
+        np.testing.assert_array_equal(found.evaluations, alone.evaluations)

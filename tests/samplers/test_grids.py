@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from genzoo.math import schedules
 from genzoo.samplers import grids
 
-GRIDS = pytest.mark.parametrize("grid", grids.GRIDS, ids=lambda grid: grid.__name__)
+GRIDS = pytest.mark.parametrize("grid", grids.RULES, ids=lambda grid: grid.__name__)
 SIZES = [1, 2, 3, 5, 7, 10, 20, 25, 50, 100, 250]
 
 
@@ -32,7 +33,7 @@ def test_usual_sizes_are_allowed(grid):
         assert grids.problem(grid, 1000, steps) is None
 
 
-@pytest.mark.parametrize("grid", grids.GRIDS)
+@pytest.mark.parametrize("grid", grids.RULES)
 def test_as_many_steps_as_the_table_are_all_of_them(grid):
     np.testing.assert_array_equal(grid(1000, 1000), np.arange(1000, 0, -1))
 
@@ -40,11 +41,11 @@ def test_as_many_steps_as_the_table_are_all_of_them(grid):
 @pytest.mark.parametrize("steps", SIZES)
 def test_uniform_is_ddims_range(steps):
     # Song et al.'s code: range(0, T, T // S).
-    assert indices(grids.uniform, steps) == list(range(0, 1000, 1000 // steps))[:steps]
+    assert indices(grids.leading, steps) == list(range(0, 1000, 1000 // steps))[:steps]
 
 
 def test_uniform_25_is_the_published_list():
-    assert indices(grids.uniform, 25) == list(range(0, 961, 40))
+    assert indices(grids.leading, 25) == list(range(0, 961, 40))
 
 
 @pytest.mark.parametrize("steps", SIZES)
@@ -95,19 +96,19 @@ def test_trailing_5_is_the_published_row():
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_problem_names_the_range(steps):
-    for grid in grids.GRIDS:
+    for grid in grids.RULES:
         sentence = grids.problem(grid, 1000, steps)
         assert "a table of 1000 steps allows 1 to 1000" in sentence
         assert sentence.endswith(f"not {steps}.")
 
 
-@pytest.mark.parametrize("grid", [grids.uniform, grids.quadratic, grids.linspace])
+@pytest.mark.parametrize("grid", [grids.leading, grids.quadratic, grids.linspace])
 def test_a_grid_that_would_start_in_the_clear_is_refused(grid):
     assert "start from pure noise at step 1 of 1000" in grids.problem(grid, 1000, 1)
     assert grids.problem(grids.trailing, 1000, 1) is None
 
 
 def test_times_end_at_zero():
-    times = grids.times(1000, np.array([1000, 500, 1]))
+    times = grids.on_table(lambda *_: np.array([1000, 500, 1]))(schedules.linear(1000), 3)
     assert times.dtype == np.float64
     np.testing.assert_array_equal(times, [1.0, 0.5, 0.001, 0.0])

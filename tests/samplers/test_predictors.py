@@ -1,4 +1,4 @@
-"""What wraps a predictor: clipping, dynamic thresholding and guidance against their definitions."""
+"""What wraps a predictor: clipping and dynamic thresholding against their definitions."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,6 @@ from oracles import StraightLine, every_schedule
 
 from genzoo.samplers.predictor import (
     Prediction,
-    classifier_free,
     clipped,
     dynamic_threshold,
     unchanged,
@@ -69,36 +68,3 @@ def test_dynamic_threshold_is_imagens(compiled, float64, schedule, quantile, lar
 def test_unchanged_is_the_predictor_itself():
     predict = affine(StraightLine(), 0.3)
     assert unchanged(predict, StraightLine()) is predict
-
-
-@SCHEDULES
-def test_guidance_is_the_line_through_both_predictions(compiled, float64, schedule):
-    with_label, without = affine(schedule, 0.8), affine(schedule, 0.2)
-    on, off = with_label(X, jnp.float64(TIME)), without(X, jnp.float64(TIME))
-    run = compiled(
-        lambda x, t, scale: classifier_free(with_label, without, scale, schedule)(x, t)
-    )
-    for scale in (0.0, 1.0, 2.5, -1.0):
-        seen = run(X, jnp.float64(TIME), scale)
-        expected = (1 - scale) * np.asarray(off.eps) + scale * np.asarray(on.eps)
-        np.testing.assert_allclose(seen.eps, expected, rtol=1e-10, atol=1e-12)
-        np.testing.assert_allclose(explains(schedule, seen), X, rtol=1e-9)
-        np.testing.assert_array_equal(seen.extra, on.extra)
-
-
-def test_scale_one_and_zero_are_the_two_predictions(compiled):
-    schedule = StraightLine()
-    with_label, without = affine(schedule, 0.8), affine(schedule, 0.2)
-    x, t = jnp.asarray(X, jnp.float32), jnp.float32(TIME)
-    for scale, expected in ((1.0, with_label(x, t)), (0.0, without(x, t))):
-        seen = compiled(classifier_free(with_label, without, scale, schedule))(x, t)
-        np.testing.assert_allclose(seen.x_0, expected.x_0, atol=1e-6)
-        np.testing.assert_allclose(seen.eps, expected.eps, atol=1e-6)
-
-
-def test_guidance_holds_where_no_signal_is_left(compiled):
-    # alpha = 0 at t = 1: x_0 cannot be solved for from eps, and need not be.
-    schedule = StraightLine()
-    guided = classifier_free(affine(schedule, 0.8), affine(schedule, 0.2), 3.0, schedule)
-    seen = compiled(guided)(jnp.asarray(X, jnp.float32), jnp.float32(1))
-    np.testing.assert_allclose(seen.x_0, (0.2 + 3 * 0.6) * X, rtol=1e-5)

@@ -1,0 +1,363 @@
+"""Noise schedules in continuous time: the processes of the score SDE, EDM, VDM and straight paths.
+
+Each is alpha(t) and sigma(t) in closed form, t in [0, 1] with 0 the data, and the SDE whose
+marginals they are (Song et al. 2021, eq. 5; Kingma et al. 2021, appendix A):
+
+    dx = f(t) x dt + g(t) dw,   f = alpha' / alpha,   g^2 = -sigma^2 dlogsnr/dt            (1)
+
+Written so that nothing cancels in float32: with B(t) the integral of beta from 0 to t,
+
+    variance preserving:      alpha^2 = exp(-B),  sigma^2 = 1 - exp(-B),  SNR = 1 / expm1(B) (2)
+    sub-variance preserving:  alpha^2 = exp(-B),  sigma = 1 - exp(-B),
+                              SNR = 1 / (4 sinh^2(B / 2))                                    (3)
+
+At t = 0 every schedule is the data, alpha = 1 and sigma = 0, also where sigma tends to a positive
+number from above: a jump, as that of Song et al. 2021, appendix C. Slopes at 0 are the limits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genzoo.core.errors import UserError
+from genzoo.core.types import Array
+from genzoo.math.schedules import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LinearBeta(Schedule):
+    # What the two schedules with beta(t) = beta_min + t (beta_max - beta_min) share.
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    nearest: float = 1e-3
+
+    def __post_init__(self):
+        if min(self.beta_min, self.beta_max) <= 0:
+            raise UserError(
+                f"beta_min = {self.beta_min:g} and beta_max = {self.beta_max:g} must be above 0."
+            )
+
+    def beta(self, t: Array) -> Array:
+        """beta(t) of Song et al. 2021, eq. 32; shape of t."""
+        return self.beta_min + t * (self.beta_max - self.beta_min)
+
+    def integral(self, t: Array, s: Array | float = 0.0) -> Array:
+        """The integral of beta from s to t: B(t) - B(s); shape of t."""
+        return (t - s) * (self.beta_min + (t + s) * (self.beta_max - self.beta_min) / 2)
+
+    def time_of_integral(self, integral: Array) -> Array:
+        """t with B(t) = integral: the positive root of the quadratic without its cancellation."""
+        slope = self.beta_max - self.beta_min
+        # Where beta falls, an integral far beyond B(1) has no root; it is clipped to t = 1 too.
+        root = jnp.sqrt(jnp.maximum(self.beta_min**2 + 2 * slope * integral, 0))
+        return jnp.clip(2 * integral / (self.beta_min + root), 0, 1)
+
+    def alpha(self, t: Array) -> Array:
+        """exp(-B / 2), equations (2) and (3)."""
+        return jnp.exp(-self.integral(t) / 2)
+
+    def drift_rate(self, t: Array) -> Array:
+        """-beta / 2."""
+        return -self.beta(t) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariancePreserving(_LinearBeta):
+    """Equation (2): the VP SDE (Song et al. 2021, eq. 11 and 33), the limit of DDPM's table."""
+
+    def sigma(self, t: Array) -> Array:
+        """sqrt(1 - alpha^2)."""
+        return jnp.sqrt(-jnp.expm1(-self.integral(t)))
+
+    def logsnr(self, t: Array) -> Array:
+        """-log(expm1(B)), which does not overflow written so."""
+        integral = self.integral(t)
+        return -integral - jnp.log(-jnp.expm1(-integral))
+
+    def time_of_logsnr(self, logsnr: Array) -> Array:
+        """B = log(1 + exp(-logsnr)), then the quadratic."""
+        return self.time_of_integral(jax.nn.softplus(-logsnr))
+
+    def rates(self, t: Array) -> tuple[Array, Array]:
+        """(f alpha, -alpha alpha' / sigma): the derivative of expm1 would be exact to 1e-7 only of
+        its largest value. sigma'(0) is infinite."""
+        alpha = self.alpha(t)
+        rate = self.drift_rate(t) * alpha
+        return rate, -alpha * rate / self.sigma(t)
+
+    def diffusion_square(self, t: Array) -> Array:
+        """Beta itself."""
+        return self.beta(t)
+
+    def one_minus_ratio(self, t: Array, s: Array) -> Array:
+        """(1 - exp(B_s - B_t)) / (1 - exp(-B_t))."""
+        change = jnp.expm1(-self.integral(t, s))
+        return jnp.minimum(change / jnp.expm1(-self.integral(t)), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubVariancePreserving(_LinearBeta):
+    """Equation (3): the sub-VP SDE (Song et al. 2021, eq. 12 and 29), variance below that of VP."""
+
+    def sigma(self, t: Array) -> Array:
+        """1 - alpha^2."""
+        return -jnp.expm1(-self.integral(t))
+
+    def logsnr(self, t: Array) -> Array:
+        """-2 log(2 sinh(B / 2))."""
+        integral = self.integral(t)
+        return -integral - 2 * jnp.log(-jnp.expm1(-integral))
+
+    def time_of_logsnr(self, logsnr: Array) -> Array:
+        """B = 2 arcsinh(exp(-logsnr / 2) / 2), then the quadratic."""
+        return self.time_of_integral(2 * jnp.arcsinh(jnp.exp(-logsnr / 2) / 2))
+
+    def rates(self, t: Array) -> tuple[Array, Array]:
+        """(f alpha, -2 alpha alpha')."""
+        alpha = self.alpha(t)
+        rate = self.drift_rate(t) * alpha
+        return rate, -2 * alpha * rate
+
+    def diffusion_square(self, t: Array) -> Array:
+        """Beta (1 - exp(-2 B))."""
+        return -self.beta(t) * jnp.expm1(-2 * self.integral(t))
+
+    def one_minus_ratio(self, t: Array, s: Array) -> Array:
+        """sinh((B_t + B_s) / 2) sinh((B_t - B_s) / 2) / sinh^2(B_t / 2), from expm1."""
+        whole = jnp.expm1(-self.integral(t))
+        both = jnp.expm1(-self.integral(t) - self.integral(s))
+        return jnp.minimum(both / whole * (jnp.expm1(-self.integral(t, s)) / whole), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceExploding(Schedule):
+    """alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t for t > 0: the VE SDE (Song et al.
+    2021, eq. 9 and 31), NCSN's geometric noise levels in the limit. Jumps to sigma = 0 at t = 0."""
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    nearest: float = 1e-5
+
+    @property
+    def log_ratio(self) -> float:
+        """log(sigma_max / sigma_min)."""
+        return float(np.log(self.sigma_max / self.sigma_min))
+
+    def alpha(self, t: Array) -> Array:
+        """1."""
+        return jnp.ones_like(t)
+
+    def _above_zero(self, t: Array) -> Array:
+        return self.sigma_min * jnp.exp(self.log_ratio * t)
+
+    def sigma(self, t: Array) -> Array:
+        """The geometric path, 0 at t = 0."""
+        return jnp.where(t > 0, self._above_zero(t), 0)
+
+    def logsnr(self, t: Array) -> Array:
+        """-2 log sigma: a straight line."""
+        return jnp.where(t > 0, -2 * (float(np.log(self.sigma_min)) + self.log_ratio * t), jnp.inf)
+
+    def time_of_logsnr(self, logsnr: Array) -> Array:
+        """The straight line inverted; 0 for all above its value at 0+."""
+        return jnp.clip(-(logsnr / 2 + float(np.log(self.sigma_min))) / self.log_ratio, 0, 1)
+
+    def rates(self, t: Array) -> tuple[Array, Array]:
+        """(0, sigma log(sigma_max / sigma_min)), at 0 its limit."""
+        return jnp.zeros_like(t), self.log_ratio * self._above_zero(t)
+
+    def drift_rate(self, t: Array) -> Array:
+        """0."""
+        return jnp.zeros_like(t)
+
+    def diffusion_square(self, t: Array) -> Array:
+        """2 sigma^2 log(sigma_max / sigma_min), at 0 its limit."""
+        return 2 * self.log_ratio * jnp.square(self._above_zero(t))
+
+    def one_minus_ratio(self, t: Array, s: Array) -> Array:
+        """1 - (sigma_s / sigma_t)^2."""
+        return jnp.where(s > 0, -jnp.expm1(-2 * self.log_ratio * (t - s)), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearNoise(Schedule):
+    """alpha = 1, sigma = sigma_max t: EDM's sigma(t) = t (Karras et al. 2022, table 1) with time
+    counted in units of sigma_max. Samplers stop at sigma_min."""
+
+    sigma_max: float = 80.0
+    sigma_min: float = 0.002
+
+    @property
+    def nearest(self) -> float:
+        """The time at which sigma is sigma_min."""
+        return self.sigma_min / self.sigma_max
+
+    def alpha(self, t: Array) -> Array:
+        """1."""
+        return jnp.ones_like(t)
+
+    def sigma(self, t: Array) -> Array:
+        """sigma_max t."""
+        return self.sigma_max * t
+
+    def logsnr(self, t: Array) -> Array:
+        """-2 log sigma."""
+        return -2 * jnp.log(self.sigma(t))
+
+    def time_of_logsnr(self, logsnr: Array) -> Array:
+        """exp(-logsnr / 2) / sigma_max."""
+        return jnp.clip(jnp.exp(-logsnr / 2) / self.sigma_max, 0, 1)
+
+    def rates(self, t: Array) -> tuple[Array, Array]:
+        """(0, sigma_max)."""
+        return jnp.zeros_like(t), jnp.full_like(t, self.sigma_max)
+
+    def drift_rate(self, t: Array) -> Array:
+        """0."""
+        return jnp.zeros_like(t)
+
+    def diffusion_square(self, t: Array) -> Array:
+        """2 sigma sigma'."""
+        return 2 * self.sigma_max**2 * t
+
+    def one_minus_ratio(self, t: Array, s: Array) -> Array:
+        """1 - (s / t)^2, factored."""
+        return (t - s) / t * ((t + s) / t)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Straight(Schedule):
+    """alpha = 1 - t, sigma = t: conditional optimal transport (Lipman et al. 2023, eq. 22 with
+    sigma_min = 0) and rectified flow (Liu et al. 2023), both of which count time from the noise.
+
+    alpha(1) = 0: from pure noise a velocity or x_0 is read, eps leaves x_0 open beyond `farthest`.
+    """
+
+    nearest: float = 1e-3
+    farthest: float = 1 - 1e-3
+
+    def alpha(self, t: Array) -> Array:
+        """1 - t."""
+        return 1 - t
+
+    def sigma(self, t: Array) -> Array:
+        """Time itself."""
+        return jnp.asarray(t)
+
+    def logsnr(self, t: Array) -> Array:
+        """2 log((1 - t) / t); -inf at t = 1."""
+        return 2 * (jnp.log1p(-t) - jnp.log(t))
+
+    def time_of_logsnr(self, logsnr: Array) -> Array:
+        """sigmoid(-logsnr / 2)."""
+        return jax.nn.sigmoid(-logsnr / 2)
+
+    def rates(self, t: Array) -> tuple[Array, Array]:
+        """(-1, 1)."""
+        return -jnp.ones_like(t), jnp.ones_like(t)
+
+    def drift_rate(self, t: Array) -> Array:
+        """-1 / (1 - t); -inf at t = 1."""
+        return -1 / (1 - t)
+
+    def diffusion_square(self, t: Array) -> Array:
+        """2 t / (1 - t); inf at t = 1."""
+        return 2 * t / (1 - t)
+
+    def one_minus_ratio(self, t: Array, s: Array) -> Array:
+        """1 - q^2 with q = (1 - t) s / (t (1 - s)), factored as (1 - q) (1 + q)."""
+        whole = t * (1 - s)
+        return jnp.minimum((t - s) / whole * ((t * (1 - s) + s * (1 - t)) / whole), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+    """alpha = cos(pi t / 2), sigma = sin(pi t / 2): a quarter of a circle, variance preserving
+    (Salimans & Ho 2022; the trigonometric interpolant of Albergo & Vanden-Eijnden 2023, eq. 5)."""
+
+    nearest: float = 1e-3
+    farthest: float = 1 - 1e-3
+
+    def alpha(self, t: Array) -> Array:
+        """The cosine, as a sine of 1 - t so that it is exactly 0 at t = 1."""
+        return jnp.sin(jnp.pi / 2 * (1 - t))
+
+    def sigma(self, t: Array) -> Array:
+        """The sine."""
+        return jnp.sin(jnp.pi / 2 * t)
+
+    def time_of_logsnr(self, logsnr: Array) -> Array:
+        """tan(pi t / 2) = exp(-logsnr / 2)."""
+        return 2 / jnp.pi * jnp.arctan(jnp.exp(-logsnr / 2))
+
+    def rates(self, t: Array) -> tuple[Array, Array]:
+        """pi / 2 (-sigma, alpha)."""
+        return -jnp.pi / 2 * self.sigma(t), jnp.pi / 2 * self.alpha(t)
+
+    def drift_rate(self, t: Array) -> Array:
+        """-pi / 2 tan(pi t / 2); -inf at t = 1."""
+        return -jnp.pi / 2 * self.sigma(t) / self.alpha(t)
+
+    def diffusion_square(self, t: Array) -> Array:
+        """pi tan(pi t / 2), -2 f as for every schedule that preserves variance; inf at t = 1."""
+        return jnp.pi * self.sigma(t) / self.alpha(t)
+
+    def one_minus_ratio(self, t: Array, s: Array) -> Array:
+        """1 - tan^2 s / tan^2 t = sin(t - s) sin(t + s) / (sin t cos s)^2, angles in units of t."""
+        whole = self.sigma(t) * self.alpha(s)
+        both = self.sigma(jnp.minimum(t + s, (1 - t) + (1 - s)))  # sin x = sin(pi - x)
+        return jnp.minimum(self.sigma(t - s) / whole * (both / whole), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfLogsnr(Schedule):
+    """alpha^2 = sigmoid(-gamma(t)), sigma^2 = sigmoid(gamma(t)) for t > 0: variance preserving with
+    logsnr = -gamma (Kingma et al. 2021, eq. 3-5). Jumps to sigma = 0 at t = 0.
+
+    gamma: strictly rising, elementwise on [] or [B]; it may close over traced parameters, which is
+    VDM's learned schedule: gradients flow through every function but `time_of_logsnr`.
+    """
+
+    gamma: Callable[[Array], Array]
+    nearest: float = 1e-5
+
+    def alpha(self, t: Array) -> Array:
+        """sqrt(sigmoid(-gamma)), 1 at t = 0."""
+        return jnp.where(t > 0, jnp.exp(jax.nn.log_sigmoid(-self.gamma(t)) / 2), 1)
+
+    def sigma(self, t: Array) -> Array:
+        """sqrt(sigmoid(gamma)), 0 at t = 0."""
+        return jnp.where(t > 0, jnp.exp(jax.nn.log_sigmoid(self.gamma(t)) / 2), 0)
+
+    def logsnr(self, t: Array) -> Array:
+        """-gamma, inf at t = 0."""
+        return jnp.where(t > 0, -self.gamma(t), jnp.inf)
+
+    def diffusion_square(self, t: Array) -> Array:
+        """sigma^2 gamma', at 0 its limit."""
+        t = jnp.asarray(t)
+        gamma, rate = jax.jvp(self.gamma, (t,), (jnp.ones_like(t),))
+        return jax.nn.sigmoid(gamma) * rate
+
+    def drift_rate(self, t: Array) -> Array:
+        """-sigma^2 gamma' / 2."""
+        return -self.diffusion_square(t) / 2
+
+
+def linear_gamma(low: float = -13.3, high: float = 5.0) -> Callable[[Array], Array]:
+    """gamma(t) = low + (high - low) t, with VDM's ends (Kingma et al. 2021, section 6)."""
+    return lambda t: low + (high - low) * t
+
+
+ALL: tuple[Schedule, ...] = (
+    VariancePreserving(),
+    SubVariancePreserving(),
+    VarianceExploding(),
+    LinearNoise(),
+    Straight(),
+    Cosine(),
+    OfLogsnr(gamma=linear_gamma()),
+)

@@ -1,0 +1,73 @@
+"""EDM's preconditioning as a prediction kind (Karras et al. 2022, section 5 and table 1).
+
+With sigma' = sigma / alpha and x' = x_t / alpha, which is x_0 + sigma' eps for every schedule, a
+network F of unit inputs and outputs makes the denoiser
+
+    D = c_skip x' + c_out F(c_in x', c_noise)                                             (1)
+    c_skip = sigma_data^2 / (sigma'^2 + sigma_data^2)
+    c_out  = sigma' sigma_data / sqrt(sigma'^2 + sigma_data^2)
+    c_in   = 1 / sqrt(sigma'^2 + sigma_data^2),   c_noise = log(sigma') / 4               (2)
+    lambda = (sigma'^2 + sigma_data^2) / (sigma' sigma_data)^2 = 1 / c_out^2              (3)
+
+F is a rotation of the scaled pair, F = (sigma' x_0 - sigma_data^2 eps) / (sigma_data root) with
+root = sqrt(sigma'^2 + sigma_data^2); multiplied by alpha above and below it holds at alpha = 0 and
+at sigma = 0 too, where it is x_0 / sigma_data and -eps.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from genzoo.core.types import Array, broadcast
+from genzoo.math.prediction import X_0, Kind, Pair
+from genzoo.math.schedules import Schedule
+from genzoo.math.weighting import Weighting
+
+
+def _scales(schedule: Schedule, t: Array, sigma_data: float) -> tuple[Array, Array, Array]:
+    # alpha, sigma and the standard deviation of x_t for data of deviation sigma_data.
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    return alpha, sigma, jnp.sqrt(jnp.square(sigma) + jnp.square(alpha * sigma_data))
+
+
+def preconditioned(sigma_data: float = 0.5) -> Kind:
+    """The kind whose output F means the denoiser (1); exact inverse of its target at every t.
+
+    sigma_data: the standard deviation of the data.
+    """
+
+    def to_pair(output: Array, x_t: Array, schedule: Schedule, t: Array) -> Pair:
+        # The 2 x 2 system of x_t and F; its determinant is sigma'^2 + sigma_data^2 > 0, so no
+        # difference is divided by a small sigma or alpha.
+        alpha, sigma, root = (broadcast(v, x_t) for v in _scales(schedule, t, sigma_data))
+        unit = x_t / root
+        x_0 = sigma_data / root * (alpha * sigma_data * unit + sigma * output)
+        return Pair(x_0, (sigma * unit - alpha * sigma_data * output) / root)
+
+    def from_pair(pair: Pair, schedule: Schedule, t: Array) -> Array:
+        scales = _scales(schedule, t, sigma_data)
+        alpha, sigma, root = (broadcast(v, pair.x_0) for v in scales)
+        return (sigma * pair.x_0 / sigma_data - alpha * sigma_data * pair.eps) / root
+
+    return Kind(to_pair, from_pair)
+
+
+def input_scale(sigma_data: float = 0.5) -> Callable[[Schedule, Array], Array]:
+    """(schedule, t) -> c_in / alpha, what x_t is multiplied by before the network: its inverse is
+    the standard deviation of x_t. Shape of t; finite at alpha = 0."""
+    return lambda schedule, t: 1 / _scales(schedule, t, sigma_data)[2]
+
+
+def noise_label(schedule: Schedule, t: Array) -> Array:
+    """c_noise of (2): what the network is told of the time, shape of t. Not at alpha or sigma 0."""
+    return -schedule.logsnr(t) / 8
+
+
+def loss_weighting(sigma_data: float = 0.5) -> Weighting:
+    """lambda of (3) on the error of D: the same as weight 1 on the error of F. The times of its
+    training are `times.LogNormalNoise`."""
+
+    def weight(schedule: Schedule, t: Array) -> Array:
+        return jnp.exp(schedule.logsnr(t)) + 1 / sigma_data**2
+
+    return Weighting(weight, X_0)

@@ -1,0 +1,168 @@
+"""A classifier of noisy images: the way down of a U-Net, and attention that pools what it gives.
+
+Dhariwal & Nichol 2021 (Diffusion models beat GANs, section 4: classifier guidance), pooling as in
+Radford et al. 2021 (CLIP). Over tokens x_1 .. x_N of the last feature map, and x_0 their mean:
+
+    z_i = x_i + p_i,  i = 0..N,   features = attention(query z_0, keys and values z_0 .. z_N)    (1)
+    logits = W features + b                                                                      (2)
+
+At time 0 it is a classifier of clean images, and its features serve probes and distances.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from genzoo.core.types import Array
+from genzoo.nets.attention import attend
+from genzoo.nets.embeddings import TIME_EMBEDDINGS, Condition
+from genzoo.nets.interface import Network, network
+from genzoo.nets.layers import DTYPES, FAN_IN, ZEROS, GroupNorm
+from genzoo.nets.residual import RESAMPLES, BlockStyle
+from genzoo.nets.trunk import REMATS, Trunk, heads_of, width_of
+from genzoo.nets.unet_check import unet_problems
+
+
+class AttentionPool(nn.Module):
+    """Equation (1): x [B, *size, C] -> [B, C]. The size of the first call is the size for good.
+
+    heads: must divide C. Query, key and value are one fused map, laid out as in `SelfAttention`.
+    """
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, channels = x.shape[0], x.shape[-1]
+        tokens = x.reshape(batch, -1, channels)
+        tokens = jnp.concatenate([tokens.mean(1, keepdims=True), tokens], 1)
+        start = nn.initializers.normal(channels**-0.5)
+        tokens = tokens + self.param("position", start, tokens.shape[1:])
+        h = nn.Dense(3 * channels, kernel_init=FAN_IN, name="query_key_value")(tokens)
+        h = h.reshape(batch, -1, 3, self.heads, channels // self.heads)
+        return attend(h[:, :1, 0], h[:, :, 1], h[:, :, 2]).reshape(batch, channels)
+
+
+class Classifier(nn.Module):
+    """(x [B, *size, C], time [B] or []) -> logits [B, classes] float32, zero at the start.
+
+    The features of equation (1) are the output of the inner module "pool".
+    """
+
+    classes: int
+    trunk: Trunk
+    condition: Callable[..., Condition]
+
+    @nn.compact
+    def __call__(self, x: Array, time: Array, train: bool) -> Array:
+        trunk = self.trunk
+        time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
+        condition = self.condition(name="condition")(time, None)
+        h, _ = trunk.descend(x, condition, train)
+        # float32 from here on: it is little work, and probes read the features as they are.
+        h = nn.silu(GroupNorm(trunk.style.groups, trunk.style.epsilon, name="out_norm")(h))
+        heads = heads_of(h.shape[-1], trunk.heads, trunk.head_width)
+        features = AttentionPool(heads, name="pool")(h)
+        return nn.Dense(self.classes, kernel_init=ZEROS, name="out")(features)
+
+
+def classifier(
+    *,
+    num_classes: int,
+    width: int = 128,
+    multipliers: tuple[float, ...] = (1, 2, 3, 4),
+    blocks: int = 2,
+    attention: tuple[int, ...] = (32, 16, 8),
+    heads: int = 1,
+    head_width: int = 64,
+    scale_shift: bool = True,
+    resample: str = "block",
+    time_embedding: str = "sinusoidal_adm",
+    embedding_width: int = 0,
+    dropout: float = 0.0,
+    norm_groups: int = 32,
+    norm_epsilon: float = 1e-5,
+    patch: int = 1,
+    remat: str = "none",
+    dtype: str = "float32",
+) -> Network:
+    """A classifier of x [B, *size, C] at time [B] in DDPM steps: logits [B, num_classes].
+
+    Time 0 is a clean image. The features before the logits are
+    `features(params, x, time, names=("pool",))`, [B, last width].
+
+    The defaults are ADM's; what the settings share with `unet` means the same there. `heads` and
+    `head_width` hold for the pooling too.
+    """
+    widths = tuple(width_of(width, multiplier) for multiplier in multipliers)
+    style = BlockStyle(
+        scale_shift=scale_shift,
+        dropout=dropout,
+        groups=norm_groups,
+        epsilon=norm_epsilon,
+        dtype=DTYPES[dtype],
+    )
+    trunk = Trunk(
+        entry=widths[0],
+        widths=widths,
+        blocks=blocks,
+        attention=tuple(attention),
+        middle=True,
+        heads=heads,
+        head_width=head_width,
+        style=style,
+        resample=RESAMPLES[resample],
+        remat=REMATS[remat],
+        patch=patch,
+    )
+    condition = partial(
+        Condition,
+        embed=TIME_EMBEDDINGS[time_embedding],
+        width=embedding_width or width,
+        features=4 * (embedding_width or width),
+    )
+    return network(Classifier(classes=num_classes, trunk=trunk, condition=condition))
+
+
+def classifier_problems(
+    shape: tuple[int, ...],
+    *,
+    width: int = 128,
+    multipliers: tuple[float, ...] = (1, 2, 3, 4),
+    blocks: int = 2,
+    attention: tuple[int, ...] = (32, 16, 8),
+    heads: int = 1,
+    head_width: int = 64,
+    scale_shift: bool = True,
+    resample: str = "block",
+    time_embedding: str = "sinusoidal_adm",
+    embedding_width: int = 0,
+    dropout: float = 0.0,
+    norm_groups: int = 32,
+    norm_epsilon: float = 1e-5,
+    patch: int = 1,
+    remat: str = "none",
+    dtype: str = "float32",
+) -> list[str]:
+    """The problems of `classifier` with these settings on inputs of `shape` (*size, C)."""
+    return unet_problems(
+        shape,
+        width=width,
+        multipliers=multipliers,
+        blocks=blocks,
+        attention=attention,
+        heads=heads,
+        head_width=head_width,
+        scale_shift=scale_shift,
+        resample=resample,
+        time_embedding=time_embedding,
+        embedding_width=embedding_width,
+        dropout=dropout,
+        norm_groups=norm_groups,
+        norm_epsilon=norm_epsilon,
+        patch=patch,
+        remat=remat,
+        dtype=dtype,
+    )

@@ -1,0 +1,241 @@
+"""Linear multistep methods: the slopes of earlier steps are used again, one evaluation per step.
+
+With the coordinate y(u) of runge_kutta.py, slopes k_j seen at earlier times t_j (t_0 = t) and the
+Lagrange polynomials L_j through the places v_j of these times in some variable v:
+
+    y_s = y_t + sum_j w_j k_j,   w_j = integral from u_t to u_s of L_j(v(u)) du                (1)
+
+    LMS     v = u: the linear multistep sampler of k-diffusion, rho-AB of Zhang & Chen 2023
+    DEIS    v = t: tAB-DEIS of Zhang & Chen 2023, eq. 14-15; v = logsnr / 2 is what diffusers does
+    PLMS    w_j = (u_s - u_t) b_j with the b_j of Adams and Bashforth for even steps in v = u,
+            whatever the steps are: pseudo linear multistep (Liu et al. 2022, eq. 9 and 12)
+
+The w_j sum to u_s - u_t, so (1) is the line of DDIM and a correction by differences of slopes.
+The first steps have fewer slopes to use and a lower order: an error that is made a fixed number of
+times, but of the second order in the size of these steps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genzoo.core.types import Array, Keys
+from genzoo.math.schedules import Schedule
+from genzoo.samplers.loop import EndsInData
+from genzoo.samplers.predictor import Predict, Prediction
+from genzoo.samplers.runge_kutta import NOISE_RATIO, Coordinate, Heun, coordinate_of, line
+
+
+class Memory(NamedTuple):
+    """slopes [K - 1, B, ...] and places [K - 1] of earlier steps, the newest first, and how many
+    of them there are so far (int32)."""
+
+    slopes: Array
+    places: Array
+    known: Array
+
+
+def lagrange(places: Array, known: Array, at: Array) -> Array:
+    """L_j at Q points: [K, Q]. places: [K], of which the first `known` count; the L_j of the
+    others are 0."""
+    counts = jnp.arange(len(places)) < known
+    others = counts[None, :] & ~jnp.eye(len(places), dtype=bool)
+    apart = jnp.where(others, places[:, None] - places[None, :], 1)
+    factors = (at[:, None, None] - places[None, None, :]) / apart
+    return jnp.where(counts, jnp.where(others, factors, 1).prod(-1), 0).T
+
+
+def gauss_legendre(nodes: int, start: Array, end: Array) -> tuple[Array, Array]:
+    """(places [Q], weights [Q]) of the quadrature from start to end, scalars; exact for
+    polynomials of degree 2 Q - 1."""
+    places, weights = (v.astype(start.dtype) for v in np.polynomial.legendre.leggauss(nodes))
+    half = (end - start) / 2
+    return (start + end) / 2 + half * places, half * weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearMultistep(EndsInData):
+    """What they share: equation (1), by the weights of a subclass."""
+
+    schedule: Schedule
+    order: int
+    evaluations: ClassVar[int] = 1
+
+    def _coordinate(self) -> Coordinate:
+        return coordinate_of(self.schedule)
+
+    def _place(self, t: Array) -> Array:
+        # v of a time.
+        return self._coordinate().clock(self.schedule, t)
+
+    def _weights(self, t: Array, s: Array, places: Array, known: Array) -> Array:
+        # w_j [K] of equation (1); places [K] begin with that of t.
+        raise TypeError(f"{type(self).__name__} does not define its weights")
+
+    def init(self, x: Array, steps: Array) -> Memory:
+        """No slopes yet."""
+        del steps
+        before = self.order - 1
+        return Memory(
+            slopes=jnp.zeros((before, *x.shape), x.dtype),
+            places=jnp.zeros(before, x.dtype),
+            known=jnp.zeros((), jnp.int32),
+        )
+
+    def _move(self, seen: Prediction, t: Array, s: Array, memory: Memory) -> tuple[Array, Memory]:
+        # x_s and the memory with the slope at t.
+        coordinate = self._coordinate()
+        slope = coordinate.slope(seen)
+        places = jnp.append(self._place(t), memory.places)
+        weights = self._weights(t, s, places, memory.known + 1)
+        # Not a dot product, which accelerators would round to fewer digits.
+        terms = zip(weights[1:], memory.slopes, strict=True)
+        change = sum((w * (k - slope) for w, k in terms), jnp.zeros_like(slope))
+        x = line(self.schedule, seen, s) + coordinate.scale(self.schedule, s) * change
+        slopes = jnp.concatenate([slope[None], memory.slopes])[: self.order - 1]
+        known = jnp.minimum(memory.known + 1, self.order - 1)
+        return x, Memory(slopes, places[: self.order - 1], known)
+
+    def __call__(
+        self,
+        predict: Predict,
+        seen: Prediction,
+        x: Array,
+        t: Array,
+        s: Array,
+        keys: Keys,
+        memory: Memory,
+    ) -> tuple[Array, Memory]:
+        """One step, of the order that the memory allows."""
+        del predict, x, keys
+        return self._move(seen, t, s, memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMS(LinearMultistep):
+    """The polynomial in u, integrated exactly: Adams and Bashforth with variable steps (k-diffusion
+    `lms`). It ends with its own polynomial at u = 0, as k-diffusion and diffusers do.
+
+    Where alpha(1) = 0 it runs in the straight coordinate, and from t = 1 without exception.
+    """
+
+    order: int = 4
+
+    def _weights(self, t: Array, s: Array, places: Array, known: Array) -> Array:
+        end = self._place(s)
+        at, weights = gauss_legendre((self.order + 1) // 2, places[0], end)
+        return (lagrange(places, known, at) * weights).sum(-1)
+
+    def finish(self, seen: Prediction, x: Array, t: Array, memory: Memory) -> Array:
+        """Equation (1) to u = 0, where y is x."""
+        del x
+        return self._move(seen, t, jnp.zeros_like(t), memory)[0]
+
+
+Variable = Callable[[Array, Array], Array]
+"""(t, logsnr there) -> the variable v in which DEIS takes eps for a polynomial."""
+
+
+def in_time(t: Array, logsnr: Array) -> Array:
+    """v = t: tAB-DEIS as published."""
+    del logsnr
+    return t
+
+
+def in_logsnr(t: Array, logsnr: Array) -> Array:
+    """v = logsnr / 2: the polynomial in log(sigma / alpha) of diffusers' DEIS."""
+    del t
+    return logsnr / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DEIS(LinearMultistep):
+    """The polynomial in t (`in_time`), integrated against du by quadrature in lambda = logsnr / 2,
+    du = -exp(-lambda) dlambda, always with eps for the slope: the diffusion exponential integrator
+    sampler, tAB-DEIS of order 3. It ends in the predicted data.
+
+    At t = 1 with alpha = 0 the first step has one slope and is the line of DDIM; the noise ratio is
+    taken no farther than the schedule's `farthest`. diffusers differs by its variable
+    (`in_logsnr`), by ending at the first noise level of its table, and by lowering the order of the
+    last two of fewer than 15 steps.
+    """
+
+    order: int = 3
+    variable: Variable = in_time
+    nodes: ClassVar[int] = 16  # errors of 1e-12 where a step crosses a factor of 100 in u
+
+    def _coordinate(self) -> Coordinate:
+        return NOISE_RATIO
+
+    def _logsnr(self, t: Array) -> Array:
+        return self.schedule.logsnr(jnp.minimum(t, self.schedule.farthest))
+
+    def _place(self, t: Array) -> Array:
+        return self.variable(t, self._logsnr(t))
+
+    def _weights(self, t: Array, s: Array, places: Array, known: Array) -> Array:
+        start, end = self._logsnr(t) / 2, self._logsnr(s) / 2
+        at, weights = gauss_legendre(self.nodes, start, end)
+        times = self.schedule.time_of_logsnr(2 * at)
+        values = lagrange(places, known, self.variable(times, 2 * at))
+        return (values * (-jnp.exp(-at) * weights)).sum(-1)
+
+
+# Row k has the b_j where k + 1 slopes are known, the newest first.
+_ADAMS_BASHFORTH = np.array(
+    [
+        [1, 0, 0, 0],
+        [3 / 2, -1 / 2, 0, 0],
+        [23 / 12, -16 / 12, 5 / 12, 0],
+        [55 / 24, -59 / 24, 37 / 24, -9 / 24],
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PLMS(LinearMultistep):
+    """Pseudo linear multistep (Liu et al. 2022) as latent diffusion and diffusers' PNDM scheduler
+    (skip_prk_steps) use it: the first step is a pseudo improved Euler, which asks twice, then two,
+    three and four slopes are used; the end is the same formula at u = 0.
+
+    The coefficients are those of even steps in u. On such a grid it has order 4 once started, and
+    with its own start 3; on any other smooth grid, such as those even in t or in logsnr, order 2:
+    the line of DDIM is exact but the slopes are weighted as if they stood elsewhere.
+
+    Published with a table's alpha and the slope eps; where alpha(1) = 0 it runs in the straight
+    coordinate. The slope in the middle of the first step is not kept, as in both of these codes.
+    """
+
+    order: ClassVar[int] = 4
+    evaluations_to_start: ClassVar[int] = 1
+
+    def _weights(self, t: Array, s: Array, places: Array, known: Array) -> Array:
+        row = jnp.asarray(_ADAMS_BASHFORTH, places.dtype)[known - 1]
+        return (self._place(s) - places[0]) * row
+
+    def __call__(
+        self,
+        predict: Predict,
+        seen: Prediction,
+        x: Array,
+        t: Array,
+        s: Array,
+        keys: Keys,
+        memory: Memory,
+    ) -> tuple[Array, Memory]:
+        """One step; the first is Heun's, which is the pseudo improved Euler."""
+        after, kept = self._move(seen, t, s, memory)
+
+        def start() -> Array:
+            return Heun(schedule=self.schedule)(predict, seen, x, t, s, keys, ())[0]
+
+        return jax.lax.cond(memory.known == 0, start, lambda: after), kept
+
+    def finish(self, seen: Prediction, x: Array, t: Array, memory: Memory) -> Array:
+        """The same formula at u = 0."""
+        del x
+        return self._move(seen, t, jnp.zeros_like(t), memory)[0]

@@ -1,0 +1,35 @@
+"""How a family is sampled, said before its schedule is known: a learned one is part of params."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from genzoo.core import streams
+from genzoo.core.types import Array, Keys
+from genzoo.math.schedules import Schedule
+from genzoo.samplers.grids import Grid
+from genzoo.samplers.loop import Sampler, Step
+
+MakeSampler = Callable[[Schedule], Sampler]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Solver:
+    """A method, and a grid with so many steps."""
+
+    method: Callable[[Schedule], Step]
+    grid: Grid
+    steps: int
+    unroll: int = 1
+
+    def sampler(self, schedule: Schedule) -> Sampler:
+        """The sampler on a schedule."""
+        times = self.grid(schedule, self.steps)
+        return Sampler(step=self.method(schedule), times=times, unroll=self.unroll)
+
+
+def start(schedule: Schedule, t: Array, keys: Keys, shape: tuple[int, ...]) -> Array:
+    """Noise [B, *shape] to start from at time t: what standard normal data would be there."""
+    scale = jnp.hypot(schedule.alpha(t), schedule.sigma(t))
+    return scale * streams.normal(keys, shape)

@@ -1,0 +1,201 @@
+"""The stochastic samplers of the score SDE (Song et al. 2021), for any schedule: predictors that
+discretise the reverse SDE and the Langevin corrector between them.
+
+    forward  dx = f x dt + g dw,   f = alpha' / alpha,   g^2 = -sigma^2 dlogsnr/dt              (1)
+    reverse  dx = (f x - g^2 score) dt + g dw,           score = -eps / sigma                   (2)
+    flow     dx = (f x - g^2 score / 2) dt                                                      (3)
+
+Ancestral sampling, the third predictor of the paper, is in `steps`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from genzoo.core import streams
+from genzoo.core.types import Array, Keys, broadcast, sum_per_example
+from genzoo.math import gaussian
+from genzoo.math.schedules import Schedule
+from genzoo.samplers.loop import Memoryless, Step
+from genzoo.samplers.predictor import Predict, Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reverse(Memoryless):
+    # x_t = (1 + drift) x_s + sqrt(variance) z, turned round with the drift and the score at t.
+    schedule: Schedule
+    probability_flow: bool = False
+
+    def increments(self, t: Array, s: Array) -> tuple[Array, Array]:
+        """(drift, variance) of the forward step from s to t."""
+        raise TypeError(f"{type(self).__name__} does not define increments(t, s)")
+
+    def __call__(
+        self,
+        predict: Predict,
+        seen: Prediction,
+        x: Array,
+        t: Array,
+        s: Array,
+        keys: Keys,
+        memory: Any,
+    ) -> tuple[Array, Any]:
+        """One step, s < t."""
+        del predict
+        schedule = self.schedule
+        # From alpha = 0 the drift is infinite: that step is the exact one for the predicted data.
+        has_signal = schedule.alpha(t) > 0
+        drift, variance = (jnp.where(has_signal, v, 0) for v in self.increments(t, s))
+        score = -seen.eps / schedule.sigma(t)
+        if self.probability_flow:
+            moved = x - drift * x + variance / 2 * score
+            exact = schedule.alpha(s) * seen.x_0 + schedule.sigma(s) * seen.eps
+        else:
+            noise = streams.normal(keys, x.shape[1:], x.dtype)
+            moved = x - drift * x + variance * score + jnp.sqrt(variance) * noise
+            mean, spread = gaussian.posterior(schedule, seen.x_0, x, t, s)
+            exact = mean + jnp.sqrt(spread) * noise
+        return jnp.where(has_signal, moved, exact), memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class EulerMaruyama(_Reverse):
+    """x_s = x - (t - s) (f x - g^2 score) + g sqrt(t - s) z: equation (2) by Euler and Maruyama.
+
+    probability_flow: Euler's method for (3) instead. Where f (t - s) is not small, as near t = 1
+    of straight paths, the step is far off; from alpha = 0 itself, where f is infinite, it is the
+    posterior's draw, or DDIM's line.
+    """
+
+    def increments(self, t: Array, s: Array) -> tuple[Array, Array]:
+        """(f, g^2) times t - s."""
+        rates = self.schedule.drift_rate(t), self.schedule.diffusion_square(t)
+        return tuple((t - s) * rate for rate in rates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReverseDiffusion(_Reverse):
+    """x_s = x - (alpha_{t|s} - 1) x + sigma_{t|s}^2 score + sigma_{t|s} z: the exact transition
+    from s to t turned round (Song et al. 2021, appendix E). Bounded, unlike Euler's method.
+
+    probability_flow: half the score and no noise (appendix D.3). From alpha = 0 it is the
+    posterior's draw, or DDIM's line.
+    """
+
+    def increments(self, t: Array, s: Array) -> tuple[Array, Array]:
+        """(alpha_{t|s} - 1, sigma_{t|s}^2); on a table's neighbours sqrt(1 - beta) - 1 and beta."""
+        scale = self.schedule.alpha(t) / self.schedule.alpha(s)
+        return scale - 1, gaussian.transition_variance(self.schedule, t, s)
+
+
+class Corrector(Protocol):
+    """What moves x at one noise level towards the distribution that the score belongs to."""
+
+    steps: int  # network evaluations
+
+    def __call__(self, predict: Predict, x: Array, t: Array, s: Array, keys: Keys) -> Array:
+        """x at the same time s, where the predictor has come from t."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Langevin:
+    # Equation (4), a subclass says how long the step is.
+    schedule: Schedule
+    snr: float = 0.16
+    steps: int = 1
+
+    def length_square(self, score: Array, noise: Array, s: Array) -> Array:
+        """(|z| / |score|)^2 of equation (4), [] or [B]."""
+        raise TypeError(f"{type(self).__name__} does not define length_square(score, noise, s)")
+
+    def __call__(self, predict: Predict, x: Array, t: Array, s: Array, keys: Keys) -> Array:
+        """`steps` draws, from keys folded with 0, 1, ..."""
+        schedule = self.schedule
+        shrunk = jnp.square(schedule.alpha(t) / schedule.alpha(s))
+
+        def correct(index, x):
+            score = -predict(x, s).eps / schedule.sigma(s)
+            noise = streams.normal(streams.fold(keys, index), x.shape[1:], x.dtype)
+            size = 2 * shrunk * self.snr**2 * self.length_square(score, noise, s)
+            size = broadcast(size, x)
+            return x + size * score + jnp.sqrt(2 * size) * noise
+
+        return jax.lax.fori_loop(0, self.steps, correct, x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Langevin(_Langevin):
+    """x <- x + e score + sqrt(2 e) z,   e = 2 alpha (snr |z| / |score|)^2                      (4)
+
+    (Song et al. 2021, algorithms 4 and 5), with alpha = (alpha_t / alpha_s)^2: 1 where the variance
+    explodes, 1 - beta where it is preserved. The norms are those of each example, where the
+    published code takes their means over the batch: so a sample does not depend on its batch. In
+    one or two dimensions |score| is near 0 too often for this rule; there is `AnnealedLangevin`.
+
+    snr: the paper's signal-to-noise ratio of a step. steps: how many at every noise level.
+    """
+
+    def length_square(self, score: Array, noise: Array, s: Array) -> Array:
+        """As in equation (4), [B]; 0 where the score is 0."""
+        del s
+        lengths = sum_per_example(jnp.square(noise)), sum_per_example(jnp.square(score))
+        return jnp.where(lengths[1] > 0, lengths[0] / jnp.where(lengths[1] > 0, lengths[1], 1), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnealedLangevin(_Langevin):
+    """Equation (4) with e = 2 alpha (snr sigma_s)^2: the annealed dynamics of Song & Ermon 2019,
+    "ald" of the score SDE's code. It is `Langevin` where |score| is |z| / sigma."""
+
+    def length_square(self, score: Array, noise: Array, s: Array) -> Array:
+        """sigma_s^2."""
+        del score, noise
+        return jnp.square(self.schedule.sigma(s))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorCorrector:
+    """A step of any kind, then the corrector's at the time s where it has arrived (Song et al.
+    2021, algorithm 1). It ends as the predictor does, without a corrector. After a step from
+    alpha(t) = 0 the corrector asks but does not move: its step size is 0 there."""
+
+    predictor: Step
+    corrector: Corrector
+
+    @property
+    def evaluations(self) -> int:
+        """The predictor's and the corrector's."""
+        return self.predictor.evaluations + self.corrector.steps
+
+    @property
+    def evaluations_to_start(self) -> int:
+        """The predictor's."""
+        return self.predictor.evaluations_to_start
+
+    def init(self, x: Array, steps: Array) -> Any:
+        """The predictor's memory."""
+        return self.predictor.init(x, steps)
+
+    def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
+        """Where the predictor asks."""
+        return self.predictor.before(x, t, s, streams.fold(keys, 0), memory)
+
+    def __call__(
+        self,
+        predict: Predict,
+        seen: Prediction,
+        x: Array,
+        t: Array,
+        s: Array,
+        keys: Keys,
+        memory: Any,
+    ) -> tuple[Array, Any]:
+        """One step by keys folded with 0, its correction by keys folded with 1."""
+        x, memory = self.predictor(predict, seen, x, t, s, streams.fold(keys, 0), memory)
+        return self.corrector(predict, x, t, s, streams.fold(keys, 1)), memory
+
+    def finish(self, seen: Prediction, x: Array, t: Array, memory: Any) -> Array:
+        """The predictor's end."""
+        return self.predictor.finish(seen, x, t, memory)

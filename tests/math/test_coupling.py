@@ -1,0 +1,116 @@
+"""The assignment against every permutation, scipy, and what optimal transport is known to do."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from genzoo.math.coupling import optimal_assignment
+
+
+def squared_distances(x, y):
+    """float64 [B, B]."""
+    x, y = (np.asarray(v, np.float64).reshape(len(v), -1) for v in (x, y))
+    return np.square(x[:, None] - y[None]).sum(-1)
+
+
+def total(distances, pi):
+    return distances[np.arange(len(pi)), pi].sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_permutation_is_better(compiled, seed):
+    x, y = np.random.default_rng(seed).normal(size=(2, 6, 2)).astype(np.float32)
+    pi = np.asarray(compiled(optimal_assignment)(x, y))
+    distances = squared_distances(x, y)
+    best = min(itertools.permutations(range(6)), key=lambda p: total(distances, list(p)))
+    np.testing.assert_array_equal(pi, best)
+    assert pi.dtype == np.int32
+
+
+@pytest.mark.parametrize("shape", [(64, 2), (33, 4, 4, 3), (1, 5)])
+def test_its_cost_is_that_of_scipy(shape):
+    rng = np.random.default_rng(1)
+    # Far from the origin too, where the squares are much larger than what tells pairings apart.
+    for offset in (0.0, 30.0):
+        x = rng.uniform(-1, 1, shape).astype(np.float32) + np.float32(offset)
+        y = rng.normal(size=shape).astype(np.float32)
+        pi = np.asarray(jax.jit(optimal_assignment)(x, y))
+        distances = squared_distances(x, y)
+        np.testing.assert_array_equal(np.sort(pi), np.arange(shape[0]))
+        best = distances[linear_sum_assignment(distances)].sum()
+        assert total(distances, pi) == pytest.approx(best, rel=1e-6)
+
+
+def test_on_a_line_the_ranks_are_paired(compiled):
+    x, y = np.random.default_rng(2).normal(size=(2, 40, 1)).astype(np.float32)
+    pi = np.asarray(compiled(optimal_assignment)(x, y))
+    np.testing.assert_array_equal(np.argsort(x[:, 0]), np.argsort(y[pi, 0]))
+
+
+def test_what_was_shuffled_is_found_again_ties_and_all():
+    x = np.random.default_rng(3).normal(size=(16, 3, 2)).astype(np.float32)
+    shuffle = np.random.default_rng(4).permutation(16)
+    pi = jax.jit(optimal_assignment)(x, x[shuffle])
+    np.testing.assert_array_equal(shuffle[pi], np.arange(16))
+    alike = np.ones((16, 3, 2), np.float32)
+    np.testing.assert_array_equal(np.sort(jax.jit(optimal_assignment)(alike, x)), np.arange(16))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_it_ends_whatever_the_numbers(bad):
+    x = np.random.default_rng(5).normal(size=(16, 3, 2)).astype(np.float32)
+    y = np.where(np.arange(16)[:, None, None] == 3, bad, x).astype(np.float32)
+    pi = np.asarray(jax.jit(optimal_assignment)(x, y))
+    assert pi.shape == (16,) and (pi >= 0).all() and (pi < 16).all()
+
+
+def test_half_precision_is_compared_in_float32():
+    x, y = np.random.default_rng(6).normal(size=(2, 16, 3, 2)).astype(jnp.bfloat16)
+    pi = np.asarray(jax.jit(optimal_assignment)(x, y))
+    distances = squared_distances(x, y)
+    best = distances[linear_sum_assignment(distances)].sum()
+    assert total(distances, pi) == pytest.approx(best, rel=1e-6)
+
+
+def test_no_gradient_stands_in_the_way():
+    x, y = np.random.default_rng(7).normal(size=(2, 16, 3)).astype(np.float32)
+
+    def loss(scale):
+        pi = optimal_assignment(scale * x, y)
+        return jnp.square(scale * x - jnp.asarray(y)[pi]).sum(), pi
+
+    slope, pi = jax.jit(jax.grad(loss, has_aux=True))(1.0)
+    assert slope == pytest.approx((2 * x * (x - y[np.asarray(pi)])).sum(), rel=1e-5)
+
+
+SHARDED = """
+import jax, numpy as np
+from genzoo.math.coupling import optimal_assignment
+mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+x, y = np.random.default_rng(8).normal(size=(2, 16, 3)).astype(np.float32)
+pair = jax.jit(lambda x, y: y[optimal_assignment(x, y)], out_shardings=rows)
+there = pair(jax.device_put(x, rows), jax.device_put(y, rows))
+assert len(there.sharding.device_set) == 4
+print(np.array2string(np.asarray(there).ravel(), separator=",", threshold=10**6))
+"""
+
+
+def test_a_batch_on_four_devices_is_paired_as_one():
+    flags = "--xla_force_host_platform_device_count=4"
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    paired = np.array(done.stdout.strip()[1:-1].split(","), np.float32).reshape(16, 3)
+    x, y = np.random.default_rng(8).normal(size=(2, 16, 3)).astype(np.float32)
+    best = linear_sum_assignment(squared_distances(x, y))[1]
+    np.testing.assert_allclose(paired, y[best], atol=1e-6)

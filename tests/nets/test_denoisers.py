@@ -1,0 +1,215 @@
+"""What every network of continuous-time diffusion must do, and the classifier where it applies."""
+
+import inspect
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genzoo.core import tree
+from genzoo.nets.classifier import classifier, classifier_problems
+from genzoo.nets.point_mlp import point_mlp, point_problems
+from genzoo.nets.song_unet import song_problems, song_unet
+from genzoo.nets.vdm_unet import vdm_problems, vdm_unet
+
+# These tests compile much and run little.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+CLASSES = 4
+# One level is enough of a U-Net here: changes of resolution are in the tests of each network.
+SMALL = dict(width=8, multipliers=(1,), blocks=1, dropout=0.3)
+LEVELS = SMALL | dict(multipliers=(1, 2))
+
+# name: (builder, its problems, shape of an example, settings)
+NETS = {
+    "song": (song_unet, song_problems, (4, 6, 3), dict(**SMALL, attention=(4,), augment=9)),
+    "vdm": (
+        vdm_unet, vdm_problems, (4, 6, 3), dict(width=8, blocks=1, fourier=(1, 2), dropout=0.3),
+    ),
+    "point": (point_mlp, point_problems, (3,), dict(width=16, depth=2, fourier=4, dropout=0.3)),
+    "classifier": (
+        classifier, classifier_problems, (4, 6, 3),
+        # A norm of each channel alone would leave the pooling nothing to tell examples apart by.
+        dict(**SMALL, attention=(), head_width=4, norm_groups=2),
+    ),
+}  # fmt: skip
+DENOISERS = [name for name in NETS if name != "classifier"]
+# Other shapes and settings, for which the shape of the output is enough.
+SHAPES = {
+    "song_patch": (song_unet, song_problems, (8, 12, 1), dict(
+        **LEVELS, attention=(), patch=2, time_embedding="fourier_label", remat="full",
+    )),
+    "song_signal": (song_unet, song_problems, (8, 2), dict(**LEVELS, attention=(8,))),
+    "vdm_patch": (vdm_unet, vdm_problems, (4, 4, 1), dict(
+        width=8, blocks=1, patch=2, fourier=(), middle_attention=False, remat="dots",
+    )),
+    "vdm_signal": (vdm_unet, vdm_problems, (6, 2), dict(width=8, blocks=1, attention=(6,))),
+    "point_plain": (point_mlp, point_problems, (2,), dict(width=8, depth=0)),
+    "classifier_signal": (classifier, classifier_problems, (8, 2), dict(
+        **LEVELS, attention=(4,), head_width=8, patch=2, remat="full",
+    )),
+}  # fmt: skip
+
+
+class Made:
+    """A small network, a batch for it, and params without a zero among them."""
+
+    def __init__(self, name, **changes):
+        build, self.problems, self.shape, settings = (NETS | SHAPES)[name]
+        self.settings = settings | changes
+        rng = np.random.default_rng(0)
+        self.x = jnp.asarray(rng.normal(size=(3, *self.shape)), jnp.float32)
+        self.time = jnp.array([-1.5, 0.4, 30.0])
+        if build is classifier:
+            self.net = build(num_classes=CLASSES, **self.settings)
+            self.others, self.expected = (), (3, CLASSES)
+        else:
+            outputs = self.shape[-1] + 1
+            self.net = build(out_channels=outputs, num_classes=CLASSES, **self.settings)
+            self.others = (jnp.arange(3, dtype=jnp.int32),)
+            self.expected = (3, *self.shape[:-1], outputs)
+        if self.settings.get("augment"):
+            self.others += (jnp.asarray(rng.normal(size=(3, 9)), jnp.float32),)
+        shapes = jax.eval_shape(self.net.init, jax.random.key(0), *self.inputs)
+        self.params = jax.tree.map(
+            lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.2, leaf.dtype), shapes
+        )
+        self.apply = jit(self.net.apply)
+
+    @property
+    def inputs(self):
+        return self.x, self.time, *self.others
+
+
+@pytest.fixture(scope="module")
+def made():
+    return {name: Made(name) for name in NETS}
+
+
+@pytest.mark.parametrize("name", NETS | SHAPES)
+def test_output_has_its_shape_and_the_settings_no_problem(made, name):
+    m = made.get(name) or Made(name)
+    assert m.problems(m.shape, **m.settings) == []
+    # One time serves a whole batch.
+    output = jax.eval_shape(m.net.apply, m.params, m.x, jnp.asarray(2.0), *m.others)
+    assert output.shape == m.expected
+    assert output.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_rows_do_not_see_each_other(made, name):
+    m = made[name]
+    together = m.apply(m.params, *m.inputs)
+    assert np.abs(together).max() > 0.1
+    turned = m.apply(m.params, *(jnp.roll(value, 1, 0) for value in m.inputs))
+    np.testing.assert_allclose(turned, np.roll(together, 1, 0), atol=2e-5)
+    others = m.apply(m.params, *(value.at[1:].set(value[:1]) for value in m.inputs))
+    np.testing.assert_allclose(others[0], together[0], atol=2e-5)
+    assert np.abs(others[1:] - together[1:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_parameter_and_input_has_a_say(made, name):
+    m = made[name]
+    float_inputs = [value for value in m.inputs if value.dtype == jnp.float32]
+
+    def loss(params, *values):
+        values = list(values)
+        inputs = [values.pop(0) if v.dtype == jnp.float32 else v for v in m.inputs]
+        return (m.net.apply(params, *inputs) ** 2).sum()
+
+    numbers = tuple(range(1 + len(float_inputs)))
+    grads = jit(jax.grad(loss, argnums=numbers))(m.params, *float_inputs)
+    silent = [
+        jax.tree_util.keystr(path)
+        for path, grad in jax.tree_util.tree_leaves_with_path(grads)
+        if not (np.abs(grad).max() > 0 and np.isfinite(grad).all())
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_forward_derivatives_are_those_of_finite_differences(made, name):
+    m = made[name]
+    direction = jnp.sin(jnp.arange(m.x.size, dtype=jnp.float32)).reshape(m.x.shape)
+    tangents = (direction, jnp.array([1.0, -1.0, 0.5]))
+    f = lambda x, time: m.net.apply(m.params, x, time, *m.others)  # noqa: E731
+    jvp = jit(lambda x, time: jax.jvp(f, (x, time), tangents)[1])(m.x, m.time)
+    h = 4e-3
+    ahead, behind = (
+        m.apply(m.params, m.x + s * h * tangents[0], m.time + s * h * tangents[1], *m.others)
+        for s in (1, -1)
+    )
+    difference = (ahead - behind) / (2 * h)
+    assert np.abs(jvp - difference).max() < 0.02 * np.abs(jvp).max()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_bfloat16_keeps_params_and_output_float32_and_comes_close(made, name):
+    full, half = made[name], Made(name, dtype="bfloat16")
+    for leaf in jax.tree.leaves(half.params):
+        assert leaf.dtype == jnp.float32
+    one, two = full.apply(full.params, *full.inputs), half.apply(full.params, *full.inputs)
+    assert two.dtype == jnp.float32
+    error = np.sqrt(np.mean((one - two) ** 2) / np.mean(one**2))
+    assert 0 < error < 0.03
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_dropout_acts_in_training_only_and_depends_on_the_key(made, name):
+    m = made[name]
+    train = jit(lambda key: m.net.apply(m.params, *m.inputs, train=True, key=key))
+    one, two = train(jax.random.key(1)), train(jax.random.key(2))
+    assert np.abs(one - two).max() > 1e-3
+    np.testing.assert_array_equal(one, train(jax.random.key(1)))
+    assert np.abs(one - m.apply(m.params, *m.inputs)).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_labels_matter_and_none_is_the_null_class(made, name):
+    m = made[name]
+    rest = tuple(jnp.zeros_like(value) for value in m.others[1:])
+    outputs = [
+        m.apply(m.params, m.x, m.time, jnp.full(3, label, jnp.int32), *rest) for label in (0, 3, 4)
+    ]
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
+    assert np.abs(outputs[1] - outputs[2]).max() > 1e-3
+    # What says how images were augmented may be left out, which says that they were not.
+    unlabelled = m.apply(m.params, m.x, m.time, None)
+    np.testing.assert_allclose(unlabelled, outputs[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_an_unconditional_network_ignores_the_label_and_learns_nothing_for_it(name):
+    build, _, shape, settings = NETS[name]
+    net = build(out_channels=2, num_classes=0, **settings)
+    x, time = jnp.zeros((3, *shape)), jnp.zeros(3)
+    params = jax.eval_shape(net.init, jax.random.key(0), x, time, None)
+    paths = [tree.path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    assert paths and not [path for path in paths if "label" in path]
+    programs = [
+        jax.make_jaxpr(lambda p, label=label: net.apply(p, x, time, label))(params)
+        for label in (None, jnp.zeros(3, jnp.int32))
+    ]
+    assert str(programs[0]) == str(programs[1])
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_check_takes_exactly_the_settings_of_the_network(name):
+    build, problems, _, _ = NETS[name]
+    settings = dict(inspect.signature(build).parameters)
+    for from_caller in ("out_channels", "num_classes"):
+        settings.pop(from_caller, None)
+    checked = dict(inspect.signature(problems).parameters)
+    del checked["shape"]
+    assert checked == settings
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_several_mistakes_come_at_once(name):
+    _, problems, shape, settings = NETS[name]
+    found = problems(shape, **settings | dict(width=0, dropout=1.0, dtype="float16"))
+    for key in ("width", "dropout", "dtype"):
+        assert sum(f"network.{key} is" in problem for problem in found) == 1, (key, found)

@@ -1,0 +1,129 @@
+"""What holds for every solver that a config can name: its order, its path, its evaluations.
+
+`order_table.py` prints the orders; each solver's own tests say more of it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import order_table
+import pytest
+from oracles import perfect
+
+from genzoo.builders import sampling
+from genzoo.builders.sampling import METHODS, NOISY
+from genzoo.core import streams
+from genzoo.math import continuous, gaussian, schedules
+from genzoo.samplers.loop import Sampler
+from genzoo.samplers.predictor import Prediction
+from genzoo.settings import ContinuousSampling, DiffusionSampling
+
+EXACT = [name for name in METHODS if name not in NOISY]
+# Multistep methods begin with a step of lower order, whose error stays: see their tests, where they
+# are started from exact values. These are the orders seen from their own start.
+STARTED = {"lms": (3.5, 4.1), "pndm": (1.9, 2.1), "unipc": (1.9, 2.3), "deis": (2.8, 3.1)}
+
+
+def step_of(name, schedule):
+    return METHODS[name](schedule, DiffusionSampling(), gaussian.FIXED_SMALL)
+
+
+def keys_of(count):
+    return streams.per_example(streams.root(0), jnp.arange(count))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_observed_order_is_that_of_the_table(float64, name):
+    schedule = order_table.SCHEDULES["VE"]
+    found = order_table.errors(name, schedule, (320, 640))
+    low, high = STARTED.get(name, (order_table.ORDERS[name] - 0.1, order_table.ORDERS[name] + 0.1))
+    assert low <= order_table.slopes(found)[0] <= high
+
+
+def test_the_two_third_order_updates_cross(float64):
+    # The published one is of order 2 and the better one at few steps; the other overtakes it.
+    counts = (10, 40, 160, 640)
+    third, published = (
+        order_table.errors(name, order_table.SCHEDULES["VE"], counts)
+        for name in ("dpmpp_3m", "dpmpp_3m_published")
+    )
+    assert published[0] < third[0]
+    assert third[-1] < published[-1] / 10
+    assert np.all(np.diff(third / published) < 0)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_perfect_denoiser_stays_on_the_path(float64, name):
+    schedule = continuous.VariancePreserving()
+    x_0, eps = np.random.default_rng(0).normal(size=(2, 3, 2))
+    times = np.array([1.0, 0.8, 0.45, 0.4, 0.1, 0.02, 0.0])
+    x = gaussian.q_sample(schedule, x_0, jnp.ones(()), eps)
+    sampler = Sampler(step=step_of(name, schedule), times=times)
+    run = jax.jit(lambda x: sampler(perfect(schedule, x_0), x, keys_of(3), trajectory=True))
+    found = run(x)
+    for state, s in zip(np.asarray(found.states), times[1:], strict=True):
+        alpha, sigma = (float(f(jnp.float64(s))) for f in (schedule.alpha, schedule.sigma))
+        np.testing.assert_allclose(state, alpha * x_0 + sigma * eps, rtol=1e-8, atol=1e-8)
+
+
+def network_like(x, t):
+    """Any smooth predictor; never to be asked at t = 0."""
+    x_0 = jnp.where(t > 0, jnp.tanh(x), jnp.nan)
+    return Prediction(x_0, x - 0.5 * x_0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_from_end_to_end_it_is_finite_and_counts_its_evaluations(name):
+    # float32, on the path where it is hardest: from t = 1, where alpha = 0.
+    schedule, asked = continuous.Straight(), []
+    times = sampling.grid(ContinuousSampling(grid="trailing"), table=False)(schedule, 7)
+
+    def predict(x, t):
+        jax.debug.callback(lambda t: asked.append(float(t)), t)
+        return network_like(x, t)
+
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3)), jnp.float32)
+    sampler = Sampler(step=step_of(name, schedule), times=times)
+    found = jax.jit(lambda x: sampler(predict, x, keys_of(2)))(x)
+    assert np.all(np.isfinite(found.x))
+    jax.effects_barrier()
+    assert found.evaluations.tolist() == [len(asked)] * 2
+    assert min(asked) > 0
+
+
+@pytest.mark.parametrize("grid", sorted(sampling.GRIDS))
+@pytest.mark.parametrize("table", [True, False])
+def test_grids_fall_from_the_noise_to_the_data(grid, table):
+    schedule = schedules.linear(1000) if table else continuous.Cosine()
+    for steps in (1, 2, 10, 50):
+        if steps == 1 and grid in ("uniform", "quadratic") and table:
+            continue  # refused: it would start in the clear
+        make = sampling.grid(ContinuousSampling(grid=grid), table=table)
+        times = np.asarray(make(schedule, steps))
+        assert times.shape == (steps + 1,) and times[-1] == 0
+        assert np.all(np.diff(times) < 0) and times[0] <= 1
+        assert times[-2] >= schedule.nearest * (1 - 1e-6)
+        if not table or grid not in ("uniform", "quadratic"):
+            assert times[0] >= schedule.farthest - 1e-6
+
+
+def test_the_edm_grid_is_the_papers():
+    # Karras et al. 2022, eq. 5, with 18 steps from 80 to 0.002 and rho 7.
+    schedule = continuous.LinearNoise()
+    times = sampling.grid(ContinuousSampling(grid="karras"), table=False)(schedule, 18)
+    expected = [
+        80, 57.585985, 40.785574, 28.374585, 19.352453, 12.910082, 8.400935, 5.315195, 3.256822,
+        1.92334, 1.088171, 0.585348, 0.296442, 0.139516, 0.059947, 0.022935, 0.007528, 0.002, 0,
+    ]  # fmt: skip
+    np.testing.assert_allclose(schedule.sigma(jnp.asarray(times)), expected, rtol=2e-4)
+
+
+def test_a_shift_moves_times_towards_the_noise():
+    schedule = continuous.Straight()
+    makers = (
+        sampling.grid(ContinuousSampling(grid="trailing", shift=shift), table=False)
+        for shift in (1.0, 3.0)
+    )
+    plain, moved = (np.asarray(make(schedule, 4)) for make in makers)
+    np.testing.assert_allclose(plain, [1, 0.75, 0.5, 0.25, 0])
+    np.testing.assert_allclose(moved, [1, 0.9, 0.75, 0.5, 0])

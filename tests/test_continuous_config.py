@@ -1,0 +1,87 @@
+"""Configs of the families of continuous time: what can be wrong with them is said in a sentence."""
+
+import pytest
+
+from genzoo import build, check, config
+from genzoo.core import tree
+from genzoo.core.errors import UserError
+from genzoo.experiment import Experiment
+
+EDM, FLOW, TOY = "configs/edm_cifar.py", "configs/fm_cifar.py", "configs/toy_mixture.py"
+SDE, VDM = "configs/sde_ve_cifar.py", "configs/vdm_cifar.py"
+GUIDED, CLASSES = "configs/ddpm_fashion_cond.py", "configs/classifier_fashion.py"
+
+MISTAKES = [
+    (TOY, {"data.name": "mnist"}, "'point_mlp' is for points, and mnist is images"),
+    (FLOW, {"data.name": "swissroll"}, "is points, not images: take network.name = 'point_mlp'"),
+    (TOY, {"data.flip": "True"}, "data.flip = True mirrors images"),
+    (TOY, {"sample.steps": "0"}, "continuous time has no table"),
+    (TOY, {"sample.method": "huen"}, "sample.method = 'huen' is unknown: did you mean 'heun'?"),
+    (TOY, {"sample.grid": "karas"}, "did you mean 'karras'?"),
+    (TOY, {"eval.trace": "hutch"}, "eval.trace = 'hutch' is unknown"),
+    (TOY, {"family.noise_deviation": "0"}, "family.noise_deviation = 0.0 must be above 0."),
+    (EDM, {"family.augment": "0"}, "network.augment = 9 must be 0 with family.augment = 0.0"),
+    (EDM, {"network.augment": "0"}, "network.augment = 0 must be 9"),
+    (EDM, {"family.augment": "2"}, "is a probability"),
+    (EDM, {"family.sigma_min": "90"}, "family.sigma_min = 90.0 must be above 0 and below"),
+    (SDE, {"family.process": "vpp"}, "family.process = 'vpp' is unknown"),
+    (SDE, {"family.told": "sigma"}, "family.told = 'sigma' is unknown"),
+    (SDE, {"family.objective": "elbo"}, "family.objective = 'elbo' is unknown"),
+    (VDM, {"family.gamma_max": "-20"}, "family.gamma_min = -13.3 must be above"),
+    (VDM, {"family.steps": "-1"}, "family.steps = -1 must be 0 (continuous) or more."),
+    (VDM, {"family.schedule": "cosine"}, "family.schedule = 'cosine' is unknown"),
+    (FLOW, {"family.path": "linear"}, "family.path = 'linear' is unknown"),
+    (FLOW, {"family.shift": "0"}, "family.shift = 0.0 must be above 0."),
+    (FLOW, {"family.times_drawn": "logit"}, "family.times_drawn = 'logit' is unknown"),
+    (FLOW, {"sample.guidance_scale": "2"}, "needs a null class that was trained"),
+    (FLOW, {"sample.guidance_low": "0.9", "sample.guidance_high": "0.2"}, "0 <= low <= high <= 1"),
+    (FLOW, {"sample.tolerance": "0"}, "sample.tolerance = 0.0 must be at least"),
+    (GUIDED, {"family.zero_terminal": "True", "family.prediction": "eps"}, "take 'v' or 'x_0'"),
+    (GUIDED, {"family.conditional": "False"}, "needs family.conditional = True"),
+    (FLOW, {"family.prediction": "eps"}, "says nothing of the data at t = 1"),
+    (FLOW, {"eval.trace": "exact"}, "a product for each of 3072 dimensions"),
+    (FLOW, {"network.time_embedding": "fourier_label"}, "take 'fourier' or 'sinusoidal'"),
+    (EDM, {"network.time_embedding": "fourier"}, "take 'fourier_label' or 'sinusoidal'"),
+    (SDE, {"network.augment": "9"}, "score_sde augments nothing"),
+    ("configs/edm_fashion.py", {"family.augment": "0.1"}, "network.name = 'song_unet'"),
+    (CLASSES, {"family.process": "vq"}, "family.process = 'vq' is unknown"),
+    (CLASSES, {"sample.method": "ddim"}, "sample.method is not a known key"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "said"), MISTAKES, ids=lambda v: str(v) if isinstance(v, dict) else ""
+)
+def test_a_mistake_is_named_with_its_remedy(path, changes, said):
+    with pytest.raises(UserError) as caught:
+        check.check(config.override(config.load(path), changes))
+    assert any(said in problem for problem in caught.value.problems), caught.value.problems
+
+
+def test_a_classifier_needs_classes():
+    raw = config.override(config.load(CLASSES), {"data.name": "swissroll"})
+    with pytest.raises(UserError, match="is points, not images"):
+        check.check(raw)
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "count"),
+    [
+        (EDM, {}, 55_733_891),
+        (EDM, {"family.conditional": "True"}, 55_735_299),
+        (VDM, {}, 30_578_181),
+        (FLOW, {}, 35_746_307),
+    ],
+)
+def test_published_counts(path, changes, count):
+    settled = build.settled(check.check(config.override(config.load(path), changes)))
+    assert tree.count(Experiment(settled).abstract_state.params) == count
+
+
+def test_zero_terminal_tables_are_sampled_to_the_end():
+    raw = config.load("configs/ddpm_fashion_cond.py:smoke")
+    settled = build.settled(
+        check.check(config.override(raw, {"family.zero_terminal": "True"}))
+    )
+    schedule = build.family(settled).schedule
+    assert schedule.farthest < 1 and float(schedule.alpha(1.0)) == 0
