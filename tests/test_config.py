@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from genzoo import build, check, config, first_stage
-from genzoo.builders import diffusion
+from genzoo.builders import diffusion, sampling
 from genzoo.core import tree
 from genzoo.core.contract import Context
 from genzoo.core.errors import UserError
@@ -238,10 +238,11 @@ def test_every_name_of_the_table_builds():
     }.items():  # fmt: skip
         for name in table:
             assert build.family(checked(f"{CIFAR}:smoke", **{f"family__{key}": name}))
-    sampling = {
-        "method": diffusion.METHODS, "grid": diffusion.GRIDS, "clip": diffusion.CLIPPINGS
+    tables = {
+        "method": (*sampling.METHODS, sampling.ADAPTIVE), "grid": sampling.GRIDS,
+        "clip": sampling.CLIPPINGS,
     }  # fmt: skip
-    for key, table in sampling.items():
+    for key, table in tables.items():
         for name in table:
             assert build.family(checked(f"{CIFAR}:smoke", **{f"sample__{key}": name}))
     assert raw["family"]["name"] in build.FAMILIES

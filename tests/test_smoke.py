@@ -9,6 +9,7 @@ import pytest
 
 from genzoo import config
 from genzoo.core import compilation
+from genzoo.data import toys
 from genzoo.main import main
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -83,3 +84,65 @@ def test_smoke(name, workdir, capsys):
             assert code == 2 and f"needs a family that can {mode}; {family} can:" in said
             if mode == "sample" and family in ("vqvae", "dvae"):
                 assert "Train a token_prior" in said
+
+
+def test_pictures_of_images(workdir, capsys):
+    place = workdir("ddpm_fashion_cond")
+    wanted = "--config.sample.pictures=denoising,guidance,inpainting"
+    assert main([f"--workdir={place}", "--mode=sample", "--config.sample.resample=2", wanted]) == 0
+    for name in ("denoising", "guidance", "inpainting"):
+        assert (place / "samples" / f"{name}.png").is_file()
+    capsys.readouterr()
+    for names, said in {
+        "colourisation": "these are grey",
+        "field": "'field' is unknown",
+        "denoisng": "did you mean 'denoising'?",
+    }.items():
+        wrong = f"--config.sample.pictures={names}"
+        assert main([f"--workdir={place}", "--mode=sample", wrong]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_pictures_of_points(workdir):
+    place = workdir("toy_swissroll")
+    wanted = "--config.sample.pictures=field,trajectories,density"
+    assert main([f"--workdir={place}", "--mode=sample", wanted]) == 0
+    for name in ("grid", "field", "trajectories", "density"):
+        assert (place / "samples" / f"{name}.png").is_file()
+    points = np.load(place / "samples" / "samples.npz")["image"]
+    assert points.shape == (8, 2) and points.dtype == np.float32
+    assert main([f"--workdir={place}", "--mode=eval"]) == 0
+    report = json.loads((place / "eval.json").read_text())
+    # The density is known: its mean over the first 16 test points, by a loop over components.
+    spec, x = toys.SWISSROLL_SPEC.density, toys.open_swissroll("test").arrays["image"][:16]
+    squares = np.square(x[:, None] - spec.means).sum(-1) / (2 * spec.deviations**2)
+    parts = spec.weights * np.exp(-squares) / (2 * np.pi * spec.deviations**2)
+    assert report["nats_exact"] == pytest.approx(-np.log(parts.sum(1)).mean(), rel=1e-4)
+
+
+def test_a_weaker_model_and_a_classifier_steer(workdir, tmp_path, capsys):
+    place, classifier = workdir("ddpm_fashion_cond"), tmp_path / "noisy"
+    noisy = ["--config=configs/classifier_fashion.py:smoke", "--config.family.noisy=True"]
+    assert main([*noisy, f"--workdir={classifier}"]) == 0
+    sample = [f"--workdir={place}", "--mode=sample", "--config.sample.seed=5"]
+    assert main(sample) == 0
+    plain = (place / "samples" / "000000.png").read_bytes()
+    steered = [f"--config.sample.guide={place}", f"--config.sample.classifier={classifier}"]
+    assert main([*sample, *steered, "--config.sample.guide_weights=raw"]) == 0
+    assert (place / "samples" / "000000.png").read_bytes() != plain
+    capsys.readouterr()
+    for wrong, said in {
+        f"guide={tmp_path}": "holds no finished checkpoint",
+        f"guide={classifier}": "it must be a weaker model of the same data",
+        f"classifier={place}": "trained with family.noisy = True",
+    }.items():
+        assert main([*sample, f"--config.sample.{wrong}"]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_solver_samples_a_trained_model(workdir):
+    place = workdir("fm_fashion")
+    solvers = "--config.sample.pictures=solvers"
+    assert main([f"--workdir={place}", "--mode=sample", solvers]) == 0
+    assert (place / "samples" / "solvers.png").is_file()

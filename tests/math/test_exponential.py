@@ -72,6 +72,7 @@ def test_weights_integrate_polynomials_of_their_degree(compiled, float64, nodes,
         np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @SCHEDULES
 def test_gap_is_half_the_change_of_logsnr(compiled, float64, schedule):
     for t, s in ((0.9, 0.89), (0.5, 0.1), (0.3, 0.7), (0.21, 0.2099)):

@@ -267,6 +267,7 @@ def test_lms_integrates_cubics_exactly_to_the_end(float64, schedule):
 METHODS = (LMS, DEIS, PLMS)
 
 
+@pytest.mark.slow
 @SCHEDULES
 def test_a_perfect_denoiser_stays_on_the_path(float64, schedule):
     x_0, eps = np.random.default_rng(0).normal(size=(2, 3, 5))
@@ -282,6 +283,7 @@ def test_a_perfect_denoiser_stays_on_the_path(float64, schedule):
         assert asked == len(TIMES) - 1 + (method is PLMS)
 
 
+@pytest.mark.slow
 @SCHEDULES
 def test_float32_is_finite_from_one_end_to_the_other(schedule):
     x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 1)), jnp.float32)

@@ -212,6 +212,7 @@ def test_a_perfect_denoiser_stays_on_the_path(float64, schedule):
         assert asked == ORDERS[method] * (len(TIMES) - 2) + 1
 
 
+@pytest.mark.slow
 @SCHEDULES
 def test_float32_is_finite_from_one_end_to_the_other(schedule):
     x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 1)), jnp.float32)

@@ -96,14 +96,14 @@ def test_from_end_to_end_it_is_finite_and_counts_its_evaluations(name):
 def test_grids_fall_from_the_noise_to_the_data(grid, table):
     schedule = schedules.linear(1000) if table else continuous.Cosine()
     for steps in (1, 2, 10, 50):
-        if steps == 1 and grid in ("uniform", "quadratic") and table:
+        if steps == 1 and table and grid in ("uniform", "quadratic", "linspace"):
             continue  # refused: it would start in the clear
         make = sampling.grid(ContinuousSampling(grid=grid), table=table)
         times = np.asarray(make(schedule, steps))
         assert times.shape == (steps + 1,) and times[-1] == 0
         assert np.all(np.diff(times) < 0) and times[0] <= 1
         assert times[-2] >= schedule.nearest * (1 - 1e-6)
-        if not table or grid not in ("uniform", "quadratic"):
+        if not table or (grid not in ("uniform", "quadratic") and steps > 1):
             assert times[0] >= schedule.farthest - 1e-6
 
 

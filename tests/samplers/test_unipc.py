@@ -186,6 +186,7 @@ def test_from_pure_noise_the_first_move_is_ddim_and_is_not_corrected(float64, sc
         np.testing.assert_allclose(states[1:], rest, rtol=1e-9)
 
 
+@pytest.mark.slow
 @SCHEDULES
 def test_float32_follows_float64(schedule):
     float32_follows_float64(lambda schedule: unipc(schedule, order=3), schedule)
