@@ -27,10 +27,17 @@ class Schedule:
 
     nearest: the smallest time at which samplers ask a predictor; 1 / T of a table.
     farthest: the largest time whose logsnr is finite; below 1 where alpha(1) = 0.
+    ends_in_noise: whether next to nothing is left of the data at t = 1, alpha(1) < 1e-3, so that
+        sigma / alpha goes out of all proportion there.
     """
 
     nearest: float = 1e-3
     farthest: float = 1.0
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Of the processes in closed form those where alpha(1) = 0."""
+        return self.farthest < 1
 
     def alpha(self, t: Array) -> Array:
         """Signal scale at time t, same shape as t."""
@@ -115,6 +122,11 @@ class TableSchedule(Schedule):
     def farthest(self) -> float:
         """1, or the step before it where alpha(1) = 0."""
         return 1 - self.reaches_zero / self.steps
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """By the last alpha: 0.0064 of the linear table, 0.00005 of the cosine one."""
+        return bool(self.log_alpha[-1] < np.log(1e-3))
 
     @cached_property
     def log_alpha(self) -> np.ndarray:

@@ -66,8 +66,10 @@ STRAIGHT = Coordinate(
 
 
 def coordinate_of(schedule: Schedule) -> Coordinate:
-    """(1), the published one, unless alpha(1) = 0, where its clock would begin at infinity."""
-    return STRAIGHT if schedule.farthest < 1 else NOISE_RATIO
+    """(1), the published one, unless alpha(1) is 0 or next to it. There its clock would begin at
+    infinity, or at 20,000 for the cosine table, and the first step would magnify whatever little
+    the prediction changes over it: Heun's method in 20 steps gives saturated images."""
+    return STRAIGHT if schedule.ends_in_noise else NOISE_RATIO
 
 
 def line(schedule: Schedule, seen: Prediction, s: Array) -> Array:
