@@ -7,7 +7,7 @@
 Variants:
     :noisy         at every noise level of the cosine table: guides the sampling of others by
                    --config.sample.classifier=WORKDIR.
-    :laptop        two minutes on 2 CPU cores.
+    :laptop        1000 steps of a small network, minutes on a CPU; not run to its end yet.
     :noisy_laptop  the same of :noisy.
     :smoke         20 steps of a tiny network, seconds: what the tests run.
 """

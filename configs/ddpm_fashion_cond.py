@@ -4,7 +4,7 @@
     python -m genzoo.main --workdir=runs/cond --mode=sample --config.sample.pictures=guidance
 
 Variants:
-    :laptop  five minutes on 2 CPU cores, ends with recognisable garments.
+    :laptop  as long as ddpm_fashion:laptop, five minutes on 2 CPU cores; not run to its end yet.
     :smoke   20 steps of a tiny network, seconds: what the tests run.
 """
 

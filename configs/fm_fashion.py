@@ -3,7 +3,7 @@
     python -m genzoo.main --config=configs/fm_fashion.py:laptop --workdir=runs/fm_fashion
 
 Variants:
-    :laptop  five minutes on 2 CPU cores, ends with recognisable garments.
+    :laptop  as long as ddpm_fashion:laptop, five minutes on 2 CPU cores; garments can be told.
     :smoke   20 steps of a tiny network, seconds: what the tests run.
 """
 
