@@ -9,6 +9,7 @@ from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import FrozenConfigDict
 
@@ -24,7 +25,7 @@ from genzoo.core.contract import (
     class_count,
 )
 from genzoo.core.errors import UserError
-from genzoo.core.types import Batch, Key
+from genzoo.core.types import Array, Batch, Key, Keys
 from genzoo.data import transforms
 from genzoo.data.source import Source
 from genzoo.math.gaussian_mixture import GaussianMixture
@@ -175,6 +176,17 @@ def variables_of(state: TrainState, weights: str) -> Variables:
 def steered_classes(family: Family) -> int:
     """How many classes samples can be steered to: the family's own, or those of its classifier."""
     return class_count(family) or class_count(getattr(family, "classifier", None))
+
+
+def sample_labels(family: Family, config: FrozenConfigDict, index: np.ndarray) -> np.ndarray:
+    """The labels int [n] of samples by their index: sample.label, or all classes in turn."""
+    fixed = config.sample.label
+    return np.full_like(index, fixed) if fixed >= 0 else index % max(steered_classes(family), 1)
+
+
+def sample_keys(seed: int, index: Array) -> Keys:
+    """The keys of samples by their index [n]."""
+    return streams.per_example(streams.stream(streams.root(seed), "sample"), index)
 
 
 def require(family: Family, name: str, capability: str, mode: str) -> None:

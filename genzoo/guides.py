@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ml_collections import FrozenConfigDict
-
 from genzoo import build
 from genzoo.check import fill
 from genzoo.config import freeze
@@ -21,15 +19,15 @@ _log = logging.getLogger("genzoo")
 _KEYS = {"guide": "a weaker model of the same data", "classifier": "a classifier of the same data"}
 
 
-def guided(config: FrozenConfigDict, family: Family, variables: Variables):
-    """(family, variables) with the models that sample.guide and sample.classifier name."""
-    settings = build.sampling(config)
+def guided(ours: Experiment, variables: Variables) -> tuple[Family, Variables]:
+    """Our (family, variables) with the models that sample.guide and sample.classifier name."""
+    settings, family = build.sampling(ours.config), ours.family
     named = {key: getattr(settings, key, "") for key in _KEYS}
     found: dict[str, tuple[Family, Mapping]] = {}
     for key, workdir in named.items():
         if workdir:
             weights = getattr(settings, f"{key}_weights")
-            found[key] = _open(key, Path(workdir), weights, config)
+            found[key] = _open(key, Path(workdir), weights, ours)
     if not found:
         return family, variables
     family = replace(family, **{key: theirs for key, (theirs, _) in found.items()})
@@ -37,28 +35,27 @@ def guided(config: FrozenConfigDict, family: Family, variables: Variables):
     return family, replace(variables, frozen={**variables.frozen, **frozen})
 
 
-def _open(key: str, workdir: Path, weights: str, ours: FrozenConfigDict) -> tuple[Family, Mapping]:
+def _open(key: str, workdir: Path, weights: str, ours: Experiment) -> tuple[Family, Mapping]:
     place = Workdir(workdir)
     if not place.begun:
         raise UserError(
             f"sample.{key} = {str(workdir)!r} holds no finished checkpoint: name the workdir of "
             f"{_KEYS[key]}."
         )
-    theirs = freeze(fill({**place.config(), "mesh": ours.mesh.to_dict()}))
+    theirs = freeze(fill({**place.config(), "mesh": ours.config.mesh.to_dict()}))
     experiment = Experiment(theirs)
-    mine = Experiment(ours)
     fits = isinstance(experiment.family, Solves) if key == "guide" else theirs.family.get("noisy")
-    classes = class_count(mine.family), class_count(experiment.family)
-    if not fits or experiment.shape != mine.shape or (all(classes) and classes[0] != classes[1]):
+    classes = class_count(ours.family), class_count(experiment.family)
+    if not fits or experiment.shape != ours.shape or (all(classes) and classes[0] != classes[1]):
         raise UserError(
             f"sample.{key} = {str(workdir)!r} is {theirs.family.name} of "
             f"{theirs.data.name}: it must be {_KEYS[key]}"
             + (", trained with family.noisy = True." if key == "classifier" else ".")
         )
-    if theirs.data.name != ours.data.name:
+    if theirs.data.name != ours.config.data.name:
         _log.warning(
             "sample.%s was trained on %s, and what it steers on %s.",
-            key, theirs.data.name, ours.data.name,
+            key, theirs.data.name, ours.config.data.name,
         )  # fmt: skip
     if weights not in {RAW, *theirs.train.averages}:
         known = ", ".join([RAW, *theirs.train.averages])

@@ -16,7 +16,7 @@ from genzoo.families import denoising, vdm
 from genzoo.families import edm as edm_family
 from genzoo.families import flow_matching as flow_family
 from genzoo.families import score_sde as sde_family
-from genzoo.math import continuous, gaussian, monotone, precondition, times, weighting
+from genzoo.math import continuous, monotone, precondition, times, weighting
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.ode_likelihood import TRACES, OdeLikelihood
 
@@ -68,21 +68,6 @@ LEARNED: Mapping[str, Callable[[float, float], vdm.Learned]] = {
 }
 
 
-def _shared(parts: Parts, conditional: bool, label_dropout: float) -> dict:
-    """What every denoising family is given alike."""
-    classes = parts.num_classes if conditional else 0
-    return {
-        "network": parts.network(out_channels=parts.shape[-1], num_classes=classes),
-        "shape": parts.shape,
-        "sampler": sampling.sampler(parts.sample, gaussian.FIXED_SMALL),
-        "clipping": sampling.CLIPPINGS[parts.sample.clip],
-        "guidance": sampling.guidance(parts.sample),
-        "num_classes": classes,
-        "label_dropout": label_dropout,
-        "levels": parts.levels,
-    }
-
-
 def _flow(parts: Parts, end: float | None = None) -> OdeLikelihood:
     score = parts.eval
     trace = TRACES[score.trace](score.probes)
@@ -115,7 +100,7 @@ def score_sde(
         told=TOLD[told],
         dequantised=dequantise and parts.levels,
         ode=_flow(parts, end=sde_family.LIKELIHOOD_END),
-        **_shared(parts, conditional, label_dropout),
+        **sampling.shared(parts, conditional, label_dropout),
     )
 
 
@@ -141,7 +126,7 @@ def edm(
         data_deviation=data_deviation,
         augmentation=Augmentation(p=augment) if augment else None,
         ode=_flow(parts),
-        **_shared(parts, conditional, label_dropout),
+        **sampling.shared(parts, conditional, label_dropout),
     )
 
 
@@ -169,7 +154,7 @@ def flow_matching(
         times=drawn if shift == 1 else times.Shifted(inner=drawn, shift=shift),
         paired=paired,
         ode=_flow(parts),
-        **_shared(parts, conditional, label_dropout),
+        **sampling.shared(parts, conditional, label_dropout),
     )
 
 
@@ -193,7 +178,7 @@ def variational(
         prediction=PREDICTIONS[prediction],
         steps=steps,
         draws=parts.eval.draws,
-        **_shared(parts, conditional, label_dropout),
+        **sampling.shared(parts, conditional, label_dropout),
     )
 
 
@@ -307,5 +292,3 @@ def variational_problems(config: FrozenConfigDict) -> list[str]:
 def classifier_problems(config: FrozenConfigDict) -> list[str]:
     """What is wrong with a config of a classifier."""
     return unknown("family.process", config.family.process, NOISE_LEVELS)
-
-

@@ -41,6 +41,7 @@ OBJECTIVES = {
     "hybrid": ddpm_family.hybrid,
 }
 
+
 def ddpm(
     *,
     parts: Parts,
@@ -61,25 +62,15 @@ def ddpm(
     if zero_terminal:
         table = schedules.rescaled_to_zero_terminal(table)
     reverse = VARIANCES[variance]
-    classes = parts.num_classes if conditional else 0
     return ddpm_family.DDPM(
-        network=parts.network(
-            out_channels=parts.shape[-1] * (1 + reverse.learned), num_classes=classes
-        ),
-        shape=parts.shape,
         schedule=table,
         prediction=PREDICTIONS[prediction],
         variance=reverse,
         weighting=WEIGHTINGS[weighting],
         step_distribution=STEP_DISTRIBUTIONS[step_distribution](steps=steps),
         objective=OBJECTIVES[objective],
-        sampler=sampling.sampler(parts.sample, reverse, table=table),
-        clipping=sampling.CLIPPINGS[parts.sample.clip],
-        guidance=sampling.guidance(parts.sample),
-        num_classes=classes,
-        label_dropout=label_dropout,
-        levels=parts.levels,
         bound_steps=parts.eval.bound_steps,
+        **sampling.shared(parts, conditional, label_dropout, reverse, table),
     )
 
 

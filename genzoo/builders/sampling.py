@@ -4,6 +4,7 @@ what can be wrong with it."""
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from genzoo.builders.rows import Parts
 from genzoo.config import unknown
 from genzoo.families.denoising import Guidance
 from genzoo.math import exponential, gaussian
@@ -161,6 +162,28 @@ def guidance(sample: DiffusionSampling) -> Guidance:
         high=sample.guidance_high,
         classifier_scale=sample.classifier_scale,
     )
+
+
+def shared(
+    parts: Parts,
+    conditional: bool,
+    label_dropout: float,
+    variance: gaussian.ReverseVariance = gaussian.FIXED_SMALL,
+    table: TableSchedule | None = None,
+) -> dict:
+    """What every denoising family is given alike. table: where its schedule is one."""
+    classes = parts.num_classes if conditional else 0
+    channels = parts.shape[-1] * (1 + variance.learned)
+    return {
+        "network": parts.network(out_channels=channels, num_classes=classes),
+        "shape": parts.shape,
+        "sampler": sampler(parts.sample, variance, table=table),
+        "clipping": CLIPPINGS[parts.sample.clip],
+        "guidance": guidance(parts.sample),
+        "num_classes": classes,
+        "label_dropout": label_dropout,
+        "levels": parts.levels,
+    }
 
 
 def problems(family: Mapping, network: Mapping, sample: Mapping) -> list[str]:

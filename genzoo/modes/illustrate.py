@@ -24,7 +24,7 @@ from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
 from genzoo.evaluate import plane, strips
 from genzoo.evaluate.figures import Row, save_rows
-from genzoo.experiment import Experiment, steered_classes
+from genzoo.experiment import Experiment, sample_keys, sample_labels
 from genzoo.math import gaussian, prediction
 from genzoo.math.schedules import Schedule, TableSchedule
 from genzoo.samplers.inpainting import Projection, RePaint, grey, masked
@@ -62,16 +62,17 @@ class Subject:
         """The keys of section `sample` that are the family's own."""
         return build.sampling(self.experiment.config)
 
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The model's."""
+        return self.family.schedule_of(self.variables.params)
+
     def rows(self, count: int) -> Batch:
         """(keys, condition) of the first `count` samples of `--mode=sample`."""
-        config = self.experiment.config
-        index = np.arange(count)
-        fixed, classes = config.sample.label, steered_classes(self.family)
-        label = np.full_like(index, fixed) if fixed >= 0 else index % max(classes, 1)
-        root = streams.stream(streams.root(config.sample.seed), "sample")
+        config, index = self.experiment.config, np.arange(count)
         return {
-            "keys": streams.per_example(root, jnp.asarray(index)),
-            "label": jnp.asarray(label, jnp.int32),
+            "keys": sample_keys(config.sample.seed, jnp.asarray(index)),
+            "label": jnp.asarray(sample_labels(self.family, config, index), jnp.int32),
         }
 
     def solve(self, rows: Batch, **others) -> Solution:
@@ -81,8 +82,7 @@ class Subject:
 
     def by_method(self, name: str, rows: Batch, counts: tuple[int, ...]) -> list[Solution]:
         """What a method gives with so many steps each, from the same noise: one program."""
-        own = self.settings
-        schedule = self.family.schedule_of(self.variables.params)
+        own, schedule = self.settings, self.schedule
         table = isinstance(schedule, TableSchedule)
         grid = sampling.grid(replace(own, grid=_common(own.grid)), table=table)
         counts = [min(n, schedule.steps) if table else n for n in counts]
@@ -119,11 +119,11 @@ def _solved(family: Solves, variables: Variables, rows: Batch, **others) -> Solu
 def denoising(subject: Subject) -> Path:
     """What x_t is on its way from noise to data, over the x_0 predicted there."""
     rows = subject.rows(4)
-    schedule = subject.family.schedule_of(subject.variables.params)
+    schedule = subject.schedule
     found = subject.solve(rows, trajectory=True)
     times = subject.family.sampler(schedule).times
     path = subject.folder / "denoising.png"
-    states = _bytes(_states(subject, schedule, times, rows, found))
+    states = _bytes(_states(subject, times, rows, found))
     strips.save_denoising(path, states, _bytes(found.predicted), np.asarray(times))
     return path
 
@@ -177,7 +177,7 @@ def _completed(subject: Subject, name: str, project: Projection) -> Path:
     source = subject.experiment.open("test")
     records = source.read(np.arange(_KNOWN))
     known = transforms.to_float(records["image"])
-    schedule = subject.family.schedule_of(subject.variables.params)
+    schedule = subject.schedule
     own = subject.family.sampler(schedule)
     label = jnp.asarray(records.get("label", np.zeros(_KNOWN)), jnp.int32)
 
@@ -206,7 +206,7 @@ def _completed(subject: Subject, name: str, project: Projection) -> Path:
 def field(subject: Subject) -> Path:
     """The velocity of the flow at several times, over the noisy points it acts on."""
     points = _points(subject)
-    schedule = subject.family.schedule_of(subject.variables.params)
+    schedule = subject.schedule
     rows = subject.rows(1)
     eps = np.random.default_rng(0).normal(size=points.shape)
     times = np.asarray(schedule.time_of_logsnr(-2 * jnp.log(jnp.asarray(NOISE))))
@@ -230,14 +230,14 @@ def field(subject: Subject) -> Path:
 def trajectories(subject: Subject) -> Path:
     """The paths of several solvers from the same noise."""
     rows = subject.rows(_LINES)
-    schedule = subject.family.schedule_of(subject.variables.params)
+    schedule = subject.schedule
     paths, evaluations = [], []
     for name in PATHS:
         settings = replace(subject.settings, method=name, steps=PATH_STEPS)
         table = schedule if isinstance(schedule, TableSchedule) else None
         make = sampling.sampler(settings, gaussian.FIXED_SMALL, table=table)
         found = subject.solve(rows, sampler=make, trajectory=True)
-        paths.append(_states(subject, schedule, make(schedule).times, rows, found))
+        paths.append(_states(subject, make(schedule).times, rows, found))
         evaluations.append(int(found.evaluations[0]))
     path = subject.folder / "trajectories.png"
     plane.save_trajectories(path, PATHS, paths, evaluations)
@@ -317,12 +317,10 @@ def _points(subject: Subject) -> np.ndarray:
     return source.read(np.arange(min(len(source), _POINTS)))["image"]
 
 
-def _states(
-    subject: Subject, schedule: Schedule, times: Array, rows: Batch, found: Solution
-) -> np.ndarray:
+def _states(subject: Subject, times: Array, rows: Batch, found: Solution) -> np.ndarray:
     """[S + 1, N, ...]: the states with the noise that they set out from, all at unit scale: x_t /
     sqrt(alpha^2 + sigma^2)."""
-    times = jnp.asarray(times)
+    schedule, times = subject.schedule, jnp.asarray(times)
     first = start(schedule, times[0], streams.fold(rows["keys"], 0), subject.family.shape)
     path = np.concatenate([np.asarray(first)[None], found.states])
     scale = np.asarray(jnp.hypot(schedule.alpha(times), schedule.sigma(times)))

@@ -13,14 +13,20 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
-from genzoo.core import streams
 from genzoo.core.compilation import Program, compile_program
 from genzoo.core.contract import Family, Solves, Variables
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
 from genzoo.evaluate import pictures, plane
-from genzoo.experiment import Experiment, require, steered_classes, variables_of
+from genzoo.experiment import (
+    Experiment,
+    require,
+    sample_keys,
+    sample_labels,
+    steered_classes,
+    variables_of,
+)
 from genzoo.guides import guided
 from genzoo.modes import illustrate
 from genzoo.workdir import Workdir
@@ -58,7 +64,7 @@ def draw(
     low, high = experiment.local_rows(size)
     for first in range(0, count, batch):
         index = np.arange(first, first + size, dtype=np.int32)
-        label = _labels(experiment, family or experiment.family, index)
+        label = sample_labels(family or experiment.family, config, index)
         rows = placement.put_batch({"index": index[low:high], "label": label[low:high]})
         if size not in programs:
             programs[size] = compile_program(
@@ -85,13 +91,6 @@ def check_label(experiment: Experiment, family: Family | None = None) -> None:
         raise UserError(f"sample.label = {label}: this model has {known}")
 
 
-def _labels(experiment: Experiment, family: Family, index: np.ndarray) -> np.ndarray:
-    fixed = experiment.config.sample.label
-    if fixed >= 0:
-        return np.full_like(index, fixed)
-    return index % max(steered_classes(family), 1)
-
-
 def columns_of(experiment: Experiment, family: Family) -> int:
     """Columns of a grid: one per class where the samples go through the classes in turn, 0 for
     about a square. More than 20 classes would make a strip."""
@@ -102,7 +101,7 @@ def columns_of(experiment: Experiment, family: Family) -> int:
 def sample_batch(family: Family, seed: int, variables: Variables, rows: Batch) -> dict[str, Array]:
     """One `image` per row, as it is stored, from the row's `index` and `label` alone; with
     `evaluations` of a family that counts them."""
-    keys = streams.per_example(streams.stream(streams.root(seed), "sample"), rows["index"])
+    keys = sample_keys(seed, rows["index"])
     condition = {"label": rows["label"]}
     if not isinstance(family, Solves):
         return {"image": transforms.to_stored(family.sample(variables, keys, condition))}
@@ -123,7 +122,7 @@ def sample(config: FrozenConfigDict, workdir: Path) -> dict:
     wanted = illustrate.chosen(experiment)
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.sample.weights)
-    family, variables = guided(config, experiment.family, variables)
+    family, variables = guided(experiment, variables)
     check_label(experiment, family)
     points = len(experiment.shape) == 1
     images, labels, evaluations, done = [], [], [], 0
