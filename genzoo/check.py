@@ -21,13 +21,16 @@ from genzoo.train import optimizer as optimizers
 from genzoo.train import sharding
 
 
-def check(raw: dict) -> FrozenConfigDict:
-    """The config with every default in place. Raises UserError with all that is wrong with it."""
+def check(raw: dict, devices: int | None = None) -> FrozenConfigDict:
+    """The config with every default in place. Raises UserError with all that is wrong with it.
+
+    devices: how many it is to run on, those at hand if None.
+    """
     checker, resolved = _resolve(raw)
     # A value of a wrong type is looked at as its default, so that it does not hide the rest.
     found = checker.problems
     if checker.usable:
-        found = found + _problems(freeze(resolved))
+        found = found + _problems(freeze(resolved), devices or jax.device_count())
     if found:
         raise UserError(*found)
     return freeze(resolved)
@@ -93,7 +96,7 @@ def _frozen(checker: Checker, stages: Mapping, wanted) -> dict:
     return found
 
 
-def _problems(config: FrozenConfigDict) -> list[str]:
+def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
     data, train = build.section(config, "data"), config.train
     found = _data_problems(data)
     if not found:
@@ -122,11 +125,11 @@ def _problems(config: FrozenConfigDict) -> list[str]:
         )
     found += _range_problems(config)
     sizes = {f"{s}.batch_size": config[s].batch_size for s in ("train", "eval")}
-    found += sharding.problems(config.mesh.data, config.mesh.fsdp, sizes, jax.device_count())
-    if train.accumulate > 1 and train.batch_size % (train.accumulate * jax.device_count()):
+    found += sharding.problems(build.section(config, "mesh"), sizes, devices)
+    if train.accumulate > 1 and train.batch_size % (train.accumulate * devices):
         found.append(
             f"train.batch_size = {train.batch_size} is not divisible by train.accumulate = "
-            f"{train.accumulate} times the devices ({jax.device_count()})."
+            f"{train.accumulate} times the devices ({devices})."
         )
     for key in ("steps", "save_every"):
         if train.steps_per_call > 0 and train[key] % train.steps_per_call:
@@ -168,6 +171,7 @@ _RANGES = {
     "optimizer.b2": (0, 0.99999999), "optimizer.eps": (1e-30, _ANY),
     "tools.neighbours": (1, _ANY), "tools.probe_examples": (2, _ANY),
     "tools.probe_l2": (1e-9, _ANY),
+    "mesh.floor": (1, _ANY),
     "bench.seconds": (0, _ANY), "bench.sample_steps": (1, _ANY),
 }  # fmt: skip
 

@@ -165,6 +165,8 @@ _NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "True
 
 
 def _described(kind: object) -> str:
+    if typing.get_origin(kind) is tuple and typing.get_args(kind)[0] not in _NAMES:
+        return "a tuple of tuples"
     if typing.get_origin(kind) is tuple:
         return f"a tuple of {_NAMES[typing.get_args(kind)[0]].removeprefix('a ')}s"
     return _NAMES.get(kind, "a section (a dict)")

@@ -4,7 +4,8 @@ Nothing here knows a family: `build.py` makes it, and everything else looks at i
 contract.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import jax
@@ -25,6 +26,7 @@ from genzoo.core.contract import (
     class_count,
 )
 from genzoo.core.errors import UserError
+from genzoo.core.stopping import Stop
 from genzoo.core.types import Array, Batch, Key, Keys
 from genzoo.data import transforms
 from genzoo.data.source import Source
@@ -38,9 +40,14 @@ from genzoo.train.step import Updater
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """What every mode shares: the config and what is built from it, each part on first use."""
+    """What every mode shares: the config and what is built from it, each part on first use.
+
+    stop: what loops ask whether to go on. devices: other than those at hand, to compile for.
+    """
 
     config: FrozenConfigDict
+    stop: Stop = field(default_factory=Stop)
+    devices: tuple[jax.Device, ...] | None = None
 
     @cached_property
     def family(self) -> Family:
@@ -50,7 +57,7 @@ class Experiment:
     @cached_property
     def placement(self) -> sharding.Placement:
         """The mesh and the shardings on it."""
-        return sharding.placement(self.config.mesh.data, self.config.mesh.fsdp)
+        return sharding.placement(build.section(self.config, "mesh"), self.devices)
 
     @cached_property
     def optimizers(self) -> dict[str, optax.GradientTransformation]:
@@ -111,26 +118,25 @@ class Experiment:
         """The state at step 0, on the devices where it belongs."""
         return run_once(self.initial_state, out_shardings=self._state_shardings)
 
-    def training_program(self, state: TrainState, data: Batch, inputs: Batch) -> Program:
-        """The compiled `Updater.call`; it takes the state's memory for the state it returns."""
-        return compile_program(
+    def training(self, state: TrainState, data: Batch, inputs: Batch) -> jax.stages.Lowered:
+        """`Updater.call`, to be compiled, for arrays or shapes; it takes the state's memory for the
+        state it returns."""
+        call = jax.jit(
             self.updater(self.config.train.accumulate).call,
-            state,
-            data,
-            inputs,
             donate_argnums=(0,),
             out_shardings=(self._state_shardings, self.placement.replicated),
         )
+        return call.lower(state, data, inputs)
 
     def updater(self, accumulate: int) -> Updater:
         """The training step."""
-        on_cpu = jax.default_backend() == "cpu"
+        on_cpu = self.placement.platform == "cpu"
         return Updater(
             family=self.family,
             optimizers=self.optimizers,
             learning_rate=build.optimizer(self.config).schedule(),
             averages=build.averages(self.config),
-            prepare=partial(prepare, mirrored=self.config.data.flip),
+            prepare=partial(prepare, shape=self.shape, mirrored=self.config.data.flip),
             root=self.root,
             accumulate=accumulate,
             fault_limit=self.config.train.fault_limit,
@@ -139,7 +145,25 @@ class Experiment:
             # the sake of the compile time: those are for models without convolutions.
             written_out=8 if on_cpu else 1,
             branch=on_cpu,
+            gathered=self.placement.gathered,
         )
+
+    def lowered(
+        self, function: Callable, variables: Variables, rows: Batch
+    ) -> jax.stages.Lowered:
+        """A function of (variables, rows), to be compiled, for arrays or shapes; every process gets
+        the whole of its value."""
+
+        def call(variables, rows):
+            parts = {name: getattr(variables, name) for name in ("params", "stats", "frozen")}
+            gathered = {k: self.placement.gathered(v, k) for k, v in parts.items()}
+            return function(Variables(**gathered), rows)
+
+        return jax.jit(call, out_shardings=self.placement.replicated).lower(variables, rows)
+
+    def program(self, function: Callable, variables: Variables, rows: Batch) -> Program:
+        """The same, compiled."""
+        return compile_program(self.lowered(function, variables, rows))
 
     def open(self, split: str) -> Source:
         """A split of the data, with as many classes as the family was built for."""
@@ -153,18 +177,27 @@ class Experiment:
             )
         return source
 
-    def local_rows(self, batch_size: int) -> tuple[int, int]:
-        """The rows of a global batch that this process reads."""
-        share = batch_size // jax.process_count()
-        return jax.process_index() * share, (jax.process_index() + 1) * share
 
-
-def prepare(batch: Batch, key: Key | None, mirrored: bool = False) -> Batch:
-    """A uint8 batch as the models see it: images in [-1, 1], at random mirrored where asked to."""
+def prepare(
+    batch: Batch,
+    key: Key | None,
+    shape: tuple[int, ...] | None = None,
+    mirrored: bool = False,
+) -> Batch:
+    """A uint8 batch as the models see it: images in [-1, 1], at random mirrored where asked to.
+    shape: of an example, where they may be flat."""
     image = transforms.to_float(batch["image"])
+    if shape:
+        image = image.reshape(len(image), *shape)
     if mirrored:
         image = transforms.flip(image, key)
     return {**batch, "image": image}
+
+
+def flat(batch: Batch) -> Batch:
+    """Examples as they are held on the devices: [N, ...] as [N, D]. In rows of their own shape a
+    TPU would lay out the whole set anew in every step."""
+    return {k: v.reshape(len(v), -1) if v.ndim > 2 else v for k, v in batch.items()}
 
 
 def variables_of(state: TrainState, weights: str) -> Variables:

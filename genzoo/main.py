@@ -6,14 +6,21 @@ that was answered by a checkpoint.
 """
 
 import argparse
+import contextlib
 import errno
 import json
 import logging
 import signal
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from genzoo.core.errors import Interrupted, UserError
+from genzoo.core.errors import Alone, Interrupted, UserError
+
+if TYPE_CHECKING:
+    from genzoo.core.stopping import Stop
 
 _MODES = {
     "train": "trains, or goes on with what the workdir holds (default)",
@@ -27,12 +34,13 @@ _MODES = {
     "probe": "measures how well embeddings tell the classes apart, for families that encode",
     "describe": "prints parameters and operations as JSON; makes nothing",
     "bench": "times training step and sampler on this machine, as JSON",
+    "compile": "compiles for a TPU, GPUs or CPUs that need not be there; prints the cost as JSON",
     "doctor": "prints what this machine offers, as JSON",
 }
 _SURROUNDINGS = (  # faults of the machine, not of the program
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
 )  # fmt: skip
-_WITHOUT_WORKDIR = ("describe", "bench", "doctor")
+_WITHOUT_WORKDIR = ("describe", "bench", "compile", "doctor")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,11 +55,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", type=Path, help="the folder of the run")
     parser.add_argument("--mode", default="train", choices=_MODES,
                         help="; ".join(f"{k}: {v}" for k, v in _MODES.items()))  # fmt: skip
+    parser.add_argument("--no_compile_cache", action="store_true",
+                        help="compile anew, and keep nothing of it for the next start")  # fmt: skip
+    group = parser.add_argument_group(
+        "several processes", "found without flags under SLURM, Open MPI and on TPU slices; launch/ "
+        "has a launcher for each")  # fmt: skip
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+    group.add_argument("--start_timeout", type=int, default=300, metavar="SECONDS",
+                       help="how long to wait for the others (%(default)s)")  # fmt: skip
+    group.add_argument("--heartbeat_timeout", type=int, default=100, metavar="SECONDS",
+                       help="a process silent for so long is given up (%(default)s)")  # fmt: skip
     return parser
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]):
     from genzoo import build, check, config, first_stage
+    from genzoo.modes import compile
     from genzoo.workdir import Workdir
 
     changes = config.parse_overrides(overrides)
@@ -62,7 +83,10 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
         raw = stored
     else:
         raise UserError("--config is missing: give a file of configs/, FILE.py[:variant].")
-    checked = check.check(config.override(raw, changes))
+    raw = config.override(raw, changes)
+    # Before anything looks for devices, since here they are others.
+    devices = compile.prepare(raw) if arguments.mode == "compile" else None
+    checked = check.check(raw, devices)
     if stored and not checked.data.num_classes and stored["data"]["num_classes"]:
         # Counted when the run began; the data need not be here any more.
         known = {**checked.data, "num_classes": stored["data"]["num_classes"]}
@@ -71,9 +95,11 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
     return first_stage.resolve(build.settled(checked), begun)
 
 
-def _work(arguments: argparse.Namespace, overrides: list[str]) -> dict:
+def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> dict:
     # Imported here, so that --help and a wrong flag are answered at once.
+    from genzoo.core.agreement import agreed
     from genzoo.modes import (
+        compile,
         cost,
         doctor,
         encode,
@@ -93,9 +119,10 @@ def _work(arguments: argparse.Namespace, overrides: list[str]) -> dict:
         return doctor.examine(arguments.workdir)
     if arguments.mode not in _WITHOUT_WORKDIR and arguments.workdir is None:
         raise UserError(f"--mode={arguments.mode} needs --workdir=DIR, the folder of the run.")
-    config = _config(arguments, overrides)
+    config = agreed(lambda: _config(arguments, overrides))
     if arguments.mode in _WITHOUT_WORKDIR:
-        return {"describe": cost.describe, "bench": cost.bench}[arguments.mode](config)
+        without = {"describe": cost.describe, "bench": cost.bench, "compile": compile.compile_ahead}
+        return without[arguments.mode](config)
     modes = {
         "train": train.train,
         "eval": evaluate.evaluate,
@@ -107,7 +134,7 @@ def _work(arguments: argparse.Namespace, overrides: list[str]) -> dict:
         "latents": latents.latents,
         "probe": probe.probe,
     }
-    return modes[arguments.mode](config, arguments.workdir)
+    return modes[arguments.mode](config, arguments.workdir, stop)
 
 
 def main(argv: list[str]) -> int:
@@ -115,27 +142,61 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("genzoo").setLevel(logging.INFO)
     arguments, overrides = _parser().parse_known_args(argv)
+    with _interruptible():
+        # JAX takes a second to import: --help and a wrong flag are answered before.
+        from genzoo.core.program_cache import keep_programs
+        from genzoo.core.stopping import Stop
+        from genzoo.data.fetch import cache_dir
+        from genzoo.processes import Group
+
+        with Stop() as stop:
+            group = Group(stop)
+            try:
+                group.join(arguments)
+                if not arguments.no_compile_cache:
+                    keep_programs(cache_dir() / "programs")
+                result = _work(arguments, overrides, stop)
+            except (Exception, KeyboardInterrupt) as error:
+                code, words, agreed = _ending(error, arguments.workdir)
+                if group.speaks or not agreed:
+                    print(words, file=sys.stderr)
+                return group.leave(code, together=agreed)
+            if group.speaks:
+                print(json.dumps(result, indent=2))
+            return group.leave(0, together=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM as an exception, before there is anything that must end in order."""
+
+    def stop(number: int, frame):
+        raise SystemExit(75)
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        result = _work(arguments, overrides)
-    except UserError as error:
-        for problem in error.problems:
-            print(f"genzoo: {problem}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("genzoo: Stopped by Ctrl-C. What had been saved is kept.", file=sys.stderr)
-        return 130
-    except Interrupted as error:
-        print(f"genzoo: {error}", file=sys.stderr)
-        return 75 if error.signal == signal.SIGTERM else 130
-    except OSError as error:
-        if error.errno not in _SURROUNDINGS:
-            raise
-        place = error.filename or arguments.workdir
-        print(f"genzoo: {place}: {error.strerror}. Make room or give another folder, and start "
-              "again: a run goes on from its last checkpoint.", file=sys.stderr)  # fmt: skip
-        return 2
-    print(json.dumps(result, indent=2))
-    return 0
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _ending(error: BaseException, workdir: Path | None) -> tuple[int, str, bool]:
+    """(exit code, what is said, whether all processes end so) of what the work ended in."""
+    if isinstance(error, UserError):
+        return 2, "\n".join(f"genzoo: {p}" for p in error.problems), error.agreed
+    if isinstance(error, Interrupted):
+        return 75 if error.signal == signal.SIGTERM else 130, f"genzoo: {error}", error.agreed
+    if isinstance(error, Alone):
+        return 1, f"genzoo: {error}", False
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "genzoo: Stopped by Ctrl-C. What had been saved is kept.", False
+    if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
+        said = (
+            f"genzoo: {error.filename or workdir}: {error.strerror}. Make room or give another "
+            "folder, and start again: a run goes on from its last checkpoint."
+        )
+        return 2, said, False
+    return 1, "".join(traceback.format_exception(error)), False
 
 
 if __name__ == "__main__":

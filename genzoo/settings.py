@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from genzoo.train.averages import Average
 from genzoo.train.loop import LoopSettings
+from genzoo.train.sharding import MeshSettings
 
 RAW = "raw"  # the params themselves, beside the averages that a config names
 
@@ -187,19 +188,23 @@ class FirstStage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeshSettings:
-    """Devices along the two axes; data = -1 takes all that fsdp leaves."""
-
-    data: int = -1
-    fsdp: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
 class BenchSettings:
     """seconds: how long each program is timed. sample_steps: sampling steps that are timed."""
 
     seconds: float = 10.0
     sample_steps: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileSettings:
+    """topology: what to compile for, such as v5e:4x4, v5p-64, 2xv5e-256, cpu:8, h200:4. level: of
+    optimisation, O0 to O3 or default. program: train, sample or all. suggest: whether a program
+    that does not fit is compiled again with what might make it fit."""
+
+    topology: str = ""
+    level: str = "O0"
+    program: str = "all"
+    suggest: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,4 +232,5 @@ SECTIONS: Mapping[str, type] = {
     "mesh": MeshSettings,
     "bench": BenchSettings,
     "tools": ToolSettings,
+    "compile": CompileSettings,
 }

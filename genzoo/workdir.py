@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo.check import fill
 from genzoo.config import differences, read_json, write_json
+from genzoo.core.agreement import by_first, is_first
 from genzoo.core.errors import UserError
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
 
 # What may change between a run and its continuation: how long, how often, where, how carefully.
 _FREE_IN_TRAINING = (
-    "sample.", "eval.", "mesh.", "bench.", "tools.", "data.dir", "train.steps",
+    "sample.", "eval.", "mesh.", "bench.", "tools.", "compile.", "data.dir", "train.steps",
     "train.steps_per_call", "train.log_every", "train.save_every", "train.keep",
     "train.keep_every", "train.fault_limit", "train.picture_first", "train.picture_count",
     "optimizer.learning_rate", "optimizer.clip",
@@ -105,7 +105,7 @@ class Workdir:
             guard = (self.path / ".lock").open("a")
         except OSError as error:
             raise UserError(self._unwritable(error.strerror)) from error
-        if jax.process_index() == 0:
+        if is_first():
             try:
                 fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -114,8 +114,8 @@ class Workdir:
                     "another --workdir."
                 ) from error
             self._same_data(data)
-            self.write("config.json", config.to_dict())
-            self.write("data.json", data)
+            self._write("config.json", config.to_dict())
+            self._write("data.json", data)
         return guard
 
     def _same_data(self, data: dict) -> None:
@@ -132,20 +132,24 @@ class Workdir:
 
     def write(self, name: str, value: dict) -> None:
         """A JSON file in the folder, by the first process."""
+        by_first(lambda: self._write(name, value))
+
+    def _write(self, name: str, value: dict) -> None:
         try:
-            if jax.process_index() == 0:
-                write_json(self.path / name, value)
+            write_json(self.path / name, value)
         except OSError as error:
             raise UserError(self._unwritable(error.strerror)) from error
 
     def clear_samples(self) -> None:
         """Removes the numbered samples of an earlier call, so that none is taken for a new one."""
+        by_first(self._clear_samples)
+
+    def _clear_samples(self) -> None:
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
-            if jax.process_index() == 0:
-                for file in self.samples.iterdir():
-                    if re.fullmatch(r"\d{6,}\.png|samples\.npz|grid\.png", file.name):
-                        os.unlink(file)
+            for file in self.samples.iterdir():
+                if re.fullmatch(r"\d{6,}\.png|samples\.npz|grid\.png", file.name):
+                    os.unlink(file)
         except OSError as error:
             raise UserError(self._unwritable(error.strerror)) from error
 

@@ -1,11 +1,13 @@
 """Ahead-of-time compilation of a jitted function, with the options that a backend is faster with.
 
 Compiling before the first call separates its time from the run's, gives the program's cost and
-memory, and makes a retrace impossible: a compiled program refuses other shapes.
+memory, and makes a retrace impossible: a compiled program refuses other shapes. A program may also
+be compiled for devices that are not there, to be looked at.
 """
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,17 @@ _CPU_OPTIONS = {
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     )
 }
+# How hard the compiler tries, by the numbers of XLA's EffortLevel; "default" is its own choice.
+LEVELS: Mapping[str, int | None] = {"default": None, "O0": 9, "O1": 19, "O2": 29, "O3": 39}
+
+
+class OutOfMemory(Exception):
+    """A program needs more memory than its devices have; the compiler gave it up. needed: bytes per
+    device, None where it did not say."""
+
+    def __init__(self, needed: int | None):
+        super().__init__(f"The program needs {needed} bytes on each device.")
+        self.needed = needed
 
 
 @dataclass(frozen=True)
@@ -38,21 +51,49 @@ class Program:
         return getattr(analysis, "temp_size_in_bytes", None)
 
 
-def compile_program(function: Callable, *args, **jit_options) -> Program:
-    """`jax.jit(function, **jit_options)` lowered and compiled for `args` (arrays or shapes)."""
+def compile_program(lowered: jax.stages.Lowered) -> Program:
+    """A lowered function compiled for the devices at hand."""
     start = time.perf_counter()
-    lowered = jax.jit(function, **jit_options).lower(*args)
-    if jax.default_backend() == "cpu":
-        try:
-            compiled = lowered.compile(compiler_options=_CPU_OPTIONS)
-        except jax.errors.JaxRuntimeError as error:
-            # The option is experimental; a jaxlib that has renamed it must still run.
-            if "xla_cpu_experimental_ynn_fusion_type" not in str(error):
-                raise
-            compiled = lowered.compile()
-    else:
-        compiled = lowered.compile()
+    compiled = _for_cpu(lowered, {}) if jax.default_backend() == "cpu" else lowered.compile()
     return Program(compiled, time.perf_counter() - start)
+
+
+def _for_cpu(lowered: jax.stages.Lowered, options: dict) -> jax.stages.Compiled:
+    try:
+        return lowered.compile(compiler_options={**_CPU_OPTIONS, **options})
+    except jax.errors.JaxRuntimeError as error:
+        # The option is experimental; a jaxlib that has renamed it must still run.
+        if "xla_cpu_experimental_ynn_fusion_type" not in str(error):
+            raise
+        return lowered.compile(compiler_options=options)
+
+
+def compile_for(platform: str, lowered: jax.stages.Lowered, level: str) -> Program:
+    """A program for devices that need not be there ("cpu", "tpu", "cuda"), at one of LEVELS. Raises
+    OutOfMemory where the compiler refuses it for that."""
+    effort, start = LEVELS[level], time.perf_counter()
+    options = {} if effort is None else {"optimization_level": effort}
+    if platform == "cuda":
+        options["xla_gpu_autotune_level"] = 0  # which would try the kernels on the card
+    try:
+        if platform == "cpu":
+            compiled = _for_cpu(lowered, options)
+        else:
+            compiled = lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise OutOfMemory(needed_bytes(str(error))) from error
+    return Program(compiled, time.perf_counter() - start)
+
+
+def needed_bytes(message: str) -> int | None:
+    """The bytes that a program would use at least, from what the TPU compiler says of its lack of
+    memory, in either of its forms."""
+    found = re.search(r"Used ([\d.]+)([KMGT]?) of [\d.]+[KMGT]? hbm", message) or re.search(
+        r"\(([\d.]+)([KMGT]?)\) exceeds available HBM", message
+    )
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " ")) if found else None
 
 
 def run_once(function: Callable, **jit_options) -> Any:

@@ -9,20 +9,28 @@ class UserError(Exception):
     """A mistake in a config, a file or the surroundings. Its text is shown as it is, exit code 2.
 
     The text is one or two sentences that name the key or the file and say what to do about it.
-    Several independent problems may be given at once; each becomes a line.
+    Several independent problems may be given at once; each becomes a line. agreed: that every
+    process of the run ends with the same words, so that one is enough to say them.
     """
 
-    def __init__(self, *problems: str):
+    def __init__(self, *problems: str, agreed: bool = False):
         super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems, self.agreed = problems, agreed
+
+
+class Alone(Exception):
+    """Other processes of this run did not come, or did not stay; its text is shown as it is. The
+    same start may do better another time, so it is no mistake of the user's."""
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, has saved, and can be resumed. signal: the signal's number."""
+    """The work was asked to stop. signal: the signal's number. step: of the checkpoint that a run
+    has saved to go on from. agreed: that every process of the run stops now."""
 
-    def __init__(self, number: int, step: int):
-        super().__init__(f"Stopped by {signal.Signals(number).name} at step {step}, saved.")
-        self.signal = number
+    def __init__(self, number: int, step: int | None = None, agreed: bool = True):
+        saved = "; what had been saved is kept." if step is None else f" at step {step}, saved."
+        super().__init__(f"Stopped by {signal.Signals(number).name}{saved}")
+        self.signal, self.agreed = number, agreed
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ Step k of the stream is a pure function of (seed, batch_size, k), so a run resum
 step. Where several processes train together, each reads its own rows of the same global batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,15 +28,15 @@ class _Steps:
     source: Source
     seed: int
     batch_size: int
-    rows: tuple[int, int]
+    rows: np.ndarray
 
     def __len__(self) -> int:
         return _ENDLESS
 
     def __getitem__(self, step: int) -> Records:
-        low, high = self.rows
-        start = step * self.batch_size + low
-        return self.source.read(order.indices(self.seed, start, high - low, len(self.source)))
+        start = step * self.batch_size
+        batch = order.indices(self.seed, start, self.batch_size, len(self.source))
+        return self.source.read(batch[self.rows])
 
 
 def train_batches(
@@ -45,17 +45,17 @@ def train_batches(
     seed: int,
     batch_size: int,
     start_step: int = 0,
-    rows: tuple[int, int] | None = None,
+    rows: Sequence[int] | None = None,
     read_ahead: int = 2,
     threads: int | None = None,
 ) -> Iterator[Records]:
     """The batches of steps start_step, start_step + 1, ... without end.
 
-    batch_size: examples in the global batch. rows: (low, high), the rows of it that this process
-    reads; all when None. read_ahead: batches made in advance by `threads` background threads, at
+    batch_size: examples in the global batch. rows: those of it that this process reads; all when
+    None. read_ahead: batches made in advance by `threads` background threads, at
     least one per thread (1 thread for a set in memory, else 8; 0 reads in the caller).
 
-    Yields `image` uint8 [high - low, H, W, C] and `label` int32 [high - low] where there is one.
+    Yields `image` uint8 [R, H, W, C] and `label` int32 [R] where there is one.
     What the source raises is raised here. `close()` of the iterator ends the threads.
     """
     rows = _checked_rows(rows, batch_size)
@@ -85,24 +85,24 @@ def eval_batches(
     *,
     batch_size: int,
     count: int | None = None,
-    rows: tuple[int, int] | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Records]:
     """The first `count` examples (all when None), once, in their own order.
 
-    Every batch has `batch_size` rows (of which rows low .. high - 1 when `rows` is given): the last
+    Every batch has `batch_size` rows (of which only `rows` are read when they are given): the last
     one is filled up by repeating the last example. Besides `image` and `label` a batch has `index`
     int32, the place in the set, and `mask` float32, 1 for an example and 0 for filling.
     """
-    low, high = _checked_rows(rows, batch_size)
+    rows = _checked_rows(rows, batch_size)
     total = len(source) if count is None else min(count, len(source))
     if total < 1:
         raise UserError(f"{source.name} holds no examples to evaluate.")
-    return _pass(source, batch_size, total, low, high)
+    return _pass(source, batch_size, total, rows)
 
 
-def _pass(source: Source, batch_size: int, total: int, low: int, high: int) -> Iterator[Records]:
+def _pass(source: Source, batch_size: int, total: int, rows: np.ndarray) -> Iterator[Records]:
     for start in range(0, total, batch_size):
-        places = np.arange(start + low, start + high)
+        places = start + rows
         index = np.minimum(places, total - 1)
         yield {
             **source.read(index),
@@ -111,10 +111,12 @@ def _pass(source: Source, batch_size: int, total: int, low: int, high: int) -> I
         }
 
 
-def _checked_rows(rows: tuple[int, int] | None, batch_size: int) -> tuple[int, int]:
+def _checked_rows(rows: Sequence[int] | None, batch_size: int) -> np.ndarray:
     if batch_size < 1:
         raise UserError(f"The batch size is {batch_size}: it must be at least 1.")
-    low, high = rows or (0, batch_size)
-    if not 0 <= low < high <= batch_size:
-        raise ValueError(f"Rows {low}:{high} do not lie in a batch of {batch_size}.")
-    return low, high
+    if rows is None:
+        return np.arange(batch_size)
+    rows = np.asarray(rows)
+    if not len(rows) or rows.min() < 0 or rows.max() >= batch_size:
+        raise ValueError(f"Rows {rows} do not lie in a batch of {batch_size}.")
+    return rows

@@ -9,11 +9,11 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core import tree
-from genzoo.core.compilation import flops
+from genzoo.core.compilation import compile_program, flops
 from genzoo.core.contract import Context, Fits, capabilities
 from genzoo.core.errors import UserError
 from genzoo.evaluate import cost
-from genzoo.experiment import Experiment, variables_of
+from genzoo.experiment import Experiment, flat, variables_of
 from genzoo.modes.sample import draw, sample_batch
 from genzoo.train.state import TrainState
 
@@ -80,11 +80,10 @@ def bench(config: FrozenConfigDict) -> dict:
         "image": random.integers(0, 256, (2 * size, *experiment.shape), np.uint8),
         "label": np.zeros(2 * size, np.int32),
     }
-    data = placement.put_everywhere(made_up)
+    data = placement.put_everywhere(flat(made_up))
     rows = random.integers(0, 2 * size, (stride, size)).astype(np.int32)
-    low, high = experiment.local_rows(size)
-    inputs = placement.put_batch({"rows": rows[:, low:high]}, leading=1)
-    program = experiment.training_program(state, data, inputs)
+    inputs = placement.put_batch({"rows": rows[:, placement.rows(size)]}, leading=1)
+    program = compile_program(experiment.training(state, data, inputs))
     holder = [state]
 
     def step():

@@ -15,10 +15,12 @@ from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
 from genzoo.core import streams
-from genzoo.core.compilation import Program, compile_program
+from genzoo.core.agreement import is_first
+from genzoo.core.compilation import Program
 from genzoo.core.contract import Family, Variables
 from genzoo.core.errors import UserError
 from genzoo.core.files import aside
+from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch
 from genzoo.data import loose, transforms
 from genzoo.data.pixels import Fit
@@ -104,24 +106,25 @@ class Trained:
         placement, total = self.experiment.placement, len(indices)
         size = min(self.experiment.config.eval.batch_size, total)
         size = -(-size // placement.devices) * placement.devices
-        low, high = self.experiment.local_rows(size)
+        mine = placement.rows(size)
         starts = range(0, total, size)
         for start in tqdm(starts, desc=title, unit="batch", disable=None, leave=False):
-            at = indices[np.minimum(np.arange(start + low, start + high), total - 1)]
+            self.experiment.stop.check()
+            at = indices[np.minimum(start + mine, total - 1)]
             rows = placement.put_batch({**read(at), "index": at.astype(np.int32)})
             key = (name, *((k, v.shape, str(v.dtype)) for k, v in sorted(rows.items())))
             if key not in self.programs:
-                self.programs[key] = compile_program(
-                    function, self.variables, rows, out_shardings=placement.replicated
-                )
+                self.programs[key] = self.experiment.program(function, self.variables, rows)
             values = jax.device_get(self.programs[key](self.variables, rows))
             yield jax.tree.map(lambda value, real=total - start: value[:real], values)
 
 
-def trained(config: FrozenConfigDict, workdir: Path, mode: str, *needed: str) -> Trained:
+def trained(
+    config: FrozenConfigDict, workdir: Path, mode: str, *needed: str, stop: Stop | None = None
+) -> Trained:
     """The newest state of the run in the workdir, with eval.weights. Raises UserError where the
     family lacks one of the capabilities needed, or the workdir is of no use."""
-    experiment, place = Experiment(config), Workdir(workdir)
+    experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     for capability in needed:
         require(experiment.family, config.family.name, capability, mode)
     place.check_writable()
@@ -157,10 +160,10 @@ def collected(passes: Iterator[Embedded], count: int) -> Mapping[str, np.ndarray
     return arrays
 
 
-def encode(config: FrozenConfigDict, workdir: Path) -> dict:
+def encode(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """The embeddings of eval.split, or of the images below tools.folder, as `embeddings.npz`:
     `embedding` float32 [N, D], `index` [N], and `label` [N] or for a folder `file` [N]."""
-    model = trained(config, workdir, "encode", "encode")
+    model = trained(config, workdir, "encode", "encode", stop=stop)
     names: dict[str, np.ndarray] = {}
     if config.tools.folder:
         files = loose.below(config.tools.folder, "tools.folder")
@@ -172,7 +175,7 @@ def encode(config: FrozenConfigDict, workdir: Path) -> dict:
     indices = np.arange(len(source)) if names else chosen(config, source)
     arrays = collected(model.embeddings(source, split, indices), len(indices))
     path = model.place.path / "embeddings.npz"
-    if jax.process_index() == 0:
+    if is_first():
         _write(path, {**arrays, **names})
     count, dimensions = arrays["embedding"].shape
     _log.info("%d embeddings of %d dimensions: %s", count, dimensions, path)

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -12,8 +13,8 @@ from tqdm import tqdm
 
 from genzoo import build
 from genzoo.core import streams
-from genzoo.core.compilation import compile_program
 from genzoo.core.contract import Variables, class_count
+from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch
 from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
@@ -23,9 +24,9 @@ from genzoo.workdir import Workdir
 _log = logging.getLogger("genzoo")
 
 
-def evaluate(config: FrozenConfigDict, workdir: Path) -> dict:
+def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """Scores the model on eval.split into `eval.json`, with the protocol beside the figures."""
-    experiment, place, settings = Experiment(config), Workdir(workdir), config.eval
+    experiment, place, settings = Experiment(config, stop or Stop()), Workdir(workdir), config.eval
     place.check_writable()
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, settings.weights)
@@ -36,21 +37,28 @@ def evaluate(config: FrozenConfigDict, workdir: Path) -> dict:
         source,
         batch_size=settings.batch_size,
         count=count,
-        rows=experiment.local_rows(settings.batch_size),
+        rows=placement.rows(settings.batch_size),
     )
     total = -(-count // settings.batch_size)
+    _log.info("Scoring %d examples on %d device(s).", count, jax.device_count())
     found = tqdm(found, total=total, desc="evaluating", unit="batch", disable=None)
-    on_device = (placement.put_batch(batch) for batch in found)
-    first = next(on_device)
+
+    def placed() -> Iterator[Batch]:
+        for batch in found:
+            experiment.stop.check()
+            yield placement.put_batch(batch)
+
+    on_device = placed()
+    example = next(on_device)
     root = streams.root(settings.seed)
 
     def one(variables: Variables, batch: Batch) -> dict:
         return score_batch(experiment.family, variables, prepare(batch, None), root, state.step)
 
-    program = compile_program(one, variables, first, out_shardings=placement.replicated)
+    program = experiment.program(one, variables, example)
     report, warnings = score(
         lambda batch: program(variables, batch),
-        itertools.chain([first], on_device),
+        itertools.chain([example], on_device),
         dimensions=int(np.prod(experiment.shape)),
         family=experiment.family,
     )

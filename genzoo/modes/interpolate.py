@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from genzoo.core.agreement import is_first
 from genzoo.core.errors import UserError
+from genzoo.core.stopping import Stop
 from genzoo.data import loose
 from genzoo.data.source import Source
 from genzoo.evaluate import figures
@@ -31,11 +32,11 @@ class Pairs(NamedTuple):
     names: list[tuple[str, str]]
 
 
-def interpolate(config: FrozenConfigDict, workdir: Path) -> dict:
+def interpolate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """Straight and spherical paths between pairs of images of eval.split, of different classes
     where there are any, or between tools.first and tools.second (files, or examples by number), as
     `samples/interpolation.png` and `interpolate.json`."""
-    model = trained(config, workdir, "interpolate", "encode", "decode")
+    model = trained(config, workdir, "interpolate", "encode", "decode", stop=stop)
     pairs = _of_files(model) if _two_files(config) else _of_split(model)
     times = np.linspace(0, 1, STEPS + 2, dtype=np.float32)
     a, b = jnp.asarray(pairs.embedding[:, 0]), jnp.asarray(pairs.embedding[:, 1])
@@ -51,7 +52,7 @@ def interpolate(config: FrozenConfigDict, workdir: Path) -> dict:
         "times": [round(float(t), 6) for t in times],
         "pairs": [_described(*ends) for ends in zip(pairs.names, pairs.embedding, strict=True)],
     }
-    if jax.process_index() == 0:
+    if is_first():
         _draw(model, pairs, pictures, times)
     model.place.write("interpolate.json", report)
     file = str(model.place.samples / "interpolation.png")

@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
+from genzoo.core.agreement import is_first
 from genzoo.core.contract import CodeGrid, Decodes, Encodes, Tokenizes, Variables
 from genzoo.core.errors import UserError
+from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch, Images
 from genzoo.data.source import Source
 from genzoo.evaluate import figures
@@ -29,13 +30,13 @@ _CODES = 64  # of each level, which are decoded
 _log = logging.getLogger("genzoo")
 
 
-def latents(config: FrozenConfigDict, workdir: Path) -> dict:
+def latents(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """Pictures of the latent space over eval.split, and the numbers in `latents.json`:
     `samples/traversals.png` of the units of largest variance, `samples/latent_plane.png` where
     there are two units, and `samples/codebook.png` for a family that tokenizes."""
     tokenizes = isinstance(build.family(config), Tokenizes)
     needed = () if tokenizes else ("encode", "decode")
-    model = trained(config, workdir, "latents", *needed)
+    model = trained(config, workdir, "latents", *needed, stop=stop)
     source = model.experiment.open(config.eval.split)
     indices = chosen(config, source)
     if len(indices) < 2:
@@ -134,7 +135,7 @@ def _traversals(model: Trained, codes: Codes) -> list[int]:
         )
         for unit, images in zip(units, moved, strict=True)
     ]
-    if jax.process_index() == 0:
+    if is_first():
         figures.save_rows(
             model.place.samples / "traversals.png",
             rows,
@@ -151,7 +152,7 @@ def _plane(model: Trained, codes: Codes, classes: tuple[str, ...]) -> dict:
     across, up = (low + (high - low) * (np.arange(_SIDE) + 0.5) / _SIDE for low, high in box.T)
     grid = np.stack(np.meshgrid(across, up), axis=-1)
     drawn = model.decoded(grid.reshape(-1, 2))
-    if jax.process_index() == 0:
+    if is_first():
         figures.save_plane(
             model.place.samples / "latent_plane.png",
             codes.points,
@@ -191,7 +192,7 @@ def _codebook(model: Trained, source: Source, indices: np.ndarray) -> list[dict]
         )
         images = _single_codes(model, grids, counts, level)
         levels.append(figures.Level(title=title, counts=used, images=images))
-    if jax.process_index() == 0:
+    if is_first():
         figures.save_codebook(model.place.samples / "codebook.png", levels)
     return report
 

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.core.errors import UserError
+from genzoo.core.stopping import Stop
 from genzoo.data.source import Source
 from genzoo.evaluate import probe as linear
 from genzoo.evaluate.neighbours import Neighbours, vote
@@ -22,11 +23,11 @@ _BATCH = 512  # candidates whose distances from all queries are held at once
 _log = logging.getLogger("genzoo")
 
 
-def probe(config: FrozenConfigDict, workdir: Path) -> dict:
+def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """The accuracies on eval.split of a linear probe and of the votes of the nearest neighbours,
     learned from tools.probe_examples training images, of embeddings and of raw pixels, as
     `probe.json`."""
-    model = trained(config, workdir, "probe", "encode")
+    model = trained(config, workdir, "probe", "encode", stop=stop)
     if config.eval.split == _TRAIN:
         raise UserError("eval.split = 'train' is what the probe learns from; set it to 'test'.")
     train, test = model.experiment.open(_TRAIN), model.experiment.open(config.eval.split)

@@ -11,9 +11,10 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.core import streams
-from genzoo.core.compilation import compile_program
+from genzoo.core.agreement import is_first
 from genzoo.core.contract import Family, Observes, Variables
 from genzoo.core.errors import UserError
+from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch
 from genzoo.data import batches, transforms
 from genzoo.data.source import Source
@@ -59,14 +60,13 @@ def reconstructed(
     size *= placement.devices
     found = []
     for batch in batches.eval_batches(
-        source, batch_size=size, count=count, rows=experiment.local_rows(size)
+        source, batch_size=size, count=count, rows=placement.rows(size)
     ):
+        experiment.stop.check()
         rows = placement.put_batch(batch)
         if size not in programs:
             function = partial(_compared, experiment.family, experiment.config.eval.seed)
-            programs[size] = compile_program(
-                function, variables, rows, out_shardings=placement.replicated
-            )
+            programs[size] = experiment.program(function, variables, rows)
         values, mask = jax.device_get(programs[size](variables, rows))
         found.append({k: v[mask > 0] for k, v in values.items()})
     joined = {k: np.concatenate([one[k] for one in found]) for k in found[0]}
@@ -75,11 +75,11 @@ def reconstructed(
     return Reconstructions(**{"shown": None, **joined})
 
 
-def reconstruct(config: FrozenConfigDict, workdir: Path) -> dict:
+def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """The first sample.count images of eval.split beside what comes back of them (between the two,
     where it differs, what the model was shown) as `samples/reconstruction.png`, with the scores of
     each in `reconstruct.json`."""
-    experiment, place = Experiment(config), Workdir(workdir)
+    experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     require(experiment.family, config.family.name, "reconstruct", "reconstruct")
     if len(experiment.shape) != 3:
         raise UserError(f"--mode=reconstruct compares images, and {config.data.name} is points.")
@@ -103,7 +103,7 @@ def reconstruct(config: FrozenConfigDict, workdir: Path) -> dict:
         "ssims": found.ssim.tolist(),
     }
     place.write("reconstruct.json", report)
-    if jax.process_index() == 0:
+    if is_first():
         shown = found.side_by_side()[: pictures.LARGEST_GRID // 2]
         columns = 8 if found.shown is None else 6
         pictures.save_grid(

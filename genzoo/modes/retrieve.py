@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from genzoo.core.agreement import is_first
 from genzoo.core.errors import UserError
+from genzoo.core.stopping import Stop
 from genzoo.data import loose
 from genzoo.data.source import Source
 from genzoo.evaluate import figures
@@ -18,11 +19,11 @@ _SHOWN = 16  # neighbours in the picture at most
 _TRAIN = "train"
 
 
-def retrieve(config: FrozenConfigDict, workdir: Path) -> dict:
+def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """The tools.neighbours nearest training images, by tools.metric, of the first images of
     eval.split or of the file tools.first: `samples/neighbours.png` and `retrieve.json`, with labels
     also the precision, which is the share of neighbours of the query's class."""
-    model = trained(config, workdir, "retrieve", "encode")
+    model = trained(config, workdir, "retrieve", "encode", stop=stop)
     train = model.experiment.open(_TRAIN)
     queries, names = _queries(model)
     own = queries.index if not names and config.eval.split == _TRAIN else None
@@ -46,7 +47,7 @@ def retrieve(config: FrozenConfigDict, workdir: Path) -> dict:
         report["precision"] = float((labels == queries.label[:, None]).mean())
     report["queries"] = _listed(queries, names, found, labels)
     model.place.write("retrieve.json", report)
-    if jax.process_index() == 0:
+    if is_first():
         images = records["image"].reshape(*found.index.shape, *records["image"].shape[1:])
         _draw(model, queries, names, found, images, labels, train)
     shown = {k: v for k, v in report.items() if k != "queries"}

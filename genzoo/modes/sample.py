@@ -13,9 +13,11 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
-from genzoo.core.compilation import Program, compile_program
+from genzoo.core.agreement import by_first, is_first
+from genzoo.core.compilation import Program
 from genzoo.core.contract import Family, Solves, Variables
 from genzoo.core.errors import UserError
+from genzoo.core.stopping import Stop
 from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
 from genzoo.evaluate import pictures, plane
@@ -61,20 +63,17 @@ def draw(
     config, placement = experiment.config, experiment.placement
     batch = min(config.sample.batch_size, count)
     size = -(-batch // placement.devices) * placement.devices
-    low, high = experiment.local_rows(size)
-    for first in range(0, count, batch):
-        index = np.arange(first, first + size, dtype=np.int32)
+    mine = placement.rows(size)
+    for start in range(0, count, batch):
+        experiment.stop.check()
+        index = np.arange(start, start + size, dtype=np.int32)
         label = sample_labels(family or experiment.family, config, index)
-        rows = placement.put_batch({"index": index[low:high], "label": label[low:high]})
+        rows = placement.put_batch({"index": index[mine], "label": label[mine]})
         if size not in programs:
-            programs[size] = compile_program(
-                partial(sample_batch, family or experiment.family, config.sample.seed),
-                variables,
-                rows,
-                out_shardings=placement.replicated,
-            )
+            function = partial(sample_batch, family or experiment.family, config.sample.seed)
+            programs[size] = experiment.program(function, variables, rows)
         found = jax.device_get(programs[size](variables, rows))
-        real = min(batch, count - first)
+        real = min(batch, count - start)
         if not np.all(found.get("finite", True)):
             _log.warning(
                 "%d of %d samples are not finite: take more steps, another sample.method or grid, "
@@ -114,10 +113,10 @@ def sample_batch(family: Family, seed: int, variables: Variables, rows: Batch) -
     }
 
 
-def sample(config: FrozenConfigDict, workdir: Path) -> dict:
+def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """Draws sample.count samples into the workdir's `samples/`: of images one PNG each and a grid,
     of points an array and a scatter; and the pictures that sample.pictures names."""
-    experiment, place = Experiment(config), Workdir(workdir)
+    experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     require(experiment.family, config.family.name, "sample", "sample")
     wanted = illustrate.chosen(experiment)
     state = place.load(config, experiment.abstract_state)
@@ -128,9 +127,10 @@ def sample(config: FrozenConfigDict, workdir: Path) -> dict:
     images, labels, evaluations, done = [], [], [], 0
     started = time.perf_counter()
     place.clear_samples()
+    _log.info("Sampling %d on %d device(s).", config.sample.count, jax.device_count())
     with tqdm(total=config.sample.count, desc="sampling", unit="image", disable=None) as bar:
         for drawn in draw(experiment, variables, {}, config.sample.count, family):
-            if jax.process_index() == 0 and not points:
+            if is_first() and not points:
                 pictures.save_each(place.samples, drawn.images, done)
             if points or config.sample.npz or done < pictures.LARGEST_GRID:
                 images.append(drawn.images)
@@ -138,7 +138,7 @@ def sample(config: FrozenConfigDict, workdir: Path) -> dict:
             evaluations.append(drawn.evaluations)
             done += len(drawn.images)
             bar.update(len(drawn.images))
-    if jax.process_index() == 0:
+    if is_first():
         everything = np.concatenate(images)
         grid = place.samples / "grid.png"
         save_samples(experiment, grid, everything, np.concatenate(labels), family=family)
@@ -151,13 +151,31 @@ def sample(config: FrozenConfigDict, workdir: Path) -> dict:
     if asked := np.concatenate(evaluations).tolist():
         report["evaluations"] = round(float(np.mean(asked)), 1)
         _log.info("%s network evaluations (NFE) per sample.", report["evaluations"])
-    subject = illustrate.Subject(
-        experiment=experiment, family=family, variables=variables, folder=place.samples
-    )
-    for picture in wanted:
-        path = picture(subject)
-        _log.info("%s", path)
+    if wanted:
+        _illustrate(wanted, experiment, family, variables, place.samples)
     return report
+
+
+def _illustrate(
+    wanted: list[illustrate.Picture],
+    experiment: Experiment,
+    family: Family,
+    variables: Variables,
+    folder: Path,
+) -> None:
+    """Of several processes the first draws the pictures, on a device of its own."""
+    if jax.process_count() > 1:
+        whole = jax.jit(lambda tree: tree, out_shardings=experiment.placement.replicated)
+        variables = jax.device_get(whole(variables))
+    subject = illustrate.Subject(
+        experiment=experiment, family=family, variables=variables, folder=folder
+    )
+
+    def draw_all():
+        for picture in wanted:
+            _log.info("%s", picture(subject))
+
+    by_first(draw_all)
 
 
 def save_samples(

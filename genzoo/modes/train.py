@@ -17,20 +17,22 @@ from tqdm import tqdm
 
 from genzoo import build, first_stage
 from genzoo.core import streams, tree
-from genzoo.core.compilation import Program
+from genzoo.core.agreement import agreed, is_first
+from genzoo.core.compilation import Program, compile_program
 from genzoo.core.contract import Family, Fits, Variables, capabilities, reported
 from genzoo.core.errors import UserError
+from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch
 from genzoo.data import batches, order
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
-from genzoo.experiment import Experiment, prepare, variables_of
+from genzoo.experiment import Experiment, flat, prepare, variables_of
 from genzoo.modes.reconstruct import reconstructed
 from genzoo.modes.sample import check_label, draw, save_samples
 from genzoo.settings import RAW
 from genzoo.train import writers
 from genzoo.train.checkpoint import Checkpoints
-from genzoo.train.loop import picture_steps
+from genzoo.train.loop import leave, picture_steps
 from genzoo.train.loop import train as train_loop
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir
@@ -39,21 +41,23 @@ _log = logging.getLogger("genzoo")
 _PICTURED = {"sample", "reconstruct"}  # what a family can that training pictures are made of
 
 
-def train(config: FrozenConfigDict, workdir: Path) -> dict:
+def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """Trains to train.steps, going on from what the workdir holds."""
-    started = time.perf_counter()
-    experiment, settings = Experiment(config), build.section(config, "train")
-    place, first_process = Workdir(workdir), jax.process_index() == 0
-    place.check(config)
-    check_label(experiment)
-    if not place.begun:
-        first_stage.require_trained(config)
-    source = experiment.open("train")
+    experiment = Experiment(config, stop or Stop())
+    with experiment.stop.gently():
+        return _train(experiment, Workdir(workdir))
+
+
+def _train(experiment: Experiment, place: Workdir) -> dict:
+    started, config = time.perf_counter(), experiment.config
+    settings, stop = build.section(config, "train"), experiment.stop
+    agreed(lambda: _check(experiment, place))
+    source = agreed(lambda: experiment.open("train"))
     with contextlib.ExitStack() as open_things:
         # The folder is claimed before anything in it is touched; what can be wrong with the input
         # has been looked at by now.
         about = {"examples": len(source), "checksum": source.checksum()}
-        open_things.enter_context(place.claim(config, about))
+        open_things.enter_context(agreed(lambda: place.claim(config, about)))
         checkpoints = place.checkpoints(
             keep=settings.keep,
             keep_every=settings.keep_every,
@@ -74,8 +78,11 @@ def train(config: FrozenConfigDict, workdir: Path) -> dict:
             return {"step": int(state.step), "seconds": round(time.perf_counter() - started, 1)}
         data, inputs = _inputs(experiment, source, step)
         open_things.callback(inputs.close)
-        first = next(inputs)
-        program = experiment.training_program(state, data, first)
+        example = next(inputs)
+        if number := stop.reached():
+            leave(state, number, checkpoints, settings)
+        _log.info("Compiling the training step for %d device(s).", jax.device_count())
+        program = compile_program(experiment.training(state, data, example))
         _log.info(
             "%s: %d parameters, %d examples, %d device(s); ready after %.1f s (%.1f s to compile).",
             config.family.name,
@@ -85,15 +92,15 @@ def train(config: FrozenConfigDict, workdir: Path) -> dict:
             time.perf_counter() - started,
             program.compile_seconds,
         )
-        outputs = writers.open_writers(workdir, step, first_process=first_process)
+        outputs = writers.open_writers(place.path, step, first_process=is_first())
         for output in outputs:
             open_things.callback(output.close)
-        progress = writers.Progress(settings.steps, first_process)
+        progress = writers.Progress(settings.steps, is_first())
         open_things.callback(progress.close)
         state = train_loop(
             state,
             lambda state, rows: program(state, data, rows),
-            itertools.chain([first], inputs),
+            itertools.chain([example], inputs),
             settings=settings,
             checkpoints=checkpoints,
             writers=outputs,
@@ -101,8 +108,16 @@ def train(config: FrozenConfigDict, workdir: Path) -> dict:
             pictures=_training_pictures(experiment, place),
             picture_at=_picture_steps(experiment),
             report=Watch(experiment.family),
+            stop=stop,
         )
     return {"step": int(state.step), "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _check(experiment: Experiment, place: Workdir) -> None:
+    place.check(experiment.config)
+    check_label(experiment)
+    if not place.begun:
+        first_stage.require_trained(experiment.config)
 
 
 def _start(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
@@ -124,20 +139,20 @@ def _inputs(experiment: Experiment, source: Source, start: int) -> tuple[Batch, 
     """(what is held on the devices, the inputs of each call from step `start` on)."""
     config, placement = experiment.config, experiment.placement
     size, stride = config.train.batch_size, config.train.steps_per_call
-    low, high = experiment.local_rows(size)
+    mine = placement.rows(size)
     if batches.fits_in_memory(source):
 
         def rows() -> Iterator[Batch]:
             for step in range(start, config.train.steps, stride):
                 found = order.indices(config.seed, step * size, stride * size, len(source))
-                found = found.reshape(stride, size)[:, low:high].astype(np.int32)
+                found = found.reshape(stride, size)[:, mine].astype(np.int32)
                 yield placement.put_batch({"rows": found}, leading=1)
 
-        return placement.put_everywhere(dict(source.arrays)), rows()
+        return placement.put_everywhere(flat(source.arrays)), rows()
 
     def stacked() -> Iterator[Batch]:
         reader = batches.train_batches(
-            source, seed=config.seed, batch_size=size, start_step=start, rows=(low, high)
+            source, seed=config.seed, batch_size=size, start_step=start, rows=mine
         )
         try:
             while True:
@@ -158,11 +173,12 @@ def _fitted(experiment: Experiment, state: TrainState, source: Source) -> TrainS
         with tqdm(total=len(source), desc="fitting", unit="image", disable=None) as bar:
             for start in range(0, len(source), size):
                 rows = np.arange(start, min(start + size, len(source)))
+                experiment.stop.check()
                 yield jax.device_get(prepare(source.read(rows), None))
                 bar.update(len(rows))
 
     found = experiment.family.fit(passed(), streams.stream(experiment.root, "fit"))
-    found = jax.device_put(
+    found = experiment.placement.put(
         {"params": found.params, "stats": found.stats},
         jax.tree.map(lambda leaf: leaf.sharding, {"params": state.params, "stats": state.stats}),
     )
@@ -213,7 +229,7 @@ def _training_pictures(experiment: Experiment, place: Workdir) -> Callable:
     def save(state: TrainState, step: int) -> None:
         for weights in (RAW, *experiment.config.train.averages):
             write = drawn_page(variables_of(state, weights))
-            if jax.process_index() == 0:
+            if is_first():
                 write(path=place.training_grid(step, weights))
 
     return save

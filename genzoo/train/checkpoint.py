@@ -5,6 +5,9 @@ beside the arrays, last and in one move; a folder without one was not finished. 
 checkpoints go. On loading every file is compared: a damaged checkpoint is passed over for the next
 older one, and if none is left the run stops and says so. Who only reads never changes the folder:
 a training run may be at work in it.
+
+Of several processes each writes and reads its own shards; which checkpoint is taken is the first
+one's decision, and what fails in one process fails in all.
 """
 
 import json
@@ -19,12 +22,14 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
+from genzoo.core.agreement import agreed, by_first, is_first, of_first
 from genzoo.core.errors import UserError
 from genzoo.core.files import write_atomically
 from genzoo.train.state import TrainState
 
 MANIFEST = "genzoo_manifest.json"
 _ARRAYS, _ABOUT = "state", "run.json"
+_NONE = -1  # in the place of a step
 _log = logging.getLogger("genzoo")
 
 
@@ -108,10 +113,8 @@ class Checkpoints:
             return
         folder = self.folder(step)
         arrays = _arrays_of(state)
+        by_first(lambda: self._begin(folder, step))
         try:
-            if jax.process_index() == 0:
-                about = {**self.about, "step": step}
-                write_atomically(folder / _ABOUT, json.dumps(about, indent=2))
             self._orbax.save(folder / _ARRAYS, arrays)
         except OSError as error:
             raise self._unsaved(error) from error
@@ -119,21 +122,27 @@ class Checkpoints:
         def finish():
             try:
                 self._orbax.wait_until_finished()
-                if jax.process_index() == 0:
+                if is_first():
                     write_manifest(folder)
+                    self._prune()
                 self.last_saved = step
-                self._prune()
             except BaseException as error:  # handed to whoever waits: a thread has no caller
                 self._failure = error
 
         self._finishing = threading.Thread(target=finish, name="finish-checkpoint")
         self._finishing.start()
 
+    def _begin(self, folder: Path, step: int) -> None:
+        about = {**self.about, "step": step}
+        try:
+            write_atomically(folder / _ABOUT, json.dumps(about, indent=2))
+        except OSError as error:
+            raise self._unsaved(error) from error
+
     def _prune(self) -> None:
-        if jax.process_index() == 0:
-            for step in self.steps()[self.keep :]:
-                if not self.keep_every or step % self.keep_every:
-                    shutil.rmtree(self.folder(step))
+        for step in self.steps()[self.keep :]:
+            if not self.keep_every or step % self.keep_every:
+                shutil.rmtree(self.folder(step))
 
     def _unsaved(self, error: BaseException) -> UserError:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -144,7 +153,10 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Until nothing is being written; raises UserError when a save has failed."""
+        """Until nothing is being written; raises UserError when a save has failed anywhere."""
+        agreed(self._wait)
+
+    def _wait(self) -> None:
         if self._finishing is not None:
             self._finishing.join()
             self._finishing = None
@@ -159,6 +171,10 @@ class Checkpoints:
         else what was damaged or never finished is moved out of the way. Raises UserError when
         checkpoints are there and none of them is good, or when they are of another shape.
         """
+        step = of_first(lambda: self._newest_good(read_only))
+        return None if step == _NONE else self._load(step, abstract)
+
+    def _newest_good(self, read_only: bool) -> int:
         if not read_only:
             self._forget_unfinished()
         bad = []
@@ -169,32 +185,32 @@ class Checkpoints:
                     self._set_aside(step)
                 bad.append(f"{step} ({reason})")
                 continue
-            return self._load(step, abstract)
+            return step
         if bad:
             raise UserError(
                 f"No checkpoint in {self.directory} is good: {', '.join(bad)}. "
                 "Restore the folder from a copy, or start anew in another --workdir."
             )
-        return None
+        return _NONE
 
     def _set_aside(self, step: int) -> None:
-        if jax.process_index() == 0:
-            number, name = 1, f"damaged-{step}"
-            while (self.directory / name).exists():
-                number, name = number + 1, f"damaged-{step}-{number}"
-            self.folder(step).rename(self.directory / name)
-            _log.warning("It is kept as %s.", self.directory / name)
+        number, name = 1, f"damaged-{step}"
+        while (self.directory / name).exists():
+            number, name = number + 1, f"damaged-{step}-{number}"
+        self.folder(step).rename(self.directory / name)
+        _log.warning("It is kept as %s.", self.directory / name)
 
     def _forget_unfinished(self) -> None:
         # A kill within a save leaves a folder that would be in the way when the resumed run comes
         # to the same step.
-        if self.directory.is_dir() and jax.process_index() == 0:
+        if self.directory.is_dir():
             for folder in self.directory.iterdir():
                 if folder.name.isdigit() and not (folder / MANIFEST).is_file():
                     shutil.rmtree(folder)
 
     def _load(self, step: int, abstract: TrainState) -> TrainState:
         target = _arrays_of(abstract)
+        agreed(lambda: self._seen(step))
         try:
             found = self._orbax.restore(self.folder(step) / _ARRAYS, target)
         except (ValueError, KeyError, TypeError) as error:
@@ -207,9 +223,17 @@ class Checkpoints:
         faults = replace(abstract.faults, **found.pop("faults"))
         return replace(abstract, faults=faults, **found)
 
+    def _seen(self, step: int) -> None:
+        if not self.folder(step).is_dir():
+            raise UserError(
+                f"Process {jax.process_index()} does not see {self.folder(step)}, which the first "
+                "process does: --workdir must be on a file system that all processes share."
+            )
+
     def close(self) -> None:
-        """Waits for the last save and lets Orbax's threads go."""
+        """Waits for the last save and lets Orbax's threads go. Asks no other process: it may be
+        that this one leaves alone."""
         try:
-            self.wait()
+            self._wait()
         finally:
             self._orbax.close()

@@ -17,11 +17,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import FrameType
+from typing import NoReturn
 
 import jax
 
 from genzoo.core.errors import Interrupted, UserError
+from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
@@ -43,28 +44,6 @@ class LoopSettings:
     log_every: int = 100
     save_every: int = 1000
     fault_limit: int = 10
-
-
-class StopFlag:
-    """While in force, SIGTERM and SIGINT set a flag instead of ending the process; a second SIGINT
-    ends it after all."""
-
-    def __init__(self):
-        self.number: int | None = None
-
-    def __enter__(self) -> "StopFlag":
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        self._before = {n: signal.signal(n, self._set) for n in numbers}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _set(self, number: int, frame: FrameType | None):
-        if number == signal.SIGINT and self.number is not None:
-            raise KeyboardInterrupt
-        self.number = number
 
 
 def picture_steps(total: int, first: int) -> set[int]:
@@ -118,25 +97,23 @@ def train(
     pictures: Callable[[TrainState, int], None],
     picture_at: set[int],
     report: Callable[[dict], dict],
+    stop: Stop,
 ) -> TrainState:
     """Runs from the state's step to `settings.steps`.
 
     call: the compiled program of steps_per_call steps; donates the state it is given. inputs: what
     it takes, from the state's step on. pictures: called with (state, step) at `picture_at`, as soon
-    after as a call ends. report: what is logged of the averaged metrics. Raises Interrupted when
-    stopped by a signal, UserError when too many steps in a row were not finite.
+    after as a call ends. report: what is logged of the averaged metrics. stop: asked once a pass;
+    a signal within is answered here. Raises Interrupted when stopped by a signal, UserError when
+    too many steps in a row were not finite.
     """
     step = int(state.step)
     stride = settings.steps_per_call
     sums = _Sums(report)
-    with StopFlag() as stop:
+    with stop.gently():
         while step < settings.steps:
-            if stop.number is not None:
-                _log.info("%s: saving step %d.", signal.Signals(stop.number).name, step)
-                _check(jax.device_get(state.faults), settings)
-                checkpoints.save(state)
-                checkpoints.wait()
-                raise Interrupted(stop.number, step)
+            if number := stop.reached():
+                leave(state, number, checkpoints, settings)
             state, measured = call(state, next(inputs))
             sums.add(step, measured)
             before, step = step, step + stride
@@ -158,10 +135,27 @@ def train(
             if any(before < at <= step for at in picture_at):
                 jax.block_until_ready(state)  # steps under way are not the pictures' time
                 began = time.perf_counter()
-                pictures(state, step)
+                try:
+                    pictures(state, step)
+                except Interrupted:
+                    if step >= settings.steps:  # else the next pass answers it by a save
+                        checkpoints.wait()
+                        raise
                 sums.leave_out(time.perf_counter() - began)
     checkpoints.wait()
     return state
+
+
+def leave(
+    state: TrainState, number: int, checkpoints: Checkpoints, settings: LoopSettings
+) -> NoReturn:
+    """Saves and raises Interrupted, for the signal of that number."""
+    step = int(state.step)
+    _log.info("%s: saving step %d.", signal.Signals(number).name, step)
+    _check(jax.device_get(state.faults), settings)
+    checkpoints.save(state)
+    checkpoints.wait()
+    raise Interrupted(number, step)
 
 
 def _check(faults, settings: LoopSettings) -> None:
@@ -170,5 +164,6 @@ def _check(faults, settings: LoopSettings) -> None:
         raise UserError(
             f"{limit} steps in a row ({first} to {first + limit - 1}) had a non-finite loss or "
             "gradient; none of them changed the model. Lower optimizer.learning_rate or "
-            "optimizer.clip, and train again: the run goes on from its last checkpoint."
+            "optimizer.clip, and train again: the run goes on from its last checkpoint.",
+            agreed=True,
         )

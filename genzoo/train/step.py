@@ -33,6 +33,8 @@ class Updater:
     passes of a loop over steps or parts are written out instead of looped over. branch: whether a
     step that is not finite is kept from the state by a branch, which spares a loop on a CPU copies
     of the state, or by a selection, which needs no look at the device's numbers from the host.
+    gathered: (a part of the state, its name) -> the same as networks need it, where a mesh has it
+    split.
     """
 
     family: Family
@@ -45,6 +47,7 @@ class Updater:
     fault_limit: int = 10
     written_out: int = 1
     branch: bool = False
+    gathered: Callable[[Tree, str], Tree] = lambda tree, name: tree
 
     def _unroll(self, passes: int) -> int:
         return passes if passes <= self.written_out else 1
@@ -111,11 +114,11 @@ class Updater:
                 key=key,
                 step=state.step,
                 stats=stats,
-                averages=state.averages,
-                frozen=state.frozen,
+                averages=self.gathered(state.averages, "averages"),
+                frozen=self.gathered(state.frozen, "frozen"),
                 train=True,
             )
-            values, aux = player.loss(params, context)
+            values, aux = player.loss(self.gathered(params, "params"), context)
             sums = {k: weighted(v) for k, v in aux.metrics.items()}
             sums.setdefault("loss", weighted(values))
             return values.mean(), (aux.stats, sums)

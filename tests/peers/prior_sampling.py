@@ -41,7 +41,7 @@ def jax_sampler(network, params, truncate):
         return generate(step, network.new_cache(BATCH), keys, LENGTH, truncate, first)
 
     keys = streams.per_example(jax.random.key(0), jnp.arange(BATCH))
-    program = compile_program(draw, keys)
+    program = compile_program(jax.jit(draw).lower(keys))
     return lambda: np.asarray(program(keys))
 
 

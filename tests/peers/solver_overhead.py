@@ -52,7 +52,7 @@ def main() -> None:
     def network(params, x):
         return family.predict(params, family.schedule, x, jnp.float32(0.5), None).eps
 
-    program = compile_program(network, params, x)
+    program = compile_program(jax.jit(network).lower(params, x))
     evaluation = timed(lambda: program(params, x))
     print(f"one evaluation of the network: {1000 * evaluation:.0f} ms")
     times = grid(ContinuousSampling(grid="trailing"), table=True)(family.schedule, steps)

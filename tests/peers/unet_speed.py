@@ -57,7 +57,9 @@ def genzoo_calls() -> dict:
         if "program" not in holder:
             holder["state"] = jax.tree.map(jnp.copy, state)
             call = experiment.updater(1).call
-            holder["program"] = compile_program(call, state, held, rows, donate_argnums=(0,))
+            holder["program"] = compile_program(
+                jax.jit(call, donate_argnums=(0,)).lower(state, held, rows)
+            )
         holder["state"], measured = holder["program"](holder["state"], held, rows)
         jax.block_until_ready(measured)
 
@@ -67,7 +69,7 @@ def genzoo_calls() -> dict:
         if "forward" not in holder:
             apply = experiment.family.network.apply
             holder["forward"] = compile_program(
-                lambda params, x, t: apply(params, x, t, None), state.params, x, t
+                jax.jit(lambda params, x, t: apply(params, x, t, None)).lower(state.params, x, t)
             )
         jax.block_until_ready(holder["forward"](state.params, x, t))
 

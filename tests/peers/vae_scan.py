@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from genzoo import check, config
+from genzoo.core.compilation import compile_program
 from genzoo.experiment import Experiment
 
 STEPS, BATCH = 3000, 20
@@ -80,7 +81,7 @@ def ours(images, rows):
         "image": images.reshape(-1, 28, 28, 1), "label": jnp.zeros(len(images), jnp.int32)
     }  # fmt: skip
     state = [experiment.new_state()]
-    program = experiment.training_program(state[0], data, {"rows": rows})
+    program = compile_program(experiment.training(state[0], data, {"rows": rows}))
 
     def call():
         state[0], measured = program(state[0], data, {"rows": rows})

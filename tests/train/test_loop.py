@@ -6,11 +6,10 @@ import sys
 from itertools import count
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from genzoo.core.errors import Interrupted, UserError
-from genzoo.train import sharding
+from genzoo.core.stopping import Stop
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.loop import LoopSettings, picture_steps, train
 from genzoo.train.state import Faults, TrainState
@@ -24,7 +23,9 @@ def start(step=0):
     )  # fmt: skip
 
 
-def run(tmp_path, call, *, pictures=lambda state, step: None, at=(), first=0, **settings):
+def run(
+    tmp_path, call, *, pictures=lambda state, step: None, at=(), first=0, stop=None, **settings
+):
     settings = LoopSettings(**{"steps": 20, "batch_size": 4, "save_every": 10, **settings})
     checkpoints = Checkpoints(directory=tmp_path / "checkpoints")
     try:
@@ -32,7 +33,7 @@ def run(tmp_path, call, *, pictures=lambda state, step: None, at=(), first=0, **
             start(first), call, count(), settings=settings, checkpoints=checkpoints,
             writers=open_writers(tmp_path, first, first_process=True),
             progress=Progress(settings.steps, True), pictures=pictures, picture_at=set(at),
-            report=lambda found: {k: float(v) for k, v in found.items()},
+            report=lambda found: {k: float(v) for k, v in found.items()}, stop=stop or Stop(),
         )  # fmt: skip
     finally:
         checkpoints.close()
@@ -72,8 +73,8 @@ def test_a_signal_ends_in_a_checkpoint_at_the_step_reached(tmp_path):
             signal.raise_signal(signal.SIGTERM)
         return step(state, inputs)
 
-    with pytest.raises(Interrupted) as caught:
-        run(tmp_path, call)
+    with Stop() as stop, pytest.raises(Interrupted) as caught:
+        run(tmp_path, call, stop=stop)
     assert caught.value.signal == signal.SIGTERM
     assert Checkpoints(directory=tmp_path / "checkpoints").steps() == [8]
 
@@ -128,19 +129,3 @@ def test_only_the_first_process_writes(tmp_path):
 
 def test_durations_are_readable():
     assert [duration(s) for s in (3.2, 95, 3725)] == ["3s", "1m35s", "1h02m"]
-
-
-def test_mesh_problems_are_sentences():
-    assert sharding.problems(-1, 1, {"train.batch_size": 8}, 4) == []
-    assert sharding.problems(2, 2, {}, 4) == []
-    (found,) = sharding.problems(-1, 1, {"train.batch_size": 6}, 4)
-    assert found == "train.batch_size = 6 is not divisible by the 4 devices of the mesh."
-    assert "mesh.fsdp = 3 does not divide the 4 devices." in sharding.problems(-1, 3, {}, 4)
-    with pytest.raises(UserError, match=r"mesh.data = 7"):
-        sharding.placement(data=7)
-
-
-def test_a_small_state_stays_whole():
-    place = sharding.placement()
-    found = place.state({"w": jnp.zeros((512, 512)), "b": np.zeros(3)})
-    assert all(leaf.is_fully_replicated for leaf in found.values())

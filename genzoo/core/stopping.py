@@ -1,0 +1,94 @@
+"""SIGTERM and SIGINT as a request that all processes of a run read alike.
+
+A signal reaches one process and not the others, or each at another moment. If each acted on its
+own, one would save while another waits for it in the next step. So in several processes a signal
+only raises a flag, and at every pass of a loop the flags of all are joined on the devices.
+"""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from functools import cached_property
+from types import FrameType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from genzoo.core.errors import Interrupted
+
+_NUMBERS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stop:
+    """While in force, a signal ends the work by `Interrupted`: at once where nothing is to be
+    saved or agreed on, else where a loop asks. A second SIGINT ends it at once in any case."""
+
+    def __init__(self):
+        self.number: int | None = None  # the signal that this process was sent
+        self._agreed: int | None = None
+        self._pending: jax.Array | None = None
+        self._gentle = 0
+        self.several = False  # whether other processes take part: then a signal always waits
+
+    def __enter__(self) -> "Stop":
+        self._before = {n: signal.signal(n, self._set) for n in _NUMBERS}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _set(self, number: int, frame: FrameType | None):
+        if number == signal.SIGINT and self.number is not None:
+            raise KeyboardInterrupt
+        self.number = number
+        if not self._gentle and not self.several:
+            raise Interrupted(number, agreed=False)
+
+    @contextlib.contextmanager
+    def gently(self) -> Iterator[None]:
+        """Within, a signal waits until a loop asks for it."""
+        self._gentle += 1
+        try:
+            yield
+        finally:
+            self._gentle -= 1
+
+    def reached(self) -> int | None:
+        """The signal that all processes are to stop for now, or None. To be asked once a pass.
+
+        In several processes the answer is that of the pass before: so the devices have the next
+        step to do while the host waits for the flags, which come after the step before.
+        """
+        if jax.process_count() == 1:
+            return self.number
+        if self._agreed is None:
+            before, self._pending = self._pending, self._joined()
+            # At the first pass there is nothing to keep busy.
+            self._agreed = int(self._pending if before is None else before) or None
+        return self._agreed
+
+    def check(self) -> None:
+        """Raises Interrupted in all processes alike where one was told to stop. For loops that wait
+        for every result anyway."""
+        if jax.process_count() > 1 and self._agreed is None:
+            self._agreed = int(self._joined()) or None
+        number = self._agreed if jax.process_count() > 1 else self.number
+        if number is not None:
+            raise Interrupted(number)
+
+    def _joined(self) -> jax.Array:
+        local = np.full(jax.local_device_count(), self.number or 0, np.int32)
+        everywhere = (jax.device_count(),)
+        return self._most(jax.make_array_from_process_local_data(self._each, local, everywhere))
+
+    @cached_property
+    def _each(self) -> NamedSharding:
+        return NamedSharding(Mesh(np.array(jax.devices()), ("all",)), PartitionSpec("all"))
+
+    @cached_property
+    def _most(self):
+        whole = NamedSharding(self._each.mesh, PartitionSpec())
+        return jax.jit(jnp.max, out_shardings=whole)

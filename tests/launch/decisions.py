@@ -1,0 +1,94 @@
+"""Run by test_processes.py as a program of two processes: decisions that only one of them has a
+reason for, and rows of a batch that do not lie together. Prints `fine` from each."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from genzoo.core.agreement import agreed, by_first, is_first, of_first
+from genzoo.core.errors import UserError
+from genzoo.core.stopping import Stop
+from genzoo.processes import Group
+from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.sharding import Placement, placement
+from genzoo.train.state import Faults, TrainState
+
+
+def fails(words: str):
+    raise UserError(words)
+
+
+def rows_follow_the_mesh() -> None:
+    """Devices of the two processes by turns: each holds every other pair of rows."""
+    first, second = ([d for d in jax.devices() if d.process_index == i] for i in range(2))
+    grid = np.array([first[0], second[0], first[1], second[1]]).reshape(2, 2)
+    place = Placement(Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2))
+    mine = place.rows(8)
+    np.testing.assert_array_equal(mine, [0, 1, 4, 5] if is_first() else [2, 3, 6, 7])
+    numbers = np.arange(24).reshape(3, 8)  # 3 steps of 8 rows
+    held = place.put_batch({"x": numbers[:, mine]}, leading=1)["x"]
+    whole = jax.jit(lambda x: x, out_shardings=place.replicated)(held)
+    np.testing.assert_array_equal(np.asarray(whole), numbers)
+
+
+def what_one_finds_wrong_all_say() -> None:
+    with pytest.raises(UserError, match="the disk of one") as caught:
+        agreed(lambda: None if is_first() else fails("the disk of one"))
+    assert caught.value.agreed
+    with pytest.raises(UserError, match="the first says so"):
+        by_first(lambda: fails("the first says so"))
+    assert of_first(lambda: 41 + is_first()) == 42
+    assert agreed(jax.process_index) == jax.process_index()
+
+
+def a_save_that_fails_in_one_fails_in_all(folder: Path) -> None:
+    state = TrainState(
+        step=placement().put_everywhere(np.int32(3)), params={}, stats={}, opt_state={},
+        averages={}, faults=placement().put_everywhere(Faults.none()),
+    )  # fmt: skip
+    checkpoints = Checkpoints(directory=folder)
+    checkpoints.save(state)
+    checkpoints.wait()
+    if not is_first():
+        checkpoints._failure = OSError(28, "No space left on device")
+    with pytest.raises(UserError, match="No space left on device"):
+        checkpoints.wait()
+    checkpoints.close()
+    assert checkpoints.steps() == [3]
+
+
+def a_signal_to_one_is_read_by_all() -> None:
+    stop = Stop()
+    stop.several = True
+    assert stop.reached() is None
+    stop.number = None if is_first() else 15
+    assert [stop.reached() for _ in range(3)] == [None, 15, 15]  # a pass later
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--coordinator")
+    for name in ("processes", "process"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--start_timeout", type=int, default=60)
+    parser.add_argument("--heartbeat_timeout", type=int, default=100)
+    parser.add_argument("folder", type=Path)
+    flags = parser.parse_args()
+    group = Group(Stop())
+    group.join(flags)
+    assert group.speaks == is_first()
+    rows_follow_the_mesh()
+    what_one_finds_wrong_all_say()
+    a_save_that_fails_in_one_fails_in_all(flags.folder)
+    a_signal_to_one_is_read_by_all()
+    print("fine")
+    group.leave(0, together=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

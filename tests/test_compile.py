@@ -1,0 +1,344 @@
+"""`--mode=compile`: what is reported of a program, what would make it fit, and the table of all.
+
+The programs are real ones, compiled in processes of their own; nothing is run.
+"""
+
+import dataclasses
+import json
+import math
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import jax
+import pytest
+from jax._src.config import EffortLevel
+
+from genzoo import build, check, config
+from genzoo.core import topology, tree
+from genzoo.core.compilation import LEVELS, OutOfMemory, compile_for, needed_bytes
+from genzoo.core.errors import UserError
+from genzoo.experiment import Experiment
+from genzoo.modes import compile as mode
+from genzoo.modes import train
+
+ROOT = Path(__file__).parent.parent
+SMOKE = "configs/ddpm_fashion.py:smoke"
+POINTS = "configs/toy_mixture.py:smoke"
+
+
+def resolved(name: str, *overrides: str):
+    raw = config.override(config.load(name), config.parse_overrides(overrides))
+    return build.settled(check.check(raw))
+
+
+# --- the programs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "needed"),
+    [
+        ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
+         "hbm. Used 18.50G of 15.75G hbm. Exceeded hbm capacity by 2.75G.", 18.5 * 2**30),
+        ("RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
+         "required for HLO temporaries (200.04G) exceeds available HBM (15.75G).",
+         int(200.04 * 2**30)),
+        ("RESOURCE_EXHAUSTED: something else", None),
+    ],
+)  # fmt: skip
+def test_what_the_compiler_says_is_needed(message, needed):
+    assert needed_bytes(message) == needed
+
+
+def test_what_is_compiled_takes_what_training_gives():
+    there = Experiment(resolved(SMOKE), devices=tuple(jax.devices()[:1]))
+    source = there.open("train")
+    data, inputs = train._inputs(there, source, 0)
+    given = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), (data, next(inputs)))
+    *taken, held = mode._inputs(there)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), tuple(taken)) == given
+    assert held == len(source)
+
+
+@pytest.mark.parametrize("name", mode._EXAMPLES)
+def test_sets_whose_size_is_known_have_a_row(name):
+    assert name in build.DATA
+
+
+@pytest.fixture
+def ahead(monkeypatch, tmp_path):
+    """Makes a report within this process, on its one CPU device."""
+    monkeypatch.setenv("GENZOO_CACHE", str(tmp_path))
+
+    def run(name: str, *overrides: str) -> dict:
+        return mode.compile_ahead(resolved(name, *overrides), topology.named("cpu"))
+
+    return run
+
+
+def test_what_a_family_has_not_is_said(ahead):
+    found = ahead("configs/pca_fashion.py:smoke", "--config.compile.program=train")
+    assert "closed form" in found["programs"]["train"]["skipped"]
+    found = ahead("configs/classifier_fashion.py:smoke", "--config.compile.program=sample")
+    assert "cannot sample" in found["programs"]["sample"]["skipped"]
+
+
+@pytest.mark.parametrize(("key", "known"), [("level", "O0"), ("program", "train")])
+def test_a_wrong_choice_is_answered_with_the_known_ones(ahead, key, known):
+    with pytest.raises(UserError, match=rf"compile\.{key}.*{known}"):
+        ahead(SMOKE, f"--config.compile.{key}=1234")
+
+
+def small(chip_bytes: int):
+    return dataclasses.replace(topology.named("v5e-1").chip, memory_bytes=chip_bytes)
+
+
+def figures(total: int, **others) -> dict:
+    memory = {"arguments": 0, "outputs": 0, "temporary": total, "aliased": 0, "code": 0}
+    return {
+        "cached": False, "out_of_memory": False, "compile_seconds": 0.0, "memory": memory,
+        "flops": 1.0, "bytes_accessed": 1.0, "collectives": {}, "collectives_once": {},
+        "collectives_at_most": {},
+    } | others  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sizes", "suggestion"),
+    [
+        ([90], None),
+        ([200, 90], {"mesh.fsdp": 4}),
+        ([200, None, 90], {"mesh.fsdp": 4, "network.remat": "full"}),
+        ([None, 300, 200, 90],
+         {"mesh.fsdp": 4, "network.remat": "full", "train.accumulate": 2}),
+        ([None, 300, 200, 150, 101], "nothing tried fits"),
+    ],
+)  # fmt: skip
+def test_what_would_make_it_fit_is_tried_in_order(sizes, suggestion, monkeypatch):
+    """A made-up compiler for four devices, whose programs take so many bytes, one after the other;
+    None where it gives up. Batch 16 on four devices can be halved twice."""
+    left, seen = list(sizes), []
+
+    def answer(*_):
+        size = left.pop(0)
+        return figures(0, out_of_memory=True, needed=None) if size is None else figures(size)
+
+    def lowered(there):
+        chosen = there.config
+        seen.append((chosen.mesh.fsdp, chosen.network.remat, chosen.train.accumulate))
+        return None, {"accumulate": chosen.train.accumulate}
+
+    monkeypatch.setattr(mode, "measured", answer)
+    monkeypatch.setattr(mode, "_training", lowered)
+    monkeypatch.setattr(mode, "_operations", lambda *_: 1.0)
+    monkeypatch.setattr(topology, "devices", lambda plan: ())
+    plan = dataclasses.replace(topology.named("v5e-4"), chip=small(100))
+    smoke = resolved(SMOKE, "--config.compile.program=train")
+    found = mode.compile_ahead(smoke, plan)["programs"]["train"]
+    steps = [(1, "none", 1), (4, "none", 1), (4, "full", 1), (4, "full", 2), (4, "full", 4)]
+    assert seen == steps[: len(sizes)] and not left
+    assert found["fits"] is (suggestion is None)
+    if isinstance(suggestion, dict):
+        assert found["suggestion"] == suggestion | {"total_bytes_per_chip": 90}
+    elif suggestion:
+        assert found["suggestion"].startswith(suggestion)
+    untried = resolved(SMOKE, "--config.compile.program=train", "--config.compile.suggest=False")
+    left[:] = [200]
+    assert "suggestion" not in mode.compile_ahead(untried, plan)["programs"]["train"]
+
+
+class Lowered:
+    """In the place of a lowered program: takes down its options, and fails if told to."""
+
+    def __init__(self, message: str = ""):
+        self.message, self.options = message, None
+
+    def compile(self, compiler_options):
+        self.options = compiler_options
+        if self.message:
+            raise jax.errors.JaxRuntimeError(self.message)
+
+
+def test_lack_of_memory_is_told_from_other_failures():
+    with pytest.raises(OutOfMemory) as raised:
+        compile_for("tpu", Lowered("RESOURCE_EXHAUSTED: Used 2.00K of 1.00K hbm."), "O0")
+    assert raised.value.needed == 2048
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        compile_for("tpu", Lowered("INTERNAL: broken"), "O0")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_levels_are_those_of_jax(level):
+    asked = Lowered()
+    compile_for("tpu", asked, level)
+    given = asked.options.get("optimization_level")
+    assert given == (None if level == "default" else EffortLevel(level).value)
+
+
+def test_what_is_tried_on_several_devices():
+    plan = topology.named("cpu:12")
+    tried = list(mode._remedies(resolved(SMOKE, "--config.train.batch_size=48"), plan))
+    assert tried == [("mesh.fsdp", 4), ("network.remat", "full"), ("train.accumulate", 2),
+                     ("train.accumulate", 4)]  # fmt: skip
+
+
+def test_cpu_devices_from_start_to_end(genzoo, tmp_path):
+    """Twenty steps a call in a loop, on eight devices: one step reduces each gradient once, and
+    costs what `describe` counts; the second time nothing is compiled."""
+    env = {"GENZOO_CACHE": str(tmp_path)}
+    where = ("--config=configs/vae_fashion.py:smoke", "--config.train.steps_per_call=20",
+             "--config.train.save_every=20", "--config.train.batch_size=64",
+             "--config.eval.batch_size=64", "--config.sample.batch_size=9",
+             "--config.sample.count=9")  # fmt: skip
+    run = ("--mode=compile", *where, "--config.compile.topology=cpu:8")
+    first = json.loads(genzoo(*run, env=env).stdout)
+    assert first["topology"]["devices"] == 8
+    train, sample = first["programs"]["train"], first["programs"]["sample"]
+    described = json.loads(genzoo("--mode=describe", *where).stdout)
+    weights = described["parameter_bytes"]
+    assert weights <= train["collectives"]["all-reduce"]["bytes"] <= 1.01 * weights
+    assert train["flops_per_chip"] * 8 == pytest.approx(described["train_step_flops"], rel=1e-6)
+    assert train["state_bytes_per_chip"] == described["state_bytes"]
+    assert train["bytes_per_chip"]["aliased"] >= described["state_bytes"]  # taken for the new one
+    assert sample["batch_size"] == 16  # nine, filled up to a multiple of the devices
+    assert train["fits"] is None and first["chip"] is None
+    again = json.loads(genzoo(*run, "--config.compile.program=train", env=env).stdout)
+    assert again["programs"]["train"] == train | {"cached": True}
+    assert not train["cached"]
+
+
+def test_split_params_take_less_and_are_gathered(genzoo, tmp_path):
+    """What a device holds is worked out here anew: a quarter of each array with 100 numbers or more
+    and an axis that four divides, all of the others. The sampler gathers each once, in no loop."""
+    programs = json.loads(
+        genzoo(
+            "--mode=compile", f"--config={POINTS}", "--config.compile.topology=cpu:4",
+            "--config.mesh.fsdp=4", "--config.mesh.floor=100",
+            "--config.train.batch_size=64", "--config.eval.batch_size=64",
+            env={"GENZOO_CACHE": str(tmp_path)},
+        ).stdout
+    )["programs"]  # fmt: skip
+    found, sampler = programs["train"], programs["sample"]["collectives"]
+    there = Experiment(resolved(POINTS)).abstract_state
+
+    def whole(leaf):
+        return leaf.size < 100 or all(side % 4 for side in leaf.shape)
+
+    def size(leaves):
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    leaves, params = jax.tree.leaves(there), jax.tree.leaves(there.params)
+    split = [leaf for leaf in leaves if not whole(leaf)]
+    everywhere = [leaf for leaf in params if whole(leaf)]
+    assert found["mesh"] == {"data": 1, "fsdp": 4}
+    assert found["state_bytes_per_chip"] == size(leaves) - size(split) * 3 // 4
+    assert found["whole_on_every_device"] == {"arrays": len(everywhere), "bytes": size(everywhere)}
+    assert everywhere and len(everywhere) < len(params)
+    assert found["collectives"]["all-gather"]["count"] > 0
+    # And what comes out: the samples, whether they are finite, how often the network was asked.
+    assert sampler["all-gather"]["count"] <= len(params) - len(everywhere) + 3
+    assert set(sampler) == {"all-gather"}
+
+
+def test_a_topology_must_be_given(genzoo):
+    done = genzoo("--mode=compile", f"--config={POINTS}", check=2)
+    assert "compile.topology" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu (extra tpu-compile)")
+def test_a_tpu_that_is_not_here(genzoo, tmp_path):
+    """A U-Net's training step for four chips: each has the whole state, which is taken for the new
+    one, and reduces the gradients."""
+    done = genzoo(
+        "--mode=compile", f"--config={SMOKE}", "--config.compile.topology=v5e:2x2",
+        "--config.compile.program=train", env={"GENZOO_CACHE": str(tmp_path)},
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    train = found["programs"]["train"]
+    there = Experiment(resolved(SMOKE))
+    weights = tree.size_in_bytes(there.abstract_state.params)
+    state = tree.size_in_bytes(there.abstract_state)
+    assert found["versions"]["libtpu"] and found["level"] == "O0"
+    assert train["fits"] and train["bytes_per_chip"]["total"] < found["chip"]["memory_bytes"]
+    assert train["state_bytes_per_chip"] == state
+    # Small arrays are filled up to the tiles of the memory, so the state takes more than its bytes.
+    aliased, outputs = (train["bytes_per_chip"][key] for key in ("aliased", "outputs"))
+    assert state <= aliased <= outputs <= 1.05 * aliased
+    assert 0.5 * weights <= train["collectives"]["all-reduce"]["bytes"] <= 1.01 * weights
+    one = json.loads(genzoo("--mode=describe", f"--config={SMOKE}").stdout)["train_step_flops"]
+    assert train["flops_per_chip"] == pytest.approx(one / 4, rel=0.5)  # fused, counted otherwise
+    assert 0 < train["roofline"]["share_of_peak"] < 1
+    assert math.isfinite(train["roofline"]["step_seconds"])
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def script():
+    """launch/compile_table.py, which is in no package."""
+    spec = spec_from_file_location("compile_table", ROOT / "launch" / "compile_table.py")
+    module = sys.modules["compile_table"] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["compile_table"]
+
+
+def report(**train) -> dict:
+    train = {
+        "batch_size": 128, "fits": True, "flops_per_chip": 2.857e11,
+        "bytes_per_chip": {"total": 1_406_606_848},
+        "collectives": {"all-reduce": {"count": 2, "bytes": 77_329_712}},
+    } | train  # fmt: skip
+    return {"programs": {"train": train}, "given_batch": 128, "versions": {"jax": "1.2"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (report(), "fits: 1.41 GB, 286 GFLOP, 2 all-reduce of 77.3 MB"),
+        (report(collectives={}, batch_size=256),
+         "fits: 1.41 GB, 286 GFLOP, no collectives; batch 256"),
+        (report(fits=False, bytes_per_chip={"total": 20_583_630_766}, suggestion={
+            "mesh.fsdp": 4, "train.accumulate": 2, "total_bytes_per_chip": 14_305_954_304}),
+         "**no**: 20.58 GB; fits with mesh.fsdp = 4, train.accumulate = 2: 14.31 GB"),
+        (report(fits=False, bytes_per_chip={"total": None}, suggestion="nothing tried fits"),
+         "**no**: too much; nothing tried fits"),
+        ({"error": "genzoo: no such config"}, "not compiled"),
+    ],
+)  # fmt: skip
+def test_a_cell_of_the_table(script, given, words):
+    assert script.cell(given) == words
+
+
+@pytest.mark.parametrize(
+    ("batch", "devices", "least"), [(128, 256, 256), (128, 32, 128), (20, 16, 32)]
+)
+def test_a_batch_that_does_not_divide_is_filled_up(script, batch, devices, least):
+    assert script.enough(batch, devices) == least
+
+
+def test_the_table_goes_between_its_marks(script, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Before\n\n{script.BEGIN}\nold\n{script.END}\n\nafter\n")
+    text = script.table({"ddpm_cifar": {"v5e-1": report(), "v5e-16": {"error": "why"}}}, "O0")
+    script.write(text, readme)
+    once = readme.read_text()
+    script.write(text, readme)
+    assert readme.read_text() == once
+    assert once.startswith("# Before\n") and once.endswith("\n\nafter\n") and "old" not in once
+    assert "| config (batch) | v5e-1 | v5e-16 |\n|---|---|---|\n| ddpm_cifar (128) | fits" in once
+    assert "* ddpm_cifar: why" in once and "level O0 by jax 1.2" in once
+    readme.write_text("# Alone\n")
+    script.write(text, readme)
+    assert readme.read_text().startswith(f"# Alone\n\n{script.BEGIN}\n")
+
+
+def test_the_table_has_every_config_that_is_not_for_a_laptop(script):
+    names = script.full_size()
+    assert {"ddpm_cifar", "ddpm_lsun256", "edm_cifar", "vae_mnist"} <= set(names)
+    assert not [name for name in names if "fashion" in name or "toy" in name]
+
+
+def test_a_table_for_no_known_machine(script, capsys):
+    assert script.main(["--topologies=v5e-16,nonsense"]) == 2
+    assert "nonsense" in capsys.readouterr().err

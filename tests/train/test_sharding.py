@@ -1,0 +1,114 @@
+"""The mesh: one rule for every array, and the same training on any number of devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genzoo.core.errors import UserError
+from genzoo.train.sharding import MeshSettings, placement, problems
+
+ROOT = Path(__file__).parents[2]
+STATES = 4  # a split array is so many times in the state: params, two moments of Adam, average
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """What virtual_devices.py prints, with eight virtual devices."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parent / "virtual_devices.py"],
+        cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu",
+             # Compiled in haste: what is sent between devices is decided before.
+             "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
+                          "--xla_backend_optimization_level=0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def same(found: dict, expected: dict, tolerance: float):
+    np.testing.assert_allclose(found["losses"], expected["losses"], rtol=tolerance)
+    assert found["norm"] == pytest.approx(expected["norm"], rel=tolerance)
+
+
+MESHES = [(2, 1), (2, 2), (4, 2), (8, 1), (8, 8)]
+
+
+@pytest.mark.parametrize(("devices", "fsdp"), MESHES)
+def test_replicated_sharded_and_mixed_train_alike(runs, devices, fsdp):
+    found, one = runs[f"points {devices} {fsdp}"], runs["points"]
+    same(found, one, 1e-5)
+    assert (found["split"] > 0) == (fsdp > 1)
+    if fsdp == 1:
+        assert found["bytes"] == one["bytes"]
+    # 18 arrays, 11,208 bytes together; the last bias has two numbers, which eight do not divide.
+    whole = 8 if fsdp == 8 else 0
+    if fsdp > 1:
+        scalars = one["bytes"] - STATES * 11_208
+        assert found["bytes"] == scalars + STATES * ((11_208 - whole) // fsdp + whole)
+
+
+@pytest.mark.parametrize(("devices", "fsdp"), MESHES)
+def test_nothing_is_sent_but_gradients_and_what_is_split(runs, devices, fsdp):
+    found = runs[f"points {devices} {fsdp}"]
+    if fsdp == 1:
+        assert found["collectives"] == {"all-reduce": 1}
+    else:
+        assert found["collectives"].keys() == {"all-reduce", "all-gather"}
+        assert found["collectives"]["all-gather"] == found["split"]
+
+
+def test_rules_say_otherwise(runs):
+    found = runs["points rules"]
+    same(found, runs["points"], 1e-5)
+    # out/kernel, out/bias, out_norm/scale, out_norm/bias
+    assert (found["split"], found["unsplit"]) == (14, 4)
+
+
+def test_accumulation_and_steps_per_call_compose_with_it(runs):
+    same(runs["points several 4 2"], runs["points several"], 1e-5)
+    assert runs["points several"]["losses"] != runs["points"]["losses"]
+
+
+def test_convolutions_bfloat16_and_remat_compose_with_it(runs):
+    found = runs["images 4 2"]
+    same(found, runs["images"], 1e-3)
+    assert found["split"] > 60 and found["bytes"] < 0.51 * runs["images"]["bytes"]
+    assert found["collectives"].keys() == {"all-reduce", "all-gather"}
+
+
+def test_mesh_problems_are_sentences():
+    def said(devices, sizes=None, **settings):
+        return problems(MeshSettings(**settings), sizes or {}, devices)
+
+    assert said(4, {"train.batch_size": 8}) == []
+    assert said(4, data=2, fsdp=2) == []
+    (found,) = said(4, {"train.batch_size": 6})
+    assert found == "train.batch_size = 6 is not divisible by the 4 devices of the mesh."
+    assert said(4, fsdp=3) == ["mesh.fsdp = 3 does not divide the 4 devices."]
+    (found,) = said(1, rules=(("dense(", "replicated"),))
+    assert "'dense(' is no regular expression" in found
+    (found,) = said(1, rules=(("dense", "columns"),))
+    assert "'columns' is unknown for 'dense'" in found
+    (found,) = said(1, rules=(("dense",),))
+    assert "must be a pair" in found
+    with pytest.raises(UserError, match=r"mesh.data = 7"):
+        placement(MeshSettings(data=7))
+
+
+def test_a_small_state_stays_whole():
+    place = placement()
+    found = place.state({"w": jnp.zeros((512, 512)), "b": np.zeros(3)})
+    assert all(leaf.is_fully_replicated for leaf in found.values())
+
+
+def test_one_process_reads_every_row():
+    np.testing.assert_array_equal(placement().rows(6 * jax.device_count()),
+                                  np.arange(6 * jax.device_count()))  # fmt: skip

@@ -1,0 +1,90 @@
+"""Run by test_sharding.py in a process of its own with eight virtual devices: a few training steps
+of one config on meshes of one to eight of them, as JSON."""
+
+import json
+import re
+import sys
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genzoo import check, config
+from genzoo.core import tree
+from genzoo.core.compilation import compile_program
+from genzoo.experiment import Experiment, flat
+
+POINTS = ("configs/toy_mixture.py:smoke", {"train.batch_size": "16", "train.steps_per_call": "1"})
+# A network with convolutions, in bfloat16 and with remat.
+IMAGES = (
+    "configs/ddpm_fashion.py:smoke",
+    {"train.batch_size": "16", "network.dtype": "bfloat16", "network.remat": "full"},
+)
+CALLS = 3
+
+
+def experiment(case: tuple, devices: int, **changes: str) -> Experiment:
+    path, own = case
+    overrides = own | {k.replace("__", "."): v for k, v in changes.items()}
+    raw = config.override(config.load(path), overrides)
+    checked = check.check(raw, devices)
+    return Experiment(checked, devices=tuple(jax.devices()[:devices]))
+
+
+def collectives(text: str) -> dict[str, int]:
+    kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+    return Counter(re.findall(rf" ({kinds})(?:-start)?\(", text))
+
+
+def run(case: tuple, devices: int, **changes: str) -> dict:
+    """Losses of a few calls, bytes of the state on one device, what stayed whole, collectives."""
+    made = experiment(case, devices, **changes)
+    place, settings = made.placement, made.config.train
+    size, stride = settings.batch_size, settings.steps_per_call
+    random = np.random.default_rng(0)
+    shape = (64, *made.shape)
+    image = random.integers(0, 256, shape).astype(np.uint8)
+    if len(made.shape) == 1:
+        image = random.normal(size=shape).astype(np.float32)
+    data = place.put_everywhere(flat({"image": image, "label": np.zeros(64, np.int32)}))
+    state = made.new_state()
+    shard = jax.tree.map(lambda x: x.addressable_data(0), state)
+    split = [x for x in jax.tree.leaves(state.params) if not x.is_fully_replicated]
+    rows = random.integers(0, 64, (CALLS, stride, size)).astype(np.int32)
+    inputs = [place.put_batch({"rows": r[:, place.rows(size)]}, leading=1) for r in rows]
+    program = compile_program(made.training(state, data, inputs[0]))
+    losses = []
+    for one in inputs:
+        state, sums = program(state, data, one)
+        total, weight = sums["loss"]
+        losses.append(float(total / weight))
+    return {
+        "losses": losses,
+        "norm": float(jnp.sqrt(sum(jnp.square(x).sum() for x in jax.tree.leaves(state.params)))),
+        "bytes": tree.size_in_bytes(shard),
+        "split": len(split),
+        "unsplit": len(place.unsplit({"params": state.params})),
+        "collectives": collectives(program.compiled.as_text()),
+    }
+
+
+def main() -> None:
+    """Prints one JSON object: name of the run -> what came of it."""
+    split = {"mesh__floor": "1"}
+    found = {"points": run(POINTS, 1)}
+    for devices, fsdp in [(2, 1), (2, 2), (4, 2), (8, 1), (8, 8)]:
+        name = f"points {devices} {fsdp}"
+        found[name] = run(POINTS, devices, mesh__fsdp=str(fsdp), **split)
+    rules = "(('out', 'replicated'), ('kernel', '1'))"
+    found["points rules"] = run(POINTS, 4, mesh__fsdp="4", mesh__rules=rules, mesh__floor="1")
+    several = {"train__accumulate": "2", "train__steps_per_call": "2", "train__save_every": "2"}
+    found["points several"] = run(POINTS, 1, **several)
+    found["points several 4 2"] = run(POINTS, 4, mesh__fsdp="2", **split, **several)
+    found["images"] = run(IMAGES, 1)
+    found["images 4 2"] = run(IMAGES, 4, mesh__fsdp="2", **split)
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
