@@ -93,6 +93,15 @@ class Experiment:
             "label": jax.ShapeDtypeStruct((count,), jnp.int32),
         }
 
+    def stored(self, *rows: int, sharding: jax.sharding.Sharding | None = None) -> Batch:
+        """Shapes of records as they are stored, [*rows, ...]: images in bytes, points as they
+        are."""
+        kind = jnp.float32 if len(self.shape) == 1 else jnp.uint8
+        return {
+            "image": jax.ShapeDtypeStruct((*rows, *self.shape), kind, sharding=sharding),
+            "label": jax.ShapeDtypeStruct(rows, jnp.int32, sharding=sharding),
+        }
+
     def initial_state(self) -> TrainState:
         """The state at step 0."""
         zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in self.example(1).items()}

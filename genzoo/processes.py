@@ -1,7 +1,7 @@
 """How the processes of one run find each other at its start.
 
-Flags say it outright; else the variables of a scheduler that JAX knows do: SLURM, Open MPI, TPU
-slices on Cloud TPU VMs and on GKE. A process that is alone needs nothing.
+Flags say it outright; else JAX finds it out, where the variables of a scheduler that it knows are
+there (SLURM, Open MPI, GKE) or the chips of a TPU. A process that is alone needs nothing.
 """
 
 import argparse
@@ -66,6 +66,9 @@ class Group:
                 ),
             )
         except (RuntimeError, ValueError, OSError, KeyError) as error:
+            if isinstance(error, ValueError) and not arguments and not scheduler(os.environ):
+                self._begun = False  # a TPU of one host: there is nobody to wait for
+                return
             raise Alone(_failure(error, flags)) from error
         self._stop.several = jax.process_count() > 1
         self.speaks = jax.process_index() == 0
@@ -106,10 +109,16 @@ def _arguments(flags: argparse.Namespace, seen: Mapping[str, str]) -> dict | Non
         return given if flags.processes > 1 else None
     if len(missing) < 3:
         raise UserError("--coordinator, --processes and --process go together: give all or none.")
-    return {} if _scheduler(seen) else None
+    return {} if scheduler(seen) or _has_tpu(seen) else None
 
 
-def _scheduler(seen: Mapping[str, str]) -> str | None:
+def _has_tpu(seen: Mapping[str, str]) -> bool:
+    """Whether JAX, when it was imported, found TPU chips on this host: it leaves these words. On a
+    Cloud TPU VM it learns of the other hosts from the metadata server."""
+    return seen.get("TPU_ML_PLATFORM") == "JAX" and "TPU_SKIP_MDS_QUERY" not in seen
+
+
+def scheduler(seen: Mapping[str, str]) -> str | None:
     """The scheduler that has started more than this process."""
     for name, (size, _) in _SCHEDULERS.items():
         value = seen.get(size, "")

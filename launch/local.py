@@ -132,11 +132,17 @@ def culprit(ended: list[Process]) -> Process | None:
     """The process that tells why a run failed, of those that ended by themselves, in their order.
 
     A user's mistake explains more than a preemption, and that more than a crash; a process that
-    was aborted because its peer had gone (SIGABRT) explains least.
+    was aborted because its peer had gone (SIGABRT) explains least. What all of them end with alike
+    the first one says.
     """
     ranks = {USER_ERROR: 0, PREEMPTED: 1, 128 + signal.SIGABRT: 3}
     failed = [process for process in ended if process.code]
-    return min(failed, key=lambda process: ranks.get(process.code, 2), default=None)
+
+    def rank(process: Process) -> tuple[int, int]:
+        alike = process.code in (USER_ERROR, PREEMPTED)
+        return ranks.get(process.code, 2), process.index if alike else 0
+
+    return min(failed, key=rank, default=None)
 
 
 class Attempt:

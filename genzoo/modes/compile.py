@@ -138,7 +138,7 @@ def _operations(config: FrozenConfigDict, name: str) -> float:
     one = freeze(config.to_dict() | {"mesh": {**config.mesh, "data": -1, "fsdp": 1}})
     alone = Experiment(one, devices=(jax.devices("cpu")[0],))
     if name == "train":
-        batch = _batch(alone, config.train.batch_size)
+        batch = alone.stored(config.train.batch_size)
         return flops(alone.updater(1).update, alone.abstract_state, batch)
     return flops(*_sampling(alone))
 
@@ -150,25 +150,15 @@ def _held(state) -> int:
     )
 
 
-def _batch(experiment: Experiment, *rows: int, sharding=None) -> Batch:
-    """Shapes of a batch as it is stored, [*rows, ...]."""
-    points = len(experiment.shape) == 1
-    image = jnp.float32 if points else jnp.uint8
-    return {
-        "image": jax.ShapeDtypeStruct((*rows, *experiment.shape), image, sharding=sharding),
-        "label": jax.ShapeDtypeStruct(rows, jnp.int32, sharding=sharding),
-    }
-
-
 def _inputs(experiment: Experiment) -> tuple[Batch, Batch, int]:
     """(what is held on the devices, the inputs of a call, how many examples are held)."""
     config, placement = experiment.config, experiment.placement
     size, passes = config.train.batch_size, config.train.steps_per_call
     count = _examples(experiment)
     if not count:
-        return {}, _batch(experiment, passes, size, sharding=placement.batch(1)), 0
+        return {}, experiment.stored(passes, size, sharding=placement.batch(1)), 0
     rows = jax.ShapeDtypeStruct((passes, size), jnp.int32, sharding=placement.batch(1))
-    data = jax.eval_shape(flat, _batch(experiment, count))
+    data = jax.eval_shape(flat, experiment.stored(count))
     held = jax.tree.map(partial(_placed, placement.replicated), data)
     return held, {"rows": rows}, count
 

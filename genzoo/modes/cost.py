@@ -11,9 +11,8 @@ from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core import tree
 from genzoo.core.compilation import compile_program, flops
 from genzoo.core.contract import Context, Fits, capabilities
-from genzoo.core.errors import UserError
 from genzoo.evaluate import cost
-from genzoo.experiment import Experiment, flat, variables_of
+from genzoo.experiment import Experiment, flat, prepare, variables_of
 from genzoo.modes.sample import draw, sample_batch
 from genzoo.train.state import TrainState
 
@@ -36,12 +35,12 @@ def _costs(experiment: Experiment) -> dict:
         return values
 
     size = experiment.config.train.batch_size
-    batch = experiment.example(size)
-    batch["image"] = jax.ShapeDtypeStruct(batch["image"].shape, jnp.uint8)
     training = {}
     if not isinstance(family, Fits):
         # Accumulation does the same work in a loop, which the count would take for one pass.
-        training["train_step_flops"] = flops(experiment.updater(1).update, state, batch)
+        training["train_step_flops"] = flops(
+            experiment.updater(1).update, state, experiment.stored(size)
+        )
         training["train_step_examples"] = size
     return {
         "parameters": tree.count(state.params),
@@ -66,21 +65,52 @@ def describe(config: FrozenConfigDict) -> dict:
 
 
 def bench(config: FrozenConfigDict) -> dict:
-    """Times the training step and the sampler on the devices at hand, on made-up data."""
-    experiment, settings = Experiment(config), config.bench
+    """Times the training step, or the fit, and the sampler on the devices at hand, on made-up
+    data."""
+    experiment = Experiment(config)
+    result = {
+        "devices": [d.device_kind for d in jax.devices()],
+        "parameters": tree.count(experiment.abstract_state.params),
+    }
     if isinstance(experiment.family, Fits):
-        raise UserError(
-            f"--mode=bench times training steps, and {config.family.name} is fitted in closed form."
-        )
-    costs, placement = _costs(experiment), experiment.placement
+        result["fit"] = _bench_fit(experiment)
+        state = experiment.new_state()
+    else:
+        result["train"], state = _bench_step(experiment)
+    if "sample" in capabilities(experiment.family):
+        result["sample"] = _bench_sampler(config, state)
+    return result
+
+
+def _made_up(experiment: Experiment, count: int) -> dict[str, np.ndarray]:
+    random, shape = np.random.default_rng(0), (count, *experiment.shape)
+    points = len(experiment.shape) == 1
+    image = random.normal(size=shape) if points else random.integers(0, 256, shape)
+    kind = experiment.stored(count)["image"].dtype
+    return {"image": image.astype(kind), "label": np.zeros(count, np.int32)}
+
+
+def _bench_fit(experiment: Experiment) -> dict:
+    """What is learned in closed form, from two batches."""
+    size = experiment.config.train.batch_size
+    batch = jax.device_get(prepare(_made_up(experiment, size), None))
+    seconds = cost.time_calls(
+        lambda: experiment.family.fit(iter([batch, batch]), experiment.root),
+        experiment.config.bench.seconds,
+    )
+    return {
+        "examples": 2 * size,
+        "seconds": float(np.median(seconds)),
+        "examples_per_second": 2 * size / float(np.median(seconds)),
+    }
+
+
+def _bench_step(experiment: Experiment) -> tuple[dict, TrainState]:
+    config, placement = experiment.config, experiment.placement
     size, stride = config.train.batch_size, config.train.steps_per_call
     state = experiment.new_state()
-    random = np.random.default_rng(0)
-    made_up = {
-        "image": random.integers(0, 256, (2 * size, *experiment.shape), np.uint8),
-        "label": np.zeros(2 * size, np.int32),
-    }
-    data = placement.put_everywhere(flat(made_up))
+    data = placement.put_everywhere(flat(_made_up(experiment, 2 * size)))
+    random = np.random.default_rng(1)
     rows = random.integers(0, 2 * size, (stride, size)).astype(np.int32)
     inputs = placement.put_batch({"rows": rows[:, placement.rows(size)]}, leading=1)
     program = compile_program(experiment.training(state, data, inputs))
@@ -90,21 +120,15 @@ def bench(config: FrozenConfigDict) -> dict:
         holder[0], measured = program(holder[0], data, inputs)
         return measured
 
-    seconds = cost.time_calls(step, settings.seconds)
-    result = {
-        "devices": [d.device_kind for d in jax.devices()],
-        "parameters": costs["parameters"],
-        "train": cost.summary(
-            program,
-            seconds,
-            examples=size * stride,
-            parts=stride,
-            flops=costs["train_step_flops"],
-        ),
-    }
-    if "sample" in capabilities(experiment.family):
-        result["sample"] = _bench_sampler(config, holder[0])
-    return result
+    seconds = cost.time_calls(step, config.bench.seconds)
+    found = cost.summary(
+        program,
+        seconds,
+        examples=size * stride,
+        parts=stride,
+        flops=_costs(experiment)["train_step_flops"],
+    )
+    return found, holder[0]
 
 
 def _bench_sampler(config: FrozenConfigDict, state: TrainState) -> dict:

@@ -81,6 +81,7 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
         example = next(inputs)
         if number := stop.reached():
             leave(state, number, checkpoints, settings)
+        _say_what_is_whole(experiment, state)
         _log.info("Compiling the training step for %d device(s).", jax.device_count())
         program = compile_program(experiment.training(state, data, example))
         _log.info(
@@ -111,6 +112,16 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
             stop=stop,
         )
     return {"step": int(state.step), "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _say_what_is_whole(experiment: Experiment, state: TrainState) -> None:
+    if whole := experiment.placement.unsplit({"params": state.params}):
+        largest = max(whole, key=whole.get)
+        _log.info(
+            "Over mesh.fsdp = %d, %d arrays of params stay whole on every device, %.2f MB in all; "
+            "the largest is %s.",
+            experiment.config.mesh.fsdp, len(whole), sum(whole.values()) / 1e6, largest,
+        )  # fmt: skip
 
 
 def _check(experiment: Experiment, place: Workdir) -> None:

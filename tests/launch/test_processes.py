@@ -1,16 +1,21 @@
 """Real processes: they train together, stop together, and go on in another number."""
 
+import argparse
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from genzoo import processes, roll_call
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "launch" / "local.py"
@@ -22,6 +27,64 @@ POINTS = (
     "--config.train.picture_count=0", "--config.train.log_every=20",
 )  # fmt: skip
 PROGRAM = (sys.executable, "-m", "genzoo.main")
+
+
+def flags(**given):
+    return argparse.Namespace(**{"coordinator": None, "processes": None, "process": None} | given)
+
+
+@pytest.mark.parametrize(
+    ("seen", "several"),
+    [
+        ({}, False),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, False),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, True),
+        ({"SLURM_NTASKS": "8"}, False),  # the shell of an allocation is no task of it
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, False),
+        ({"TPU_ML_PLATFORM": "JAX"}, True),  # chips are here
+        ({"TPU_ML_PLATFORM": "JAX", "TPU_SKIP_MDS_QUERY": "1"}, False),
+    ],
+)
+def test_whether_there_are_others_is_seen(seen, several):
+    assert processes._arguments(flags(), seen) == ({} if several else None)
+
+
+def test_flags_say_it_outright():
+    given = flags(coordinator="host:1234", processes=2, process=1)
+    expected = {"coordinator_address": "host:1234", "num_processes": 2, "process_id": 1}
+    assert processes._arguments(given, {}) == expected
+    assert processes._arguments(flags(coordinator="h:1", processes=1, process=0), {}) is None
+
+
+def called(numbers, count, seconds=1.0):
+    """What each process is told, by number: None where all are there."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    told = {}
+
+    def answer(number):
+        try:
+            roll_call.answer(f"127.0.0.1:{port}", count, number, seconds=seconds)
+            told[number] = None
+        except OSError as error:
+            told[number] = str(error)
+
+    threads = [threading.Thread(target=answer, args=(number,)) for number in numbers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return told
+
+
+def test_a_process_that_does_not_come_is_named():
+    assert called([2, 0, 1], 3) == {0: None, 1: None, 2: None}
+    assert called([0, 2], 4) == dict.fromkeys((0, 2), "missing: process 1, 3 of 0 to 3")
+    assert "process 0 is missing" in called([1], 2)[1]
+    assert called([0, 1, 1], 3) == dict.fromkeys((0, 1), "two processes are number 1")
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +261,7 @@ def test_sigterm_elsewhere_ends_all_processes_alike(start, trained, n, phase):
 
 def test_bad_input_is_said_once(done, trained):
     said = done(2, f"--workdir={trained}", "--config.train.stesp=3", code=2)
-    assert said.count("train.stesp is not a known key") == 2  # by process 0; again by local.py
+    assert said.count("genzoo: train.stesp is not a known key") == 2  # repeated by local.py
     assert "[1] genzoo" not in said
 
 

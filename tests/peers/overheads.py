@@ -1,0 +1,184 @@
+"""What genzoo's own machinery costs beside the compiled programs, on this machine.
+
+    python tests/peers/overheads.py [--rounds 5] [--measure loop scaling start] [--json FILE]
+
+loop: the training loop against bare calls of one compiled step that does nothing.
+scaling: a training step of the same global batch on one device, on two virtual devices of one
+process, and in two processes, in turns. All have the same cores, so 1 is what can be had.
+start: seconds from nothing to the first step done, with an empty folder of compiled programs and
+with the one that the first start has left.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LAPTOP = "configs/ddpm_fashion.py:laptop"
+DEVICES = "--xla_force_host_platform_device_count=2"
+
+
+def ratios(times: dict[str, list[float]], base: str) -> dict:
+    """Median seconds of each, and the median and range of its ratio to the base, round by round."""
+    found = {}
+    for name, seconds in times.items():
+        each = [a / b for a, b in zip(seconds, times[base], strict=True)]
+        found[name] = {
+            "seconds": round(statistics.median(seconds), 6),
+            f"over_{base}": round(statistics.median(each), 4),
+            "range": [round(min(each), 4), round(max(each), 4)],
+        }
+    return found
+
+
+def loop(rounds: int) -> dict:
+    """Microseconds that the loop takes of the host in each call, by a step that does nothing: rows
+    of the batch, asking whether to stop, metrics, logs every 100 steps and looking for what is due.
+    A device at work does not wait for them unless its step is shorter."""
+    found = {}
+    for path, stride in ((LAPTOP, 1), ("configs/toy_mixture.py", 100)):
+        calls = _loop(path, stride, 2000, rounds)
+        found[f"{Path(path).stem}, {stride} steps a call"] = {
+            "microseconds_a_call": round(1e6 * statistics.median(calls), 1),
+            "microseconds_a_step": round(1e6 * statistics.median(calls) / stride, 2),
+            "of_a_50_ms_call": f"{100 * statistics.median(calls) / 0.05:.2f} %",
+        }
+    return found
+
+
+def _loop(path: str, stride: int, calls: int, rounds: int) -> list[float]:
+    """Seconds per call beyond those of bare calls of the same empty program."""
+    import jax
+    import jax.numpy as jnp
+
+    from genzoo import build, check, config
+    from genzoo.core.stopping import Stop
+    from genzoo.experiment import Experiment
+    from genzoo.modes import train as mode
+    from genzoo.train import writers
+    from genzoo.train.checkpoint import Checkpoints
+    from genzoo.train.loop import train
+    from genzoo.train.state import Faults, TrainState
+
+    many = str(10**8)
+    raw = config.override(
+        config.load(path),
+        {"train.steps": many, "train.steps_per_call": str(stride), "train.save_every": many,
+         "train.log_every": "100"},
+    )  # fmt: skip
+    experiment = Experiment(check.check(raw))
+    _, inputs = mode._inputs(experiment, experiment.open("train"), 0)
+    settings = build.section(experiment.config, "train")
+
+    def empty(state, rows):
+        sums = {k: (jnp.float32(stride), jnp.float32(stride)) for k in ("loss", "gradient_norm")}
+        return TrainState(**{**vars(state), "step": state.step + stride}), sums
+
+    state = TrainState(step=jnp.int32(0), params={}, stats={}, opt_state={}, averages={},
+                       faults=Faults.none())  # fmt: skip
+    rows = next(inputs)
+    program = jax.jit(empty, donate_argnums=0).lower(state, rows).compile()
+    extra = []
+    with tempfile.TemporaryDirectory() as folder, Stop() as stop:
+        for _ in range(rounds + 1):
+            began = time.perf_counter()
+            for _ in range(calls):
+                state, _ = program(state, rows)
+            jax.block_until_ready(state)
+            bare = time.perf_counter() - began
+            ends = int(state.step) + calls * stride
+            checkpoints = Checkpoints(directory=Path(folder))
+            checkpoints.last_saved = ends  # nothing is saved here
+            began = time.perf_counter()
+            state = train(
+                state, program, inputs, settings=replace(settings, steps=ends),
+                checkpoints=checkpoints, writers=writers.open_writers(
+                    Path(folder), 0, first_process=True),
+                progress=writers.Progress(ends, False), pictures=lambda *_: None,
+                picture_at=set(), report=mode.Watch(experiment.family), stop=stop,
+            )  # fmt: skip
+            jax.block_until_ready(state)
+            extra.append((time.perf_counter() - began - bare) / calls)
+            checkpoints.close()
+    inputs.close()
+    return extra[1:]  # the first warms up
+
+
+def scaling(rounds: int) -> dict:
+    """Seconds of a step by `--mode=bench`."""
+    arguments = [
+        "--mode=bench", f"--config={LAPTOP}", "--config.bench.seconds=8",
+        "--config.bench.sample_steps=1", "--config.sample.batch_size=2",
+    ]  # fmt: skip
+    alone = [sys.executable, "-m", "genzoo.main", *arguments]
+    launcher = [sys.executable, "launch/local.py", "-n", "2", "--devices-per-process", "1", "--"]
+    contenders = {
+        "one": (alone, ""),
+        "two virtual devices": (alone, DEVICES),
+        "two processes": ([*launcher, *arguments], ""),
+    }
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, (command, flags) in contenders.items():
+            times[name].append(_bench(command, flags))
+    return ratios(times, "one")
+
+
+def _bench(command: list[str], flags: str) -> float:
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+    )  # fmt: skip
+    lines = (line.removeprefix("[0] ") for line in done.stdout.splitlines())
+    return json.loads("\n".join(lines))["train"]["step_seconds"]["median"]
+
+
+def start(rounds: int) -> dict:
+    """Seconds until a run of one step has ended, compiled anew and not."""
+    times: dict[str, list[float]] = {"first": [], "second": []}
+    for _ in range(min(rounds, 3)):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in times:
+                command = [
+                    sys.executable, "-m", "genzoo.main", "--config=configs/ddpm_fashion.py",
+                    "--config.network.dtype=float32", "--config.train.batch_size=2",
+                    "--config.train.steps=1", "--config.train.save_every=1",
+                    "--config.train.picture_count=0", f"--workdir={folder}/{name}",
+                ]  # fmt: skip
+                began = time.perf_counter()
+                subprocess.run(
+                    command, cwd=ROOT, capture_output=True, check=True,
+                    env={**os.environ, "JAX_PLATFORMS": "cpu", "GENZOO_CACHE": folder},
+                )  # fmt: skip
+                times[name].append(time.perf_counter() - began)
+    return ratios(times, "first")
+
+
+MEASURES = {"loop": loop, "scaling": scaling, "start": start}
+
+
+def main() -> None:
+    """Parses flags and prints what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--measure", nargs="+", default=list(MEASURES), choices=list(MEASURES))
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    report: dict = {"cores": len(os.sched_getaffinity(0)), "machine": platform.platform()}
+    for name in arguments.measure:
+        report[name] = MEASURES[name](arguments.rounds)
+        print(name, json.dumps(report[name], indent=1), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
