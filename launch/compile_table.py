@@ -4,7 +4,7 @@
 
 Compiles the training step of each config for each topology with `--mode=compile`, one at a time and
 nicely, in about a minute each; prints a Markdown table and, with --write, puts it into the README
-beside this file. What was compiled before is not compiled again, so a table that was broken off is
+of the project. What was compiled before is not compiled again, so a table that was broken off is
 gone on with. Needs the extra `tpu-compile`.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / "configs"
-README = HERE / "README.md"
+README = HERE.parent / "README.md"
 BEGIN, END = "<!-- compile table -->", "<!-- end of compile table -->"
 TOPOLOGIES = ("v5e-1", "v5e-16", "v5e-256", "v5p-64", "v6e-16")
 _SMALL = ("toy", "fashion")  # in the names of configs that are made for a laptop

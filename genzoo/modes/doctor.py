@@ -13,6 +13,7 @@ import jax
 import genzoo
 from genzoo.data.doctor import cached
 from genzoo.data.fetch import cache_dir
+from genzoo.processes import scheduler
 
 _PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "chex", "ml-collections",
@@ -34,6 +35,7 @@ def examine(workdir: Path | None) -> dict:
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
         "processes": jax.process_count(),
+        "scheduler": scheduler(os.environ),
         "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "disk_free_bytes": disk.free,
         "cache": str(cache_dir()),

@@ -100,11 +100,12 @@ def surroundings(tmp_path_factory):
 
 @pytest.fixture
 def start(surroundings):
-    """Starts N processes through launch/local.py, or one without it."""
+    """Starts N processes through launch/local.py, or one without it; with several devices each."""
     running = []
 
-    def run(n, *arguments):
-        launcher = (sys.executable, str(LOCAL), "-n", str(n), "--grace", "60", "--")
+    def run(n, *arguments, devices=1):
+        launcher = (sys.executable, str(LOCAL), "-n", str(n), "--grace", "60",
+                    "--devices-per-process", str(devices), "--")  # fmt: skip
         command = (*(launcher if n else PROGRAM), *map(str, arguments))
         running.append(subprocess.Popen(
             command, cwd=ROOT, env=surroundings, text=True, stdout=subprocess.PIPE,
@@ -121,8 +122,8 @@ def start(surroundings):
 def done(start):
     """What they print until they are all done, with exit code 0 or the one given."""
 
-    def run(n, *arguments, code=0):
-        process = start(n, *arguments)
+    def run(n, *arguments, code=0, devices=1):
+        process = start(n, *arguments, devices=devices)
         said, _ = process.communicate(timeout=240)
         assert process.returncode == code, said
         return said
@@ -175,10 +176,12 @@ def test_decisions_are_taken_together(start, surroundings, tmp_path):
 
 def test_elastic_training_scoring_and_sampling(done, start, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
-    done(0, SMOKE, f"--workdir={alone}")
-    # Four processes are killed, two are asked to stop, one ends what they began.
+    # No mean over steps that a stop cuts in two; pictures at the end only.
+    each = ("--config.train.log_every=1", "--config.train.picture_count=0")
+    done(0, SMOKE, f"--workdir={alone}", *each)
+    # Four processes are killed, two are asked to stop, one of eight devices ends what they began.
     code, said = interrupted(
-        start(4, SMOKE, f"--workdir={together}", "--config.train.save_every=5"),
+        start(4, SMOKE, f"--workdir={together}", *each, "--config.train.save_every=5"),
         r"step 10/20", signal.SIGKILL, 2,
     )  # fmt: skip
     assert code == 128 + signal.SIGKILL, said
@@ -187,8 +190,10 @@ def test_elastic_training_scoring_and_sampling(done, start, tmp_path):
     )
     assert code == 75 and "[0] genzoo: Stopped by SIGTERM at step" in said, said
     assert "[1] genzoo" not in said  # what all would say, the first says
-    assert "Going on from the checkpoint of step" in done(0, f"--workdir={together}")
-    names = ("step", "loss", "loss_q0", "gradient_norm")
+    said = done(1, f"--workdir={together}", "--config.train.picture_count=3", devices=8)
+    assert "Going on from the checkpoint of step" in said and "8 device(s)" in said
+    assert (together / "samples" / "training" / "step_00000020_ema.png").is_file()
+    names = ("step", "loss", "gradient_norm")
     np.testing.assert_allclose(metrics(together, *names), metrics(alone, *names), rtol=1e-4)
 
     def scored(n):
