@@ -93,12 +93,18 @@ def cell(report: dict) -> str:
     other = f"; batch {batch}" if batch != report["given_batch"] else ""
     if not train["fits"]:
         return f"**no**: {size}{other}; {_remedy(train.get('suggestion'))}"
-    said = ", ".join(
-        f"{what['count']:g} {kind} of {_short(what['bytes'] / 1e6)} MB"
-        for kind, what in train["collectives"].items()
-    )
     work = f"{_short(train['flops_per_chip'] / 1e9)} GFLOP"
-    return f"fits: {size}, {work}, {said or 'no collectives'}{other}"
+    return f"fits: {size}, {work}, {_said(train['collectives'])}{other}"
+
+
+def _said(collectives: dict | None) -> str:
+    if collectives is None:
+        return "collectives not told"
+    found = (
+        f"{what['count']:g} {kind} of {_short(what['bytes'] / 1e6)} MB"
+        for kind, what in collectives.items()
+    )
+    return ", ".join(found) or "no collectives"
 
 
 def _short(number: float) -> str:

@@ -1,17 +1,66 @@
-"""What all tests share: a way to run the program, with one compile cache for all runs."""
+"""What all tests share: how programs are compiled and kept, the order of the files, and a way to
+run the program in a process of its own."""
 
+import atexit
+import ctypes
+import gc
+import mmap
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-import jax
+import jaxlib
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
-
+# Most of the suite's time goes to the compiler, for tiny programs that run once or twice: without
+# LLVM's optimisations, by the older emitters and in one piece they take it a third of the time.
+# Tests of bits run in processes of their own with the compiler's own settings, as a user's programs
+# do. With those for everything: `XLA_FLAGS= python -m pytest`.
+HASTE = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+# Those take longest, so they go first: the two workers then end at about the same time.
+LONGEST = (
+    "test_smoke.py", "test_processes.py", "test_modes.py", "test_sharding.py", "test_resume.py",
+    "test_config.py", "test_unet.py", "test_compile.py", "test_ddpm.py", "test_vae.py",
+)  # fmt: skip
 _MOST = 3 << 30  # bytes of this process at which compiled programs are let go
+
+
+def _known(flags: tuple[str, ...]) -> list[str]:
+    """Those that this jaxlib knows, which ends the process at any other."""
+    names, found = {flag: flag[2:].partition("=")[0].encode() for flag in flags}, set()
+    for library in Path(jaxlib.__file__).parent.glob("*.so"):
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
+            found |= {flag for flag in flags if m.find(names[flag]) >= 0}
+    return [flag for flag in flags if flag in found]
+
+
+# Before JAX is imported. The workers have it from the process that starts them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ.setdefault("XLA_FLAGS", " ".join(_known(HASTE)))
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # not to look for a TPU where libtpu is
+    # Programs that several tests or processes want are compiled once, and never kept in the cache
+    # of the user, to which `main` would go.
+    kept = tempfile.mkdtemp(prefix="genzoo-programs-")
+    atexit.register(shutil.rmtree, kept, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = kept
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+import jax  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first; --no-loadscope-reorder leaves it so."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,32 +70,47 @@ def _forget_compiled_programs():
     yield
     statm = Path("/proc/self/statm")
     pages = int(statm.read_text().split()[1]) if statm.exists() else _MOST  # without: always
-    if pages * os.sysconf("SC_PAGE_SIZE") > _MOST:
-        jax.clear_caches()
+    if pages * os.sysconf("SC_PAGE_SIZE") <= _MOST:
+        return
+    jax.clear_caches()
+    gc.collect()
+    if statm.exists():
+        # The C library keeps what it was given back, and then this would come after every file.
+        # Not every C library can be asked for it.
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
 
 
 @pytest.fixture(scope="session")
-def compile_cache(tmp_path_factory) -> Path:
-    """A folder that subprocesses keep compiled programs in, so that each is compiled once."""
-    return tmp_path_factory.mktemp("compiled")
+def surroundings():
+    """Of a process with so many devices, its programs compiled as a user's are, or in haste."""
 
-
-@pytest.fixture(scope="session")
-def genzoo(compile_cache):
-    """Runs `python -m genzoo.main` with the given arguments in a process of its own."""
-
-    def run(*arguments, devices: int = 1, check: int | None = 0, env: dict | None = None):
-        surroundings = {
+    def made(devices: int = 1, haste: bool = False) -> dict[str, str]:
+        flags = [f"--xla_force_host_platform_device_count={devices}", *(_known(HASTE) * haste)]
+        return {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "JAX_COMPILATION_CACHE_DIR": str(compile_cache),
+            "XLA_FLAGS": " ".join(flags),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            **(env or {}),
         }
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def genzoo(surroundings):
+    """Runs `python -m genzoo.main` with the given arguments in a process of its own."""
+
+    def run(
+        *arguments,
+        devices: int = 1,
+        check: int | None = 0,
+        env: dict | None = None,
+        haste: bool = False,
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "genzoo.main", *map(str, arguments)],
-            cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=600,
+            cwd=ROOT, env={**surroundings(devices, haste), **(env or {})},
+            capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         if check is not None:
             assert done.returncode == check, done.stderr[-3000:]

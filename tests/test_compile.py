@@ -18,6 +18,7 @@ from genzoo import build, check, config
 from genzoo.core import topology, tree
 from genzoo.core.compilation import LEVELS, OutOfMemory, compile_for, needed_bytes
 from genzoo.core.errors import UserError
+from genzoo.evaluate import compiled
 from genzoo.experiment import Experiment
 from genzoo.modes import compile as mode
 from genzoo.modes import train
@@ -166,6 +167,20 @@ def test_lack_of_memory_is_told_from_other_failures():
         compile_for("tpu", Lowered("INTERNAL: broken"), "O0")
 
 
+def test_a_text_that_cannot_be_read_is_no_failure(monkeypatch, tmp_path, caplog):
+    lowered = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((4,), "float32"))
+    plan = dataclasses.replace(topology.named("cpu"), chip=small(100))
+
+    def unreadable(self):
+        raise jax.errors.JaxRuntimeError("INTERNAL: arity")
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", unreadable)
+    found = compiled.shown(compiled.measured(lowered, plan, "O0", tmp_path), plan, 1)
+    assert found["collectives"] is None and found["fits"]
+    assert found["roofline"]["seconds"]["network"] is None
+    assert "INTERNAL: arity" in caplog.text
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_levels_are_those_of_jax(level):
     asked = Lowered()
@@ -301,6 +316,7 @@ def report(**train) -> dict:
         (report(fits=False, bytes_per_chip={"total": 20_583_630_766}, suggestion={
             "mesh.fsdp": 4, "train.accumulate": 2, "total_bytes_per_chip": 14_305_954_304}),
          "**no**: 20.58 GB; fits with mesh.fsdp = 4, train.accumulate = 2: 14.31 GB"),
+        (report(collectives=None), "fits: 1.41 GB, 286 GFLOP, collectives not told"),
         (report(fits=False, bytes_per_chip={"total": None}, suggestion="nothing tried fits"),
          "**no**: too much; nothing tried fits"),
         ({"error": "genzoo: no such config"}, "not compiled"),

@@ -113,7 +113,7 @@ def test_a_tokenizer_may_have_been_trained_on_other_devices(tmp_path, monkeypatc
     with pytest.raises(UserError, match=r"mesh.data = 4"):
         check.check(raw)
     found = first_stage.resolve(prior(tmp_path), None)
-    theirs = config.freeze({**raw, "mesh": {"data": -1, "fsdp": 1}})
+    theirs = config.freeze({**raw, "mesh": {**raw["mesh"], "data": -1}})
     state = Experiment(theirs).new_state()
     checkpoints = Workdir(tmp_path).checkpoints(keep=1)
     checkpoints.save(state)

@@ -1,5 +1,6 @@
-"""Every config's `:smoke` that needs no download: trained, scored, sampled from, reconstructed and
-looked into, as a user would, but in this process. What a family cannot do, it says."""
+"""Every config's `:smoke` that needs no download is trained, and one of each kind scored, sampled
+from, reconstructed and looked into, as a user would, but in this process. What a family cannot do,
+it says."""
 
 import json
 from pathlib import Path
@@ -8,28 +9,22 @@ import numpy as np
 import pytest
 
 from genzoo import config
-from genzoo.core import compilation
 from genzoo.data import toys
 from genzoo.main import main
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 # The other ddpm_* smoke runs have tests of their own, or want CIFAR-10 or a folder.
 WING = [f.stem for f in CONFIGS if not f.stem.startswith("ddpm") or f.stem.endswith("_cond")]
+# Families, networks and samplers are those of another config here, which stands for them in modes.
+LIKE_ANOTHER = ("edm_cifar", "fm_cifar", "prior_vqvae_cifar", "vae_cifar", "vae_mnist")
+ONE_OF_A_KIND = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LIKE_ANOTHER else name for name in WING
+]
 DENOISING = ("ddpm", "score_sde", "edm", "vdm", "flow_matching")
 MODES = {
     "sample": ("pca", "vae", "token_prior", *DENOISING),
     "reconstruct": ("pca", "autoencoder", "vae", "vqvae", "dvae", *DENOISING),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_in_haste():
-    """Twenty steps of a tiny network take less time than optimising their programs does."""
-    before = dict(compilation._CPU_OPTIONS)
-    compilation._CPU_OPTIONS["xla_backend_optimization_level"] = 0
-    yield
-    compilation._CPU_OPTIONS.clear()
-    compilation._CPU_OPTIONS.update(before)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +48,9 @@ def workdir(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", WING)
-def test_smoke(name, workdir, capsys):
+def test_training(name, workdir):
     place = workdir(name)
-    settings = json.loads((place / "config.json").read_text())
-    family = settings["family"]["name"]
+    family = json.loads((place / "config.json").read_text())["family"]["name"]
     steps = [int(p.name) for p in (place / "checkpoints").iterdir()]
     assert max(steps) == (1 if family == "pca" else 20)
     pictures = list((place / "samples" / "training").glob("*.png"))
@@ -64,6 +58,13 @@ def test_smoke(name, workdir, capsys):
     if family != "pca":
         rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
         assert all(np.isfinite(row["loss"]) for row in rows)
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND)
+def test_modes(name, workdir, capsys):
+    place = workdir(name)
+    settings = json.loads((place / "config.json").read_text())
+    family = settings["family"]["name"]
     assert main([f"--workdir={place}", "--mode=eval"]) == 0
     report = json.loads((place / "eval.json").read_text())
     assert report["examples"] == settings["eval"]["count"]

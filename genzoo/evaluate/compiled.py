@@ -17,7 +17,7 @@ import jax
 from genzoo.core.compilation import OutOfMemory, compile_for
 from genzoo.core.files import write_atomically
 from genzoo.core.topology import Plan
-from genzoo.evaluate.collectives import Collective, collectives
+from genzoo.evaluate.collectives import collectives
 from genzoo.evaluate.roofline import estimate
 
 _log = logging.getLogger("genzoo")
@@ -44,7 +44,8 @@ def measured(lowered: jax.stages.Lowered, plan: Plan, level: str, folder: Path) 
     or None. Else compile_seconds; memory, in bytes by kind; flops and bytes_accessed, None where it
     does not count them, with each loop as one pass and the costliest branch of each condition;
     collectives, by kind, with all passes and the cheapest branches; collectives_once, with one
-    pass; collectives_at_most, with the costliest branches.
+    pass; collectives_at_most, with the costliest branches; these None where the text of the program
+    cannot be had.
     """
     # What it is compiled for stands in the text, but for the kind of the devices.
     about = [_FORM, plan.kind, plan.layout, plan.slices, level, versions(plan.platform)]
@@ -71,7 +72,12 @@ def _compiled(lowered: jax.stages.Lowered, platform: str, level: str) -> dict:
     except OutOfMemory as error:
         return {"out_of_memory": True, "needed": error.needed}
     memory, cost = program.compiled.memory_analysis(), program.compiled.cost_analysis() or {}
-    text = program.compiled.as_text()
+    try:
+        text = program.compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        # libtpu may write instructions that the reader of another XLA, jaxlib's, does not take.
+        _log.warning("What the chips say is not known: %s", str(error).splitlines()[0])
+        text = None
     return {
         "out_of_memory": False,
         "compile_seconds": round(program.compile_seconds, 1),
@@ -84,14 +90,16 @@ def _compiled(lowered: jax.stages.Lowered, platform: str, level: str) -> dict:
         },
         "flops": cost.get("flops"),
         "bytes_accessed": cost.get("bytes accessed"),
-        "collectives": _plain(collectives(text)),
-        "collectives_once": _plain(collectives(text, once=True)),
-        "collectives_at_most": _plain(collectives(text, most=True)),
+        "collectives": _plain(text),
+        "collectives_once": _plain(text, once=True),
+        "collectives_at_most": _plain(text, most=True),
     }
 
 
-def _plain(found: Mapping[str, Collective]) -> dict[str, dict]:
-    return {kind: asdict(what) for kind, what in found.items()}
+def _plain(text: str | None, *, once: bool = False, most: bool = False) -> dict[str, dict] | None:
+    if text is None:
+        return None
+    return {kind: asdict(what) for kind, what in collectives(text, once=once, most=most).items()}
 
 
 def shown(figures: dict, plan: Plan, steps: int | None = None) -> dict:
@@ -118,19 +126,22 @@ def shown(figures: dict, plan: Plan, steps: int | None = None) -> dict:
     if figures["collectives_at_most"] != figures["collectives"]:  # in a branch that is rare
         found["collectives_at_most"] = _divided(figures["collectives_at_most"], steps or 1)
     if plan.chip:
-        said = figures["collectives" if steps else "collectives_once"].values()
+        said = figures["collectives" if steps else "collectives_once"]
+        sent = None if said is None else sum(what["sent"] for what in said.values())
         found["roofline"] = estimate(
             plan.chip,
             flops=figures["flops"],
             bytes_accessed=figures["bytes_accessed"],
-            bytes_sent=sum(what["sent"] for what in said) / (steps or 1),
+            bytes_sent=None if sent is None else sent / (steps or 1),
         )
         if plan.slices > 1:
             found["roofline"]["note"] += "; the slower network between slices counts as that within"
     return found
 
 
-def _divided(said: Mapping[str, dict], parts: int) -> dict[str, dict]:
+def _divided(said: Mapping[str, dict] | None, parts: int) -> dict[str, dict] | None:
+    if said is None:
+        return None
     return {
         kind: {key: _whole(what[key] / parts) for key in ("count", "bytes")}
         for kind, what in said.items()

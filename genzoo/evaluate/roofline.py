@@ -10,14 +10,14 @@ from genzoo.core.topology import Chip
 
 
 def estimate(
-    chip: Chip, *, flops: float, bytes_accessed: float | None, bytes_sent: float
+    chip: Chip, *, flops: float, bytes_accessed: float | None, bytes_sent: float | None
 ) -> dict[str, object]:
     """The sides of (1) in seconds, the largest of them and the share of peak that it leaves, per
-    device. bytes_accessed: None where the compiler does not count it."""
+    device. bytes_accessed, bytes_sent: None where they are not known."""
     sides = {
         "compute": flops / chip.peak_flops,
         "memory": None if bytes_accessed is None else bytes_accessed / chip.hbm_bandwidth,
-        "network": bytes_sent / chip.network_bandwidth,
+        "network": None if bytes_sent is None else bytes_sent / chip.network_bandwidth,
     }
     known = {name: seconds for name, seconds in sides.items() if seconds is not None}
     bound = max(known, key=known.get)

@@ -1,0 +1,79 @@
+"""A run that is stopped, by a kill or by a SIGTERM, and begun again has the bits of a straight one.
+Each is a process of its own, compiled as a user's is."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import jax
+import pytest
+
+from genzoo import check
+from genzoo.experiment import Experiment
+from genzoo.workdir import Workdir
+
+ROOT = Path(__file__).parent.parent
+SMOKE = "--config=configs/ddpm_fashion.py:smoke"
+LONGER = [
+    "--config.train.steps=80", "--config.train.picture_count=0", "--config.train.log_every=5",
+]  # fmt: skip
+
+
+def final_state(workdir):
+    found = check.check(Workdir(workdir).config())
+    return jax.device_get(Workdir(workdir).load(found, Experiment(found).abstract_state))
+
+
+def metrics(workdir, *names):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [[json.loads(line).get(name) for name in names] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, genzoo):
+    """A workdir with a run that nothing has disturbed."""
+    workdir = tmp_path_factory.mktemp("run") / "straight"
+    genzoo(SMOKE, f"--workdir={workdir}", *LONGER)
+    return workdir
+
+
+def run_until_killed(workdir, number, at_step, env, *more):
+    """Starts a run and sends it a signal as soon as the checkpoint of `at_step` is complete."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genzoo.main", SMOKE, f"--workdir={workdir}", *more],
+        cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=env,
+    )  # fmt: skip
+    manifest = workdir / "checkpoints" / str(at_step) / "genzoo_manifest.json"
+    limit = time.monotonic() + 300
+    while not manifest.exists():
+        assert process.poll() is None and time.monotonic() < limit, process.stderr.read()[-2000:]
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_and_resumed_equals_straight_bit_for_bit(
+    tmp_path, genzoo, surroundings, straight, number
+):
+    stopped = tmp_path / "stopped"
+    code, said = run_until_killed(stopped, number, 20, surroundings(), *LONGER)
+    assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL), said
+    reached = Workdir(stopped).checkpoints(keep=2).steps()[0]
+    assert 20 <= reached < 80
+    done = genzoo(f"--workdir={stopped}", *LONGER)
+    assert f"Going on from the checkpoint of step {reached}." in done.stderr
+    chex.assert_trees_all_equal(final_state(straight), final_state(stopped))
+    # The curve has every step once. What was logged before a kill came from the same numbers.
+    names = ("step", "loss", "loss_q0", "gradient_norm")
+    expected = {row[0]: row for row in metrics(straight, *names)}
+    found = metrics(stopped, *names)
+    assert [row[0] for row in found] == sorted({row[0] for row in found})
+    # A mean over a log interval cut in two by the stop is of fewer steps; the others are equal.
+    whole = [row for row in found if row[0] // 5 != reached // 5 + 1 and row[0] in expected]
+    assert len(whole) >= 14 and all(row == expected[row[0]] for row in whole)
