@@ -28,8 +28,11 @@ def stop(*_): print("asked"); os._exit(75)
 def say(text): print(text, file=sys.stderr)
 exec(sources[me])
 """
+# A background job of a shell, such as this suite may be, is born deaf to Ctrl-C, and its children
+# are too.
 DRIVER = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 import local
 sources = sys.argv[3:]
