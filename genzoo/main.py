@@ -156,7 +156,7 @@ def main(argv: list[str]) -> int:
                 if not arguments.no_compile_cache:
                     keep_programs(cache_dir() / "programs")
                 result = _work(arguments, overrides, stop)
-            except (Exception, KeyboardInterrupt) as error:
+            except (Exception, Interrupted, KeyboardInterrupt) as error:
                 code, words, agreed = _ending(error, arguments.workdir)
                 if group.speaks or not agreed:
                     print(words, file=sys.stderr)

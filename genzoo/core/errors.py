@@ -23,9 +23,13 @@ class Alone(Exception):
     same start may do better another time, so it is no mistake of the user's."""
 
 
-class Interrupted(Exception):
-    """The work was asked to stop. signal: the signal's number. step: of the checkpoint that a run
-    has saved to go on from. agreed: that every process of the run stops now."""
+class Interrupted(BaseException):
+    """The work was asked to stop.
+
+    It may be raised anywhere, like KeyboardInterrupt, so it is no Exception: who catches those, as
+    logging does, must not swallow it. signal: the signal's number. step: of the checkpoint that a
+    run has saved to go on from. agreed: that every process of the run stops now.
+    """
 
     def __init__(self, number: int, step: int | None = None, agreed: bool = True):
         saved = "; what had been saved is kept." if step is None else f" at step {step}, saved."
