@@ -12,24 +12,13 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from runs import final_state, metrics
 
-from genzoo import check
-from genzoo.experiment import Experiment
 from genzoo.main import main
 from genzoo.workdir import Workdir
 
 ROOT = Path(__file__).parent.parent
 SMOKE = "--config=configs/ddpm_fashion.py:smoke"
-
-
-def final_state(workdir):
-    found = check.check(Workdir(workdir).config())
-    return jax.device_get(Workdir(workdir).load(found, Experiment(found).abstract_state))
-
-
-def metrics(workdir, *names):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [[json.loads(line).get(name) for name in names] for line in lines]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """A run that is stopped, by a kill or by a SIGTERM, and begun again has the bits of a straight one.
 Each is a process of its own, compiled as a user's is."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -9,11 +8,9 @@ import time
 from pathlib import Path
 
 import chex
-import jax
 import pytest
+from runs import final_state, metrics
 
-from genzoo import check
-from genzoo.experiment import Experiment
 from genzoo.workdir import Workdir
 
 ROOT = Path(__file__).parent.parent
@@ -21,16 +18,6 @@ SMOKE = "--config=configs/ddpm_fashion.py:smoke"
 LONGER = [
     "--config.train.steps=80", "--config.train.picture_count=0", "--config.train.log_every=5",
 ]  # fmt: skip
-
-
-def final_state(workdir):
-    found = check.check(Workdir(workdir).config())
-    return jax.device_get(Workdir(workdir).load(found, Experiment(found).abstract_state))
-
-
-def metrics(workdir, *names):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [[json.loads(line).get(name) for name in names] for line in lines]
 
 
 @pytest.fixture(scope="module")

@@ -54,11 +54,13 @@ class Program:
 def compile_program(lowered: jax.stages.Lowered) -> Program:
     """A lowered function compiled for the devices at hand."""
     start = time.perf_counter()
-    compiled = _for_cpu(lowered, {}) if jax.default_backend() == "cpu" else lowered.compile()
+    compiled = _compiled(jax.default_backend(), lowered, {})
     return Program(compiled, time.perf_counter() - start)
 
 
-def _for_cpu(lowered: jax.stages.Lowered, options: dict) -> jax.stages.Compiled:
+def _compiled(platform: str, lowered: jax.stages.Lowered, options: dict) -> jax.stages.Compiled:
+    if platform != "cpu":
+        return lowered.compile(compiler_options=options)
     try:
         return lowered.compile(compiler_options={**_CPU_OPTIONS, **options})
     except jax.errors.JaxRuntimeError as error:
@@ -76,10 +78,7 @@ def compile_for(platform: str, lowered: jax.stages.Lowered, level: str) -> Progr
     if platform == "cuda":
         options["xla_gpu_autotune_level"] = 0  # which would try the kernels on the card
     try:
-        if platform == "cpu":
-            compiled = _for_cpu(lowered, options)
-        else:
-            compiled = lowered.compile(compiler_options=options)
+        compiled = _compiled(platform, lowered, options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

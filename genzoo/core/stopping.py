@@ -30,7 +30,7 @@ class Stop:
         self._agreed: int | None = None
         self._pending: jax.Array | None = None
         self._gentle = 0
-        self.several = False  # whether other processes take part: then a signal always waits
+        self.several = False  # whether other processes take part: a signal waits to be agreed on
 
     def __enter__(self) -> "Stop":
         self._before = {n: signal.signal(n, self._set) for n in _NUMBERS}
@@ -62,7 +62,7 @@ class Stop:
         In several processes the answer is that of the pass before: so the devices have the next
         step to do while the host waits for the flags, which come after the step before.
         """
-        if jax.process_count() == 1:
+        if not self.several:
             return self.number
         if self._agreed is None:
             before, self._pending = self._pending, self._joined()
@@ -73,9 +73,9 @@ class Stop:
     def check(self) -> None:
         """Raises Interrupted in all processes alike where one was told to stop. For loops that wait
         for every result anyway."""
-        if jax.process_count() > 1 and self._agreed is None:
+        if self.several and self._agreed is None:
             self._agreed = int(self._joined()) or None
-        number = self._agreed if jax.process_count() > 1 else self.number
+        number = self._agreed if self.several else self.number
         if number is not None:
             raise Interrupted(number)
 

@@ -1,7 +1,6 @@
 """Run by test_processes.py as a program of two processes: decisions that only one of them has a
 reason for, and rows of a batch that do not lie together. Prints `fine` from each."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from jax.sharding import AxisType, Mesh
 from genzoo.core.agreement import agreed, by_first, is_first, of_first
 from genzoo.core.errors import UserError
 from genzoo.core.stopping import Stop
+from genzoo.main import _parser
 from genzoo.processes import Group
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.sharding import Placement, placement
@@ -71,20 +71,13 @@ def a_signal_to_one_is_read_by_all() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--coordinator")
-    for name in ("processes", "process"):
-        parser.add_argument(f"--{name}", type=int)
-    parser.add_argument("--start_timeout", type=int, default=60)
-    parser.add_argument("--heartbeat_timeout", type=int, default=100)
-    parser.add_argument("folder", type=Path)
-    flags = parser.parse_args()
+    flags, (folder,) = _parser().parse_known_args()
     group = Group(Stop())
     group.join(flags)
     assert group.speaks == is_first()
     rows_follow_the_mesh()
     what_one_finds_wrong_all_say()
-    a_save_that_fails_in_one_fails_in_all(flags.folder)
+    a_save_that_fails_in_one_fails_in_all(Path(folder))
     a_signal_to_one_is_read_by_all()
     print("fine")
     group.leave(0, together=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from runs import metrics
 
 from genzoo import processes, roll_call
 
@@ -147,11 +148,6 @@ def interrupted(process, words, number, whom=None) -> tuple[int, str]:
             os.kill(process.pid if whom is None else children(process)[whom], number)
     assert sent, "".join(said)
     return process.wait(timeout=120), "".join(said)
-
-
-def metrics(workdir, *names):
-    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return np.array([[row[name] for name in names] for row in rows])
 
 
 def test_decisions_are_taken_together(start, surroundings, tmp_path):

@@ -2,9 +2,7 @@
 of one config on meshes of one to eight of them, as JSON."""
 
 import json
-import re
 import sys
-from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ import numpy as np
 from genzoo import check, config
 from genzoo.core import tree
 from genzoo.core.compilation import compile_program
+from genzoo.evaluate.collectives import collectives
 from genzoo.experiment import Experiment, flat
 
 POINTS = ("configs/toy_mixture.py:smoke", {"train.batch_size": "16", "train.steps_per_call": "1"})
@@ -32,11 +31,6 @@ def experiment(case: tuple, devices: int, **changes: str) -> Experiment:
     return Experiment(checked, devices=tuple(jax.devices()[:devices]))
 
 
-def collectives(text: str) -> dict[str, int]:
-    kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
-    return Counter(re.findall(rf" ({kinds})(?:-start)?\(", text))
-
-
 def run(case: tuple, devices: int, **changes: str) -> dict:
     """Losses of a few calls, bytes of the state on one device, what stayed whole, collectives."""
     made = experiment(case, devices, **changes)
@@ -54,6 +48,7 @@ def run(case: tuple, devices: int, **changes: str) -> dict:
     rows = random.integers(0, 64, (CALLS, stride, size)).astype(np.int32)
     inputs = [place.put_batch({"rows": r[:, place.rows(size)]}, leading=1) for r in rows]
     program = compile_program(made.training(state, data, inputs[0]))
+    said = collectives(program.compiled.as_text(), once=True, most=True)
     losses = []
     for one in inputs:
         state, sums = program(state, data, one)
@@ -65,7 +60,7 @@ def run(case: tuple, devices: int, **changes: str) -> dict:
         "bytes": tree.size_in_bytes(shard),
         "split": len(split),
         "unsplit": len(place.unsplit({"params": state.params})),
-        "collectives": collectives(program.compiled.as_text()),
+        "collectives": {kind: what.count for kind, what in said.items()},
     }
 
 
