@@ -82,18 +82,21 @@ class GroupNorm(nn.Module):
 class Conv(nn.Module):
     """x [B, *size, C] -> [B, *ceil(size / stride), features]: as many axes as x has, SAME padding.
 
-    window: the kernel's side. zero: start at zero (last layers). Params are float32.
+    window: the kernel's side. zero: start at zero (last layers). doubled: the convolution of
+    double(x), [B, *2 size, features], in 2.25 times fewer operations. Params are float32.
     """
 
     features: int
     window: int = 3
     stride: int = 1
     zero: bool = False
+    doubled: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         axes = x.ndim - 2
+        ours = {"conv_general_dilated": _of_doubled, "promote_dtype": _kernel_as_it_is}
         return nn.Conv(
             self.features,
             (self.window,) * axes,
@@ -101,7 +104,51 @@ class Conv(nn.Module):
             kernel_init=ZEROS if self.zero else FAN_AVG,
             dtype=self.dtype,
             name="conv",
+            **(ours if self.doubled else {}),
         )(x)
+
+
+def _kernel_as_it_is(
+    x: Array, kernel: Array, bias: Array, *, dtype: jnp.dtype
+) -> tuple[Array, Array, Array]:
+    """What a convolution works on, with the kernel in its own precision: its taps are summed."""
+    return x.astype(dtype), kernel, bias.astype(dtype)
+
+
+def _of_doubled(x: Array, kernel: Array, *_, dimension_numbers, precision, **__) -> Array:
+    """conv(double(x), kernel) with SAME padding and stride one, without doubling.
+
+    Behind the doubling a window meets each position of x with several taps, the same ones for all
+    outputs of one parity (Shi et al. 2016, Is the deconvolution layer the same as a convolutional
+    layer?). So each parity is a convolution of x with the sums of those taps: two a side instead of
+    three. Axis by axis, the outputs of the two parities are then put in turn.
+    """
+    return _in_turn(x, kernel, 1, [], dimension_numbers, precision)
+
+
+def _in_turn(x: Array, kernel: Array, axis: int, padding: list, numbers, precision) -> Array:
+    if axis == x.ndim - 1:
+        ones = (1,) * len(padding)
+        return lax.conv_general_dilated(
+            x, kernel.astype(x.dtype), ones, padding, dimension_numbers=numbers, precision=precision
+        )
+    parts = []
+    for parity in range(2):
+        taps, pad = _summed(kernel, axis - 1, parity)
+        parts.append(_in_turn(x, taps, axis + 1, [*padding, pad], numbers, precision))
+    size = parts[0].shape
+    return jnp.stack(parts, axis + 1).reshape(*size[:axis], 2 * size[axis], *size[axis + 1 :])
+
+
+def _summed(kernel: Array, axis: int, parity: int) -> tuple[Array, tuple[int, int]]:
+    """The taps that meet one position of x added up along an axis, and the padding of x."""
+    window = kernel.shape[axis]
+    met = [(parity + tap - (window - 1) // 2) // 2 for tap in range(window)]
+    taps = [
+        sum(lax.slice_in_dim(kernel, t, t + 1, axis=axis) for t in range(window) if met[t] == place)
+        for place in range(met[0], met[-1] + 1)
+    ]
+    return jnp.concatenate(taps, axis), (-met[0], met[-1])
 
 
 def halve(x: Array) -> Array:

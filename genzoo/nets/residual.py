@@ -54,9 +54,10 @@ class ResidualBlock(nn.Module):
         style = self.style
         norm = partial(GroupNorm, style.groups, style.epsilon, style.dtype)
         h = nn.silu(norm(name="norm_0")(x))
+        doubled = self.resize is double  # then the convolution is the doubled map's
         if self.resize is not None:
-            h, x = self.resize(h), self.resize(x)
-        h = Conv(self.features, dtype=style.dtype, name="conv_0")(h)
+            h, x = h if doubled else self.resize(h), self.resize(x)
+        h = Conv(self.features, doubled=doubled, dtype=style.dtype, name="conv_0")(h)
         # float32: a cheap map of one vector, on which the whole block depends.
         width = 2 * self.features if style.scale_shift else self.features
         features = nn.Dense(
@@ -105,7 +106,7 @@ class ConvUp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, condition: Array, train: bool) -> Array:
-        return Conv(self.features, dtype=self.style.dtype, name="conv")(double(x))
+        return Conv(self.features, doubled=True, dtype=self.style.dtype, name="conv")(x)
 
 
 @dataclass(frozen=True)

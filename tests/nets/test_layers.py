@@ -1,5 +1,6 @@
 """GroupNorm, attention, embeddings, resizing and folding against direct formulas."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,3 +146,36 @@ def test_strided_conv_pads_behind_the_last_position():
     params = {"conv": {"kernel": kernel, "bias": jnp.zeros(1)}}
     out = Conv(1, stride=2).apply({"params": params}, x)
     np.testing.assert_allclose(out[0, :, 0], [1 + 20 + 300, 3 + 40])
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3), (2, 4, 6, 3), (1, 2, 3, 4, 2)])
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 5])
+def test_convolution_of_a_doubled_map_without_doubling_it(shape, window):
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), shape, jnp.float64)
+        plain, short = (
+            Conv(4, window=window, doubled=doubled, dtype=jnp.dtype("float64"))
+            for doubled in (False, True)
+        )
+        variables = plain.init(jax.random.key(1), double(x))
+        variables = jax.tree.map(lambda p: p.astype(jnp.float64), variables)
+        chex.assert_trees_all_equal_shapes(variables, short.init(jax.random.key(1), x))
+
+        def weighed(conv, enter):
+            def value(variables, x):
+                out = conv.apply(variables, enter(x))
+                return (out * jnp.cos(jnp.arange(out.size).reshape(out.shape))).sum(), out
+
+            return jax.grad(value, argnums=(0, 1), has_aux=True)(variables, x)
+
+        expected, found = weighed(plain, double), weighed(short, lambda x: x)
+        chex.assert_trees_all_close(found, expected, atol=1e-12)
+
+
+def test_convolution_of_a_doubled_map_sums_its_taps_in_float32():
+    conv = Conv(1, doubled=True, dtype=jnp.dtype("bfloat16"))
+    kernel = jnp.array([0.0, -1.0, 1 + 2**-12])[:, None, None]  # the last is 1 in bfloat16
+    variables = {"params": {"conv": {"kernel": kernel, "bias": jnp.zeros(1)}}}
+    out = conv.apply(variables, jnp.ones((1, 1, 1)))
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(out[0, :, 0], [2**-12, -1.0])
