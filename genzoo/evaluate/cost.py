@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from genzoo.core.agreement import of_first
 from genzoo.core.compilation import Program
 
 
@@ -19,10 +20,11 @@ def peak_memory_bytes() -> int:
 
 
 def time_calls(call: Callable[[], object], least_seconds: float, least_calls: int = 3) -> list:
-    """Seconds of each call until both limits are reached. One call before them is not counted."""
+    """Seconds of each call until both limits are reached, in several processes by the first one's
+    clock. One call before them is not counted."""
     jax.block_until_ready(call())
     seconds: list[float] = []
-    while sum(seconds) < least_seconds or len(seconds) < least_calls:
+    while of_first(lambda: sum(seconds) < least_seconds or len(seconds) < least_calls):
         start = time.perf_counter()
         jax.block_until_ready(call())
         seconds.append(time.perf_counter() - start)

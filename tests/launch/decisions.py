@@ -2,16 +2,19 @@
 reason for, and rows of a batch that do not lie together. Prints `fine` from each."""
 
 import sys
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
 from genzoo.core.agreement import agreed, by_first, is_first, of_first
 from genzoo.core.errors import UserError
 from genzoo.core.stopping import Stop
+from genzoo.evaluate.cost import time_calls
 from genzoo.main import _parser
 from genzoo.processes import Group
 from genzoo.train.checkpoint import Checkpoints
@@ -70,6 +73,13 @@ def a_signal_to_one_is_read_by_all() -> None:
     assert [stop.reached() for _ in range(3)] == [None, 15, 15]  # a pass later
 
 
+def all_time_as_many_calls() -> None:
+    pause = 0.01 if is_first() else 0.05
+    seconds = time_calls(lambda: time.sleep(pause), 0.2)
+    counts = multihost_utils.process_allgather(np.int32(len(seconds)))
+    assert counts[0] == counts[1] >= 10, counts
+
+
 def main() -> None:
     flags, (folder,) = _parser().parse_known_args()
     group = Group(Stop())
@@ -79,6 +89,7 @@ def main() -> None:
     what_one_finds_wrong_all_say()
     a_save_that_fails_in_one_fails_in_all(Path(folder))
     a_signal_to_one_is_read_by_all()
+    all_time_as_many_calls()
     print("fine")
     group.leave(0, together=True)
 
