@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PROGRAM = (sys.executable, "-m", "genzoo.main")
@@ -66,10 +67,34 @@ def commands(program, n: int, port: int, arguments) -> list[list[str]]:
     return [[*program, *own, f"--process={index}", *arguments] for index in range(n)]
 
 
-def _die_with_parent() -> None:
-    """In the child: a launcher that was killed outright leaves no processes behind (Linux)."""
-    if _LIBC is not None:
-        _LIBC.prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+def shares(n: int, cores) -> list[set[int]]:
+    """The cores of each of n processes: as many for all, none of them shared; or all of them for
+    each, where there are more processes than cores."""
+    cores = sorted(cores)
+    size = len(cores) // n
+    return [set(cores[i * size : (i + 1) * size]) if size else set(cores) for i in range(n)]
+
+
+def _at_birth(cores: set[int]) -> Callable[[], None]:
+    """What the child does before its program (Linux).
+
+    cores: its own; an empty set leaves it as it is. Processes that compute on the same cores run
+    into each other, and so do the threads of one: the one of JAX's collectives (gloo) spins while
+    another is writing, and takes the core away from it just then. In the batch class no thread is
+    put off its core for one that has woken up. On two cores two processes of two threads made a
+    step in 0.23 s, each on its own core in 0.63 s, so and in the batch class in 0.15 s, and one
+    process on both in 0.15 s.
+    """
+
+    def prepare() -> None:
+        if _LIBC is not None:  # a launcher that was killed outright leaves no processes behind
+            _LIBC.prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+        if cores:
+            with contextlib.suppress(OSError):  # a container may forbid it
+                os.sched_setaffinity(0, cores)
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+    return prepare
 
 
 def say(message: str) -> None:
@@ -80,14 +105,14 @@ def say(message: str) -> None:
 class Process:
     """One process with its prefixed output; `code` is as a shell has it, None while it runs."""
 
-    def __init__(self, index: int, command: list[str], changes: dict[str, str]):
+    def __init__(self, index: int, command: list[str], changes: dict[str, str], cores: set[int]):
         self.index, self.code = index, None
         self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL)
         self._threads: list[threading.Thread] = []
         self._popen = subprocess.Popen(
             command, env={**os.environ, "PYTHONUNBUFFERED": "1", **changes},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, errors="replace", start_new_session=True, preexec_fn=_die_with_parent,
+            text=True, errors="replace", start_new_session=True, preexec_fn=_at_birth(cores),
         )  # fmt: skip
 
     def listen(self, lock: threading.Lock) -> None:
@@ -151,11 +176,11 @@ class Attempt:
     `signals` is filled by a handler while we watch: each kind is passed on once.
     """
 
-    def __init__(self, lines: list[list[str]], changes: list[dict[str, str]], signals: list[int]):
+    def __init__(self, lines: list[list[str]], changes: list[dict[str, str]],
+                 cores: list[set[int]], signals: list[int]):  # fmt: skip
         # All are started before the first thread: forking beside threads is not safe.
-        self.processes = [
-            Process(index, *pair) for index, pair in enumerate(zip(lines, changes, strict=True))
-        ]
+        each = zip(lines, changes, cores, strict=True)
+        self.processes = [Process(index, *its) for index, its in enumerate(each)]
         self.ended: list[Process] = []
         self._signals, self._passed_on = signals, 0
         lock = threading.Lock()
@@ -209,13 +234,15 @@ class Attempt:
             process.send(number)
 
 
-def launch(n: int, arguments, *, changes: list[dict[str, str]], program=PROGRAM,
-           restarts: int = 0, grace: float = 30.0, settle: float = 1.0) -> int:  # fmt: skip
+def launch(n: int, arguments, *, changes: list[dict[str, str]], cores: list[set[int]],
+           program=PROGRAM, restarts: int = 0, grace: float = 30.0,
+           settle: float = 1.0) -> int:  # fmt: skip
     """Runs n processes to their end, and again after a failure; returns the exit code.
 
     Args:
         arguments: of the program, the same for all.
         changes: what each has in its environment besides ours.
+        cores: what each computes on; an empty set where the system may choose.
         program: the command before its arguments.
         restarts: how often to start again, with a new port; never after a user's mistake or a
             signal to us.
@@ -229,7 +256,7 @@ def launch(n: int, arguments, *, changes: list[dict[str, str]], program=PROGRAM,
                 signal.SIGTERM if got == signal.SIGHUP else got))  # fmt: skip
     for attempt in range(restarts + 1):
         lines = commands(program, n, free_port(), arguments)
-        code = Attempt(lines, changes, signals).finish(grace, settle)
+        code = Attempt(lines, changes, cores, signals).finish(grace, settle)
         if code in (0, USER_ERROR) or signals or attempt == restarts:
             break
         say(f"starting again, {attempt + 1} of {restarts}.")
@@ -274,16 +301,20 @@ def main(argv: list[str]) -> int:
         settings = _parsed(argv)
         n, gpus = settings.n, visible_gpus(os.environ)
         changes = environments(n, settings.devices_per_process, os.environ, gpus)
+        cores: list[set[int]] = [set()] * n
+        if sys.platform == "linux" and changes[0].get("JAX_PLATFORMS") == "cpu":
+            cores = shares(n, os.sched_getaffinity(0))
     except ValueError as error:
         say(str(error))
         return USER_ERROR
     if settings.dry_run:
-        for change, command in zip(
-            changes, commands(PROGRAM, n, free_port(), settings.arguments), strict=True
-        ):
-            print(*(f"{k}={shlex.quote(v)}" for k, v in change.items()), shlex.join(command))
+        lines = commands(PROGRAM, n, free_port(), settings.arguments)
+        for change, its, command in zip(changes, cores, lines, strict=True):
+            where = f"taskset --cpu-list {','.join(map(str, sorted(its)))} chrt --batch 0"
+            said = [f"{k}={shlex.quote(v)}" for k, v in change.items()]
+            print(*said, *([where] if its else []), shlex.join(command))
         return 0
-    return launch(n, settings.arguments, changes=changes, restarts=settings.restarts,
+    return launch(n, settings.arguments, changes=changes, cores=cores, restarts=settings.restarts,
                   grace=settings.grace)  # fmt: skip
 
 

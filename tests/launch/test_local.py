@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 FILE = ROOT / "launch" / "local.py"
+LINUX = sys.platform == "linux"
 spec = importlib.util.spec_from_file_location("launch_local", FILE)
 local = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(local)
@@ -38,8 +39,8 @@ import local
 sources = sys.argv[3:]
 program = [sys.executable, "-S", "-c", json.loads(sys.argv[2]).pop("program")]
 options = {k: v for k, v in json.loads(sys.argv[2]).items() if k != "program"}
-changes = [{} for _ in sources]
-sys.exit(local.launch(len(sources), sources, changes=changes, program=program, **options))
+each = {"changes": [{} for _ in sources], "cores": [set() for _ in sources]}
+sys.exit(local.launch(len(sources), sources, program=program, **each | options))
 """
 
 
@@ -193,7 +194,7 @@ def test_a_helper_that_outlives_its_process_is_ended(tmp_path):
     assert gone(int((tmp_path / "pid").read_text()))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
+@pytest.mark.skipif(not LINUX, reason="the kernel's help is Linux's")
 def test_a_launcher_that_is_killed_leaves_nothing_behind():
     process = start("print(os.getpid()); time.sleep(60)")
     pid = int(process.stdout.readline().split()[1])
@@ -234,7 +235,10 @@ def test_a_dry_run_prints_the_commands_and_starts_nothing(tmp_path):
     assert len(lines) == 2
     for index, line in enumerate(lines):
         flag = "--xla_force_host_platform_device_count=3"
-        assert line.startswith(f"JAX_PLATFORMS=cpu XLA_FLAGS='--xla_a=1 {flag}' {sys.executable}")
+        its = sorted(local.shares(2, os.sched_getaffinity(0))[index]) if LINUX else []
+        where = f"taskset --cpu-list {','.join(map(str, its))} chrt --batch 0 " if LINUX else ""
+        xla = f"XLA_FLAGS='--xla_a=1 {flag}'"
+        assert line.startswith(f"JAX_PLATFORMS=cpu {xla} {where}{sys.executable}")
         assert " -m genzoo.main --coordinator=127.0.0.1:" in line
         assert line.endswith(f"--processes=2 --process={index} "
                              "--config=configs/ddpm_fashion.py:smoke "
@@ -273,6 +277,24 @@ def test_the_environment_of_each_process():
         assert one["JAX_PLATFORMS"] == "cpu"
     with pytest.raises(ValueError, match="4 processes need a GPU each, and 3"):
         local.environments(4, None, {}, ["3", "5", "7"])
+
+
+def test_each_process_has_cores_of_its_own():
+    assert local.shares(1, {0, 1}) == [{0, 1}]
+    assert local.shares(2, {5, 2, 3, 7}) == [{2, 3}, {5, 7}]
+    assert local.shares(2, range(5)) == [{0, 1}, {2, 3}]
+    assert local.shares(3, {0, 1}) == [{0, 1}] * 3
+
+
+@pytest.mark.skipif(not LINUX, reason="the kernel's help is Linux's")
+def test_a_process_begins_on_its_cores_and_in_the_batch_class():
+    core = max(os.sched_getaffinity(0))
+    asks = "print(os.sched_getaffinity(0), os.sched_getscheduler(0) == os.SCHED_BATCH)"
+    code, out, err = run(asks, asks, changes=[{}] * 2, cores=[[core], []])
+    assert code == 0, err
+    assert sorted(out.splitlines()) == [
+        f"[0] {{{core}}} True", f"[1] {os.sched_getaffinity(0)} False"
+    ]  # fmt: skip
 
 
 def test_which_gpus_can_be_seen(tmp_path):
