@@ -4,9 +4,10 @@
 
 loop: the training loop against bare calls of one compiled step that does nothing.
 scaling: a training step of the same global batch on one device, on two virtual devices of one
-process, and in two processes, in turns. All have the same cores, so 1 is what can be had.
-start: seconds from nothing to the first step done, with an empty folder of compiled programs and
-with the one that the first start has left.
+process, and in two processes by launch/local.py, in turns. All have the same cores, so 1 is what
+can be had.
+start: seconds from nothing to the first step done and logged, with an empty folder of compiled
+programs and with the one that the first start has left.
 """
 
 import argparse
@@ -143,7 +144,7 @@ def _bench(command: list[str], flags: str) -> float:
 
 
 def start(rounds: int) -> dict:
-    """Seconds until a run of one step has ended, compiled anew and not."""
+    """Seconds until a run has done its first step, compiled anew and not."""
     times: dict[str, list[float]] = {"first": [], "second": []}
     for _ in range(min(rounds, 3)):
         with tempfile.TemporaryDirectory() as folder:
@@ -154,13 +155,22 @@ def start(rounds: int) -> dict:
                     "--config.train.steps=1", "--config.train.save_every=1",
                     "--config.train.picture_count=0", f"--workdir={folder}/{name}",
                 ]  # fmt: skip
-                began = time.perf_counter()
-                subprocess.run(
-                    command, cwd=ROOT, capture_output=True, check=True,
-                    env={**os.environ, "JAX_PLATFORMS": "cpu", "GENZOO_CACHE": folder},
-                )  # fmt: skip
-                times[name].append(time.perf_counter() - began)
+                times[name].append(_first_step(command, folder))
     return ratios(times, "first")
+
+
+def _first_step(command: list[str], cache: str) -> float:
+    began, done = time.perf_counter(), None
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "GENZOO_CACHE": cache},
+    )  # fmt: skip
+    for line in process.stdout:
+        if "step 1/1 " in line:
+            done = time.perf_counter() - began
+    if process.wait() or done is None:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}.")
+    return done
 
 
 MEASURES = {"loop": loop, "scaling": scaling, "start": start}
