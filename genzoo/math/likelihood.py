@@ -71,7 +71,9 @@ def log_level(x: Array, seen: Array, log_variance: Array) -> Array:
 
     One level after the other, so that no array has 256 values per number.
     """
-    precision = jnp.exp(-log_variance)
+    # A number each, so that the loop adds up their gradients as they are: that of one number for
+    # all would be summed over the batch, and over all devices, at every level.
+    seen, precision = jnp.broadcast_arrays(seen, jnp.exp(-log_variance))
     nearest = jnp.clip(jnp.round((seen + 1) * 127.5), 0, 255) / 127.5 - 1
     least = jnp.square(seen - jax.lax.stop_gradient(nearest))  # keeps the sum at 1 or above
 
@@ -80,7 +82,7 @@ def log_level(x: Array, seen: Array, log_variance: Array) -> Array:
         return total + jnp.exp(-0.5 * precision * (jnp.square(seen - level) - least)), None
 
     levels = jnp.arange(256, dtype=x.dtype) / 127.5 - 1
-    total, _ = jax.lax.scan(add, jnp.zeros_like(seen + precision), levels)
+    total, _ = jax.lax.scan(add, jnp.zeros_like(seen), levels)
     return -0.5 * precision * (jnp.square(seen - x) - least) - jnp.log(total)
 
 

@@ -83,7 +83,8 @@ class Conv(nn.Module):
     """x [B, *size, C] -> [B, *ceil(size / stride), features]: as many axes as x has, SAME padding.
 
     window: the kernel's side. zero: start at zero (last layers). doubled: the convolution of
-    double(x), [B, *2 size, features], in 2.25 times fewer operations. Params are float32.
+    double(x), [B, *2 size, features], in fewer operations: for a window of three two thirds of them
+    along each axis. Stride one only. Params are float32.
     """
 
     features: int
@@ -115,7 +116,9 @@ def _kernel_as_it_is(
     return x.astype(dtype), kernel, bias.astype(dtype)
 
 
-def _of_doubled(x: Array, kernel: Array, *_, dimension_numbers, precision, **__) -> Array:
+def _of_doubled(
+    x: Array, kernel: Array, strides, padding, *, dimension_numbers, precision, **_
+) -> Array:
     """conv(double(x), kernel) with SAME padding and stride one, without doubling.
 
     Behind the doubling a window meets each position of x with several taps, the same ones for all
@@ -123,6 +126,8 @@ def _of_doubled(x: Array, kernel: Array, *_, dimension_numbers, precision, **__)
     layer?). So each parity is a convolution of x with the sums of those taps: two a side instead of
     three. Axis by axis, the outputs of the two parities are then put in turn.
     """
+    if padding != "SAME" or any(stride != 1 for stride in strides):
+        raise ValueError("a doubled map is convolved with SAME padding and stride 1 only")
     return _in_turn(x, kernel, 1, [], dimension_numbers, precision)
 
 

@@ -186,3 +186,11 @@ def test_log_level_is_the_softmax_over_all_levels(float64):
         ]
         for a, b in zip(*slopes, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_log_level_sums_over_the_batch_once_and_not_at_every_level():
+    x = jnp.zeros((4, 3))
+    slope = jax.make_jaxpr(jax.grad(lambda v: likelihood.log_level(x, x, v).sum()))(-2.0)
+    loops = [eqn for eqn in slope.jaxpr.eqns if eqn.primitive.name == "scan"]
+    assert loops and not any("reduce_sum" in str(loop.params["jaxpr"]) for loop in loops)
+    assert "reduce_sum" in str(slope)

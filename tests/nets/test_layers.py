@@ -172,6 +172,11 @@ def test_convolution_of_a_doubled_map_without_doubling_it(shape, window):
         chex.assert_trees_all_close(found, expected, atol=1e-12)
 
 
+def test_convolution_of_a_doubled_map_takes_no_stride():
+    with pytest.raises(ValueError, match="stride 1 only"):
+        Conv(1, stride=2, doubled=True).init(jax.random.key(0), jnp.ones((1, 4, 1)))
+
+
 def test_convolution_of_a_doubled_map_sums_its_taps_in_float32():
     conv = Conv(1, doubled=True, dtype=jnp.dtype("bfloat16"))
     kernel = jnp.array([0.0, -1.0, 1 + 2**-12])[:, None, None]  # the last is 1 in bfloat16
