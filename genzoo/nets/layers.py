@@ -128,21 +128,21 @@ def _of_doubled(
     """
     if padding != "SAME" or any(stride != 1 for stride in strides):
         raise ValueError("a doubled map is convolved with SAME padding and stride 1 only")
-    return _in_turn(x, kernel, 1, [], dimension_numbers, precision)
 
+    def in_turn(kernel: Array, padding: list) -> Array:
+        if len(padding) == len(strides):
+            return lax.conv_general_dilated(
+                x, kernel.astype(x.dtype), strides, padding,
+                dimension_numbers=dimension_numbers, precision=precision,
+            )  # fmt: skip
+        axis, parts = len(padding) + 1, []
+        for parity in range(2):
+            taps, pad = _summed(kernel, axis - 1, parity)
+            parts.append(in_turn(taps, [*padding, pad]))
+        size = parts[0].shape
+        return jnp.stack(parts, axis + 1).reshape(*size[:axis], 2 * size[axis], *size[axis + 1 :])
 
-def _in_turn(x: Array, kernel: Array, axis: int, padding: list, numbers, precision) -> Array:
-    if axis == x.ndim - 1:
-        ones = (1,) * len(padding)
-        return lax.conv_general_dilated(
-            x, kernel.astype(x.dtype), ones, padding, dimension_numbers=numbers, precision=precision
-        )
-    parts = []
-    for parity in range(2):
-        taps, pad = _summed(kernel, axis - 1, parity)
-        parts.append(_in_turn(x, taps, axis + 1, [*padding, pad], numbers, precision))
-    size = parts[0].shape
-    return jnp.stack(parts, axis + 1).reshape(*size[:axis], 2 * size[axis], *size[axis + 1 :])
+    return in_turn(kernel, [])
 
 
 def _summed(kernel: Array, axis: int, parity: int) -> tuple[Array, tuple[int, int]]:
