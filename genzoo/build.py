@@ -18,15 +18,15 @@ from genzoo.core.errors import UserError
 from genzoo.data import cifar, embedded, folder, idx, tfds, toys
 from genzoo.data.source import Mixture, Source
 from genzoo.families import token_prior
-from genzoo.nets.classifier import classifier, classifier_problems
-from genzoo.nets.dalle import dalle, dalle_problems
-from genzoo.nets.hierarchy import hierarchy, hierarchy_problems
+from genzoo.nets.autoencoder.dalle import dalle, dalle_problems
+from genzoo.nets.autoencoder.hierarchy import hierarchy, hierarchy_problems
 from genzoo.nets.point_mlp import point_mlp, point_problems
-from genzoo.nets.song_unet import song_problems, song_unet
-from genzoo.nets.transformer import transformer
-from genzoo.nets.unet import unet
-from genzoo.nets.unet_check import unet_problems
-from genzoo.nets.vdm_unet import vdm_problems, vdm_unet
+from genzoo.nets.transformer.transformer import transformer
+from genzoo.nets.unet.check import unet_problems
+from genzoo.nets.unet.classifier import classifier, classifier_problems
+from genzoo.nets.unet.song_unet import song_problems, song_unet
+from genzoo.nets.unet.unet import unet
+from genzoo.nets.unet.vdm_unet import vdm_problems, vdm_unet
 from genzoo.settings import (
     SECTIONS,
     ContinuousSampling,

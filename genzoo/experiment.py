@@ -16,7 +16,6 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build
 from genzoo.core import streams
-from genzoo.core.compilation import Program, compile_program, run_once
 from genzoo.core.contract import (
     CAPABILITIES,
     Family,
@@ -26,11 +25,12 @@ from genzoo.core.contract import (
     class_count,
 )
 from genzoo.core.errors import UserError
-from genzoo.core.stopping import Stop
 from genzoo.core.types import Array, Batch, Key, Keys
 from genzoo.data import transforms
 from genzoo.data.source import Source
 from genzoo.math.gaussian_mixture import GaussianMixture
+from genzoo.runtime.compilation import Program, compile_program, run_once
+from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW
 from genzoo.train import sharding
 from genzoo.train.optimizer import for_players
@@ -89,7 +89,7 @@ class Experiment:
     def example(self, count: int) -> Batch:
         """Shapes of a prepared batch."""
         return {
-            "image": jax.ShapeDtypeStruct((count, *self.shape), jnp.float32),
+            "x": jax.ShapeDtypeStruct((count, *self.shape), jnp.float32),
             "label": jax.ShapeDtypeStruct((count,), jnp.int32),
         }
 
@@ -98,7 +98,7 @@ class Experiment:
         are."""
         kind = jnp.float32 if len(self.shape) == 1 else jnp.uint8
         return {
-            "image": jax.ShapeDtypeStruct((*rows, *self.shape), kind, sharding=sharding),
+            "x": jax.ShapeDtypeStruct((*rows, *self.shape), kind, sharding=sharding),
             "label": jax.ShapeDtypeStruct(rows, jnp.int32, sharding=sharding),
         }
 
@@ -195,12 +195,12 @@ def prepare(
 ) -> Batch:
     """A uint8 batch as the models see it: images in [-1, 1], at random mirrored where asked to.
     shape: of an example, where they may be flat."""
-    image = transforms.to_float(batch["image"])
+    image = transforms.to_float(batch["x"])
     if shape:
         image = image.reshape(len(image), *shape)
     if mirrored:
         image = transforms.flip(image, key)
-    return {**batch, "image": image}
+    return {**batch, "x": image}
 
 
 def flat(batch: Batch) -> Batch:

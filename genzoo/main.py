@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from genzoo.core.errors import Alone, Interrupted, UserError
 
 if TYPE_CHECKING:
-    from genzoo.core.stopping import Stop
+    from genzoo.runtime.stopping import Stop
 
 _MODES = {
     "train": "trains, or goes on with what the workdir holds (default)",
@@ -97,7 +97,6 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
 
 def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> dict:
     # Imported here, so that --help and a wrong flag are answered at once.
-    from genzoo.core.agreement import agreed
     from genzoo.modes import (
         compile,
         cost,
@@ -112,6 +111,7 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
         sample,
         train,
     )
+    from genzoo.runtime.agreement import agreed
 
     if arguments.mode == "doctor":
         if overrides:
@@ -144,10 +144,10 @@ def main(argv: list[str]) -> int:
     arguments, overrides = _parser().parse_known_args(argv)
     with _interruptible():
         # JAX takes a second to import: --help and a wrong flag are answered before.
-        from genzoo.core.program_cache import keep_programs
-        from genzoo.core.stopping import Stop
         from genzoo.data.fetch import cache_dir
-        from genzoo.processes import Group
+        from genzoo.runtime.processes import Group
+        from genzoo.runtime.program_cache import keep_programs
+        from genzoo.runtime.stopping import Stop
 
         with Stop() as stop:
             group = Group(stop)

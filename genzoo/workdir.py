@@ -16,8 +16,8 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.check import fill
 from genzoo.config import differences, read_json, write_json
-from genzoo.core.agreement import by_first, is_first
 from genzoo.core.errors import UserError
+from genzoo.runtime.agreement import by_first, is_first
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
 

@@ -38,7 +38,7 @@ def enough(batch: int, devices: int) -> int:
 def compiled(name: str, topology: str, level: str) -> dict:
     """The report of a config's training step: of `--mode=compile`, or {"error": what it said}."""
     from genzoo import config
-    from genzoo.core.topology import named
+    from genzoo.runtime.topology import named
 
     raw, devices = config.load(str(CONFIGS / f"{name}.py")), named(topology).count
     train, score = raw["train"], raw.get("eval", {})
@@ -172,7 +172,7 @@ def main(argv: list[str]) -> int:
     """Makes the table; 1 if a config could not be compiled."""
     arguments = _parsed(argv)
     from genzoo.core.errors import UserError
-    from genzoo.core.topology import named
+    from genzoo.runtime.topology import named
 
     try:
         for topology in arguments.topologies.split(","):

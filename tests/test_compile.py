@@ -15,13 +15,13 @@ import pytest
 from jax._src.config import EffortLevel
 
 from genzoo import build, check, config
-from genzoo.core import topology, tree
-from genzoo.core.compilation import LEVELS, OutOfMemory, compile_for, needed_bytes
+from genzoo.core import tree
 from genzoo.core.errors import UserError
-from genzoo.evaluate import compiled
 from genzoo.experiment import Experiment
 from genzoo.modes import compile as mode
 from genzoo.modes import train
+from genzoo.runtime import compiled, topology
+from genzoo.runtime.compilation import LEVELS, OutOfMemory, compile_for, needed_bytes
 
 ROOT = Path(__file__).parent.parent
 SMOKE = "configs/ddpm_fashion.py:smoke"

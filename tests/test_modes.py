@@ -111,8 +111,8 @@ def test_sample_writes_files_grid_and_array(trained, here):
     assert names == {"000000.png", "000001.png", "000002.png", "grid.png", "samples.npz",
                      "training"}  # fmt: skip
     with np.load(trained / "samples" / "samples.npz", allow_pickle=False) as arrays:
-        assert arrays["image"].shape == (3, 28, 28, 1) and arrays["image"].dtype == np.uint8
-        np.testing.assert_array_equal(arrays["image"][..., 0], pixels(trained / "samples", 3))
+        assert arrays["x"].shape == (3, 28, 28, 1) and arrays["x"].dtype == np.uint8
+        np.testing.assert_array_equal(arrays["x"][..., 0], pixels(trained / "samples", 3))
 
 
 def test_eval_is_exact_on_a_padded_batch_and_on_more_devices(trained, genzoo, here):

@@ -17,7 +17,7 @@ from genzoo.workdir import Workdir
 class Halved(Line):
     def reconstruct(self, variables, batch, keys):
         del variables, keys
-        return batch["image"] / 2
+        return batch["x"] / 2
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def run(tmp_path, monkeypatch):
 def test_pairs_errors_and_psnr(run):
     found, workdir = run
     report = reconstruct(found, workdir)
-    image = open_fashion_mini("test").arrays["image"][:5] / 127.5 - 1.0
+    image = open_fashion_mini("test").arrays["x"][:5] / 127.5 - 1.0
     expected = np.square(image / 2).reshape(5, -1).mean(-1)
     stored = json.loads((workdir / "reconstruct.json").read_text())
     np.testing.assert_allclose(stored["mean_squared_errors"], expected, rtol=1e-5)

@@ -110,12 +110,12 @@ def test_pictures_of_points(workdir):
     assert main([f"--workdir={place}", "--mode=sample", wanted]) == 0
     for name in ("grid", "field", "trajectories", "density"):
         assert (place / "samples" / f"{name}.png").is_file()
-    points = np.load(place / "samples" / "samples.npz")["image"]
+    points = np.load(place / "samples" / "samples.npz")["x"]
     assert points.shape == (8, 2) and points.dtype == np.float32
     assert main([f"--workdir={place}", "--mode=eval"]) == 0
     report = json.loads((place / "eval.json").read_text())
     # The density is known: its mean over the first 16 test points, by a loop over components.
-    spec, x = toys.SWISSROLL_SPEC.density, toys.open_swissroll("test").arrays["image"][:16]
+    spec, x = toys.SWISSROLL_SPEC.density, toys.open_swissroll("test").arrays["x"][:16]
     squares = np.square(x[:, None] - spec.means).sum(-1) / (2 * spec.deviations**2)
     parts = spec.weights * np.exp(-squares) / (2 * np.pi * spec.deviations**2)
     assert report["nats_exact"] == pytest.approx(-np.log(parts.sum(1)).mean(), rel=1e-4)

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from genzoo.core.errors import Interrupted
-from genzoo.core.stopping import Stop
+from genzoo.runtime.stopping import Stop
 
 
 def test_it_ends_the_work_at_once_and_nobody_swallows_it():

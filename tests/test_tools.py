@@ -32,7 +32,7 @@ class Flat(Line):
     """The representation is the image."""
 
     def encode(self, variables, batch, keys):
-        return batch["image"].reshape(len(batch["image"]), -1)
+        return batch["x"].reshape(len(batch["x"]), -1)
 
     def decode(self, variables, latent):
         return latent.reshape(-1, 28, 28, 1)
@@ -42,7 +42,7 @@ class Halves(Line):
     """Two units: the mean of the upper and of the lower half."""
 
     def encode(self, variables, batch, keys):
-        return batch["image"].reshape(-1, 2, 14 * 28).mean(-1)
+        return batch["x"].reshape(-1, 2, 14 * 28).mean(-1)
 
     def decode(self, variables, latent):
         return jnp.repeat(latent, 14 * 28, axis=1).reshape(-1, 28, 28, 1)
@@ -68,7 +68,7 @@ class Tokens(Line):
     code_grids = (CodeGrid(shape=(), size=3), CodeGrid(shape=(2, 1), size=5))
 
     def codes(self, variables, batch):
-        halves = batch["image"].reshape(-1, 2, 14 * 28).mean(-1)
+        halves = batch["x"].reshape(-1, 2, 14 * 28).mean(-1)
         return self.at(halves.mean(-1), 3), self.at(halves, 5)[..., None]
 
     def decode_codes(self, variables, codes):
@@ -141,7 +141,7 @@ def test_encode_writes_every_embedding(run):
     assert report["file"] == str(workdir / "embeddings.npz")
     assert report["count"] == 2000 and report["dimensions"] == 2
     assert found["embedding"].dtype == np.float32
-    np.testing.assert_allclose(found["embedding"], halves(TEST["image"]), atol=1e-6)
+    np.testing.assert_allclose(found["embedding"], halves(TEST["x"]), atol=1e-6)
     np.testing.assert_array_equal(found["label"], TEST["label"])
     np.testing.assert_array_equal(found["index"], np.arange(2000))
 
@@ -155,14 +155,14 @@ def test_a_random_encoder_gives_an_image_the_same_in_any_batch_and_other_splits_
     expected = embeddings(7, "test")
     for size in (1, 3, 64):
         np.testing.assert_allclose(embeddings(size, "test"), expected, atol=1e-6)
-    noise = expected - halves(TEST["image"][:7])
-    other = embeddings(7, "train") - halves(TRAIN["image"][:7])
+    noise = expected - halves(TEST["x"][:7])
+    other = embeddings(7, "train") - halves(TRAIN["x"][:7])
     assert noise.std() > 0.3 and np.abs(noise - other).min() > 1e-4
 
 
 def test_encode_reads_a_folder_of_images_of_any_size(run, tmp_path):
     (tmp_path / "images" / "more").mkdir(parents=True)
-    Image.fromarray(TEST["image"][3, ..., 0]).save(tmp_path / "images" / "b.png")
+    Image.fromarray(TEST["x"][3, ..., 0]).save(tmp_path / "images" / "b.png")
     Image.new("RGB", (100, 60), (51, 51, 51)).save(tmp_path / "images" / "more" / "ä.png")
     (tmp_path / "images" / ".hidden.png").write_text("")
     (tmp_path / "images" / "words.txt").write_text("")
@@ -170,7 +170,7 @@ def test_encode_reads_a_folder_of_images_of_any_size(run, tmp_path):
     assert encode(settings, workdir)["count"] == 2
     found = archive(workdir)
     assert found["file"].tolist() == ["b.png", "more/ä.png"] and "label" not in found
-    expected = [halves(TEST["image"][3:4])[0], [51 / 127.5 - 1] * 2]
+    expected = [halves(TEST["x"][3:4])[0], [51 / 127.5 - 1] * 2]
     np.testing.assert_allclose(found["embedding"], expected, atol=1e-6)
     (tmp_path / "images" / "a.png").write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"a.png cannot be used as an image: not an image in any"):
@@ -189,14 +189,14 @@ def test_paths_go_from_image_to_image(run, drawn):
         pair = described[number // 2]
         ends = [int(pair[key].split()[1]) for key in ("first", "second")]
         assert TEST["label"][ends[0]] != TEST["label"][ends[1]]
-        first, second = TEST["image"][ends]
+        first, second = TEST["x"][ends]
         # An identical decoder gives at the ends of the path what stands beside them.
         for place, expected in ((0, first), (1, first), (-2, second), (-1, second)):
             np.testing.assert_array_equal(row.images[place], expected)
         assert len(row.images) == 13
-    middle = (floats(TEST["image"][ends[0]]) + floats(TEST["image"][ends[1]])) / 2
+    middle = (floats(TEST["x"][ends[0]]) + floats(TEST["x"][ends[1]])) / 2
     np.testing.assert_allclose(floats(drawn[-2].images[6]), middle, atol=0.51 / 127.5)
-    a, b = (floats(TEST["image"][end]).ravel() for end in ends)
+    a, b = (floats(TEST["x"][end]).ravel() for end in ends)
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     assert np.cos(np.radians(pair["angle_degrees"])) == pytest.approx(cosine, rel=1e-5)
     assert pair["distance"] == pytest.approx(np.linalg.norm(a - b), rel=1e-5)
@@ -210,15 +210,15 @@ def test_paths_go_from_image_to_image(run, drawn):
 
 def test_paths_between_two_files(run, drawn, tmp_path):
     for name, index in (("one.png", 0), ("two.png", 9)):
-        Image.fromarray(TEST["image"][index, ..., 0]).save(tmp_path / name)
+        Image.fromarray(TEST["x"][index, ..., 0]).save(tmp_path / name)
     settings, workdir = run(
         Halves(), tools_first=tmp_path / "one.png", tools_second=tmp_path / "two.png"
     )
     assert interpolate(settings, workdir)["pairs"] == [("one.png", "two.png")]
     assert len(drawn) == 2
-    np.testing.assert_array_equal(drawn[0].images[0], TEST["image"][0])
+    np.testing.assert_array_equal(drawn[0].images[0], TEST["x"][0])
     means = floats(drawn[0].images[1:-1])[:, [0, -1], 5, 0]
-    a, b = halves(TEST["image"][[0, 9]])
+    a, b = halves(TEST["x"][[0, 9]])
     times = np.linspace(0, 1, 11)[:, None]
     np.testing.assert_allclose(means, (1 - times) * a + times * b, atol=0.51 / 127.5)
 
@@ -239,7 +239,7 @@ def test_pairs_are_of_different_classes_where_there_are_any():
 def test_neighbours_are_those_of_brute_force(run, drawn, metric):
     settings, workdir = run(Flat(), tools_metric=metric, tools_neighbours=5)
     report = retrieve(settings, workdir)
-    queries, candidates = floats(TEST["image"][:8]), floats(TRAIN["image"])
+    queries, candidates = floats(TEST["x"][:8]), floats(TRAIN["x"])
     queries, candidates = queries.reshape(8, -1), candidates.reshape(len(candidates), -1)
     if metric == "cosine":
         queries, candidates = (
@@ -255,7 +255,7 @@ def test_neighbours_are_those_of_brute_force(run, drawn, metric):
         np.testing.assert_allclose(found["distances"], distance[order], rtol=1e-4)
         assert found["labels"] == TRAIN["label"][order].tolist()
         right.append(np.mean(TRAIN["label"][order] == TEST["label"][number]))
-        expected = np.concatenate([TEST["image"][number][None], TRAIN["image"][order]])
+        expected = np.concatenate([TEST["x"][number][None], TRAIN["x"][order]])
         np.testing.assert_array_equal(drawn[number].images, expected)
         wrong = np.flatnonzero(TRAIN["label"][order] != TEST["label"][number]) + 1
         assert drawn[number].marked == set(wrong)
@@ -267,7 +267,7 @@ def test_a_training_image_is_not_its_own_neighbour_and_a_file_finds_itself(run, 
     retrieve(settings, workdir)
     for number, found in enumerate(stored(workdir, "retrieve.json")["queries"]):
         assert found["indices"][0] != number and found["distances"][0] > 1
-    Image.fromarray(TRAIN["image"][321, ..., 0]).save(tmp_path / "query.png")
+    Image.fromarray(TRAIN["x"][321, ..., 0]).save(tmp_path / "query.png")
     settings, workdir = run(Flat(), tools_first=tmp_path / "query.png", tools_neighbours=2)
     assert "precision" not in retrieve(settings, workdir)
     (found,) = stored(workdir, "retrieve.json")["queries"]
@@ -281,7 +281,7 @@ def test_a_training_image_is_not_its_own_neighbour_and_a_file_finds_itself(run, 
 def test_traversals_move_one_unit_and_the_plane_is_drawn(run, drawn):
     settings, workdir = run(Halves())
     latents(settings, workdir)
-    codes = halves(TEST["image"])
+    codes = halves(TEST["x"])
     units = stored(workdir, "latents.json")["units"]
     np.testing.assert_allclose(units["mean"], codes.mean(0), atol=1e-6)
     np.testing.assert_allclose(units["deviation"], codes.std(0), rtol=1e-5)
@@ -304,7 +304,7 @@ def test_the_plane_shows_the_decoded_grid_with_the_second_unit_upwards(run, monk
     monkeypatch.setattr(figures, "save_plane", lambda *args: seen.extend(args))
     latents(*run(Halves(), eval_count=100))
     _, points, labels, classes, manifold, box = seen
-    np.testing.assert_allclose(points, halves(TEST["image"][:100]), atol=1e-6)
+    np.testing.assert_allclose(points, halves(TEST["x"][:100]), atol=1e-6)
     np.testing.assert_array_equal(labels, TEST["label"][:100])
     assert classes == CLASSES and manifold.shape == (20, 20, 28, 28, 1)
     steps = (np.arange(20) + 0.5) / 20
@@ -322,7 +322,7 @@ def test_codes_are_counted_and_decoded_one_by_one(run, monkeypatch):
     )
     settings, workdir = run(Tokens(), eval_count=300)
     latents(settings, workdir)
-    bright = halves(TEST["image"][:300])
+    bright = halves(TEST["x"][:300])
     expected = [
         np.bincount(np.floor((bright.mean(1) + 1) / 2 * 3).astype(int), minlength=3),
         np.bincount(np.floor((bright.ravel() + 1) / 2 * 5).astype(int), minlength=5),
@@ -355,9 +355,9 @@ def test_a_representation_that_knows_the_classes_is_told_apart_from_pixels(run):
         assert report["embedding"][key] == 1.0
     assert report["embedding"]["dimensions"] == 10 and report["pixels"]["dimensions"] == 784
     rows = np.arange(300) * 10000 // 300
-    x, truth = floats(TRAIN["image"][rows]).reshape(300, -1), TEST["label"][:100]
+    x, truth = floats(TRAIN["x"][rows]).reshape(300, -1), TEST["label"][:100]
     guessed = []
-    for query in floats(TEST["image"][:100]).reshape(100, -1):
+    for query in floats(TEST["x"][:100]).reshape(100, -1):
         near = TRAIN["label"][rows][np.argsort(np.linalg.norm(x - query, axis=1))[:20]].tolist()
         guessed.append(max(near, key=lambda label: (near.count(label), -near.index(label))))
     assert report["pixels"]["neighbour_accuracy"] == pytest.approx(np.mean(guessed == truth))
@@ -408,7 +408,7 @@ def test_a_family_that_cannot_is_named(run, capsys, mode):
 
 def test_a_probe_needs_classes(run, tmp_path):
     for index in range(4):
-        Image.fromarray(TEST["image"][index, ..., 0]).save(tmp_path / f"{index}.png")
+        Image.fromarray(TEST["x"][index, ..., 0]).save(tmp_path / f"{index}.png")
     settings, workdir = run(
         Flat(), data_name=f"folder:{tmp_path}", data_size=28, data_channels=1, data_labels=False
     )

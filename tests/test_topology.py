@@ -2,8 +2,8 @@
 
 import pytest
 
-from genzoo.core import topology
 from genzoo.core.errors import UserError
+from genzoo.runtime import topology
 
 
 @pytest.mark.parametrize(

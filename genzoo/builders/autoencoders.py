@@ -12,7 +12,7 @@ from genzoo.families import autoencoder as autoencoder_family
 from genzoo.families import pca as pca_family
 from genzoo.families import vae as vae_family
 from genzoo.math import corruption, mixture, observation, variational
-from genzoo.nets import convnet, pair
+from genzoo.nets.autoencoder import convnet, pair
 
 # --- networks: one pair of encoder and decoder for each layer of latents -------------------------
 

@@ -36,7 +36,7 @@ class Variables:
 class Context:
     """Everything a loss may look at besides the params.
 
-    batch: arrays with a leading axis B; `image` is float in [-1, 1], `label` int32.
+    batch: arrays with a leading axis B; `x` is float in [-1, 1], `label` int32.
     key: the randomness of this step. step: int32 scalar.
     stats: the family's own statistics; a loss hands back their new value in `Aux`.
     averages: params averaged over time, by name (a consistency model reads its target there).

@@ -55,7 +55,7 @@ def train_batches(
     None. read_ahead: batches made in advance by `threads` background threads, at
     least one per thread (1 thread for a set in memory, else 8; 0 reads in the caller).
 
-    Yields `image` uint8 [R, H, W, C] and `label` int32 [R] where there is one.
+    Yields `x` uint8 [R, H, W, C] and `label` int32 [R] where there is one.
     What the source raises is raised here. `close()` of the iterator ends the threads.
     """
     rows = _checked_rows(rows, batch_size)
@@ -90,7 +90,7 @@ def eval_batches(
     """The first `count` examples (all when None), once, in their own order.
 
     Every batch has `batch_size` rows (of which only `rows` are read when they are given): the last
-    one is filled up by repeating the last example. Besides `image` and `label` a batch has `index`
+    one is filled up by repeating the last example. Besides `x` and `label` a batch has `index`
     int32, the place in the set, and `mask` float32, 1 for an example and 0 for filling.
     """
     rows = _checked_rows(rows, batch_size)

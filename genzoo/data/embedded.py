@@ -13,7 +13,7 @@ from genzoo.data.source import ArraySource, check_split
 
 
 def open_fashion_mini(split: str) -> ArraySource:
-    """The "train" or "test" split: `image` uint8 [N, 28, 28, 1], `label` int32 [N]."""
+    """The "train" or "test" split: `x` uint8 [N, 28, 28, 1], `label` int32 [N]."""
     from PIL import Image
 
     check_split(split)
@@ -24,5 +24,5 @@ def open_fashion_mini(split: str) -> ArraySource:
     return ArraySource(
         name="fashion_mini",
         spec=FASHION_SPEC,
-        arrays={"image": image, "label": labels.astype(np.int32)},
+        arrays={"x": image, "label": labels.astype(np.int32)},
     )

@@ -38,7 +38,7 @@ class FolderSource:
         """Records [n] of the given indices; a file that has become unreadable is a UserError."""
         image = np.stack([self._image(self.files[index]) for index in indices])
         labels = {} if self.labels is None else {"label": self.labels[indices]}
-        return {"image": image, **labels}
+        return {"x": image, **labels}
 
     def checksum(self) -> int:
         """The CRC-32 of the names of the files, in order."""
@@ -105,7 +105,7 @@ def open_folder(
         raise UserError(*_complaint(top, found))
     spec, name = Spec(shape=fit.shape, classes=classes), f"folder:{path}"
     if images is not None:
-        arrays = {"image": images} if label is None else {"image": images, "label": label}
+        arrays = {"x": images} if label is None else {"x": images, "label": label}
         return ArraySource(name=name, spec=spec, arrays=arrays)
     where = tuple(root / file for file in files)
     return FolderSource(name=name, spec=spec, files=where, labels=label, fit=fit)

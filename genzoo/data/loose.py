@@ -61,4 +61,4 @@ def open_files(
     spec, name = Spec(shape=fit.shape), "the image files"
     if images is None:
         return FolderSource(name=name, spec=spec, files=tuple(files), labels=None, fit=fit)
-    return ArraySource(name=name, spec=spec, arrays={"image": images})
+    return ArraySource(name=name, spec=spec, arrays={"x": images})

@@ -1,7 +1,7 @@
 """What a data set is to the rest of the house: a name, a shape, and records read by index.
 
 Images are uint8 here; the conversion to float happens on the device. Points of a space without
-pixels are float32, in the numbers that models see, under the same key `image`. A source knows
+pixels are float32, in the numbers that models see, under the same key `x`. A source knows
 nothing of order, batches or processes: those are `order` and `batches`.
 """
 
@@ -64,7 +64,7 @@ class Source(Protocol):
         """How many records there are."""
 
     def read(self, indices: np.ndarray) -> Records:
-        """Records of the indices [n]: `image` uint8 [n, H, W, C] or float32 [n, D], `label` int32
+        """Records of the indices [n]: `x` uint8 [n, H, W, C] or float32 [n, D], `label` int32
         [n] if any."""
 
     def checksum(self) -> int:
@@ -73,7 +73,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArraySource:
-    """A data set held in memory: `image`, uint8 [N, H, W, C] for images and float32 [N, D] for
+    """A data set held in memory: `x`, uint8 [N, H, W, C] for images and float32 [N, D] for
     points, and, where there are classes, `label`.
 
     `arrays` may be put on a device as it is and gathered there.
@@ -84,7 +84,7 @@ class ArraySource:
     arrays: Mapping[str, np.ndarray]
 
     def __post_init__(self):
-        image = self.arrays["image"]
+        image = self.arrays["x"]
         expected = np.float32 if len(self.spec.shape) == 1 else np.uint8
         if image.dtype != expected or image.shape[1:] != self.spec.shape:
             raise ValueError(f"{self.name}: images are {image.dtype} {image.shape[1:]}.")
@@ -93,7 +93,7 @@ class ArraySource:
             raise ValueError(f"{self.name}: labels are {label.dtype} {label.shape}.")
 
     def __len__(self) -> int:
-        return len(self.arrays["image"])
+        return len(self.arrays["x"])
 
     def read(self, indices: np.ndarray) -> Records:
         """Records [n] of the given indices, copied out of memory."""

@@ -35,8 +35,8 @@ class TfdsSource:
         records = self.records.__getitems__([int(index) for index in indices])
         image = np.stack([self._pixels(record) for record in records])
         if self.label is None:
-            return {"image": image}
-        return {"image": image, "label": _labels(records, self.label)}
+            return {"x": image}
+        return {"x": image, "label": _labels(records, self.label)}
 
     def checksum(self) -> int:
         """The CRC-32 of the set's name and length: TFDS versions its sets."""
@@ -157,5 +157,5 @@ def _held(source: TfdsSource, memory_limit: int) -> Source:
     if problems:
         index, why = next(iter(problems.items()))
         raise UserError(f"{len(problems)} records of {source.name} are unusable: {index}: {why}.")
-    arrays = {"image": images} if source.label is None else {"image": images, "label": labels}
+    arrays = {"x": images} if source.label is None else {"x": images, "label": labels}
     return ArraySource(name=source.name, spec=source.spec, arrays=arrays)

@@ -58,23 +58,23 @@ MIXTURE_SPEC = Spec(
 
 
 def open_swissroll(split: str) -> ArraySource:
-    """The "train" or "test" split of the spiral: `image` float32 [N, 2], no labels."""
+    """The "train" or "test" split of the spiral: `x` float32 [N, 2], no labels."""
     check_split(split)
     points, _ = draw(SWISSROLL_SPEC.density, SIZES[split], seed=SPLITS.index(split))
     return ArraySource(
-        name="swissroll", spec=SWISSROLL_SPEC, arrays={"image": points.astype(np.float32)}
+        name="swissroll", spec=SWISSROLL_SPEC, arrays={"x": points.astype(np.float32)}
     )
 
 
 def open_mixture(split: str) -> ArraySource:
-    """The "train" or "test" split of the ring: `image` float32 [N, 2], `label` int32 [N], the cloud
+    """The "train" or "test" split of the ring: `x` float32 [N, 2], `label` int32 [N], the cloud
     that the point was drawn from."""
     check_split(split)
     points, component = draw(MIXTURE_SPEC.density, SIZES[split], seed=4 + SPLITS.index(split))
     return ArraySource(
         name="mixture",
         spec=MIXTURE_SPEC,
-        arrays={"image": points.astype(np.float32), "label": component.astype(np.int32)},
+        arrays={"x": points.astype(np.float32), "label": component.astype(np.int32)},
     )
 
 

@@ -35,7 +35,7 @@ class Autoencoder:
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the two networks."""
-        x = example["image"]
+        x = example["x"]
         of_encoder, of_decoder = jax.random.split(key)
         encoder = self.pair.encoder.init(of_encoder, x)
         z = jax.eval_shape(self.pair.encoder.apply, encoder, x)
@@ -49,7 +49,7 @@ class Autoencoder:
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """Equation (1) per example [B]; metrics: the loss."""
-        x = context.batch["image"]
+        x = context.batch["x"]
         keys = streams.per_example(context.key, jnp.arange(len(x)))
         dropout = (None, None)
         if context.train:
@@ -64,16 +64,16 @@ class Autoencoder:
 
     def observe(self, batch: Batch, keys: Keys) -> Images:
         """The corrupted examples."""
-        return self.corruption(batch["image"], keys)
+        return self.corruption(batch["x"], keys)
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
         """What comes back of the corrupted examples."""
-        shown = {**batch, "image": self.observe(batch, keys)}
+        shown = {**batch, "x": self.observe(batch, keys)}
         return self.decode(variables, self.encode(variables, shown, keys))
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
         """The code of each example as it is, not corrupted: [B, D'], the grid laid flat."""
-        z = self.pair.encoder.apply(variables.params["encoder"], batch["image"])
+        z = self.pair.encoder.apply(variables.params["encoder"], batch["x"])
         return z.reshape(len(z), -1)
 
     def decode(self, variables: Variables, latent: Array) -> Images:

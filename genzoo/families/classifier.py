@@ -42,7 +42,7 @@ class Classifier:
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network."""
-        x = example["image"]
+        x = example["x"]
         return Variables(params=self.network.init(key, x, jnp.zeros(x.shape[:1])))
 
     @property
@@ -53,7 +53,7 @@ class Classifier:
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """Equation (1) per example in nats [B]; metrics: accuracy, by quartile of t where noisy."""
         draw, noise, dropout = jax.random.split(context.key, 3)
-        x, labels = context.batch["image"], context.batch["label"]
+        x, labels = context.batch["x"], context.batch["label"]
         t = jnp.zeros(x.shape[:1], x.dtype)
         if self.noisy:
             t = self.times.draw(draw, len(x), self.schedule).astype(x.dtype)
@@ -74,7 +74,7 @@ class Classifier:
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
         """The penultimate features of the data [B, D]."""
         del keys
-        x = batch["image"]
+        x = batch["x"]
         told = self._told(jnp.zeros(x.shape[:1], x.dtype))
         _, found = self.network.features(variables.params, x, told, names=(PENULTIMATE,))
         return found[PENULTIMATE]

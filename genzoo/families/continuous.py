@@ -56,7 +56,7 @@ class ContinuousDenoising(Denoising):
         nearest to the data."""
         draw, noise, drop, dropout = jax.random.split(context.key, 4)
         labels = self.labels(context.batch, drop if context.train else None)
-        x_0 = context.batch["image"]
+        x_0 = context.batch["x"]
         if self.dequantised:
             keys = streams.per_example(streams.stream(context.key, "levels"), jnp.arange(len(x_0)))
             x_0 = likelihood.uniform_dequantised(x_0, keys)
@@ -96,7 +96,7 @@ class ContinuousDenoising(Denoising):
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
         """The exact -log p(x) of the model's flow, in nats per example, but for the error of the
         solver and, with random probes, of the trace; of levels where the data have them."""
-        x = batch["image"]
+        x = batch["x"]
         levels = 0.0
         if self.levels:
             x = likelihood.uniform_dequantised(x, streams.fold(keys, 0))

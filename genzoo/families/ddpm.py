@@ -78,7 +78,7 @@ class DDPM(Denoising):
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """The objective per example [B]; metrics: the loss and its parts, by quartile of t."""
-        x_0 = context.batch["image"]
+        x_0 = context.batch["x"]
         draw, noise, drop, dropout = jax.random.split(context.key, 4)
         uniform = UniformSteps(steps=self.schedule.steps)
         steps = self.step_distribution if context.train else uniform
@@ -113,7 +113,7 @@ class DDPM(Denoising):
         and weighted by the stratum's size: unbiased per example. The predicted x_0 is clipped to
         [-1, 1], which defines a p_theta as good as any other.
         """
-        x_0 = batch["image"]
+        x_0 = batch["x"]
         predict = clipped(self.unguided(variables.params, batch), self.schedule)
         total = self.schedule.steps
         edges = np.linspace(2, total + 1, (self.bound_steps or total - 1) + 1).astype(np.int32)

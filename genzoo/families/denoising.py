@@ -130,7 +130,7 @@ class Denoising:
 
     def init_network(self, key: Key, example: Batch) -> Tree:
         """The network's params at the start."""
-        x = example["image"]
+        x = example["x"]
         return self.network.init(key, x, jnp.zeros(x.shape[:1]), self.labels(example))
 
     def labels(self, batch: Batch, drop: Key | None = None) -> Labels | None:
@@ -210,9 +210,9 @@ class Denoising:
         times = jnp.minimum(times, schedule.farthest)
         predict = self.clipping(self.unguided(variables.params, batch), schedule)
         step = DDIM(schedule=schedule)
-        unused = streams.per_example(streams.root(0), jnp.arange(batch["image"].shape[0]))
+        unused = streams.per_example(streams.root(0), jnp.arange(batch["x"].shape[0]))
         there = Sampler(step=step, times=times[:-1][::-1])
-        noise = there(predict, batch["image"], unused).x
+        noise = there(predict, batch["x"], unused).x
         return Sampler(step=step, times=times)(predict, noise, unused).x
 
     def predictor(

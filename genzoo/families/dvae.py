@@ -26,7 +26,7 @@ from genzoo.math.variational import Warmup
 class DVAE:
     """The family. Capabilities: Reconstructs, Encodes, Decodes, Tokenizes.
 
-    networks: encoder, embed, decoder and grid (nets/dalle.py). vocabulary: codes. kl_weight,
+    networks: encoder, embed, decoder and grid (nets/autoencoder/). vocabulary: codes. kl_weight,
     temperature: functions of the step. shape: of one example.
     """
 
@@ -41,7 +41,7 @@ class DVAE:
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the three networks."""
-        x, keys = example["image"], jax.random.split(key, 3)
+        x, keys = example["x"], jax.random.split(key, 3)
         weights = jnp.zeros((len(x), *self.networks.grid, self.vocabulary))
         params = {
             "encoder": self.networks.encoder.init(keys[0], x),
@@ -61,7 +61,7 @@ class DVAE:
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """Equation (2), [B]; metrics: its terms in nats, what weighs and relaxes them, and how
         often each code is the likeliest."""
-        x = context.batch["image"]
+        x = context.batch["x"]
         logits = self._logits(params, x)
         temperature, weight = self.temperature(context.step), self.kl_weight(context.step)
         if context.train:
@@ -125,7 +125,7 @@ class DVAE:
 
     def codes(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
         """The likeliest code of each position."""
-        return (jnp.argmax(self._logits(variables.params, batch["image"]), -1).astype(jnp.int32),)
+        return (jnp.argmax(self._logits(variables.params, batch["x"]), -1).astype(jnp.int32),)
 
     def decode_codes(self, variables: Variables, codes: tuple[Array, ...]) -> Images:
         """The mean of p(x | codes)."""

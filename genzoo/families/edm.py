@@ -33,7 +33,7 @@ class EDM(ContinuousDenoising):
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network."""
-        x = example["image"]
+        x = example["x"]
         inputs = (x, jnp.zeros(x.shape[:1]), self.labels(example), *self._unaugmented(x))
         return Variables(params=self.network.init(key, *inputs))
 

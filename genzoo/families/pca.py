@@ -57,7 +57,7 @@ class PCA:
         """
         moments = pca.Moments.none(int(np.prod(self.shape)))
         for batch in batches:
-            moments = moments.with_batch(self._flat(np.asarray(batch["image"])))
+            moments = moments.with_batch(self._flat(np.asarray(batch["x"])))
         found = pca.principal_components(moments, self.components)
         size = len(moments.mean)
         if not 0 < self.components <= size:
@@ -84,7 +84,7 @@ class PCA:
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """The squared error of the reconstruction, a mean over the values of each example [B];
         metrics: this `loss`, and `variance`, the same of the data's mean in its place."""
-        x, model = self._flat(context.batch["image"]), self._model(params)
+        x, model = self._flat(context.batch["x"]), self._model(params)
         values = mean_per_example(jnp.square(x - self._projected(model, x)))
         variance = mean_per_example(jnp.square(x - model.mean))
         return values, Aux(metrics={"loss": values, "variance": variance}, stats=context.stats)
@@ -106,12 +106,12 @@ class PCA:
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
         """The orthogonal projection of each example."""
         model = self._model(variables.params)
-        return self._shaped(self._projected(model, self._flat(batch["image"])))
+        return self._shaped(self._projected(model, self._flat(batch["x"])))
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
         """The coefficients U^T (x - mean) [B, q], not whitened: their distances are distances of
         reconstructions, and their variances the eigenvalues."""
-        return self._model(variables.params).coefficients(self._flat(batch["image"]))
+        return self._model(variables.params).coefficients(self._flat(batch["x"]))
 
     def decode(self, variables: Variables, latent: Array) -> Images:
         """mean + U c for coefficients c [B, q]: of `encode` it gives the reconstruction."""
@@ -121,7 +121,7 @@ class PCA:
         """-log p(x) of probabilistic PCA, exactly: a density. Terms: "fit", half the squared
         Mahalanobis distance, and "volume", half of log det (2 pi C)."""
         model = self._model(variables.params)
-        fit, volume = model.negative_log_likelihood(self._flat(batch["image"]))
+        fit, volume = model.negative_log_likelihood(self._flat(batch["x"]))
         terms = {"fit": fit, "volume": jnp.broadcast_to(volume, fit.shape)}
         return Likelihood(total=fit + volume, terms=terms, density=True)
 

@@ -42,7 +42,7 @@ def lengths_of(tokenizer: Tokenizes) -> tuple[int, ...]:
 class TokenPrior:
     """The family. Capabilities: Samples, Likelihoods (of the codes), Conditional.
 
-    network: a TokenNetwork (nets/transformer.py) for the tokenizer's grids. truncate: logits ->
+    network: a TokenNetwork (nets/transformer/) for the tokenizer's grids. truncate: logits ->
     logits, how much of the distribution samples are drawn from. num_classes: 0 without labels.
     """
 
@@ -57,7 +57,7 @@ class TokenPrior:
         """Params of the transformer, and the tokenizer's variables in their place."""
         mine, theirs = jax.random.split(key)
         frozen = self.tokenizer.init(theirs, example)
-        count = len(example["image"])
+        count = len(example["x"])
         sequence = jnp.zeros((count, sum(lengths_of(self.tokenizer))), jnp.int32)
         return Variables(
             params=self.network.init(mine, sequence, self._labels(example)),

@@ -96,7 +96,7 @@ class VAE:
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params by layer: encoder_0, decoder_0, ..., and the observation model's own."""
-        params, inputs = {"observation": self.observation.init()}, example["image"]
+        params, inputs = {"observation": self.observation.init()}, example["x"]
         count = len(inputs)
         for layer, (pair, width) in enumerate(zip(self.pairs, self.latents, strict=True)):
             one, other = jax.random.split(jax.random.fold_in(key, layer))
@@ -114,7 +114,7 @@ class VAE:
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """The objective in nats per example [B]; metrics: it, its terms, and the units' KL, mean
         and square, from which `report` makes what is worth knowing."""
-        x = context.batch["image"]
+        x = context.batch["x"]
         binarise, dropout, again, *draw = jax.random.split(context.key, 3 + len(self.pairs))
         x = self.observation.observe(x, jax.random.uniform(binarise, x.shape))
         noise = [
@@ -186,7 +186,7 @@ class VAE:
 
     def observe(self, batch: Batch, keys: Keys) -> Images:
         """The data as the observation model takes them (binarised, for a Bernoulli decoder)."""
-        x = batch["image"]
+        x = batch["x"]
         return self.observation.observe(x, streams.uniform(keys, x.shape[1:]))
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:

@@ -68,7 +68,7 @@ class VDM(Denoising):
         """The bound (2) per example, in bits per dimension of levels or in nats of points [B], with
         its three terms as metrics."""
         draw, noise, first, drop, dropout = jax.random.split(context.key, 5)
-        x = context.batch["image"]
+        x = context.batch["x"]
         labels = self.labels(context.batch, drop if context.train else None)
         spread = AntitheticTimes(inner=UniformTimes(low=0.0))
         t = spread.draw(draw, len(x), self.schedule_of(params))
@@ -88,7 +88,7 @@ class VDM(Denoising):
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
         """The bound (2) in nats per example, its last term averaged over `draws` times, one from
         each of so many equal parts of [0, 1]."""
-        x, params = batch["image"], variables.params
+        x, params = batch["x"], variables.params
         labels = self.labels(batch)
 
         def part(_, index):

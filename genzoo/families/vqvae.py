@@ -125,7 +125,7 @@ class Seen(NamedTuple):
 class VQVAE:
     """The family. Capabilities: Reconstructs, Encodes, Decodes, Tokenizes.
 
-    network: a Hierarchy (nets/hierarchy.py): encode(params, x, quantise) and decode(params, qs),
+    network: a Hierarchy (nets/autoencoder/): encode(params, x, quantise) and decode(params, qs),
     with level 0 the finest. sizes: codes by level. codebook: how they are kept. shape: of one
     example. data_variance: of the data's numbers, the unit of the reconstruction error.
     """
@@ -141,7 +141,7 @@ class VQVAE:
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network; codes by level in params or stats."""
-        params, stats = {"network": self.network.init(key, example["image"])}, {}
+        params, stats = {"network": self.network.init(key, example["x"])}, {}
         for level, size in enumerate(self.sizes):
             mine = jax.random.fold_in(key, level)
             own, kept = self.codebook.init(mine, size, self.network.latent)
@@ -156,7 +156,7 @@ class VQVAE:
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """Equation (1), [B]; metrics: its parts, and by level how often each code is chosen."""
-        x = context.batch["image"]
+        x = context.batch["x"]
         key = context.key if context.train else None
         qs, seen, stats = self._encode(params, context.stats, x, key)
         copy = self.network.decode(params["network"], qs)
@@ -197,7 +197,7 @@ class VQVAE:
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
         """The vectors z before they are quantised, level after level, [B, D]."""
         del keys
-        _, seen, _ = self._encode(variables.params, variables.stats, batch["image"])
+        _, seen, _ = self._encode(variables.params, variables.stats, batch["x"])
         return jnp.concatenate([s.z.reshape(len(s.z), -1) for s in seen], -1)
 
     def decode(self, variables: Variables, latent: Array) -> Images:
@@ -215,7 +215,7 @@ class VQVAE:
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
         """The image of an example's codes."""
         del keys
-        qs, _, _ = self._encode(variables.params, variables.stats, batch["image"])
+        qs, _, _ = self._encode(variables.params, variables.stats, batch["x"])
         return self.network.decode(variables.params["network"], qs)
 
     @property
@@ -226,7 +226,7 @@ class VQVAE:
 
     def codes(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
         """The indices of the chosen codes, the top level first."""
-        _, seen, _ = self._encode(variables.params, variables.stats, batch["image"])
+        _, seen, _ = self._encode(variables.params, variables.stats, batch["x"])
         return tuple(s.index for s in seen)[::-1]
 
     def decode_codes(self, variables: Variables, codes: tuple[Array, ...]) -> Images:

@@ -18,16 +18,17 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build
 from genzoo.config import freeze
-from genzoo.core import topology, tree
-from genzoo.core.compilation import LEVELS, flops
+from genzoo.core import tree
 from genzoo.core.contract import Fits, Variables, capabilities
 from genzoo.core.errors import UserError, nearest
-from genzoo.core.topology import Plan
 from genzoo.core.types import Batch
 from genzoo.data.fetch import cache_dir
-from genzoo.evaluate.compiled import measured, shown, versions
 from genzoo.experiment import Experiment, flat, variables_of
 from genzoo.modes.sample import sample_batch
+from genzoo.runtime import topology
+from genzoo.runtime.compilation import LEVELS, flops
+from genzoo.runtime.compiled import measured, shown, versions
+from genzoo.runtime.topology import Plan
 
 _log = logging.getLogger("genzoo")
 _PROGRAMS = ("train", "sample")

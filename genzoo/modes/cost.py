@@ -9,11 +9,11 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core import tree
-from genzoo.core.compilation import compile_program, flops
 from genzoo.core.contract import Context, Fits, capabilities
-from genzoo.evaluate import cost
 from genzoo.experiment import Experiment, flat, prepare, variables_of
 from genzoo.modes.sample import draw, sample_batch
+from genzoo.runtime import cost
+from genzoo.runtime.compilation import compile_program, flops
 from genzoo.train.state import TrainState
 
 
@@ -86,8 +86,8 @@ def _made_up(experiment: Experiment, count: int) -> dict[str, np.ndarray]:
     random, shape = np.random.default_rng(0), (count, *experiment.shape)
     points = len(experiment.shape) == 1
     image = random.normal(size=shape) if points else random.integers(0, 256, shape)
-    kind = experiment.stored(count)["image"].dtype
-    return {"image": image.astype(kind), "label": np.zeros(count, np.int32)}
+    kind = experiment.stored(count)["x"].dtype
+    return {"x": image.astype(kind), "label": np.zeros(count, np.int32)}
 
 
 def _bench_fit(experiment: Experiment) -> dict:

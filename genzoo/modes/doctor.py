@@ -13,7 +13,7 @@ import jax
 import genzoo
 from genzoo.data.doctor import cached
 from genzoo.data.fetch import cache_dir
-from genzoo.processes import scheduler
+from genzoo.runtime.processes import scheduler
 
 _PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "chex", "ml-collections",

@@ -15,17 +15,17 @@ from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
 from genzoo.core import streams
-from genzoo.core.agreement import is_first
-from genzoo.core.compilation import Program
 from genzoo.core.contract import Family, Variables
 from genzoo.core.errors import UserError
 from genzoo.core.files import aside
-from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch
 from genzoo.data import loose, transforms
 from genzoo.data.pixels import Fit
 from genzoo.data.source import Source
 from genzoo.experiment import Experiment, prepare, require, variables_of
+from genzoo.runtime.agreement import is_first
+from genzoo.runtime.compilation import Program
+from genzoo.runtime.stopping import Stop
 from genzoo.workdir import Workdir
 
 FILES = "files"  # what stands in the place of a split for images from files

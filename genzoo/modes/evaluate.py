@@ -14,11 +14,11 @@ from tqdm import tqdm
 from genzoo import build
 from genzoo.core import streams
 from genzoo.core.contract import Variables, class_count
-from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch
 from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
 from genzoo.experiment import Experiment, prepare, variables_of
+from genzoo.runtime.stopping import Stop
 from genzoo.workdir import Workdir
 
 _log = logging.getLogger("genzoo")
@@ -64,7 +64,7 @@ def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     )
     exact = experiment.exact_density
     if "nats" in report and exact and not class_count(experiment.family):
-        examples = source.read(np.arange(count))["image"]
+        examples = source.read(np.arange(count))["x"]
         report["nats_exact"] = -float(np.mean(exact.log_density(examples)))
     for warning in warnings.values():
         _log.warning(warning)

@@ -176,7 +176,7 @@ def _completed(subject: Subject, name: str, project: Projection) -> Path:
     """Rows of test images, what is known of them, and two ways to complete each."""
     source = subject.experiment.open("test")
     records = source.read(np.arange(_KNOWN))
-    known = transforms.to_float(records["image"])
+    known = transforms.to_float(records["x"])
     schedule = subject.schedule
     own = subject.family.sampler(schedule)
     label = jnp.asarray(records.get("label", np.zeros(_KNOWN)), jnp.int32)
@@ -189,7 +189,7 @@ def _completed(subject: Subject, name: str, project: Projection) -> Path:
         return replace(own, step=step)
 
     rows = [
-        Row(images=records["image"], label="test image"),
+        Row(images=records["x"], label="test image"),
         Row(images=_bytes(project(known)), label="what is known"),
     ]
     for first in (0, _KNOWN):
@@ -252,7 +252,7 @@ def density(subject: Subject) -> Path:
     flat = jnp.asarray(places.reshape(-1, 2), jnp.float32)
     label = jnp.zeros(flat.shape[:1], jnp.int32)
     keys = streams.per_example(streams.root(0), jnp.arange(len(flat)))
-    batch = {"image": flat, "label": label}
+    batch = {"x": flat, "label": label}
     family, config = subject.family, subject.experiment.config.to_dict()
     if "tolerance" in config["eval"]:  # finer than a picture shows is not worth the time
         config["eval"] |= {"tolerance": _LOOSE}
@@ -314,7 +314,7 @@ def chosen(experiment: Experiment) -> list[Picture]:
 
 def _points(subject: Subject) -> np.ndarray:
     source = subject.experiment.open("train")
-    return source.read(np.arange(min(len(source), _POINTS)))["image"]
+    return source.read(np.arange(min(len(source), _POINTS)))["x"]
 
 
 def _states(subject: Subject, times: Array, rows: Batch, found: Solution) -> np.ndarray:

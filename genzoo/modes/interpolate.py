@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from genzoo.core.agreement import is_first
 from genzoo.core.errors import UserError
-from genzoo.core.stopping import Stop
 from genzoo.data import loose
 from genzoo.data.source import Source
 from genzoo.evaluate import figures
 from genzoo.math import paths
 from genzoo.modes.encode import FILES, Trained, chosen, spread, trained
+from genzoo.runtime.agreement import is_first
+from genzoo.runtime.stopping import Stop
 
 STEPS = 9
 """Points between the two ends."""

@@ -9,16 +9,16 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
-from genzoo.core.agreement import is_first
 from genzoo.core.contract import CodeGrid, Decodes, Encodes, Tokenizes, Variables
 from genzoo.core.errors import UserError
-from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch, Images
 from genzoo.data.source import Source
 from genzoo.evaluate import figures
 from genzoo.experiment import prepare
 from genzoo.math.quantisation import perplexity
 from genzoo.modes.encode import Embedded, Trained, chosen, trained
+from genzoo.runtime.agreement import is_first
+from genzoo.runtime.stopping import Stop
 
 _UNITS = 10  # of largest variance, which are traversed
 _DEVIATIONS = np.linspace(-3, 3, 13)

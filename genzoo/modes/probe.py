@@ -9,11 +9,11 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.core.errors import UserError
-from genzoo.core.stopping import Stop
 from genzoo.data.source import Source
 from genzoo.evaluate import probe as linear
 from genzoo.evaluate.neighbours import Neighbours, vote
 from genzoo.modes.encode import Trained, chosen, spread, trained
+from genzoo.runtime.stopping import Stop
 
 NEIGHBOURS = 20
 """Whose votes are counted."""

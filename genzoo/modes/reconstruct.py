@@ -11,16 +11,16 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.core import streams
-from genzoo.core.agreement import is_first
 from genzoo.core.contract import Family, Observes, Variables
 from genzoo.core.errors import UserError
-from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch
 from genzoo.data import batches, transforms
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.evaluate.similarity import ssim
 from genzoo.experiment import Experiment, prepare, require, variables_of
+from genzoo.runtime.agreement import is_first
+from genzoo.runtime.stopping import Stop
 from genzoo.workdir import Workdir
 
 
@@ -115,11 +115,11 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
 def _compared(family: Family, seed: int, variables: Variables, batch: Batch) -> tuple:
     keys = streams.per_example(streams.stream(streams.root(seed), "reconstruct"), batch["index"])
     prepared = prepare(batch, None)
-    original = prepared["image"]
+    original = prepared["x"]
     copy = jnp.clip(family.reconstruct(variables, prepared, keys), -1, 1)
     error = jnp.square(copy - original).reshape(len(copy), -1).mean(-1)
     values = {
-        "original": batch["image"],
+        "original": batch["x"],
         "copy": transforms.to_uint8(copy),
         "mean_squared_error": error,
         "ssim": ssim(copy, original),

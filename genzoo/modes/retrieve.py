@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from genzoo.core.agreement import is_first
 from genzoo.core.errors import UserError
-from genzoo.core.stopping import Stop
 from genzoo.data import loose
 from genzoo.data.source import Source
 from genzoo.evaluate import figures
 from genzoo.evaluate.neighbours import Neighbours
 from genzoo.modes.encode import FILES, Embedded, Trained, trained
+from genzoo.runtime.agreement import is_first
+from genzoo.runtime.stopping import Stop
 
 _QUERIES = 8
 _SHOWN = 16  # neighbours in the picture at most
@@ -48,7 +48,7 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     report["queries"] = _listed(queries, names, found, labels)
     model.place.write("retrieve.json", report)
     if is_first():
-        images = records["image"].reshape(*found.index.shape, *records["image"].shape[1:])
+        images = records["x"].reshape(*found.index.shape, *records["x"].shape[1:])
         _draw(model, queries, names, found, images, labels, train)
     shown = {k: v for k, v in report.items() if k != "queries"}
     return {"file": str(model.place.samples / "neighbours.png"), **shown}

@@ -13,11 +13,8 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
-from genzoo.core.agreement import by_first, is_first
-from genzoo.core.compilation import Program
 from genzoo.core.contract import Family, Solves, Variables
 from genzoo.core.errors import UserError
-from genzoo.core.stopping import Stop
 from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
 from genzoo.evaluate import pictures, plane
@@ -31,6 +28,9 @@ from genzoo.experiment import (
 )
 from genzoo.guides import guided
 from genzoo.modes import illustrate
+from genzoo.runtime.agreement import by_first, is_first
+from genzoo.runtime.compilation import Program
+from genzoo.runtime.stopping import Stop
 from genzoo.workdir import Workdir
 
 _log = logging.getLogger("genzoo")
@@ -79,7 +79,7 @@ def draw(
                 "%d of %d samples are not finite: take more steps, another sample.method or grid, "
                 "or sample.clip = 'clip'.", (~found["finite"]).sum(), size,
             )  # fmt: skip
-        yield Drawn(found["image"][:real], label[:real], found.get("evaluations", NOTHING)[:real])
+        yield Drawn(found["x"][:real], label[:real], found.get("evaluations", NOTHING)[:real])
 
 
 def check_label(experiment: Experiment, family: Family | None = None) -> None:
@@ -98,16 +98,16 @@ def columns_of(experiment: Experiment, family: Family) -> int:
 
 
 def sample_batch(family: Family, seed: int, variables: Variables, rows: Batch) -> dict[str, Array]:
-    """One `image` per row, as it is stored, from the row's `index` and `label` alone; with
+    """One `x` per row, as it is stored, from the row's `index` and `label` alone; with
     `evaluations` of a family that counts them."""
     keys = sample_keys(seed, rows["index"])
     condition = {"label": rows["label"]}
     if not isinstance(family, Solves):
-        return {"image": transforms.to_stored(family.sample(variables, keys, condition))}
+        return {"x": transforms.to_stored(family.sample(variables, keys, condition))}
     found = family.solve(variables, keys, condition)
     finite = jnp.isfinite(found.x).reshape(found.x.shape[0], -1).all(-1)
     return {
-        "image": transforms.to_stored(found.x),
+        "x": transforms.to_stored(found.x),
         "evaluations": found.evaluations,
         "finite": finite,
     }
@@ -143,7 +143,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
         grid = place.samples / "grid.png"
         save_samples(experiment, grid, everything, np.concatenate(labels), family=family)
         if points or config.sample.npz:
-            arrays = {"image": everything, "label": np.concatenate(labels)}
+            arrays = {"x": everything, "label": np.concatenate(labels)}
             np.savez_compressed(place.samples / "samples.npz", **arrays)
     seconds = time.perf_counter() - started
     _log.info("%d samples in %.1f s: %s", config.sample.count, seconds, place.samples / "grid.png")
@@ -195,7 +195,7 @@ def save_samples(
     data = source.read(np.arange(len(source)))
     if steered_classes(family):
         plane.save_samples(
-            path, data["image"], samples, (data["label"], labels), source.spec.classes
+            path, data["x"], samples, (data["label"], labels), source.spec.classes
         )
     else:
-        plane.save_samples(path, data["image"], samples)
+        plane.save_samples(path, data["x"], samples)

@@ -17,11 +17,8 @@ from tqdm import tqdm
 
 from genzoo import build, first_stage
 from genzoo.core import streams, tree
-from genzoo.core.agreement import agreed, is_first
-from genzoo.core.compilation import Program, compile_program
 from genzoo.core.contract import Family, Fits, Variables, capabilities, reported
 from genzoo.core.errors import UserError
-from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch
 from genzoo.data import batches, order
 from genzoo.data.source import Source
@@ -29,6 +26,9 @@ from genzoo.evaluate import pictures
 from genzoo.experiment import Experiment, flat, prepare, variables_of
 from genzoo.modes.reconstruct import reconstructed
 from genzoo.modes.sample import check_label, draw, save_samples
+from genzoo.runtime.agreement import agreed, is_first
+from genzoo.runtime.compilation import Program, compile_program
+from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW
 from genzoo.train import writers
 from genzoo.train.checkpoint import Checkpoints

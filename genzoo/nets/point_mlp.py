@@ -16,10 +16,10 @@ import numpy as np
 from flax import linen as nn
 
 from genzoo.core.types import Array, Labels
-from genzoo.nets.embeddings import TIME_EMBEDDINGS, Condition
 from genzoo.nets.interface import Network, network
-from genzoo.nets.layers import DTYPES, FAN_AVG, ZEROS
-from genzoo.nets.problems import bad_rate, too_low, unknown
+from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, Condition
+from genzoo.nets.parts.layers import DTYPES, FAN_AVG, ZEROS
+from genzoo.nets.parts.problems import bad_rate, too_low, unknown
 
 
 def gaussian_fourier(x: Array, count: int, scale: float) -> Array:

@@ -22,9 +22,9 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from genzoo.core.agreement import agreed, by_first, is_first, of_first
 from genzoo.core.errors import UserError
 from genzoo.core.files import write_atomically
+from genzoo.runtime.agreement import agreed, by_first, is_first, of_first
 from genzoo.train.state import TrainState
 
 MANIFEST = "genzoo_manifest.json"

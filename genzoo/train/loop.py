@@ -22,8 +22,8 @@ from typing import NoReturn
 import jax
 
 from genzoo.core.errors import Interrupted, UserError
-from genzoo.core.stopping import Stop
 from genzoo.core.types import Batch
+from genzoo.runtime.stopping import Stop
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
 from genzoo.train.writers import Progress

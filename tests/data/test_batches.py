@@ -18,7 +18,7 @@ SPEC = Spec(shape=(2, 2, 1), classes=("a", "b"))
 
 def numbered(count, labels=True):
     image = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2)
-    arrays = {"image": image} | ({"label": np.arange(count, dtype=np.int32)} if labels else {})
+    arrays = {"x": image} | ({"label": np.arange(count, dtype=np.int32)} if labels else {})
     return ArraySource(name="numbered", spec=SPEC, arrays=arrays)
 
 
@@ -73,9 +73,9 @@ def test_records_are_uint8_and_images_go_with_labels():
     batches = train_batches(numbered(20), seed=0, batch_size=4)
     batch = next(batches)
     batches.close()
-    assert batch["image"].dtype == np.uint8 and batch["image"].shape == (4, 2, 2, 1)
+    assert batch["x"].dtype == np.uint8 and batch["x"].shape == (4, 2, 2, 1)
     assert batch["label"].dtype == np.int32
-    np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
+    np.testing.assert_array_equal(batch["x"][:, 0, 0, 0], batch["label"])
 
 
 def test_an_error_of_the_reader_is_raised_in_the_consumer():
@@ -100,7 +100,7 @@ def test_a_program_that_never_closes_ends_all_the_same():
         "from genzoo.data.batches import train_batches\n"
         "from genzoo.data.embedded import open_fashion_mini\n"
         "batches = train_batches(open_fashion_mini('test'), seed=0, batch_size=8)\n"
-        "print(next(batches)['image'].shape)\n"
+        "print(next(batches)['x'].shape)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True)
     assert done.returncode == 0 and b"(8, 28, 28, 1)" in done.stdout, done.stderr
@@ -120,8 +120,8 @@ def test_evaluation_covers_every_example_once(total, count, batch):
     np.testing.assert_array_equal(index[mask == 0], covered - 1)  # filling repeats the last
     np.testing.assert_array_equal(mask, np.arange(len(mask)) < covered)
     for b in batches:
-        np.testing.assert_array_equal(b["image"][:, 0, 0, 0], b["index"])
-        assert b["image"].shape == (batch, 2, 2, 1)
+        np.testing.assert_array_equal(b["x"][:, 0, 0, 0], b["index"])
+        assert b["x"].shape == (batch, 2, 2, 1)
 
 
 def test_rows_of_evaluation_make_up_the_whole():

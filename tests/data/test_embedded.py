@@ -20,7 +20,7 @@ PROVED = {
 def test_the_subset_is_the_one_cut_out(split):
     source = open_fashion_mini(split)
     each, proved = PROVED[split]
-    image, label = source.arrays["image"], source.arrays["label"]
+    image, label = source.arrays["x"], source.arrays["label"]
     assert image.shape == (10 * each, 28, 28, 1) and source.spec.shape == (28, 28, 1)
     np.testing.assert_array_equal(np.bincount(label), [each] * 10)
     assert hashlib.md5(image.tobytes() + label.astype(np.uint8).tobytes()).hexdigest() == proved

@@ -29,7 +29,7 @@ def only(folder, **options):
     """The pixels of the single image in a folder."""
     source = open_folder(str(folder), **{"size": 8, **options})
     assert len(source) == 1
-    return source.read(np.array([0]))["image"][0]
+    return source.read(np.array([0]))["x"][0]
 
 
 def test_pixels_of_the_right_size_are_left_alone(tmp_path):
@@ -154,12 +154,12 @@ def test_the_hold_out_is_deterministic_and_complete(tmp_path, count):
     for index in range(count):
         save(tmp_path / f"{index:03}.png", np.full((8, 8, 3), index, np.uint8))
     parts = [open_folder(str(tmp_path), size=8, split=split) for split in ("train", "test")]
-    train, test = (set(part.arrays["image"][:, 0, 0, 0].tolist()) for part in parts)
+    train, test = (set(part.arrays["x"][:, 0, 0, 0].tolist()) for part in parts)
     assert train and test and train | test == set(range(count))
     if count > 1:
         assert not train & test
     again = open_folder(str(tmp_path), size=8, split="test")
-    np.testing.assert_array_equal(again.arrays["image"], parts[1].arrays["image"])
+    np.testing.assert_array_equal(again.arrays["x"], parts[1].arrays["x"])
 
 
 def test_everything_bad_is_named_before_the_first_step(tmp_path):

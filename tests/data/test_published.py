@@ -118,12 +118,12 @@ FORMS = [binary_folder, loose_files, binary_archive, python_folder, python_archi
 
 def check_fake(train, test):
     np.testing.assert_array_equal(
-        train.arrays["image"], np.concatenate([FAKE[name][0] for name in cifar.TRAIN])
+        train.arrays["x"], np.concatenate([FAKE[name][0] for name in cifar.TRAIN])
     )
     np.testing.assert_array_equal(
         train.arrays["label"], np.concatenate([FAKE[name][1] for name in cifar.TRAIN])
     )
-    np.testing.assert_array_equal(test.arrays["image"], FAKE["test_batch.bin"][0])
+    np.testing.assert_array_equal(test.arrays["x"], FAKE["test_batch.bin"][0])
     np.testing.assert_array_equal(test.arrays["label"], FAKE["test_batch.bin"][1])
 
 
@@ -235,8 +235,8 @@ def test_idx_files_are_read_packed_or_not(packed, below, tmp_path, monkeypatch):
         file.write_bytes(gzip.compress(content) if packed else content)
     source = idx.open_mnist("test", str(tmp_path))
     content = DIGITS["t10k-images-idx3-ubyte"]
-    assert source.arrays["image"].shape == (6, 28, 28, 1)
-    assert source.arrays["image"].tobytes() == content[16:]
+    assert source.arrays["x"].shape == (6, 28, 28, 1)
+    assert source.arrays["x"].tobytes() == content[16:]
     assert source.arrays["label"].dtype == np.int32 and source.spec.classes[3] == "3"
 
 

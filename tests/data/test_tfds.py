@@ -84,7 +84,7 @@ def tiny(tmp_path):
 def test_records_are_found_by_the_types_of_their_features(tiny):
     source = open_tfds("tiny", "train", size=8, directory=tiny)
     assert isinstance(source, ArraySource) and source.spec.classes == ("left", "right")
-    np.testing.assert_array_equal(source.arrays["image"], IMAGES)
+    np.testing.assert_array_equal(source.arrays["x"], IMAGES)
     np.testing.assert_array_equal(source.arrays["label"], LABELS)
 
 
@@ -92,14 +92,14 @@ def test_too_large_for_memory_is_read_from_the_files(tiny):
     source = open_tfds("tiny", "train[:5]", size=8, directory=tiny, memory_limit=10)
     assert isinstance(source, TfdsSource) and len(source) == 5
     records = source.read(np.array([4, 0]))
-    np.testing.assert_array_equal(records["image"], IMAGES[[4, 0]])
+    np.testing.assert_array_equal(records["x"], IMAGES[[4, 0]])
     np.testing.assert_array_equal(records["label"], LABELS[[4, 0]])
     assert records["label"].dtype == np.int32
 
 
 def test_images_are_fitted(tiny):
     source = open_tfds("tiny", "test", size=4, channels=1, directory=tiny)
-    assert source.arrays["image"].shape == (3, 4, 4, 1)
+    assert source.arrays["x"].shape == (3, 4, 4, 1)
 
 
 def test_mistakes_are_told(tiny):
@@ -154,7 +154,7 @@ def test_a_prepared_cifar10_is_put_back_in_its_order(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar, "PUBLISHED", dataclasses.replace(cifar.PUBLISHED, md5=md5))
     for place in (tmp_path, tmp_path / "cifar10", tmp_path / "cifar10" / "3.0.2"):
         source = cifar.open_cifar10("train", str(place))
-        np.testing.assert_array_equal(source.arrays["image"], images)
+        np.testing.assert_array_equal(source.arrays["x"], images)
         np.testing.assert_array_equal(source.arrays["label"], labels)
 
 

@@ -40,7 +40,7 @@ def pcg64(seed, count):
 @CASES
 def test_splits_have_their_sizes_types_and_range(name, split):
     source = OPENERS[name](split)
-    points = source.arrays["image"]
+    points = source.arrays["x"]
     assert source.name == name and len(source) == {"train": 50_000, "test": 10_000}[split]
     assert points.shape == (len(source), 2) and points.dtype == np.float32
     assert np.abs(points).max() < 2.4 and 0.9 < points.std() < 1.2
@@ -51,7 +51,7 @@ def test_splits_have_their_sizes_types_and_range(name, split):
 
 @SETS
 def test_no_point_lies_in_both_splits(name):
-    both = np.concatenate([OPENERS[name](split).arrays["image"] for split in ("train", "test")])
+    both = np.concatenate([OPENERS[name](split).arrays["x"] for split in ("train", "test")])
     assert len(np.unique(both, axis=0)) == len(both)
 
 
@@ -74,7 +74,7 @@ def test_the_points_are_those_of_pcg64_written_out(name, split):
         expected = density.means[k] + reach * np.array(
             [math.cos(2 * math.pi * w), math.sin(2 * math.pi * w)]
         )
-        np.testing.assert_array_equal(source.arrays["image"][i], expected.astype(np.float32))
+        np.testing.assert_array_equal(source.arrays["x"][i], expected.astype(np.float32))
 
 
 @SETS
@@ -84,7 +84,7 @@ def test_the_last_bits_of_a_library_cannot_show(name):
         source = OPENERS[name](split)
         points, _ = toys.draw(source.spec.density, len(source), SEEDS[name, split])
         for off in (-4e-15, 4e-15):
-            np.testing.assert_array_equal((points + off).astype(np.float32), source.arrays["image"])
+            np.testing.assert_array_equal((points + off).astype(np.float32), source.arrays["x"])
 
 
 def test_components_come_in_their_proportions():
@@ -101,12 +101,12 @@ def test_each_component_is_the_gaussian_that_it_says():
     scores = [
         kstest(inner, norm.cdf).pvalue
         for k in range(8)
-        for inner in ((arrays["image"] - density.means[k]) / density.deviations[k])[
+        for inner in ((arrays["x"] - density.means[k]) / density.deviations[k])[
             arrays["label"] == k
         ].T
     ]
     assert min(scores) > 0.001  # sixteen tests
-    inner = (arrays["image"] - density.means[arrays["label"]]) / density.deviations[
+    inner = (arrays["x"] - density.means[arrays["label"]]) / density.deviations[
         arrays["label"], None
     ]
     assert abs(np.corrcoef(inner.T)[0, 1]) < 4 / math.sqrt(len(inner))
@@ -118,7 +118,7 @@ def test_points_follow_their_density_along_every_direction(name, split):
     density = source.spec.density
     for angle in (0.0, 0.7, math.pi / 2, 2.5):
         direction = np.array([math.cos(angle), math.sin(angle)])
-        along = source.arrays["image"][-10_000:] @ direction
+        along = source.arrays["x"][-10_000:] @ direction
 
         def cdf(x, centres=density.means @ direction):
             each = norm.cdf(x[:, None], centres, density.deviations)
@@ -164,22 +164,22 @@ def test_points_are_served_in_batches_like_images(name):
     batches.close()
     # Steps 1 to 5 of 4000: what is left of the first epoch and of the second all but nothing.
     straight = train_batches(source, seed=3, batch_size=4000)
-    epoch = np.concatenate([batch["image"] for batch in itertools.islice(straight, 5)])[:10_000]
+    epoch = np.concatenate([batch["x"] for batch in itertools.islice(straight, 5)])[:10_000]
     straight.close()
-    assert all(b["image"].shape == (4000, 2) and b["image"].dtype == np.float32 for b in stream)
-    np.testing.assert_array_equal(stream[0]["image"], epoch[4000:8000])
+    assert all(b["x"].shape == (4000, 2) and b["x"].dtype == np.float32 for b in stream)
+    np.testing.assert_array_equal(stream[0]["x"], epoch[4000:8000])
     np.testing.assert_array_equal(
-        np.sort(epoch.view("f4,f4").ravel()), np.sort(source.arrays["image"].view("f4,f4").ravel())
+        np.sort(epoch.view("f4,f4").ravel()), np.sort(source.arrays["x"].view("f4,f4").ravel())
     )
     last = list(eval_batches(source, batch_size=64, count=100))[-1]
-    np.testing.assert_array_equal(last["image"][:36], source.arrays["image"][64:100])
-    np.testing.assert_array_equal(last["image"][36:], source.arrays["image"][[99] * 28])
+    np.testing.assert_array_equal(last["x"][:36], source.arrays["x"][64:100])
+    np.testing.assert_array_equal(last["x"][36:], source.arrays["x"][[99] * 28])
     assert last["mask"].sum() == 36 and ("label" in last) == (name == "mixture")
 
 
 def test_a_source_holds_points_as_float32_and_images_as_uint8():
     def source(image, shape):
-        return ArraySource(name="it", spec=Spec(shape=shape), arrays={"image": image})
+        return ArraySource(name="it", spec=Spec(shape=shape), arrays={"x": image})
 
     assert len(source(np.zeros((5, 3), np.float32), (3,))) == 5
     for dtype in (np.uint8, np.float64):

@@ -11,10 +11,11 @@ from PIL import Image
 from train.toy import Line
 
 from genzoo.core import streams
-from genzoo.core.compilation import compile_program, flops, run_once
 from genzoo.core.contract import Likelihood, Variables, capabilities
-from genzoo.evaluate import cost, pictures
+from genzoo.evaluate import pictures
 from genzoo.evaluate.score import score, score_batch
+from genzoo.runtime import cost
+from genzoo.runtime.compilation import compile_program, flops, run_once
 
 
 class Guess(Line):
@@ -22,7 +23,7 @@ class Guess(Line):
 
     def likelihood(self, variables, batch, keys):
         del variables
-        total = jnp.square(batch["image"][:, 0, 0, 0]) + 0 * streams.uniform(keys)
+        total = jnp.square(batch["x"][:, 0, 0, 0]) + 0 * streams.uniform(keys)
         values = jnp.stack([total / 4, 3 * total / 4], axis=1)
         return Likelihood(
             total=total,
@@ -35,7 +36,7 @@ def padded(values, size):
     for start in range(0, len(values), size):
         index = np.minimum(np.arange(start, start + size), len(values) - 1)
         yield {
-            "image": jnp.asarray(values[index], jnp.float32).reshape(-1, 1, 1, 1),
+            "x": jnp.asarray(values[index], jnp.float32).reshape(-1, 1, 1, 1),
             "index": jnp.asarray(index),
             "mask": jnp.asarray(np.arange(start, start + size) < len(values), jnp.float32),
         }

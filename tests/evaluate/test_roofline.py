@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from genzoo.core.topology import Chip
-from genzoo.evaluate.collectives import Collective, collectives
-from genzoo.evaluate.roofline import estimate
+from genzoo.runtime.collectives import Collective, collectives
+from genzoo.runtime.roofline import estimate
+from genzoo.runtime.topology import Chip
 
 SUM = """
 %sum (a: f32[], b: f32[]) -> f32[] {

@@ -19,7 +19,7 @@ AXES = np.linalg.qr(RNG.normal(size=(6, 6)))[0]
 EIGENVALUES = np.array([2.0, 1.0, 0.3, 0.2, 0.1, 0.05])
 # Two points on each axis: the covariance has exactly these eigenvalues, and the mean is 0.
 X = np.concatenate([side * np.sqrt(6 * EIGENVALUES) * AXES for side in (1, -1)], axis=1).T
-BATCH = {"image": jnp.asarray(X.reshape(-1, *SHAPE), jnp.float32)}
+BATCH = {"x": jnp.asarray(X.reshape(-1, *SHAPE), jnp.float32)}
 KEYS = streams.per_example(jax.random.key(5), jnp.arange(12))
 
 
@@ -162,5 +162,5 @@ def test_reconstruction_is_of_what_is_observed_and_codes_are_of_clean_data():
     np.testing.assert_allclose(out.reshape(12, 6), shown @ encoder @ decoder, atol=1e-5)
     np.testing.assert_allclose(family.encode(variables, BATCH, KEYS), X @ encoder, atol=1e-5)
     # By the keys of the rows alone.
-    alone = family.reconstruct(variables, {"image": BATCH["image"][4:5]}, KEYS[4:5])
+    alone = family.reconstruct(variables, {"x": BATCH["x"][4:5]}, KEYS[4:5])
     np.testing.assert_allclose(alone[0], out[4], atol=1e-6)

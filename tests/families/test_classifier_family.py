@@ -40,14 +40,14 @@ def make(**changes):
 
 def context_of(x, labels, train=True):
     return Context(
-        batch={"image": x, "label": labels}, key=jax.random.key(0), step=jnp.int32(0), stats={},
+        batch={"x": x, "label": labels}, key=jax.random.key(0), step=jnp.int32(0), stats={},
         train=train,
     )  # fmt: skip
 
 
 def test_a_plain_classifier_scores_what_it_sees():
     family = make()
-    params = family.init(jax.random.key(0), {"image": jnp.zeros((1, 3))}).params
+    params = family.init(jax.random.key(0), {"x": jnp.zeros((1, 3))}).params
     x, labels = jnp.eye(3) * 4, jnp.asarray([0, 1, 0])
     losses, aux = family.loss(params, context_of(x, labels))
     expected = np.log(np.exp(4.0) + 2) - np.array([4.0, 4.0, 0.0])
@@ -85,6 +85,6 @@ def test_the_representation_is_what_goes_into_the_last_layer():
     family = make()
     assert isinstance(family, Encodes) and capabilities(family) == ("encode",)
     x = jnp.ones((2, 3))
-    found = family.encode(Variables(params={}), {"image": x}, None)
+    found = family.encode(Variables(params={}), {"x": x}, None)
     np.testing.assert_array_equal(found, 2 * x)
     assert not np.any(family.network.seen[-1][1])

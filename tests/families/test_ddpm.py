@@ -144,7 +144,7 @@ VARIANCES = [
 def test_likelihood_is_the_bound_in_numpy(compiled, float64, variance, params, case):
     family, x_0, keys = make(variance=variance), images(3, dtype=np.float64), keys_of(3)
     out = compiled(
-        lambda x, keys: family.likelihood(Variables(params=params), {"image": x}, keys)
+        lambda x, keys: family.likelihood(Variables(params=params), {"x": x}, keys)
     )(x_0, keys)
     prior, terms = numpy_bound(np.asarray(x_0), keys, TABLE, **case)
     np.testing.assert_allclose(out.terms["prior"], prior, rtol=1e-9)
@@ -158,7 +158,7 @@ def test_likelihood_is_the_bound_in_numpy(compiled, float64, variance, params, c
 
 def test_likelihood_in_float32_is_that_of_float64():
     family, x_0, keys = make(), images(3), keys_of(3)
-    run = jax.jit(lambda x, keys: family.likelihood(Variables(params=PARAMS), {"image": x}, keys))
+    run = jax.jit(lambda x, keys: family.likelihood(Variables(params=PARAMS), {"x": x}, keys))
     out = run(x_0, keys)
     # The noise of float32 keys, the formulas in float64.
     prior, terms = numpy_bound(np.asarray(x_0), keys, TABLE, large=False)
@@ -167,7 +167,7 @@ def test_likelihood_in_float32_is_that_of_float64():
 
 def test_likelihood_of_an_example_is_its_own():
     family, x_0, keys = make(bound_steps=5), images(4), keys_of(4)
-    run = jax.jit(lambda x, keys: family.likelihood(Variables(params=PARAMS), {"image": x}, keys))
+    run = jax.jit(lambda x, keys: family.likelihood(Variables(params=PARAMS), {"x": x}, keys))
     together, alone = run(x_0, keys), run(x_0[2:3], keys[2:3])
     np.testing.assert_allclose(alone.total[0], together.total[2], rtol=1e-6)
     for name, values in together.terms.items():
@@ -182,7 +182,7 @@ def test_a_stratified_subset_is_unbiased():
     for bound_steps in (0, 7, 1):
         family = make(bound_steps=bound_steps)
         out = jax.jit(
-            lambda x, k, f=family: f.likelihood(Variables(params=PARAMS), {"image": x}, k)
+            lambda x, k, f=family: f.likelihood(Variables(params=PARAMS), {"x": x}, k)
         )(x_0, keys)
         values = np.asarray(out.terms["diffusion"], np.float64)
         assert out.curve[1].shape == (copies, bound_steps or 19)
@@ -231,7 +231,7 @@ def test_fixed_small_costs_what_theory_says(float64):
 def test_simple_is_equation_14_of_ho(float64):
     # With the network's output known, from the draws that the loss makes of its key.
     family, x_0 = make(), images(6, dtype=np.float64)
-    values, aux = family.loss(PARAMS, context({"image": x_0}))
+    values, aux = family.loss(PARAMS, context({"x": x_0}))
     draw, noise, _, _ = jax.random.split(jax.random.key(0), 4)
     n = np.asarray(jax.random.randint(draw, (6,), 1, 21)).reshape(-1, 1, 1, 1)
     eps = np.asarray(jax.random.normal(noise, x_0.shape, np.float64))
@@ -254,13 +254,13 @@ def test_a_perfect_network_has_no_loss_of_any_kind(float64, kind):
 
     for weight in (weighting.UNIFORM, weighting.min_snr(), weighting.p2()):
         family = make(exact, prediction=kind, weighting=weight)
-        values, _ = family.loss({}, context({"image": jnp.broadcast_to(point, (32, *SHAPE))}))
+        values, _ = family.loss({}, context({"x": jnp.broadcast_to(point, (32, *SHAPE))}))
         np.testing.assert_allclose(values, 0, atol=1e-12)
 
 
 def test_quartiles_share_out_the_batch():
     table = schedules.linear(1000)
-    family, batch = make(schedule=table), {"image": images(64)}
+    family, batch = make(schedule=table), {"x": images(64)}
     run = jax.jit(family.loss)
     for seed in range(3):
         _, aux = run(PARAMS, context(batch, seed))
@@ -273,7 +273,7 @@ def test_quartiles_share_out_the_batch():
 def test_labels_are_dropped_per_example_to_the_null_class():
     family = make(num_classes=10, label_dropout=0.3)
     labels = jnp.asarray(np.random.default_rng(0).integers(0, 10, 4000), jnp.int32)
-    batch = {"image": jnp.zeros((4000, *SHAPE)), "label": labels}
+    batch = {"x": jnp.zeros((4000, *SHAPE)), "label": labels}
     family.loss(PARAMS, context(batch))
     seen = np.asarray(family.network.labels.pop())
     dropped = seen == 10
@@ -285,7 +285,7 @@ def test_labels_are_dropped_per_example_to_the_null_class():
 
 def test_without_classes_the_network_sees_no_labels():
     family = make()
-    family.loss(PARAMS, context({"image": images(2), "label": jnp.zeros(2, jnp.int32)}))
+    family.loss(PARAMS, context({"x": images(2), "label": jnp.zeros(2, jnp.int32)}))
     assert family.network.labels == [None]
 
 
@@ -293,7 +293,7 @@ def gradient_of(objective, family):
     family = dataclasses.replace(family, objective=objective)
 
     def mean_loss(params):
-        return family.loss(params, context({"image": images(64)}))[0].mean()
+        return family.loss(params, context({"x": images(64)}))[0].mean()
 
     return jax.jit(jax.grad(mean_loss))(PARAMS_TWO)
 
@@ -325,7 +325,7 @@ def test_gradients_are_finite_where_hardly_any_signal_is_left(objective):
         untrained, schedule=schedules.cosine(4000), variance=gaussian.LEARNED_RANGE,
         step_distribution=LastStep(steps=4000), objective=objective,
     )  # fmt: skip
-    loss = lambda params: family.loss(params, context({"image": images(256)}))[0].mean()  # noqa: E731
+    loss = lambda params: family.loss(params, context({"x": images(256)}))[0].mean()  # noqa: E731
     value, slopes = jax.jit(jax.value_and_grad(loss))({"mean": 0.0, "variance": 0.0})
     assert np.isfinite(value)
     assert np.all(np.isfinite(jax.tree.leaves(slopes)))
@@ -335,8 +335,8 @@ def test_the_vlb_objective_estimates_the_bound():
     # A network of x_0 within [-1, 1]: the likelihood's clipping then changes nothing.
     family, copies = make(prediction=prediction.X_0, objective=ddpm.vlb), 8000
     x_0 = jnp.repeat(images(1), copies, 0)
-    values, _ = jax.jit(family.loss)(PARAMS, context({"image": x_0}))
-    out = jax.jit(lambda x, k: family.likelihood(Variables(params=PARAMS), {"image": x}, k))(
+    values, _ = jax.jit(family.loss)(PARAMS, context({"x": x_0}))
+    out = jax.jit(lambda x, k: family.likelihood(Variables(params=PARAMS), {"x": x}, k))(
         x_0[:2000], keys_of(2000)
     )
     bound = likelihood.bits_per_dim(np.asarray(out.total - out.terms["prior"], np.float64), 4)
@@ -348,9 +348,9 @@ def test_the_vlb_objective_estimates_the_bound():
 def test_loss_aware_steps_learn_from_the_unweighted_losses():
     steps = weighting.LossAwareSteps(steps=20, history=2)
     family = make(step_distribution=steps)
-    stats = family.init(jax.random.key(0), {"image": images(2)}).stats
+    stats = family.init(jax.random.key(0), {"x": images(2)}).stats
     stats = {"losses": jnp.linspace(1, 2, 40).reshape(20, 2), "seen": stats["seen"] + 2}
-    batch = {"image": images(8)}
+    batch = {"x": images(8)}
     values, aux = jax.jit(family.loss)(PARAMS, context(batch, stats=stats))
     draw = jax.random.split(jax.random.key(0), 4)[0]
     n, weights = steps.draw(draw, stats, 8)

@@ -13,7 +13,7 @@ from genzoo.families.dvae import DVAE
 from genzoo.math.logit_laplace import LogitLaplace
 from genzoo.math.observation import Gaussian
 from genzoo.math.variational import annealed
-from genzoo.nets.dalle import dalle
+from genzoo.nets.autoencoder.dalle import dalle
 from genzoo.nets.interface import Network
 
 SHAPE, K, E = (2, 2, 1), 3, 2
@@ -52,12 +52,12 @@ def family(**settings) -> DVAE:
 
 
 X = np.random.default_rng(0).uniform(-1, 1, (4, *SHAPE)).astype(np.float32)
-VARIABLES = family().init(jax.random.key(0), {"image": X})
+VARIABLES = family().init(jax.random.key(0), {"x": X})
 KEY = jax.random.key(3)
 
 
 def context(step, train, key=KEY):
-    return Context(batch={"image": X}, key=key, step=jnp.int32(step), stats={}, train=train)
+    return Context(batch={"x": X}, key=key, step=jnp.int32(step), stats={}, train=train)
 
 
 def softmax(x):
@@ -128,7 +128,7 @@ def test_every_network_is_trained_through_the_relaxation():
 
 
 def test_codes_embeddings_and_images_agree():
-    model, batch = family(), {"image": X}
+    model, batch = family(), {"x": X}
     (codes,) = model.codes(VARIABLES, batch)
     assert model.code_grids == (CodeGrid(shape=(2, 2), size=K),) and codes.dtype == jnp.int32
     np.testing.assert_array_equal(codes, LOGITS.argmax(-1))
@@ -158,7 +158,7 @@ def test_published_size():
     shape = (256, 256, 3)
     networks = dalle(shape=shape, vocabulary=8192, decoded=6, groups=4)
     model = family(networks=networks, vocabulary=8192, shape=shape, observation=LogitLaplace())
-    example = {"image": jax.ShapeDtypeStruct((1, *shape), jnp.float32)}
+    example = {"x": jax.ShapeDtypeStruct((1, *shape), jnp.float32)}
     found = jax.eval_shape(model.init, jax.random.key(0), example)
     assert isinstance(found, Variables) and tree.count(found.params) == 97_616_006
     assert model.code_grids == (CodeGrid(shape=(32, 32), size=8192),)

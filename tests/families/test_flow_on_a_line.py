@@ -37,7 +37,7 @@ def test_a_trained_flow_in_one_dimension_is_the_quantile_map():
         levels=False,
     )
     key = jax.random.key(0)
-    params = family.init(key, {"image": jnp.zeros((1, 1))}).params
+    params = family.init(key, {"x": jnp.zeros((1, 1))}).params
     optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, 3000))
 
     def step(carry, index):
@@ -47,7 +47,7 @@ def test_a_trained_flow_in_one_dimension_is_the_quantile_map():
         second = jax.random.bernoulli(which, 0.6, (256, 1))
         mean, spread = jnp.where(second, 0.8, -1.0), jnp.where(second, 0.35, 0.25)
         x = mean + spread * jax.random.normal(noise, (256, 1))
-        context = Context(batch={"image": x}, key=here, step=index, stats={}, train=True)
+        context = Context(batch={"x": x}, key=here, step=index, stats={}, train=True)
         slope = jax.grad(lambda p: family.loss(p, context)[0].mean())(params)
         updates, state = optimizer.update(slope, state)
         return (optax.apply_updates(params, updates), state), None

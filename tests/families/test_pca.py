@@ -18,11 +18,11 @@ IMAGES = (X + 0.1).astype(np.float32).reshape(-1, *SHAPE)
 FLAT = IMAGES.reshape(-1, 12).astype(np.float64)
 FAMILY = PCA(components=Q, shape=SHAPE)
 KEYS = streams.per_example(jax.random.key(1), jnp.arange(90))
-BATCH = {"image": jnp.asarray(IMAGES)}
+BATCH = {"x": jnp.asarray(IMAGES)}
 
 
 def batches(x=IMAGES, size=32):
-    return ({"image": x[i : i + size]} for i in range(0, len(x), size))
+    return ({"x": x[i : i + size]} for i in range(0, len(x), size))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_its_capabilities():
 
 
 def test_init_has_the_shapes_of_fit(variables):
-    at_start = FAMILY.init(jax.random.key(0), {"image": jnp.zeros((1, *SHAPE))})
+    at_start = FAMILY.init(jax.random.key(0), {"x": jnp.zeros((1, *SHAPE))})
     found = jax.tree.map(lambda v: (v.shape, v.dtype), variables)
     assert jax.tree.map(lambda v: (v.shape, v.dtype), at_start) == found
     assert set(variables.params) == {"mean", "components", "variances", "noise_variance"}
@@ -87,7 +87,7 @@ def test_likelihood_is_scipys(compiled, variables):
     assert set(found.terms) == {"fit", "volume"}
     assert all(term.shape == (90,) for term in found.terms.values())
     np.testing.assert_allclose(sum(found.terms.values()), found.total, rtol=1e-6)
-    alone = FAMILY.likelihood(variables, {"image": IMAGES[5:6]}, KEYS[5:6])
+    alone = FAMILY.likelihood(variables, {"x": IMAGES[5:6]}, KEYS[5:6])
     np.testing.assert_allclose(alone.total[0], found.total[5], rtol=1e-5)
 
 
@@ -149,11 +149,11 @@ def test_a_fit_to_nothing_is_refused_in_a_sentence(components, x, said):
 @pytest.mark.parametrize(("components", "x"), [(12, IMAGES), (5, BORDER), (9, BORDER)])
 def test_any_number_of_components_reconstructs_and_has_a_likelihood(components, x):
     family = PCA(components=components, shape=SHAPE)
-    batch = {"image": jnp.asarray(x, jnp.float32)}
+    batch = {"x": jnp.asarray(x, jnp.float32)}
     variables = family.fit(batches(x), jax.random.key(0))
     if components >= (6 if x is BORDER else 12):
         copy = family.reconstruct(variables, batch, KEYS)
-        np.testing.assert_allclose(copy, batch["image"], atol=1e-5)
+        np.testing.assert_allclose(copy, batch["x"], atol=1e-5)
     # Against the full covariance, whose least eigenvalue is that of rounding to 256 levels.
     model = {k: np.asarray(v, np.float64) for k, v in variables.params.items()}
     excess = model["variances"] - model["noise_variance"]

@@ -133,7 +133,7 @@ def keys_of(count, seed=0):
 
 
 def context_of(x, seed=0, labels=None, train=True):
-    batch = {"image": x} | ({} if labels is None else {"label": labels})
+    batch = {"x": x} | ({} if labels is None else {"label": labels})
     return Context(
         batch=batch, key=jax.random.key(seed), step=jnp.int32(0), stats={}, train=train
     )
@@ -225,7 +225,7 @@ def test_samples_have_the_moments_of_the_mixture(make):
 def test_the_likelihood_is_the_exact_density(make):
     family = make()
     x = MIXTURE.sample(jax.random.key(5), 64)
-    found = jax.jit(lambda x: family.likelihood(Variables(params={}), {"image": x}, keys_of(64)))(x)
+    found = jax.jit(lambda x: family.likelihood(Variables(params={}), {"x": x}, keys_of(64)))(x)
     assert found.density
     # x is taken to be x_t at the nearest time, where the density is the noised one.
     t = jnp.float32(family.schedule.nearest)
@@ -239,7 +239,7 @@ def test_inversion_brings_data_to_their_noise_and_back():
     x = MIXTURE.sample(jax.random.key(2), 256)
     for steps in (100, 200):
         family = vp(sampler=solver(steps))
-        run = jax.jit(lambda x, f=family: f.reconstruct(Variables(params={}), {"image": x}, None))
+        run = jax.jit(lambda x, f=family: f.reconstruct(Variables(params={}), {"x": x}, None))
         errors.append(float(jnp.sqrt(jnp.mean(jnp.square(run(x) - x)))))
     assert errors[1] < 0.05
     assert errors[1] < 0.6 * errors[0]  # order 1
@@ -263,7 +263,7 @@ def test_images_are_dequantised_and_counted_in_levels():
         shape=(2, 2, 1), levels=True,
     )  # fmt: skip
     image = jnp.asarray([[-1.0, 0.2], [0.0, 1.0]]).reshape(1, 2, 2, 1)
-    found = family.likelihood(Variables(params={}), {"image": image}, keys_of(1))
+    found = family.likelihood(Variables(params={}), {"x": image}, keys_of(1))
     assert not found.density
     density = -0.5 * np.log(2 * np.pi * 25) - np.square(image).sum() / 50 / 4
     np.testing.assert_allclose(found.total[0] / 4, np.log(127.5) - density, atol=2e-3)
@@ -388,7 +388,7 @@ def test_augmented_images_come_with_what_was_done():
 
     family = edm(network=Noting(), shape=(8, 8, 1), augmentation=Augmentation(p=0.5))
     images = jax.random.uniform(jax.random.key(0), (16, 8, 8, 1), minval=-1)
-    shapes = family.init(jax.random.key(0), {"image": images[:2]}).params
+    shapes = family.init(jax.random.key(0), {"x": images[:2]}).params
     assert shapes == [(2, 8, 8, 1), (2,), (2, 9)]
     family.loss({}, context_of(images))
     assert np.any(seen[-1], axis=1).mean() > 0.9

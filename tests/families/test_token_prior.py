@@ -13,7 +13,7 @@ from genzoo.core import streams
 from genzoo.core.contract import CAPABILITIES, CodeGrid, Context, Variables, class_count
 from genzoo.families.token_prior import TOKENIZER, TokenPrior, lengths_of
 from genzoo.math.tokens import Truncation
-from genzoo.nets.transformer import transformer
+from genzoo.nets.transformer.transformer import transformer
 from genzoo.train.averages import Average
 from genzoo.train.optimizer import Optimizer, constant, for_players
 from genzoo.train.state import initial
@@ -38,7 +38,7 @@ class Pixels:
         return Variables(params={"gain": jnp.float32(7)}, stats={"shift": jnp.float32(7)})
 
     def codes(self, variables, batch):
-        x = variables.params["gain"] * batch["image"] + variables.stats["shift"]
+        x = variables.params["gain"] * batch["x"] + variables.stats["shift"]
         code = jnp.round(x).astype(jnp.int32)
         return (code[:, :1, :1, 1], code[..., 0])[2 - self.levels :]
 
@@ -69,7 +69,7 @@ def family(levels=2, classes=0, truncate=None, dropout=0.0) -> TokenPrior:
 
 def trained(model: TokenPrior) -> Variables:
     """Params far from uniform predictions, and the tokenizer's variables as placed by a run."""
-    example = {"image": jnp.zeros((1, 2, 2, 2)), "label": jnp.zeros(1, jnp.int32)}
+    example = {"x": jnp.zeros((1, 2, 2, 2)), "label": jnp.zeros(1, jnp.int32)}
     shapes = jax.eval_shape(model.init, jax.random.key(0), example)
     leaves, tree = jax.tree.flatten(shapes.params)
     random = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def image_of(top, bottom) -> dict:
     image = np.zeros((len(top), 2, 2, 2), np.float32)
     image[..., 0] = (bottom.reshape(-1, 2, 2) - 1.5) / 2
     image[:, 0, 0, 1] = (top[:, 0] - 1.5) / 2
-    return {"image": jnp.asarray(image), "label": jnp.arange(len(top), dtype=jnp.int32) % 2}
+    return {"x": jnp.asarray(image), "label": jnp.arange(len(top), dtype=jnp.int32) % 2}
 
 
 def context(variables, batch, train=False, seed=0):
@@ -204,9 +204,9 @@ def test_greedy_samples_are_the_rollout_of_the_likeliest_code(levels):
     keys = jax.random.split(jax.random.key(0), 2)
     images = jax.jit(model.sample)(variables, keys, {"label": labels})
     expected = image_of(codes[:, : levels - 1] if levels == 2 else codes[:, :1], codes[:, -4:])
-    np.testing.assert_allclose(images[..., 0], expected["image"][..., 0], atol=1e-6)
+    np.testing.assert_allclose(images[..., 0], expected["x"][..., 0], atol=1e-6)
     if levels == 2:
-        np.testing.assert_allclose(images[:, 0, 0, 1], expected["image"][:, 0, 0, 1], atol=1e-6)
+        np.testing.assert_allclose(images[:, 0, 0, 1], expected["x"][:, 0, 0, 1], atol=1e-6)
 
 
 def test_samples_are_of_the_tokenizer_and_independent_of_the_batch():
@@ -268,7 +268,7 @@ def test_training_leaves_the_tokenizer_alone_and_learns_the_one_sequence():
     assert loss.max() < 0.05
     keys = streams.per_example(jax.random.key(1), jnp.arange(8))
     images = jax.jit(model.sample)(variables, keys, {})
-    shown = batch["image"].at[..., 1].set(-0.75).at[:, 0, 0, 1].set(0.25)  # code 0 where none is
+    shown = batch["x"].at[..., 1].set(-0.75).at[:, 0, 0, 1].set(0.25)  # code 0 where none is
     np.testing.assert_allclose(images, shown, atol=1e-6)
 
 

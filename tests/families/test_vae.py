@@ -12,8 +12,8 @@ from genzoo.core import streams
 from genzoo.core.contract import Context, Variables
 from genzoo.families import vae
 from genzoo.math import observation, variational
+from genzoo.nets.autoencoder.pair import Pair, mlp_pair
 from genzoo.nets.interface import Network
-from genzoo.nets.pair import Pair, mlp_pair
 
 EIGENVALUES = np.array([5.0, 3.0, 1.0, 0.5, 0.2])
 SIGMA2 = 0.5666666667  # mean of the three smallest
@@ -65,7 +65,7 @@ def data(count: int) -> jnp.ndarray:
 
 
 def context(x, key=0, **more):
-    return Context(batch={"image": x}, key=jax.random.key(key), step=jnp.int32(0), stats={}, **more)
+    return Context(batch={"x": x}, key=jax.random.key(key), step=jnp.int32(0), stats={}, **more)
 
 
 def keys_of(count, seed=0):
@@ -94,7 +94,7 @@ def test_with_the_exact_posterior_every_bound_is_the_log_likelihood_of_each_exam
     )
     for count in (2, 3, 64):
         family = replace(principal(), importance_samples=count)
-        found = family.likelihood(NONE, {"image": x}, keys_of(50))
+        found = family.likelihood(NONE, {"x": x}, keys_of(50))
         np.testing.assert_allclose(found.total, exact, rtol=2e-5)
         np.testing.assert_allclose(sum(found.terms.values()), found.total, rtol=1e-5)
         assert found.density
@@ -104,7 +104,7 @@ def test_the_importance_weighted_bound_grows_with_its_samples_and_stays_below():
     x = data(500)
     bounds = [
         float(-replace(principal(0.7), importance_samples=k)
-              .likelihood(NONE, {"image": x}, keys_of(500)).total.mean())
+              .likelihood(NONE, {"x": x}, keys_of(500)).total.mean())
         for k in (1, 2, 8, 64, 512)
     ]  # fmt: skip
     assert bounds == sorted(bounds) and bounds[-1] < LOG_LIKELIHOOD + 5e-3
@@ -125,12 +125,12 @@ def test_the_objective_with_samples_is_the_bound_and_its_elbo():
 
 def test_likelihood_of_an_example_depends_neither_on_its_batch_nor_on_the_chunks(monkeypatch):
     family, x = replace(principal(0.5), importance_samples=11), data(64)
-    together = family.likelihood(NONE, {"image": x}, keys_of(64))
+    together = family.likelihood(NONE, {"x": x}, keys_of(64))
     # Three samples at a time, the last chunk not full; one at a time in the batch of one.
     monkeypatch.setattr(vae, "_NUMBERS", 3 * 64 * 5)
-    cut = family.likelihood(NONE, {"image": x}, keys_of(64))
+    cut = family.likelihood(NONE, {"x": x}, keys_of(64))
     monkeypatch.setattr(vae, "_NUMBERS", 5)
-    alone = family.likelihood(NONE, {"image": x[3:4]}, keys_of(64)[3:4])
+    alone = family.likelihood(NONE, {"x": x[3:4]}, keys_of(64)[3:4])
     for name in ("reconstruction", "kl", "importance"):
         np.testing.assert_allclose(together.terms[name], cut.terms[name], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(together.terms[name][3:4], alone.terms[name], rtol=1e-4)
@@ -140,7 +140,7 @@ def test_likelihood_of_an_example_depends_neither_on_its_batch_nor_on_the_chunks
 def test_noise_of_the_first_layer_makes_no_unit_of_the_second_active():
     # The first posterior does not depend on x; the second does on z_0, so E_q[u] is constant in x.
     family = tiny((3, 2))
-    variables = family.init(jax.random.key(0), {"image": IMAGES})
+    variables = family.init(jax.random.key(0), {"x": IMAGES})
     params = {**variables.params}
     params["encoder_0"] = jax.tree.map(jnp.zeros_like, params["encoder_0"])
     x = jnp.asarray(np.random.default_rng(2).uniform(-1, 1, (20_000, 4, 4, 1)), jnp.float32)
@@ -184,8 +184,8 @@ IMAGES = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (6, 4, 4, 1)), jnp.
 @pytest.mark.parametrize("latents", [(3,), (3, 2)])
 def test_everything_a_family_can_works_for_one_and_two_layers(latents, grid):
     family = tiny(latents, grid, importance_samples=4)
-    variables = family.init(jax.random.key(0), {"image": IMAGES})
-    keys, batch = keys_of(6), {"image": IMAGES}
+    variables = family.init(jax.random.key(0), {"x": IMAGES})
+    keys, batch = keys_of(6), {"x": IMAGES}
     units = 3 * (4 if grid else 1)
     assert family.units == (units, *latents[1:])
     losses, aux = family.loss(variables.params, context(IMAGES))
@@ -209,7 +209,7 @@ def test_everything_a_family_can_works_for_one_and_two_layers(latents, grid):
 def test_two_layers_are_weighted_by_their_densities():
     # log w of one sample, term by term, by hand.
     family = tiny((3, 2))
-    variables = family.init(jax.random.key(0), {"image": IMAGES})
+    variables = family.init(jax.random.key(0), {"x": IMAGES})
     noise = [jax.random.normal(jax.random.key(i), (1, 6, d)) for i, d in enumerate((3, 2))]
     x = jnp.sign(IMAGES)
     seen = family._see(variables.params, x, noise)
@@ -238,7 +238,7 @@ def test_two_layers_are_weighted_by_their_densities():
 
 def test_beta_warmup_and_free_bits_weigh_the_kl_alone():
     family = tiny()
-    variables = family.init(jax.random.key(0), {"image": IMAGES})
+    variables = family.init(jax.random.key(0), {"x": IMAGES})
     plain, aux = family.loss(variables.params, context(IMAGES))
     kl, reconstruction = aux.metrics["kl"], aux.metrics["reconstruction"]
     beta = replace(family, beta=4.0).loss(variables.params, context(IMAGES))[0]
@@ -282,17 +282,17 @@ def test_collapse_is_said_with_cause_and_remedies():
 def test_binarisation_is_new_in_every_step_and_the_same_for_one_key():
     family = tiny()
     keys = keys_of(6)
-    one = family.observe({"image": IMAGES}, keys)
+    one = family.observe({"x": IMAGES}, keys)
     assert set(np.unique(one)) <= {-1.0, 1.0}
-    np.testing.assert_array_equal(one, family.observe({"image": IMAGES}, keys))
-    assert (one != family.observe({"image": IMAGES}, keys_of(6, seed=1))).any()
+    np.testing.assert_array_equal(one, family.observe({"x": IMAGES}, keys))
+    assert (one != family.observe({"x": IMAGES}, keys_of(6, seed=1))).any()
     grey = replace(family, observation=observation.Gaussian())
-    np.testing.assert_array_equal(grey.observe({"image": IMAGES}, keys), IMAGES)
+    np.testing.assert_array_equal(grey.observe({"x": IMAGES}, keys), IMAGES)
 
 
 def test_samples_are_means_or_draws_and_independent_of_the_batch():
     family = tiny((3, 2))
-    variables = family.init(jax.random.key(0), {"image": IMAGES})
+    variables = family.init(jax.random.key(0), {"x": IMAGES})
     keys = keys_of(6)
     means = family.sample(variables, keys, {})
     np.testing.assert_allclose(means[4:5], family.sample(variables, keys[4:5], {}), rtol=1e-5)

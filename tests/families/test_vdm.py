@@ -105,7 +105,7 @@ def test_the_likelihood_is_near_the_entropy_and_spreads_as_it_says():
     x = jax.random.normal(jax.random.key(0), (4000, 1))
     keys = streams.per_example(streams.root(0), jnp.arange(4000))
     variables = Variables(params=PARAMS)
-    found = jax.jit(lambda x: family.likelihood(variables, {"image": x}, keys))(x)
+    found = jax.jit(lambda x: family.likelihood(variables, {"x": x}, keys))(x)
     exact = 0.5 * (np.log(2 * np.pi) + np.square(x[:, 0]))
     error = found.total - exact
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(x)) < 0.1
@@ -118,7 +118,7 @@ def test_training_sees_the_bound_and_its_terms():
     family = make()
     x = jax.random.normal(jax.random.key(0), (4096, 1))
     context = Context(
-        batch={"image": x}, key=jax.random.key(1), step=jnp.int32(0), stats={}, train=True
+        batch={"x": x}, key=jax.random.key(1), step=jnp.int32(0), stats={}, train=True
     )
     losses, aux = jax.jit(family.loss)(PARAMS, context)
     terms = [aux.metrics[k] for k in ("prior", "reconstruction", "diffusion")]
@@ -142,7 +142,7 @@ def test_what_is_learned_of_the_schedule_starts_at_its_ends_and_has_gradients(le
     assert float(schedule.logsnr(jnp.float32(1e-7))) == pytest.approx(-LOW, rel=1e-4)
     x = jax.random.normal(jax.random.key(0), (64, 1))
     context = Context(
-        batch={"image": x}, key=jax.random.key(1), step=jnp.int32(0), stats={}, train=True
+        batch={"x": x}, key=jax.random.key(1), step=jnp.int32(0), stats={}, train=True
     )
     slopes = jax.grad(lambda p: family.loss(p, context)[0].mean())(params)["gamma"]
     sizes = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slopes)]

@@ -13,7 +13,7 @@ from genzoo.core import tree
 from genzoo.core.contract import CAPABILITIES, CodeGrid, Context, Variables
 from genzoo.experiment import Experiment
 from genzoo.families.vqvae import VQVAE, Averaged, Learned
-from genzoo.nets.hierarchy import hierarchy
+from genzoo.nets.autoencoder.hierarchy import hierarchy
 
 SHAPE, D = (4, 4, 2), 2
 A, B = 1.5, 0.7
@@ -80,7 +80,7 @@ def images(count=5, seed=0) -> np.ndarray:
 
 def context(x, stats, train=True, seed=0) -> Context:
     key = jax.random.key(seed)
-    return Context(batch={"image": x}, key=key, step=jnp.int32(0), stats=stats, train=train)
+    return Context(batch={"x": x}, key=key, step=jnp.int32(0), stats=stats, train=train)
 
 
 def nearest(z: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def by_hand(x: np.ndarray, levels: int) -> dict:
     z[0] = h - above
     index[0] = nearest(z[0], CODES["codes_0"])
     q[0] = CODES["codes_0"][index[0]]
-    return {"z": z, "index": index, "q": q, "image": np.float32(B) * (q[0] + above)}
+    return {"z": z, "index": index, "q": q, "x": np.float32(B) * (q[0] + above)}
 
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_the_loss_is_equation_1_by_hand(levels, learned, compiled):
     model = family(levels, codebook, commitment=0.3, data_variance=0.2)
     variables, x = variables_of(model), images()
     hand = by_hand(x, levels)
-    error = np.square(hand["image"] - x).mean((1, 2, 3))
+    error = np.square(hand["x"] - x).mean((1, 2, 3))
     distance = sum(np.square(hand["z"][k] - hand["q"][k]).mean((1, 2, 3)) for k in hand["z"])
     expected = error / 0.2 + (0.3 + learned) * distance
     for train in (True, False):
@@ -160,7 +160,7 @@ def test_the_top_level_learns_through_what_stands_on_it():
         variables.params
     )
     # q_0 + q_1 with q_0 as z_0 = a x - q_1: the copies of q_1 cancel, a x is left.
-    residual = 2 * (by_hand(x, 2)["image"] - x)
+    residual = 2 * (by_hand(x, 2)["x"] - x)
     np.testing.assert_allclose(gradient["network"]["a"], (residual * B * x).mean(), rtol=1e-4)
 
 
@@ -172,7 +172,7 @@ def test_the_top_level_learns_through_what_stands_on_it():
 def test_codes_are_the_nearest_and_lead_back_to_the_reconstruction(levels, learned):
     model = family(levels, Learned() if learned else None)
     variables, x = variables_of(model), images()
-    batch, hand, keys = {"image": x}, by_hand(x, levels), jax.random.split(jax.random.key(0), 5)
+    batch, hand, keys = {"x": x}, by_hand(x, levels), jax.random.split(jax.random.key(0), 5)
     codes = model.codes(variables, batch)
     grids = tuple(CodeGrid(shape=g, size=s) for g, s in (((2, 2), 4), ((4, 4), 6)))[2 - levels :]
     assert model.code_grids == grids
@@ -180,7 +180,7 @@ def test_codes_are_the_nearest_and_lead_back_to_the_reconstruction(levels, learn
         assert found.shape == (5, *grid.shape) and found.dtype == jnp.int32
         np.testing.assert_array_equal(found, hand["index"][level])
     copies = model.reconstruct(variables, batch, keys)
-    np.testing.assert_allclose(copies, hand["image"], rtol=1e-6)
+    np.testing.assert_allclose(copies, hand["x"], rtol=1e-6)
     np.testing.assert_allclose(model.decode_codes(variables, codes), copies, rtol=1e-6)
     latent = model.encode(variables, batch, keys)
     assert latent.shape == (5, sum(int(np.prod(g.shape)) for g in grids) * D)
@@ -238,7 +238,7 @@ def clustered(offset=0.0, seed=0) -> np.ndarray:
 def test_codes_start_by_k_means_on_the_first_batch_of_training_and_never_again():
     model = family(1, Averaged(decay=0.9, kmeans=10))
     x = clustered()
-    variables = model.init(jax.random.key(1), {"image": x})
+    variables = model.init(jax.random.key(1), {"x": x})
     start = variables.stats["codes_0"]
     assert not start["started"]
     # Looking at it is no training: nothing starts.
@@ -247,7 +247,7 @@ def test_codes_start_by_k_means_on_the_first_batch_of_training_and_never_again()
     )
     chex.assert_trees_all_equal(aux.stats, variables.stats)
     step = jax.jit(lambda x, s, key: model.loss(
-        variables.params, Context(batch={"image": x}, key=key, step=jnp.int32(0), stats=s)
+        variables.params, Context(batch={"x": x}, key=key, step=jnp.int32(0), stats=s)
     ))  # fmt: skip
     _, aux = step(x, variables.stats, jax.random.key(0))
     book = aux.stats["codes_0"]
@@ -329,9 +329,9 @@ def test_a_dead_code_is_moved_to_a_vector_of_the_batch():
 
 def test_random_codes_and_learned_ones_wait_for_nothing():
     x = clustered()
-    random = family(1, Averaged(kmeans=0)).init(jax.random.key(0), {"image": x})
+    random = family(1, Averaged(kmeans=0)).init(jax.random.key(0), {"x": x})
     assert random.stats["codes_0"]["started"] and set(random.params) == {"network"}
-    learned = family(2, Learned()).init(jax.random.key(0), {"image": x})
+    learned = family(2, Learned()).init(jax.random.key(0), {"x": x})
     assert learned.stats == {} and set(learned.params) == {"network", "codes_0", "codes_1"}
     assert learned.params["codes_1"]["codes"].shape == (4, D)
 
@@ -408,10 +408,10 @@ def test_the_real_network_is_consistent_too():
 
     @jax.jit
     def everything(x):
-        variables = model.init(jax.random.key(1), {"image": x})
-        codes = model.codes(variables, {"image": x})
-        latent = model.encode(variables, {"image": x}, None)
-        copies = model.reconstruct(variables, {"image": x}, None)
+        variables = model.init(jax.random.key(1), {"x": x})
+        codes = model.codes(variables, {"x": x})
+        latent = model.encode(variables, {"x": x}, None)
+        copies = model.reconstruct(variables, {"x": x}, None)
         back = model.decode_codes(variables, codes), model.decode(variables, latent)
         return codes, copies, back
 

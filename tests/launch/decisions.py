@@ -11,12 +11,12 @@ import pytest
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
-from genzoo.core.agreement import agreed, by_first, is_first, of_first
 from genzoo.core.errors import UserError
-from genzoo.core.stopping import Stop
-from genzoo.evaluate.cost import time_calls
 from genzoo.main import _parser
-from genzoo.processes import Group
+from genzoo.runtime.agreement import agreed, by_first, is_first, of_first
+from genzoo.runtime.cost import time_calls
+from genzoo.runtime.processes import Group
+from genzoo.runtime.stopping import Stop
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.sharding import Placement, placement
 from genzoo.train.state import Faults, TrainState

@@ -280,7 +280,7 @@ def test_tpu_prints_and_does_nothing_unless_told(cloud, verb):
 def test_tpu_creates_and_deletes_what_was_asked_for(cloud):
     for queued, spot in (("0", "1"), ("1", "0")):
         cloud.record.unlink(missing_ok=True)
-        tpu(cloud, "create", "--yes", TYPE="v6e-16", VERSION="image", QUEUED=queued, SPOT=spot)
+        tpu(cloud, "create", "--yes", TYPE="v6e-16", VERSION="x", QUEUED=queued, SPOT=spot)
         tpu(cloud, "delete", "--yes", QUEUED=queued)
         made, deleted = cloud.called("gcloud")
         assert "--accelerator-type=v6e-16" in made

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from runs import metrics
 
-from genzoo import processes, roll_call
+from genzoo.runtime import processes, roll_call
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "launch" / "local.py"

@@ -9,7 +9,7 @@ import pytest
 from plain_layers import dense, softmax_attention
 
 from genzoo.core import tree
-from genzoo.nets.classifier import AttentionPool, classifier, classifier_problems
+from genzoo.nets.unet.classifier import AttentionPool, classifier, classifier_problems
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

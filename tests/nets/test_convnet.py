@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 from genzoo.core import tree
-from genzoo.nets.convnet import ConvUp, conv_pair, conv_problems
+from genzoo.nets.autoencoder.convnet import ConvUp, conv_pair, conv_problems
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SMALL = dict(encoded=6, latent=3, decoded=2, width=8, block_width=4, blocks=1)

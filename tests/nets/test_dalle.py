@@ -10,8 +10,8 @@ import pytest
 from scipy.signal import correlate
 
 from genzoo.core import tree
-from genzoo.nets.dalle import Block, dalle, dalle_problems
-from genzoo.nets.layers import DTYPES
+from genzoo.nets.autoencoder.dalle import Block, dalle, dalle_problems
+from genzoo.nets.parts.layers import DTYPES
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SMALL = dict(vocabulary=7, decoded=2, width=8, initial=3, groups=2, blocks=1)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from genzoo.core import tree
-from genzoo.nets.classifier import classifier, classifier_problems
 from genzoo.nets.point_mlp import point_mlp, point_problems
-from genzoo.nets.song_unet import song_problems, song_unet
-from genzoo.nets.vdm_unet import vdm_problems, vdm_unet
+from genzoo.nets.unet.classifier import classifier, classifier_problems
+from genzoo.nets.unet.song_unet import song_problems, song_unet
+from genzoo.nets.unet.vdm_unet import vdm_problems, vdm_unet
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from genzoo.core import tree
-from genzoo.nets.convnet import ConvUp
-from genzoo.nets.hierarchy import hierarchy, hierarchy_problems
+from genzoo.nets.autoencoder.convnet import ConvUp
+from genzoo.nets.autoencoder.hierarchy import hierarchy, hierarchy_problems
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SMALL = dict(latent=3, decoded=2, levels=2, width=6, block_width=4, blocks=1)

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genzoo.nets.attention import attend
-from genzoo.nets.embeddings import fourier, sinusoidal, sinusoidal_adm
-from genzoo.nets.layers import Conv, GroupNorm, double, fold, groups_of, halve, unfold
+from genzoo.nets.parts.attention import attend
+from genzoo.nets.parts.embeddings import fourier, sinusoidal, sinusoidal_adm
+from genzoo.nets.parts.layers import Conv, GroupNorm, double, fold, groups_of, halve, unfold
 
 
 def direct_group_norm(x, groups, epsilon):

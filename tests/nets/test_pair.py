@@ -10,7 +10,7 @@ import pytest
 from scipy.special import ndtr
 
 from genzoo.core import tree
-from genzoo.nets.pair import ACTIVATIONS, mlp_pair, mlp_problems
+from genzoo.nets.autoencoder.pair import ACTIVATIONS, mlp_pair, mlp_problems
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

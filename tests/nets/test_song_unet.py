@@ -9,7 +9,7 @@ import pytest
 from plain_layers import attention, block, conv, dense, norm, silu, sinusoids
 
 from genzoo.core import tree
-from genzoo.nets.song_unet import song_problems, song_unet
+from genzoo.nets.unet.song_unet import song_problems, song_unet
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

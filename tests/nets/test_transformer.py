@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 from genzoo.core import tree
-from genzoo.nets.transformer import transformer, transformer_problems
+from genzoo.nets.transformer.transformer import transformer, transformer_problems
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

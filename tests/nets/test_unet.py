@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from genzoo.core import tree
-from genzoo.nets.unet import unet
-from genzoo.nets.unet_check import unet_problems
+from genzoo.nets.unet.check import unet_problems
+from genzoo.nets.unet.unet import unet
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from genzoo.nets.unet_check import unet_problems
+from genzoo.nets.unet.check import unet_problems
 
 SHAPE = (32, 32, 3)
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 from genzoo.core import tree
-from genzoo.nets.unet import unet
-from genzoo.nets.unet_check import unet_problems
+from genzoo.nets.unet.check import unet_problems
+from genzoo.nets.unet.unet import unet
 
 IDDPM = dict(blocks=3, multipliers=(1, 2, 3, 4), attention=(16, 8), heads=4, scale_shift=True,
              time_embedding="sinusoidal_adm", norm_epsilon=1e-5)  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from genzoo.core import tree
-from genzoo.nets.unet import unet
+from genzoo.nets.unet.unet import unet
 
 FIXTURE = Path(__file__).parent / "fixtures" / "unet_diffusers.npz"
 COMMON = dict(width=8, multipliers=(1, 2), attention=(4,), norm_groups=4)

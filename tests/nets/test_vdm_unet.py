@@ -10,7 +10,7 @@ from flax import linen as nn
 from plain_layers import attention, block, conv, dense, norm, silu, sinusoids
 
 from genzoo.core import tree
-from genzoo.nets.vdm_unet import VDMUNet, base2_fourier, vdm_problems, vdm_unet
+from genzoo.nets.unet.vdm_unet import VDMUNet, base2_fourier, vdm_problems, vdm_unet
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

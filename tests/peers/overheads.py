@@ -61,9 +61,9 @@ def _loop(path: str, stride: int, calls: int, rounds: int) -> list[float]:
     import jax.numpy as jnp
 
     from genzoo import build, check, config
-    from genzoo.core.stopping import Stop
     from genzoo.experiment import Experiment
     from genzoo.modes import train as mode
+    from genzoo.runtime.stopping import Stop
     from genzoo.train import writers
     from genzoo.train.checkpoint import Checkpoints
     from genzoo.train.loop import train

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 
 from genzoo.core import streams
-from genzoo.core.compilation import compile_program
 from genzoo.math.tokens import Truncation
-from genzoo.nets.transformer import transformer
+from genzoo.nets.transformer.transformer import transformer
+from genzoo.runtime.compilation import compile_program
 from genzoo.samplers.autoregressive import generate
 
 CODES, LENGTH, BATCH, WIDTH, DEPTH, HEADS = 512, 64, 32, 256, 6, 8

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from genzoo import check, config
 from genzoo.builders.sampling import METHODS, grid
 from genzoo.core import streams
-from genzoo.core.compilation import compile_program, run_once
 from genzoo.experiment import Experiment
 from genzoo.math import gaussian
+from genzoo.runtime.compilation import compile_program, run_once
 from genzoo.samplers.loop import Sampler
 from genzoo.samplers.predictor import Prediction
 from genzoo.settings import ContinuousSampling

@@ -34,9 +34,9 @@ def genzoo_calls() -> dict:
     import jax.numpy as jnp
 
     from genzoo import check, config
-    from genzoo.core.compilation import compile_program, run_once
     from genzoo.experiment import Experiment
     from genzoo.modes.sample import draw
+    from genzoo.runtime.compilation import compile_program, run_once
 
     raw = config.override(
         config.load("configs/ddpm_cifar.py"),
@@ -47,7 +47,7 @@ def genzoo_calls() -> dict:
     )  # fmt: skip
     experiment = Experiment(check.check(raw))
     state = run_once(experiment.initial_state)
-    held = {"image": jnp.zeros((64, 32, 32, 3), jnp.uint8), "label": jnp.zeros(64, jnp.int32)}
+    held = {"x": jnp.zeros((64, 32, 32, 3), jnp.uint8), "label": jnp.zeros(64, jnp.int32)}
     rows = {"rows": jnp.arange(BATCH["train"], dtype=jnp.int32)[None]}
     variables = _variables(state)
     programs: dict = {}

@@ -20,8 +20,8 @@ import numpy as np
 import optax
 
 from genzoo import check, config
-from genzoo.core.compilation import compile_program
 from genzoo.experiment import Experiment
+from genzoo.runtime.compilation import compile_program
 
 STEPS, BATCH = 3000, 20
 SIZES = [(784, 200), (200, 200), (200, 100), (50, 200), (200, 200), (200, 784)]
@@ -78,7 +78,7 @@ def ours(images, rows):
     """A call of the compiled training program of the config."""
     experiment = Experiment(check.check(config.load("configs/vae_mnist.py")))
     data = {
-        "image": images.reshape(-1, 28, 28, 1), "label": jnp.zeros(len(images), jnp.int32)
+        "x": images.reshape(-1, 28, 28, 1), "label": jnp.zeros(len(images), jnp.int32)
     }  # fmt: skip
     state = [experiment.new_state()]
     program = compile_program(experiment.training(state[0], data, {"rows": rows}))

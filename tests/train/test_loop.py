@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from genzoo.core.errors import Interrupted, UserError
-from genzoo.core.stopping import Stop
+from genzoo.runtime.stopping import Stop
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.loop import LoopSettings, picture_steps, train
 from genzoo.train.state import Faults, TrainState

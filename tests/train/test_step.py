@@ -28,7 +28,7 @@ def make(family=None, *, accumulate=1, optimizer=None, averages=None, limit=10):
         optimizers=players,
         learning_rate=optimizer.schedule(),
         averages=averages,
-        prepare=lambda batch, key: {"image": batch["image"] / 255.0},
+        prepare=lambda batch, key: {"x": batch["x"] / 255.0},
         root=streams.root(0),
         accumulate=accumulate,
         fault_limit=limit,
@@ -38,7 +38,7 @@ def make(family=None, *, accumulate=1, optimizer=None, averages=None, limit=10):
 
 def batch(seed=0, size=SIZE):
     image = np.random.default_rng(seed).integers(0, 256, (size, 1, 1, 1)).astype(np.float32)
-    return {"image": jnp.asarray(image)}
+    return {"x": jnp.asarray(image)}
 
 
 @pytest.mark.parametrize("jit", [True, False])
@@ -48,7 +48,7 @@ def test_one_step_is_the_gradient_of_the_mean_through_optax(jit):
     after, _ = step(state, batch())
 
     key = streams.stream(streams.at(streams.stream(streams.root(0), "train"), 0), "model")
-    context = Context(batch={"image": batch()["image"] / 255.0}, key=key, step=0, stats=state.stats)
+    context = Context(batch={"x": batch()["x"] / 255.0}, key=key, step=0, stats=state.stats)
     gradient = jax.grad(lambda p: updater.family.loss(p, context)[0].mean())(state.params)
     adam = optax.adam(0.1)
     moves, _ = adam.update(gradient, adam.init(state.params))
@@ -114,7 +114,7 @@ def test_a_non_finite_step_changes_nothing_but_the_count():
     updater, state = make()
     step = jax.jit(updater.update)
     state, _ = step(state, batch())
-    broken = {"image": batch()["image"].at[3].set(jnp.nan)}
+    broken = {"x": batch()["x"].at[3].set(jnp.nan)}
     after, measured = step(state, broken)
     for name in ("params", "stats", "opt_state", "averages"):
         chex.assert_trees_all_equal(getattr(after, name), getattr(state, name))
@@ -130,7 +130,7 @@ def test_a_streak_of_faults_is_latched():
     updater, state = make(limit=3)
     step = jax.jit(updater.update)
     state, _ = step(state, batch())
-    broken = {"image": batch()["image"] * jnp.nan}
+    broken = {"x": batch()["x"] * jnp.nan}
     for _ in range(3):
         state, _ = step(state, broken)
     assert (state.faults.streak, state.faults.since) == (3, 1)

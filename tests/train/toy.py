@@ -25,7 +25,7 @@ class Line:
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params, context):
-        x = context.batch["image"][:, 0, 0, 0]
+        x = context.batch["x"][:, 0, 0, 0]
         y = 3 * x - 1 + self.noise * jax.random.normal(context.key, x.shape)
         values = (params["w"] * x + params["b"] - y) ** 2
         positive = Weighted(values=values, weights=1.0 * (x > 0))
@@ -46,7 +46,7 @@ class Duel:
         def pull(mine, other):
             def loss(params, context):
                 gap = params[mine]["a"] - params[other]["a"] - 1
-                values = jnp.full(context.batch["image"].shape[0], gap**2)
+                values = jnp.full(context.batch["x"].shape[0], gap**2)
                 return values, Aux()
 
             return loss

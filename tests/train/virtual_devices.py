@@ -10,9 +10,9 @@ import numpy as np
 
 from genzoo import check, config
 from genzoo.core import tree
-from genzoo.core.compilation import compile_program
-from genzoo.evaluate.collectives import collectives
 from genzoo.experiment import Experiment, flat
+from genzoo.runtime.collectives import collectives
+from genzoo.runtime.compilation import compile_program
 
 POINTS = ("configs/toy_mixture.py:smoke", {"train.batch_size": "16", "train.steps_per_call": "1"})
 # A network with convolutions, in bfloat16 and with remat.
@@ -41,7 +41,7 @@ def run(case: tuple, devices: int, **changes: str) -> dict:
     image = random.integers(0, 256, shape).astype(np.uint8)
     if len(made.shape) == 1:
         image = random.normal(size=shape).astype(np.float32)
-    data = place.put_everywhere(flat({"image": image, "label": np.zeros(64, np.int32)}))
+    data = place.put_everywhere(flat({"x": image, "label": np.zeros(64, np.int32)}))
     state = made.new_state()
     shard = jax.tree.map(lambda x: x.addressable_data(0), state)
     split = [x for x in jax.tree.leaves(state.params) if not x.is_fully_replicated]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.types import Array
-from genzoo.nets.layers import FAN_AVG, Conv, GroupNorm, double, halve
+from genzoo.nets.parts.layers import FAN_AVG, Conv, GroupNorm, double, halve
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ Each problem is a sentence that names the config's key and the remedy; `build.py
 from collections.abc import Mapping
 
 from genzoo.core.errors import nearest
-from genzoo.nets.embeddings import TIME_EMBEDDINGS
-from genzoo.nets.layers import DTYPES
-from genzoo.nets.residual import RESAMPLES
-from genzoo.nets.trunk import REMATS, heads_of, width_of
+from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
+from genzoo.nets.parts.layers import DTYPES
+from genzoo.nets.unet.residual import RESAMPLES
+from genzoo.nets.unet.trunk import REMATS, heads_of, width_of
 
 
 def unet_problems(

@@ -20,14 +20,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.types import Array, Labels
-from genzoo.nets.embeddings import TIME_EMBEDDINGS, TimeEmbedding
 from genzoo.nets.interface import Network, network
-from genzoo.nets.layers import DTYPES, FAN_AVG, wide_groups
-from genzoo.nets.problems import too_low
-from genzoo.nets.residual import RESAMPLES, BlockStyle
-from genzoo.nets.trunk import REMATS, Trunk, width_of
-from genzoo.nets.unet import UNet
-from genzoo.nets.unet_check import unet_problems
+from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, TimeEmbedding
+from genzoo.nets.parts.layers import DTYPES, FAN_AVG, wide_groups
+from genzoo.nets.parts.problems import too_low
+from genzoo.nets.unet.check import unet_problems
+from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
+from genzoo.nets.unet.trunk import REMATS, Trunk, width_of
+from genzoo.nets.unet.unet import UNet
 
 
 class NoiseCondition(nn.Module):

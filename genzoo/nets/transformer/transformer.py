@@ -22,10 +22,10 @@ import numpy as np
 from flax import linen as nn
 
 from genzoo.core.types import Array, Labels, Tree
-from genzoo.nets.causal import EPSILON, INIT_STD, NEVER, Block
 from genzoo.nets.interface import Network, network
-from genzoo.nets.layers import DTYPES, ZEROS
-from genzoo.nets.problems import bad_rate, too_low, unknown
+from genzoo.nets.parts.layers import DTYPES, ZEROS
+from genzoo.nets.parts.problems import bad_rate, too_low, unknown
+from genzoo.nets.transformer.causal import EPSILON, INIT_STD, NEVER, Block
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,14 @@ import numpy as np
 from flax import linen as nn
 
 from genzoo.core.types import Array, Labels
-from genzoo.nets.embeddings import Condition, sinusoidal
 from genzoo.nets.interface import Network, network
-from genzoo.nets.layers import DTYPES, wide_groups
-from genzoo.nets.problems import indivisible
-from genzoo.nets.residual import RESAMPLES, BlockStyle
-from genzoo.nets.trunk import REMATS, Trunk
-from genzoo.nets.unet import UNet
-from genzoo.nets.unet_check import unet_problems
+from genzoo.nets.parts.embeddings import Condition, sinusoidal
+from genzoo.nets.parts.layers import DTYPES, wide_groups
+from genzoo.nets.parts.problems import indivisible
+from genzoo.nets.unet.check import unet_problems
+from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
+from genzoo.nets.unet.trunk import REMATS, Trunk
+from genzoo.nets.unet.unet import UNet
 
 FINEST = 16  # 2^n pi x in float32 has lost its phase where n is well above this
 

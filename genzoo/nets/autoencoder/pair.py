@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
-from genzoo.nets.problems import too_low, unknown
+from genzoo.nets.parts.problems import too_low, unknown
 
 Activation = Callable[[Array], Array]
 

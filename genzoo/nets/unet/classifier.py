@@ -16,13 +16,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.types import Array
-from genzoo.nets.attention import attend
-from genzoo.nets.embeddings import TIME_EMBEDDINGS, Condition
 from genzoo.nets.interface import Network, network
-from genzoo.nets.layers import DTYPES, FAN_IN, ZEROS, GroupNorm
-from genzoo.nets.residual import RESAMPLES, BlockStyle
-from genzoo.nets.trunk import REMATS, Trunk, heads_of, width_of
-from genzoo.nets.unet_check import unet_problems
+from genzoo.nets.parts.attention import attend
+from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, Condition
+from genzoo.nets.parts.layers import DTYPES, FAN_IN, ZEROS, GroupNorm
+from genzoo.nets.unet.check import unet_problems
+from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
+from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of, width_of
 
 
 class AttentionPool(nn.Module):

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.types import Array
+from genzoo.nets.autoencoder.pair import ACTIVATIONS, Activation, Pair
 from genzoo.nets.interface import network
-from genzoo.nets.layers import DTYPES, FAN_AVG, ZEROS, Conv, unfold
-from genzoo.nets.pair import ACTIVATIONS, Activation, Pair
-from genzoo.nets.problems import indivisible, too_low, unknown
+from genzoo.nets.parts.layers import DTYPES, FAN_AVG, ZEROS, Conv, unfold
+from genzoo.nets.parts.problems import indivisible, too_low, unknown
 
 
 class ConvUp(nn.Module):

@@ -22,10 +22,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.types import Array, Key, Tree
-from genzoo.nets.convnet import ConvDecoder, ConvTrunk, ConvUp
+from genzoo.nets.autoencoder.convnet import ConvDecoder, ConvTrunk, ConvUp
 from genzoo.nets.interface import Network, network
-from genzoo.nets.layers import DTYPES, Conv
-from genzoo.nets.problems import indivisible, too_low, unknown
+from genzoo.nets.parts.layers import DTYPES, Conv
+from genzoo.nets.parts.problems import indivisible, too_low, unknown
 
 Quantise = Callable[[int, Array], Array]  # (level, z [B, *grid, latent]) -> q of the same shape
 Run = Callable[[str, Network, Array], Array]  # (name of a part, the part, its input) -> its output

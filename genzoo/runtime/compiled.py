@@ -14,11 +14,11 @@ from pathlib import Path
 
 import jax
 
-from genzoo.core.compilation import OutOfMemory, compile_for
 from genzoo.core.files import write_atomically
-from genzoo.core.topology import Plan
-from genzoo.evaluate.collectives import collectives
-from genzoo.evaluate.roofline import estimate
+from genzoo.runtime.collectives import collectives
+from genzoo.runtime.compilation import OutOfMemory, compile_for
+from genzoo.runtime.roofline import estimate
+from genzoo.runtime.topology import Plan
 
 _log = logging.getLogger("genzoo")
 _FORM = 3  # of what is kept: another one makes what was kept before useless

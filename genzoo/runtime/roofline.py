@@ -6,7 +6,7 @@ A count divided by a data sheet: nothing was run, and a real step takes longer, 
 reaches its peak and not all of them overlap.
 """
 
-from genzoo.core.topology import Chip
+from genzoo.runtime.topology import Chip
 
 
 def estimate(

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from genzoo.core.agreement import of_first
-from genzoo.core.compilation import Program
+from genzoo.runtime.agreement import of_first
+from genzoo.runtime.compilation import Program
 
 
 def peak_memory_bytes() -> int:

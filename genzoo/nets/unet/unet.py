@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.types import Array, Labels
-from genzoo.nets.embeddings import TIME_EMBEDDINGS, Condition
 from genzoo.nets.interface import Network, network
-from genzoo.nets.layers import DTYPES, Conv, GroupNorm, unfold
-from genzoo.nets.residual import RESAMPLES, BlockStyle
-from genzoo.nets.trunk import REMATS, Trunk, width_of
+from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, Condition
+from genzoo.nets.parts.layers import DTYPES, Conv, GroupNorm, unfold
+from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
+from genzoo.nets.unet.trunk import REMATS, Trunk, width_of
 
 
 class UNet(nn.Module):

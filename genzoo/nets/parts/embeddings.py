@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from genzoo.core.types import Array, Labels
-from genzoo.nets.layers import FAN_AVG
+from genzoo.nets.parts.layers import FAN_AVG
 
 TimeEmbedding = Callable[[Array, int], Array]  # (time [B], width) -> [B, width] float32
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.types import Array
-from genzoo.nets.layers import FAN_IN, ZEROS, GroupNorm
+from genzoo.nets.parts.layers import FAN_IN, ZEROS, GroupNorm
 
 
 def attend(query: Array, key: Array, value: Array) -> Array:

@@ -12,9 +12,9 @@ import jax
 from flax import linen as nn
 
 from genzoo.core.types import Array
-from genzoo.nets.attention import SelfAttention
-from genzoo.nets.layers import Conv, fold
-from genzoo.nets.residual import BlockStyle, Resample, ResidualBlock
+from genzoo.nets.parts.attention import SelfAttention
+from genzoo.nets.parts.layers import Conv, fold
+from genzoo.nets.unet.residual import BlockStyle, Resample, ResidualBlock
 
 
 def _save_products(primitive, *_, **__) -> bool:

@@ -13,8 +13,8 @@ from jax import lax
 
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
-from genzoo.nets.layers import DTYPES, ZEROS, double
-from genzoo.nets.problems import indivisible, too_low, unknown
+from genzoo.nets.parts.layers import DTYPES, ZEROS, double
+from genzoo.nets.parts.problems import indivisible, too_low, unknown
 
 FAN_IN_NORMAL = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 
 import jax
 
-from genzoo import roll_call
 from genzoo.core.errors import Alone, UserError
-from genzoo.core.stopping import Stop
+from genzoo.runtime import roll_call
+from genzoo.runtime.stopping import Stop
 
 _log = logging.getLogger("genzoo")
 # By scheduler: the variable with the number of processes, and what else tells who is who.

@@ -1,0 +1,1 @@
+"""U-Nets and the encoder that shares their trunk."""

@@ -1,0 +1,1 @@
+"""Floor 0: devices and processes: topology, compilation, stopping, agreement, cost."""
