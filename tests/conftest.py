@@ -1,15 +1,15 @@
 """What all tests share: how programs are compiled and kept, the order of the files, and a way to
 run the program in a process of its own."""
 
-import atexit
 import ctypes
 import gc
+import hashlib
 import mmap
 import os
-import shutil
+import platform
 import subprocess
 import sys
-import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import jaxlib
@@ -31,6 +31,7 @@ LONGEST = (
     "test_smoke.py", "test_processes.py", "test_modes.py", "test_sharding.py", "test_resume.py",
     "test_config.py", "test_unet.py", "test_compile.py", "test_ddpm.py", "test_vae.py",
 )  # fmt: skip
+_MOST_KEPT = 4 << 30  # bytes of compiled programs on the disk
 _MOST = 3 << 30  # bytes of this process at which compiled programs are let go
 
 
@@ -43,6 +44,17 @@ def _known(flags: tuple[str, ...]) -> list[str]:
     return [flag for flag in flags if flag in found]
 
 
+def _kept_programs() -> Path:
+    """Where compiled programs are kept from run to run: one folder for each set of versions and
+    each kind of processor, since machine code of another would not run."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().split("\n") if info.exists() else []
+    processor = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
+    told = (version("jax"), version("jaxlib"), platform.machine(), *sorted(set(processor)))
+    name = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    return ROOT / ".pytest_cache" / "programs" / name
+
+
 # Before NumPy and JAX are imported. The workers have it from the process that starts them.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Threads of NumPy's linear algebra that find every core busy wait for each other, without rest:
@@ -50,11 +62,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("XLA_FLAGS", " ".join(_known(HASTE)))
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # not to look for a TPU where libtpu is
-    # Programs that several tests or processes want are compiled once, and never kept in the cache
-    # of the user, to which `main` would go.
-    kept = tempfile.mkdtemp(prefix="genzoo-programs-")
-    atexit.register(shutil.rmtree, kept, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = kept
+    # Programs that several tests, processes or runs of the suite want are compiled once, and never
+    # kept in the cache of the user, to which `main` would go.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_kept_programs()))
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(_MOST_KEPT)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax  # noqa: E402

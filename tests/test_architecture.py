@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "genzoo").rglob("*.py"))
 FLOORS = {
-    "core": 0, "runtime": 0, "math": 1, "nets": 1, "data": 1, "samplers": 2, "families": 3, "systems": 4,
+    "core": 0, "runtime": 0, "math": 1, "nets": 1, "data": 1, "samplers": 2, "families": 3,
+    "systems": 4,
     "train": 5, "evaluate": 5,
     "settings": 6, "config": 6, "builders": 6, "build": 6, "check": 6, "workdir": 6,
     "experiment": 6, "first_stage": 6, "guides": 6, "modes": 6,
