@@ -11,7 +11,7 @@ from genzoo.families import token_prior as prior_family
 from genzoo.families import vqvae as vqvae_family
 from genzoo.math import logit_laplace, observation, variational
 from genzoo.math.tokens import Truncation
-from genzoo.nets.transformer.transformer import transformer
+from genzoo.nets.transformer import transformer
 
 TRAIN_A_PRIOR = (
     "Train a token_prior on its codes (see configs/prior_vqvae_fashion.py) and sample from that."
