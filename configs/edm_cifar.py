@@ -28,7 +28,6 @@ def get_config(variant: str = "") -> ConfigDict:
                 multipliers=(2, 2, 2),
                 blocks=4,
                 attention=(16,),
-                augment=9,
                 dropout=0.13,
                 dtype="bfloat16",
             ),

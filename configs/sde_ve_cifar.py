@@ -31,7 +31,6 @@ def get_config(variant: str = "") -> ConfigDict:
                 blocks=4,
                 attention=(16,),
                 time_embedding="fourier",
-                augment=0,
                 dropout=0.1,
                 dtype="bfloat16",
             ),

@@ -29,7 +29,6 @@ def get_config(variant: str = "") -> ConfigDict:
                 multipliers=(2, 2, 2),
                 blocks=4,
                 attention=(16,),
-                augment=0,
                 dropout=0.1,
                 dtype="bfloat16",
             ),

@@ -57,18 +57,18 @@ DATA: Mapping[str, DataRow] = {
 
 NETWORKS: Mapping[str, NetworkRow] = {
     "unet": NetworkRow(
-        build=unet, problems=unet_problems, given=("out_channels", "num_classes")
+        build=unet, problems=unet_problems, given=("out_channels", "entries")
     ),
     "song_unet": NetworkRow(
-        build=song_unet, problems=song_problems, given=("out_channels", "num_classes")
+        build=song_unet, problems=song_problems, given=("out_channels", "entries")
     ),
     "vdm_unet": NetworkRow(
-        build=vdm_unet, problems=vdm_problems, given=("out_channels", "num_classes")
+        build=vdm_unet, problems=vdm_problems, given=("out_channels", "entries")
     ),
     "point_mlp": NetworkRow(
         build=point_mlp,
         problems=point_problems,
-        given=("out_channels", "num_classes"),
+        given=("out_channels", "entries"),
         points=True,
     ),
     "classifier": NetworkRow(
@@ -89,7 +89,7 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "transformer": NetworkRow(
         build=transformer,
         problems=codes.transformer_problems,
-        given=("vocabularies", "lengths", "num_classes"),
+        given=("vocabularies", "lengths", "entries"),
     ),
 }
 

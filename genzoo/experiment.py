@@ -16,13 +16,14 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build
 from genzoo.core import streams
+from genzoo.core.conditions import Conditions, Given, gather
 from genzoo.core.contract import (
     CAPABILITIES,
     Family,
     Fits,
     Variables,
     capabilities,
-    class_count,
+    conditions_of,
 )
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch, Key, Keys
@@ -72,6 +73,14 @@ class Experiment:
         return build.example_shape(build.section(self.config, "data"))
 
     @property
+    def classes(self) -> int:
+        """How many classes the model knows; 0 where it has nothing to do with any."""
+        labelled = build.FAMILIES[self.config.family.name].labelled
+        if not (labelled or "label" in conditions_of(self.family)):
+            return 0
+        return build.class_count(build.section(self.config, "data"))
+
+    @property
     def exact_density(self) -> GaussianMixture | None:
         """What the data were drawn from, where that is known."""
         known = build.known_density(build.section(self.config, "data"))
@@ -106,7 +115,7 @@ class Experiment:
         """The state at step 0."""
         zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in self.example(1).items()}
         names = tuple(self.config.train.averages)
-        key = streams.stream(self.root, "init")
+        key = streams.named(self.root, "init")
         return initial(self.family, self.optimizers, names, key, zeros)
 
     @cached_property
@@ -177,7 +186,7 @@ class Experiment:
     def open(self, split: str) -> Source:
         """A split of the data, with as many classes as the family was built for."""
         source = build.open_source(build.section(self.config, "data"), split)
-        wanted, found = class_count(self.family), len(source.spec.classes)
+        wanted, found = self.classes, len(source.spec.classes)
         if wanted and wanted != found:
             remedy = f"set data.num_classes = {found}" if found else "sort it into class folders"
             raise UserError(
@@ -215,20 +224,30 @@ def variables_of(state: TrainState, weights: str) -> Variables:
     return Variables(params=params, stats=state.stats, frozen=state.frozen)
 
 
-def steered_classes(family: Family) -> int:
-    """How many classes samples can be steered to: the family's own, or those of its classifier."""
-    return class_count(family) or class_count(getattr(family, "classifier", None))
+def steered_classes(family: Family, config: FrozenConfigDict) -> int:
+    """How many classes samples can be steered to, by the family itself or by its classifier."""
+    steered = "label" in conditions_of(family) or getattr(family, "classifier", None) is not None
+    return build.class_count(build.section(config, "data")) if steered else 0
 
 
 def sample_labels(family: Family, config: FrozenConfigDict, index: np.ndarray) -> np.ndarray:
     """The labels int [n] of samples by their index: sample.label, or all classes in turn."""
-    fixed = config.sample.label
-    return np.full_like(index, fixed) if fixed >= 0 else index % max(steered_classes(family), 1)
+    fixed, classes = config.sample.label, steered_classes(family, config)
+    return np.full_like(index, fixed) if fixed >= 0 else index % max(classes, 1)
+
+
+def sample_conditions(family: Family, variables: Variables, rows: Batch) -> Conditions:
+    """The conditions of samples, from rows that hold a value of each field they are made of."""
+    conditions = gather(conditions_of(family), rows, variables.frozen)
+    if getattr(family, "classifier", None) is not None and "label" not in conditions:
+        label = rows["label"]
+        return {**conditions, "label": Given(label, jnp.ones(label.shape, bool))}
+    return conditions
 
 
 def sample_keys(seed: int, index: Array) -> Keys:
     """The keys of samples by their index [n]."""
-    return streams.per_example(streams.stream(streams.root(seed), "sample"), index)
+    return streams.per_example(streams.named(streams.root(seed), "sample"), index)
 
 
 def require(family: Family, name: str, capability: str, mode: str) -> None:

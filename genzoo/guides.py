@@ -9,7 +9,7 @@ from pathlib import Path
 from genzoo import build
 from genzoo.check import fill
 from genzoo.config import freeze
-from genzoo.core.contract import Family, Solves, Variables, class_count
+from genzoo.core.contract import Family, Solves, Variables
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment, variables_of
 from genzoo.settings import RAW
@@ -45,7 +45,7 @@ def _open(key: str, workdir: Path, weights: str, ours: Experiment) -> tuple[Fami
     theirs = freeze(fill({**place.config(), "mesh": ours.config.mesh.to_dict()}))
     experiment = Experiment(theirs)
     fits = isinstance(experiment.family, Solves) if key == "guide" else theirs.family.get("noisy")
-    classes = class_count(ours.family), class_count(experiment.family)
+    classes = ours.classes, experiment.classes
     if not fits or experiment.shape != ours.shape or (all(classes) and classes[0] != classes[1]):
         raise UserError(
             f"sample.{key} = {str(workdir)!r} is {theirs.family.name} of "

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from genzoo.core.conditions import Entry, Given
 from genzoo.math import continuous, schedules
 from genzoo.samplers.predictor import Prediction
 
@@ -122,16 +123,27 @@ def perfect(schedule, x_0):
 
 @dataclass(frozen=True)
 class Network:
-    """(init, apply) around a function (params, x, n, labels) -> output; notes the labels it saw."""
+    """(init, apply) around a function (params, x, n, conditions) -> output; notes what it is told."""
 
     function: object
-    labels: list = field(default_factory=list)
+    told: list = field(default_factory=list)
 
-    def init(self, key, x, n, labels):
-        del key, x, n, labels
+    def init(self, key, x, n, conditions):
+        del key, x, n, conditions
         return {}
 
-    def apply(self, params, x, n, labels, *, train=False, key=None):
+    def apply(self, params, x, n, conditions, *, train=False, key=None):
         del train, key
-        self.labels.append(labels)
-        return self.function(params, x, n.reshape(-1, *(1,) * (x.ndim - 1)), labels)
+        self.told.append(conditions)
+        return self.function(params, x, n.reshape(-1, *(1,) * (x.ndim - 1)), conditions)
+
+
+def entry_of(classes: int, null: bool = True) -> dict[str, Entry]:
+    """How a label enters a network; nothing for no classes."""
+    return {"label": Entry(kind="class", size=classes, null=null)} if classes else {}
+
+
+def label_of(labels, absent: int | None = None) -> dict[str, Given]:
+    """Labels [B] as conditions; those equal to `absent` are absent."""
+    labels = jnp.asarray(labels, jnp.int32)
+    return {"label": Given(labels, labels != absent)}

@@ -246,7 +246,7 @@ from genzoo.train.sharding import MeshSettings, placement
 
 @jax.jit
 def normal(index):
-    keys = streams.per_example(streams.stream(streams.root(0), "sample"), index)
+    keys = streams.per_example(streams.named(streams.root(0), "sample"), index)
     return streams.normal(streams.fold(keys, 0), (8, 8, 3))
 
 def noise(devices, first, size):

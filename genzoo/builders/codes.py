@@ -4,6 +4,7 @@ their configs."""
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders.rows import Parts
+from genzoo.builders.sampling import told
 from genzoo.config import unknown
 from genzoo.core.contract import Family
 from genzoo.families import dvae as dvae_family
@@ -154,17 +155,17 @@ def transformer_problems(shape: tuple[int, ...], **settings) -> list[str]:
 def token_prior(*, parts: Parts, conditional: bool = False) -> Family:
     """A transformer over the codes of a frozen tokenizer: families/token_prior.py."""
     tokenizer = parts.frozen[prior_family.TOKENIZER]
-    classes = parts.num_classes if conditional else 0
+    conditions, entries = told(parts, conditional, 0.0)
     sample = parts.sample
     return prior_family.TokenPrior(
         network=parts.network(
             vocabularies=tuple(grid.size for grid in tokenizer.code_grids),
             lengths=prior_family.lengths_of(tokenizer),
-            num_classes=classes,
+            entries=entries,
         ),
         tokenizer=tokenizer,
         truncate=Truncation(temperature=sample.temperature, top_k=sample.top_k, top_p=sample.top_p),
-        num_classes=classes,
+        conditions=conditions,
     )
 
 

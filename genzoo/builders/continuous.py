@@ -9,6 +9,7 @@ from genzoo.builders import sampling
 from genzoo.builders.diffusion import PREDICTIONS, SCHEDULES
 from genzoo.builders.rows import Parts
 from genzoo.config import unknown
+from genzoo.core.conditions import Entry
 from genzoo.core.contract import Family
 from genzoo.data.augment import Augmentation
 from genzoo.families import classifier as classifier_family
@@ -25,7 +26,7 @@ PROCESSES: Mapping[str, Callable[..., Schedule]] = {
     "sub_vp": continuous.SubVariancePreserving,
     "ve": continuous.VarianceExploding,
 }
-TOLD: Mapping[str, denoising.Noise] = {
+TOLD: Mapping[str, denoising.OfTime] = {
     "time": denoising.thousandths,
     "log_noise": sde_family.log_noise,
 }
@@ -55,17 +56,21 @@ TIMES: Mapping[str, Callable[[float, float], times.TimeDistribution]] = {
     "logit_normal": lambda mean, deviation: times.LogitNormalTimes(mean=mean, deviation=deviation),
     "cosine_map": lambda mean, deviation: times.CosineMapTimes(),
 }
-LEARNED: Mapping[str, Callable[[float, float], vdm.Learned]] = {
-    "fixed": lambda low, high: vdm.Learned(
-        lambda key: {}, lambda params, t: continuous.linear_gamma(low, high)(t)
+LEARNED: Mapping[str, Callable[[float, float], vdm.LearnedGamma]] = {
+    "fixed": lambda low, high: vdm.LearnedGamma(
+        start=lambda key: {}, gamma=lambda params, t: continuous.linear_gamma(low, high)(t)
     ),
-    "linear": lambda low, high: vdm.Learned(
-        partial(monotone.init_linear, gamma_min=low, gamma_max=high), monotone.linear
+    "linear": lambda low, high: vdm.LearnedGamma(
+        start=partial(monotone.init_linear, gamma_min=low, gamma_max=high), gamma=monotone.linear
     ),
-    "monotone": lambda low, high: vdm.Learned(
-        partial(monotone.init_monotone, gamma_min=low, gamma_max=high), monotone.monotone
+    "monotone": lambda low, high: vdm.LearnedGamma(
+        start=partial(monotone.init_monotone, gamma_min=low, gamma_max=high),
+        gamma=monotone.monotone,
     ),
 }
+
+
+_AUGMENTED = Entry(kind="vector", size=Augmentation.labels, null=False)
 
 
 def _flow(parts: Parts, end: float | None = None) -> OdeLikelihood:
@@ -94,13 +99,17 @@ def score_sde(
     chosen, drawn = OBJECTIVES[objective]
     return sde_family.ScoreSDE(
         schedule=PROCESSES[process](**ends),
-        prediction=PREDICTIONS[prediction],
         weighting=chosen,
         times=drawn,
-        told=TOLD[told],
-        dequantised=dequantise and parts.levels,
+        dequantises=dequantise and parts.levels,
         ode=_flow(parts, end=sde_family.LIKELIHOOD_END),
-        **sampling.shared(parts, conditional, label_dropout),
+        **sampling.shared(
+            parts,
+            conditional,
+            label_dropout,
+            prediction=PREDICTIONS[prediction],
+            level=TOLD[told],
+        ),
     )
 
 
@@ -120,13 +129,19 @@ def edm(
     probability of each augmentation, 0 for none."""
     return edm_family.EDM(
         schedule=continuous.LinearNoise(sigma_min=sigma_min, sigma_max=sigma_max),
-        prediction=precondition.preconditioned(data_deviation),
         weighting=weighting.UNIFORM,
         times=times.LogNormalNoise(mean=noise_mean, deviation=noise_deviation),
-        data_deviation=data_deviation,
         augmentation=Augmentation(p=augment) if augment else None,
         ode=_flow(parts),
-        **sampling.shared(parts, conditional, label_dropout),
+        **sampling.shared(
+            parts,
+            conditional,
+            label_dropout,
+            prediction=precondition.preconditioned(data_deviation),
+            level=precondition.noise_level,
+            input_scale=precondition.input_scale(data_deviation),
+            entries={edm_family.AUGMENTATION: _AUGMENTED} if augment else {},
+        ),
     )
 
 
@@ -149,12 +164,13 @@ def flow_matching(
     drawn = TIMES[times_drawn](times_mean, times_deviation)
     return flow_family.FlowMatching(
         schedule=PATHS[path](),
-        prediction=PREDICTIONS[prediction],
         weighting=FLOW_WEIGHTINGS[weighting],
         times=drawn if shift == 1 else times.Shifted(inner=drawn, shift=shift),
         paired=paired,
         ode=_flow(parts),
-        **sampling.shared(parts, conditional, label_dropout),
+        **sampling.shared(
+            parts, conditional, label_dropout, prediction=PREDICTIONS[prediction]
+        ),
     )
 
 
@@ -173,12 +189,16 @@ def variational(
     (a learned network). gamma_min, gamma_max: the ends at the start. steps: of the discrete bound,
     0 for continuous time."""
     return vdm.VDM(
-        learned=LEARNED[schedule](gamma_min, gamma_max),
-        told_ends=(gamma_min, gamma_max),
-        prediction=PREDICTIONS[prediction],
+        schedule=LEARNED[schedule](gamma_min, gamma_max),
         steps=steps,
         draws=parts.eval.draws,
-        **sampling.shared(parts, conditional, label_dropout),
+        **sampling.shared(
+            parts,
+            conditional,
+            label_dropout,
+            prediction=PREDICTIONS[prediction],
+            level=vdm.rescaled_gamma(gamma_min, gamma_max),
+        ),
     )
 
 
@@ -186,7 +206,6 @@ def classifier(*, parts: Parts, noisy: bool = False, process: str = "vp") -> Fam
     """A classifier: families/classifier.py. noisy: at every noise level of the process."""
     return classifier_family.Classifier(
         network=parts.network(num_classes=parts.num_classes),
-        num_classes=parts.num_classes,
         noisy=noisy,
         schedule=NOISE_LEVELS[process](),
         times=times.UniformTimes(),
@@ -207,11 +226,6 @@ def _found(
         found.append(
             f"network.time_embedding = {unfit!r} does not suit what {config.family.name} tells the "
             f"network: take {other!r} or 'sinusoidal'."
-        )
-    if config.family.name != "edm" and config.network.get("augment"):
-        found.append(
-            f"network.augment = {config.network.augment}: {config.family.name} augments nothing, "
-            "set it to 0."
         )
     for key, table in tables.items():
         found += unknown(f"family.{key}", config.family[key], table)
@@ -244,20 +258,9 @@ def edm_problems(config: FrozenConfigDict) -> list[str]:
     """What is wrong with a config of EDM."""
     found = _found(config, {}, label_of_one=True)
     found += _ordered(config, "sigma_min", "sigma_max", 0)
-    family, told = config.family, config.network.get("augment", 0)
+    family = config.family
     if not 0 <= family.augment <= 1:
         found.append(f"family.augment = {family.augment} is a probability: 0 to 1.")
-    wanted = Augmentation.labels if family.augment else 0
-    if family.augment and "augment" not in config.network:
-        found.append(
-            f"family.augment = {family.augment} needs a network that can be told of augmentations: "
-            "network.name = 'song_unet'."
-        )
-    elif told != wanted:
-        found.append(
-            f"network.augment = {told} must be {wanted} with family.augment = {family.augment}: "
-            "the network is told of every augmentation by so many numbers."
-        )
     for key in ("data_deviation", "noise_deviation"):
         if family[key] <= 0:
             found.append(f"family.{key} = {family[key]} must be above 0.")

@@ -64,13 +64,20 @@ def ddpm(
     reverse = VARIANCES[variance]
     return ddpm_family.DDPM(
         schedule=table,
-        prediction=PREDICTIONS[prediction],
         variance=reverse,
         weighting=WEIGHTINGS[weighting],
         step_distribution=STEP_DISTRIBUTIONS[step_distribution](steps=steps),
         objective=OBJECTIVES[objective],
         bound_steps=parts.eval.bound_steps,
-        **sampling.shared(parts, conditional, label_dropout, reverse, table),
+        **sampling.shared(
+            parts,
+            conditional,
+            label_dropout,
+            prediction=PREDICTIONS[prediction],
+            level=ddpm_family.steps_before,
+            variance=reverse,
+            table=table,
+        ),
     )
 
 

@@ -6,8 +6,10 @@ from functools import partial
 
 from genzoo.builders.rows import Parts
 from genzoo.config import unknown
-from genzoo.families.denoising import Guidance
+from genzoo.core.conditions import Condition, Entry, field
+from genzoo.families.denoising import Denoiser, Guidance, OfTime, thousandths, unscaled
 from genzoo.math import exponential, gaussian
+from genzoo.math.prediction import Kind
 from genzoo.math.schedules import Schedule, TableSchedule
 from genzoo.samplers import grids, predictor
 from genzoo.samplers.adaptive import AdaptiveSampler
@@ -164,24 +166,46 @@ def guidance(sample: DiffusionSampling) -> Guidance:
     )
 
 
+def told(
+    parts: Parts, conditional: bool, label_dropout: float
+) -> tuple[dict[str, Condition], dict[str, Entry]]:
+    """(what a model is told, how it enters the network)."""
+    if not conditional:
+        return {}, {}
+    label = Condition(read=field("label"), dropout=label_dropout)
+    return {"label": label}, {"label": Entry(kind="class", size=parts.num_classes)}
+
+
 def shared(
     parts: Parts,
     conditional: bool,
     label_dropout: float,
+    *,
+    prediction: Kind,
+    level: OfTime = thousandths,
+    input_scale: OfTime = unscaled,
+    entries: Mapping[str, Entry] | None = None,
     variance: gaussian.ReverseVariance = gaussian.FIXED_SMALL,
     table: TableSchedule | None = None,
 ) -> dict:
-    """What every denoising family is given alike. table: where its schedule is one."""
-    classes = parts.num_classes if conditional else 0
+    """What every denoising family is given alike. prediction, level, input_scale: of its
+    `Denoiser`. entries: of conditions that are the family's own. table: where its schedule is
+    one."""
+    conditions, ways = told(parts, conditional, label_dropout)
     channels = parts.shape[-1] * (1 + variance.learned)
     return {
-        "network": parts.network(out_channels=channels, num_classes=classes),
+        "denoiser": Denoiser(
+            network=parts.network(out_channels=channels, entries={**ways, **(entries or {})}),
+            prediction=prediction,
+            told=level,
+            input_scale=input_scale,
+            learns_variance=variance.learned,
+        ),
+        "conditions": conditions,
         "shape": parts.shape,
         "sampler": sampler(parts.sample, variance, table=table),
         "clipping": CLIPPINGS[parts.sample.clip],
         "guidance": guidance(parts.sample),
-        "num_classes": classes,
-        "label_dropout": label_dropout,
         "levels": parts.levels,
     }
 
@@ -201,11 +225,8 @@ def problems(family: Mapping, network: Mapping, sample: Mapping) -> list[str]:
     dropped = family.get("label_dropout", 0.0)
     if not 0 <= dropped < 1:
         found.append(f"family.label_dropout = {dropped} must be in [0, 1).")
-    if dropped and not (family.conditional and network.get("null_class", True)):
-        found.append(
-            f"family.label_dropout = {dropped} needs family.conditional = True and a network with "
-            "a null class (network.null_class = True)."
-        )
+    if dropped and not family.conditional:
+        found.append(f"family.label_dropout = {dropped} needs family.conditional = True.")
     if sample.guidance_scale != 1 and not (sample.guide or (family.conditional and dropped)):
         found.append(
             f"sample.guidance_scale = {sample.guidance_scale} needs a null class that was trained: "

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genzoo.core.conditions import Condition, Conditions
 from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, broadcast
 
 
@@ -107,7 +108,7 @@ class Family(Protocol):
 class Samples(Protocol):
     """The family can draw new examples."""
 
-    def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:
+    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
         """One example per key [B] -> [B, ...]; row i depends on row i of the arguments alone."""
 
 
@@ -131,13 +132,15 @@ class Solves(Protocol):
     """The family samples by solving an equation from noise to data, by whatever solver it is given:
     what pictures of fields, paths and solvers need."""
 
-    def solve(self, variables: Variables, keys: Keys, condition: Batch, **others) -> Solution:
+    def solve(
+        self, variables: Variables, keys: Keys, conditions: Conditions, **others
+    ) -> Solution:
         """As `sample`, with what it took; `sampler` and `guidance_scale` other than its own."""
 
     def schedule_of(self, params: Tree) -> Any:
         """The noise schedule."""
 
-    def predictor(self, variables: Variables, condition: Batch) -> Callable:
+    def predictor(self, variables: Variables, conditions: Conditions) -> Callable:
         """(x_t [B, ...], t) -> the data and the noise that x_t is made of."""
 
 
@@ -252,16 +255,16 @@ class Reports(Protocol):
 
 @runtime_checkable
 class Conditional(Protocol):
-    """The family can be told a class."""
+    """The family can be told more than x and t."""
 
     @property
-    def num_classes(self) -> int:
-        """How many classes, 0 for none; the number itself is the null class."""
+    def conditions(self) -> Mapping[str, Condition]:
+        """What it can be told, by name."""
 
 
-def class_count(family: Family) -> int:
-    """How many classes the family can be told; 0 where it knows of none."""
-    return family.num_classes if isinstance(family, Conditional) else 0
+def conditions_of(family: Family) -> Mapping[str, Condition]:
+    """What the family can be told, by name; nothing where it has no conditions."""
+    return family.conditions if isinstance(family, Conditional) else {}
 
 
 CAPABILITIES: Mapping[str, type] = {

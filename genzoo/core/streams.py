@@ -17,7 +17,7 @@ def root(seed: int) -> Key:
     return jax.random.key(seed)
 
 
-def stream(key: Key, name: str) -> Key:
+def named(key: Key, name: str) -> Key:
     """The key of a named stream. The name is hashed by CRC-32, which is stable across versions."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 

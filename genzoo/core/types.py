@@ -9,7 +9,7 @@ Array = jax.Array
 Key = jax.Array  # one typed PRNG key, shape []
 Keys = jax.Array  # typed PRNG keys, shape [B]: one per example
 Images = jax.Array  # [B, H, W, C] float, in [-1, 1]
-Labels = jax.Array  # [B] int32; the null class is `num_classes`
+Labels = jax.Array  # [B] int32, the index of a class
 Tree = Any  # a nested dict of arrays
 Batch = Mapping[str, jax.Array]
 

@@ -34,12 +34,12 @@ def score_batch(
     which a loss may depend.
     """
     mask, index = batch["mask"], batch["index"]
-    key = streams.at(streams.stream(root, "evaluate"), index[0])
+    key = streams.at(streams.named(root, "evaluate"), index[0])
     found: dict = {"loss": {}, "mask": mask}
     for name, player in family.losses.items():
         context = Context(
             batch=batch,
-            key=streams.stream(key, name),
+            key=streams.named(key, name),
             step=step,
             stats=variables.stats,
             frozen=variables.frozen,
@@ -50,7 +50,7 @@ def score_batch(
         metrics = {"loss": values, **aux.metrics}
         found["loss"] |= {prefix + k: weighted(v, mask) for k, v in metrics.items()}
     if isinstance(family, Likelihoods):
-        keys = streams.per_example(streams.stream(root, "likelihood"), index)
+        keys = streams.per_example(streams.named(root, "likelihood"), index)
         found["likelihood"] = family.likelihood(variables, batch, keys)
     return found
 

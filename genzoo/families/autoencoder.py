@@ -16,6 +16,7 @@ from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Player, Variables
 from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, mean_per_example
 from genzoo.math.corruption import Corruption
+from genzoo.nets.autoencoder.pair import Pair
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +28,7 @@ class Autoencoder:
     is shown (math.corruption).
     """
 
-    pair: object
+    pair: Pair
     shape: tuple[int, ...]
     corruption: Corruption
 
@@ -36,10 +37,9 @@ class Autoencoder:
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the two networks."""
         x = example["x"]
-        of_encoder, of_decoder = jax.random.split(key)
-        encoder = self.pair.encoder.init(of_encoder, x)
-        z = jax.eval_shape(self.pair.encoder.apply, encoder, x)
-        decoder = self.pair.decoder.init(of_decoder, jnp.zeros(z.shape, z.dtype))
+        encoder = self.pair.encoder.init(streams.named(key, "encoder"), x)
+        z = jnp.zeros_like(jax.eval_shape(self.pair.encoder.apply, encoder, x))
+        decoder = self.pair.decoder.init(streams.named(key, "decoder"), z)
         return Variables(params={"encoder": encoder, "decoder": decoder})
 
     @property
@@ -50,15 +50,14 @@ class Autoencoder:
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """Equation (1) per example [B]; metrics: the loss."""
         x = context.batch["x"]
-        keys = streams.per_example(context.key, jnp.arange(len(x)))
-        dropout = (None, None)
-        if context.train:
-            dropout = jax.random.split(streams.stream(context.key, "dropout"))
-        shown = self.observe(context.batch, keys)
-        z = self.pair.encoder.apply(
-            params["encoder"], shown, train=context.train, key=dropout[0]
-        )
-        out = self.pair.decoder.apply(params["decoder"], z, train=context.train, key=dropout[1])
+        keys = streams.per_example(streams.named(context.key, "corruption"), jnp.arange(len(x)))
+
+        def applied(name, network, given):
+            drop = streams.named(context.key, f"dropout {name}") if context.train else None
+            return network.apply(params[name], given, train=context.train, key=drop)
+
+        z = applied("encoder", self.pair.encoder, self.observe(context.batch, keys))
+        out = applied("decoder", self.pair.decoder, z)
         values = mean_per_example(jnp.square(x - out))
         return values, Aux(metrics={"loss": values}, stats=context.stats)
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from genzoo.core.contract import Aux, Context, Player, Variables, Weighted
+from genzoo.core import streams
+from genzoo.core.contract import Aux, Context, Player, Variables
 from genzoo.core.types import Array, Batch, Key, Keys, Labels, Tree
-from genzoo.families.denoising import thousandths
+from genzoo.families.denoising import by_quarter, thousandths
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
 from genzoo.math.times import TimeDistribution
+from genzoo.nets.interface import Network
 
 PENULTIMATE = "pool"
 """The inner module of the network whose output goes into the last layer."""
@@ -28,12 +30,11 @@ PENULTIMATE = "pool"
 class Classifier:
     """The family. Capability: Encodes.
 
-    network: (init, apply, features) of inputs (x, noise label) with logits [B, num_classes].
+    network: of inputs (x, noise level, no conditions), with logits [B, classes].
     noisy: whether it sees every noise level of the schedule, or the data alone.
     """
 
-    network: object
-    num_classes: int
+    network: Network
     schedule: Schedule
     times: TimeDistribution
     noisy: bool = False
@@ -43,7 +44,7 @@ class Classifier:
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network."""
         x = example["x"]
-        return Variables(params=self.network.init(key, x, jnp.zeros(x.shape[:1])))
+        return Variables(params=self.network.init(key, x, jnp.zeros(x.shape[:1]), {}))
 
     @property
     def losses(self) -> Mapping[str, Player]:
@@ -52,23 +53,20 @@ class Classifier:
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """Equation (1) per example in nats [B]; metrics: accuracy, by quartile of t where noisy."""
-        draw, noise, dropout = jax.random.split(context.key, 3)
+        key = context.key
         x, labels = context.batch["x"], context.batch["label"]
         t = jnp.zeros(x.shape[:1], x.dtype)
         if self.noisy:
-            t = self.times.draw(draw, len(x), self.schedule).astype(x.dtype)
-            eps = jax.random.normal(noise, x.shape, x.dtype)
+            t = self.times.draw(streams.named(key, "time"), len(x), self.schedule).astype(x.dtype)
+            eps = jax.random.normal(streams.named(key, "noise"), x.shape, x.dtype)
             x = gaussian.q_sample(self.schedule, x, t, eps)
-        key = dropout if context.train else None
-        logits = self.network.apply(params, x, self._told(t), train=context.train, key=key)
+        drop = streams.named(key, "dropout") if context.train else None
+        logits = self.network.apply(params, x, self._told(t), {}, train=context.train, key=drop)
         losses = -_chosen(jax.nn.log_softmax(logits), labels)
         right = (logits.argmax(-1) == labels).astype(losses.dtype)
-        metrics: dict[str, Array | Weighted] = {"accuracy": right}
+        metrics = {"accuracy": right}
         if self.noisy:
-            quartile = jnp.clip(jnp.floor(t * 4), 0, 3)
-            for q in range(4):
-                here = (quartile == q).astype(losses.dtype)
-                metrics[f"accuracy_q{q}"] = Weighted(values=right, weights=here)
+            metrics |= by_quarter("accuracy", right, t)
         return losses, Aux(metrics=metrics)
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
@@ -76,7 +74,7 @@ class Classifier:
         del keys
         x = batch["x"]
         told = self._told(jnp.zeros(x.shape[:1], x.dtype))
-        _, found = self.network.features(variables.params, x, told, names=(PENULTIMATE,))
+        _, found = self.network.features(variables.params, x, told, {}, names=(PENULTIMATE,))
         return found[PENULTIMATE]
 
     # --- what guidance asks -----------------------------------------------------------------------
@@ -85,7 +83,7 @@ class Classifier:
         """(x_t [B, ...], t [] or [B]) -> log p(label | x_t) in nats [B]."""
 
         def of(x: Array, t: Array) -> Array:
-            logits = self.network.apply(params, x, self._told(jnp.broadcast_to(t, x.shape[:1])))
+            logits = self.network.apply(params, x, self._told(jnp.broadcast_to(t, x.shape[:1])), {})
             return _chosen(jax.nn.log_softmax(logits), labels)
 
         return of

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core import streams
-from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables, Weighted
+from genzoo.core.conditions import gather
+from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
 from genzoo.core.types import Array, Batch, Key, Keys, Tree, sum_per_example
-from genzoo.families.denoising import Denoising, Seen
+from genzoo.families.denoising import Denoising, Seen, by_quarter, weighted_error
 from genzoo.math import gaussian, likelihood
-from genzoo.math.schedules import Schedule, TableSchedule
+from genzoo.math.schedules import TableSchedule
 from genzoo.math.weighting import StepDistribution, UniformSteps, Weighting
 from genzoo.samplers.predictor import Prediction, clipped
 
@@ -30,7 +31,8 @@ Objective = Callable[["DDPM", Seen], Mapping[str, Array]]
 
 def simple(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
     """Equation (1)."""
-    return {"mse": family.weighted_error(family.weighting, family.schedule, seen)}
+    own = family.denoiser.prediction
+    return {"mse": weighted_error(family.weighting, own, family.schedule, seen)}
 
 
 def vlb(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
@@ -48,16 +50,21 @@ def hybrid(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
     return {**simple(family, seen), "vlb": 0.001 * bound["vlb"]}
 
 
+def steps_before(schedule: TableSchedule, t: Array) -> Array:
+    """n - 1, what the network is told: the published code counts from 0."""
+    return schedule.step_of(t) - 1
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DDPM(Denoising):
-    """The family. Capabilities: Samples, Likelihoods.
+    """The family; its schedule is a table. Capabilities: Samples, Solves, Reconstructs,
+    Likelihoods.
 
-    The network is told n - 1. variance: the rule for that of p_theta, of which the network may
-    learn a part, as the second half of its output. step_distribution: how n is drawn in training.
-    bound_steps: how many steps of the bound are evaluated per example, 0 for every one.
+    variance: the rule for that of p_theta, of which the network may learn a part.
+    step_distribution: how n is drawn in training. bound_steps: how many steps of the bound are
+    evaluated per example, 0 for every one.
     """
 
-    schedule: TableSchedule
     variance: gaussian.ReverseVariance
     weighting: Weighting
     step_distribution: StepDistribution
@@ -68,7 +75,7 @@ class DDPM(Denoising):
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network; stats of the step distribution."""
-        params = self.init_network(key, example)
+        params = self.initial_params(key, example)
         return Variables(params=params, stats=self.step_distribution.init())
 
     @property
@@ -78,32 +85,27 @@ class DDPM(Denoising):
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """The objective per example [B]; metrics: the loss and its parts, by quartile of t."""
-        x_0 = context.batch["x"]
-        draw, noise, drop, dropout = jax.random.split(context.key, 4)
+        key, x_0 = context.key, context.batch["x"]
         uniform = UniformSteps(steps=self.schedule.steps)
         steps = self.step_distribution if context.train else uniform
-        n, weights = steps.draw(draw, context.stats, len(x_0))
+        n, weights = steps.draw(streams.named(key, "time"), context.stats, len(x_0))
         t = self.schedule.time_of(n.astype(x_0.dtype))
-        eps = jax.random.normal(noise, x_0.shape, x_0.dtype)
-        x_t = gaussian.q_sample(self.schedule, x_0, t, eps)
-        labels = self.labels(context.batch, drop if context.train else None)
-        key = dropout if context.train else None
-        predicted = self.predict(
-            params, self.schedule, x_t, t, labels, train=context.train, key=key
+        eps = jax.random.normal(streams.named(key, "noise"), x_0.shape, x_0.dtype)
+        conditions = self.gathered(context)
+        seen = self.denoiser.see(
+            params, self.schedule, x_0, eps, t, conditions, train=context.train, key=key
         )
-        parts = self.objective(self, Seen(x_0, eps, x_t, t, predicted))
+        parts = self.objective(self, seen)
         losses = sum(parts.values())
         stats = context.stats
         if context.train:
-            seen = jax.lax.stop_gradient(losses)
-            stats = self.step_distribution.update(stats, n, seen)
+            stats = self.step_distribution.update(stats, n, jax.lax.stop_gradient(losses))
         # Weighted, every metric is the mean over uniform steps, however they were drawn.
         metrics = {"loss": losses * weights}
         if len(parts) > 1:
             metrics |= {name: part * weights for name, part in parts.items()}
-        quartile = jnp.clip(jnp.floor(t * 4 - 1e-6), 0, 3)
-        for q in range(4):
-            metrics[f"loss_q{q}"] = Weighted(values=losses, weights=weights * (quartile == q))
+        # n / T lies at the upper end of its part.
+        metrics |= by_quarter("loss", losses, t - 1e-6, weights)
         return losses * weights, Aux(metrics=metrics, stats=stats)
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
@@ -114,7 +116,8 @@ class DDPM(Denoising):
         [-1, 1], which defines a p_theta as good as any other.
         """
         x_0 = batch["x"]
-        predict = clipped(self.unguided(variables.params, batch), self.schedule)
+        conditions = gather(self.conditions, batch, variables.frozen)
+        predict = clipped(self.unguided(variables.params, conditions), self.schedule)
         total = self.schedule.steps
         edges = np.linspace(2, total + 1, (self.bound_steps or total - 1) + 1).astype(np.int32)
         low, width = edges[:-1], np.diff(edges)
@@ -164,19 +167,3 @@ class DDPM(Denoising):
         mean = jnp.where(at_end, predicted.x_0, x_0)
         decoder = likelihood.discretised_log_likelihood(x_0, mean, log_variance)
         return jnp.where(s > 0, kl, -sum_per_example(decoder))
-
-    def schedule_of(self, params: Tree) -> TableSchedule:
-        """The table, which nothing learns."""
-        del params
-        return self.schedule
-
-    def noise_label(self, schedule: TableSchedule, t: Array) -> Array:
-        """n - 1, as the published code counts."""
-        return schedule.step_of(t) - 1
-
-    def to_prediction(self, output: Array, x: Array, schedule: Schedule, t: Array) -> Prediction:
-        """The output's first half, with the second for the variance where that is learned."""
-        if not self.variance.learned:
-            return super().to_prediction(output, x, schedule, t)
-        output, extra = jnp.split(output, 2, axis=-1)
-        return Prediction(*self.prediction.to_pair(output, x, schedule, t), extra)

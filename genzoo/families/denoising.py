@@ -1,30 +1,43 @@
-"""What the families share that are trained to denoise: a network that says of a noisy x_t, told the
-time and perhaps a class, which data and noise it is made of; and everything that can be done with
-such a predictor once it is trained.
+"""What the families share that are trained to denoise: a network that predicts the clean data and
+the noise in x_t, given the time and optional conditions, and everything that can be done with such
+a predictor once it is trained.
 
-A family adds its loss and, where it has one, its likelihood. Its schedule may be learned, so it is
-asked for with the params.
+A family adds its loss and, where it has one, its likelihood; it overrides nothing. The schedule may
+be learned, so everything begins with `Denoising.opened(params)`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.contract import Solution, Variables
-from genzoo.core.types import Array, Batch, Images, Key, Keys, Labels, Tree, mean_per_example
+from genzoo.core.conditions import Condition, Conditions, Specs, droppable, gather, groups
+from genzoo.core.contract import Context, Solution, Variables, Weighted
+from genzoo.core.types import (
+    Array,
+    Batch,
+    Images,
+    Key,
+    Keys,
+    Labels,
+    Tree,
+    broadcast,
+    mean_per_example,
+)
+from genzoo.math import gaussian
 from genzoo.math.prediction import Kind
 from genzoo.math.schedules import Schedule
 from genzoo.math.weighting import Weighting
+from genzoo.nets.interface import Network
 from genzoo.samplers.grids import even
 from genzoo.samplers.guidance import (
+    Lean,
     Scale,
     autoguided,
     classifier_guided,
-    doubled,
+    composed,
     elsewhere,
     within,
 )
@@ -35,8 +48,8 @@ from genzoo.samplers.steps import DDIM
 
 _INVERTED = 100  # steps of an inversion where the sampler has no grid
 
-Noise = Callable[[Schedule, Array], Array]
-"""(schedule, t) -> what the network is told of the time, same shape as t."""
+OfTime = Callable[[Schedule, Array], Array]
+"""(schedule, t) -> a number for each time, same shape as t."""
 
 
 def thousandths(schedule: Schedule, t: Array) -> Array:
@@ -45,13 +58,139 @@ def thousandths(schedule: Schedule, t: Array) -> Array:
     return 1000 * t
 
 
+def unscaled(schedule: Schedule, t: Array) -> Array:
+    """1: the network is shown x_t itself."""
+    del schedule
+    return jnp.ones_like(t)
+
+
+class Seen(NamedTuple):
+    """Noisy data, what they were made of and what was predicted of them."""
+
+    x_0: Array
+    eps: Array
+    x_t: Array
+    t: Array  # [B]
+    predicted: Prediction
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Denoiser:
+    """A network as a predictor of x_0 and eps.
+
+    network: of inputs (x_t, noise level, conditions). prediction: what its output is. told: what it
+    is told of the time. input_scale: what x_t is multiplied by before the network. learns_variance:
+    whether the second half of its output is the `extra` of a prediction.
+    """
+
+    network: Network
+    prediction: Kind
+    told: OfTime = thousandths
+    input_scale: OfTime = unscaled
+    learns_variance: bool = False
+
+    def init(self, key: Key, x: Array, conditions: Conditions) -> Tree:
+        """The network's params at the start."""
+        return self.network.init(key, x, jnp.zeros(x.shape[:1]), conditions)
+
+    def __call__(
+        self,
+        params: Tree,
+        schedule: Schedule,
+        x: Array,
+        t: Array,
+        conditions: Conditions,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+    ) -> Prediction:
+        """The prediction for x_t [B, ...] at t [] or [B]. key: for dropout, in training."""
+        t = jnp.asarray(t)
+        level = jnp.broadcast_to(self.told(schedule, t), x.shape[:1])
+        shown = broadcast(self.input_scale(schedule, t), x) * x
+        output = self.network.apply(params, shown, level, conditions, train=train, key=key)
+        extra = None
+        if self.learns_variance:
+            output, extra = jnp.split(output, 2, axis=-1)
+        return Prediction(*self.prediction.to_pair(output, x, schedule, t), extra)
+
+    def see(
+        self,
+        params: Tree,
+        schedule: Schedule,
+        x_0: Array,
+        eps: Array,
+        t: Array,
+        conditions: Conditions,
+        *,
+        train: bool = False,
+        key: Key | None = None,
+    ) -> Seen:
+        """x_t made of x_0 and eps [B, ...] at t [B], and the prediction for it. key: of the step;
+        dropout is its stream of that name."""
+        x_t = gaussian.q_sample(schedule, x_0, t, eps)
+        drop = streams.named(key, "dropout") if train else None
+        predicted = self(params, schedule, x_t, t, conditions, train=train, key=drop)
+        return Seen(x_0, eps, x_t, t, predicted)
+
+
+def weighted_error(weighting: Weighting, own: Kind, schedule: Schedule, seen: Seen) -> Array:
+    """weight(t) |target - prediction|^2, the mean over dimensions [B], in the weighting's kind of
+    prediction or, where it names none, the network's own."""
+    kind = weighting.kind or own
+    target = kind.from_pair(seen, schedule, seen.t)
+    predicted = kind.from_pair(seen.predicted, schedule, seen.t)
+    error = mean_per_example(jnp.square(target - predicted))
+    return weighting.weight(schedule, seen.t) * error
+
+
+def by_quarter(
+    name: str, values: Array, place: Array, weights: Array | float = 1.0
+) -> Mapping[str, Weighted]:
+    """The metrics NAME_q0 .. NAME_q3: values [B] by the quarter of [0, 1] that `place` [B] is in,
+    q0 the nearest to the data."""
+    quarter = jnp.clip(jnp.floor(4 * place), 0, 3)
+    return {
+        f"{name}_q{q}": Weighted(values=values, weights=weights * (quarter == q))
+        for q in range(4)
+    }
+
+
+@runtime_checkable
+class LearnedSchedule(Protocol):
+    """A schedule with params of its own, beside the network's: params = {"network", "gamma"}."""
+
+    def init(self, key: Key) -> Tree:
+        """Its params at the start."""
+
+    def at(self, params: Tree) -> Schedule:
+        """The schedule that params make."""
+
+
+class NoisyClassifier(Protocol):
+    """A classifier of noisy data, for guidance."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule whose noisy data it knows."""
+
+    def log_prob(self, params: Tree, labels: Labels) -> Callable[[Array, Array], Array]:
+        """(x_t [B, ...], t [] or [B]) -> log p(label | x_t) in nats [B]."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """How far sampling leans towards its condition. scale: 1 is off, 0 is unconditional. rescale:
-    how far the deviation of the guided data is drawn back (Lin et al. 2023). low, high: the times
-    between which there is guidance. classifier_scale: of a classifier's gradient, 0 is off."""
+    """How far sampling leans towards its conditions.
+
+    scale: of all conditions that training sometimes hides, at once; 1 is off, 0 is unconditional.
+    scales: instead, ((name, scale), ...) for some of them, in order (`guidance.composed`).
+    rescale: how far the deviation of the guided data is drawn back (Lin et al. 2023). low, high:
+    the times between which there is guidance. classifier_scale: of a classifier's gradient, 0 is
+    off.
+    """
 
     scale: float = 1.0
+    scales: tuple[tuple[str, float], ...] = ()
     rescale: float = 0.0
     low: float = 0.0
     high: float = 1.0
@@ -66,133 +205,90 @@ class Guidance:
         """The scale at those times, `off` at others."""
         return within(scale, self.low, self.high, off) if self.limited else scale
 
-
-class Seen(NamedTuple):
-    """One training example's worth of a batch: data, noisy data, and what was predicted of it."""
-
-    x_0: Array
-    eps: Array
-    x_t: Array
-    t: Array  # [B]
-    predicted: Prediction
+    def steps(self, specs: Specs, scale: Scale | None = None) -> tuple[Lean, ...]:
+        """The steps of `guidance.composed` for a model's conditions; none where nothing is to be
+        leaned on. scale: in place of its own."""
+        if self.scales and scale is None:
+            names = [name for name, _ in self.scales]
+            together = groups(specs, names)
+            scales = [self.over_time(scale) for _, scale in self.scales]
+            return tuple(Lean(*step) for step in zip(together, scales, strict=True))
+        hidden = frozenset(droppable(specs))
+        if not hidden or (scale is None and self.scale == 1):
+            return ()
+        return (Lean(hidden, self.over_time(self.scale if scale is None else scale)),)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Denoising:
-    """The shared half of a family.
+    """The shared half of a family: a denoiser on a schedule, and how it samples.
 
-    network: (init, apply) of inputs (x_t, noise label, class label). shape: of one example.
-    prediction: what the network's output is. sampler: schedule -> what takes noise to data.
-    num_classes: 0 without labels; label_dropout: the share of labels replaced, per example, by the
-    null class `num_classes`. clipping, guidance: how a prediction is used in sampling.
-    levels: whether the data are on 256 levels, as images are, or are points.
-    guide, classifier: trained models that sampling asks besides: a weaker one of the same kind
-    (autoguidance), and one that knows p(label | x_t); their variables are `frozen` by these names.
+    shape: of one example. schedule: fixed, or learned beside the network. sampler: schedule -> what
+    takes noise to data. conditions: what the model is told, by name. clipping, guidance: how a
+    prediction is used in sampling. levels: whether the data are on 256 levels, as images are, or
+    are real numbers. guide, classifier: trained models that sampling also asks: a weaker one of the
+    same kind (autoguidance), and one that knows p(label | x_t); their variables are `frozen` by
+    these names.
     """
 
-    network: object
+    denoiser: Denoiser
     shape: tuple[int, ...]
-    prediction: Kind
+    schedule: Schedule | LearnedSchedule
     sampler: MakeSampler
     clipping: Wrapper
     guidance: Guidance = Guidance()
-    num_classes: int = 0
-    label_dropout: float = 0.0
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
     guide: "Denoising | None" = None
-    classifier: object | None = None
+    classifier: NoisyClassifier | None = None
     levels: bool = True
 
-    # --- what a family says of itself -------------------------------------------------------------
+    def initial_params(self, key: Key, example: Batch) -> Tree:
+        """Params of the network and, where it is learned, of the schedule."""
+        conditions = gather(self.conditions, example)
+        network = self.denoiser.init(streams.named(key, "network"), example["x"], conditions)
+        if not isinstance(self.schedule, LearnedSchedule):
+            return network
+        return {"network": network, "gamma": self.schedule.init(streams.named(key, "gamma"))}
+
+    def gathered(self, context: Context) -> Conditions:
+        """The conditions of a loss, some of them dropped in training."""
+        key = context.key if context.train else None
+        return gather(self.conditions, context.batch, context.frozen, key)
+
+    def opened(self, params: Tree) -> tuple[Schedule, Tree]:
+        """The schedule, and the part of the params that is the network's."""
+        if isinstance(self.schedule, LearnedSchedule):
+            return self.schedule.at(params["gamma"]), params["network"]
+        return self.schedule, params
 
     def schedule_of(self, params: Tree) -> Schedule:
         """The noise schedule."""
-        raise TypeError(f"{type(self).__name__} does not say what its schedule is")
-
-    def network_params(self, params: Tree) -> Tree:
-        """The part of the params that is the network's: all of them, but where others are learned
-        besides."""
-        return params
-
-    def noise_label(self, schedule: Schedule, t: Array) -> Array:
-        """What the network is told of the time."""
-        return thousandths(schedule, t)
-
-    def scaled_input(self, schedule: Schedule, x: Array, t: Array) -> Array:
-        """What the network is shown of x_t."""
-        del schedule, t
-        return x
-
-    def to_prediction(self, output: Array, x: Array, schedule: Schedule, t: Array) -> Prediction:
-        """What the network's output says of x_t."""
-        return Prediction(*self.prediction.to_pair(output, x, schedule, t))
-
-    # --- training ---------------------------------------------------------------------------------
-
-    def init_network(self, key: Key, example: Batch) -> Tree:
-        """The network's params at the start."""
-        x = example["x"]
-        return self.network.init(key, x, jnp.zeros(x.shape[:1]), self.labels(example))
-
-    def labels(self, batch: Batch, drop: Key | None = None) -> Labels | None:
-        """The labels of a batch, with a key some of them dropped; None for a family without."""
-        if not self.num_classes:
-            return None
-        labels = batch["label"]
-        if drop is None or not self.label_dropout:
-            return labels
-        dropped = jax.random.bernoulli(drop, self.label_dropout, labels.shape)
-        return jnp.where(dropped, self.num_classes, labels)
-
-    def predict(
-        self,
-        params: Tree,
-        schedule: Schedule,
-        x: Array,
-        t: Array,
-        labels: Labels | None,
-        *others: Array,
-        train: bool = False,
-        key: Key | None = None,
-    ) -> Prediction:
-        """What the network says of x_t [B, ...] at t [] or [B]; others: inputs that only some
-        networks have."""
-        noise = jnp.broadcast_to(self.noise_label(schedule, t), x.shape[:1])
-        shown = self.scaled_input(schedule, x, t)
-        params = self.network_params(params)
-        output = self.network.apply(params, shown, noise, labels, *others, train=train, key=key)
-        return self.to_prediction(output, x, schedule, t)
-
-    def weighted_error(self, weighting: Weighting, schedule: Schedule, seen: Seen) -> Array:
-        """weight(t) |error|^2 in the weighting's kind of prediction: mean over dimensions, [B]."""
-        kind = weighting.kind or self.prediction
-        target = kind.from_pair(seen, schedule, seen.t)
-        predicted = kind.from_pair(seen.predicted, schedule, seen.t)
-        weight = weighting.weight(schedule, seen.t)
-        return weight * mean_per_example(jnp.square(target - predicted))
+        return self.opened(params)[0]
 
     # --- sampling ---------------------------------------------------------------------------------
 
-    def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:
+    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
         """Samples [B, ...] in [-1, 1], one per key."""
-        return self.solve(variables, keys, condition).x
+        return self.solve(variables, keys, conditions).x
 
     def solve(
         self,
         variables: Variables,
         keys: Keys,
-        condition: Batch,
+        conditions: Conditions,
         *,
         sampler: MakeSampler | None = None,
         guidance_scale: Array | None = None,
+        negative: Conditions | None = None,
         trajectory: bool = False,
     ) -> Solution:
         """Samples with what it took to draw them. sampler, guidance_scale: other than the family's
-        own."""
+        own. negative: conditions that guidance leans away from, in place of absent ones."""
         schedule = self.schedule_of(variables.params)
         sampler = (sampler or self.sampler)(schedule)
         noise, rest = streams.fold(keys, 0), streams.fold(keys, 1)
         x = start(schedule, sampler.start, noise, self.shape)
-        predict = self.predictor(variables, condition, guidance_scale)
+        predict = self.predictor(variables, conditions, guidance_scale, negative)
         return sampler(predict, x, rest, trajectory=trajectory)
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
@@ -208,7 +304,8 @@ class Denoising:
         times = jnp.asarray(own.times if isinstance(own, Sampler) else even(schedule, _INVERTED))
         # The data are taken to be x_t at the last time asked; from alpha = 0 nothing comes back.
         times = jnp.minimum(times, schedule.farthest)
-        predict = self.clipping(self.unguided(variables.params, batch), schedule)
+        conditions = gather(self.conditions, batch, variables.frozen)
+        predict = self.clipping(self.unguided(variables.params, conditions), schedule)
         step = DDIM(schedule=schedule)
         unused = streams.per_example(streams.root(0), jnp.arange(batch["x"].shape[0]))
         there = Sampler(step=step, times=times[:-1][::-1])
@@ -216,38 +313,40 @@ class Denoising:
         return Sampler(step=step, times=times)(predict, noise, unused).x
 
     def predictor(
-        self, variables: Variables, condition: Batch, guidance_scale: Array | None = None
+        self,
+        variables: Variables,
+        conditions: Conditions,
+        guidance_scale: Array | None = None,
+        negative: Conditions | None = None,
     ) -> Predict:
         """The predictor that sampling uses: guided, then clipped. guidance_scale: a number that
         may be an argument of the compiled program, None for the family's own."""
-        params, frozen = variables.params, variables.frozen
-        schedule, labels = self.schedule_of(params), self.labels(condition)
-        own = self.guidance.scale
-        scale = self.guidance.over_time(own if guidance_scale is None else guidance_scale)
-        guided = guidance_scale is not None or own != 1
+        schedule, params = self.opened(variables.params)
+        own = self.guidance
 
-        def labelled(x: Array, t: Array, labels: Labels | None) -> Prediction:
-            return self.predict(params, schedule, x, t, labels)
+        def conditioned(x: Array, t: Array, conditions: Conditions) -> Prediction:
+            return self.denoiser(params, schedule, x, t, conditions)
 
-        def predict(x: Array, t: Array) -> Prediction:
-            return labelled(x, t, labels)
-
+        predict = self.unguided(variables.params, conditions)
         if self.guide is not None:
-            theirs = frozen["guide"]["params"]
-            weaker = self.guide.unguided(theirs, condition)
+            theirs = variables.frozen["guide"]["params"]
+            weaker = self.guide.unguided(theirs, conditions)
             weaker = elsewhere(weaker, schedule, self.guide.schedule_of(theirs))
+            scale = own.over_time(own.scale if guidance_scale is None else guidance_scale)
             predict = autoguided(predict, weaker, scale, schedule)
-        elif guided and self.num_classes:
-            rescale = self.guidance.rescale
-            predict = doubled(labelled, labels, self.num_classes, scale, schedule, rescale=rescale)
+        elif steps := own.steps(self.conditions, guidance_scale):
+            predict = composed(
+                conditioned, conditions, steps, schedule, rescale=own.rescale, negative=negative
+            )
         if self.classifier is not None:
-            log_prob = self.classifier.log_prob(frozen["classifier"]["params"], condition["label"])
+            theirs, labels = variables.frozen["classifier"]["params"], conditions["label"].value
+            log_prob = self.classifier.log_prob(theirs, labels)
             log_prob = elsewhere(log_prob, schedule, self.classifier.schedule)
-            scale = self.guidance.over_time(self.guidance.classifier_scale, off=0.0)
+            scale = own.over_time(own.classifier_scale, off=0.0)
             predict = classifier_guided(predict, log_prob, scale, schedule)
         return self.clipping(predict, schedule)
 
-    def unguided(self, params: Tree, condition: Batch) -> Predict:
+    def unguided(self, params: Tree, conditions: Conditions) -> Predict:
         """The network's own predictions."""
-        schedule, labels = self.schedule_of(params), self.labels(condition)
-        return lambda x, t: self.predict(params, schedule, x, t, labels)
+        schedule, params = self.opened(params)
+        return lambda x, t: self.denoiser(params, schedule, x, t, conditions)

@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genzoo.core import streams
 from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables, scalars
 from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, sum_per_example
 from genzoo.math import quantisation
 from genzoo.math.observation import Observation
 from genzoo.math.variational import Warmup
+from genzoo.nets.autoencoder.dalle import DVAENetworks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +32,7 @@ class DVAE:
     temperature: functions of the step. shape: of one example.
     """
 
-    networks: object
+    networks: DVAENetworks
     vocabulary: int
     shape: tuple[int, ...]
     observation: Observation
@@ -41,17 +43,16 @@ class DVAE:
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the three networks."""
-        x, keys = example["x"], jax.random.split(key, 3)
+        x = example["x"]
         weights = jnp.zeros((len(x), *self.networks.grid, self.vocabulary))
         params = {
-            "encoder": self.networks.encoder.init(keys[0], x),
-            "embed": self.networks.embed.init(keys[1], weights),
+            "encoder": self.networks.encoder.init(streams.named(key, "encoder"), x),
+            "embed": self.networks.embed.init(streams.named(key, "embed"), weights),
             "observation": self.observation.init(),
         }
         embedded = self.networks.embed.apply(params["embed"], weights)
-        return Variables(
-            params={**params, "decoder": self.networks.decoder.init(keys[2], embedded)}
-        )
+        decoder = self.networks.decoder.init(streams.named(key, "decoder"), embedded)
+        return Variables(params={**params, "decoder": decoder})
 
     @property
     def losses(self) -> Mapping[str, Player]:
@@ -65,7 +66,7 @@ class DVAE:
         logits = self._logits(params, x)
         temperature, weight = self.temperature(context.step), self.kl_weight(context.step)
         if context.train:
-            gumbel = jax.random.gumbel(context.key, logits.shape)
+            gumbel = jax.random.gumbel(streams.named(context.key, "gumbel"), logits.shape)
             weights = quantisation.gumbel_softmax(logits, gumbel, temperature)
         else:
             weights = self._one_hot(jnp.argmax(logits, -1))

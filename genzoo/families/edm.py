@@ -9,67 +9,65 @@
 is told of each of them, and asked for none when it samples.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from genzoo.core.contract import Variables
-from genzoo.core.types import Array, Batch, Key, Labels, Tree, broadcast
+from genzoo.core import streams
+from genzoo.core.conditions import Given
+from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
+from genzoo.core.types import Array, Batch, Key, Keys, Tree
 from genzoo.data.augment import Augmentation
-from genzoo.families.continuous import ContinuousDenoising
-from genzoo.families.denoising import Seen
-from genzoo.math import gaussian, precondition
-from genzoo.math.schedules import Schedule
+from genzoo.families.continuous import by_noise, flow_likelihood
+from genzoo.families.denoising import Denoising, weighted_error
+from genzoo.math.times import TimeDistribution
+from genzoo.math.weighting import Weighting
+from genzoo.samplers.ode_likelihood import OdeLikelihood
+
+AUGMENTATION = "augment"
+"""The condition by which the network is told of augmentations; absent when it samples."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EDM(ContinuousDenoising):
-    """The family. data_deviation: sigma_data. augmentation: of the training images, or None; the
-    network then has an input for what was done."""
+class EDM(Denoising):
+    """The family. Capabilities: Samples, Solves, Reconstructs, Likelihoods.
 
-    data_deviation: float = 0.5
+    times: how sigma is drawn in training. weighting: of the error of F over time. augmentation: of
+    the training images, or None; the network then has a vector condition for what was done. ode:
+    how the likelihood is integrated.
+    """
+
+    times: TimeDistribution
+    weighting: Weighting
+    ode: OdeLikelihood
     augmentation: Augmentation | None = None
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network."""
-        x = example["x"]
-        inputs = (x, jnp.zeros(x.shape[:1]), self.labels(example), *self._unaugmented(x))
-        return Variables(params=self.network.init(key, *inputs))
+        return Variables(params=self.initial_params(key, example))
 
-    def noise_label(self, schedule: Schedule, t: Array) -> Array:
-        """c_noise = ln(sigma) / 4."""
-        return precondition.noise_label(schedule, t)
+    @property
+    def losses(self) -> Mapping[str, Player]:
+        """One player."""
+        return {"model": Player(loss=self.loss)}
 
-    def scaled_input(self, schedule: Schedule, x: Array, t: Array) -> Array:
-        """c_in x."""
-        scale = precondition.input_scale(self.data_deviation)(schedule, jnp.asarray(t))
-        return broadcast(scale, x) * x
-
-    def see(
-        self,
-        params: Tree,
-        x_0: Array,
-        eps: Array,
-        t: Array,
-        labels: Labels | None,
-        train: bool,
-        key: Key | None,
-    ) -> Seen:
-        """x_t of the augmented data, and what the network predicts that is told of it."""
-        others = self._unaugmented(x_0)
-        if self.augmentation is not None and train:
-            key, own = jax.random.split(key)
-            x_0, done = self.augmentation(x_0, own)
-            others = (done,)
-        x_t = gaussian.q_sample(self.schedule, x_0, t, eps)
-        predicted = self.predict(
-            params, self.schedule, x_t, t, labels, *others, train=train, key=key
+    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+        """Equation (3) per example [B]; metrics: the same by quarter of the logsnr range."""
+        key, schedule, x_0 = context.key, self.schedule, context.batch["x"]
+        conditions = self.gathered(context)
+        if self.augmentation is not None and context.train:
+            x_0, done = self.augmentation(x_0, streams.named(key, "augmentation"))
+            conditions = {**conditions, AUGMENTATION: Given(done, jnp.ones(len(x_0), bool))}
+        eps = jax.random.normal(streams.named(key, "noise"), x_0.shape, x_0.dtype)
+        t = self.times.draw(streams.named(key, "time"), len(x_0), schedule).astype(x_0.dtype)
+        seen = self.denoiser.see(
+            params, schedule, x_0, eps, t, conditions, train=context.train, key=key
         )
-        return Seen(x_0, eps, x_t, t, predicted)
+        losses = weighted_error(self.weighting, self.denoiser.prediction, schedule, seen)
+        return losses, Aux(metrics=by_noise(losses, schedule, t))
 
-    def _unaugmented(self, x: Array) -> tuple[Array, ...]:
-        # A network without that input is not given it.
-        if self.augmentation is None:
-            return ()
-        return (jnp.zeros((x.shape[0], self.augmentation.labels), x.dtype),)
+    def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
+        """By the change of variables along the probability flow: `continuous.flow_likelihood`."""
+        return flow_likelihood(self, self.ode, variables, batch, keys)

@@ -9,21 +9,59 @@ Here t = 0 is the data and t = 1 the noise, the reverse of the papers; the strai
 the batch so that the sum of squared distances is least (Pooladian et al. 2023; Tong et al. 2024).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from genzoo.core.types import Array, Key
-from genzoo.families.continuous import ContinuousDenoising
+import jax
+
+from genzoo.core import streams
+from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
+from genzoo.core.types import Array, Batch, Key, Keys, Tree
+from genzoo.families.continuous import by_noise, flow_likelihood
+from genzoo.families.denoising import Denoising, weighted_error
 from genzoo.math import coupling
+from genzoo.math.times import TimeDistribution
+from genzoo.math.weighting import Weighting
+from genzoo.samplers.ode_likelihood import OdeLikelihood
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FlowMatching(ContinuousDenoising):
-    """The family. paired: whether noise goes to the data of the batch that are nearest to it, all
-    in all."""
+class FlowMatching(Denoising):
+    """The family. Capabilities: Samples, Solves, Reconstructs, Likelihoods.
 
+    times: how t is drawn in training. weighting: of the error (2) over time. paired: whether noise
+    goes to the data of the batch that are nearest to it, all in all. ode: how the likelihood is
+    integrated.
+    """
+
+    times: TimeDistribution
+    weighting: Weighting
+    ode: OdeLikelihood
     paired: bool = False
 
-    def noise(self, key: Key, x_0: Array) -> Array:
-        """Standard normal noise [B, ...], each example with its own or its nearest."""
-        eps = super().noise(key, x_0)
-        return eps[coupling.optimal_assignment(x_0, eps)] if self.paired else eps
+    def init(self, key: Key, example: Batch) -> Variables:
+        """Params of the network."""
+        return Variables(params=self.initial_params(key, example))
+
+    @property
+    def losses(self) -> Mapping[str, Player]:
+        """One player."""
+        return {"model": Player(loss=self.loss)}
+
+    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+        """Equation (2) per example [B]; metrics: the same by quarter of the logsnr range."""
+        key, schedule, x_0 = context.key, self.schedule, context.batch["x"]
+        conditions = self.gathered(context)
+        eps = jax.random.normal(streams.named(key, "noise"), x_0.shape, x_0.dtype)
+        if self.paired:
+            eps = eps[coupling.optimal_assignment(x_0, eps)]
+        t = self.times.draw(streams.named(key, "time"), len(x_0), schedule).astype(x_0.dtype)
+        seen = self.denoiser.see(
+            params, schedule, x_0, eps, t, conditions, train=context.train, key=key
+        )
+        losses = weighted_error(self.weighting, self.denoiser.prediction, schedule, seen)
+        return losses, Aux(metrics=by_noise(losses, schedule, t))
+
+    def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
+        """By the change of variables along the flow: `continuous.flow_likelihood`."""
+        return flow_likelihood(self, self.ode, variables, batch, keys)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core import streams
+from genzoo.core.conditions import Conditions
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Report, Variables
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, mean_per_example
@@ -97,7 +98,7 @@ class PCA:
             values["explained_variance"] = 1 - loss / variance
         return Report(values=values)
 
-    def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:
+    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
         """E[x | z] of the probabilistic model at z ~ N(0, I): without the noise of p(x | z), which
         is white and would be all that one sees."""
         z = streams.normal(keys, (self.components,))

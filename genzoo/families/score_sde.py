@@ -4,20 +4,28 @@ generative modeling through stochastic differential equations").
     dx = f(t) x dt + g(t) dw,   f = alpha' / alpha,   g^2 = d sigma^2 / dt - 2 f sigma^2        (1)
     dx = (f x - g^2 score) dt + g dw,   backwards in time                                       (2)
     dx = (f x - g^2 score / 2) dt,      with the same marginals: the probability flow           (3)
+    loss = E_t E_eps weight(t) |target - prediction|^2,   x_t = alpha(t) x_0 + sigma(t) eps     (4)
 
 VP, sub-VP and VE differ in their schedule alone. Trained with the "simple" weighting each noise
 level counts alike; with the likelihood weighting g^2 the loss bounds the likelihood of (3), and
 drawing t in proportion to g^2 / sigma^2 takes the variance out of that weight (Song et al. 2021b).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
-from genzoo.core.types import Array
-from genzoo.families.continuous import ContinuousDenoising
-from genzoo.families.denoising import Noise, thousandths
+from genzoo.core import streams
+from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
+from genzoo.core.types import Array, Batch, Key, Keys, Tree
+from genzoo.families.continuous import by_noise, dequantised, flow_likelihood
+from genzoo.families.denoising import Denoising, weighted_error
 from genzoo.math.schedules import Schedule
+from genzoo.math.times import TimeDistribution
+from genzoo.math.weighting import Weighting
+from genzoo.samplers.ode_likelihood import OdeLikelihood
 
 LIKELIHOOD_END = 1e-5
 """The time at which the likelihood takes the data to be, nearer to them than samplers go."""
@@ -29,14 +37,43 @@ def log_noise(schedule: Schedule, t: Array) -> Array:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ScoreSDE(ContinuousDenoising):
-    """The family: (1) by its schedule; its samplers are (2) and (3).
+class ScoreSDE(Denoising):
+    """The family: (1) by its schedule; its samplers are (2) and (3). Capabilities: Samples, Solves,
+    Reconstructs, Likelihoods.
 
-    told: what the network is told of the time.
+    times: how t is drawn in training. weighting: of the error over time. ode: how the likelihood is
+    integrated. dequantises: whether training spreads the levels of images over their bins, as the
+    likelihood does: a model that has seen exact levels finds what lies between them unlikely.
     """
 
-    told: Noise = thousandths
+    times: TimeDistribution
+    weighting: Weighting
+    ode: OdeLikelihood
+    dequantises: bool = False
 
-    def noise_label(self, schedule: Schedule, t: Array) -> Array:
-        """As the family was told."""
-        return self.told(schedule, t)
+    def init(self, key: Key, example: Batch) -> Variables:
+        """Params of the network."""
+        return Variables(params=self.initial_params(key, example))
+
+    @property
+    def losses(self) -> Mapping[str, Player]:
+        """One player."""
+        return {"model": Player(loss=self.loss)}
+
+    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+        """Equation (4) per example [B]; metrics: the same by quarter of the logsnr range."""
+        key, schedule, x_0 = context.key, self.schedule, context.batch["x"]
+        if self.dequantises:
+            x_0 = dequantised(x_0, streams.named(key, "levels"))
+        conditions = self.gathered(context)
+        eps = jax.random.normal(streams.named(key, "noise"), x_0.shape, x_0.dtype)
+        t = self.times.draw(streams.named(key, "time"), len(x_0), schedule).astype(x_0.dtype)
+        seen = self.denoiser.see(
+            params, schedule, x_0, eps, t, conditions, train=context.train, key=key
+        )
+        losses = weighted_error(self.weighting, self.denoiser.prediction, schedule, seen)
+        return losses, Aux(metrics=by_noise(losses, schedule, t))
+
+    def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
+        """By the change of variables along the flow (3): `continuous.flow_likelihood`."""
+        return flow_likelihood(self, self.ode, variables, batch, keys)

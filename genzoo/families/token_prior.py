@@ -8,12 +8,14 @@ level are predicted from all of the coarser ones, p(bottom | top) p(top).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genzoo.core import streams
+from genzoo.core.conditions import Condition, Conditions, gather
 from genzoo.core.contract import (
     Aux,
     Context,
@@ -25,8 +27,9 @@ from genzoo.core.contract import (
     Variables,
     scalars,
 )
-from genzoo.core.types import Array, Batch, Images, Key, Keys, Labels, Tree
+from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree
 from genzoo.math import tokens
+from genzoo.nets.transformer.transformer import TokenNetwork
 from genzoo.samplers import autoregressive
 
 TOKENIZER = "tokenizer"
@@ -40,27 +43,28 @@ def lengths_of(tokenizer: Tokenizes) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenPrior:
-    """The family. Capabilities: Samples, Likelihoods (of the codes), Conditional.
+    """The family. Capabilities: Samples, Likelihoods (of the codes).
 
-    network: a TokenNetwork (nets/transformer/) for the tokenizer's grids. truncate: logits ->
-    logits, how much of the distribution samples are drawn from. num_classes: 0 without labels.
+    network: for the tokenizer's grids. truncate: logits -> logits, how much of the distribution
+    samples are drawn from. conditions: what the model is told, by name.
     """
 
-    network: object
+    network: TokenNetwork
     tokenizer: Family
     truncate: Callable[[Array], Array]
-    num_classes: int = 0
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
 
     # --- the contract -------------------------------------------------------------------------
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the transformer, and the tokenizer's variables in their place."""
-        mine, theirs = jax.random.split(key)
-        frozen = self.tokenizer.init(theirs, example)
+        frozen = self.tokenizer.init(streams.named(key, TOKENIZER), example)
         count = len(example["x"])
         sequence = jnp.zeros((count, sum(lengths_of(self.tokenizer))), jnp.int32)
         return Variables(
-            params=self.network.init(mine, sequence, self._labels(example)),
+            params=self.network.init(
+                streams.named(key, "network"), sequence, None, gather(self.conditions, example)
+            ),
             frozen={TOKENIZER: {"params": frozen.params, "stats": frozen.stats}},
         )
 
@@ -72,7 +76,8 @@ class TokenPrior:
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """Equation (1), [B]; metrics: it, and nats per code by level."""
         key = context.key if context.train else None
-        nats = self._nats(params, context.frozen, context.batch, train=context.train, key=key)
+        conditions = gather(self.conditions, context.batch, context.frozen, key)
+        nats = self._nats(params, context.frozen, context.batch, conditions, key)
         loss = sum(level.sum(-1) for level in nats)
         metrics = {"loss": loss}
         for level, each in enumerate(nats):
@@ -87,12 +92,12 @@ class TokenPrior:
             values["bits_per_code"] = values["loss"] / codes / float(np.log(2))
         return Report(values=values)
 
-    def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:
+    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
         """Codes one after the other, then the tokenizer's image of them."""
-        labels, count = self._labels(condition), len(keys)
+        count = len(keys)
 
         def step(cache, token, position):
-            return self.network.step(variables.params, cache, token, position, labels)
+            return self.network.step(variables.params, cache, token, position, conditions)
 
         sequence = autoregressive.generate(
             step,
@@ -111,7 +116,8 @@ class TokenPrior:
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
         """Equation (1), by level: exact for the codes, and no likelihood of the image."""
         del keys
-        nats = self._nats(variables.params, variables.frozen, batch)
+        conditions = gather(self.conditions, batch, variables.frozen)
+        nats = self._nats(variables.params, variables.frozen, batch, conditions)
         terms = {f"level_{level}": each.sum(-1) for level, each in enumerate(nats)}
         return Likelihood(
             total=sum(terms.values()),
@@ -122,16 +128,16 @@ class TokenPrior:
 
     # --- what the parts above share ------------------------------------------------------------
 
-    def _nats(self, params, frozen, batch, train=False, key=None) -> list[Array]:
-        """-log p of every code, [B, positions] by level."""
+    def _nats(self, params, frozen, batch, conditions, key=None) -> list[Array]:
+        """-log p of every code, [B, positions] by level. key: of a step of training."""
         codes = self.tokenizer.codes(Variables(**frozen[TOKENIZER]), batch)
         sequence = jnp.concatenate([level.reshape(len(level), -1) for level in codes], -1)
         sequence = jax.lax.stop_gradient(sequence)
-        logits = self.network.apply(params, sequence, self._labels(batch), train=train, key=key)
+        drop = None if key is None else streams.named(key, "dropout")
+        logits = self.network.apply(
+            params, sequence, None, conditions, train=key is not None, key=drop
+        )
         return self._split(tokens.next_token_nats(logits, sequence))
 
     def _split(self, sequence: Array) -> list[Array]:
         return jnp.split(sequence, np.cumsum(lengths_of(self.tokenizer))[:-1], axis=-1)
-
-    def _labels(self, batch: Batch) -> Labels | None:
-        return batch["label"] if self.num_classes else None

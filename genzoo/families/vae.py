@@ -20,10 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core import streams
+from genzoo.core.conditions import Conditions
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Report, Variables, scalars
 from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree
 from genzoo.math import variational
 from genzoo.math.observation import Observation
+from genzoo.nets.autoencoder.pair import Pair
 
 _NUMBERS = 1 << 23  # of the decoder's output at once, in the bound of many samples
 _LISTED = 256  # units up to which the KL of each is logged
@@ -80,7 +82,7 @@ class VAE:
     from the decoder instead of their mean.
     """
 
-    pairs: tuple
+    pairs: tuple[Pair, ...]
     latents: tuple[int, ...]
     shape: tuple[int, ...]
     observation: Observation
@@ -99,10 +101,12 @@ class VAE:
         params, inputs = {"observation": self.observation.init()}, example["x"]
         count = len(inputs)
         for layer, (pair, width) in enumerate(zip(self.pairs, self.latents, strict=True)):
-            one, other = jax.random.split(jax.random.fold_in(key, layer))
             latent = jnp.zeros((count, *pair.grid, width))
-            params[f"encoder_{layer}"] = pair.encoder.init(one, inputs)
-            params[f"decoder_{layer}"] = pair.decoder.init(other, latent)
+            for name, net, given in (
+                (f"encoder_{layer}", pair.encoder, inputs),
+                (f"decoder_{layer}", pair.decoder, latent),
+            ):
+                params[name] = net.init(streams.named(key, name), given)
             inputs = latent.reshape(count, -1)
         return Variables(params=params)
 
@@ -114,14 +118,14 @@ class VAE:
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """The objective in nats per example [B]; metrics: it, its terms, and the units' KL, mean
         and square, from which `report` makes what is worth knowing."""
-        x = context.batch["x"]
-        binarise, dropout, again, *draw = jax.random.split(context.key, 3 + len(self.pairs))
-        x = self.observation.observe(x, jax.random.uniform(binarise, x.shape))
+        x, key = context.batch["x"], context.key
+        x = self.observation.observe(x, jax.random.uniform(streams.named(key, "levels"), x.shape))
         noise = [
-            jax.random.normal(key, (self.samples, len(x), units))
-            for key, units in zip(draw, self.units, strict=True)
+            jax.random.normal(streams.named(key, f"noise {i}"), (self.samples, len(x), units))
+            for i, units in enumerate(self.units)
         ]
-        train = {"train": context.train, "key": dropout if context.train else None}
+        drop = streams.named(key, "dropout") if context.train else None
+        train = {"train": context.train, "key": drop}
         seen = self._see(params, x, noise, **train)
         losses = self.objective(self, seen, context.step)
         means = self._joined(seen.means)
@@ -129,7 +133,7 @@ class VAE:
         # as variance over the data: the product with an independent draw has none in its mean.
         other = means
         if len(self.pairs) > 1:
-            fresh = jax.random.normal(again, noise[0].shape)
+            fresh = jax.random.normal(streams.named(key, "fresh noise"), noise[0].shape)
             q, _ = self._upwards(params, x, [fresh, *noise[1:]])
             other = self._joined(one.mean for one in q)
         metrics = {
@@ -170,9 +174,9 @@ class VAE:
             )
         return Report(values=values, warnings=warnings)
 
-    def sample(self, variables: Variables, keys: Keys, condition: Batch) -> Images:
+    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
         """Samples [B, ...] in [-1, 1], from the top latent downwards."""
-        del condition
+        del conditions
         top = len(self.pairs) - 1
         latent = streams.normal(streams.fold(keys, top), (self.units[top],))
         for layer in range(top, 0, -1):

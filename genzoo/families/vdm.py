@@ -15,40 +15,52 @@ alpha_0. With T > 0 steps the last term is the sum over steps, T/2 E [expm1(gamm
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from genzoo.core import streams
+from genzoo.core.conditions import Conditions, gather
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
-from genzoo.core.types import Array, Batch, Key, Keys, Labels, Tree, sum_per_example
-from genzoo.families.denoising import Denoising
+from genzoo.core.types import Array, Batch, Key, Keys, Tree, sum_per_example
+from genzoo.families.denoising import Denoising, OfTime
 from genzoo.math import gaussian, likelihood
 from genzoo.math.continuous import OfLogsnr
 from genzoo.math.schedules import Schedule
 from genzoo.math.times import AntitheticTimes, UniformTimes
 
 
-class Learned(NamedTuple):
-    """A schedule gamma(params, t) and what it starts from."""
+@dataclass(frozen=True, kw_only=True)
+class LearnedGamma:
+    """A learned schedule, equation (1). start: key -> params. gamma: (params, t) -> gamma(t)."""
 
-    init: Callable[[Key], Tree]
+    start: Callable[[Key], Tree]
     gamma: Callable[[Tree, Array], Array]
+
+    def init(self, key: Key) -> Tree:
+        """Its params at the start."""
+        return self.start(key)
+
+    def at(self, params: Tree) -> Schedule:
+        """Equation (1) with these params."""
+        return OfLogsnr(gamma=lambda t: self.gamma(params, jnp.asarray(t, jnp.float32)))
+
+
+def rescaled_gamma(low: float, high: float) -> OfTime:
+    """gamma from 0 to 1000 between low and high, its ends at the start: the network is told the
+    noise level and not the time, so that the schedule may change."""
+    return lambda schedule, t: 1000 * (-schedule.logsnr(t) - low) / (high - low)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VDM(Denoising):
-    """The family. Capabilities: Samples, Likelihoods.
+    """The family; its schedule is a `LearnedGamma`, and one without params is fixed. Capabilities:
+    Samples, Solves, Reconstructs, Likelihoods.
 
-    learned: the noise schedule; one without params is fixed. told_ends: the gammas that the network
-    is told as 0 and as 1000, whatever the schedule becomes. steps: T of the discrete bound, 0 for
-    continuous time. draws: how many times the likelihood of an example averages over, spread
-    evenly.
+    steps: T of the discrete bound, 0 for continuous time. draws: how many times the likelihood of
+    an example averages over, spread evenly.
     """
 
-    learned: Learned
-    told_ends: tuple[float, float] = (-13.3, 5.0)
     steps: int = 0
     draws: int = 16
 
@@ -56,8 +68,7 @@ class VDM(Denoising):
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network and of the schedule."""
-        gamma = self.learned.init(streams.stream(key, "gamma"))
-        return Variables(params={"network": self.init_network(key, example), "gamma": gamma})
+        return Variables(params=self.initial_params(key, example))
 
     @property
     def losses(self) -> Mapping[str, Player]:
@@ -67,16 +78,17 @@ class VDM(Denoising):
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """The bound (2) per example, in bits per dimension of levels or in nats of points [B], with
         its three terms as metrics."""
-        draw, noise, first, drop, dropout = jax.random.split(context.key, 5)
-        x = context.batch["x"]
-        labels = self.labels(context.batch, drop if context.train else None)
+        key, x = context.key, context.batch["x"]
         spread = AntitheticTimes(inner=UniformTimes(low=0.0))
-        t = spread.draw(draw, len(x), self.schedule_of(params))
-        eps = jax.random.normal(noise, x.shape, x.dtype)
-        key = dropout if context.train else None
+        t = spread.draw(streams.named(key, "time"), len(x), self.schedule_of(params))
+        eps = jax.random.normal(streams.named(key, "noise"), x.shape, x.dtype)
+        first = jax.random.normal(streams.named(key, "first noise"), x.shape, x.dtype)
+        conditions = self.gathered(context)
         terms = {
-            **self.ends(params, x, jax.random.normal(first, x.shape, x.dtype)),
-            "diffusion": self.diffusion(params, x, t, eps, labels, context.train, key),
+            **self.ends(params, x, first),
+            "diffusion": self.diffusion(
+                params, x, t, eps, conditions, train=context.train, key=key
+            ),
         }
         if self.levels:
             dimensions = x[0].size
@@ -89,13 +101,13 @@ class VDM(Denoising):
         """The bound (2) in nats per example, its last term averaged over `draws` times, one from
         each of so many equal parts of [0, 1]."""
         x, params = batch["x"], variables.params
-        labels = self.labels(batch)
+        conditions = gather(self.conditions, batch, variables.frozen)
 
         def part(_, index):
             here = streams.fold(keys, index)
             t = (index + streams.uniform(streams.fold(here, 0))) / self.draws
             eps = streams.normal(streams.fold(here, 1), x.shape[1:], x.dtype)
-            return None, self.diffusion(params, x, t.astype(x.dtype), eps, labels)
+            return None, self.diffusion(params, x, t.astype(x.dtype), eps, conditions)
 
         _, values = jax.lax.scan(part, None, jnp.arange(self.draws))
         first = streams.normal(streams.fold(keys, self.draws), x.shape[1:], x.dtype)
@@ -113,7 +125,8 @@ class VDM(Denoising):
         x: Array,
         t: Array,
         eps: Array,
-        labels: Labels | None,
+        conditions: Conditions,
+        *,
         train: bool = False,
         key: Key | None = None,
     ) -> Array:
@@ -122,9 +135,10 @@ class VDM(Denoising):
             t = jnp.ceil(jnp.maximum(t, 1e-6) * self.steps) / self.steps
         schedule = self.schedule_of(params)
         gamma, rate = jax.jvp(lambda t: self._gamma(params, t), (t,), (jnp.ones_like(t),))
-        z = gaussian.q_sample(schedule, x, t, eps)
-        seen = self.predict(params, schedule, z, t, labels, train=train, key=key)
-        error = sum_per_example(jnp.square(eps - seen.eps))
+        seen = self.denoiser.see(
+            params["network"], schedule, x, eps, t, conditions, train=train, key=key
+        )
+        error = sum_per_example(jnp.square(eps - seen.predicted.eps))
         if self.steps:
             before = self._gamma(params, t - 1 / self.steps)
             rate = self.steps * jnp.expm1(gamma - before)
@@ -146,19 +160,5 @@ class VDM(Denoising):
 
     # --- what the parts above share ---------------------------------------------------------------
 
-    def schedule_of(self, params: Tree) -> Schedule:
-        """Equation (1) with the present params."""
-        return OfLogsnr(gamma=lambda t: self._gamma(params, t))
-
-    def network_params(self, params: Tree) -> Tree:
-        """The network's."""
-        return params["network"]
-
-    def noise_label(self, schedule: Schedule, t: Array) -> Array:
-        """gamma, from 0 to 1000 between `told_ends`: the network is told the noise level and not
-        the time, so that the schedule may change."""
-        low, high = self.told_ends
-        return 1000 * (-schedule.logsnr(t) - low) / (high - low)
-
     def _gamma(self, params: Tree, t: Array | float) -> Array:
-        return self.learned.gamma(params["gamma"], jnp.asarray(t, jnp.float32))
+        return self.schedule.gamma(params["gamma"], jnp.asarray(t, jnp.float32))

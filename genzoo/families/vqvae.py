@@ -18,9 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genzoo.core import streams
 from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables, scalars
 from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, mean_per_example
 from genzoo.math import quantisation
+from genzoo.nets.autoencoder.hierarchy import Hierarchy
 
 _KMEANS_ROWS = 1 << 16  # vectors at most that the first codes are made of
 _ONE_CODE = 1.5  # a perplexity below which a codebook of any size has collapsed
@@ -130,7 +132,7 @@ class VQVAE:
     example. data_variance: of the data's numbers, the unit of the reconstruction error.
     """
 
-    network: object
+    network: Hierarchy
     sizes: tuple[int, ...]
     codebook: Codebook
     shape: tuple[int, ...]
@@ -141,9 +143,10 @@ class VQVAE:
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network; codes by level in params or stats."""
-        params, stats = {"network": self.network.init(key, example["x"])}, {}
+        params, stats = {}, {}
+        params["network"] = self.network.init(streams.named(key, "network"), example["x"])
         for level, size in enumerate(self.sizes):
-            mine = jax.random.fold_in(key, level)
+            mine = streams.named(key, f"codes {level}")
             own, kept = self.codebook.init(mine, size, self.network.latent)
             params |= {f"codes_{level}": own} if own else {}
             stats |= {f"codes_{level}": kept} if kept else {}
@@ -255,14 +258,14 @@ class VQVAE:
             name, flat = f"codes_{level}", z.reshape(-1, z.shape[-1])
             own = stats.get(name, {})
             if key is not None and own:
-                first, later = jax.random.split(jax.random.fold_in(key, level))
                 held = jax.lax.stop_gradient(flat)
-                own = self.codebook.opened(own, first, held)
+                own = self.codebook.opened(own, streams.named(key, f"start {level}"), held)
             codes = self.codebook.codes(params.get(name, {}), own)
             index = quantisation.nearest_code(flat, codes)
             q = quantisation.lookup(codes, index).reshape(z.shape)
             if key is not None and own:
-                stats[name] = self.codebook.renewed(own, later, held, index)
+                revived = streams.named(key, f"revived {level}")
+                stats[name] = self.codebook.renewed(own, revived, held, index)
             found[level] = Seen(z, index.reshape(z.shape[:-1]), q)
             return quantisation.straight_through(z, q)
 

@@ -58,7 +58,7 @@ def input_scale(sigma_data: float = 0.5) -> Callable[[Schedule, Array], Array]:
     return lambda schedule, t: 1 / _scales(schedule, t, sigma_data)[2]
 
 
-def noise_label(schedule: Schedule, t: Array) -> Array:
+def noise_level(schedule: Schedule, t: Array) -> Array:
     """c_noise of (2): what the network is told of the time, shape of t. Not at alpha or sigma 0."""
     return -schedule.logsnr(t) / 8
 

@@ -68,7 +68,7 @@ class Trained:
     ) -> Iterator[Embedded]:
         """The images of a source with the given indices, in batches, in that order. split: names
         the randomness, which belongs to an index in whatever batch it stands; FILES for files."""
-        key = streams.stream(streams.root(self.experiment.config.eval.seed), f"encode {split}")
+        key = streams.named(streams.root(self.experiment.config.eval.seed), f"encode {split}")
         function = partial(_embedded, self.family, key)
         for found in self.passes(f"encode {split}", function, source.read, indices, title):
             if not np.isfinite(found["embedding"]).all():

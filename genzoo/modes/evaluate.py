@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from genzoo import build
 from genzoo.core import streams
-from genzoo.core.contract import Variables, class_count
+from genzoo.core.contract import Variables, conditions_of
 from genzoo.core.types import Batch
 from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
@@ -63,7 +63,7 @@ def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
         family=experiment.family,
     )
     exact = experiment.exact_density
-    if "nats" in report and exact and not class_count(experiment.family):
+    if "nats" in report and exact and not conditions_of(experiment.family):
         examples = source.read(np.arange(count))["x"]
         report["nats_exact"] = -float(np.mean(exact.log_density(examples)))
     for warning in warnings.values():

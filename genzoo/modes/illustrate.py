@@ -18,13 +18,14 @@ from genzoo import build
 from genzoo.builders import sampling
 from genzoo.config import freeze
 from genzoo.core import streams
-from genzoo.core.contract import Family, Likelihoods, Solution, Solves, Variables, class_count
+from genzoo.core.conditions import droppable
+from genzoo.core.contract import Family, Likelihoods, Solution, Solves, Variables, conditions_of
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
 from genzoo.evaluate import plane, strips
 from genzoo.evaluate.figures import Row, save_rows
-from genzoo.experiment import Experiment, sample_keys, sample_labels
+from genzoo.experiment import Experiment, sample_conditions, sample_keys, sample_labels
 from genzoo.math import gaussian, prediction
 from genzoo.math.schedules import Schedule, TableSchedule
 from genzoo.samplers.inpainting import Projection, RePaint, grey, masked
@@ -110,7 +111,8 @@ def _common(grid: str) -> str:
 
 
 def _solved(family: Solves, variables: Variables, rows: Batch, **others) -> Solution:
-    return family.solve(variables, rows["keys"], {"label": rows["label"]}, **others)
+    conditions = sample_conditions(family, variables, rows)
+    return family.solve(variables, rows["keys"], conditions, **others)
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ def denoising(subject: Subject) -> Path:
 
 def guidance(subject: Subject) -> Path:
     """One noise per class at several guidance scales."""
-    shown = min(class_count(subject.family), 10)
+    shown = min(subject.experiment.classes, 10)
     rows = {**subject.rows(shown), "label": jnp.arange(shown, dtype=jnp.int32)}
     run = jax.jit(lambda v, rows, scale: _solved(subject.family, v, rows, guidance_scale=scale).x)
     images = [np.asarray(run(subject.variables, rows, jnp.float32(s))) for s in SCALES]
@@ -217,7 +219,8 @@ def field(subject: Subject) -> Path:
 
     @jax.jit
     def velocity(variables, t):
-        seen = subject.family.predictor(variables, {"label": label})(flat, t)
+        conditions = sample_conditions(subject.family, variables, {"label": label})
+        seen = subject.family.predictor(variables, conditions)(flat, t)
         return prediction.VELOCITY.from_pair(seen, schedule, t)
 
     vectors = [np.asarray(velocity(subject.variables, jnp.float32(t))) for t in times]
@@ -296,7 +299,7 @@ def chosen(experiment: Experiment) -> list[Picture]:
             f"{name} is drawn step by step, and {sampling.ADAPTIVE} takes steps of its own for "
             "each image: choose another sample.method."
         )
-    if "guidance" in names and not (class_count(family) and family.label_dropout):
+    if "guidance" in names and "label" not in droppable(conditions_of(family)):
         problems.append(
             "guidance needs a model that was trained with labels and with some of them dropped "
             "(family.conditional, family.label_dropout)."
@@ -305,7 +308,7 @@ def chosen(experiment: Experiment) -> list[Picture]:
         problems.append("colourisation needs images in colour; these are grey.")
     if "density" in names and not (experiment.exact_density and isinstance(family, Likelihoods)):
         problems.append("density needs data of a known density, such as swissroll.")
-    if "density" in names and class_count(family):
+    if "density" in names and conditions_of(family):
         problems.append("density is that of all data together, and this model is told classes.")
     if problems:
         raise UserError(*(f"sample.pictures: {problem}" for problem in problems))

@@ -113,7 +113,7 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
 
 
 def _compared(family: Family, seed: int, variables: Variables, batch: Batch) -> tuple:
-    keys = streams.per_example(streams.stream(streams.root(seed), "reconstruct"), batch["index"])
+    keys = streams.per_example(streams.named(streams.root(seed), "reconstruct"), batch["index"])
     prepared = prepare(batch, None)
     original = prepared["x"]
     copy = jnp.clip(family.reconstruct(variables, prepared, keys), -1, 1)

@@ -21,6 +21,7 @@ from genzoo.evaluate import pictures, plane
 from genzoo.experiment import (
     Experiment,
     require,
+    sample_conditions,
     sample_keys,
     sample_labels,
     steered_classes,
@@ -84,7 +85,8 @@ def draw(
 
 def check_label(experiment: Experiment, family: Family | None = None) -> None:
     """Raises UserError where sample.label is no class of the model, or of its classifier."""
-    label, classes = experiment.config.sample.label, steered_classes(family or experiment.family)
+    label = experiment.config.sample.label
+    classes = steered_classes(family or experiment.family, experiment.config)
     if label >= max(classes, 1):
         known = f"the classes 0 to {classes - 1}." if classes else "no classes; leave it at -1."
         raise UserError(f"sample.label = {label}: this model has {known}")
@@ -93,7 +95,7 @@ def check_label(experiment: Experiment, family: Family | None = None) -> None:
 def columns_of(experiment: Experiment, family: Family) -> int:
     """Columns of a grid: one per class where the samples go through the classes in turn, 0 for
     about a square. More than 20 classes would make a strip."""
-    classes = steered_classes(family)
+    classes = steered_classes(family, experiment.config)
     return classes if classes <= 20 and experiment.config.sample.label < 0 else 0
 
 
@@ -101,10 +103,10 @@ def sample_batch(family: Family, seed: int, variables: Variables, rows: Batch) -
     """One `x` per row, as it is stored, from the row's `index` and `label` alone; with
     `evaluations` of a family that counts them."""
     keys = sample_keys(seed, rows["index"])
-    condition = {"label": rows["label"]}
+    conditions = sample_conditions(family, variables, rows)
     if not isinstance(family, Solves):
-        return {"x": transforms.to_stored(family.sample(variables, keys, condition))}
-    found = family.solve(variables, keys, condition)
+        return {"x": transforms.to_stored(family.sample(variables, keys, conditions))}
+    found = family.solve(variables, keys, conditions)
     finite = jnp.isfinite(found.x).reshape(found.x.shape[0], -1).all(-1)
     return {
         "x": transforms.to_stored(found.x),
@@ -193,7 +195,7 @@ def save_samples(
         return
     source = experiment.open("test")
     data = source.read(np.arange(len(source)))
-    if steered_classes(family):
+    if steered_classes(family, experiment.config):
         plane.save_samples(
             path, data["x"], samples, (data["label"], labels), source.spec.classes
         )

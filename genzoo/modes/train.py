@@ -188,7 +188,7 @@ def _fitted(experiment: Experiment, state: TrainState, source: Source) -> TrainS
                 yield jax.device_get(prepare(source.read(rows), None))
                 bar.update(len(rows))
 
-    found = experiment.family.fit(passed(), streams.stream(experiment.root, "fit"))
+    found = experiment.family.fit(passed(), streams.named(experiment.root, "fit"))
     found = experiment.placement.put(
         {"params": found.params, "stats": found.stats},
         jax.tree.map(lambda leaf: leaf.sharding, {"params": state.params, "stats": state.stats}),

@@ -25,8 +25,9 @@ class Network:
         path ("down_0_block_1", "middle_attention/query_key_value"). `names` is a collection of
         paths or a predicate over them. A path that does not occur raises ValueError.
 
-    For diffusion on images the inputs are (x [B, *size, C] float, time [B] float in units of DDPM
-    steps, label [B] int32 or None) and the output is [B, *size, out_channels] float32.
+    Networks that are told of time or conditions have the inputs (x [B, ...], time [B], conditions):
+    the time in whatever unit the network is made for, and a mapping of names to `Given`, of which
+    missing ones are absent. Denoising networks give [B, ..., out_channels] float32.
     """
 
     init: Callable[..., Tree]

@@ -1,8 +1,8 @@
 """A residual MLP for diffusion and flows on points [B, D]: densities in the plane, latent vectors.
 
-The stream is widened once and every block adds to it; time and label scale and shift what is in a
-block, as in the U-Nets (Dhariwal & Nichol 2021). The input may come with Fourier features of fixed
-Gaussian directions (Tancik et al. 2020), because an MLP alone is slow to learn sharp edges:
+The stream is widened once and every block adds to it; time and conditions scale and shift what is
+in a block, as in the U-Nets (Dhariwal & Nichol 2021). The input may come with Fourier features of
+fixed Gaussian directions (Tancik et al. 2020), because an MLP alone is slow to learn sharp edges:
 
     [x, sin(2 pi G x), cos(2 pi G x)],  G_ij ~ N(0, scale^2)                                     (1)
     h = h + V_i silu((1 + a_i) W_i norm(h) + b_i),  (a_i, b_i) = C_i silu(features)              (2)
@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from genzoo.core.types import Array, Labels
+from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
-from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, Condition
+from genzoo.nets.parts.conditioning import Conditioner
+from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, ZEROS
 from genzoo.nets.parts.problems import bad_rate, too_low, unknown
 
@@ -33,22 +35,25 @@ def gaussian_fourier(x: Array, count: int, scale: float) -> Array:
 
 
 class PointMLP(nn.Module):
-    """(x [B, D], time [B] or [], label [B] or None) -> [B, out_channels] float32, first 0."""
+    """(x [B, D], time [B] or [], conditions) -> [B, out_channels] float32, first 0."""
 
     out_channels: int
     width: int
     depth: int
     fourier: int
     fourier_scale: float
-    condition: Callable[..., Condition]
+    condition: Callable[..., nn.Module]
     dropout: float
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Array, time: Array, label: Labels | None, train: bool) -> Array:
+    def __call__(
+        self, x: Array, time: Array, conditions: Conditions, train: bool
+    ) -> Array:
         dense: Callable[..., nn.Module] = partial(nn.Dense, kernel_init=FAN_AVG)
         time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
-        features = nn.silu(self.condition(name="condition")(time, label))
+        encoded = self.condition(name="condition")(time, conditions, x)
+        features = nn.silu(encoded.features)
         if self.fourier:
             x = jnp.concatenate([x, gaussian_fourier(x, self.fourier, self.fourier_scale)], -1)
         h = dense(self.width, dtype=self.dtype, name="entry")(x)
@@ -68,19 +73,18 @@ class PointMLP(nn.Module):
 def point_mlp(
     *,
     out_channels: int,
-    num_classes: int,
+    entries: Entries,
     width: int = 128,
     depth: int = 3,
     fourier: int = 32,
     fourier_scale: float = 0.5,
     time_embedding: str = "sinusoidal",
-    null_class: bool = True,
     dropout: float = 0.0,
     dtype: str = "float32",
 ) -> Network:
-    """An MLP of points x [B, D], time [B], label [B] int32 or None -> [B, out_channels].
+    """An MLP of points x [B, D], time [B] and conditions -> [B, out_channels].
 
-    out_channels, num_classes, null_class: as in `unet`.
+    out_channels, entries: as in `unet`; conditions enter by features alone.
     width, depth: of the stream, and blocks.
     fourier, fourier_scale: how many directions equation (1) has, 0 for none, and the deviation of
         their frequencies in periods per unit of x. The defaults suit x in the plane of deviation
@@ -90,14 +94,12 @@ def point_mlp(
     dropout: inside the blocks, in training.
     dtype: of the dense layers, "float32" or "bfloat16".
     """
-    has_null = num_classes > 0 and null_class
     condition = partial(
-        Condition,
+        Conditioner,
         embed=TIME_EMBEDDINGS[time_embedding],
         width=width,
         features=width,
-        classes=num_classes + has_null,
-        null=num_classes if has_null else None,
+        entries=entries,
     )
     module = PointMLP(
         out_channels=out_channels,
@@ -120,12 +122,10 @@ def point_problems(
     fourier: int = 32,
     fourier_scale: float = 0.5,
     time_embedding: str = "sinusoidal",
-    null_class: bool = True,
     dropout: float = 0.0,
     dtype: str = "float32",
 ) -> list[str]:
     """The problems of `point_mlp` with these settings on inputs of `shape` (D,)."""
-    del null_class
     problems = too_low(2, {"width": width}) + too_low(0, {"depth": depth, "fourier": fourier})
     if width > 1 and width % 2:
         problems.append(

@@ -15,12 +15,13 @@ A guided predictor is wrapped by clipping or thresholding, never the other way r
 guided x_0 that leaves the range of the data (Saharia et al. 2022, section 2.3).
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from genzoo.core.conditions import Conditions, without
 from genzoo.core.types import Array, broadcast
 from genzoo.math import prediction
 from genzoo.math.schedules import Schedule
@@ -80,42 +81,71 @@ def classifier_free(
     the network's output, v; at zero terminal SNR, where it matters most, that is -x_0.)
     """
 
-    def both(x, t):
-        return conditional(x, t), unconditional(x, t)
+    def mixed(x, t):
+        on, off = conditional(x, t), unconditional(x, t)
+        scale = _scale_at(guidance_scale, t, x)
+        x_0, eps = (b + scale * (a - b) for a, b in zip(on[:2], off[:2], strict=True))
+        return _rescaled(on, x_0, eps, x, t, schedule, rescale)
 
-    return _guided(conditional, both, guidance_scale, schedule, rescale)
+    return _unless_off(conditional, mixed, [guidance_scale])
 
 
-def doubled(
-    predict: Callable[[Array, Array, Any], Prediction],
-    condition: Any,
-    null: Any,
-    guidance_scale: Scale,
+class Lean(NamedTuple):
+    """One step of `composed`: the conditions that come in together, and their guidance scale."""
+
+    names: frozenset[str]
+    scale: Scale
+
+
+def composed(
+    predict: Callable[[Array, Array, Conditions], Prediction],
+    conditions: Conditions,
+    steps: Sequence[Lean],
     schedule: Schedule,
     *,
     rescale: float = 0.0,
+    negative: Conditions | None = None,
 ) -> Predict:
-    """`classifier_free` with one call of the network on 2 B rows instead of two calls on B.
+    """Guidance over several conditions (Liu et al. 2022; Brooks et al. 2023, section 3.2):
 
-    predict: (x, t, condition) -> Prediction. condition: labels [B], or a tree of arrays [B, ...];
-    null: the same tree without a condition, each leaf broadcast to the other's shape. The two rows
-    of an example lie side by side, so that they stay on one device where the batch is sharded.
+        guided = e_0 + sum_k scale_k (e_k - e_{k-1})                                           (2)
+
+    e_k: what is predicted with the conditions of steps 1 .. k present and those of later steps
+    absent. A condition in no step is present in all of them. With one step, or equal scales, it is
+    equation (1). negative: conditions that stand in for absent ones of the same names.
+
+    All branches run in one call of the network on (K + 1) B rows. Those of an example lie side by
+    side, so that they stay on one device where the batch is sharded. rescale: as above; `extra`
+    is that of the branch with all conditions, which runs alone where every scale is a function of
+    time and 1 at a scalar t.
     """
+    branches = [conditions]  # from all present to none
+    for step in reversed(steps):
+        off = without(branches[-1], step.names)
+        stand_in = {k: v for k, v in (negative or {}).items() if k in step.names}
+        branches.append({**off, **stand_in})
+    count = len(branches)
 
-    def paired(on: Array, off: Array) -> Array:
-        pairs = jnp.stack([on, jnp.broadcast_to(jnp.asarray(off, on.dtype), on.shape)], axis=1)
-        return pairs.reshape(-1, *on.shape[1:])
+    def together(*rows: Array) -> Array:
+        return jnp.stack(rows, axis=1).reshape(-1, *rows[0].shape[1:])
 
-    def both(x, t):
-        times = jnp.repeat(t, 2) if jnp.ndim(t) else t
-        seen = predict(paired(x, x), times, jax.tree.map(paired, condition, null))
-        pairs = jax.tree.map(lambda rows: rows.reshape(-1, 2, *rows.shape[1:]), seen)
-        return tuple(jax.tree.map(lambda rows, side=side: rows[:, side], pairs) for side in (0, 1))
+    def mixed(x, t):
+        times = jnp.repeat(t, count) if jnp.ndim(t) else t
+        seen = predict(jnp.repeat(x, count, axis=0), times, jax.tree.map(together, *branches))
+        rows = jax.tree.map(lambda r: r.reshape(-1, count, *r.shape[1:]), seen)
+        each = [jax.tree.map(lambda r, i=i: r[:, i], rows) for i in range(count)]
+        on, off = each[0], each[-1]
+        x_0, eps = off[:2]
+        for more, less, step in zip(each[-2::-1], each[:0:-1], steps, strict=True):
+            scale = _scale_at(step.scale, t, x)
+            x_0 = x_0 + scale * (more.x_0 - less.x_0)
+            eps = eps + scale * (more.eps - less.eps)
+        return _rescaled(on, x_0, eps, x, t, schedule, rescale)
 
     def alone(x, t):
-        return predict(x, t, condition)
+        return predict(x, t, conditions)
 
-    return _guided(alone, both, guidance_scale, schedule, rescale)
+    return _unless_off(alone, mixed, [step.scale for step in steps])
 
 
 def autoguided(main: Predict, guide: Predict, guidance_scale: Scale, schedule: Schedule) -> Predict:
@@ -158,27 +188,26 @@ def _scale_at(guidance_scale: Scale, t: Array, like: Array) -> Array:
     return broadcast(jnp.asarray(value, like.dtype), like)
 
 
-def _guided(
-    alone: Predict,
-    both: Callable[[Array, Array], tuple[Prediction, Prediction]],
-    guidance_scale: Scale,
-    schedule: Schedule,
-    rescale: float,
-) -> Predict:
-    # alone: the predictor leaned towards; both: that one and the other, in one go or two.
-    def mixed(x, t):
-        on, off = both(x, t)
-        scale = _scale_at(guidance_scale, t, x)
-        x_0, eps = (b + scale * (a - b) for a, b in zip(on[:2], off[:2], strict=True))
-        if rescale:
-            x_0 = _deviation_of(on.x_0, x_0, rescale)
-            eps = prediction.pair_of_x_0(x_0, x, schedule, t).eps
-        return Prediction(x_0, eps, on.extra)
+def _rescaled(
+    on: Prediction, x_0: Array, eps: Array, x: Array, t: Array, schedule: Schedule, amount: float
+) -> Prediction:
+    if amount:
+        x_0 = _deviation_of(on.x_0, x_0, amount)
+        eps = prediction.pair_of_x_0(x_0, x, schedule, t).eps
+    return Prediction(x_0, eps, on.extra)
+
+
+def _unless_off(alone: Predict, mixed: Predict, scales: Sequence[Scale]) -> Predict:
+    """`alone` where every scale is a function of time that is 1 at a scalar t, else `mixed`."""
 
     def guided(x, t):
-        if callable(guidance_scale) and jnp.ndim(scale := guidance_scale(jnp.asarray(t))) == 0:
-            return jax.lax.cond(scale == 1, alone, mixed, x, t)
-        return mixed(x, t)
+        if jnp.ndim(t) or not all(callable(scale) for scale in scales):
+            return mixed(x, t)
+        values = [scale(jnp.asarray(t)) for scale in scales]
+        if any(jnp.ndim(value) for value in values):
+            return mixed(x, t)
+        off = jnp.all(jnp.stack(values) == 1)
+        return jax.lax.cond(off, alone, mixed, x, t)
 
     return guided
 

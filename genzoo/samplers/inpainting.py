@@ -182,4 +182,4 @@ class RePaint:
 
 
 def _named(keys: Keys, name: str) -> Keys:
-    return jax.vmap(lambda key: streams.stream(key, name))(keys)
+    return jax.vmap(lambda key: streams.named(key, name))(keys)

@@ -54,13 +54,13 @@ class Updater:
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         """One optimizer step on one batch; metrics as (sum, weight)."""
-        prepared = self.prepare(batch, streams.at(streams.stream(self.root, "augment"), state.step))
-        key = streams.at(streams.stream(self.root, "train"), state.step)
+        prepared = self.prepare(batch, streams.at(streams.named(self.root, "augment"), state.step))
+        key = streams.at(streams.named(self.root, "train"), state.step)
         stats, metrics = state.stats, {}
         moving = old = (state.params, dict(state.opt_state), state.averages)
         finite, players = jnp.bool_(True), list(self.family.losses.items())
         for name, player in players:
-            mine = streams.stream(key, name)
+            mine = streams.named(key, name)
             gradient, stats, sums = self._gradient(player, moving[0], stats, state, prepared, mine)
             norm = optax.tree.norm(gradient)
             finite &= jnp.isfinite(norm) & jnp.isfinite(sums["loss"][0])

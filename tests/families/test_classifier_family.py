@@ -18,14 +18,14 @@ class Linear:
     def __init__(self):
         self.seen = []
 
-    def init(self, key, x, time):
+    def init(self, key, x, time, conditions):
         return {"w": jnp.eye(x.shape[-1])}
 
-    def apply(self, params, x, time, train=False, key=None):
+    def apply(self, params, x, time, conditions, *, train=False, key=None):
         self.seen.append((x, time, train))
         return x @ params["w"] + jnp.zeros_like(time)[:, None]
 
-    def features(self, params, x, time, names):
+    def features(self, params, x, time, conditions, names):
         assert names == (PENULTIMATE,)
         self.seen.append((x, time, False))
         return None, {PENULTIMATE: 2 * x}
@@ -33,7 +33,7 @@ class Linear:
 
 def make(**changes):
     parts = {
-        "network": Linear(), "num_classes": 3, "schedule": SCHEDULE, "times": times.UniformTimes()
+        "network": Linear(), "schedule": SCHEDULE, "times": times.UniformTimes()
     }  # fmt: skip
     return Classifier(**{**parts, **changes})
 

@@ -11,9 +11,10 @@ from oracles import Network, naive_table
 from scipy.stats import norm
 
 from genzoo.core import streams
+from genzoo.core.conditions import Condition, Given, field
 from genzoo.core.contract import Context, Likelihoods, Samples, Variables, capabilities
 from genzoo.families import ddpm
-from genzoo.families.denoising import Guidance
+from genzoo.families.denoising import Denoiser, Guidance
 from genzoo.math import gaussian, likelihood, prediction, schedules, weighting
 from genzoo.samplers import grids
 from genzoo.samplers.loop import Sampler
@@ -25,16 +26,18 @@ SHAPE = (2, 2, 1)
 TABLE = schedules.cosine(20)
 
 
-def small_network(params, x, n, labels):
+def small_network(params, x, n, conditions):
     """A deterministic network with parameters for the mean and, if asked, for the variance."""
     mean = jnp.tanh(params["mean"] * x + 0.1 * jnp.cos(n))
-    if labels is not None:
-        mean += 0.1 * labels.reshape(-1, *(1,) * (x.ndim - 1))
+    if "label" in conditions:
+        label, present = conditions["label"]
+        mean += 0.1 * jnp.where(present, label, ABSENT).reshape(-1, *(1,) * (x.ndim - 1))
     if "variance" not in params:
         return mean
     return jnp.concatenate([mean, jnp.sin(params["variance"] * x + n)], axis=-1)
 
 
+ABSENT = 3  # what an absent label counts as
 PARAMS = {"mean": 0.7}
 PARAMS_TWO = {"mean": 0.7, "variance": 0.4}
 
@@ -42,11 +45,16 @@ PARAMS_TWO = {"mean": 0.7, "variance": 0.4}
 def make(function=small_network, **changes):
     table = changes.get("schedule", TABLE)
     variance = changes.get("variance", gaussian.FIXED_SMALL)
+    denoiser = Denoiser(
+        network=Network(function),
+        prediction=changes.pop("prediction", prediction.EPS),
+        told=ddpm.steps_before,
+        learns_variance=variance.learned,
+    )
     parts = {
-        "network": Network(function),
+        "denoiser": denoiser,
         "shape": SHAPE,
         "schedule": table,
-        "prediction": prediction.EPS,
         "variance": variance,
         "weighting": weighting.UNIFORM,
         "step_distribution": weighting.UniformSteps(steps=table.steps),
@@ -59,6 +67,14 @@ def make(function=small_network, **changes):
         "clipping": clipped,
     }
     return ddpm.DDPM(**{**parts, **changes})
+
+
+def labelled(dropout=0.0):
+    return {"label": Condition(read=field("label"), dropout=dropout)}
+
+
+def given(labels):
+    return {"label": Given(labels, jnp.ones(labels.shape, bool))}
 
 
 def images(count, seed=0, dtype=np.float32):
@@ -232,7 +248,7 @@ def test_simple_is_equation_14_of_ho(float64):
     # With the network's output known, from the draws that the loss makes of its key.
     family, x_0 = make(), images(6, dtype=np.float64)
     values, aux = family.loss(PARAMS, context({"x": x_0}))
-    draw, noise, _, _ = jax.random.split(jax.random.key(0), 4)
+    draw, noise = (streams.named(jax.random.key(0), name) for name in ("time", "noise"))
     n = np.asarray(jax.random.randint(draw, (6,), 1, 21)).reshape(-1, 1, 1, 1)
     eps = np.asarray(jax.random.normal(noise, x_0.shape, np.float64))
     now = naive_table(TABLE.beta)[0][n - 1]
@@ -247,7 +263,7 @@ def test_a_perfect_network_has_no_loss_of_any_kind(float64, kind):
     # Data that are one point: the exact x_0 is known whatever x_t is.
     point = jnp.full(SHAPE, 0.25)
 
-    def exact(params, x, n, labels):
+    def exact(params, x, n, conditions):
         t = TABLE.time_of((n + 1).reshape(-1))
         pair = prediction.pair_of_x_0(jnp.broadcast_to(point, x.shape), x, TABLE, t)
         return kind.from_pair(pair, TABLE, t)
@@ -264,29 +280,28 @@ def test_quartiles_share_out_the_batch():
     run = jax.jit(family.loss)
     for seed in range(3):
         _, aux = run(PARAMS, context(batch, seed))
-        n = jax.random.randint(jax.random.split(jax.random.key(seed), 4)[0], (64,), 1, 1001)
+        n = jax.random.randint(streams.named(jax.random.key(seed), "time"), (64,), 1, 1001)
         weights = np.stack([aux.metrics[f"loss_q{q}"].weights for q in range(4)])
         np.testing.assert_array_equal(weights.argmax(0), (np.asarray(n) - 1) // 250)
         np.testing.assert_array_equal(weights.sum(0), 1)
 
 
-def test_labels_are_dropped_per_example_to_the_null_class():
-    family = make(num_classes=10, label_dropout=0.3)
+def test_labels_are_dropped_per_example():
+    family = make(conditions=labelled(dropout=0.3))
     labels = jnp.asarray(np.random.default_rng(0).integers(0, 10, 4000), jnp.int32)
     batch = {"x": jnp.zeros((4000, *SHAPE)), "label": labels}
     family.loss(PARAMS, context(batch))
-    seen = np.asarray(family.network.labels.pop())
-    dropped = seen == 10
-    np.testing.assert_array_equal(seen[~dropped], labels[~dropped])
-    assert abs(dropped.mean() - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 4000)
+    seen, present = family.denoiser.network.told.pop()["label"]
+    np.testing.assert_array_equal(seen, labels)
+    assert abs(1 - np.mean(present) - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 4000)
     family.loss(PARAMS, context(batch, train=False))
-    np.testing.assert_array_equal(family.network.labels.pop(), labels)
+    assert np.all(family.denoiser.network.told.pop()["label"].present)
 
 
-def test_without_classes_the_network_sees_no_labels():
+def test_without_conditions_the_network_sees_no_labels():
     family = make()
     family.loss(PARAMS, context({"x": images(2), "label": jnp.zeros(2, jnp.int32)}))
-    assert family.network.labels == [None]
+    assert family.denoiser.network.told == [{}]
 
 
 def gradient_of(objective, family):
@@ -318,7 +333,7 @@ def test_gradients_are_finite_where_hardly_any_signal_is_left(objective):
         def draw(self, key, stats, count):
             return jnp.full((count,), self.steps), jnp.ones(count)
 
-    def untrained(params, x, n, labels):
+    def untrained(params, x, n, conditions):
         return jnp.concatenate([params["mean"] * x, params["variance"] * x], axis=-1)
 
     family = make(
@@ -352,7 +367,7 @@ def test_loss_aware_steps_learn_from_the_unweighted_losses():
     stats = {"losses": jnp.linspace(1, 2, 40).reshape(20, 2), "seen": stats["seen"] + 2}
     batch = {"x": images(8)}
     values, aux = jax.jit(family.loss)(PARAMS, context(batch, stats=stats))
-    draw = jax.random.split(jax.random.key(0), 4)[0]
+    draw = streams.named(jax.random.key(0), "time")
     n, weights = steps.draw(draw, stats, 8)
     # The values are weighted, which makes their mean unbiased; the history is not.
     np.testing.assert_array_equal(values, aux.metrics["loss"])
@@ -372,10 +387,11 @@ def test_loss_aware_steps_learn_from_the_unweighted_losses():
 @pytest.mark.parametrize("variance", [gaussian.FIXED_LARGE, gaussian.LEARNED_RANGE])
 def test_a_sample_is_its_own_bit_for_bit(variance):
     params = PARAMS_TWO if variance.learned else PARAMS
-    family, keys = make(variance=variance, num_classes=3, guidance=Guidance(scale=2.0)), keys_of(5)
+    guided = {"conditions": labelled(0.1), "guidance": Guidance(scale=2.0)}
+    family, keys = make(variance=variance, **guided), keys_of(5)
     labels = jnp.array([0, 2, 1, 1, 0])
     run = jax.jit(lambda keys, labels: family.sample(
-        Variables(params=params), keys, {"label": labels}
+        Variables(params=params), keys, given(labels)
     ))  # fmt: skip
     together = run(keys, labels)
     assert together.shape == (5, *SHAPE)
@@ -386,27 +402,29 @@ def test_a_sample_is_its_own_bit_for_bit(variance):
 
 @pytest.mark.parametrize(("scale", "like"), [(1.0, 2), (0.0, 3)])
 def test_guidance_scale_one_is_off_and_zero_is_unconditional(compiled, scale, like):
-    family = make(num_classes=3, guidance=Guidance(scale=scale), clipping=unchanged)
-    x, t, condition = images(4), jnp.float32(0.55), {"label": jnp.full(4, 2)}
-    seen = compiled(lambda x, t: family.predictor(Variables(params=PARAMS), condition)(x, t))(x, t)
-    expected = small_network(PARAMS, x, 10.0, jnp.full(4, like))
+    guided = {"conditions": labelled(0.1), "guidance": Guidance(scale=scale)}
+    family = make(**guided, clipping=unchanged)
+    x, t, told = images(4), jnp.float32(0.55), given(jnp.full(4, 2))
+    seen = compiled(lambda x, t: family.predictor(Variables(params=PARAMS), told)(x, t))(x, t)
+    expected = small_network(PARAMS, x, 10.0, given(jnp.full(4, like)))
     np.testing.assert_allclose(seen.eps, expected, atol=1e-6)
 
 
 def test_guidance_extrapolates(compiled):
-    family = make(num_classes=3, guidance=Guidance(scale=4.0), clipping=unchanged)
-    x, condition = images(4), {"label": jnp.full(4, 2)}
-    guided = family.predictor(Variables(params=PARAMS), condition)
+    guided = {"conditions": labelled(0.1), "guidance": Guidance(scale=4.0)}
+    family = make(**guided, clipping=unchanged)
+    x, told = images(4), given(jnp.full(4, 2))
+    guided = family.predictor(Variables(params=PARAMS), told)
     seen = compiled(guided)(x, jnp.float32(0.55))
-    # Labels add 0.1 per class; the null class is 3: 0.3 + 4 (0.2 - 0.3) = -0.1.
-    expected = small_network(PARAMS, x, 10.0, None) - 0.1
+    # Labels add 0.1 per class; an absent one is as 3: 0.3 + 4 (0.2 - 0.3) = -0.1.
+    expected = small_network(PARAMS, x, 10.0, {}) - 0.1
     np.testing.assert_allclose(seen.eps, expected, atol=1e-6)
 
 
 def test_the_network_is_asked_for_steps_counted_from_zero():
     asked = []
 
-    def noting(params, x, n, labels):
+    def noting(params, x, n, conditions):
         asked.append(np.asarray(n).ravel().tolist())
         return x
 
@@ -418,7 +436,7 @@ def test_the_network_is_asked_for_steps_counted_from_zero():
 
 def test_sampling_one_point_arrives_at_it():
     point = 0.25
-    exact = lambda params, x, n, labels: jnp.full_like(x, point)  # noqa: E731
+    exact = lambda params, x, n, conditions: jnp.full_like(x, point)  # noqa: E731
     for step in (DDIM(schedule=TABLE), Ancestral(schedule=TABLE, variance=gaussian.FIXED_SMALL)):
         times = grids.on_table(grids.trailing)(TABLE, 5)
         sampler = lambda _, step=step, times=times: Sampler(step=step, times=times)  # noqa: E731

@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from genzoo.core import streams
 from genzoo.core.contract import Context, Variables
+from genzoo.families.denoising import Denoiser
 from genzoo.families.flow_matching import FlowMatching
 from genzoo.math import continuous, prediction, times, weighting
 from genzoo.nets.point_mlp import point_mlp
@@ -23,9 +24,11 @@ DATA = Mixture((0.4, 0.6), (-1.0, 0.8), (0.25, 0.35))
 
 def test_a_trained_flow_in_one_dimension_is_the_quantile_map():
     family = FlowMatching(
-        network=point_mlp(out_channels=1, num_classes=0, width=64, depth=2, fourier=0),
+        denoiser=Denoiser(
+            network=point_mlp(out_channels=1, entries={}, width=64, depth=2, fourier=0),
+            prediction=prediction.VELOCITY,
+        ),
         shape=(1,),
-        prediction=prediction.VELOCITY,
         schedule=continuous.Straight(),
         times=times.UniformTimes(low=1e-3),
         weighting=weighting.VELOCITY,
@@ -43,7 +46,7 @@ def test_a_trained_flow_in_one_dimension_is_the_quantile_map():
     def step(carry, index):
         params, state = carry
         here = streams.at(key, index)
-        which, noise = jax.random.split(streams.stream(here, "data"))
+        which, noise = jax.random.split(streams.named(here, "data"))
         second = jax.random.bernoulli(which, 0.6, (256, 1))
         mean, spread = jnp.where(second, 0.8, -1.0), jnp.where(second, 0.35, 0.25)
         x = mean + spread * jax.random.normal(noise, (256, 1))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from genzoo.core import streams
+from genzoo.core.conditions import Condition, Given, field
 from genzoo.core.contract import Context, Likelihoods, Samples, Solves, Variables, capabilities
 from genzoo.data.augment import Augmentation
-from genzoo.families.continuous import ContinuousDenoising
-from genzoo.families.denoising import Guidance, thousandths
-from genzoo.families.edm import EDM
+from genzoo.families.denoising import Denoiser, Denoising, Guidance, thousandths, unscaled
+from genzoo.families.edm import AUGMENTATION, EDM
 from genzoo.families.flow_matching import FlowMatching
 from genzoo.families.score_sde import ScoreSDE, log_noise
 from genzoo.math import continuous, gaussian, precondition, prediction, times, weighting
@@ -44,24 +44,24 @@ class Exact:
     def init(self, key, *inputs):
         return {"inputs": len(inputs)}
 
-    def apply(self, params, x, label, labels, *others, train=False, key=None):
-        self.told.append((labels, others))
-        t = self.invert(self.schedule, label)
+    def apply(self, params, x, level, conditions, *, train=False, key=None):
+        self.told.append(conditions)
+        t = self.invert(self.schedule, level)
         x = self.shown(self.schedule, x, t)
         pair = self.data.predict(self.schedule)(x, t)
         return self.kind.from_pair(pair, self.schedule, t)
 
 
-def of_thousandths(schedule, label):
-    return label / 1000
+def of_thousandths(schedule, level):
+    return level / 1000
 
 
-def of_log_noise(schedule, label):
-    return schedule.time_of_logsnr(-2 * label / 1000)
+def of_log_noise(schedule, level):
+    return schedule.time_of_logsnr(-2 * level / 1000)
 
 
-def of_c_noise(schedule, label):
-    return schedule.time_of_logsnr(-8 * label)
+def of_c_noise(schedule, level):
+    return schedule.time_of_logsnr(-8 * level)
 
 
 FLOW = ode_likelihood.OdeLikelihood(trace=ode_likelihood.exact(), rtol=1e-5, atol=1e-5)
@@ -73,18 +73,28 @@ def solver(steps=64):
     ).sampler
 
 
-def shared(network, kind):
+def shared(network, kind, told=thousandths, input_scale=unscaled):
+    denoiser = Denoiser(network=network, prediction=kind, told=told, input_scale=input_scale)
     return {
-        "network": network, "shape": (2,), "prediction": kind, "sampler": solver(),
-        "clipping": unchanged, "levels": False, "ode": FLOW,
+        "denoiser": denoiser, "shape": (2,), "sampler": solver(), "clipping": unchanged,
+        "levels": False, "ode": FLOW,
     }  # fmt: skip
+
+
+def labelled(dropout=0.0):
+    return {"label": Condition(read=field("label"), dropout=dropout)}
+
+
+def given(labels, present=True):
+    return {"label": Given(labels, jnp.full(labels.shape, present))}
 
 
 def vp(data=MIXTURE, kind=prediction.EPS, schedule=None, **changes):
     schedule = schedule or continuous.VariancePreserving()
     network = changes.pop("network", None) or Exact(data, schedule, kind, of_thousandths)
     parts = {
-        **shared(network, kind), "schedule": schedule, "times": times.UniformTimes(),
+        **shared(network, kind, changes.pop("told", thousandths)),
+        "schedule": schedule, "times": times.UniformTimes(),
         "weighting": weighting.SCORE_MATCHING,
     }  # fmt: skip
     return ScoreSDE(**{**parts, **changes})
@@ -106,16 +116,17 @@ def edm(data=MIXTURE, **changes):
     network = Exact(
         data, schedule, kind, of_c_noise, lambda s, x, t: x / scale(s, t)[:, None]
     )
+    network = changes.pop("network", None) or network
     parts = {
-        **shared(network, kind), "schedule": schedule, "weighting": weighting.UNIFORM,
-        "times": times.LogNormalNoise(), "data_deviation": 0.5,
+        **shared(network, kind, precondition.noise_level, scale), "schedule": schedule,
+        "weighting": weighting.UNIFORM, "times": times.LogNormalNoise(),
     }  # fmt: skip
     return EDM(**{**parts, **changes})
 
 
 def flow(data=MIXTURE, **changes):
     schedule, kind = continuous.Straight(), prediction.VELOCITY
-    network = Exact(data, schedule, kind, of_thousandths)
+    network = changes.pop("network", None) or Exact(data, schedule, kind, of_thousandths)
     parts = {
         **shared(network, kind), "schedule": schedule, "weighting": weighting.VELOCITY,
         "times": times.UniformTimes(low=1e-3),
@@ -142,7 +153,7 @@ def context_of(x, seed=0, labels=None, train=True):
 @MAKERS
 def test_capabilities(make):
     family = make()
-    assert isinstance(family, ContinuousDenoising)
+    assert isinstance(family, Denoising)
     assert isinstance(family, Samples) and isinstance(family, Likelihoods)
     assert isinstance(family, Solves)
     assert set(capabilities(family)) == {"sample", "reconstruct", "likelihood"}
@@ -162,7 +173,7 @@ def test_the_best_loss_on_a_gaussian_is_its_closed_form(make):
     alpha, sigma = (np.asarray(f(t), np.float64) for f in (schedule.alpha, schedule.sigma))
     variance = alpha**2 * SPREAD**2 + sigma**2
     # The error moves along (x_0, eps) = (sigma, -alpha) e: its size in the kind of the weighting.
-    kind = family.weighting.kind or family.prediction
+    kind = family.weighting.kind or family.denoiser.prediction
     one = prediction.Pair(jnp.asarray(sigma)[:, None], -jnp.asarray(alpha)[:, None])
     unit = np.asarray(kind.from_pair(one, schedule, jnp.asarray(t)))[:, 0]
     expected = np.mean(unit**2 * SPREAD**2 / variance)
@@ -176,15 +187,15 @@ def test_the_best_loss_on_a_gaussian_is_its_closed_form(make):
 def test_edm_is_the_weighted_error_of_the_denoiser():
     # Karras et al. 2022, eq. 8: lambda(sigma) |D - y|^2 with lambda of table 1, sample by sample.
     class Wrong(Exact):
-        def apply(self, params, x, label, *others, **kwargs):
-            return jnp.tanh(x) + label[:, None]
+        def apply(self, params, x, level, conditions, **kwargs):
+            return jnp.tanh(x) + level[:, None]
 
     family = edm()
-    schedule, kind = family.schedule, family.prediction
-    family = dataclasses.replace(family, network=Wrong(MIXTURE, schedule, kind, of_c_noise))
+    schedule, kind = family.schedule, family.denoiser.prediction
+    family = edm(network=Wrong(MIXTURE, schedule, kind, of_c_noise))
     x = MIXTURE.sample(jax.random.key(3), 500)
     found, _ = family.loss({}, context_of(x))
-    draw, noise, _, _ = jax.random.split(context_of(x).key, 4)
+    draw, noise = (streams.named(context_of(x).key, name) for name in ("time", "noise"))
     sigma = np.asarray(schedule.sigma(family.times.draw(draw, 500, schedule)), np.float64)[:, None]
     y = np.asarray(x + sigma * jax.random.normal(noise, x.shape))
     root = np.sqrt(sigma**2 + 0.25)
@@ -252,9 +263,9 @@ def test_images_are_dequantised_and_counted_in_levels():
     schedule = continuous.VarianceExploding(sigma_max=500.0)
 
     class Flat(Exact):
-        def apply(self, params, x, label, labels, **kwargs):
+        def apply(self, params, x, level, conditions, **kwargs):
             flat = x.reshape(-1, 1)
-            t = jnp.repeat(self.invert(self.schedule, label), 4)
+            t = jnp.repeat(self.invert(self.schedule, level), 4)
             pair = self.data.predict(self.schedule)(flat, t)
             return pair.eps.reshape(x.shape)
 
@@ -270,27 +281,27 @@ def test_images_are_dequantised_and_counted_in_levels():
 
 
 def test_labels_are_dropped_in_training_only():
-    family = flow(num_classes=3, label_dropout=0.4)
+    family = flow(conditions=labelled(dropout=0.4))
     x, labels = jnp.zeros((2000, 2)), jnp.arange(2000) % 3
     family.loss({}, context_of(x, labels=labels))
-    seen = np.asarray(family.network.told[-1][0])
-    dropped = seen == 3
-    assert 0.35 < dropped.mean() < 0.45
-    np.testing.assert_array_equal(seen[~dropped], np.asarray(labels)[~dropped])
+    told = family.denoiser.network.told
+    assert 0.35 < 1 - np.mean(told[-1]["label"].present) < 0.45
+    np.testing.assert_array_equal(told[-1]["label"].value, labels)
     family.loss({}, context_of(x, labels=labels, train=False))
-    np.testing.assert_array_equal(family.network.told[-1][0], labels)
+    assert np.all(told[-1]["label"].present)
 
 
 class ByLabel(Exact):
-    """Knows one Gaussian per class, and all of them for the null class."""
+    """Knows one Gaussian per class, and all of them where the class is absent."""
 
-    def apply(self, params, x, label, labels, **kwargs):
-        t = self.invert(self.schedule, label)
+    def apply(self, params, x, level, conditions, **kwargs):
+        t = self.invert(self.schedule, level)
         answers = [
             self.kind.from_pair(data.predict(self.schedule)(x, t), self.schedule, t)
             for data in self.data
         ]
-        return jnp.stack(answers, 1)[jnp.arange(len(x)), labels]
+        label, present = conditions["label"]
+        return jnp.stack(answers, 1)[jnp.arange(len(x)), jnp.where(present, label, 2)]
 
 
 def one(mean):
@@ -309,23 +320,23 @@ def guided(**guidance):
     schedule = continuous.Straight()
     network = ByLabel([*CLASSES, TOGETHER], schedule, prediction.VELOCITY, of_thousandths)
     return flow(
-        network=network, num_classes=2, label_dropout=0.1, guidance=Guidance(**guidance)
+        network=network, conditions=labelled(dropout=0.1), guidance=Guidance(**guidance)
     )
 
 
 def test_guidance_follows_its_scale():
     labels = jnp.arange(6) % 2
-    condition = {"label": labels}
+    conditions = given(labels)
     x = jax.random.normal(jax.random.key(0), (6, 2))
     variables, t = Variables(params={}), jnp.float32(0.6)
-    on = guided().predictor(variables, condition)(x, t)
-    off = guided().predictor(variables, {"label": jnp.full(6, 2)})(x, t)
+    on = guided().predictor(variables, conditions)(x, t)
+    off = guided().predictor(variables, given(labels, present=False))(x, t)
     for scale in (0.0, 2.5):
-        seen = guided(scale=scale).predictor(variables, condition)(x, t)
+        seen = guided(scale=scale).predictor(variables, conditions)(x, t)
         np.testing.assert_allclose(seen.eps, off.eps + scale * (on.eps - off.eps), atol=1e-5)
-        given = guided().predictor(variables, condition, jnp.float32(scale))(x, t)
-        np.testing.assert_allclose(given.x_0, seen.x_0, atol=1e-6)
-    limited = guided(scale=2.5, low=0.1, high=0.5).predictor(variables, condition)
+        handed = guided().predictor(variables, conditions, jnp.float32(scale))(x, t)
+        np.testing.assert_allclose(handed.x_0, seen.x_0, atol=1e-6)
+    limited = guided(scale=2.5, low=0.1, high=0.5).predictor(variables, conditions)
     np.testing.assert_allclose(limited(x, t).eps, on.eps, atol=1e-6)
 
 
@@ -336,7 +347,7 @@ def test_a_weaker_model_is_leaned_away_from():
     labels = jnp.zeros(5, jnp.int32)
     variables = Variables(params={}, frozen={"guide": {"params": {}}})
     x = jax.random.normal(jax.random.key(0), (5, 2))
-    seen = family.predictor(variables, {"label": labels})(x, jnp.float32(0.4))
+    seen = family.predictor(variables, given(labels))(x, jnp.float32(0.4))
     schedule = continuous.Straight()
     t = jnp.float32(0.4)
     main, weak = CLASSES[0].predict(schedule)(x, t), one([0.0, 0.0]).predict(schedule)(x, t)
@@ -360,7 +371,7 @@ def test_a_classifier_turns_the_mixture_into_its_class():
     labels = jnp.arange(6) % 2
     variables = Variables(params={}, frozen={"classifier": {"params": {}}})
     x = jax.random.normal(jax.random.key(0), (6, 2))
-    seen = family.predictor(variables, {"label": labels})(x, jnp.float32(0.5))
+    seen = family.predictor(variables, given(labels))(x, jnp.float32(0.5))
     for label, data in enumerate(CLASSES):
         exact = data.predict(continuous.Straight())(x, jnp.float32(0.5))
         rows = np.asarray(labels) == label
@@ -369,8 +380,20 @@ def test_a_classifier_turns_the_mixture_into_its_class():
 
 def test_pairing_brings_noise_to_near_data_and_keeps_it_normal():
     x = MIXTURE.sample(jax.random.key(0), 256)
-    alone, paired = flow(), flow(paired=True)
-    one, other = alone.noise(jax.random.key(1), x), paired.noise(jax.random.key(1), x)
+
+    class Noting(Exact):
+        """Notes x_t, which at t = 1 is the noise."""
+
+        def apply(self, params, x, level, conditions, **kwargs):
+            seen.append(x)
+            return x
+
+    schedule, seen = continuous.Straight(), []
+    network = Noting(MIXTURE, schedule, prediction.VELOCITY, of_thousandths)
+    at_noise = times.UniformTimes(low=1.0, high=1.0)
+    for paired in (False, True):
+        flow(network=network, times=at_noise, paired=paired).loss({}, context_of(x))
+    one, other = seen
     assert {tuple(r) for r in np.asarray(one)} == {tuple(r) for r in np.asarray(other)}
     assert np.square(x - other).sum() < 0.6 * np.square(x - one).sum()
 
@@ -379,23 +402,19 @@ def test_augmented_images_come_with_what_was_done():
     seen = []
 
     class Noting:
-        def init(self, key, *inputs):
-            return [np.shape(i) for i in inputs if i is not None]
-
-        def apply(self, params, x, label, labels, done=None, train=False, key=None):
-            seen.append(done)
+        def apply(self, params, x, level, conditions, train=False, key=None):
+            seen.append(conditions)
             return x
 
     family = edm(network=Noting(), shape=(8, 8, 1), augmentation=Augmentation(p=0.5))
     images = jax.random.uniform(jax.random.key(0), (16, 8, 8, 1), minval=-1)
-    shapes = family.init(jax.random.key(0), {"x": images[:2]}).params
-    assert shapes == [(2, 8, 8, 1), (2,), (2, 9)]
     family.loss({}, context_of(images))
-    assert np.any(seen[-1], axis=1).mean() > 0.9
+    done, present = seen[-1][AUGMENTATION]
+    assert done.shape == (16, 9) and np.all(present)
+    assert np.any(done, axis=1).mean() > 0.9
     family.loss({}, context_of(images, train=False))
-    assert not np.any(seen[-1])
     family.unguided({}, {})(images, jnp.float32(0.1))
-    assert seen[-1] is None  # which to the network is the same
+    assert seen[-2:] == [{}, {}]  # absent
 
 
 def test_what_the_network_is_told():
@@ -404,5 +423,6 @@ def test_what_the_network_is_told():
     np.testing.assert_allclose(thousandths(schedule, t), [250, 500])
     np.testing.assert_allclose(log_noise(schedule, t), 1000 * np.log(schedule.sigma(t)), rtol=1e-6)
     noisy = gaussian.q_sample(continuous.LinearNoise(), jnp.zeros((2, 2)), t, jnp.ones((2, 2)))
-    shown = edm().scaled_input(continuous.LinearNoise(), noisy, t)
+    scale = edm().denoiser.input_scale(continuous.LinearNoise(), t)
+    shown = scale[:, None] * noisy
     np.testing.assert_allclose(shown, [[1, 1], [1, 1]], rtol=1e-3)  # c_in sigma = 1 far out

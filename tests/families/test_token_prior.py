@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from genzoo.core import streams
-from genzoo.core.contract import CAPABILITIES, CodeGrid, Context, Variables, class_count
+from genzoo.core.conditions import Condition, Entry, Given, field
+from genzoo.core.contract import CAPABILITIES, CodeGrid, Context, Variables, conditions_of
 from genzoo.families.token_prior import TOKENIZER, TokenPrior, lengths_of
 from genzoo.math.tokens import Truncation
 from genzoo.nets.transformer.transformer import transformer
@@ -53,17 +54,25 @@ TRAINED = {"params": {"gain": jnp.float32(2)}, "stats": {"shift": jnp.float32(1.
 """Not what `init` gives: who used that would see other codes."""
 
 
+ENTRY = Entry(kind="class", size=2)
+LABEL = {"label": Condition(read=field("label"))}
+
+
+def given(labels) -> dict:
+    return {"label": Given(labels, jnp.ones(labels.shape, bool))}
+
+
 def family(levels=2, classes=0, truncate=None, dropout=0.0) -> TokenPrior:
     tokenizer = Pixels(levels)
     return TokenPrior(
         network=transformer(
             vocabularies=tuple(grid.size for grid in tokenizer.code_grids),
-            lengths=lengths_of(tokenizer), num_classes=classes, width=8, depth=1, heads=2,
-            dropout=dropout,
+            lengths=lengths_of(tokenizer), entries={"label": ENTRY} if classes else {},
+            width=8, depth=1, heads=2, dropout=dropout,
         ),
         tokenizer=tokenizer,
         truncate=truncate or Truncation(),
-        num_classes=classes,
+        conditions=LABEL if classes else {},
     )  # fmt: skip
 
 
@@ -98,13 +107,13 @@ def context(variables, batch, train=False, seed=0):
     )  # fmt: skip
 
 
-def distribution(model, variables, prefix, position, label) -> np.ndarray:
+def distribution(model, variables, prefix, position, told) -> np.ndarray:
     """p(code at `position` | prefix) [B, K] from `apply`, with rubbish from `position` on."""
     sequence = np.full((len(prefix), sum(lengths_of(model.tokenizer))), 2, np.int32)
     sequence[:, :position] = prefix[:, :position]
     apply = jax.jit(model.network.apply)
     sizes = np.repeat([g.size for g in model.tokenizer.code_grids], lengths_of(model.tokenizer))
-    logits = np.asarray(apply(variables.params, sequence, label), np.float64)[:, position]
+    logits = np.asarray(apply(variables.params, sequence, None, told), np.float64)[:, position]
     logits = logits[:, : sizes[position]]
     p = np.exp(logits - logits.max(-1, keepdims=True))
     return p / p.sum(-1, keepdims=True)
@@ -115,9 +124,9 @@ def test_the_loss_is_the_sum_over_positions(levels, classes):
     model = family(levels, classes)
     variables = trained(model)
     batch, codes = batch_of(model)
-    label = batch["label"] if classes else None
+    told = given(batch["label"]) if classes else {}
     nats = np.stack([
-        -np.log(distribution(model, variables, codes, i, label)[np.arange(3), codes[:, i]])
+        -np.log(distribution(model, variables, codes, i, told)[np.arange(3), codes[:, i]])
         for i in range(codes.shape[1])
     ], 1)  # fmt: skip
     assert nats.std() > 0.1
@@ -161,7 +170,7 @@ def test_the_bottom_sees_the_top_and_not_the_other_way_round():
     np.testing.assert_allclose(same["level_0"], same["level_0"][0], rtol=1e-5)
 
 
-def test_the_class_counts_where_there_is_one():
+def test_the_conditions_ofs_where_there_is_one():
     batch, _ = batch_of(family())
     other = {**batch, "label": 1 - batch["label"]}
     for classes in (0, 2):
@@ -170,7 +179,7 @@ def test_the_class_counts_where_there_is_one():
         loss = jax.jit(lambda v, b, model=model: model.loss(v.params, context(v, b))[0])
         gap = np.abs(loss(variables, batch) - loss(variables, other))
         assert (gap > 1e-3).all() if classes else (gap == 0).all()
-        assert class_count(model) == classes
+        assert tuple(conditions_of(model)) == (("label",) if classes else ())
     can = {name for name, protocol in CAPABILITIES.items() if isinstance(model, protocol)}
     assert can == {"sample", "likelihood"}
 
@@ -200,9 +209,9 @@ def test_greedy_samples_are_the_rollout_of_the_likeliest_code(levels):
     labels = jnp.array([0, 1], jnp.int32)
     codes = np.zeros((2, sum(lengths_of(model.tokenizer))), np.int32)
     for i in range(codes.shape[1]):
-        codes[:, i] = distribution(model, variables, codes, i, labels).argmax(-1)
+        codes[:, i] = distribution(model, variables, codes, i, given(labels)).argmax(-1)
     keys = jax.random.split(jax.random.key(0), 2)
-    images = jax.jit(model.sample)(variables, keys, {"label": labels})
+    images = jax.jit(model.sample)(variables, keys, given(labels))
     expected = image_of(codes[:, : levels - 1] if levels == 2 else codes[:, :1], codes[:, -4:])
     np.testing.assert_allclose(images[..., 0], expected["x"][..., 0], atol=1e-6)
     if levels == 2:
@@ -215,12 +224,12 @@ def test_samples_are_of_the_tokenizer_and_independent_of_the_batch():
     keys = streams.per_example(jax.random.key(5), jnp.arange(64))
     label = jnp.arange(64, dtype=jnp.int32) % 2
     sample = jax.jit(model.sample)
-    images = sample(variables, keys, {"label": label})
+    images = sample(variables, keys, given(label))
     assert images.shape == (64, 2, 2, 2)
     np.testing.assert_array_equal(np.unique(images[..., 0]), (np.arange(4) - 1.5) / 2)
     np.testing.assert_array_equal(np.unique(images[:, 0, 0, 1]), (np.arange(3) - 1.5) / 2)
     np.testing.assert_array_equal(
-        sample(variables, keys[9:12], {"label": label[9:12]}), images[9:12]
+        sample(variables, keys[9:12], given(label[9:12])), images[9:12]
     )
 
 

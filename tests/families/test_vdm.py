@@ -7,7 +7,8 @@ import pytest
 
 from genzoo.core import streams
 from genzoo.core.contract import Context, Variables, capabilities
-from genzoo.families.vdm import VDM, Learned
+from genzoo.families.denoising import Denoiser
+from genzoo.families.vdm import VDM, LearnedGamma, rescaled_gamma
 from genzoo.math import continuous, likelihood, monotone, prediction
 from genzoo.samplers import grids
 from genzoo.samplers.predictor import unchanged
@@ -26,13 +27,13 @@ class Best:
     def init(self, key, *inputs):
         return {}
 
-    def apply(self, params, z, label, labels, train=False, key=None):
-        gamma = LOW + (HIGH - LOW) * label / 1000
+    def apply(self, params, z, level, conditions, train=False, key=None):
+        gamma = LOW + (HIGH - LOW) * level / 1000
         return jnp.sqrt(jax.nn.sigmoid(gamma))[:, None] * z
 
 
 def fixed(gamma):
-    return Learned(lambda key: {}, lambda params, t: gamma(t))
+    return LearnedGamma(start=lambda key: {}, gamma=lambda params, t: gamma(t))
 
 
 LINEAR = fixed(continuous.linear_gamma(LOW, HIGH))
@@ -41,8 +42,10 @@ SMOOTH = fixed(lambda t: LOW + (HIGH - LOW) * t * t * (3 - 2 * t))
 
 def make(learned=LINEAR, **changes):
     parts = {
-        "network": Best(), "shape": (1,), "prediction": prediction.EPS, "learned": learned,
-        "clipping": unchanged, "levels": False,
+        "denoiser": Denoiser(
+            network=Best(), prediction=prediction.EPS, told=rescaled_gamma(LOW, HIGH)
+        ),
+        "shape": (1,), "schedule": learned, "clipping": unchanged, "levels": False,
         "sampler": Solver(
             method=lambda schedule: DDIM(schedule=schedule), grid=grids.even, steps=200
         ).sampler,
@@ -62,7 +65,7 @@ def expected_diffusion(family, order=64):
     values = np.zeros(order)
     for x, eps in points:
         here = jnp.full((order, 1), x), t, jnp.full((order, 1), eps)
-        values += np.asarray(family.diffusion(PARAMS, *here, None)) / 4
+        values += np.asarray(family.diffusion(PARAMS, *here, {})) / 4
     return float(values @ w)
 
 
@@ -81,7 +84,7 @@ def test_the_discrete_bound_is_the_figure(steps, figure):
     total = np.zeros(steps)
     for x, eps in ((1, 1), (1, -1)):
         here = jnp.full((steps, 1), float(x)), t, jnp.full((steps, 1), float(eps))
-        total += np.asarray(family.diffusion(PARAMS, *here, None), np.float64) / 2
+        total += np.asarray(family.diffusion(PARAMS, *here, {}), np.float64) / 2
     # float32: a difference of gammas of 0.0183 has 1e-4 of rounding
     assert total.mean() == pytest.approx(figure, rel=3e-4)
     if steps == 1000:
@@ -129,8 +132,8 @@ def test_training_sees_the_bound_and_its_terms():
 @pytest.mark.parametrize(
     "learned",
     [
-        Learned(monotone.init_linear, monotone.linear),
-        Learned(monotone.init_monotone, monotone.monotone),
+        LearnedGamma(start=monotone.init_linear, gamma=monotone.linear),
+        LearnedGamma(start=monotone.init_monotone, gamma=monotone.monotone),
     ],
     ids=["linear", "monotone"],
 )

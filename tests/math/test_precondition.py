@@ -37,7 +37,7 @@ def test_table_1(compiled, float64, sigma, skip, out, scale, label, weight):
     assert run(one, none).item() == pytest.approx(out, rel=1e-9)
     found = compiled(lambda t: precondition.input_scale(SIGMA_DATA)(EDM, t))(t)
     assert found == pytest.approx(scale, rel=2e-8)
-    noise_label = compiled(lambda t: precondition.noise_label(EDM, t))(t)
+    noise_label = compiled(lambda t: precondition.noise_level(EDM, t))(t)
     assert noise_label == pytest.approx(label, abs=1e-10)
     weighting = precondition.loss_weighting(SIGMA_DATA)
     assert weighting.weight(EDM, t) == pytest.approx(weight, rel=1e-11)
@@ -60,7 +60,7 @@ def test_the_denoiser_is_the_papers_at_every_schedule(compiled, float64, schedul
     np.testing.assert_allclose(back, output, rtol=1e-9, atol=1e-10)
     scale = np.asarray(precondition.input_scale(SIGMA_DATA)(schedule, t))[:, None]
     np.testing.assert_allclose(scale * x_t, x_t / alpha / np.sqrt(whole), rtol=1e-11)
-    label = precondition.noise_label(schedule, t)
+    label = precondition.noise_level(schedule, t)
     np.testing.assert_allclose(label, np.log(noise[:, 0]) / 4, rtol=1e-10, atol=1e-12)
 
 

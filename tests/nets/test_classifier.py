@@ -26,7 +26,7 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def test_parameter_count_is_the_published_one(side, settings, expected):
     assert classifier_problems((side, side, 3), **settings) == []
     net = classifier(num_classes=1000, **settings)
-    inputs = jnp.zeros((1, side, side, 3)), jnp.zeros(1)
+    inputs = jnp.zeros((1, side, side, 3)), jnp.zeros(1), {}
     assert tree.count(jax.eval_shape(net.init, jax.random.key(0), *inputs)) == expected
 
 
@@ -53,10 +53,10 @@ def test_features_come_from_the_pool_and_logits_from_them():
     small = dict(width=8, multipliers=(1, 2), blocks=1, attention=(), head_width=8)
     net = classifier(num_classes=5, **small)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4, 1)), jnp.float32)
-    shapes = jax.eval_shape(net.init, jax.random.key(0), x, jnp.zeros(3))
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x, jnp.zeros(3), {})
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), shapes)
-    logits, found = jit(partial(net.features, names=("pool",)))(params, x, jnp.zeros(3))
+    logits, found = jit(partial(net.features, names=("pool",)))(params, x, jnp.zeros(3), {})
     assert found["pool"].shape == (3, 16)
     np.testing.assert_allclose(logits, dense(found["pool"], params["out"]), atol=1e-4)
 
@@ -64,7 +64,7 @@ def test_features_come_from_the_pool_and_logits_from_them():
 def test_all_classes_are_alike_at_the_start():
     net = classifier(num_classes=5, width=8, multipliers=(1,), blocks=1, attention=(), head_width=8)
     # Only what is asked for is compiled.
-    last = jit(lambda key: net.init(key, jnp.zeros((1, 4, 1)), jnp.zeros(1))["out"])
+    last = jit(lambda key: net.init(key, jnp.zeros((1, 4, 1)), jnp.zeros(1), {})["out"])
     assert not any(leaf.any() for leaf in jax.tree.leaves(last(jax.random.key(0))))
 
 

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import entry_of, label_of
 
 from genzoo.core import tree
+from genzoo.core.conditions import Entry, Given
 from genzoo.nets.point_mlp import point_mlp, point_problems
 from genzoo.nets.unet.classifier import classifier, classifier_problems
 from genzoo.nets.unet.song_unet import song_problems, song_unet
@@ -18,13 +20,14 @@ from genzoo.nets.unet.vdm_unet import vdm_problems, vdm_unet
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 CLASSES = 4
+DONE = Entry(kind="vector", size=9, null=False)  # EDM's augmentations
 # One level is enough of a U-Net here: changes of resolution are in the tests of each network.
 SMALL = dict(width=8, multipliers=(1,), blocks=1, dropout=0.3)
 LEVELS = SMALL | dict(multipliers=(1, 2))
 
 # name: (builder, its problems, shape of an example, settings)
 NETS = {
-    "song": (song_unet, song_problems, (4, 6, 3), dict(**SMALL, attention=(4,), augment=9)),
+    "song": (song_unet, song_problems, (4, 6, 3), dict(**SMALL, attention=(4,))),
     "vdm": (
         vdm_unet, vdm_problems, (4, 6, 3), dict(width=8, blocks=1, fourier=(1, 2), dropout=0.3),
     ),
@@ -64,14 +67,14 @@ class Made:
         self.time = jnp.array([-1.5, 0.4, 30.0])
         if build is classifier:
             self.net = build(num_classes=CLASSES, **self.settings)
-            self.others, self.expected = (), (3, CLASSES)
+            self.told, self.expected = {}, (3, CLASSES)
         else:
             outputs = self.shape[-1] + 1
-            self.net = build(out_channels=outputs, num_classes=CLASSES, **self.settings)
-            self.others = (jnp.arange(3, dtype=jnp.int32),)
+            entries = {**entry_of(CLASSES, null=build is not song_unet), "done": DONE}
+            self.net = build(out_channels=outputs, entries=entries, **self.settings)
+            done = Given(jnp.asarray(rng.normal(size=(3, 9)), jnp.float32), jnp.ones(3, bool))
+            self.told = {**label_of(jnp.arange(3)), "done": done}
             self.expected = (3, *self.shape[:-1], outputs)
-        if self.settings.get("augment"):
-            self.others += (jnp.asarray(rng.normal(size=(3, 9)), jnp.float32),)
         shapes = jax.eval_shape(self.net.init, jax.random.key(0), *self.inputs)
         self.params = jax.tree.map(
             lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.2, leaf.dtype), shapes
@@ -80,7 +83,7 @@ class Made:
 
     @property
     def inputs(self):
-        return self.x, self.time, *self.others
+        return self.x, self.time, self.told
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,7 @@ def test_output_has_its_shape_and_the_settings_no_problem(made, name):
     m = made.get(name) or Made(name)
     assert m.problems(m.shape, **m.settings) == []
     # One time serves a whole batch.
-    output = jax.eval_shape(m.net.apply, m.params, m.x, jnp.asarray(2.0), *m.others)
+    output = jax.eval_shape(m.net.apply, m.params, m.x, jnp.asarray(2.0), m.told)
     assert output.shape == m.expected
     assert output.dtype == jnp.float32
 
@@ -103,9 +106,9 @@ def test_rows_do_not_see_each_other(made, name):
     m = made[name]
     together = m.apply(m.params, *m.inputs)
     assert np.abs(together).max() > 0.1
-    turned = m.apply(m.params, *(jnp.roll(value, 1, 0) for value in m.inputs))
+    turned = m.apply(m.params, *jax.tree.map(lambda value: jnp.roll(value, 1, 0), m.inputs))
     np.testing.assert_allclose(turned, np.roll(together, 1, 0), atol=2e-5)
-    others = m.apply(m.params, *(value.at[1:].set(value[:1]) for value in m.inputs))
+    others = m.apply(m.params, *jax.tree.map(lambda value: value.at[1:].set(value[:1]), m.inputs))
     np.testing.assert_allclose(others[0], together[0], atol=2e-5)
     assert np.abs(others[1:] - together[1:]).max() > 1e-3
 
@@ -135,11 +138,11 @@ def test_forward_derivatives_are_those_of_finite_differences(made, name):
     m = made[name]
     direction = jnp.sin(jnp.arange(m.x.size, dtype=jnp.float32)).reshape(m.x.shape)
     tangents = (direction, jnp.array([1.0, -1.0, 0.5]))
-    f = lambda x, time: m.net.apply(m.params, x, time, *m.others)  # noqa: E731
+    f = lambda x, time: m.net.apply(m.params, x, time, m.told)  # noqa: E731
     jvp = jit(lambda x, time: jax.jvp(f, (x, time), tangents)[1])(m.x, m.time)
     h = 4e-3
     ahead, behind = (
-        m.apply(m.params, m.x + s * h * tangents[0], m.time + s * h * tangents[1], *m.others)
+        m.apply(m.params, m.x + s * h * tangents[0], m.time + s * h * tangents[1], m.told)
         for s in (1, -1)
     )
     difference = (ahead - behind) / (2 * h)
@@ -168,30 +171,32 @@ def test_dropout_acts_in_training_only_and_depends_on_the_key(made, name):
 
 
 @pytest.mark.parametrize("name", DENOISERS)
-def test_labels_matter_and_none_is_the_null_class(made, name):
+def test_conditions_matter_and_missing_ones_are_absent(made, name):
     m = made[name]
-    rest = tuple(jnp.zeros_like(value) for value in m.others[1:])
     outputs = [
-        m.apply(m.params, m.x, m.time, jnp.full(3, label, jnp.int32), *rest) for label in (0, 3, 4)
+        m.apply(m.params, m.x, m.time, {**m.told, **label_of([k] * 3, absent=4)}) for k in (0, 3, 4)
     ]
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
     assert np.abs(outputs[1] - outputs[2]).max() > 1e-3
-    # What says how images were augmented may be left out, which says that they were not.
-    unlabelled = m.apply(m.params, m.x, m.time, None)
-    np.testing.assert_allclose(unlabelled, outputs[2], atol=1e-6)
+    done = {"done": m.told["done"]}
+    np.testing.assert_allclose(m.apply(m.params, m.x, m.time, done), outputs[2], atol=1e-6)
+    hidden = {name: given._replace(present=jnp.zeros(3, bool)) for name, given in m.told.items()}
+    nothing = m.apply(m.params, m.x, m.time, {})
+    np.testing.assert_allclose(m.apply(m.params, m.x, m.time, hidden), nothing, atol=1e-6)
+    assert np.abs(nothing - outputs[2]).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", DENOISERS)
 def test_an_unconditional_network_ignores_the_label_and_learns_nothing_for_it(name):
     build, _, shape, settings = NETS[name]
-    net = build(out_channels=2, num_classes=0, **settings)
+    net = build(out_channels=2, entries={}, **settings)
     x, time = jnp.zeros((3, *shape)), jnp.zeros(3)
-    params = jax.eval_shape(net.init, jax.random.key(0), x, time, None)
+    params = jax.eval_shape(net.init, jax.random.key(0), x, time, {})
     paths = [tree.path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     assert paths and not [path for path in paths if "label" in path]
     programs = [
-        jax.make_jaxpr(lambda p, label=label: net.apply(p, x, time, label))(params)
-        for label in (None, jnp.zeros(3, jnp.int32))
+        jax.make_jaxpr(lambda p, told=told: net.apply(p, x, time, told))(params)
+        for told in ({}, label_of([0] * 3))
     ]
     assert str(programs[0]) == str(programs[1])
 
@@ -200,7 +205,7 @@ def test_an_unconditional_network_ignores_the_label_and_learns_nothing_for_it(na
 def test_the_check_takes_exactly_the_settings_of_the_network(name):
     build, problems, _, _ = NETS[name]
     settings = dict(inspect.signature(build).parameters)
-    for from_caller in ("out_channels", "num_classes"):
+    for from_caller in ("out_channels", "num_classes", "entries"):
         settings.pop(from_caller, None)
     checked = dict(inspect.signature(problems).parameters)
     del checked["shape"]

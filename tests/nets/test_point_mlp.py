@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from oracles import entry_of, label_of
 from plain_layers import dense, silu, sinusoids
 
 from genzoo.nets.point_mlp import gaussian_fourier, point_mlp, point_problems
@@ -21,10 +22,11 @@ def layer_norm(x, p):
 
 
 def test_it_is_the_formula():
-    net = point_mlp(out_channels=2, num_classes=2, width=8, depth=2, fourier=5, fourier_scale=0.2)
+    small = dict(width=8, depth=2, fourier=5, fourier_scale=0.2)
+    net = point_mlp(out_channels=2, entries=entry_of(2), **small)
     rng = np.random.default_rng(0)
     x, time, label = rng.normal(size=(3, 4)), np.array([0.3, 12.0, 700.0]), np.array([0, 1, 2])
-    inputs = [jnp.asarray(v, jnp.float32) for v in (x, time)] + [jnp.asarray(label, jnp.int32)]
+    inputs = [jnp.asarray(v, jnp.float32) for v in (x, time)] + [label_of(label, absent=2)]
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     p = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) * 0.4, shapes)
 
@@ -45,9 +47,9 @@ def test_it_is_the_formula():
 
 
 def test_it_starts_at_zero():
-    net = point_mlp(out_channels=2, num_classes=0, width=8)
+    net = point_mlp(out_channels=2, entries={}, width=8)
     # Only what is asked for is compiled.
-    last = jit(lambda key: net.init(key, jnp.ones((3, 2)), jnp.zeros(3), None)["out"])
+    last = jit(lambda key: net.init(key, jnp.ones((3, 2)), jnp.zeros(3), {})["out"])
     assert not any(leaf.any() for leaf in jax.tree.leaves(last(jax.random.key(0))))
 
 
@@ -66,14 +68,14 @@ def test_fourier_features_are_waves_whose_frequencies_have_the_scale():
 def test_fourier_features_make_sharp_edges_quick_to_learn():
     def loss_after(fourier):
         net = point_mlp(
-            out_channels=1, num_classes=0, width=32, depth=1, fourier=fourier, fourier_scale=1.0,
+            out_channels=1, entries={}, width=32, depth=1, fourier=fourier, fourier_scale=1.0,
         )
         optimizer = optax.adam(3e-3)
 
         def loss(params, key):
             x = jax.random.uniform(key, (256, 2), minval=-2, maxval=2)
             board = 2 * (jnp.floor(2 * x).sum(-1) % 2) - 1  # 64 squares, of side 1/2
-            return ((net.apply(params, x, jnp.zeros(256), None)[:, 0] - board) ** 2).mean()
+            return ((net.apply(params, x, jnp.zeros(256), {})[:, 0] - board) ** 2).mean()
 
         def step(carry, i):
             params, state = carry
@@ -81,7 +83,7 @@ def test_fourier_features_make_sharp_edges_quick_to_learn():
             updates, state = optimizer.update(grads, state)
             return (optax.apply_updates(params, updates), state), value
 
-        params = jit(net.init)(jax.random.key(0), jnp.zeros((1, 2)), jnp.zeros(1), None)
+        params = jit(net.init)(jax.random.key(0), jnp.zeros((1, 2)), jnp.zeros(1), {})
         start = params, optimizer.init(params)
         run = jit(partial(jax.lax.scan, step))
         return run(start, jnp.arange(300))[1][-50:].mean()

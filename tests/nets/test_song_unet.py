@@ -6,13 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import entry_of, label_of
 from plain_layers import attention, block, conv, dense, norm, silu, sinusoids
 
 from genzoo.core import tree
+from genzoo.core.conditions import Entry, Given
 from genzoo.nets.unet.song_unet import song_problems, song_unet
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def entries_of(classes, augment):
+    told = Entry(kind="vector", size=augment, null=False)
+    return {**entry_of(classes, null=False), "augment": told}
 
 
 @pytest.mark.parametrize(
@@ -21,9 +28,9 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     [(0, 9, 55_733_891), (10, 9, 55_735_299)],
 )
 def test_parameter_count_is_the_published_one(classes, augment, expected):
-    assert song_problems((32, 32, 3), augment=augment) == []
-    net = song_unet(out_channels=3, num_classes=classes, augment=augment)
-    inputs = jnp.zeros((1, 32, 32, 3)), jnp.zeros(1), None
+    assert song_problems((32, 32, 3)) == []
+    net = song_unet(out_channels=3, entries=entries_of(classes, augment))
+    inputs = jnp.zeros((1, 32, 32, 3)), jnp.zeros(1), {}
     assert tree.count(jax.eval_shape(net.init, jax.random.key(0), *inputs)) == expected
 
 
@@ -64,15 +71,17 @@ def plain_song(p, x, noise, onehot, augment, *, levels, blocks, attentive):
 
 def test_it_is_the_plain_network():
     net = song_unet(
-        out_channels=2, num_classes=3, width=8, multipliers=(2, 1), blocks=2, attention=(8, 4),
-        augment=9,
+        out_channels=2, entries=entries_of(3, 9), width=8, multipliers=(2, 1), blocks=2,
+        attention=(8, 4),
     )  # fmt: skip
     rng = np.random.default_rng(1)
     x, noise = rng.normal(size=(2, 8, 3)), np.array([-1.3, 0.9])
-    label, augment = np.array([2, 3]), rng.normal(size=(2, 9))
-    inputs = [jnp.asarray(v, jnp.float32) for v in (x, noise)] + [
-        jnp.asarray(label, jnp.int32), jnp.asarray(augment, jnp.float32),
-    ]  # fmt: skip
+    augment = np.array([[1.0], [0.0]]) * rng.normal(size=(2, 9))
+    inputs = [jnp.asarray(v, jnp.float32) for v in (x, noise)] + [{
+        **label_of([2, 3], absent=3),
+        # Absent for the second row, whatever its value.
+        "augment": Given(jnp.asarray(augment + [[0], [5]], jnp.float32), jnp.array([True, False])),
+    }]  # fmt: skip
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) * 0.3, shapes)
     onehot = np.array([[0.0, 0, 1], [0, 0, 0]])  # the null class is nothing at all
@@ -87,7 +96,6 @@ def test_it_is_the_plain_network():
 @pytest.mark.parametrize(
     "settings, words",
     [
-        (dict(augment=-1), ["network.augment is -1", "at least 0"]),
         (dict(time_embedding="fourrier"), ["network.time_embedding", "'fourier'?"]),
         (dict(attention=(16, 7)), ["network.attention has 7", "32, 16, 8"]),
         (dict(heads=3), ["network.heads is 3", "256"]),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from oracles import entry_of, label_of
 
 from genzoo.core import tree
 from genzoo.nets.transformer.transformer import transformer, transformer_problems
@@ -32,7 +33,7 @@ class Made:
         self.net = transformer(
             vocabularies=self.vocabularies,
             lengths=self.lengths,
-            num_classes=self.classes,
+            entries=entry_of(self.classes),
             **self.settings,
         )
         rng = np.random.default_rng(0)
@@ -46,7 +47,8 @@ class Made:
             ),
             jnp.int32,
         )
-        self.label = jnp.array([0, self.classes, 1]) if self.classes else None
+        self.labels = np.array([0, self.classes, 1])  # the second is absent
+        self.told = label_of(self.labels, self.classes) if self.classes else {}
         shapes = jax.eval_shape(self.net.init, jax.random.key(0), *self.inputs)
         self.params = jax.tree.map(
             lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.5, leaf.dtype), shapes
@@ -55,7 +57,7 @@ class Made:
 
     @property
     def inputs(self):
-        return self.tokens, self.label
+        return self.tokens, None, self.told
 
     @property
     def positions(self):
@@ -95,7 +97,7 @@ def written_out(m, row):
         before = m.positions[i - 1]
         h = p["start"] if i == 0 else p["embed"]["embedding"][before[2] + tokens[i - 1]]
         h = h + p["position"][i]
-        stream.append(h + p["label"]["embedding"][int(m.label[row])] if m.classes else h)
+        stream.append(h + p["label"]["embedding"][m.labels[row]] if m.classes else h)
     for b in range(m.settings["depth"]):
         block = p[f"block_{b}"]
         fused = [dense(layer_norm(h, block["norm_0"]), block["query_key_value"]) for h in stream]
@@ -145,7 +147,7 @@ def test_one_position_at_a_time_is_the_whole_sequence(made, name):
     for i in range(sum(m.lengths)):
         # At position 0 no code is before, and whatever is given must not matter.
         token = m.tokens[:, i - 1] if i else jnp.full(3, 10**6, jnp.int32)
-        row, cache = step(m.params, cache, token, jnp.asarray(i), m.label)
+        row, cache = step(m.params, cache, token, jnp.asarray(i), m.told)
         logits.append(row)
     np.testing.assert_allclose(np.stack(logits, 1), m.logits(), atol=1e-5)
 
@@ -155,7 +157,7 @@ def greedy(m, params, cache):
 
     def one(carry, position):
         cache, token = carry
-        logits, cache = m.net.step(params, cache, token, position, m.label)
+        logits, cache = m.net.step(params, cache, token, position, m.told)
         token = jnp.argmax(logits, -1).astype(jnp.int32)
         return (cache, token), token
 
@@ -167,7 +169,7 @@ def greedy(m, params, cache):
 def test_codes_drawn_in_a_scan_are_drawn_from_the_logits_of_the_whole(made):
     m = made["classes"]
     tokens, _ = jit(partial(greedy, m))(m.params, m.net.new_cache(3))
-    logits = m.apply(m.params, tokens, m.label)
+    logits = m.apply(m.params, tokens, None, m.told)
     np.testing.assert_array_equal(jnp.argmax(logits, -1), tokens)
     assert len(np.unique(tokens)) > 2
 
@@ -187,7 +189,8 @@ def test_a_token_changes_the_logits_behind_it_only(made, name):
     plain = m.logits()
     for j, level, _ in m.positions:
         token = (m.tokens[:, j] + 1) % m.vocabularies[level]
-        moved = np.abs(m.apply(m.params, m.tokens.at[:, j].set(token), m.label) - plain).max((0, 2))
+        changed = m.apply(m.params, m.tokens.at[:, j].set(token), None, m.told)
+        moved = np.abs(changed - plain).max((0, 2))
         np.testing.assert_array_equal(moved[: j + 1], 0)
         assert (moved[j + 1 :] > 1e-4).all()
 
@@ -223,8 +226,8 @@ def test_parameter_count_by_hand(made, name):
 
 
 def test_the_formula_of_the_documentation_is_that_count():
-    net = transformer(vocabularies=(512, 256), lengths=(64, 256), num_classes=10)
-    params = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 320), int), None)
+    net = transformer(vocabularies=(512, 256), lengths=(64, 256), entries=entry_of(10))
+    params = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 320), int), None, {})
     W, V, N, depth, expansion = 256, 768, 320, 6, 4
     blocks = depth * ((4 + 2 * expansion) * W**2 + (9 + expansion) * W)
     assert tree.count(params) == 2 * V * W + V + N * W + 3 * W + blocks + 11 * W
@@ -232,9 +235,9 @@ def test_the_formula_of_the_documentation_is_that_count():
 
 def test_params_start_as_in_gpt_2():
     net = transformer(
-        vocabularies=(64,), lengths=(30,), num_classes=40, width=64, depth=2, heads=4
+        vocabularies=(64,), lengths=(30,), entries=entry_of(40), width=64, depth=2, heads=4
     )
-    params = jit(net.init)(jax.random.key(0), jnp.zeros((1, 30), jnp.int32), None)
+    params = jit(net.init)(jax.random.key(0), jnp.zeros((1, 30), jnp.int32), None, {})
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = tree.path_string(path)
         if name.endswith("bias"):
@@ -248,21 +251,21 @@ def test_params_start_as_in_gpt_2():
             assert abs(leaf.std() / expected - 1) < 5 / np.sqrt(2 * leaf.size), name
 
 
-def test_labels_matter_everywhere_and_none_is_the_null_class(made):
+def test_labels_matter_everywhere_and_an_absent_one_is_the_null_class(made):
     m = made["classes"]
-    outputs = [m.apply(m.params, m.tokens, jnp.full(3, label)) for label in (0, 1, 3)]
+    outputs = [m.apply(m.params, m.tokens, None, label_of([k] * 3, absent=3)) for k in (0, 1, 3)]
     for one, two in ((0, 1), (1, 2), (0, 2)):
         assert (np.abs(outputs[one] - outputs[two]).max((0, 2)) > 1e-3).all()
-    np.testing.assert_array_equal(m.apply(m.params, m.tokens, None), outputs[2])
+    np.testing.assert_array_equal(m.apply(m.params, m.tokens, None, {}), outputs[2])
     zero = jnp.zeros(3, jnp.int32)
     step = jit(m.net.step)
-    first, _ = step(m.params, m.net.new_cache(3), zero, jnp.asarray(0), None)
+    first, _ = step(m.params, m.net.new_cache(3), zero, jnp.asarray(0), {})
     np.testing.assert_allclose(first, outputs[2][:, 0], atol=1e-5)
 
 
 def test_an_unconditional_network_ignores_the_label(made):
     m = made["one"]
-    np.testing.assert_array_equal(m.apply(m.params, m.tokens, jnp.zeros(3, int)), m.logits())
+    np.testing.assert_array_equal(m.apply(m.params, m.tokens, None, label_of([0] * 3)), m.logits())
 
 
 def test_losses_have_finite_gradients_and_every_parameter_has_a_say(made):
@@ -306,7 +309,7 @@ def test_bfloat16_comes_close_with_float32_params_and_logits():
     cache = half.net.new_cache(3)
     assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype("bfloat16")}
     one, two = full.logits(), half.logits()
-    row, _ = jit(half.net.step)(half.params, cache, half.tokens[:, 0], jnp.asarray(0), half.label)
+    row, _ = jit(half.net.step)(half.params, cache, half.tokens[:, 0], jnp.asarray(0), half.told)
     assert two.dtype == row.dtype == np.float32
     real = one > -1e8
     np.testing.assert_array_equal(two > -1e8, real)
@@ -339,6 +342,6 @@ def test_each_mistake_is_one_sentence(settings, words):
 def test_the_defaults_fit_and_the_check_takes_the_settings_of_the_network():
     assert transformer_problems() == []
     settings = dict(inspect.signature(transformer).parameters)
-    for from_caller in ("vocabularies", "lengths", "num_classes"):
+    for from_caller in ("vocabularies", "lengths", "entries"):
         del settings[from_caller]
     assert dict(inspect.signature(transformer_problems).parameters) == settings

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import entry_of, label_of
 
 from genzoo.core import tree
 from genzoo.nets.unet.check import unet_problems
@@ -44,12 +45,12 @@ class Made:
     def __init__(self, name, **changes):
         size, channels, classes, settings = NETS[name]
         self.settings = settings | changes
-        self.net = unet(out_channels=channels + 1, num_classes=classes, **self.settings)
+        self.net = unet(out_channels=channels + 1, entries=entry_of(classes), **self.settings)
         rng = np.random.default_rng(0)
         self.shape = (*size, channels)
         self.x = jnp.asarray(rng.normal(size=(3, *self.shape)), jnp.float32)
         self.time = jnp.array([0.0, 10.0, 999.0])
-        self.label = jnp.arange(3, dtype=jnp.int32) if classes else None
+        self.told = label_of(jnp.arange(3)) if classes else {}
         shapes = jax.eval_shape(self.net.init, jax.random.key(0), *self.inputs)
         self.params = jax.tree.map(
             lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.2, leaf.dtype), shapes
@@ -58,7 +59,7 @@ class Made:
 
     @property
     def inputs(self):
-        return self.x, self.time, self.label
+        return self.x, self.time, self.told
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_rows_do_not_see_each_other(made, name):
 
 def test_every_parameter_and_input_has_a_say(made):
     m = made["adm"]
-    loss = lambda params, x, time: (m.net.apply(params, x, time, m.label) ** 2).sum()  # noqa: E731
+    loss = lambda params, x, time: (m.net.apply(params, x, time, m.told) ** 2).sum()  # noqa: E731
     grads = jit(jax.grad(loss, argnums=(0, 1, 2)))(m.params, m.x, m.time)
     silent = [
         jax.tree_util.keystr(path)
@@ -116,12 +117,12 @@ def test_every_parameter_and_input_has_a_say(made):
 def test_forward_derivatives_are_those_of_finite_differences(name, remat):
     m = Made(name, remat=remat, dropout=0.0)
     direction = jnp.sin(jnp.arange(m.x.size, dtype=jnp.float32)).reshape(m.x.shape)
-    f = lambda x, time: m.net.apply(m.params, x, time, m.label)  # noqa: E731
+    f = lambda x, time: m.net.apply(m.params, x, time, m.told)  # noqa: E731
     tangents = (direction, jnp.array([1.0, -1.0, 0.5]))
     jvp = jit(lambda x, time: jax.jvp(f, (x, time), tangents)[1])(m.x, m.time)
     h = 1e-2
     ahead, behind = (
-        m.apply(m.params, m.x + s * h * tangents[0], m.time + s * h * tangents[1], m.label)
+        m.apply(m.params, m.x + s * h * tangents[0], m.time + s * h * tangents[1], m.told)
         for s in (1, -1)
     )
     difference = (ahead - behind) / (2 * h)
@@ -134,7 +135,7 @@ def test_vmap_over_params_and_single_inputs(made):
     two = jax.tree.map(lambda a, b: jnp.stack([a, b]), doubled, m.params)
     both = jit(jax.vmap(lambda p: m.net.apply(p, *m.inputs)))(two)
     np.testing.assert_allclose(both[1], m.apply(m.params, *m.inputs), atol=2e-5)
-    single = lambda x, t: m.net.apply(m.params, x[None], t, None)[0]  # noqa: E731
+    single = lambda x, t: m.net.apply(m.params, x[None], t, {})[0]  # noqa: E731
     rows = jit(jax.vmap(single))(m.x, m.time)
     np.testing.assert_allclose(rows, both[1], atol=2e-5)
 
@@ -176,33 +177,40 @@ def test_dropout_acts_in_training_only_and_depends_on_the_key(made):
     assert np.abs(one - still).max() > 1e-3
 
 
-def test_labels_matter_and_none_is_the_null_class(made):
+def test_labels_matter_and_an_absent_one_is_the_null_class(made):
     m = made["adm"]
-    outputs = [
-        m.apply(m.params, m.x, m.time, jnp.full(3, label, jnp.int32)) for label in (0, 3, 4)
-    ]
+    outputs = [m.apply(m.params, m.x, m.time, label_of([k] * 3, absent=4)) for k in (0, 3, 4)]
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
     assert np.abs(outputs[1] - outputs[2]).max() > 1e-3
-    np.testing.assert_array_equal(m.apply(m.params, m.x, m.time, None), outputs[2])
+    np.testing.assert_array_equal(m.apply(m.params, m.x, m.time, {}), outputs[2])
 
 
-def test_without_a_null_class_a_label_is_required():
+def test_without_a_null_class_an_absent_label_adds_nothing(made):
+    m = made["adm"]
     _, channels, classes, settings = NETS["adm"]
-    net = unet(out_channels=channels, num_classes=classes, **settings | dict(null_class=False))
-    with pytest.raises(ValueError, match="null class"):
-        jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), None)
+    entries = entry_of(classes, null=False)
+    net = unet(out_channels=channels + 1, entries=entries, **settings)
+    condition = m.params["condition"]
+    table = condition["label"]["embedding"]
+
+    def with_table(rows):
+        return {**m.params, "condition": {**condition, "label": {"embedding": rows}}}
+
+    expected = m.apply(with_table(table.at[-1].set(0)), m.x, m.time, {})
+    found = jit(net.apply)(with_table(table[:-1]), m.x, m.time, {})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_an_unconditional_network_ignores_the_label(made):
     m = made["ddpm"]
-    labelled = m.apply(m.params, m.x, m.time, jnp.zeros(3, jnp.int32))
+    labelled = m.apply(m.params, m.x, m.time, label_of([0] * 3))
     np.testing.assert_array_equal(labelled, m.apply(m.params, *m.inputs))
 
 
 def test_one_time_serves_the_whole_batch(made):
     m = made["ddpm"]
-    alone = m.apply(m.params, m.x, jnp.asarray(10.0), None)
-    np.testing.assert_array_equal(alone, m.apply(m.params, m.x, jnp.full(3, 10.0), None))
+    alone = m.apply(m.params, m.x, jnp.asarray(10.0), {})
+    np.testing.assert_array_equal(alone, m.apply(m.params, m.x, jnp.full(3, 10.0), {}))
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])
@@ -220,7 +228,7 @@ def test_inner_features_are_handed_out(remat):
 
 def test_the_check_takes_exactly_the_settings_of_the_network():
     settings = dict(inspect.signature(unet).parameters)
-    for from_caller in ("out_channels", "num_classes"):
+    for from_caller in ("out_channels", "entries"):
         del settings[from_caller]
     checked = dict(inspect.signature(unet_problems).parameters)
     del checked["shape"]

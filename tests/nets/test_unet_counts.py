@@ -8,6 +8,7 @@ flags of its README. Shapes alone are evaluated: no memory.
 import jax
 import jax.numpy as jnp
 import pytest
+from oracles import entry_of
 
 from genzoo.core import tree
 from genzoo.nets.unet.check import unet_problems
@@ -15,7 +16,7 @@ from genzoo.nets.unet.unet import unet
 
 IDDPM = dict(blocks=3, multipliers=(1, 2, 3, 4), attention=(16, 8), heads=4, scale_shift=True,
              time_embedding="sinusoidal_adm", norm_epsilon=1e-5)  # fmt: skip
-ADM = dict(attention=(32, 16, 8), resample="block", scale_shift=True, null_class=False,
+ADM = dict(attention=(32, 16, 8), resample="block", scale_shift=True, null=False,
            time_embedding="sinusoidal_adm", norm_epsilon=1e-5)  # fmt: skip
 LARGE = (1, 1, 2, 2, 4, 4)
 
@@ -26,7 +27,7 @@ PUBLISHED = {
     "ddpm_256": (256, 3, 3, 0, dict(multipliers=LARGE), 113_673_219),
     "iddpm_imagenet64": (64, 3, 6, 0, IDDPM, 121_063_942),
     "iddpm_imagenet64_class": (
-        64, 3, 6, 1000, IDDPM | dict(width=192, null_class=False), 273_049_350,
+        64, 3, 6, 1000, IDDPM | dict(width=192, null=False), 273_049_350,
     ),
     "iddpm_cifar10": (32, 3, 6, 0, IDDPM | dict(multipliers=(1, 2, 2, 2)), 52_546_438),
     "iddpm_lsun256": (256, 3, 6, 0, IDDPM | dict(blocks=2, multipliers=LARGE), 124_056_710),
@@ -66,21 +67,23 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameter_count_is_the_published_one(name):
     side, channels, out_channels, classes, settings, expected = PUBLISHED[name]
+    settings = dict(settings)
+    entries = entry_of(classes, settings.pop("null", True))
     assert unet_problems((side, side, channels), **settings) == []
-    net = unet(out_channels=out_channels, num_classes=classes, **settings)
-    inputs = (jnp.zeros((1, side, side, channels)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    net = unet(out_channels=out_channels, entries=entries, **settings)
+    inputs = (jnp.zeros((1, side, side, channels)), jnp.zeros(1), {})
     params = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     assert tree.count(params) == expected
 
 
 def test_a_null_class_is_one_row_more():
-    inputs = (jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    inputs = (jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), {})
     counts = [
         tree.count(
             jax.eval_shape(
                 unet(
-                    out_channels=3, num_classes=10, width=16, multipliers=(1,), attention=(),
-                    null_class=null,
+                    out_channels=3, entries=entry_of(10, null), width=16, multipliers=(1,),
+                    attention=(),
                 ).init,
                 jax.random.key(0),
                 *inputs,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import entry_of, label_of
 
 from genzoo.core import tree
 from genzoo.nets.unet.unet import unet
@@ -18,9 +19,9 @@ from genzoo.nets.unet.unet import unet
 FIXTURE = Path(__file__).parent / "fixtures" / "unet_diffusers.npz"
 COMMON = dict(width=8, multipliers=(1, 2), attention=(4,), norm_groups=4)
 SETTINGS = {
-    "ddpm": dict(out_channels=3, num_classes=0, blocks=2, **COMMON),
+    "ddpm": dict(out_channels=3, entries={}, blocks=2, **COMMON),
     "adm": dict(
-        out_channels=6, num_classes=5, null_class=False, blocks=1, head_width=4, scale_shift=True,
+        out_channels=6, entries=entry_of(5, null=False), blocks=1, head_width=4, scale_shift=True,
         resample="block", time_embedding="sinusoidal_adm", norm_epsilon=1e-5, **COMMON,
     ),
 }  # fmt: skip
@@ -38,7 +39,7 @@ def draw(path, shape):
 def test_same_weights_same_output_as_diffusers(name):
     saved = np.load(FIXTURE)
     net = unet(**SETTINGS[name])
-    inputs = (jnp.asarray(saved["x"]), jnp.asarray(saved["time"]), jnp.asarray(saved["label"]))
+    inputs = (jnp.asarray(saved["x"]), jnp.asarray(saved["time"]), label_of(saved["label"]))
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     assert tree.count(shapes) == saved[f"{name}_count"]
     params = jax.tree_util.tree_map_with_path(

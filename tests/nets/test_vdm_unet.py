@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from oracles import entry_of, label_of
 from plain_layers import attention, block, conv, dense, norm, silu, sinusoids
 
 from genzoo.core import tree
@@ -17,8 +18,8 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def shapes_of(side=32, **settings):
-    net = vdm_unet(**dict(out_channels=3, num_classes=0) | settings)
-    inputs = jnp.zeros((1, side, side, 3)), jnp.zeros(1), None
+    net = vdm_unet(**dict(out_channels=3, entries={}) | settings)
+    inputs = jnp.zeros((1, side, side, 3)), jnp.zeros(1), {}
     return jax.eval_shape(net.init, jax.random.key(0), *inputs)
 
 
@@ -30,7 +31,7 @@ def test_parameter_count_is_the_published_one():
 
 def test_labels_need_a_row_each_and_one_for_none():
     small = dict(width=8, blocks=1)
-    counts = [tree.count(shapes_of(8, num_classes=k, **small)) for k in (0, 10)]
+    counts = [tree.count(shapes_of(8, entries=entry_of(k), **small)) for k in (0, 10)]
     assert counts[1] - counts[0] == 11 * 32
 
 
@@ -59,10 +60,10 @@ def plain_vdm(p, x, time, onehot, *, blocks, groups, exponents):
 
 
 def test_it_is_the_plain_network():
-    net = vdm_unet(out_channels=2, num_classes=2, width=8, blocks=2, fourier=(1, 3))
+    net = vdm_unet(out_channels=2, entries=entry_of(2), width=8, blocks=2, fourier=(1, 3))
     rng = np.random.default_rng(2)
     x, time = rng.normal(size=(2, 6, 2)), np.array([3.0, 710.0])
-    inputs = [jnp.asarray(v, jnp.float32) for v in (x, time)] + [jnp.array([2, 0], jnp.int32)]
+    inputs = [jnp.asarray(v, jnp.float32) for v in (x, time)] + [label_of([2, 0], absent=2)]
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     assert "bias" not in shapes["core"]["middle_0"]["residual"]["condition"]
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) * 0.3, shapes)
@@ -91,19 +92,19 @@ def test_fourier_features_have_periods_of_two_grey_levels_and_one():
 @pytest.mark.parametrize("channels, outputs", [(2, 3), (3, 2)])
 def test_the_input_is_added_on_the_channels_that_both_have(channels, outputs):
     class Core(nn.Module):
-        def __call__(self, x, time, label, *, train):
+        def __call__(self, x, time, conditions, *, train):
             return jnp.full((*x.shape[:-1], outputs), 10.0)
 
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, channels)), jnp.float32)
-    output = VDMUNet(core=Core(), fourier=(1,)).apply({}, x, jnp.zeros(2), None, train=False)
+    output = VDMUNet(core=Core(), fourier=(1,)).apply({}, x, jnp.zeros(2), {}, train=False)
     shared = min(channels, outputs)
     np.testing.assert_allclose(output[..., :shared], 10 + x[..., :shared], rtol=1e-6)
     np.testing.assert_array_equal(output[..., shared:], 10)
 
 
 def test_it_starts_as_the_identity():
-    net = vdm_unet(out_channels=3, num_classes=0, width=8, blocks=1)
-    inputs = jnp.zeros((1, 4, 3)), jnp.zeros(1), None
+    net = vdm_unet(out_channels=3, entries={}, width=8, blocks=1)
+    inputs = jnp.zeros((1, 4, 3)), jnp.zeros(1), {}
     # Only what is asked for is compiled.
     last = jit(lambda key: net.init(key, *inputs)["core"]["out"])(jax.random.key(0))
     assert not any(leaf.any() for leaf in jax.tree.leaves(last))

@@ -9,8 +9,10 @@ import pytest
 from oracles import StraightLine, continuous_schedules
 from scipy.stats import norm
 
+from genzoo.core.conditions import Given
 from genzoo.math import schedules
 from genzoo.samplers import guidance
+from genzoo.samplers.guidance import Lean
 from genzoo.samplers.predictor import Prediction, clipped
 
 # A table, and every process of continuous time: variance preserving, exploding, alpha(1) = 0.
@@ -145,7 +147,7 @@ def test_an_interval_of_logsnr_is_one_of_time(float64, schedule):
     np.testing.assert_array_equal(guidance.within(2.0, low, high)(times), [1, 2, 2, 1])
 
 
-@pytest.mark.parametrize("form", ["two calls", "doubled"])
+@pytest.mark.parametrize("form", ["two calls", "one call"])
 def test_outside_the_interval_the_conditional_alone_is_run(form):
     schedule, rows = StraightLine(), []
     scale = guidance.within(3.0, 0.3, 0.7)
@@ -155,15 +157,22 @@ def test_outside_the_interval_the_conditional_alone_is_run(form):
         return gaussian(schedule, spread(label, x) * 0.7, 0.5)(x, t)
 
     labels, null = jnp.array([1.0, 2.0, 3.0]), jnp.zeros(3)
-    if form == "doubled":
-        predict = guidance.doubled(noting, labels, 0, scale, schedule)
+    if form == "one call":
+        conditions = given(label=labels)
+
+        def told(x, t, conditions):
+            label, present = conditions["label"]
+            return noting(x, t, jnp.where(present, label, 0))
+
+        steps = [Lean(frozenset({"label"}), scale)]
+        predict = guidance.composed(told, conditions, steps, schedule)
     else:
         on, off = (lambda x, t, label=label: noting(x, t, label) for label in (labels, null))
         predict = guidance.classifier_free(on, off, scale, schedule)
     predict, x = jax.jit(predict), jnp.asarray(X, jnp.float32)
     outside, inside = predict(x, jnp.float32(0.8)), predict(x, jnp.float32(0.5))
     jax.effects_barrier()
-    both = [[1, 0, 2, 0, 3, 0]] if form == "doubled" else [[0, 0, 0], [1, 2, 3]]
+    both = [[1, 0, 2, 0, 3, 0]] if form == "one call" else [[0, 0, 0], [1, 2, 3]]
     assert rows[0] == [1, 2, 3] and sorted(rows[1:]) == both
     plain = gaussian(schedule, labels[:, None] * 0.7, 0.5)
     expected = jax.jit(plain)(x, jnp.float32(0.8))
@@ -171,41 +180,132 @@ def test_outside_the_interval_the_conditional_alone_is_run(form):
     assert np.abs(inside.x_0 - plain(x, jnp.float32(0.5)).x_0).min() > 0.1
 
 
-# --- one call on a doubled batch ---------------------------------------------------------------
+# --- several conditions in one call ------------------------------------------------------------
 
 
-def network(x, t, condition):
-    """A function that mixes x, t and a condition; and notes the rows it is called on."""
-    text, label = spread(condition["text"].sum(-1), x), spread(condition["label"], x)
-    output = jnp.tanh(x * (1 + label) + spread(t, x)) + text * jnp.sin(3 * x)
+def given(**values):
+    """Conditions that are present for every example."""
+    return {k: Given(v, jnp.ones(v.shape[:1], bool)) for k, v in values.items()}
+
+
+def network(x, t, conditions):
+    """A function that mixes x, t and two conditions, with values of its own for absent ones."""
+    text, label = conditions["text"], conditions["label"]
+    said = jnp.where(text.present, text.value.sum(-1), 0.4)
+    of = jnp.where(label.present, label.value, 3)
+    output = jnp.tanh(x * (1 + spread(of, x)) + spread(t, x)) + spread(said, x) * jnp.sin(3 * x)
     return Prediction(output, x - output, 2 * output)
+
+
+def both_given():
+    return given(label=jnp.array([0, 2, 1]), text=jnp.asarray(X, jnp.float32))
+
+
+def lacking(conditions, *names):
+    hide = {k: conditions[k]._replace(present=jnp.zeros(3, bool)) for k in names}
+    return {**conditions, **hide}
 
 
 @pytest.mark.parametrize("times", [0.4, np.array([0.2, 0.4, 0.9])], ids=["one", "each"])
 @pytest.mark.parametrize(
     ("scale", "rescale"), [(2.5, 0.0), (np.array([0.0, 1.0, 3.0]), 0.7)], ids=["number", "rows"]
 )
-def test_doubled_is_two_calls_in_one(compiled, times, scale, rescale):
+def test_one_step_is_classifier_free_guidance_in_one_call(compiled, times, scale, rescale):
     schedule, x, times = StraightLine(), jnp.asarray(X, jnp.float32), jnp.float32(times)
-    condition = {"label": jnp.array([0, 2, 1]), "text": jnp.asarray(X, jnp.float32)}
-    null = {"label": 3, "text": jnp.full(4, 0.1)}
-    everywhere = {"label": jnp.full(3, 3), "text": jnp.full((3, 4), 0.1)}
-    calls = []
+    conditions, calls = both_given(), []
 
-    def noting(x, t, condition):
-        calls.append((x.shape, t.shape, condition["label"].shape))
-        return network(x, t, condition)
+    def noting(x, t, conditions):
+        calls.append((x.shape, t.shape, conditions["label"].value.shape))
+        return network(x, t, conditions)
 
-    once = guidance.doubled(noting, condition, null, scale, schedule, rescale=rescale)
+    steps = [Lean(frozenset({"label", "text"}), scale)]
+    once = guidance.composed(noting, conditions, steps, schedule, rescale=rescale)
     twice = guidance.classifier_free(
-        lambda x, t: network(x, t, condition),
-        lambda x, t: network(x, t, everywhere),
+        lambda x, t: network(x, t, conditions),
+        lambda x, t: network(x, t, lacking(conditions, "label", "text")),
         scale, schedule, rescale=rescale,
     )  # fmt: skip
     seen = compiled(once)(x, times)
     assert calls == [((6, 4), (6,) if times.ndim else (), (6,))]
     for part, expected in zip(seen, compiled(twice)(x, times), strict=True):
         np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_two_steps_are_a_telescope_in_their_order(compiled):
+    schedule, x, t = StraightLine(), jnp.asarray(X, jnp.float32), jnp.float32(0.4)
+    conditions = both_given()
+    none = network(x, t, lacking(conditions, "label", "text"))
+    every = network(x, t, conditions)
+    for first, other in (("label", "text"), ("text", "label")):
+        steps = [Lean(frozenset({first}), 2.0), Lean(frozenset({other}), 5.0)]
+        seen = compiled(guidance.composed(network, conditions, steps, schedule))(x, t)
+        middle = network(x, t, lacking(conditions, other))
+        for part in ("x_0", "eps"):
+            a, b, c = (getattr(p, part) for p in (none, middle, every))
+            expected = a + 2 * (b - a) + 5 * (c - b)
+            np.testing.assert_allclose(getattr(seen, part), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(seen.extra, every.extra, rtol=1e-6)
+
+
+def test_equal_scales_are_guidance_on_all_at_once(compiled):
+    schedule, x, t = StraightLine(), jnp.asarray(X, jnp.float32), jnp.float32(0.4)
+    conditions = both_given()
+    apart = [Lean(frozenset({name}), 3.0) for name in ("label", "text")]
+    at_once = [Lean(frozenset({"label", "text"}), 3.0)]
+    one, other = (
+        compiled(guidance.composed(network, conditions, steps, schedule))(x, t)
+        for steps in (apart, at_once)
+    )
+    np.testing.assert_allclose(one.x_0, other.x_0, rtol=1e-4, atol=1e-5)
+
+
+def test_a_condition_in_no_step_is_in_every_branch(compiled):
+    schedule, x, t = StraightLine(), jnp.asarray(X, jnp.float32), jnp.float32(0.4)
+    conditions = both_given()
+    steps = [Lean(frozenset({"label"}), 0.0)]
+    seen = compiled(guidance.composed(network, conditions, steps, schedule))(x, t)
+    expected = network(x, t, lacking(conditions, "label"))
+    np.testing.assert_allclose(seen.x_0, expected.x_0, rtol=1e-5)
+
+
+def test_a_negative_value_stands_where_a_condition_is_absent(compiled):
+    schedule, x, t = StraightLine(), jnp.asarray(X, jnp.float32), jnp.float32(0.4)
+    conditions, negative = both_given(), given(label=jnp.array([1, 1, 0]))
+    steps = [Lean(frozenset({"label"}), 2.5)]
+    predict = guidance.composed(network, conditions, steps, schedule, negative=negative)
+    seen = compiled(predict)(x, t)
+    on = network(x, t, conditions)
+    off = network(x, t, {**conditions, **negative})
+    np.testing.assert_allclose(seen.x_0, off.x_0 + 2.5 * (on.x_0 - off.x_0), rtol=1e-4, atol=1e-5)
+
+
+def test_two_conditions_on_gaussians_have_the_score_of_a_product_of_powers(compiled, float64):
+    # x_0 = a + b + noise with a, b and noise independent Gaussians: p(x), p(x | a) and p(x | a, b)
+    # are Gaussians, and guidance has the score of p(x)^(1 - v) p(x | a)^(v - w) p(x | a, b)^w.
+    schedule, t = StraightLine(), jnp.float64(0.5)
+    spreads = {"a": 0.6, "b": 0.8, "noise": 0.3}
+    values = {"a": np.array([0.5, -1.0, 0.2]), "b": np.array([-0.4, 0.3, 1.1])}
+
+    def exact(x, t, conditions):
+        mean, variance = 0.0, spreads["noise"] ** 2
+        for name in ("a", "b"):
+            value, present = conditions[name]
+            mean = mean + jnp.where(present, value, 0)
+            variance = variance + jnp.where(present, 0, spreads[name] ** 2)
+        return gaussian(schedule, spread(mean, x), spread(jnp.sqrt(variance), x))(x, t)
+
+    conditions = given(**{k: jnp.asarray(v) for k, v in values.items()})
+    v, w = 1.5, 3.0
+    steps = [Lean(frozenset({"a"}), v), Lean(frozenset({"b"}), w)]
+    seen = compiled(guidance.composed(exact, conditions, steps, schedule))(jnp.asarray(X), t)
+    alpha, sigma = scales(schedule, t)
+    total = np.zeros_like(X)
+    for weight, known in ((1 - v, ()), (v - w, ("a",)), (w, ("a", "b"))):
+        mean = alpha * sum((values[k] for k in known), np.zeros(3))[:, None]
+        square = sum(s**2 for k, s in spreads.items() if k not in known)
+        total += weight * -(X - mean) / (alpha**2 * square + sigma**2)
+    np.testing.assert_allclose(-seen.eps / sigma, total, rtol=1e-9)
+    assert_explains(schedule, seen, X, float(t))
 
 
 # --- rescale -----------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def test_one_step_is_the_gradient_of_the_mean_through_optax(jit):
     step = jax.jit(updater.update) if jit else updater.update
     after, _ = step(state, batch())
 
-    key = streams.stream(streams.at(streams.stream(streams.root(0), "train"), 0), "model")
+    key = streams.named(streams.at(streams.named(streams.root(0), "train"), 0), "model")
     context = Context(batch={"x": batch()["x"] / 255.0}, key=key, step=0, stats=state.stats)
     gradient = jax.grad(lambda p: updater.family.loss(p, context)[0].mean())(state.params)
     adam = optax.adam(0.1)

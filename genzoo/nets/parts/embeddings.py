@@ -1,4 +1,4 @@
-"""Embeddings of the time and of the class label, and the map that turns their sum into features.
+"""Embeddings of the time.
 
 Sinusoids as in "Attention is all you need" (Vaswani et al. 2017), in the two layouts in use (Ho et
 al. 2020; Nichol & Dhariwal 2021), and Gaussian Fourier features (Song et al. 2021).
@@ -9,10 +9,8 @@ from types import MappingProxyType
 
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
-from genzoo.core.types import Array, Labels
-from genzoo.nets.parts.layers import FAN_AVG
+from genzoo.core.types import Array
 
 TimeEmbedding = Callable[[Array, int], Array]  # (time [B], width) -> [B, width] float32
 
@@ -64,34 +62,3 @@ TIME_EMBEDDINGS: Mapping[str, TimeEmbedding] = MappingProxyType(
         "fourier_label": fourier_label,
     }
 )
-
-
-class Condition(nn.Module):
-    """(time [B], label [B] int32 or None) -> features [B, features] float32.
-
-    The embedded time [width] goes through two dense layers; the embedding of the label is added.
-    classes: rows of the table of classes, the null class included; 0 is unconditional and ignores
-    the label. null: the row that `label=None` stands for; None forbids it (ValueError).
-    """
-
-    embed: TimeEmbedding
-    width: int
-    features: int
-    classes: int = 0
-    null: int | None = None
-
-    @nn.compact
-    def __call__(self, time: Array, label: Labels | None) -> Array:
-        h = self.embed(time, self.width)
-        h = nn.Dense(self.features, kernel_init=FAN_AVG, name="dense_0")(h)
-        h = nn.Dense(self.features, kernel_init=FAN_AVG, name="dense_1")(nn.silu(h))
-        if not self.classes:
-            return h
-        if label is None:
-            if self.null is None:
-                raise ValueError("this network is conditional and has no null class: give a label")
-            label = jnp.full(time.shape, self.null, jnp.int32)
-        rows = nn.Embed(
-            self.classes, self.features, embedding_init=nn.initializers.normal(1.0), name="label"
-        )
-        return h + rows(label)

@@ -6,7 +6,7 @@ coarse to fine; level l has codes 0 .. vocabularies[l] - 1, and tokens and logit
 each level:
 
     h_0 = start,  h_i = embed[offset(i - 1) + token_{i-1}]                                    (1)
-    h_i <- h_i + position_i + class[label]                                                    (2)
+    h_i <- h_i + position_i + sum of embedded conditions                                      (2)
     h <- h + attention(norm(h)),  h <- h + mlp(norm(h)),  `depth` times, seeing j <= i only   (3)
     p(token_i = c | tokens before i) = softmax over c of (norm(h_i) W + b)[offset(i) + c]     (4)
 
@@ -21,8 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from genzoo.core.types import Array, Labels, Tree
+from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.types import Array, Tree
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts.conditioning import feature_embedder, value_of
 from genzoo.nets.parts.layers import DTYPES, ZEROS
 from genzoo.nets.parts.problems import bad_rate, too_low, unknown
 from genzoo.nets.transformer.causal import EPSILON, INIT_STD, NEVER, Block
@@ -32,14 +34,14 @@ from genzoo.nets.transformer.causal import EPSILON, INIT_STD, NEVER, Block
 class TokenNetwork(Network):
     """A network of sequences of codes, and the same network one position at a time.
 
-    init(key, tokens, label); apply(params, tokens, label, train=False, key=None) -> logits
-    [B, N, V] float32, V = max(vocabularies). tokens: [B, N] int32, counted from 0 in every level,
-    so they are their own targets: logits[:, i] is of tokens[:, i] and sees tokens[:, :i] only.
-    Logits of codes that the level of a position does not have are NEVER. label: [B] int32; the
-    null class is num_classes, which None means too.
+    init(key, tokens, None, conditions); apply(params, tokens, None, conditions, train=False,
+    key=None) -> logits [B, N, V] float32, V = max(vocabularies); there is no time. tokens: [B, N]
+    int32, counted from 0 in every level, so they are their own targets: logits[:, i] is of
+    tokens[:, i] and sees tokens[:, :i] only. Logits of codes that the level of a position does not
+    have are NEVER.
 
     new_cache(batch) -> a cache of zeros.
-    step(params, cache, token, position, label) -> (logits [B, V], cache): row `position` of
+    step(params, cache, token, position, conditions) -> (logits [B, V], cache): row `position` of
         apply. token [B] is the code at position - 1 (any at position 0); position [] may be
         traced. Positions come in order from 0, each with the cache that the one before gave. In a
         `lax.scan` over positions with the cache in its carry, the cache is changed in place.
@@ -53,14 +55,12 @@ class TokenNetwork(Network):
 
 
 class Transformer(nn.Module):
-    """(tokens [B, N] int32, label [B] or None) -> logits [B, N, V] float32: equations (1) to (4).
-
-    classes: rows of the table of classes, the null class (the last) included; 0 is none.
-    """
+    """(tokens [B, N] int32, no time, conditions) -> logits [B, N, V] float32: equations (1) to
+    (4)."""
 
     vocabularies: tuple[int, ...]
     lengths: tuple[int, ...]
-    classes: int
+    entries: Entries
     depth: int
     block: Callable[..., Block]
     width: int
@@ -73,33 +73,37 @@ class Transformer(nn.Module):
         self.embed = nn.Embed(count, self.width, embedding_init=table)
         self.start = self.param("start", table, (self.width,))
         self.position = self.param("position", table, (length, self.width))
-        if self.classes:
-            self.label = nn.Embed(self.classes, self.width, embedding_init=table)
+        self.embedders = [
+            feature_embedder(entry, self.width, name, INIT_STD)
+            for name, entry in self.entries.items()
+        ]
         self.blocks = [self.block(name=f"block_{i}") for i in range(self.depth)]
         self.norm = nn.LayerNorm(EPSILON, dtype=self.dtype)
         self.kernel = self.param("kernel", table, (self.width, count))
         self.bias = self.param("bias", ZEROS, (count,))
         self.drop = nn.Dropout(self.dropout)
 
-    def __call__(self, tokens: Array, label: Labels | None, train: bool) -> Array:
+    def __call__(
+        self, tokens: Array, time: None, conditions: Conditions, train: bool
+    ) -> Array:
         batch = tokens.shape[0]
         codes = self.embed(tokens[:, :-1] + self._offsets()[:-1])
         start = jnp.broadcast_to(self.start, (batch, 1, self.width))
         h = jnp.concatenate([start, codes], 1) + self.position
-        h = h + self._class(label, batch)[:, None]
+        h = h + self._told(conditions, tokens)[:, None]
         h = self.drop(h, deterministic=not train)
         for block in self.blocks:
             h = block(h, train)
         return self._logits(self.norm(h))
 
     def step(
-        self, cache: Tree, token: Array, position: Array, label: Labels | None
+        self, cache: Tree, token: Array, position: Array, conditions: Conditions
     ) -> tuple[Array, Tree]:
         """TokenNetwork.step."""
         offsets = jnp.asarray(self._offsets())
         code = self.embed(token + offsets[jnp.maximum(position - 1, 0)])
         h = jnp.where(position == 0, self.start, code) + self.position[position]
-        h = h + self._class(label, token.shape[0])
+        h = h + self._told(conditions, token)
         new = {}
         for block in self.blocks:
             h, new[block.name] = block.step(h, cache[block.name], position)
@@ -114,12 +118,11 @@ class Transformer(nn.Module):
         starts = np.cumsum([0, *self.vocabularies[:-1]])
         return np.repeat(starts, self.lengths).astype(np.int32)
 
-    def _class(self, label: Labels | None, batch: int) -> Array:
-        if not self.classes:
-            return jnp.zeros((batch, self.width))
-        if label is None:
-            label = jnp.full(batch, self.classes - 1, jnp.int32)
-        return self.label(label)
+    def _told(self, conditions: Conditions, like: Array) -> Array:
+        told = jnp.zeros((like.shape[0], self.width))
+        for embedder, (name, entry) in zip(self.embedders, self.entries.items(), strict=True):
+            told = told + embedder(*value_of(entry, conditions.get(name), like))
+        return told
 
     def _product(self, h: Array, kernel: Array) -> Array:
         kernel = kernel.astype(self.dtype)
@@ -141,7 +144,7 @@ def transformer(
     *,
     vocabularies: tuple[int, ...],
     lengths: tuple[int, ...],
-    num_classes: int,
+    entries: Entries,
     width: int = 256,
     depth: int = 6,
     heads: int = 8,
@@ -152,7 +155,7 @@ def transformer(
     """A transformer over the codes of grids, level after level, coarse to fine.
 
     vocabularies, lengths: how many codes and how many positions each level has.
-    num_classes: 0 is unconditional, and the label is ignored; otherwise there is a null class more.
+    entries: how conditions enter, by name: by features, added at every position.
     width: of the stream. depth: blocks. heads: of attention, must divide the width.
     expansion: the hidden layer of a block's dense part, in widths.
     dropout: of the embedded sequence and of what each block adds, in training.
@@ -161,7 +164,7 @@ def transformer(
 
     With W the width, V the sum of the vocabularies and N that of the lengths there are
     2 V W + V + N W + 3 W + depth ((4 + 2 expansion) W^2 + (9 + expansion) W) params, and
-    (num_classes + 1) W with classes.
+    (classes + 1) W with classes that may be absent.
     """
     dtype_ = DTYPES[dtype]
 
@@ -179,7 +182,7 @@ def transformer(
     module = Transformer(
         vocabularies=tuple(vocabularies),
         lengths=tuple(lengths),
-        classes=num_classes + 1 if num_classes else 0,
+        entries=entries,
         depth=depth,
         block=block,
         width=width,
@@ -196,9 +199,9 @@ def transformer(
         }
 
     def step(
-        params: Tree, cache: Tree, token: Array, position: Array, label: Labels | None
+        params: Tree, cache: Tree, token: Array, position: Array, conditions: Conditions
     ) -> tuple[Array, Tree]:
-        return module.apply({"params": params}, cache, token, position, label, method="step")
+        return module.apply({"params": params}, cache, token, position, conditions, method="step")
 
     return TokenNetwork(
         init=net.init,

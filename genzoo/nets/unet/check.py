@@ -25,7 +25,6 @@ def unet_problems(
     resample: str = "conv",
     time_embedding: str = "sinusoidal",
     embedding_width: int = 0,
-    null_class: bool = True,
     dropout: float = 0.0,
     norm_groups: int = 32,
     norm_epsilon: float = 1e-6,

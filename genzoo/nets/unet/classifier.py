@@ -15,10 +15,12 @@ from functools import partial
 import jax.numpy as jnp
 from flax import linen as nn
 
+from genzoo.core.conditions import Conditions
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.attention import attend
-from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, Condition
+from genzoo.nets.parts.conditioning import Conditioner
+from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, FAN_IN, ZEROS, GroupNorm
 from genzoo.nets.unet.check import unet_problems
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
@@ -46,20 +48,23 @@ class AttentionPool(nn.Module):
 
 
 class Classifier(nn.Module):
-    """(x [B, *size, C], time [B] or []) -> logits [B, classes] float32, zero at the start.
+    """(x [B, *size, C], time [B] or [], conditions) -> logits [B, classes] float32, first zero.
 
-    The features of equation (1) are the output of the inner module "pool".
+    It has no conditions of its own. The features of equation (1) are the output of the inner module
+    "pool".
     """
 
     classes: int
     trunk: Trunk
-    condition: Callable[..., Condition]
+    condition: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x: Array, time: Array, train: bool) -> Array:
+    def __call__(
+        self, x: Array, time: Array, conditions: Conditions, train: bool
+    ) -> Array:
         trunk = self.trunk
         time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
-        condition = self.condition(name="condition")(time, None)
+        condition = self.condition(name="condition")(time, conditions, x).features
         h, _ = trunk.descend(x, condition, train)
         # float32 from here on: it is little work, and probes read the features as they are.
         h = nn.silu(GroupNorm(trunk.style.groups, trunk.style.epsilon, name="out_norm")(h))
@@ -91,7 +96,7 @@ def classifier(
     """A classifier of x [B, *size, C] at time [B] in DDPM steps: logits [B, num_classes].
 
     Time 0 is a clean image. The features before the logits are
-    `features(params, x, time, names=("pool",))`, [B, last width].
+    `features(params, x, time, {}, names=("pool",))`, [B, last width].
 
     The defaults are ADM's; what the settings share with `unet` means the same there. `heads` and
     `head_width` hold for the pooling too.
@@ -118,10 +123,11 @@ def classifier(
         patch=patch,
     )
     condition = partial(
-        Condition,
+        Conditioner,
         embed=TIME_EMBEDDINGS[time_embedding],
         width=embedding_width or width,
         features=4 * (embedding_width or width),
+        entries={},
     )
     return network(Classifier(classes=num_classes, trunk=trunk, condition=condition))
 

@@ -19,50 +19,56 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genzoo.core.types import Array, Labels
+from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts.conditioning import Encoded, Scalar, Vector, concatenated, value_of
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, TimeEmbedding
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, wide_groups
-from genzoo.nets.parts.problems import too_low
 from genzoo.nets.unet.check import unet_problems
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
 from genzoo.nets.unet.trunk import REMATS, Trunk, width_of
 from genzoo.nets.unet.unet import UNet
 
 
-class NoiseCondition(nn.Module):
-    """Equation (2): (noise label [B], class label [B] or None, augment [B, A] or None) -> [B, E].
+class NoiseConditioner(nn.Module):
+    """Equation (2): (noise level [B], conditions, x) -> Encoded. The last silu of (2) is the
+    blocks'.
 
-    classes: K; 0 ignores the class label. The label K, or None, is the null class: a row of zeros,
-    for which nothing has to be learned. augment: A; 0 ignores the augmentation labels, and None
-    stands for zeros, which mean "not augmented". The last silu of (2) is the blocks'.
+    Conditions enter before the dense layers. An absent class is a row of zeros, and absent
+    augmentations are "not augmented", so that there is nothing to learn for either: their entries
+    need no null.
     """
 
     embed: TimeEmbedding
     width: int
     features: int
-    classes: int
-    augment: int
+    entries: Entries
 
     @nn.compact
-    def __call__(self, noise: Array, label: Labels | None, augment: Array | None = None) -> Array:
+    def __call__(self, noise: Array, conditions: Conditions, x: Array) -> Encoded:
         dense: Callable[..., nn.Module] = partial(nn.Dense, kernel_init=FAN_AVG)
         h = self.embed(noise, self.width)
-        if self.classes:
-            label = jnp.full(noise.shape, self.classes) if label is None else label
-            rows = jax.nn.one_hot(label, self.classes) * sqrt(self.classes)
-            h = h + dense(self.width, name="label")(rows)
-        if self.augment:
-            augment = jnp.zeros((*noise.shape, self.augment)) if augment is None else augment
-            h = h + dense(self.width, use_bias=False, name="augment")(augment)
+        for name, entry in self.entries.items():
+            if entry.way != "add":
+                continue
+            value, present = value_of(entry, conditions.get(name), x)
+            if entry.kind == "class":
+                rows = jax.nn.one_hot(value, entry.size) * sqrt(entry.size)
+                h = h + dense(self.width, name=name)(jnp.where(present[:, None], rows, 0))
+            elif entry.kind == "vector":
+                h = h + Vector(self.width, entry.null, bias=entry.null, name=name)(value, present)
+            else:
+                h = h + Scalar(self.width, entry.null, name=name)(value, present)
         h = nn.silu(dense(self.features, name="dense_0")(h))
-        return dense(self.features, name="dense_1")(h)
+        h = dense(self.features, name="dense_1")(h)
+        return Encoded(h, maps=concatenated(self.entries, conditions, x))
 
 
 def song_unet(
     *,
     out_channels: int,
-    num_classes: int,
+    entries: Entries,
     width: int = 128,
     multipliers: tuple[float, ...] = (2, 2, 2),
     blocks: int = 4,
@@ -70,7 +76,6 @@ def song_unet(
     heads: int = 1,
     time_embedding: str = "sinusoidal",
     embedding_width: int = 0,
-    augment: int = 0,
     dropout: float = 0.13,
     norm_groups: int = 32,
     norm_epsilon: float = 1e-6,
@@ -78,23 +83,20 @@ def song_unet(
     remat: str = "none",
     dtype: str = "float32",
 ) -> Network:
-    """A DDPM++ U-Net of x [B, *size, C], noise label [B] (any real number; EDM: log(sigma) / 4),
-    class label [B] int32 or None and, if `augment` is not 0, augmentation labels [B, augment] or
-    None (which may be left out).
+    """A DDPM++ U-Net of x [B, *size, C], noise level [B] (any real number; EDM: log(sigma) / 4),
+    and conditions.
 
     The defaults are EDM's for CIFAR-10. What the settings share with `unet` means the same there.
 
-    out_channels, num_classes: of the output; 0 classes are unconditional. The label num_classes, or
-        None, is the null class, and needs no params.
+    out_channels, entries: as in `unet`. EDM is told of augmentations by a vector of 9 numbers.
     blocks: residual blocks per level on the way down; one more on the way up.
     time_embedding: "sinusoidal" (DDPM++), or "fourier_label" (NCSN++ in EDM) of labels of order 1;
         "fourier" of a thousandth of the label, if that is in DDPM steps.
     embedding_width: of that; 0 is `width`, NCSN++ has 2 width. The features have 4 width.
-    augment: numbers that tell how an image was augmented; EDM has 9.
     dropout: inside residual blocks, in training.
     norm_groups: at most; fewer where a level has less than 4 channels for each.
 
-    EDM's CIFAR-10 (augment = 9) has 55,733,891 params, with 10 classes 55,735,299.
+    EDM's CIFAR-10, with augmentations, has 55,733,891 params, with 10 classes 55,735,299.
     """
     widths = tuple(width_of(width, multiplier) for multiplier in multipliers)
     style = BlockStyle(
@@ -120,12 +122,11 @@ def song_unet(
         patch=patch,
     )
     condition = partial(
-        NoiseCondition,
+        NoiseConditioner,
         embed=TIME_EMBEDDINGS[time_embedding],
         width=embedding_width or width,
         features=4 * width,
-        classes=num_classes,
-        augment=augment,
+        entries=entries,
     )
     return network(
         UNet(out_channels=out_channels, trunk=trunk, condition=condition, attention_up=False)
@@ -142,7 +143,6 @@ def song_problems(
     heads: int = 1,
     time_embedding: str = "sinusoidal",
     embedding_width: int = 0,
-    augment: int = 0,
     dropout: float = 0.13,
     norm_groups: int = 32,
     norm_epsilon: float = 1e-6,
@@ -151,7 +151,7 @@ def song_problems(
     dtype: str = "float32",
 ) -> list[str]:
     """The problems of `song_unet` with these settings on inputs of `shape` (*size, C)."""
-    problems = unet_problems(
+    return unet_problems(
         shape,
         width=width,
         multipliers=multipliers,
@@ -167,4 +167,3 @@ def song_problems(
         remat=remat,
         dtype=dtype,
     )
-    return problems + too_low(0, {"augment": augment})

@@ -10,19 +10,21 @@ from functools import partial
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genzoo.core.types import Array, Labels
+from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
-from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, Condition
+from genzoo.nets.parts.conditioning import Conditioner
+from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, Conv, GroupNorm, unfold
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
 from genzoo.nets.unet.trunk import REMATS, Trunk, width_of
 
 
 class UNet(nn.Module):
-    """(x [B, *size, C], time [B] or [], label [B] or None, *more) -> [B, *size, out_channels].
+    """(x [B, *size, C], time [B] or [], conditions) -> [B, *size, out_channels].
 
     size: any number of axes; each side must be divisible by patch 2^(levels - 1).
-    condition: the module that makes features [B, E] of time, label and whatever `more` there is.
+    condition: the module that makes `Encoded` of (time, conditions, x).
     attention_up: whether every block on the way up attends where those on the way down do, or only
     the last of its level. The output is float32, and zero at the start.
     """
@@ -34,11 +36,14 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, time: Array, label: Labels | None, *more: Array | None, train: bool
+        self, x: Array, time: Array, conditions: Conditions, train: bool
     ) -> Array:
         trunk, style, axes = self.trunk, self.trunk.style, x.ndim - 2
         time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
-        condition = self.condition(name="condition")(time, label, *more)
+        encoded = self.condition(name="condition")(time, conditions, x)
+        condition = encoded.features
+        if encoded.maps is not None:
+            x = jnp.concatenate([x, encoded.maps.astype(x.dtype)], -1)
         h, skips = trunk.descend(x, condition, train)
         for level, features in reversed(list(enumerate(trunk.widths))):
             for i in range(trunk.blocks + 1):
@@ -58,7 +63,7 @@ class UNet(nn.Module):
 def unet(
     *,
     out_channels: int,
-    num_classes: int,
+    entries: Entries,
     width: int = 128,
     multipliers: tuple[float, ...] = (1, 2, 2, 2),
     blocks: int = 2,
@@ -69,7 +74,6 @@ def unet(
     resample: str = "conv",
     time_embedding: str = "sinusoidal",
     embedding_width: int = 0,
-    null_class: bool = True,
     dropout: float = 0.0,
     norm_groups: int = 32,
     norm_epsilon: float = 1e-6,
@@ -77,10 +81,10 @@ def unet(
     remat: str = "none",
     dtype: str = "float32",
 ) -> Network:
-    """A U-Net of x [B, *size, C], time [B] in DDPM steps, label [B] int32 or None.
+    """A U-Net of x [B, *size, C], time [B] in DDPM steps, and conditions.
 
     out_channels: of the output (twice the image's for a learned variance).
-    num_classes: 0 is unconditional: the label is then ignored.
+    entries: how conditions enter, by name; others are ignored.
 
     width, multipliers: level l has int(width * multipliers[l]) channels, at size / 2^l.
     blocks: residual blocks per level on the way down; one more on the way up.
@@ -91,8 +95,6 @@ def unet(
     time_embedding: "sinusoidal" (DDPM), "sinusoidal_adm" (iDDPM, ADM) or "fourier" (NCSN++); or
         "fourier_label", which is the last for noise labels of order 1 instead of DDPM steps.
     embedding_width: of the sinusoids; 0 is `width`. The features have four times as many.
-    null_class: whether a class `num_classes` stands for "no label", as label dropping and
-        guidance need; None then means it too. Published ADM counts are without.
     dropout: inside residual blocks, in training.
     norm_groups, norm_epsilon: of GroupNorm (DDPM 1e-6, ADM 1e-5). Channels that 32 does not
         divide are normed in their greatest divisor below.
@@ -112,14 +114,12 @@ def unet(
         epsilon=norm_epsilon,
         dtype=DTYPES[dtype],
     )
-    has_null = num_classes > 0 and null_class
     condition = partial(
-        Condition,
+        Conditioner,
         embed=TIME_EMBEDDINGS[time_embedding],
         width=embedding_width or width,
         features=4 * (embedding_width or width),
-        classes=num_classes + has_null,
-        null=num_classes if has_null else None,
+        entries=entries,
     )
     widths = tuple(width_of(width, multiplier) for multiplier in multipliers)
     trunk = Trunk(

@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from genzoo.core.types import Array, Labels
+from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
-from genzoo.nets.parts.embeddings import Condition, sinusoidal
+from genzoo.nets.parts.conditioning import Conditioner
+from genzoo.nets.parts.embeddings import sinusoidal
 from genzoo.nets.parts.layers import DTYPES, wide_groups
 from genzoo.nets.parts.problems import indivisible
 from genzoo.nets.unet.check import unet_problems
@@ -31,8 +33,8 @@ FINEST = 16  # 2^n pi x in float32 has lost its phase where n is well above this
 def sinusoidal_and_spare(time: Array, width: int) -> Array:
     """[B] -> [B, width + 1]: `sinusoidal`, and the scalar that VDM keeps for another condition.
 
-    The published models are unconditional and have a zero there. Labels come in as in `Condition`,
-    so it is zero here too; its 4 width weights are part of the published count.
+    The published models are unconditional and have a zero there. Conditions come in as in
+    `Conditioner`, so it is zero here too; its 4 width weights are part of the published count.
     """
     return jnp.pad(sinusoidal(time, width), ((0, 0), (0, 1)))
 
@@ -45,7 +47,7 @@ def base2_fourier(x: Array, exponents: tuple[int, ...]) -> Array:
 
 
 class VDMUNet(nn.Module):
-    """(x [B, *size, C], time, label) -> x + unet of x and its Fourier features, float32.
+    """(x [B, *size, C], time, conditions) -> x + unet of x and its Fourier features, float32.
 
     Where the output has other channels than x, the first ones of both are added: x may end in an
     image that is given (super-resolution), the output in something else (a learned variance).
@@ -55,9 +57,9 @@ class VDMUNet(nn.Module):
     fourier: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, x: Array, time: Array, label: Labels | None, train: bool) -> Array:
+    def __call__(self, x: Array, time: Array, conditions: Conditions, train: bool) -> Array:
         h = jnp.concatenate([x, base2_fourier(x, self.fourier)], -1) if self.fourier else x
-        h = self.core(h, time, label, train=train)
+        h = self.core(h, time, conditions, train=train)
         shared = min(x.shape[-1], h.shape[-1])
         return h.at[..., :shared].add(x[..., :shared])
 
@@ -65,19 +67,18 @@ class VDMUNet(nn.Module):
 def vdm_unet(
     *,
     out_channels: int,
-    num_classes: int,
+    entries: Entries,
     width: int = 128,
     blocks: int = 32,
     attention: tuple[int, ...] = (),
     middle_attention: bool = True,
     fourier: tuple[int, ...] = (7, 8),
-    null_class: bool = True,
     dropout: float = 0.1,
     patch: int = 1,
     remat: str = "none",
     dtype: str = "float32",
 ) -> Network:
-    """A VDM network of x [B, *size, C], time [B], label [B] int32 or None.
+    """A VDM network of x [B, *size, C], time [B], and conditions.
 
     Time is 1000 (gamma - gamma_min) / (gamma_max - gamma_min), which is DDPM's steps for a gamma
     that is linear in them; any real number will do. The defaults are those of CIFAR-10; ImageNet
@@ -88,7 +89,6 @@ def vdm_unet(
     middle_attention: whether the middle has self-attention.
     fourier: the exponents n of equation (1); () for none. Code of the paper's authors has 2^n 2 pi,
         and n = 6, 7.
-    null_class: as in `unet`; without classes there is nothing to learn for labels.
     dropout: inside residual blocks, in training.
 
     On CIFAR-10 it has 30,578,179 params; with the two ends of a learned gamma 30,578,181.
@@ -114,14 +114,12 @@ def vdm_unet(
         remat=REMATS[remat],
         patch=patch,
     )
-    has_null = num_classes > 0 and null_class
     condition = partial(
-        Condition,
+        Conditioner,
         embed=sinusoidal_and_spare,
         width=width,
         features=4 * width,
-        classes=num_classes + has_null,
-        null=num_classes if has_null else None,
+        entries=entries,
     )
     core = UNet(out_channels=out_channels, trunk=trunk, condition=condition)
     return network(VDMUNet(core=core, fourier=tuple(fourier)))
@@ -135,14 +133,13 @@ def vdm_problems(
     attention: tuple[int, ...] = (),
     middle_attention: bool = True,
     fourier: tuple[int, ...] = (7, 8),
-    null_class: bool = True,
     dropout: float = 0.1,
     patch: int = 1,
     remat: str = "none",
     dtype: str = "float32",
 ) -> list[str]:
     """The problems of `vdm_unet` with these settings on inputs of `shape` (*size, C)."""
-    del middle_attention, null_class
+    del middle_attention
     fits = patch > 0 and all(side % patch == 0 for side in shape[:-1])
     problems = unet_problems(
         tuple(side // patch for side in shape[:-1]) + shape[-1:] if fits else shape,
