@@ -123,7 +123,7 @@ def perfect(schedule, x_0):
 
 @dataclass(frozen=True)
 class Network:
-    """(init, apply) around a function (params, x, n, conditions) -> output; notes what it is told."""
+    """(init, apply) around a function (params, x, n, conditions) -> output; notes conditions."""
 
     function: object
     told: list = field(default_factory=list)
