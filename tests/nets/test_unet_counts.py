@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from genzoo.core import tree
-from genzoo.nets.unet.check import unet_problems
-from genzoo.nets.unet.unet import unet
+from genzoo.core import bounds, tree
+from genzoo.nets.unet.unet import UNetSettings
 
 IDDPM = dict(blocks=3, multipliers=(1, 2, 3, 4), attention=(16, 8), heads=4, scale_shift=True,
              time_embedding="sinusoidal_adm", norm_epsilon=1e-5)  # fmt: skip
@@ -66,8 +65,9 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameter_count_is_the_published_one(name):
     side, channels, out_channels, classes, settings, expected = PUBLISHED[name]
-    assert unet_problems((side, side, channels), **settings) == []
-    net = unet(out_channels=out_channels, num_classes=classes, **settings)
+    settings = UNetSettings(**settings)
+    assert bounds.problems(settings, "network", (side, side, channels)) == []
+    net = settings.build(out_channels=out_channels, num_classes=classes)
     inputs = (jnp.zeros((1, side, side, channels)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
     params = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     assert tree.count(params) == expected
@@ -75,17 +75,9 @@ def test_parameter_count_is_the_published_one(name):
 
 def test_a_null_class_is_one_row_more():
     inputs = (jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
-    counts = [
-        tree.count(
-            jax.eval_shape(
-                unet(
-                    out_channels=3, num_classes=10, width=16, multipliers=(1,), attention=(),
-                    null_class=null,
-                ).init,
-                jax.random.key(0),
-                *inputs,
-            )
-        )
-        for null in (False, True)
-    ]  # fmt: skip
+    counts = []
+    for null in (False, True):
+        settings = UNetSettings(width=16, multipliers=(1,), attention=(), null_class=null)
+        net = settings.build(out_channels=3, num_classes=10)
+        counts.append(tree.count(jax.eval_shape(net.init, jax.random.key(0), *inputs)))
     assert counts[1] - counts[0] == 4 * 16
