@@ -21,12 +21,12 @@ from genzoo.data.source import Mixture, Source
 from genzoo.families import token_prior
 from genzoo.nets.autoencoder.dalle import dalle, dalle_problems
 from genzoo.nets.autoencoder.hierarchy import hierarchy, hierarchy_problems
-from genzoo.nets.point_mlp import point_mlp, point_problems
+from genzoo.nets.point_mlp import PointMLPSettings
 from genzoo.nets.transformer.transformer import transformer
-from genzoo.nets.unet.classifier import classifier, classifier_problems
-from genzoo.nets.unet.song_unet import song_problems, song_unet
+from genzoo.nets.unet.classifier import ClassifierUNetSettings
+from genzoo.nets.unet.song_unet import SongUNetSettings
 from genzoo.nets.unet.unet import UNetSettings
-from genzoo.nets.unet.vdm_unet import vdm_problems, vdm_unet
+from genzoo.nets.unet.vdm_unet import VDMUNetSettings
 from genzoo.settings import (
     SECTIONS,
     ContinuousSampling,
@@ -57,21 +57,10 @@ DATA: Mapping[str, DataRow] = {
 
 NETWORKS: Mapping[str, NetworkRow] = {
     "unet": NetworkRow(settings=UNetSettings),
-    "song_unet": NetworkRow(
-        build=song_unet, problems=song_problems, given=("out_channels", "num_classes")
-    ),
-    "vdm_unet": NetworkRow(
-        build=vdm_unet, problems=vdm_problems, given=("out_channels", "num_classes")
-    ),
-    "point_mlp": NetworkRow(
-        build=point_mlp,
-        problems=point_problems,
-        given=("out_channels", "num_classes"),
-        points=True,
-    ),
-    "classifier": NetworkRow(
-        build=classifier, problems=classifier_problems, given=("num_classes",)
-    ),
+    "song_unet": NetworkRow(settings=SongUNetSettings),
+    "vdm_unet": NetworkRow(settings=VDMUNetSettings),
+    "point_mlp": NetworkRow(settings=PointMLPSettings, points=True),
+    "classifier": NetworkRow(settings=ClassifierUNetSettings),
     "mlp": NetworkRow(
         build=autoencoders.mlp, problems=autoencoders.mlp_problems, given=autoencoders.LEVELS
     ),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from plain_layers import attention, block, conv, dense, norm, silu, sinusoids
 
-from genzoo.core import tree
-from genzoo.nets.unet.song_unet import song_problems, song_unet
+from genzoo.core import bounds, tree
+from genzoo.nets.unet.song_unet import SongUNetSettings
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -21,8 +21,9 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     [(0, 9, 55_733_891), (10, 9, 55_735_299)],
 )
 def test_parameter_count_is_the_published_one(classes, augment, expected):
-    assert song_problems((32, 32, 3), augment=augment) == []
-    net = song_unet(out_channels=3, num_classes=classes, augment=augment)
+    settings = SongUNetSettings(augment=augment)
+    assert bounds.problems(settings, "network", (32, 32, 3)) == []
+    net = settings.build(out_channels=3, num_classes=classes)
     inputs = jnp.zeros((1, 32, 32, 3)), jnp.zeros(1), None
     assert tree.count(jax.eval_shape(net.init, jax.random.key(0), *inputs)) == expected
 
@@ -63,10 +64,10 @@ def plain_song(p, x, noise, onehot, augment, *, levels, blocks, attentive):
 
 
 def test_it_is_the_plain_network():
-    net = song_unet(
-        out_channels=2, num_classes=3, width=8, multipliers=(2, 1), blocks=2, attention=(8, 4),
-        augment=9,
-    )  # fmt: skip
+    settings = SongUNetSettings(
+        width=8, multipliers=(2, 1), blocks=2, attention=(8, 4), augment=9
+    )
+    net = settings.build(out_channels=2, num_classes=3)
     rng = np.random.default_rng(1)
     x, noise = rng.normal(size=(2, 8, 3)), np.array([-1.3, 0.9])
     label, augment = np.array([2, 3]), rng.normal(size=(2, 9))
@@ -87,16 +88,16 @@ def test_it_is_the_plain_network():
 @pytest.mark.parametrize(
     "settings, words",
     [
-        (dict(augment=-1), ["network.augment is -1", "at least 0"]),
+        (dict(augment=-1), ["network.augment = -1 must be at least 0."]),
         (dict(time_embedding="fourrier"), ["network.time_embedding", "'fourier'?"]),
         (dict(attention=(16, 7)), ["network.attention has 7", "32, 16, 8"]),
         (dict(heads=3), ["network.heads is 3", "256"]),
-        (dict(embedding_width=33), ["network.embedding_width is 33", "even"]),
+        (dict(embedding_width=33), ["network.embedding_width = 33", "even"]),
         (dict(multipliers=(2,) * 7), ["network.multipliers has 7 levels", "divisible by 64"]),
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):
-    problems = song_problems((32, 32, 3), **settings)
+    problems = bounds.problems(SongUNetSettings(**settings), "network", (32, 32, 3))
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]

@@ -6,6 +6,7 @@ al. 2020; Nichol & Dhariwal 2021), and Gaussian Fourier features (Song et al. 20
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,10 @@ from genzoo.core.types import Array, Labels
 from genzoo.nets.parts.layers import FAN_AVG
 
 TimeEmbedding = Callable[[Array, int], Array]  # (time [B], width) -> [B, width] float32
+
+NullClass = Annotated[
+    bool, "Whether a further class stands for no label, as label dropping and guidance need."
+]
 
 LONGEST = 10_000.0  # the longest wavelength, over 2 pi, in DDPM steps
 FOURIER_SCALE = 16.0  # standard deviation of the frequencies, in periods

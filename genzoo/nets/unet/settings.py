@@ -6,6 +6,7 @@ from typing import Annotated
 from genzoo.core.bounds import Above, AtLeast, Below, Each, Entries, OneOf
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, groups_of
+from genzoo.nets.parts.problems import even_problems
 from genzoo.nets.unet.residual import RESAMPLES
 from genzoo.nets.unet.trunk import REMATS, heads_of, width_of
 
@@ -30,9 +31,6 @@ TimeEmbedding = Annotated[
     OneOf(TIME_EMBEDDINGS),
     "sinusoidal (DDPM), sinusoidal_adm (iDDPM, ADM), fourier (NCSN++) for times in DDPM steps; "
     "fourier_label for noise levels of order 1.",
-]
-NullClass = Annotated[
-    bool, "Whether a further class stands for no label, as label dropping and guidance need."
 ]
 Dropout = Annotated[float, AtLeast(0), Below(1), "Inside residual blocks, in training."]
 NormEpsilon = Annotated[float, Above(0), "Added to the variance in GroupNorm: 1e-6 DDPM, 1e-5 ADM."]
@@ -84,12 +82,8 @@ def levels_problems(
             f"network.multipliers = {settings.multipliers} leaves a level without channels, since "
             f"network.width = {settings.width}: take larger ones."
         )
-    if (settings.embedding_width or settings.width) % 2:
-        key = "embedding_width" if settings.embedding_width else "width"
-        problems.append(
-            f"network.{key} = {getattr(settings, key)}: sinusoids come in pairs, so give an even "
-            "number."
-        )
+    key = "embedding_width" if settings.embedding_width else "width"
+    problems += even_problems(key, getattr(settings, key))
     problems += _size_problems(shape[:-1], len(settings.multipliers), settings.patch)
     sides = [min(shape[:-1]) // settings.patch >> i for i in range(len(settings.multipliers))]
     problems += attention_problems(settings.attention, sides)

@@ -13,14 +13,13 @@ from flax import linen as nn
 
 from genzoo.core.types import Array, Labels
 from genzoo.nets.interface import Network, network
-from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, Condition
+from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, Condition, NullClass
 from genzoo.nets.parts.layers import DTYPES, Conv, GroupNorm, unfold
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
 from genzoo.nets.unet.settings import (
     SCALE_SHIFT,
     HeadWidth,
     LevelsSettings,
-    NullClass,
     ResampleName,
     ScaleShift,
     blind_problems,
