@@ -63,7 +63,7 @@ def get_config(variant: str = "") -> ConfigDict:
 VARIANTS = {
     "smoke": dict(
         network=dict(width=16, multipliers=(1, 2), blocks=1, attention=(8,), patch=2,
-                     dtype="float32"),
+                     norm_groups=4, dtype="float32"),
         optimizer=dict(warmup=5),
         train=dict(steps=20, batch_size=16, log_every=5, save_every=10, picture_first=10,
                    picture_count=4),

@@ -62,7 +62,7 @@ VARIANTS = {
     "smoke": dict(
         data=dict(size=16),
         network=dict(width=16, multipliers=(1, 2), blocks=1, attention=(8,), heads=1,
-                     dtype="float32"),
+                     norm_groups=4, dtype="float32"),
         optimizer=dict(warmup=5),
         train=dict(steps=20, batch_size=8, log_every=5, save_every=10, picture_first=10,
                    picture_count=4),

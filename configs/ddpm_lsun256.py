@@ -60,7 +60,8 @@ def get_config(variant: str = "") -> ConfigDict:
 VARIANTS = {
     "smoke": dict(
         data=dict(name="cifar10"),
-        network=dict(width=16, multipliers=(1, 1, 2), blocks=1, attention=(8,), dtype="float32"),
+        network=dict(width=16, multipliers=(1, 1, 2), blocks=1, attention=(8,), norm_groups=4,
+                     dtype="float32"),
         optimizer=dict(warmup=5),
         train=dict(steps=20, batch_size=8, log_every=5, save_every=10, picture_first=10,
                    picture_count=4),

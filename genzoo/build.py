@@ -5,12 +5,13 @@ section's keys and their types are read off the builder's signature; `check.py` 
 against them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from ml_collections import FrozenConfigDict
 
-from genzoo.builders import autoencoders, codes, continuous, diffusion
+from genzoo.builders import autoencoders, codes, continuous
+from genzoo.builders.ddpm import DDPMSettings
 from genzoo.builders.rows import DataRow, FamilyRow, NetworkRow, Parts
 from genzoo.config import freeze
 from genzoo.core.contract import Family
@@ -20,13 +21,12 @@ from genzoo.data.source import Mixture, Source
 from genzoo.families import token_prior
 from genzoo.nets.autoencoder.dalle import dalle, dalle_problems
 from genzoo.nets.autoencoder.hierarchy import hierarchy, hierarchy_problems
-from genzoo.nets.point_mlp import point_mlp, point_problems
+from genzoo.nets.point_mlp import PointMLPSettings
 from genzoo.nets.transformer.transformer import transformer
-from genzoo.nets.unet.check import unet_problems
-from genzoo.nets.unet.classifier import classifier, classifier_problems
-from genzoo.nets.unet.song_unet import song_problems, song_unet
-from genzoo.nets.unet.unet import unet
-from genzoo.nets.unet.vdm_unet import vdm_problems, vdm_unet
+from genzoo.nets.unet.classifier import ClassifierUNetSettings
+from genzoo.nets.unet.song_unet import SongUNetSettings
+from genzoo.nets.unet.unet import UNetSettings
+from genzoo.nets.unet.vdm_unet import VDMUNetSettings
 from genzoo.settings import (
     SECTIONS,
     ContinuousSampling,
@@ -56,24 +56,11 @@ DATA: Mapping[str, DataRow] = {
 }
 
 NETWORKS: Mapping[str, NetworkRow] = {
-    "unet": NetworkRow(
-        build=unet, problems=unet_problems, given=("out_channels", "entries")
-    ),
-    "song_unet": NetworkRow(
-        build=song_unet, problems=song_problems, given=("out_channels", "entries")
-    ),
-    "vdm_unet": NetworkRow(
-        build=vdm_unet, problems=vdm_problems, given=("out_channels", "entries")
-    ),
-    "point_mlp": NetworkRow(
-        build=point_mlp,
-        problems=point_problems,
-        given=("out_channels", "entries"),
-        points=True,
-    ),
-    "classifier": NetworkRow(
-        build=classifier, problems=classifier_problems, given=("num_classes",)
-    ),
+    "unet": NetworkRow(settings=UNetSettings),
+    "song_unet": NetworkRow(settings=SongUNetSettings),
+    "vdm_unet": NetworkRow(settings=VDMUNetSettings),
+    "point_mlp": NetworkRow(settings=PointMLPSettings, points=True),
+    "classifier": NetworkRow(settings=ClassifierUNetSettings),
     "mlp": NetworkRow(
         build=autoencoders.mlp, problems=autoencoders.mlp_problems, given=autoencoders.LEVELS
     ),
@@ -98,8 +85,7 @@ _OF_ANYTHING = (*_DENOISERS, "point_mlp")
 
 FAMILIES: Mapping[str, FamilyRow] = {
     "ddpm": FamilyRow(
-        build=diffusion.ddpm,
-        problems=diffusion.ddpm_problems,
+        settings=DDPMSettings,
         networks=_DENOISERS,
         sampling=DiffusionSampling,
         scoring=DiffusionScoring,
@@ -264,19 +250,47 @@ def sampling(config: FrozenConfigDict):
 def family(config: FrozenConfigDict) -> Family:
     """The family that the config describes."""
     data, row = section(config, "data"), FAMILIES[config.family.name]
-    own = {k: v for k, v in config.family.items() if k != "name"}
-    net = {k: v for k, v in config.network.items() if k != "name"}
+    own = config.family
     shape = example_shape(data)
     parts = Parts(
         shape=shape,
         levels=len(shape) == 3,
         num_classes=class_count(data) if row.labelled or own.get("conditional") else 0,
-        network=partial(NETWORKS[config.network.name].build, **net) if row.networks else None,
+        network=_network(config) if row.networks else None,
         sample=sampling(config),
         eval=_chosen(row.scoring, config.eval),
         frozen={name: family(stage.config) for name, stage in config.frozen.items()},
     )
-    return row.build(parts=parts, **own)
+    if row.settings:
+        return _chosen(row.settings, config.family).build(parts)
+    return row.build(parts=parts, **_own(config.family))
+
+
+def _own(values: Mapping) -> dict:
+    return {key: value for key, value in values.items() if key != "name"}
+
+
+def _network(config: FrozenConfigDict) -> Callable:
+    row = NETWORKS[config.network.name]
+    if row.settings:
+        return _chosen(row.settings, config.network).build
+    return partial(row.build, **_own(config.network))
+
+
+def network_problems(config: FrozenConfigDict) -> list[str]:
+    """What does not fit together in the section `network`, or with the data."""
+    row, shape = NETWORKS[config.network.name], example_shape(section(config, "data"))
+    if row.settings:
+        return _chosen(row.settings, config.network).problems(shape)
+    return row.problems(shape, **_own(config.network))
+
+
+def family_problems(config: FrozenConfigDict) -> list[str]:
+    """What does not fit together in the section `family`, or with other sections."""
+    row = FAMILIES[config.family.name]
+    if row.settings:
+        return _chosen(row.settings, config.family).problems(config)
+    return row.problems(config)
 
 
 def optimizer(config: FrozenConfigDict) -> optimizers.Optimizer:

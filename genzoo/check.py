@@ -13,6 +13,7 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build
 from genzoo.config import Checker, freeze, keys_of, unknown
+from genzoo.core.bounds import AtLeast, AtMost, Setting, unmentioned
 from genzoo.core.errors import UserError, nearest
 from genzoo.data.source import SPLITS
 from genzoo.evaluate.neighbours import METRICS
@@ -27,10 +28,10 @@ def check(raw: dict, devices: int | None = None) -> FrozenConfigDict:
     devices: how many it is to run on, those at hand if None.
     """
     checker, resolved = _resolve(raw)
-    # A value of a wrong type is looked at as its default, so that it does not hide the rest.
     found = checker.problems
     if checker.usable:
-        found = found + _problems(freeze(resolved), devices or jax.device_count())
+        across = _problems(freeze(resolved), devices or jax.device_count())
+        found = found + unmentioned(across, checker.wrong)
     if found:
         raise UserError(*found)
     return freeze(resolved)
@@ -50,7 +51,7 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
     known = {"seed", "family", "network", "optimizer", "frozen", *SECTIONS}
     for name in sorted(raw.keys() - known):
         checker.problems.append(f"{name} is not a known section: {nearest(name, known)}")
-    resolved: dict = {"seed": checker.value(raw.get("seed", 0), int, "seed")}
+    resolved: dict = {"seed": checker.value(raw.get("seed", 0), _SEED, "seed")}
     resolved["family"] = _named(checker, raw.get("family", {}), build.FAMILIES, "family")
     row = build.FAMILIES.get(resolved["family"].get("name"))
     networks = {name: build.NETWORKS[name] for name in row.networks} if row else build.NETWORKS
@@ -69,6 +70,14 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
     return checker, resolved
 
 
+_SEED = Setting(
+    type=int,
+    default=0,
+    constraints=(AtLeast(0), AtMost(2**63 - 1)),
+    about="All randomness of the run follows from it.",
+)
+
+
 def _optimizer_keys(*, decay: str = "constant"):
     """The keys of the section `optimizer` that are names: their type and default."""
 
@@ -76,7 +85,7 @@ def _optimizer_keys(*, decay: str = "constant"):
 def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dict:
     name = values.get("name", "") if isinstance(values, Mapping) else ""
     if name not in table:
-        checker.wrong(f"{where}.name = {name!r} is unknown: {nearest(str(name), table)}")
+        checker.refuse(f"{where}.name = {name!r} is unknown: {nearest(str(name), table)}")
         return {}
     rest = {k: v for k, v in values.items() if k != "name"}
     return {"name": name, **checker.section(rest, table[name].keys, where)}
@@ -84,7 +93,7 @@ def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dic
 
 def _frozen(checker: Checker, stages: Mapping, wanted) -> dict:
     if not isinstance(stages, Mapping):
-        checker.wrong(f"frozen must be a section (a dict), not {stages!r}.")
+        checker.refuse(f"frozen must be a section (a dict), not {stages!r}.")
         return {}
     for name in sorted(stages.keys() - set(wanted)):
         checker.problems.append(f"frozen.{name} is not of this family: {nearest(name, wanted)}")
@@ -108,9 +117,8 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
                 "take 'hutchinson'."
             )
     if not found and config.network:
-        net = {k: v for k, v in config.network.items() if k != "name"}
-        found += build.NETWORKS[config.network.name].problems(build.example_shape(data), **net)
-    found += build.FAMILIES[config.family.name].problems(config)
+        found += build.network_problems(config)
+    found += build.family_problems(config)
     found += unknown("optimizer.decay", config.optimizer.decay, build.DECAYS)
     ends, factors = config.optimizer.stage_ends, config.optimizer.stage_factors
     if config.optimizer.decay == "stages" and len(factors) != len(ends) + 1:
@@ -151,7 +159,6 @@ _MOST_EXACT = 256  # dimensions: an exact trace takes a product with each of the
 # The least and the greatest value of each key, both allowed.
 _ANY = float("inf")
 _RANGES = {
-    "seed": (0, 2**63 - 1),
     "data.num_classes": (0, _ANY), "data.holdout": (2, _ANY),
     "train.steps": (1, 2**31 - 1), "train.batch_size": (1, _ANY),
     "train.steps_per_call": (1, _ANY), "train.log_every": (1, _ANY), "train.save_every": (1, _ANY),

@@ -19,32 +19,25 @@ from pathlib import Path
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from genzoo.core.bounds import REQUIRED, Setting, settings_of
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.files import write_atomically
 
-
-@dataclasses.dataclass(frozen=True)
-class Key:
-    """A key of a section: its type and default (inspect.Parameter.empty when it must be given)."""
-
-    type: object
-    default: object
-
-
-Section = Mapping[str, Key]
+Section = Mapping[str, Setting]
 
 
 def keys_of(builder: Callable, given: tuple[str, ...] = ()) -> Section:
-    """The keyword-only parameters of a builder (or fields of a dataclass), but those in `given`,
-    which the caller supplies and a config does not."""
+    """The fields of a settings class, or the keyword-only parameters of a builder, but those in
+    `given`, which the caller supplies and a config does not."""
+    if dataclasses.is_dataclass(builder):
+        found = settings_of(builder)
+        return {name: setting for name, setting in found.items() if name not in given}
     types = typing.get_type_hints(builder)
-    made = {
-        field.name: field.default_factory()
-        for field in getattr(builder, "__dataclass_fields__", {}).values()
-        if field.default_factory is not dataclasses.MISSING
-    }
     return {
-        name: Key(types[name], made.get(name, parameter.default))
+        name: Setting(
+            type=types[name],
+            default=REQUIRED if parameter.default is parameter.empty else parameter.default,
+        )
         for name, parameter in inspect.signature(builder).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in given
     }
@@ -103,49 +96,59 @@ def read_json(file: Path) -> dict:
 
 
 class Checker:
-    """Resolves a config against its schema and collects every problem on the way."""
+    """Resolves a config against the settings of its sections and collects every problem.
+
+    Where a value is not what its key takes, the default stands in its place, so that it does not
+    hide what else is wrong. wrong: the dotted keys of these. usable: whether there was such a
+    default everywhere.
+    """
 
     def __init__(self):
         self.problems: list[str] = []
-        self.usable = True  # whether every key that is known has a value of its type
+        self.wrong: set[str] = set()
+        self.usable = True
 
-    def wrong(self, problem: str) -> None:
-        """Notes a problem that leaves a value unusable."""
+    def refuse(self, problem: str) -> None:
+        """Notes a problem that leaves nothing to look at."""
         self.problems.append(problem)
         self.usable = False
 
     def section(self, values: object, keys: Section, where: str) -> dict:
         """`values` with defaults filled in and types made exact."""
         if not isinstance(values, Mapping):
-            self.wrong(f"{where} must be a section (a dict), not {values!r}.")
+            self.refuse(f"{where} must be a section (a dict), not {values!r}.")
             return {}
         for name in sorted(values.keys() - keys.keys()):
             self.problems.append(f"{where}.{name} is not a known key: {nearest(name, keys)}")
         resolved = {}
-        for name, key in keys.items():
+        for name, setting in keys.items():
             place = f"{where}.{name}"
             if name in values:
-                resolved[name] = self._or_default(values[name], key, place)
-            elif key.default is inspect.Parameter.empty:
-                self.wrong(f"{place} must be given.")
+                resolved[name] = self.value(values[name], setting, place)
+            elif setting.default is REQUIRED:
+                self.refuse(f"{place} must be given.")
             else:
-                resolved[name] = key.default
+                resolved[name] = setting.default
         return resolved
 
-    def _or_default(self, value: object, key: Key, where: str) -> object:
-        # With the default in the place of a value of a wrong type, the rest can still be checked.
-        usable, self.usable = self.usable, True
-        found = self.value(value, key.type, where)
-        if not self.usable and key.default is not inspect.Parameter.empty:
-            found, self.usable = key.default, True
-        self.usable &= usable
-        return found
+    def value(self, value: object, setting: Setting, where: str) -> object:
+        """One value as its declared type and within its bounds, or the default in its place."""
+        before = len(self.problems)
+        typed = self._typed(value, setting.type, where)
+        if len(self.problems) == before:
+            self.problems += setting.problems(where, typed)
+        elif typing.get_origin(setting.type) in (dict, Mapping) and isinstance(typed, Mapping):
+            return typed  # what is wrong within has been replaced there
+        if len(self.problems) == before:
+            return typed
+        self.wrong.add(where)
+        self.usable &= setting.default is not REQUIRED
+        return setting.default
 
-    def value(self, value: object, kind: object, where: str) -> object:
-        """One value as its declared type; a problem is noted where it is not of it."""
+    def _typed(self, value: object, kind: object, where: str) -> object:
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin is tuple and isinstance(value, list | tuple):
-            return tuple(self.value(v, arguments[0], where) for v in value)
+            return tuple(self._typed(v, arguments[0], where) for v in value)
         if origin in (dict, Mapping) and isinstance(value, Mapping):
             inner = keys_of(arguments[1])
             return {k: self.section(v, inner, f"{where}.{k}") for k, v in value.items()}
@@ -155,9 +158,8 @@ class Checker:
             return float(value)
         if kind is str and isinstance(value, int) and not isinstance(value, bool):
             return str(value)  # --config.data.dir=2024
-        plain = kind in (int, float, str, bool) and type(value) is kind
-        if not plain:
-            self.wrong(f"{where} = {value!r} must be {_described(kind)}.")
+        if not (kind in (int, float, str, bool) and type(value) is kind):
+            self.problems.append(f"{where} = {value!r} must be {_described(kind)}.")
         return value
 
 

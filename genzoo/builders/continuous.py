@@ -6,7 +6,7 @@ from functools import partial
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders import sampling
-from genzoo.builders.diffusion import PREDICTIONS, SCHEDULES
+from genzoo.builders.ddpm import PREDICTIONS, SCHEDULES
 from genzoo.builders.rows import Parts
 from genzoo.config import unknown
 from genzoo.core.conditions import Entry

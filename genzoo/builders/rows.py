@@ -27,15 +27,16 @@ class NetworkRow:
     points, not for images.
     """
 
-    build: Callable
-    problems: Callable[..., list[str]]
-    given: tuple[str, ...]
+    build: Callable = None
+    problems: Callable[..., list[str]] = None
+    given: tuple[str, ...] = ()
     points: bool = False
+    settings: type | None = None
 
     @property
     def keys(self) -> Section:
         """What may stand in the section `network`."""
-        return keys_of(self.build, given=self.given)
+        return keys_of(self.settings or self.build, given=self.given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +68,10 @@ class FamilyRow:
     only where family.conditional says so.
     """
 
-    build: Callable[..., Family]
     networks: tuple[str, ...]
-    problems: Callable[[FrozenConfigDict], list[str]]
+    build: Callable[..., Family] = None
+    problems: Callable[[FrozenConfigDict], list[str]] = None
+    settings: type | None = None
     sampling: type = Nothing
     scoring: type = Nothing
     first_stages: Mapping[str, str] = field(default_factory=dict)
@@ -79,7 +81,7 @@ class FamilyRow:
     @property
     def keys(self) -> Section:
         """What may stand in the section `family`."""
-        return keys_of(self.build, given=("parts",))
+        return keys_of(self.settings or self.build, given=("parts",))
 
     @property
     def own_keys(self) -> Mapping[str, Section]:

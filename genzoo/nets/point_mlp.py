@@ -9,19 +9,22 @@ fixed Gaussian directions (Tancik et al. 2020), because an MLP alone is slow to 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from genzoo.core.bounds import Above, AtLeast, Below, OneOf
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.conditioning import Conditioner
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, ZEROS
-from genzoo.nets.parts.problems import bad_rate, too_low, unknown
+from genzoo.nets.parts.problems import even_problems
 
 
 def gaussian_fourier(x: Array, count: int, scale: float) -> Array:
@@ -70,75 +73,60 @@ class PointMLP(nn.Module):
         return nn.Dense(self.out_channels, kernel_init=ZEROS, name="out")(h)
 
 
-def point_mlp(
-    *,
-    out_channels: int,
-    entries: Entries,
-    width: int = 128,
-    depth: int = 3,
-    fourier: int = 32,
-    fourier_scale: float = 0.5,
-    time_embedding: str = "sinusoidal",
-    dropout: float = 0.0,
-    dtype: str = "float32",
-) -> Network:
-    """An MLP of points x [B, D], time [B] and conditions -> [B, out_channels].
+@dataclass(frozen=True, kw_only=True)
+class PointMLPSettings:
+    """A residual MLP of points."""
 
-    out_channels, entries: as in `unet`; conditions enter by features alone.
-    width, depth: of the stream, and blocks.
-    fourier, fourier_scale: how many directions equation (1) has, 0 for none, and the deviation of
-        their frequencies in periods per unit of x. The defaults suit x in the plane of deviation
-        near 1; for many coordinates take none, or a scale that falls with their number's root.
-    time_embedding: of `width` sinusoids: "sinusoidal" serves DDPM steps and noise labels of order 1
-        alike; "fourier" resolves the former more finely, "fourier_label" the latter.
-    dropout: inside the blocks, in training.
-    dtype: of the dense layers, "float32" or "bfloat16".
-    """
-    condition = partial(
-        Conditioner,
-        embed=TIME_EMBEDDINGS[time_embedding],
-        width=width,
-        features=width,
-        entries=entries,
-    )
-    module = PointMLP(
-        out_channels=out_channels,
-        width=width,
-        depth=depth,
-        fourier=fourier,
-        fourier_scale=fourier_scale,
-        condition=condition,
-        dropout=dropout,
-        dtype=DTYPES[dtype],
-    )
-    return network(module)
+    width: Annotated[int, AtLeast(2), "Of the stream, and sinusoids of the time."] = 128
+    depth: Annotated[int, AtLeast(0), "Residual blocks."] = 3
+    fourier: Annotated[
+        int, AtLeast(0), "Directions of the input's Fourier features, 0 for none."
+    ] = 32
+    fourier_scale: Annotated[
+        float,
+        Above(0),
+        "Deviation of their frequencies, in periods per unit of x. The default suits a plane of "
+        "deviation near 1; for many coordinates take less, or no Fourier features.",
+    ] = 0.5
+    time_embedding: Annotated[
+        str,
+        OneOf(TIME_EMBEDDINGS),
+        "sinusoidal serves DDPM steps and noise levels of order 1 alike; fourier resolves the "
+        "former more finely, fourier_label the latter.",
+    ] = "sinusoidal"
+    dropout: Annotated[float, AtLeast(0), Below(1), "Inside the blocks, in training."] = 0.0
+    dtype: Annotated[str, OneOf(DTYPES), "Of the dense layers; params stay float32."] = "float32"
 
+    def problems(self, shape: tuple[int, ...]) -> list[str]:
+        """What does not fit together, on points of `shape` (D,)."""
+        problems = even_problems("width", self.width)
+        if len(shape) != 1:
+            problems.append(
+                "network.name is a network of points [B, D], but an example of the data is "
+                f"{' x '.join(map(str, shape))}: take a U-Net."
+            )
+        return problems
 
-def point_problems(
-    shape: tuple[int, ...],
-    *,
-    width: int = 128,
-    depth: int = 3,
-    fourier: int = 32,
-    fourier_scale: float = 0.5,
-    time_embedding: str = "sinusoidal",
-    dropout: float = 0.0,
-    dtype: str = "float32",
-) -> list[str]:
-    """The problems of `point_mlp` with these settings on inputs of `shape` (D,)."""
-    problems = too_low(2, {"width": width}) + too_low(0, {"depth": depth, "fourier": fourier})
-    if width > 1 and width % 2:
-        problems.append(
-            f"network.width is {width}: the sinusoids of the time come in pairs, so give an even "
-            "number."
+    def build(self, *, out_channels: int, entries: Entries) -> Network:
+        """An MLP of points x [B, D], time [B] and conditions -> [B, out_channels].
+
+        out_channels, entries: as for the U-Net; conditions enter by features alone.
+        """
+        condition = partial(
+            Conditioner,
+            embed=TIME_EMBEDDINGS[self.time_embedding],
+            width=self.width,
+            features=self.width,
+            entries=entries,
         )
-    if fourier_scale <= 0:
-        problems.append(f"network.fourier_scale is {fourier_scale}: it must be above 0.")
-    problems += unknown("time_embedding", time_embedding, TIME_EMBEDDINGS)
-    problems += bad_rate("dropout", dropout) + unknown("dtype", dtype, DTYPES)
-    if len(shape) != 1:
-        problems.append(
-            f"network.name is a network of points [B, D], but an example of the data is "
-            f"{' x '.join(map(str, shape))}: take a U-Net."
+        module = PointMLP(
+            out_channels=out_channels,
+            width=self.width,
+            depth=self.depth,
+            fourier=self.fourier,
+            fourier_scale=self.fourier_scale,
+            condition=condition,
+            dropout=self.dropout,
+            dtype=DTYPES[self.dtype],
         )
-    return problems
+        return network(module)

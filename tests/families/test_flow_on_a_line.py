@@ -13,7 +13,7 @@ from genzoo.core.contract import Context, Variables
 from genzoo.families.denoising import Denoiser
 from genzoo.families.flow_matching import FlowMatching
 from genzoo.math import continuous, prediction, times, weighting
-from genzoo.nets.point_mlp import point_mlp
+from genzoo.nets.point_mlp import PointMLPSettings
 from genzoo.samplers import grids, ode_likelihood
 from genzoo.samplers.predictor import unchanged
 from genzoo.samplers.runge_kutta import Heun
@@ -25,7 +25,9 @@ DATA = Mixture((0.4, 0.6), (-1.0, 0.8), (0.25, 0.35))
 def test_a_trained_flow_in_one_dimension_is_the_quantile_map():
     family = FlowMatching(
         denoiser=Denoiser(
-            network=point_mlp(out_channels=1, entries={}, width=64, depth=2, fourier=0),
+            network=PointMLPSettings(width=64, depth=2, fourier=0).build(
+                out_channels=1, entries={}
+            ),
             prediction=prediction.VELOCITY,
         ),
         shape=(1,),

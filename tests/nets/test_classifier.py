@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from plain_layers import dense, softmax_attention
 
-from genzoo.core import tree
-from genzoo.nets.unet.classifier import AttentionPool, classifier, classifier_problems
+from genzoo.core import bounds, tree
+from genzoo.nets.unet.classifier import AttentionPool, ClassifierUNetSettings
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -24,8 +24,9 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     ],
 )
 def test_parameter_count_is_the_published_one(side, settings, expected):
-    assert classifier_problems((side, side, 3), **settings) == []
-    net = classifier(num_classes=1000, **settings)
+    settings = ClassifierUNetSettings(**settings)
+    assert bounds.problems(settings, "network", (side, side, 3)) == []
+    net = settings.build(num_classes=1000)
     inputs = jnp.zeros((1, side, side, 3)), jnp.zeros(1), {}
     assert tree.count(jax.eval_shape(net.init, jax.random.key(0), *inputs)) == expected
 
@@ -51,7 +52,7 @@ def test_pooling_is_the_attention_of_the_mean():
 
 def test_features_come_from_the_pool_and_logits_from_them():
     small = dict(width=8, multipliers=(1, 2), blocks=1, attention=(), head_width=8)
-    net = classifier(num_classes=5, **small)
+    net = ClassifierUNetSettings(**small).build(num_classes=5)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4, 1)), jnp.float32)
     shapes = jax.eval_shape(net.init, jax.random.key(0), x, jnp.zeros(3), {})
     rng = np.random.default_rng(1)
@@ -62,7 +63,8 @@ def test_features_come_from_the_pool_and_logits_from_them():
 
 
 def test_all_classes_are_alike_at_the_start():
-    net = classifier(num_classes=5, width=8, multipliers=(1,), blocks=1, attention=(), head_width=8)
+    small = dict(width=8, multipliers=(1,), blocks=1, attention=(), head_width=8)
+    net = ClassifierUNetSettings(**small).build(num_classes=5)
     # Only what is asked for is compiled.
     last = jit(lambda key: net.init(key, jnp.zeros((1, 4, 1)), jnp.zeros(1), {})["out"])
     assert not any(leaf.any() for leaf in jax.tree.leaves(last(jax.random.key(0))))
@@ -74,11 +76,11 @@ def test_all_classes_are_alike_at_the_start():
         (dict(attention=(16, 7)), ["network.attention has 7", "64, 32, 16, 8"]),
         (dict(head_width=60), ["network.head_width is 60", "512"]),
         (dict(multipliers=(1,) * 8), ["network.multipliers has 8 levels", "divisible by 128"]),
-        (dict(time_embedding="sin"), ["network.time_embedding is 'sin'"]),
+        (dict(time_embedding="sin"), ["network.time_embedding = 'sin'"]),
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):
-    problems = classifier_problems((64, 64, 3), **settings)
+    problems = bounds.problems(ClassifierUNetSettings(**settings), "network", (64, 64, 3))
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]

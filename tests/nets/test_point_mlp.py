@@ -10,7 +10,8 @@ import pytest
 from oracles import entry_of, label_of
 from plain_layers import dense, silu, sinusoids
 
-from genzoo.nets.point_mlp import gaussian_fourier, point_mlp, point_problems
+from genzoo.core import bounds
+from genzoo.nets.point_mlp import PointMLPSettings, gaussian_fourier
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -22,8 +23,8 @@ def layer_norm(x, p):
 
 
 def test_it_is_the_formula():
-    small = dict(width=8, depth=2, fourier=5, fourier_scale=0.2)
-    net = point_mlp(out_channels=2, entries=entry_of(2), **small)
+    settings = PointMLPSettings(width=8, depth=2, fourier=5, fourier_scale=0.2)
+    net = settings.build(out_channels=2, entries=entry_of(2))
     rng = np.random.default_rng(0)
     x, time, label = rng.normal(size=(3, 4)), np.array([0.3, 12.0, 700.0]), np.array([0, 1, 2])
     inputs = [jnp.asarray(v, jnp.float32) for v in (x, time)] + [label_of(label, absent=2)]
@@ -47,7 +48,7 @@ def test_it_is_the_formula():
 
 
 def test_it_starts_at_zero():
-    net = point_mlp(out_channels=2, entries={}, width=8)
+    net = PointMLPSettings(width=8).build(out_channels=2, entries={})
     # Only what is asked for is compiled.
     last = jit(lambda key: net.init(key, jnp.ones((3, 2)), jnp.zeros(3), {})["out"])
     assert not any(leaf.any() for leaf in jax.tree.leaves(last(jax.random.key(0))))
@@ -67,9 +68,8 @@ def test_fourier_features_are_waves_whose_frequencies_have_the_scale():
 
 def test_fourier_features_make_sharp_edges_quick_to_learn():
     def loss_after(fourier):
-        net = point_mlp(
-            out_channels=1, entries={}, width=32, depth=1, fourier=fourier, fourier_scale=1.0,
-        )
+        settings = PointMLPSettings(width=32, depth=1, fourier=fourier, fourier_scale=1.0)
+        net = settings.build(out_channels=1, entries={})
         optimizer = optax.adam(3e-3)
 
         def loss(params, key):
@@ -95,19 +95,19 @@ def test_fourier_features_make_sharp_edges_quick_to_learn():
 @pytest.mark.parametrize(
     "shape, settings, words",
     [
-        ((2,), dict(width=0), ["network.width is 0", "at least 2"]),
-        ((2,), dict(width=33), ["network.width is 33", "even"]),
-        ((2,), dict(depth=-1), ["network.depth is -1"]),
-        ((2,), dict(fourier=-1), ["network.fourier is -1"]),
-        ((2,), dict(fourier_scale=0.0), ["network.fourier_scale is 0.0", "above 0"]),
+        ((2,), dict(width=0), ["network.width = 0 must be at least 2."]),
+        ((2,), dict(width=33), ["network.width = 33", "even"]),
+        ((2,), dict(depth=-1), ["network.depth = -1"]),
+        ((2,), dict(fourier=-1), ["network.fourier = -1"]),
+        ((2,), dict(fourier_scale=0.0), ["network.fourier_scale = 0.0 must be above 0."]),
         ((2,), dict(time_embedding="furier"), ["network.time_embedding", "'fourier'?"]),
-        ((2,), dict(dropout=1.0), ["network.dropout is 1.0", "below 1"]),
-        ((2,), dict(dtype="float16"), ["network.dtype is 'float16'"]),
+        ((2,), dict(dropout=1.0), ["network.dropout = 1.0 must be below 1."]),
+        ((2,), dict(dtype="float16"), ["network.dtype = 'float16'"]),
         ((32, 32, 3), dict(), ["32 x 32 x 3", "take a U-Net"]),
     ],
 )
 def test_each_mistake_is_one_sentence(shape, settings, words):
-    problems = point_problems(shape, **settings)
+    problems = bounds.problems(PointMLPSettings(**settings), "network", shape)
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]

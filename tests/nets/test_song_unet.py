@@ -9,9 +9,9 @@ import pytest
 from oracles import entry_of, label_of
 from plain_layers import attention, block, conv, dense, norm, silu, sinusoids
 
-from genzoo.core import tree
+from genzoo.core import bounds, tree
 from genzoo.core.conditions import Entry, Given
-from genzoo.nets.unet.song_unet import song_problems, song_unet
+from genzoo.nets.unet.song_unet import SongUNetSettings
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -28,8 +28,9 @@ def entries_of(classes, augment):
     [(0, 9, 55_733_891), (10, 9, 55_735_299)],
 )
 def test_parameter_count_is_the_published_one(classes, augment, expected):
-    assert song_problems((32, 32, 3)) == []
-    net = song_unet(out_channels=3, entries=entries_of(classes, augment))
+    settings = SongUNetSettings()
+    assert bounds.problems(settings, "network", (32, 32, 3)) == []
+    net = settings.build(out_channels=3, entries=entries_of(classes, augment))
     inputs = jnp.zeros((1, 32, 32, 3)), jnp.zeros(1), {}
     assert tree.count(jax.eval_shape(net.init, jax.random.key(0), *inputs)) == expected
 
@@ -70,10 +71,8 @@ def plain_song(p, x, noise, onehot, augment, *, levels, blocks, attentive):
 
 
 def test_it_is_the_plain_network():
-    net = song_unet(
-        out_channels=2, entries=entries_of(3, 9), width=8, multipliers=(2, 1), blocks=2,
-        attention=(8, 4),
-    )  # fmt: skip
+    settings = SongUNetSettings(width=8, multipliers=(2, 1), blocks=2, attention=(8, 4))
+    net = settings.build(out_channels=2, entries=entries_of(3, 9))
     rng = np.random.default_rng(1)
     x, noise = rng.normal(size=(2, 8, 3)), np.array([-1.3, 0.9])
     augment = np.array([[1.0], [0.0]]) * rng.normal(size=(2, 9))
@@ -99,12 +98,12 @@ def test_it_is_the_plain_network():
         (dict(time_embedding="fourrier"), ["network.time_embedding", "'fourier'?"]),
         (dict(attention=(16, 7)), ["network.attention has 7", "32, 16, 8"]),
         (dict(heads=3), ["network.heads is 3", "256"]),
-        (dict(embedding_width=33), ["network.embedding_width is 33", "even"]),
+        (dict(embedding_width=33), ["network.embedding_width = 33", "even"]),
         (dict(multipliers=(2,) * 7), ["network.multipliers has 7 levels", "divisible by 64"]),
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):
-    problems = song_problems((32, 32, 3), **settings)
+    problems = bounds.problems(SongUNetSettings(**settings), "network", (32, 32, 3))
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]

@@ -1,6 +1,5 @@
 """What every U-Net must do, over settings that between them use each option."""
 
-import inspect
 from functools import partial
 
 import chex
@@ -10,16 +9,16 @@ import numpy as np
 import pytest
 from oracles import entry_of, label_of
 
-from genzoo.core import tree
-from genzoo.nets.unet.check import unet_problems
-from genzoo.nets.unet.unet import unet
+from genzoo.core import bounds, tree
+from genzoo.nets.unet.unet import UNetSettings
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # name: (size, channels, classes, settings)
 NETS = {
-    "ddpm": ((8, 8), 3, 0, dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,))),
+    "ddpm": ((8, 8), 3, 0, dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,),
+                                norm_groups=2)),
     "adm": (
         (8, 8), 3, 4,
         dict(width=8, multipliers=(1, 2), blocks=1, attention=(8, 4), head_width=4,
@@ -28,14 +27,17 @@ NETS = {
     "patch": (
         (8, 12), 1, 4,
         dict(width=12, multipliers=(1, 1), blocks=1, attention=(), heads=2, patch=2,
-             resample="plain", time_embedding="fourier", dropout=0.3),
+             resample="plain", time_embedding="fourier", dropout=0.3, norm_groups=3),
     ),
     "uneven": (
         (24, 40), 5, 0,
-        dict(width=6, multipliers=(1, 1.5, 2), blocks=1, attention=(6,), embedding_width=10),
+        dict(width=6, multipliers=(1, 1.5, 2), blocks=1, attention=(6,), embedding_width=10,
+             norm_groups=3),
     ),
-    "signal": ((16,), 2, 3, dict(width=8, multipliers=(1, 2), blocks=1, attention=(8,))),
-    "volume": ((4, 4, 4), 1, 0, dict(width=4, multipliers=(1, 1), blocks=1, attention=())),
+    "signal": ((16,), 2, 3, dict(width=8, multipliers=(1, 2), blocks=1, attention=(8,),
+                               norm_groups=2)),
+    "volume": ((4, 4, 4), 1, 0, dict(width=4, multipliers=(1, 1), blocks=1, attention=(),
+                                    norm_groups=1)),
 }  # fmt: skip
 
 
@@ -45,7 +47,9 @@ class Made:
     def __init__(self, name, **changes):
         size, channels, classes, settings = NETS[name]
         self.settings = settings | changes
-        self.net = unet(out_channels=channels + 1, entries=entry_of(classes), **self.settings)
+        self.net = UNetSettings(**self.settings).build(
+            out_channels=channels + 1, entries=entry_of(classes)
+        )
         rng = np.random.default_rng(0)
         self.shape = (*size, channels)
         self.x = jnp.asarray(rng.normal(size=(3, *self.shape)), jnp.float32)
@@ -70,7 +74,7 @@ def made():
 @pytest.mark.parametrize("name", NETS)
 def test_output_has_the_shape_of_the_input(made, name):
     m = made[name]
-    assert unet_problems(m.shape, **m.settings) == []
+    assert bounds.problems(UNetSettings(**m.settings), "network", m.shape) == []
     output = m.apply(m.params, *m.inputs)
     assert output.shape == (3, *m.shape[:-1], m.shape[-1] + 1)
     assert output.dtype == jnp.float32
@@ -111,6 +115,15 @@ def test_every_parameter_and_input_has_a_say(made):
         if not np.abs(grad).max() > 0
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize("groups, blind", [(2, False), (32, True)])
+def test_a_norm_of_each_channel_alone_hides_the_time(groups, blind):
+    m = Made("ddpm", norm_groups=groups)
+    early = m.apply(m.params, m.x, jnp.zeros(3), {})
+    late = m.apply(m.params, m.x, jnp.full(3, 900.0), {})
+    assert (np.abs(early - late).max() < 1e-4) == blind
+    assert bool(bounds.problems(UNetSettings(**m.settings), "network", m.shape)) == blind
 
 
 @pytest.mark.parametrize("name, remat", [("adm", "none"), ("patch", "none"), ("patch", "full")])
@@ -189,7 +202,7 @@ def test_without_a_null_class_an_absent_label_adds_nothing(made):
     m = made["adm"]
     _, channels, classes, settings = NETS["adm"]
     entries = entry_of(classes, null=False)
-    net = unet(out_channels=channels + 1, entries=entries, **settings)
+    net = UNetSettings(**settings).build(out_channels=channels + 1, entries=entries)
     condition = m.params["condition"]
     table = condition["label"]["embedding"]
 
@@ -224,12 +237,3 @@ def test_inner_features_are_handed_out(remat):
         "up_0_block_1": (3, 8, 8, 8),
     }
     np.testing.assert_allclose(output, m.apply(m.params, *m.inputs), atol=2e-5)
-
-
-def test_the_check_takes_exactly_the_settings_of_the_network():
-    settings = dict(inspect.signature(unet).parameters)
-    for from_caller in ("out_channels", "entries"):
-        del settings[from_caller]
-    checked = dict(inspect.signature(unet_problems).parameters)
-    del checked["shape"]
-    assert checked == settings

@@ -2,31 +2,37 @@
 
 import pytest
 
-from genzoo.nets.unet.check import unet_problems
+from genzoo.core import bounds
+from genzoo.nets.unet.unet import UNetSettings
 
 SHAPE = (32, 32, 3)
+
+
+def unet_problems(shape, **settings):
+    return bounds.problems(UNetSettings(**settings), "network", shape)
 
 
 @pytest.mark.parametrize(
     "settings, words",
     [
-        (dict(width=0, attention=()), ["network.width is 0", "above 0"]),
-        (dict(blocks=0), ["network.blocks is 0"]),
-        (dict(multipliers=()), ["network.multipliers", "one number above 0 per level"]),
-        (dict(multipliers=(1, 0, 2, 2)), ["network.multipliers"]),
-        (dict(dropout=1.0), ["network.dropout is 1.0", "below 1"]),
-        (dict(embedding_width=33), ["network.embedding_width is 33", "even"]),
-        (dict(resample="pool"), ["network.resample is 'pool'", "block, conv, plain"]),
+        (dict(width=0, attention=()), ["network.width = 0 must be at least 1."]),
+        (dict(blocks=0), ["network.blocks = 0 must be at least 1."]),
+        (dict(multipliers=()), ["network.multipliers = () must be", "at least 1 entry"]),
+        (dict(multipliers=(1, 0, 2, 2)), ["network.multipliers[1] = 0 must be above 0."]),
+        (dict(multipliers=(1, 0.001, 2, 2)), ["network.multipliers = ", "without channels"]),
+        (dict(dropout=1.0), ["network.dropout = 1.0 must be below 1."]),
+        (dict(embedding_width=33), ["network.embedding_width = 33", "even"]),
+        (dict(resample="pool"), ["network.resample = 'pool' is unknown", "block, conv, plain"]),
         (dict(time_embedding="sinusiodal"), ["network.time_embedding", "'sinusoidal'?"]),
-        (dict(remat="ful"), ["network.remat is 'ful'", "'full'?"]),
-        (dict(dtype="float16"), ["network.dtype is 'float16'", "float"]),
+        (dict(remat="ful"), ["network.remat = 'ful' is unknown", "'full'?"]),
+        (dict(dtype="float16"), ["network.dtype = 'float16' is unknown", "float"]),
         (dict(attention=(16, 7)), ["network.attention has 7", "32, 16, 8, 4"]),
         (dict(heads=3), ["network.heads is 3", "256", "network.width"]),
         (dict(head_width=60), ["network.head_width is 60", "256"]),
         (dict(heads=2, head_width=64), ["network.heads is 2", "network.head_width is 64"]),
         (dict(head_width=512), ["network.head_width is 512"]),
-        (dict(heads=0), ["network.heads is 0"]),
-        (dict(patch=0), ["network.patch is 0"]),
+        (dict(heads=0), ["network.heads = 0 must be at least 1."]),
+        (dict(patch=0), ["network.patch = 0 must be at least 1."]),
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):
@@ -64,3 +70,14 @@ def test_all_problems_come_at_once():
 
 def test_the_defaults_fit_cifar():
     assert unet_problems(SHAPE) == []
+
+
+def test_a_network_that_cannot_see_its_time_is_refused():
+    """A norm of each channel alone takes away what is added to it: see test_unet.py."""
+    small = dict(width=16, multipliers=(1, 2), attention=())
+    (problem,) = unet_problems(SHAPE, **small)
+    assert "takes away the time" in problem and "network.norm_groups = 4" in problem
+    assert unet_problems(SHAPE, **small, norm_groups=4) == []
+    assert unet_problems(SHAPE, **small, scale_shift=True) == []
+    # One level that sees it is enough.
+    assert unet_problems(SHAPE, width=16, multipliers=(1, 4), attention=()) == []

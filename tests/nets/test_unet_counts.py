@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import pytest
 from oracles import entry_of
 
-from genzoo.core import tree
-from genzoo.nets.unet.check import unet_problems
-from genzoo.nets.unet.unet import unet
+from genzoo.core import bounds, tree
+from genzoo.nets.unet.unet import UNetSettings
 
 IDDPM = dict(blocks=3, multipliers=(1, 2, 3, 4), attention=(16, 8), heads=4, scale_shift=True,
              time_embedding="sinusoidal_adm", norm_epsilon=1e-5)  # fmt: skip
@@ -69,8 +68,9 @@ def test_parameter_count_is_the_published_one(name):
     side, channels, out_channels, classes, settings, expected = PUBLISHED[name]
     settings = dict(settings)
     entries = entry_of(classes, settings.pop("null", True))
-    assert unet_problems((side, side, channels), **settings) == []
-    net = unet(out_channels=out_channels, entries=entries, **settings)
+    settings = UNetSettings(**settings)
+    assert bounds.problems(settings, "network", (side, side, channels)) == []
+    net = settings.build(out_channels=out_channels, entries=entries)
     inputs = (jnp.zeros((1, side, side, channels)), jnp.zeros(1), {})
     params = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     assert tree.count(params) == expected
@@ -78,17 +78,9 @@ def test_parameter_count_is_the_published_one(name):
 
 def test_a_null_class_is_one_row_more():
     inputs = (jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), {})
-    counts = [
-        tree.count(
-            jax.eval_shape(
-                unet(
-                    out_channels=3, entries=entry_of(10, null), width=16, multipliers=(1,),
-                    attention=(),
-                ).init,
-                jax.random.key(0),
-                *inputs,
-            )
-        )
-        for null in (False, True)
-    ]  # fmt: skip
+    settings = UNetSettings(width=16, multipliers=(1,), attention=())
+    counts = []
+    for null in (False, True):
+        net = settings.build(out_channels=3, entries=entry_of(10, null))
+        counts.append(tree.count(jax.eval_shape(net.init, jax.random.key(0), *inputs)))
     assert counts[1] - counts[0] == 4 * 16

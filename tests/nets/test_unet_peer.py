@@ -14,16 +14,16 @@ import pytest
 from oracles import entry_of, label_of
 
 from genzoo.core import tree
-from genzoo.nets.unet.unet import unet
+from genzoo.nets.unet.unet import UNetSettings
 
 FIXTURE = Path(__file__).parent / "fixtures" / "unet_diffusers.npz"
 COMMON = dict(width=8, multipliers=(1, 2), attention=(4,), norm_groups=4)
-SETTINGS = {
-    "ddpm": dict(out_channels=3, entries={}, blocks=2, **COMMON),
-    "adm": dict(
-        out_channels=6, entries=entry_of(5, null=False), blocks=1, head_width=4, scale_shift=True,
+NETS = {
+    "ddpm": (3, 0, dict(blocks=2, **COMMON)),
+    "adm": (6, 5, dict(
+        blocks=1, head_width=4, scale_shift=True,
         resample="block", time_embedding="sinusoidal_adm", norm_epsilon=1e-5, **COMMON,
-    ),
+    )),
 }  # fmt: skip
 
 
@@ -35,10 +35,13 @@ def draw(path, shape):
     return values / np.sqrt(np.prod(shape[:-1])) if len(shape) > 1 else 0.2 * values
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", NETS)
 def test_same_weights_same_output_as_diffusers(name):
     saved = np.load(FIXTURE)
-    net = unet(**SETTINGS[name])
+    channels, classes, settings = NETS[name]
+    net = UNetSettings(**settings).build(
+        out_channels=channels, entries=entry_of(classes, null=False)
+    )
     inputs = (jnp.asarray(saved["x"]), jnp.asarray(saved["time"]), label_of(saved["label"]))
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     assert tree.count(shapes) == saved[f"{name}_count"]

@@ -10,28 +10,28 @@ from flax import linen as nn
 from oracles import entry_of, label_of
 from plain_layers import attention, block, conv, dense, norm, silu, sinusoids
 
-from genzoo.core import tree
-from genzoo.nets.unet.vdm_unet import VDMUNet, base2_fourier, vdm_problems, vdm_unet
+from genzoo.core import bounds, tree
+from genzoo.nets.unet.vdm_unet import VDMUNet, VDMUNetSettings, base2_fourier
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def shapes_of(side=32, **settings):
-    net = vdm_unet(**dict(out_channels=3, entries={}) | settings)
+def shapes_of(side=32, classes=0, **settings):
+    net = VDMUNetSettings(**settings).build(out_channels=3, entries=entry_of(classes))
     inputs = jnp.zeros((1, side, side, 3)), jnp.zeros(1), {}
     return jax.eval_shape(net.init, jax.random.key(0), *inputs)
 
 
 def test_parameter_count_is_the_published_one():
-    assert vdm_problems((32, 32, 3)) == []
+    assert bounds.problems(VDMUNetSettings(), "network", (32, 32, 3)) == []
     # google-research/vdm on CIFAR-10, whose two other params are the ends of gamma.
     assert tree.count(shapes_of()) == 30_578_181 - 2
 
 
 def test_labels_need_a_row_each_and_one_for_none():
     small = dict(width=8, blocks=1)
-    counts = [tree.count(shapes_of(8, entries=entry_of(k), **small)) for k in (0, 10)]
+    counts = [tree.count(shapes_of(8, classes=k, **small)) for k in (0, 10)]
     assert counts[1] - counts[0] == 11 * 32
 
 
@@ -60,7 +60,8 @@ def plain_vdm(p, x, time, onehot, *, blocks, groups, exponents):
 
 
 def test_it_is_the_plain_network():
-    net = vdm_unet(out_channels=2, entries=entry_of(2), width=8, blocks=2, fourier=(1, 3))
+    settings = VDMUNetSettings(width=8, blocks=2, fourier=(1, 3))
+    net = settings.build(out_channels=2, entries=entry_of(2))
     rng = np.random.default_rng(2)
     x, time = rng.normal(size=(2, 6, 2)), np.array([3.0, 710.0])
     inputs = [jnp.asarray(v, jnp.float32) for v in (x, time)] + [label_of([2, 0], absent=2)]
@@ -103,7 +104,7 @@ def test_the_input_is_added_on_the_channels_that_both_have(channels, outputs):
 
 
 def test_it_starts_as_the_identity():
-    net = vdm_unet(out_channels=3, entries={}, width=8, blocks=1)
+    net = VDMUNetSettings(width=8, blocks=1).build(out_channels=3, entries={})
     inputs = jnp.zeros((1, 4, 3)), jnp.zeros(1), {}
     # Only what is asked for is compiled.
     last = jit(lambda key: net.init(key, *inputs)["core"]["out"])(jax.random.key(0))
@@ -113,17 +114,17 @@ def test_it_starts_as_the_identity():
 @pytest.mark.parametrize(
     "shape, settings, words",
     [
-        ((32, 32, 3), dict(blocks=0), ["network.blocks is 0", "above 0"]),
-        ((32, 32, 3), dict(patch=0), ["network.patch is 0"]),
+        ((32, 32, 3), dict(blocks=0), ["network.blocks = 0 must be at least 1."]),
+        ((32, 32, 3), dict(patch=0), ["network.patch = 0 must be at least 1."]),
         ((32, 32, 3), dict(patch=3), ["network.patch is 3", "divisible by 3", "30 or 33"]),
-        ((32, 32, 3), dict(width=33), ["network.width is 33", "even"]),
-        ((32, 32, 3), dict(fourier=(7, 30)), ["network.fourier is (7, 30)", "16"]),
+        ((32, 32, 3), dict(width=33), ["network.width = 33", "even"]),
+        ((32, 32, 3), dict(fourier=(7, 30)), ["network.fourier[1] = 30 must be at most 16."]),
         ((32, 32, 3), dict(attention=(16,)), ["network.attention has 16", "32"]),
-        ((32, 32, 3), dict(remat="al"), ["network.remat is 'al'"]),
+        ((32, 32, 3), dict(remat="al"), ["network.remat = 'al'"]),
     ],
 )
 def test_each_mistake_is_one_sentence(shape, settings, words):
-    problems = vdm_problems(shape, **settings)
+    problems = bounds.problems(VDMUNetSettings(**settings), "network", shape)
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]
@@ -131,4 +132,5 @@ def test_each_mistake_is_one_sentence(shape, settings, words):
 
 
 def test_attention_is_named_by_the_side_behind_the_patch_entry():
-    assert vdm_problems((32, 32, 3), patch=2, attention=(16,)) == []
+    settings = VDMUNetSettings(patch=2, attention=(16,))
+    assert bounds.problems(settings, "network", (32, 32, 3)) == []

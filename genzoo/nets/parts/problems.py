@@ -24,6 +24,13 @@ def unknown(key: str, name: str, known: Iterable[str]) -> list[str]:
     return [f"network.{key} is {name!r}: {nearest(name, known)}"]
 
 
+def even_problems(key: str, value: int) -> list[str]:
+    """A sentence if the width of sinusoids, sines and cosines, is odd."""
+    if value % 2 == 0:
+        return []
+    return [f"network.{key} = {value}: sinusoids come in pairs, so give an even number."]
+
+
 def bad_rate(key: str, rate: float) -> list[str]:
     """A sentence if a rate of dropout is not in [0, 1)."""
     if 0 <= rate < 1:

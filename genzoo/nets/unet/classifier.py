@@ -10,6 +10,7 @@ At time 0 it is a classifier of clean images, and its features serve probes and 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import jax.numpy as jnp
@@ -22,9 +23,21 @@ from genzoo.nets.parts.attention import attend
 from genzoo.nets.parts.conditioning import Conditioner
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, FAN_IN, ZEROS, GroupNorm
-from genzoo.nets.unet.check import unet_problems
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
-from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of, width_of
+from genzoo.nets.unet.settings import (
+    SCALE_SHIFT,
+    Attention,
+    HeadWidth,
+    LevelsSettings,
+    Multipliers,
+    NormEpsilon,
+    ResampleName,
+    ScaleShift,
+    TimeEmbedding,
+    blind_problems,
+    levels_problems,
+)
+from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of
 
 
 class AttentionPool(nn.Module):
@@ -73,102 +86,57 @@ class Classifier(nn.Module):
         return nn.Dense(self.classes, kernel_init=ZEROS, name="out")(features)
 
 
-def classifier(
-    *,
-    num_classes: int,
-    width: int = 128,
-    multipliers: tuple[float, ...] = (1, 2, 3, 4),
-    blocks: int = 2,
-    attention: tuple[int, ...] = (32, 16, 8),
-    heads: int = 1,
-    head_width: int = 64,
-    scale_shift: bool = True,
-    resample: str = "block",
-    time_embedding: str = "sinusoidal_adm",
-    embedding_width: int = 0,
-    dropout: float = 0.0,
-    norm_groups: int = 32,
-    norm_epsilon: float = 1e-5,
-    patch: int = 1,
-    remat: str = "none",
-    dtype: str = "float32",
-) -> Network:
-    """A classifier of x [B, *size, C] at time [B] in DDPM steps: logits [B, num_classes].
+@dataclass(frozen=True, kw_only=True)
+class ClassifierUNetSettings(LevelsSettings):
+    """The encoder of a U-Net as a classifier. The defaults are ADM's; heads and head_width hold for
+    the pooling too."""
 
-    Time 0 is a clean image. The features before the logits are
-    `features(params, x, time, {}, names=("pool",))`, [B, last width].
+    multipliers: Multipliers = (1, 2, 3, 4)
+    attention: Attention = (32, 16, 8)
+    head_width: HeadWidth = 64
+    scale_shift: ScaleShift = True
+    resample: ResampleName = "block"
+    time_embedding: TimeEmbedding = "sinusoidal_adm"
+    norm_epsilon: NormEpsilon = 1e-5
 
-    The defaults are ADM's; what the settings share with `unet` means the same there. `heads` and
-    `head_width` hold for the pooling too.
-    """
-    widths = tuple(width_of(width, multiplier) for multiplier in multipliers)
-    style = BlockStyle(
-        scale_shift=scale_shift,
-        dropout=dropout,
-        groups=norm_groups,
-        epsilon=norm_epsilon,
-        dtype=DTYPES[dtype],
-    )
-    trunk = Trunk(
-        entry=widths[0],
-        widths=widths,
-        blocks=blocks,
-        attention=tuple(attention),
-        middle=True,
-        heads=heads,
-        head_width=head_width,
-        style=style,
-        resample=RESAMPLES[resample],
-        remat=REMATS[remat],
-        patch=patch,
-    )
-    condition = partial(
-        Conditioner,
-        embed=TIME_EMBEDDINGS[time_embedding],
-        width=embedding_width or width,
-        features=4 * (embedding_width or width),
-        entries={},
-    )
-    return network(Classifier(classes=num_classes, trunk=trunk, condition=condition))
+    def problems(self, shape: tuple[int, ...]) -> list[str]:
+        """What does not fit together, on inputs of `shape` (*size, C)."""
+        problems = levels_problems(shape, self, head_width=self.head_width)
+        if not self.scale_shift:
+            problems += blind_problems(self.widths, self.norm_groups, or_else=SCALE_SHIFT)
+        return problems
 
+    def build(self, *, num_classes: int) -> Network:
+        """A classifier of x [B, *size, C] at time [B] in DDPM steps: logits [B, num_classes].
 
-def classifier_problems(
-    shape: tuple[int, ...],
-    *,
-    width: int = 128,
-    multipliers: tuple[float, ...] = (1, 2, 3, 4),
-    blocks: int = 2,
-    attention: tuple[int, ...] = (32, 16, 8),
-    heads: int = 1,
-    head_width: int = 64,
-    scale_shift: bool = True,
-    resample: str = "block",
-    time_embedding: str = "sinusoidal_adm",
-    embedding_width: int = 0,
-    dropout: float = 0.0,
-    norm_groups: int = 32,
-    norm_epsilon: float = 1e-5,
-    patch: int = 1,
-    remat: str = "none",
-    dtype: str = "float32",
-) -> list[str]:
-    """The problems of `classifier` with these settings on inputs of `shape` (*size, C)."""
-    return unet_problems(
-        shape,
-        width=width,
-        multipliers=multipliers,
-        blocks=blocks,
-        attention=attention,
-        heads=heads,
-        head_width=head_width,
-        scale_shift=scale_shift,
-        resample=resample,
-        time_embedding=time_embedding,
-        embedding_width=embedding_width,
-        dropout=dropout,
-        norm_groups=norm_groups,
-        norm_epsilon=norm_epsilon,
-        patch=patch,
-        remat=remat,
-        dtype=dtype,
-    )
+        Time 0 is a clean image. The features before the logits are
+        `features(params, x, time, {}, names=("pool",))`, [B, last width].
+        """
+        style = BlockStyle(
+            scale_shift=self.scale_shift,
+            dropout=self.dropout,
+            groups=self.norm_groups,
+            epsilon=self.norm_epsilon,
+            dtype=DTYPES[self.dtype],
+        )
+        trunk = Trunk(
+            entry=self.widths[0],
+            widths=self.widths,
+            blocks=self.blocks,
+            attention=self.attention,
+            middle=True,
+            heads=self.heads,
+            head_width=self.head_width,
+            style=style,
+            resample=RESAMPLES[self.resample],
+            remat=REMATS[self.remat],
+            patch=self.patch,
+        )
+        condition = partial(
+            Conditioner,
+            embed=TIME_EMBEDDINGS[self.time_embedding],
+            width=self.embedding_width or self.width,
+            features=4 * (self.embedding_width or self.width),
+            entries={},
+        )
+        return network(Classifier(classes=num_classes, trunk=trunk, condition=condition))

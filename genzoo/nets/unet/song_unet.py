@@ -12,6 +12,7 @@ pyramid of NCSN++, and means and copies as resampling filter.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from math import sqrt
 
@@ -25,9 +26,15 @@ from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.conditioning import Encoded, Scalar, Vector, concatenated, value_of
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, TimeEmbedding
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, wide_groups
-from genzoo.nets.unet.check import unet_problems
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
-from genzoo.nets.unet.trunk import REMATS, Trunk, width_of
+from genzoo.nets.unet.settings import (
+    Blocks,
+    Dropout,
+    LevelsSettings,
+    Multipliers,
+    levels_problems,
+)
+from genzoo.nets.unet.trunk import REMATS, Trunk
 from genzoo.nets.unet.unet import UNet
 
 
@@ -65,105 +72,58 @@ class NoiseConditioner(nn.Module):
         return Encoded(h, maps=concatenated(self.entries, conditions, x))
 
 
-def song_unet(
-    *,
-    out_channels: int,
-    entries: Entries,
-    width: int = 128,
-    multipliers: tuple[float, ...] = (2, 2, 2),
-    blocks: int = 4,
-    attention: tuple[int, ...] = (16,),
-    heads: int = 1,
-    time_embedding: str = "sinusoidal",
-    embedding_width: int = 0,
-    dropout: float = 0.13,
-    norm_groups: int = 32,
-    norm_epsilon: float = 1e-6,
-    patch: int = 1,
-    remat: str = "none",
-    dtype: str = "float32",
-) -> Network:
-    """A DDPM++ U-Net of x [B, *size, C], noise level [B] (any real number; EDM: log(sigma) / 4),
-    and conditions.
+@dataclass(frozen=True, kw_only=True)
+class SongUNetSettings(LevelsSettings):
+    """The DDPM++ U-Net. The defaults are EDM's for CIFAR-10.
 
-    The defaults are EDM's for CIFAR-10. What the settings share with `unet` means the same there.
-
-    out_channels, entries: as in `unet`. EDM is told of augmentations by a vector of 9 numbers.
-    blocks: residual blocks per level on the way down; one more on the way up.
-    time_embedding: "sinusoidal" (DDPM++), or "fourier_label" (NCSN++ in EDM) of labels of order 1;
-        "fourier" of a thousandth of the label, if that is in DDPM steps.
-    embedding_width: of that; 0 is `width`, NCSN++ has 2 width. The features have 4 width.
-    dropout: inside residual blocks, in training.
-    norm_groups: at most; fewer where a level has less than 4 channels for each.
-
-    EDM's CIFAR-10, with augmentations, has 55,733,891 params, with 10 classes 55,735,299.
+    With a vector of nine numbers that tells of augmentations that network has 55,733,891 params,
+    with 10 classes 55,735,299.
     """
-    widths = tuple(width_of(width, multiplier) for multiplier in multipliers)
-    style = BlockStyle(
-        scale_shift=False,
-        dropout=dropout,
-        groups=wide_groups(min(width, *widths), norm_groups),
-        epsilon=norm_epsilon,
-        dtype=DTYPES[dtype],
-        scale=sqrt(0.5),
-        project=True,
-    )
-    trunk = Trunk(
-        entry=width,
-        widths=widths,
-        blocks=blocks,
-        attention=tuple(attention),
-        middle=True,
-        heads=heads,
-        head_width=0,
-        style=style,
-        resample=RESAMPLES["block"],
-        remat=REMATS[remat],
-        patch=patch,
-    )
-    condition = partial(
-        NoiseConditioner,
-        embed=TIME_EMBEDDINGS[time_embedding],
-        width=embedding_width or width,
-        features=4 * width,
-        entries=entries,
-    )
-    return network(
-        UNet(out_channels=out_channels, trunk=trunk, condition=condition, attention_up=False)
-    )
 
+    multipliers: Multipliers = (2, 2, 2)
+    blocks: Blocks = 4
+    dropout: Dropout = 0.13
 
-def song_problems(
-    shape: tuple[int, ...],
-    *,
-    width: int = 128,
-    multipliers: tuple[float, ...] = (2, 2, 2),
-    blocks: int = 4,
-    attention: tuple[int, ...] = (16,),
-    heads: int = 1,
-    time_embedding: str = "sinusoidal",
-    embedding_width: int = 0,
-    dropout: float = 0.13,
-    norm_groups: int = 32,
-    norm_epsilon: float = 1e-6,
-    patch: int = 1,
-    remat: str = "none",
-    dtype: str = "float32",
-) -> list[str]:
-    """The problems of `song_unet` with these settings on inputs of `shape` (*size, C)."""
-    return unet_problems(
-        shape,
-        width=width,
-        multipliers=multipliers,
-        blocks=blocks,
-        attention=attention,
-        heads=heads,
-        time_embedding=time_embedding,
-        embedding_width=embedding_width,
-        dropout=dropout,
-        norm_groups=norm_groups,
-        norm_epsilon=norm_epsilon,
-        patch=patch,
-        remat=remat,
-        dtype=dtype,
-    )
+    def problems(self, shape: tuple[int, ...]) -> list[str]:
+        """What does not fit together, on inputs of `shape` (*size, C)."""
+        return levels_problems(shape, self)
+
+    def build(self, *, out_channels: int, entries: Entries) -> Network:
+        """A U-Net of x [B, *size, C], noise level [B] (any real number; EDM: log(sigma) / 4), and
+        conditions. out_channels, entries: as for the U-Net; no entry needs a null.
+
+        The features have 4 width, whatever embedding_width is. Where a level has less than 4
+        channels for each of norm_groups, all levels have fewer groups.
+        """
+        style = BlockStyle(
+            scale_shift=False,
+            dropout=self.dropout,
+            groups=wide_groups(min(self.width, *self.widths), self.norm_groups),
+            epsilon=self.norm_epsilon,
+            dtype=DTYPES[self.dtype],
+            scale=sqrt(0.5),
+            project=True,
+        )
+        trunk = Trunk(
+            entry=self.width,
+            widths=self.widths,
+            blocks=self.blocks,
+            attention=self.attention,
+            middle=True,
+            heads=self.heads,
+            head_width=0,
+            style=style,
+            resample=RESAMPLES["block"],
+            remat=REMATS[self.remat],
+            patch=self.patch,
+        )
+        condition = partial(
+            NoiseConditioner,
+            embed=TIME_EMBEDDINGS[self.time_embedding],
+            width=self.embedding_width or self.width,
+            features=4 * self.width,
+            entries=entries,
+        )
+        return network(
+            UNet(out_channels=out_channels, trunk=trunk, condition=condition, attention_up=False)
+        )

@@ -5,6 +5,7 @@ Dhariwal & Nichol 2021 (Diffusion models beat GANs). Works for images, signals a
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import jax.numpy as jnp
@@ -17,7 +18,16 @@ from genzoo.nets.parts.conditioning import Conditioner
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, Conv, GroupNorm, unfold
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
-from genzoo.nets.unet.trunk import REMATS, Trunk, width_of
+from genzoo.nets.unet.settings import (
+    SCALE_SHIFT,
+    HeadWidth,
+    LevelsSettings,
+    ResampleName,
+    ScaleShift,
+    blind_problems,
+    levels_problems,
+)
+from genzoo.nets.unet.trunk import REMATS, Trunk
 
 
 class UNet(nn.Module):
@@ -60,79 +70,54 @@ class UNet(nn.Module):
         return unfold(Conv(channels, zero=True, name="out")(h), trunk.patch)
 
 
-def unet(
-    *,
-    out_channels: int,
-    entries: Entries,
-    width: int = 128,
-    multipliers: tuple[float, ...] = (1, 2, 2, 2),
-    blocks: int = 2,
-    attention: tuple[int, ...] = (16,),
-    heads: int = 1,
-    head_width: int = 0,
-    scale_shift: bool = False,
-    resample: str = "conv",
-    time_embedding: str = "sinusoidal",
-    embedding_width: int = 0,
-    dropout: float = 0.0,
-    norm_groups: int = 32,
-    norm_epsilon: float = 1e-6,
-    patch: int = 1,
-    remat: str = "none",
-    dtype: str = "float32",
-) -> Network:
-    """A U-Net of x [B, *size, C], time [B] in DDPM steps, and conditions.
+@dataclass(frozen=True, kw_only=True)
+class UNetSettings(LevelsSettings):
+    """The U-Net of DDPM, improved DDPM and ADM. Published members of this family, with their exact
+    parameter counts: tests/nets/test_unet_counts.py."""
 
-    out_channels: of the output (twice the image's for a learned variance).
-    entries: how conditions enter, by name; others are ignored.
+    head_width: HeadWidth = 0
+    scale_shift: ScaleShift = False
+    resample: ResampleName = "conv"
 
-    width, multipliers: level l has int(width * multipliers[l]) channels, at size / 2^l.
-    blocks: residual blocks per level on the way down; one more on the way up.
-    attention: smaller sides of the feature maps at which each block ends in self-attention.
-    heads, head_width: attention heads by number, or by their width when `head_width` is not 0.
-    scale_shift: time features scale and shift the norms (iDDPM, ADM) instead of being added.
-    resample: "conv" (DDPM, iDDPM), "block" (ADM) or "plain" (means and copies).
-    time_embedding: "sinusoidal" (DDPM), "sinusoidal_adm" (iDDPM, ADM) or "fourier" (NCSN++); or
-        "fourier_label", which is the last for noise labels of order 1 instead of DDPM steps.
-    embedding_width: of the sinusoids; 0 is `width`. The features have four times as many.
-    dropout: inside residual blocks, in training.
-    norm_groups, norm_epsilon: of GroupNorm (DDPM 1e-6, ADM 1e-5). Channels that 32 does not
-        divide are normed in their greatest divisor below.
-    patch: squares of patch x patch pixels become channels before the first convolution and pixels
-        again after the last: the cheap entry for small networks on a CPU.
-    remat: "none", "full" (keep block inputs only) or "dots" (keep what convolutions and products
-        gave): memory against time.
-    dtype: of convolutions and attention, "float32" or "bfloat16". Params, norms, softmax, time
-        features and the output are float32 in any case.
+    def problems(self, shape: tuple[int, ...]) -> list[str]:
+        """What does not fit together, on inputs of `shape` (*size, C)."""
+        problems = levels_problems(shape, self, head_width=self.head_width)
+        if not self.scale_shift:
+            problems += blind_problems(self.widths, self.norm_groups, or_else=SCALE_SHIFT)
+        return problems
 
-    Published members, with their exact parameter counts: tests/nets/test_unet_counts.py.
-    """
-    style = BlockStyle(
-        scale_shift=scale_shift,
-        dropout=dropout,
-        groups=norm_groups,
-        epsilon=norm_epsilon,
-        dtype=DTYPES[dtype],
-    )
-    condition = partial(
-        Conditioner,
-        embed=TIME_EMBEDDINGS[time_embedding],
-        width=embedding_width or width,
-        features=4 * (embedding_width or width),
-        entries=entries,
-    )
-    widths = tuple(width_of(width, multiplier) for multiplier in multipliers)
-    trunk = Trunk(
-        entry=widths[0],
-        widths=widths,
-        blocks=blocks,
-        attention=tuple(attention),
-        middle=True,
-        heads=heads,
-        head_width=head_width,
-        style=style,
-        resample=RESAMPLES[resample],
-        remat=REMATS[remat],
-        patch=patch,
-    )
-    return network(UNet(out_channels=out_channels, trunk=trunk, condition=condition))
+    def build(self, *, out_channels: int, entries: Entries) -> Network:
+        """A U-Net of x [B, *size, C], time [B] in DDPM steps, and conditions.
+
+        out_channels: of the output (twice the image's for a learned variance).
+        entries: how conditions enter, by name; others are ignored. ADM's table of classes has no
+            null.
+        """
+        condition = partial(
+            Conditioner,
+            embed=TIME_EMBEDDINGS[self.time_embedding],
+            width=self.embedding_width or self.width,
+            features=4 * (self.embedding_width or self.width),
+            entries=entries,
+        )
+        style = BlockStyle(
+            scale_shift=self.scale_shift,
+            dropout=self.dropout,
+            groups=self.norm_groups,
+            epsilon=self.norm_epsilon,
+            dtype=DTYPES[self.dtype],
+        )
+        trunk = Trunk(
+            entry=self.widths[0],
+            widths=self.widths,
+            blocks=self.blocks,
+            attention=self.attention,
+            middle=True,
+            heads=self.heads,
+            head_width=self.head_width,
+            style=style,
+            resample=RESAMPLES[self.resample],
+            remat=REMATS[self.remat],
+            patch=self.patch,
+        )
+        return network(UNet(out_channels=out_channels, trunk=trunk, condition=condition))

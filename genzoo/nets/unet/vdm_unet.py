@@ -9,21 +9,30 @@ whose periods are two grey levels and one of an 8-bit image in [-1, 1]. The inpu
 output, because the noise that is to be predicted is most of it.
 """
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from genzoo.core.bounds import AtLeast, AtMost, Each
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.conditioning import Conditioner
 from genzoo.nets.parts.embeddings import sinusoidal
 from genzoo.nets.parts.layers import DTYPES, wide_groups
-from genzoo.nets.parts.problems import indivisible
-from genzoo.nets.unet.check import unet_problems
+from genzoo.nets.parts.problems import even_problems, indivisible
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
+from genzoo.nets.unet.settings import (
+    Dropout,
+    Dtype,
+    Patch,
+    RematName,
+    attention_problems,
+)
 from genzoo.nets.unet.trunk import REMATS, Trunk
 from genzoo.nets.unet.unet import UNet
 
@@ -64,99 +73,74 @@ class VDMUNet(nn.Module):
         return h.at[..., :shared].add(x[..., :shared])
 
 
-def vdm_unet(
-    *,
-    out_channels: int,
-    entries: Entries,
-    width: int = 128,
-    blocks: int = 32,
-    attention: tuple[int, ...] = (),
-    middle_attention: bool = True,
-    fourier: tuple[int, ...] = (7, 8),
-    dropout: float = 0.1,
-    patch: int = 1,
-    remat: str = "none",
-    dtype: str = "float32",
-) -> Network:
-    """A VDM network of x [B, *size, C], time [B], and conditions.
-
-    Time is 1000 (gamma - gamma_min) / (gamma_max - gamma_min), which is DDPM's steps for a gamma
-    that is linear in them; any real number will do. The defaults are those of CIFAR-10; ImageNet
-    at 32 x 32 has width 256 and attention (32,). What is shared with `unet` means the same there.
-
-    blocks: residual blocks before the middle; one more behind it.
-    attention: () or the side of the feature map, (32,), for self-attention after every block.
-    middle_attention: whether the middle has self-attention.
-    fourier: the exponents n of equation (1); () for none. Code of the paper's authors has 2^n 2 pi,
-        and n = 6, 7.
-    dropout: inside residual blocks, in training.
+@dataclass(frozen=True, kw_only=True)
+class VDMUNetSettings:
+    """The network of variational diffusion models. The defaults are those of CIFAR-10; ImageNet at
+    32 x 32 has width 256 and attention (32,).
 
     On CIFAR-10 it has 30,578,179 params; with the two ends of a learned gamma 30,578,181.
     """
-    style = BlockStyle(
-        scale_shift=False,
-        dropout=dropout,
-        groups=wide_groups(width, 32),
-        epsilon=1e-6,
-        dtype=DTYPES[dtype],
-        condition_bias=False,
-    )
-    trunk = Trunk(
-        entry=width,
-        widths=(width,),
-        blocks=blocks,
-        attention=tuple(attention),
-        middle=middle_attention,
-        heads=1,
-        head_width=0,
-        style=style,
-        resample=RESAMPLES["plain"],
-        remat=REMATS[remat],
-        patch=patch,
-    )
-    condition = partial(
-        Conditioner,
-        embed=sinusoidal_and_spare,
-        width=width,
-        features=4 * width,
-        entries=entries,
-    )
-    core = UNet(out_channels=out_channels, trunk=trunk, condition=condition)
-    return network(VDMUNet(core=core, fourier=tuple(fourier)))
 
+    width: Annotated[int, AtLeast(1), "Channels throughout."] = 128
+    blocks: Annotated[
+        int, AtLeast(1), "Residual blocks before the middle; one more behind it."
+    ] = 32
+    attention: Annotated[
+        tuple[int, ...], "() or the side of the feature map, for attention after every block."
+    ] = ()
+    middle_attention: Annotated[bool, "Whether the middle has self-attention."] = True
+    fourier: Annotated[
+        tuple[int, ...],
+        Each(AtMost(FINEST)),
+        "Exponents n of the waves sin(2^n pi x) of the input, () for none; 7 and 8 are published, "
+        "above 16 float32 does not resolve them.",
+    ] = (7, 8)
+    dropout: Dropout = 0.1
+    patch: Patch = 1
+    remat: RematName = "none"
+    dtype: Dtype = "float32"
 
-def vdm_problems(
-    shape: tuple[int, ...],
-    *,
-    width: int = 128,
-    blocks: int = 32,
-    attention: tuple[int, ...] = (),
-    middle_attention: bool = True,
-    fourier: tuple[int, ...] = (7, 8),
-    dropout: float = 0.1,
-    patch: int = 1,
-    remat: str = "none",
-    dtype: str = "float32",
-) -> list[str]:
-    """The problems of `vdm_unet` with these settings on inputs of `shape` (*size, C)."""
-    del middle_attention
-    fits = patch > 0 and all(side % patch == 0 for side in shape[:-1])
-    problems = unet_problems(
-        tuple(side // patch for side in shape[:-1]) + shape[-1:] if fits else shape,
-        width=width,
-        multipliers=(1,),
-        blocks=blocks,
-        attention=attention if fits else (),
-        dropout=dropout,
-        patch=min(patch, 1),
-        remat=remat,
-        dtype=dtype,
-    )
-    if patch > 0:
-        problems += indivisible("patch", patch, shape[:-1], patch)
-    if any(exponent > FINEST for exponent in fourier):
-        problems.append(
-            f"network.fourier is {tuple(fourier)}: an exponent above {FINEST} asks for more than "
-            "float32 resolves; 7 and 8 are published."
+    def problems(self, shape: tuple[int, ...]) -> list[str]:
+        """What does not fit together, on inputs of `shape` (*size, C)."""
+        problems = even_problems("width", self.width)
+        unfit = indivisible("patch", self.patch, shape[:-1], self.patch)
+        sides = [min(shape[:-1]) // self.patch]
+        return problems + (unfit or attention_problems(self.attention, sides))
+
+    def build(self, *, out_channels: int, entries: Entries) -> Network:
+        """A network of x [B, *size, C], time [B], and conditions.
+
+        Time is 1000 (gamma - gamma_min) / (gamma_max - gamma_min), which is DDPM's steps for a
+        gamma that is linear in them; any real number will do. out_channels, entries: as for the
+        U-Net. Code of the paper's authors has 2^n 2 pi in place of 2^n pi, and n = 6, 7.
+        """
+        style = BlockStyle(
+            scale_shift=False,
+            dropout=self.dropout,
+            groups=wide_groups(self.width, 32),
+            epsilon=1e-6,
+            dtype=DTYPES[self.dtype],
+            condition_bias=False,
         )
-    return problems
+        trunk = Trunk(
+            entry=self.width,
+            widths=(self.width,),
+            blocks=self.blocks,
+            attention=self.attention,
+            middle=self.middle_attention,
+            heads=1,
+            head_width=0,
+            style=style,
+            resample=RESAMPLES["plain"],
+            remat=REMATS[self.remat],
+            patch=self.patch,
+        )
+        condition = partial(
+            Conditioner,
+            embed=sinusoidal_and_spare,
+            width=self.width,
+            features=4 * self.width,
+            entries=entries,
+        )
+        core = UNet(out_channels=out_channels, trunk=trunk, condition=condition)
+        return network(VDMUNet(core=core, fourier=self.fourier))

@@ -1,0 +1,123 @@
+"""The settings of DDPM, and the family that they build."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders import sampling
+from genzoo.builders.denoising import DenoisingSettings
+from genzoo.builders.rows import Parts
+from genzoo.core.bounds import AtLeast, OneOf
+from genzoo.core.contract import Family
+from genzoo.families import ddpm as ddpm_family
+from genzoo.math import gaussian, prediction, schedules, weighting
+from genzoo.samplers import grids
+
+SCHEDULES = {
+    "linear": schedules.linear,
+    "scaled_linear": schedules.scaled_linear,
+    "cosine": schedules.cosine,
+    "sigmoid": schedules.sigmoid,
+}
+PREDICTIONS = {
+    "eps": prediction.EPS,
+    "x_0": prediction.X_0,
+    "v": prediction.V,
+    "score": prediction.SCORE,
+    "velocity": prediction.VELOCITY,
+}
+VARIANCES = {
+    "fixed_small": gaussian.FIXED_SMALL,
+    "fixed_large": gaussian.FIXED_LARGE,
+    "learned": gaussian.LEARNED,
+    "learned_range": gaussian.LEARNED_RANGE,
+}
+WEIGHTINGS = {
+    "uniform": weighting.UNIFORM,
+    "min_snr": weighting.min_snr(),
+    "p2": weighting.p2(),
+}
+STEP_DISTRIBUTIONS = {"uniform": weighting.UniformSteps, "loss_aware": weighting.LossAwareSteps}
+OBJECTIVES = {
+    "simple": ddpm_family.simple,
+    "vlb": ddpm_family.vlb,
+    "hybrid": ddpm_family.hybrid,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDPMSettings(DenoisingSettings):
+    """DDPM, improved DDPM and DDIM: families/ddpm.py."""
+
+    steps: Annotated[int, AtLeast(2), "Steps T of the table."] = 1000
+    schedule: Annotated[str, OneOf(SCHEDULES), "The noise schedule of the table."] = "linear"
+    zero_terminal: Annotated[
+        bool, "Whether nothing of the data is left at the end of the table (Lin et al. 2023)."
+    ] = False
+    prediction: Annotated[str, OneOf(PREDICTIONS), "What the network predicts."] = "eps"
+    variance: Annotated[str, OneOf(VARIANCES), "Of the reverse steps."] = "fixed_large"
+    weighting: Annotated[str, OneOf(WEIGHTINGS), "Of the squared error."] = "uniform"
+    step_distribution: Annotated[
+        str, OneOf(STEP_DISTRIBUTIONS), "How the step n is drawn in training."
+    ] = "uniform"
+    objective: Annotated[
+        str, OneOf(OBJECTIVES), "simple, the bound (vlb), or both (hybrid) for a learned variance."
+    ] = "simple"
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """What does not fit together."""
+        sample = config.sample
+        found = sampling.problems(config.family, config.network, sample)
+        rule = sampling.RULES.get(sample.grid)
+        wrong = rule and grids.problem(rule, self.steps, sample.steps or self.steps)
+        if wrong and sample.method != sampling.ADAPTIVE:
+            found.append(
+                f"sample.steps = {sample.steps} with sample.grid = {sample.grid!r}: {wrong}"
+            )
+        if not 0 <= config.eval.bound_steps < self.steps:
+            found.append(
+                f"eval.bound_steps = {config.eval.bound_steps} must be between 0 (every step) and "
+                f"{self.steps - 1}, the steps of the bound."
+            )
+        learned = VARIANCES[self.variance].learned
+        if learned and self.objective == "simple":
+            found.append(
+                f"family.variance = {self.variance!r} gets no gradient from family.objective = "
+                "'simple': take 'hybrid' or 'vlb', or a fixed variance."
+            )
+        if not learned and self.objective == "hybrid":
+            found.append(
+                "family.objective = 'hybrid' teaches a learned variance: set family.variance = "
+                "'learned_range', or take family.objective = 'simple'."
+            )
+        if self.zero_terminal and self.prediction not in ("v", "x_0"):
+            found.append(
+                f"family.zero_terminal = True leaves family.prediction = {self.prediction!r} "
+                "nothing to tell the data by at the last step: take 'v' or 'x_0'."
+            )
+        return found
+
+    def build(self, parts: Parts) -> Family:
+        """The family."""
+        table = SCHEDULES[self.schedule](self.steps)
+        if self.zero_terminal:
+            table = schedules.rescaled_to_zero_terminal(table)
+        reverse = VARIANCES[self.variance]
+        return ddpm_family.DDPM(
+            schedule=table,
+            variance=reverse,
+            weighting=WEIGHTINGS[self.weighting],
+            step_distribution=STEP_DISTRIBUTIONS[self.step_distribution](steps=self.steps),
+            objective=OBJECTIVES[self.objective],
+            bound_steps=parts.eval.bound_steps,
+            **sampling.shared(
+                parts,
+                self.conditional,
+                self.label_dropout,
+                prediction=PREDICTIONS[self.prediction],
+                level=ddpm_family.steps_before,
+                variance=reverse,
+                table=table,
+            ),
+        )

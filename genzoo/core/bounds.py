@@ -1,0 +1,269 @@
+"""What a setting may be: bounds and choices in its annotation, and the sentences that users get.
+
+    @dataclass(frozen=True, kw_only=True)
+    class DDPMSettings:
+        steps: Annotated[int, AtLeast(2), "Steps T of the table."] = 1000
+
+A settings class is a frozen dataclass of such fields. Checks, error messages and the list of keys
+in `--mode=describe` all come from these annotations; what depends on several keys at once is said
+by the class's own method `problems`.
+"""
+
+import math
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Protocol
+
+from genzoo.core.errors import nearest
+
+
+class Constraint(Protocol):
+    """A condition on one value. Its text completes the sentence "the value must be ..."."""
+
+    def problems(self, key: str, value: object) -> list[str]:
+        """One sentence that names the key, the value and the bound; none if the value is fine."""
+
+
+def _unless(holds: bool, key: str, value: object, bound: object) -> list[str]:
+    return [] if holds else [f"{key} = {value!r} must be {bound}."]
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """value >= low."""
+
+    low: float
+
+    def __str__(self) -> str:
+        return f"at least {self.low}"
+
+    def problems(self, key: str, value: float) -> list[str]:
+        """See Constraint."""
+        return _unless(value >= self.low, key, value, self)
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """value <= high."""
+
+    high: float
+
+    def __str__(self) -> str:
+        return f"at most {self.high}"
+
+    def problems(self, key: str, value: float) -> list[str]:
+        """See Constraint."""
+        return _unless(value <= self.high, key, value, self)
+
+
+@dataclass(frozen=True)
+class Above:
+    """value > low."""
+
+    low: float
+
+    def __str__(self) -> str:
+        return f"above {self.low}"
+
+    def problems(self, key: str, value: float) -> list[str]:
+        """See Constraint."""
+        return _unless(value > self.low, key, value, self)
+
+
+@dataclass(frozen=True)
+class Below:
+    """value < high."""
+
+    high: float
+
+    def __str__(self) -> str:
+        return f"below {self.high}"
+
+    def problems(self, key: str, value: float) -> list[str]:
+        """See Constraint."""
+        return _unless(value < self.high, key, value, self)
+
+
+@dataclass(frozen=True)
+class Between:
+    """low <= value <= high. low_means, high_means: what the ends stand for, if that helps."""
+
+    low: float
+    high: float
+    low_means: str = ""
+    high_means: str = ""
+
+    def __str__(self) -> str:
+        low, high = (
+            f"{end} ({means})" if means else f"{end}"
+            for end, means in ((self.low, self.low_means), (self.high, self.high_means))
+        )
+        return f"between {low} and {high}"
+
+    def problems(self, key: str, value: float) -> list[str]:
+        """See Constraint."""
+        return _unless(self.low <= value <= self.high, key, value, self)
+
+
+@dataclass(frozen=True)
+class ZeroOr:
+    """0, which has a meaning of its own, or what another constraint allows."""
+
+    means: str
+    other: Constraint
+
+    def __str__(self) -> str:
+        return f"0 ({self.means}) or {self.other}"
+
+    def problems(self, key: str, value: float) -> list[str]:
+        """See Constraint."""
+        return _unless(value == 0 or not self.other.problems(key, value), key, value, self)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A name of a table, or one of a few values."""
+
+    known: Iterable
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(str, self.known))}"
+
+    def problems(self, key: str, value: object) -> list[str]:
+        """See Constraint."""
+        if value in self.known:
+            return []
+        if isinstance(value, str):
+            return [f"{key} = {value!r} is unknown: {nearest(value, self.known)}"]
+        return [f"{key} = {value!r} must be {' or '.join(map(str, self.known))}."]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A tuple with at least `least` and, if given, at most `most` entries."""
+
+    least: int
+    most: int | None = None
+
+    def __str__(self) -> str:
+        if self.most is None:
+            return f"a tuple with at least {self.least} {_entries(self.least)}"
+        return f"a tuple with {self.least} to {self.most} entries"
+
+    def problems(self, key: str, value: tuple) -> list[str]:
+        """See Constraint."""
+        fits = self.least <= len(value) <= (math.inf if self.most is None else self.most)
+        return _unless(fits, key, value, self)
+
+
+def _entries(count: int) -> str:
+    return "entry" if count == 1 else "entries"
+
+
+@dataclass(frozen=True)
+class Each:
+    """A constraint on every entry of a tuple."""
+
+    entry: Constraint
+
+    def __str__(self) -> str:
+        return f"each {self.entry}"
+
+    def problems(self, key: str, value: tuple) -> list[str]:
+        """See Constraint."""
+        each = (self.entry.problems(f"{key}[{i}]", entry) for i, entry in enumerate(value))
+        return [problem for found in each for problem in found]
+
+
+REQUIRED = MISSING
+"""The default of a setting that must be given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One field of a settings class. about: its sentence in the documentation."""
+
+    type: object
+    default: object
+    constraints: tuple[Constraint, ...] = ()
+    about: str = ""
+
+    def problems(self, key: str, value: object) -> list[str]:
+        """The first thing that is wrong with a value of the right type, as a list of sentences; a
+        tuple may have several. Numbers must be finite."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return [f"{key} = {value} must be a finite number."]
+        for constraint in self.constraints:
+            if problems := constraint.problems(key, value):
+                return problems
+        return []
+
+
+def settings_of(kind: type) -> dict[str, Setting]:
+    """The fields of a settings class, by name."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {
+        field.name: _setting(hints[field.name], field.default, field.default_factory)
+        for field in fields(kind)
+    }
+
+
+def _setting(annotation: object, default: object, factory: object) -> Setting:
+    extras = getattr(annotation, "__metadata__", ())
+    return Setting(
+        type=typing.get_args(annotation)[0] if extras else annotation,
+        default=factory() if isinstance(factory, Callable) else default,
+        constraints=tuple(extra for extra in extras if not isinstance(extra, str)),
+        about=next((extra for extra in extras if isinstance(extra, str)), ""),
+    )
+
+
+def problems(settings: object, where: str, *context: object) -> list[str]:
+    """Everything wrong with an instance of a settings class, with values of the right types.
+
+    Each value is checked against its annotation, then the whole by the class's own
+    `problems(*context)`. There a value that is out of bounds is replaced by its default, so that it
+    neither breaks the other rules nor hides what they find.
+    where: the section of the config that sentences name.
+    """
+    found, defaults = {}, {}
+    for name, setting in settings_of(type(settings)).items():
+        if sentences := setting.problems(f"{where}.{name}", getattr(settings, name)):
+            found[f"{where}.{name}"] = sentences
+            defaults[name] = setting.default
+    each = [sentence for sentences in found.values() for sentence in sentences]
+    if REQUIRED in defaults.values():
+        return each
+    return each + unmentioned(replace(settings, **defaults).problems(*context), found)
+
+
+def unmentioned(sentences: Iterable[str], keys: Iterable[str]) -> list[str]:
+    """The sentences that name none of the keys: what follows from a value that has already been
+    called wrong is not said again."""
+    patterns = [re.compile(rf"(?<![\w.]){re.escape(key)}(?![\w])") for key in keys]
+    return [s for s in sentences if not any(pattern.search(s) for pattern in patterns)]
+
+
+def ignored(
+    settings: object, where: str, choice: str, uses: Mapping[str, Iterable[str]]
+) -> list[str]:
+    """A sentence for each key that has no effect with the chosen name, and yet is set to other than
+    its default.
+
+    choice: the key that holds the name. uses: the keys that each name uses; a key that no name uses
+    is none of this function's business.
+    """
+    name, known = getattr(settings, choice), settings_of(type(settings))
+    unused = {key for keys in uses.values() for key in keys} - set(uses.get(name, ()))
+    found = []
+    for key in sorted(unused):
+        value, default = getattr(settings, key), known[key].default
+        if value != default:
+            users = ", ".join(repr(n) for n, keys in uses.items() if key in keys)
+            found.append(
+                f"{where}.{key} = {value!r} has no effect with {where}.{choice} = {name!r}: leave "
+                f"it at {default!r}, or take a {choice} that uses it ({users})."
+            )
+    return found

@@ -1,0 +1,152 @@
+"""Settings that several U-Nets share, and what does not fit together in them."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from genzoo.core.bounds import Above, AtLeast, Below, Each, Entries, OneOf
+from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
+from genzoo.nets.parts.layers import DTYPES, groups_of
+from genzoo.nets.parts.problems import even_problems
+from genzoo.nets.unet.residual import RESAMPLES
+from genzoo.nets.unet.trunk import REMATS, heads_of, width_of
+
+Width = Annotated[int, AtLeast(1), "Channels of a level are width times its multiplier."]
+Multipliers = Annotated[
+    tuple[float, ...], Entries(1), Each(Above(0)), "One for each level."
+]
+Blocks = Annotated[int, AtLeast(1), "Residual blocks per level going down; one more going up."]
+Attention = Annotated[
+    tuple[int, ...], "Smaller sides of the feature maps on which blocks end in self-attention."
+]
+Heads = Annotated[int, AtLeast(1), "Attention heads, where head_width does not say it."]
+HeadWidth = Annotated[int, AtLeast(0), "Channels of an attention head; 0 goes by heads."]
+ScaleShift = Annotated[
+    bool, "Whether time features scale and shift the norms (iDDPM, ADM) or are added (DDPM)."
+]
+ResampleName = Annotated[
+    str, OneOf(RESAMPLES), "conv (DDPM, iDDPM), block (ADM) or plain (means and copies)."
+]
+TimeEmbedding = Annotated[
+    str,
+    OneOf(TIME_EMBEDDINGS),
+    "sinusoidal (DDPM), sinusoidal_adm (iDDPM, ADM), fourier (NCSN++) for times in DDPM steps; "
+    "fourier_label for noise levels of order 1.",
+]
+Dropout = Annotated[float, AtLeast(0), Below(1), "Inside residual blocks, in training."]
+NormEpsilon = Annotated[float, Above(0), "Added to the variance in GroupNorm: 1e-6 DDPM, 1e-5 ADM."]
+Patch = Annotated[
+    int, AtLeast(1), "Side of the squares of pixels that become channels before the first layer."
+]
+RematName = Annotated[
+    str,
+    OneOf(REMATS),
+    "What is computed again in the backward pass to save memory: none, full (all but block inputs) "
+    "or dots (all but convolutions and products).",
+]
+Dtype = Annotated[
+    str, OneOf(DTYPES), "Of convolutions and attention; params, norms, output stay float32."
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelsSettings:
+    """What every U-Net with several levels can be told."""
+
+    width: Width = 128
+    multipliers: Multipliers = (1, 2, 2, 2)
+    blocks: Blocks = 2
+    attention: Attention = (16,)
+    heads: Heads = 1
+    time_embedding: TimeEmbedding = "sinusoidal"
+    embedding_width: Annotated[int, AtLeast(0), "Of the time embedding; 0 is width."] = 0
+    dropout: Dropout = 0.0
+    norm_groups: Annotated[int, AtLeast(1), "Most groups of GroupNorm."] = 32
+    norm_epsilon: NormEpsilon = 1e-6
+    patch: Patch = 1
+    remat: RematName = "none"
+    dtype: Dtype = "float32"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(width_of(self.width, multiplier) for multiplier in self.multipliers)
+
+
+def levels_problems(
+    shape: tuple[int, ...], settings: LevelsSettings, *, head_width: int = 0
+) -> list[str]:
+    """What does not fit together in the settings of a U-Net on inputs of `shape` (*size, C)."""
+    problems = []
+    if not all(settings.widths):
+        problems.append(
+            f"network.multipliers = {settings.multipliers} leaves a level without channels, since "
+            f"network.width = {settings.width}: take larger ones."
+        )
+    key = "embedding_width" if settings.embedding_width else "width"
+    problems += even_problems(key, getattr(settings, key))
+    problems += _size_problems(shape[:-1], len(settings.multipliers), settings.patch)
+    sides = [min(shape[:-1]) // settings.patch >> i for i in range(len(settings.multipliers))]
+    problems += attention_problems(settings.attention, sides)
+    at = [i for i, side in enumerate(sides) if side in settings.attention or i == len(sides) - 1]
+    widths = sorted({settings.widths[i] for i in at})
+    return problems + _head_problems(widths, settings.heads, head_width)
+
+
+def attention_problems(attention: tuple[int, ...], sides: list[int]) -> list[str]:
+    """A sentence if attention is asked for on a feature map that does not occur."""
+    never = [side for side in attention if side not in sides]
+    if not never:
+        return []
+    return [
+        f"network.attention has {', '.join(map(str, never))}, which no feature map has: "
+        f"their smaller sides are {', '.join(map(str, sides))}."
+    ]
+
+
+SCALE_SHIFT = "or network.scale_shift = True"
+
+
+def blind_problems(widths: tuple[int, ...], groups: int, or_else: str = "") -> list[str]:
+    """A sentence if the network cannot see its time: where each channel is normed alone, on every
+    level, the norm takes away what was added to it."""
+    if not all(groups_of(width, groups) == width for width in widths if width):
+        return []
+    channels, few = "/".join(map(str, widths)), max(1, min(widths) // 4)
+    return [
+        f"network.norm_groups = {groups} norms each of the {channels} channels of a level alone, "
+        "which takes away the time and the label that are added to it: "
+        f"set network.norm_groups = {few}{f', {or_else}' if or_else else ''}."
+    ]
+
+
+def _size_problems(size: tuple[int, ...], levels: int, patch: int) -> list[str]:
+    unit = patch * 2 ** (levels - 1)
+    if all(side % unit == 0 for side in size):
+        return []
+    fits = [
+        sorted({max(side // unit, 1) * unit, -(-side // unit) * unit}) for side in size
+    ]
+    near = " by ".join(" or ".join(str(side) for side in sides) for sides in fits)
+    return [
+        f"network.multipliers has {levels} levels and network.patch is {patch}, so each side of "
+        f"the data must be divisible by {unit}; {' x '.join(map(str, size))} is not. Sizes near "
+        f"it that fit: {near}; or take fewer levels or a smaller patch."
+    ]
+
+
+def _head_problems(widths: list[int], heads: int, head_width: int) -> list[str]:
+    if head_width and heads != 1:
+        return [
+            f"network.heads is {heads} and network.head_width is {head_width}: give one of them "
+            "(heads=1, or head_width=0)."
+        ]
+    wrong = [
+        w for w in widths if w % (head_width or heads) or not heads_of(w, heads, head_width)
+    ]
+    if not wrong:
+        return []
+    key, value = ("head_width", head_width) if head_width else ("heads", heads)
+    return [
+        f"network.{key} is {value}, which does not divide the {', '.join(map(str, wrong))} "
+        "channels of a level with attention: change it, network.width or network.multipliers."
+    ]
