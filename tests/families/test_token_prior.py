@@ -13,7 +13,7 @@ from genzoo.core import streams
 from genzoo.core.contract import CAPABILITIES, CodeGrid, Context, Variables, class_count
 from genzoo.families.token_prior import TOKENIZER, TokenPrior, lengths_of
 from genzoo.math.tokens import Truncation
-from genzoo.nets.transformer.transformer import transformer
+from genzoo.nets.transformer.transformer import TransformerSettings
 from genzoo.train.averages import Average
 from genzoo.train.optimizer import Optimizer, constant, for_players
 from genzoo.train.state import initial
@@ -56,10 +56,9 @@ TRAINED = {"params": {"gain": jnp.float32(2)}, "stats": {"shift": jnp.float32(1.
 def family(levels=2, classes=0, truncate=None, dropout=0.0) -> TokenPrior:
     tokenizer = Pixels(levels)
     return TokenPrior(
-        network=transformer(
+        network=TransformerSettings(width=8, depth=1, heads=2, dropout=dropout).build(
             vocabularies=tuple(grid.size for grid in tokenizer.code_grids),
-            lengths=lengths_of(tokenizer), num_classes=classes, width=8, depth=1, heads=2,
-            dropout=dropout,
+            lengths=lengths_of(tokenizer), num_classes=classes,
         ),
         tokenizer=tokenizer,
         truncate=truncate or Truncation(),

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 
 from genzoo.core import streams
 from genzoo.math.tokens import Truncation
-from genzoo.nets.transformer.transformer import transformer
+from genzoo.nets.transformer.transformer import TransformerSettings
 from genzoo.runtime.compilation import compile_program
 from genzoo.samplers.autoregressive import generate
 
@@ -86,10 +86,8 @@ def torch_sampler(params, greedy):
 
 
 def main(rounds: int) -> None:
-    network = transformer(
-        vocabularies=(CODES,), lengths=(LENGTH,), num_classes=0, width=WIDTH, depth=DEPTH,
-        heads=HEADS,
-    )  # fmt: skip
+    settings = TransformerSettings(width=WIDTH, depth=DEPTH, heads=HEADS)
+    network = settings.build(vocabularies=(CODES,), lengths=(LENGTH,), num_classes=0)
     tokens = jnp.zeros((1, LENGTH), jnp.int32)
     params = network.init(jax.random.key(0), tokens, None)
     # Ten times the weights of the start: the choices are then clear, and equal in both.
