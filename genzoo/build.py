@@ -5,8 +5,7 @@ section's keys and their types are read off the builder's signature; `check.py` 
 against them.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 from ml_collections import FrozenConfigDict
 
@@ -19,10 +18,12 @@ from genzoo.core.errors import UserError
 from genzoo.data import cifar, embedded, folder, idx, tfds, toys
 from genzoo.data.source import Mixture, Source
 from genzoo.families import token_prior
-from genzoo.nets.autoencoder.dalle import dalle, dalle_problems
-from genzoo.nets.autoencoder.hierarchy import hierarchy, hierarchy_problems
+from genzoo.nets.autoencoder.convnet import ConvSettings
+from genzoo.nets.autoencoder.dalle import DalleSettings
+from genzoo.nets.autoencoder.hierarchy import HierarchySettings
+from genzoo.nets.autoencoder.pair import MLPSettings
 from genzoo.nets.point_mlp import PointMLPSettings
-from genzoo.nets.transformer.transformer import transformer
+from genzoo.nets.transformer.transformer import TransformerSettings
 from genzoo.nets.unet.classifier import ClassifierUNetSettings
 from genzoo.nets.unet.song_unet import SongUNetSettings
 from genzoo.nets.unet.unet import UNetSettings
@@ -61,23 +62,11 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "vdm_unet": NetworkRow(settings=VDMUNetSettings),
     "point_mlp": NetworkRow(settings=PointMLPSettings, points=True),
     "classifier": NetworkRow(settings=ClassifierUNetSettings),
-    "mlp": NetworkRow(
-        build=autoencoders.mlp, problems=autoencoders.mlp_problems, given=autoencoders.LEVELS
-    ),
-    "conv": NetworkRow(
-        build=autoencoders.conv, problems=autoencoders.conv_problems, given=autoencoders.LEVELS
-    ),
-    "hierarchy": NetworkRow(
-        build=hierarchy, problems=hierarchy_problems, given=("shape", "latent", "decoded")
-    ),
-    "dalle": NetworkRow(
-        build=dalle, problems=dalle_problems, given=("shape", "vocabulary", "decoded")
-    ),
-    "transformer": NetworkRow(
-        build=transformer,
-        problems=codes.transformer_problems,
-        given=("vocabularies", "lengths", "entries"),
-    ),
+    "mlp": NetworkRow(settings=MLPSettings),
+    "conv": NetworkRow(settings=ConvSettings),
+    "hierarchy": NetworkRow(settings=HierarchySettings),
+    "dalle": NetworkRow(settings=DalleSettings),
+    "transformer": NetworkRow(settings=TransformerSettings),
 }
 
 _DENOISERS = ("unet", "song_unet", "vdm_unet")
@@ -256,7 +245,7 @@ def family(config: FrozenConfigDict) -> Family:
         shape=shape,
         levels=len(shape) == 3,
         num_classes=class_count(data) if row.labelled or own.get("conditional") else 0,
-        network=_network(config) if row.networks else None,
+        network=_network(config).build if row.networks else None,
         sample=sampling(config),
         eval=_chosen(row.scoring, config.eval),
         frozen={name: family(stage.config) for name, stage in config.frozen.items()},
@@ -270,19 +259,13 @@ def _own(values: Mapping) -> dict:
     return {key: value for key, value in values.items() if key != "name"}
 
 
-def _network(config: FrozenConfigDict) -> Callable:
-    row = NETWORKS[config.network.name]
-    if row.settings:
-        return _chosen(row.settings, config.network).build
-    return partial(row.build, **_own(config.network))
+def _network(config: FrozenConfigDict):
+    return _chosen(NETWORKS[config.network.name].settings, config.network)
 
 
 def network_problems(config: FrozenConfigDict) -> list[str]:
     """What does not fit together in the section `network`, or with the data."""
-    row, shape = NETWORKS[config.network.name], example_shape(section(config, "data"))
-    if row.settings:
-        return _chosen(row.settings, config.network).problems(shape)
-    return row.problems(shape, **_own(config.network))
+    return _network(config).problems(example_shape(section(config, "data")))
 
 
 def family_problems(config: FrozenConfigDict) -> list[str]:

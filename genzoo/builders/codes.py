@@ -12,7 +12,6 @@ from genzoo.families import token_prior as prior_family
 from genzoo.families import vqvae as vqvae_family
 from genzoo.math import logit_laplace, observation, variational
 from genzoo.math.tokens import Truncation
-from genzoo.nets.transformer import transformer
 
 TRAIN_A_PRIOR = (
     "Train a token_prior on its codes (see configs/prior_vqvae_fashion.py) and sample from that."
@@ -143,13 +142,6 @@ def dvae_problems(config: FrozenConfigDict) -> list[str]:
 
 
 # --- token prior ----------------------------------------------------------------------------------
-
-
-def transformer_problems(shape: tuple[int, ...], **settings) -> list[str]:
-    """What is wrong with the settings of the transformer: its grids are the tokenizer's, whatever
-    the shape of the data."""
-    del shape
-    return transformer.transformer_problems(**settings)
 
 
 def token_prior(*, parts: Parts, conditional: bool = False) -> Family:

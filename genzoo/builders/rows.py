@@ -21,22 +21,16 @@ class DataRow:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRow:
-    """build(**given, **section) -> what the family's builder wants; problems(shape, **section).
+    """settings: a settings class with `problems(shape)` and `build(**given)`, where the family
+    knows what is to be given. points: whether it is for points, not for images."""
 
-    given: the keywords that the family supplies and a config does not. points: whether it is for
-    points, not for images.
-    """
-
-    build: Callable = None
-    problems: Callable[..., list[str]] = None
-    given: tuple[str, ...] = ()
+    settings: type
     points: bool = False
-    settings: type | None = None
 
     @property
     def keys(self) -> Section:
         """What may stand in the section `network`."""
-        return keys_of(self.settings or self.build, given=self.given)
+        return keys_of(self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)

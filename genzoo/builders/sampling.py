@@ -101,6 +101,18 @@ NOISY = frozenset(
 )
 """The methods that draw noise on the way, whatever their settings."""
 
+_STEPPED = frozenset(("steps", "grid", "shift", "unroll"))
+_CHURN = frozenset(("churn", "churn_low", "churn_high", "churn_noise"))
+METHOD_KEYS: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(METHODS, _STEPPED),
+    "ddim": _STEPPED | {"eta"},
+    "edm": _STEPPED | _CHURN,
+    "predictor_corrector": _STEPPED | {"corrector_snr"},
+    ADAPTIVE: frozenset(("tolerance",)),
+}
+"""Method -> the keys of `sample` that it uses, of those that some other method ignores. A method
+that uses `grid` also uses the keys of that grid: see GRID_KEYS."""
+
 RULES: Mapping[str, grids.Rule] = {
     "uniform": grids.leading,
     "quadratic": grids.quadratic,
@@ -120,6 +132,11 @@ _IN_NOISE: Mapping[str, Callable[[float], Grid]] = {
     "karras": grids.karras,
 }
 GRIDS = {*RULES, *_IN_NOISE}
+GRID_KEYS: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(GRIDS, frozenset()),
+    "karras": frozenset(("rho",)),
+}
+"""Grid -> the keys of `sample` that it uses, of those that some other grid ignores."""
 
 
 def grid(sample: DiffusionSampling, *, table: bool) -> Grid:

@@ -13,7 +13,7 @@ from genzoo.families.dvae import DVAE
 from genzoo.math.logit_laplace import LogitLaplace
 from genzoo.math.observation import Gaussian
 from genzoo.math.variational import annealed
-from genzoo.nets.autoencoder.dalle import dalle
+from genzoo.nets.autoencoder.dalle import DalleSettings
 from genzoo.nets.interface import Network
 
 SHAPE, K, E = (2, 2, 1), 3, 2
@@ -156,7 +156,7 @@ def test_the_report_is_of_averaged_usage():
 
 def test_published_size():
     shape = (256, 256, 3)
-    networks = dalle(shape=shape, vocabulary=8192, decoded=6, groups=4)
+    networks = DalleSettings(groups=4).build(shape=shape, vocabulary=8192, decoded=6)
     model = family(networks=networks, vocabulary=8192, shape=shape, observation=LogitLaplace())
     example = {"x": jax.ShapeDtypeStruct((1, *shape), jnp.float32)}
     found = jax.eval_shape(model.init, jax.random.key(0), example)

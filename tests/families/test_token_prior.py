@@ -14,7 +14,7 @@ from genzoo.core.conditions import Condition, Entry, Given, field
 from genzoo.core.contract import CAPABILITIES, CodeGrid, Context, Variables, conditions_of
 from genzoo.families.token_prior import TOKENIZER, TokenPrior, lengths_of
 from genzoo.math.tokens import Truncation
-from genzoo.nets.transformer.transformer import transformer
+from genzoo.nets.transformer.transformer import TransformerSettings
 from genzoo.train.averages import Average
 from genzoo.train.optimizer import Optimizer, constant, for_players
 from genzoo.train.state import initial
@@ -65,10 +65,9 @@ def given(labels) -> dict:
 def family(levels=2, classes=0, truncate=None, dropout=0.0) -> TokenPrior:
     tokenizer = Pixels(levels)
     return TokenPrior(
-        network=transformer(
+        network=TransformerSettings(width=8, depth=1, heads=2, dropout=dropout).build(
             vocabularies=tuple(grid.size for grid in tokenizer.code_grids),
             lengths=lengths_of(tokenizer), entries={"label": ENTRY} if classes else {},
-            width=8, depth=1, heads=2, dropout=dropout,
         ),
         tokenizer=tokenizer,
         truncate=truncate or Truncation(),

@@ -12,7 +12,7 @@ from genzoo.core import streams
 from genzoo.core.contract import Context, Variables
 from genzoo.families import vae
 from genzoo.math import observation, variational
-from genzoo.nets.autoencoder.pair import Pair, mlp_pair
+from genzoo.nets.autoencoder.pair import ACTIVATIONS, Pair, mlp_pair
 from genzoo.nets.interface import Network
 
 EIGENVALUES = np.array([5.0, 3.0, 1.0, 0.5, 0.2])
@@ -166,12 +166,13 @@ def tiny(latents=(3,), grid=(), **more) -> vae.VAE:
         first = Pair(encoder=linear(encode), decoder=linear(decode), grid=(2, 2))
     else:
         first = mlp_pair(shape=shape, encoded=2 * latents[0], latent=latents[0], decoded=1,
-                         widths=(8,))  # fmt: skip
+                         widths=(8,), activation=ACTIVATIONS["tanh"])  # fmt: skip
     units = latents[0] * (4 if grid else 1)
     upper = [
-        mlp_pair(shape=(units,), encoded=2 * width, latent=width, decoded=2 * units, widths=(6,))
+        mlp_pair(shape=(units,), encoded=2 * width, latent=width, decoded=2 * units, widths=(6,),
+                 activation=ACTIVATIONS["tanh"])
         for width in latents[1:]
-    ]
+    ]  # fmt: skip
     return vae.VAE(
         pairs=(first, *upper), latents=latents, shape=shape, observation=model, **more
     )

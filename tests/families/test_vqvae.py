@@ -13,7 +13,7 @@ from genzoo.core import tree
 from genzoo.core.contract import CAPABILITIES, CodeGrid, Context, Variables
 from genzoo.experiment import Experiment
 from genzoo.families.vqvae import VQVAE, Averaged, Learned
-from genzoo.nets.autoencoder.hierarchy import hierarchy
+from genzoo.nets.autoencoder.hierarchy import HierarchySettings
 
 SHAPE, D = (4, 4, 2), 2
 A, B = 1.5, 0.7
@@ -399,10 +399,8 @@ def test_published_sizes():
 
 
 def test_the_real_network_is_consistent_too():
-    network = hierarchy(
-        shape=(8, 8, 1), latent=4, decoded=1, levels=2, downsamples=1, width=8, block_width=4,
-        blocks=0,
-    )  # fmt: skip
+    settings = HierarchySettings(levels=2, downsamples=1, width=8, block_width=4, blocks=0)
+    network = settings.build(shape=(8, 8, 1), latent=4, decoded=1)
     model = VQVAE(network=network, sizes=(9, 7), codebook=Averaged(kmeans=0), shape=(8, 8, 1))
     x = images(3)[..., :1].repeat(2, 1).repeat(2, 2)
 

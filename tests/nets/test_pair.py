@@ -1,6 +1,5 @@
 """The dense pair: published counts, the formula itself, initialisation, mistakes in sentences."""
 
-import inspect
 from functools import partial
 
 import jax
@@ -9,11 +8,18 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from genzoo.core import tree
-from genzoo.nets.autoencoder.pair import ACTIVATIONS, mlp_pair, mlp_problems
+from genzoo.core import bounds, tree
+from genzoo.nets.autoencoder.pair import ACTIVATIONS, MLPSettings
 
 # These tests compile much and run little.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def mlp_pair(*, shape, encoded, latent, decoded, **settings):
+    (pair,) = MLPSettings(**settings).build(
+        shape=shape, encoded=(encoded,), latents=(latent,), decoded=(decoded,)
+    )
+    return pair
 
 
 def made(**settings):
@@ -122,24 +128,14 @@ def test_kernels_start_glorot_uniform_and_biases_at_zero():
 @pytest.mark.parametrize(
     "settings, words",
     [
-        (dict(widths=(200, 0)), ["network.widths[1] is 0", "at least 1"]),
-        (dict(activation="relo"), ["network.activation is 'relo'", "'relu'?"]),
+        (dict(widths=(200, 0)), ["network.widths[1] = 0 must be at least 1."]),
+        (dict(activation="relo"), ["network.activation = 'relo'", "'relu'?"]),
         (dict(activation="swish!"), ["network.activation", "gelu, relu, silu, tanh"]),
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):
-    problems = mlp_problems((28, 28, 1), **settings)
+    problems = bounds.problems(MLPSettings(**settings), "network", (28, 28, 1))
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]
     assert problems[0].endswith((".", "?"))
-
-
-def test_the_defaults_fit_and_the_check_takes_the_settings_of_the_network():
-    assert mlp_problems((28, 28, 1)) == mlp_problems((5,), widths=()) == []
-    settings = dict(inspect.signature(mlp_pair).parameters)
-    checked = dict(inspect.signature(mlp_problems).parameters)
-    for from_caller in ("shape", "encoded", "latent", "decoded"):
-        del settings[from_caller]
-    del checked["shape"]
-    assert checked == settings

@@ -1,6 +1,5 @@
 """The transformer over codes: its formula, the cache, causality, levels, counts, initialisation."""
 
-import inspect
 import re
 from functools import partial
 
@@ -11,8 +10,8 @@ import pytest
 from jax import lax
 from oracles import entry_of, label_of
 
-from genzoo.core import tree
-from genzoo.nets.transformer.transformer import transformer, transformer_problems
+from genzoo.core import bounds, tree
+from genzoo.nets.transformer.transformer import TransformerSettings
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -22,6 +21,12 @@ NETS = {
     "classes": ((5, 7), (4, 5), 3, dict(width=12, depth=2, heads=4, expansion=2)),
     "three": ((6, 3, 4), (1, 3, 4), 0, dict(width=8, depth=1, heads=1)),
 }
+
+
+def transformer(*, vocabularies, lengths, entries, **settings):
+    return TransformerSettings(**settings).build(
+        vocabularies=vocabularies, lengths=lengths, entries=entries
+    )
 
 
 class Made:
@@ -323,25 +328,17 @@ def test_bfloat16_comes_close_with_float32_params_and_logits():
     "settings, words",
     [
         (dict(heads=3), ["network.heads is 3", "network.width, 256"]),
-        (dict(heads=0), ["network.heads is 0", "at least 1"]),
-        (dict(width=0), ["network.width is 0"]),
-        (dict(depth=0), ["network.depth is 0"]),
-        (dict(expansion=0), ["network.expansion is 0"]),
-        (dict(dropout=1.0), ["network.dropout is 1.0", "below 1"]),
-        (dict(dtype="bf16"), ["network.dtype is 'bf16'", "?"]),
+        (dict(heads=0), ["network.heads = 0 must be at least 1."]),
+        (dict(width=0), ["network.width = 0 must be at least 1."]),
+        (dict(depth=0), ["network.depth = 0 must be at least 1."]),
+        (dict(expansion=0), ["network.expansion = 0 must be at least 1."]),
+        (dict(dropout=1.0), ["network.dropout = 1.0 must be below 1."]),
+        (dict(dtype="bf16"), ["network.dtype = 'bf16'", "?"]),
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):
-    problems = transformer_problems(**settings)
+    problems = bounds.problems(TransformerSettings(**settings), "network", (28, 28, 1))
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]
     assert problems[0].endswith((".", "?"))
-
-
-def test_the_defaults_fit_and_the_check_takes_the_settings_of_the_network():
-    assert transformer_problems() == []
-    settings = dict(inspect.signature(transformer).parameters)
-    for from_caller in ("vocabularies", "lengths", "entries"):
-        del settings[from_caller]
-    assert dict(inspect.signature(transformer_problems).parameters) == settings

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 
 from genzoo.core import streams
 from genzoo.math.tokens import Truncation
-from genzoo.nets.transformer.transformer import transformer
+from genzoo.nets.transformer.transformer import TransformerSettings
 from genzoo.runtime.compilation import compile_program
 from genzoo.samplers.autoregressive import generate
 
@@ -35,7 +35,7 @@ def jax_sampler(network, params, truncate):
 
     def draw(keys):
         def step(cache, token, position):
-            return network.step(params, cache, token, position, None)
+            return network.step(params, cache, token, position, {})
 
         first = jnp.zeros(BATCH, jnp.int32)
         return generate(step, network.new_cache(BATCH), keys, LENGTH, truncate, first)
@@ -86,12 +86,10 @@ def torch_sampler(params, greedy):
 
 
 def main(rounds: int) -> None:
-    network = transformer(
-        vocabularies=(CODES,), lengths=(LENGTH,), num_classes=0, width=WIDTH, depth=DEPTH,
-        heads=HEADS,
-    )  # fmt: skip
+    settings = TransformerSettings(width=WIDTH, depth=DEPTH, heads=HEADS)
+    network = settings.build(vocabularies=(CODES,), lengths=(LENGTH,), entries={})
     tokens = jnp.zeros((1, LENGTH), jnp.int32)
-    params = network.init(jax.random.key(0), tokens, None)
+    params = network.init(jax.random.key(0), tokens, None, {})
     # Ten times the weights of the start: the choices are then clear, and equal in both.
     params = jax.tree.map(lambda leaf: leaf * 10 if leaf.ndim > 1 else leaf, params)
     greedy = jax_sampler(network, params, Truncation(temperature=0.0))()

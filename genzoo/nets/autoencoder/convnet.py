@@ -5,15 +5,25 @@ of features, residual blocks, and transposed convolutions back. Works for images
 """
 
 import math
+from dataclasses import dataclass
+from typing import Annotated
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from genzoo.core.bounds import AtLeast, OneOf
 from genzoo.core.types import Array
-from genzoo.nets.autoencoder.pair import ACTIVATIONS, Activation, Pair
+from genzoo.nets.autoencoder.pair import (
+    ACTIVATIONS,
+    Activation,
+    ActivationName,
+    Pair,
+    TopWidths,
+    upper_pairs,
+)
 from genzoo.nets.interface import network
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, ZEROS, Conv, unfold
-from genzoo.nets.parts.problems import indivisible, too_low, unknown
+from genzoo.nets.parts.problems import indivisible
 
 
 class ConvUp(nn.Module):
@@ -144,84 +154,81 @@ class ConvDecoder(nn.Module):
         return ConvUp(self.decoded, name="out")(h)
 
 
-def conv_pair(
-    *,
-    shape: tuple[int, ...],
-    encoded: int,
-    latent: int,
-    decoded: int,
-    width: int = 128,
-    block_width: int = 32,
-    blocks: int = 2,
-    downsamples: int = 2,
-    flat: bool = False,
-    activation: str = "relu",
-    dtype: str = "float32",
-) -> Pair:
-    """Convolutions to a grid of latents and back: x [B, *size, C] -> [B, *grid, encoded], and
-    z [B, *grid, latent] -> [B, *size, decoded], with shape (*size, C), grid = size / 2^downsamples.
+FeatureWidth = Annotated[
+    int, AtLeast(2), "Of the feature maps; the finest ones have half of it."
+]
+BlockWidth = Annotated[int, AtLeast(1), "Of the inner convolution of a residual block."]
+BlockCount = Annotated[int, AtLeast(0), "Residual blocks in each part."]
 
-    encoded: what the encoder gives at a position. latent: of the decoder's input at a position.
-        decoded: numbers for each pixel of the output.
-    width: of the feature maps; the first on the way in and the last on the way out have half.
-    block_width, blocks: of the residual blocks at the grid, on both sides.
-    downsamples: convolutions of stride 2, and transposed ones back.
-    flat: one latent vector for the whole example, through dense layers; grid is ().
-    activation: "relu" (the published one), "tanh", "silu" or "gelu".
-    dtype: of the computation, "float32" or "bfloat16". Params and outputs are float32.
+
+@dataclass(frozen=True, kw_only=True)
+class ConvSettings:
+    """Convolutions to a grid of latents and back.
 
     The Sonnet example on CIFAR-10 (64 for encoded and latent, 3 for decoded) has 662,723 params.
     """
-    act, dtype_ = ACTIVATIONS[activation], DTYPES[dtype]
-    grid = tuple(side >> downsamples for side in shape[:-1])
-    trunk = ConvTrunk(
-        width=width,
-        block_width=block_width,
-        blocks=blocks,
-        downsamples=downsamples,
-        activation=act,
-        dtype=dtype_,
-    )
-    decoder = ConvDecoder(
-        decoded=decoded,
-        width=width,
-        block_width=block_width,
-        blocks=blocks,
-        upsamples=downsamples,
-        activation=act,
-        dtype=dtype_,
-        start=grid if flat else (),
-    )
-    return Pair(
-        encoder=network(ConvEncoder(encoded=encoded, trunk=trunk, flat=flat)),
-        decoder=network(decoder),
-        grid=() if flat else grid,
-    )
 
+    width: FeatureWidth = 128
+    block_width: BlockWidth = 32
+    blocks: BlockCount = 2
+    downsamples: Annotated[
+        int, AtLeast(1), "Convolutions of stride two, and transposed ones back."
+    ] = 2
+    flat: Annotated[bool, "Whether there is one latent vector, and no grid of them."] = False
+    top_widths: TopWidths = (100, 100)
+    activation: ActivationName = "relu"
+    dtype: Annotated[str, OneOf(DTYPES), "Of the computation; params stay float32."] = "float32"
 
-def conv_problems(
-    shape: tuple[int, ...],
-    *,
-    width: int = 128,
-    block_width: int = 32,
-    blocks: int = 2,
-    downsamples: int = 2,
-    flat: bool = False,
-    activation: str = "relu",
-    dtype: str = "float32",
-) -> list[str]:
-    """The problems of `conv_pair` with these settings on inputs of `shape`; [] if none."""
-    del flat
-    problems = too_low(2, {"width": width})
-    problems += too_low(1, {"block_width": block_width, "downsamples": downsamples})
-    problems += too_low(0, {"blocks": blocks})
-    problems += unknown("activation", activation, ACTIVATIONS)
-    problems += unknown("dtype", dtype, DTYPES)
-    if len(shape) < 2:
-        problems.append(
-            "network.name is a convolutional network, but the data are vectors without positions: "
-            "take a dense network."
+    def problems(self, shape: tuple[int, ...]) -> list[str]:
+        """What does not fit together, on examples of `shape`."""
+        if len(shape) < 2:
+            return [
+                "network.name is a convolutional network, but the data are vectors without "
+                "positions: take a dense network."
+            ]
+        return indivisible("downsamples", self.downsamples, shape[:-1], 2**self.downsamples)
+
+    def build(
+        self,
+        *,
+        shape: tuple[int, ...],
+        encoded: tuple[int, ...],
+        latents: tuple[int, ...],
+        decoded: tuple[int, ...],
+    ) -> tuple[Pair, ...]:
+        """One pair for each layer of latents. The first is x [B, *size, C] -> [B, *grid, encoded]
+        and z [B, *grid, latent] -> [B, *size, decoded], with shape (*size, C), grid = size /
+        2^downsamples; a second one is dense.
+
+        encoded: what the encoder gives at a position. latents: of the decoder's input at a
+            position. decoded: numbers for each pixel of the output. Each by layer of latents.
+        """
+        act, dtype = ACTIVATIONS[self.activation], DTYPES[self.dtype]
+        grid = tuple(side >> self.downsamples for side in shape[:-1])
+        trunk = ConvTrunk(
+            width=self.width,
+            block_width=self.block_width,
+            blocks=self.blocks,
+            downsamples=self.downsamples,
+            activation=act,
+            dtype=dtype,
         )
-    elif downsamples >= 1:
-        problems += indivisible("downsamples", downsamples, shape[:-1], 2**downsamples)
-    return problems
+        decoder = ConvDecoder(
+            decoded=decoded[0],
+            width=self.width,
+            block_width=self.block_width,
+            blocks=self.blocks,
+            upsamples=self.downsamples,
+            activation=act,
+            dtype=dtype,
+            start=grid if self.flat else (),
+        )
+        first = Pair(
+            encoder=network(ConvEncoder(encoded=encoded[0], trunk=trunk, flat=self.flat)),
+            decoder=network(decoder),
+            grid=() if self.flat else grid,
+        )
+        return first, *upper_pairs(
+            first, encoded=encoded, latents=latents, decoded=decoded, widths=self.top_widths,
+            activation=act,
+        )  # fmt: skip

@@ -5,16 +5,18 @@ encoder and decoder. A block is x -> short cut(x) + residual path(x) / (number o
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from genzoo.core.bounds import AtLeast, OneOf
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.layers import DTYPES, ZEROS, double
-from genzoo.nets.parts.problems import indivisible, too_low, unknown
+from genzoo.nets.parts.problems import indivisible
 
 FAN_IN_NORMAL = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
@@ -135,52 +137,42 @@ class Decoder(nn.Module):
         return _conv(jax.nn.relu(h), self.decoded, 1, jnp.float32, "out")
 
 
-def dalle(
-    *,
-    shape: tuple[int, ...],
-    vocabulary: int,
-    decoded: int,
-    width: int = 256,
-    initial: int = 128,
-    groups: int = 4,
-    blocks: int = 2,
-    dtype: str = "float32",
-) -> DVAENetworks:
-    """The networks of DALL-E's discrete VAE for images of shape (*size, C).
-
-    vocabulary: how many codes there are. decoded: numbers for each pixel of the output (6 for the
-        mean and scale of three colours).
-    width: of the finest feature maps; group g has 2^g as much. initial: of the embedded codes.
-    groups: of blocks, with resolutions a factor of two apart: the grid is size / 2^(groups - 1).
-        Four are published; three suit images of 28 to 64 pixels.
-    blocks: in each group, on both sides.
-    dtype: of the computation, "float32" or "bfloat16". Params, outputs and the maps to and from
-        the vocabulary are float32 in any case.
+@dataclass(frozen=True, kw_only=True)
+class DalleSettings:
+    """The networks of DALL-E's discrete VAE.
 
     Published: 8192 codes, 6 outputs: 53,786,240 params encode and 43,829,766 decode.
     """
-    sizes = dict(width=width, groups=groups, blocks=blocks, dtype=DTYPES[dtype])
-    return DVAENetworks(
-        encoder=network(Encoder(vocabulary=vocabulary, **sizes)),
-        embed=network(Embed(initial=initial)),
-        decoder=network(Decoder(decoded=decoded, **sizes)),
-        grid=tuple(side >> groups - 1 for side in shape[:-1]),
-    )
 
+    width: Annotated[int, AtLeast(4), "Of the finest feature maps; group g has 2^g as much."] = 256
+    initial: Annotated[int, AtLeast(1), "Channels of the embedded codes."] = 128
+    groups: Annotated[
+        int,
+        AtLeast(1),
+        "Groups of blocks, each half as fine as the last: four are published, three suit images of "
+        "28 to 64 pixels.",
+    ] = 4
+    blocks: Annotated[int, AtLeast(1), "Blocks in each group, on both sides."] = 2
+    dtype: Annotated[
+        str, OneOf(DTYPES), "Of the computation; params, outputs, maps of codes stay float32."
+    ] = "float32"
 
-def dalle_problems(
-    shape: tuple[int, ...],
-    *,
-    width: int = 256,
-    initial: int = 128,
-    groups: int = 4,
-    blocks: int = 2,
-    dtype: str = "float32",
-) -> list[str]:
-    """The problems of `dalle` with these settings on images of `shape`; [] if none."""
-    problems = too_low(4, {"width": width})
-    problems += too_low(1, {"initial": initial, "groups": groups, "blocks": blocks})
-    problems += unknown("dtype", dtype, DTYPES)
-    if groups >= 1:
-        problems += indivisible("groups", groups, shape[:-1], 2 ** (groups - 1))
-    return problems
+    def problems(self, shape: tuple[int, ...]) -> list[str]:
+        """What does not fit together, on images of `shape` (*size, C)."""
+        return indivisible("groups", self.groups, shape[:-1], 2 ** (self.groups - 1))
+
+    def build(self, *, shape: tuple[int, ...], vocabulary: int, decoded: int) -> DVAENetworks:
+        """The networks for images of shape (*size, C): the grid is size / 2^(groups - 1).
+
+        vocabulary: how many codes there are. decoded: numbers for each pixel of the output (6 for
+            the mean and scale of three colours).
+        """
+        sizes = dict(
+            width=self.width, groups=self.groups, blocks=self.blocks, dtype=DTYPES[self.dtype]
+        )
+        return DVAENetworks(
+            encoder=network(Encoder(vocabulary=vocabulary, **sizes)),
+            embed=network(Embed(initial=self.initial)),
+            decoder=network(Decoder(decoded=decoded, **sizes)),
+            grid=tuple(side >> self.groups - 1 for side in shape[:-1]),
+        )

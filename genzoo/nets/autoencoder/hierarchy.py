@@ -3,7 +3,7 @@ below.
 
 Razavi et al. 2019 (Generating diverse high-fidelity images with VQ-VAE-2), in the reading of
 rosinality/vq-vae-2-pytorch, whose two levels are `levels=2` here; one level is the network of van
-den Oord et al. 2017 as in `conv_pair`. With level 0 the bottom (finest) and level T the top:
+den Oord et al. 2017 as in `ConvSettings`. With level 0 the bottom (finest) and level T the top:
 
     h_0 = encoder_0(x),  h_l = encoder_l(h_{l-1})                                             (1)
     z_T = head_T(h_T),   z_l = head_l([c_l, h_l])                                             (2)
@@ -16,16 +16,25 @@ level l. up_l is l transposed convolutions, with the activation between them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from genzoo.core.bounds import AtLeast, OneOf
 from genzoo.core.types import Array, Key, Tree
-from genzoo.nets.autoencoder.convnet import ConvDecoder, ConvTrunk, ConvUp
+from genzoo.nets.autoencoder.convnet import (
+    BlockCount,
+    BlockWidth,
+    ConvDecoder,
+    ConvTrunk,
+    ConvUp,
+    FeatureWidth,
+)
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.layers import DTYPES, Conv
-from genzoo.nets.parts.problems import indivisible, too_low, unknown
+from genzoo.nets.parts.problems import indivisible
 
 Quantise = Callable[[int, Array], Array]  # (level, z [B, *grid, latent]) -> q of the same shape
 Run = Callable[[str, Network, Array], Array]  # (name of a part, the part, its input) -> its output
@@ -133,88 +142,60 @@ class Upsample(nn.Module):
         return q
 
 
-def hierarchy(
-    *,
-    shape: tuple[int, ...],
-    latent: int,
-    decoded: int,
-    levels: int = 1,
-    downsamples: int = 2,
-    width: int = 128,
-    block_width: int = 32,
-    blocks: int = 2,
-    dtype: str = "float32",
-) -> Hierarchy:
-    """The networks of VQ-VAE (one level) or VQ-VAE-2 for images of shape (*size, C).
-
-    latent: channels of the codes of every level. decoded: numbers for each pixel of the output.
-    levels: how many grids. downsamples: halvings from the image to the bottom grid; each level
-        above has one more.
-    width: of the feature maps. block_width, blocks: of the residual blocks in every part.
-    dtype: of the computation, "float32" or "bfloat16". Params, z and the output are float32.
+@dataclass(frozen=True, kw_only=True)
+class HierarchySettings:
+    """The networks of VQ-VAE (one level) or VQ-VAE-2.
 
     With latent = 64 and decoded = 3 two levels have 1,388,867 params, as the reading cited has, and
-    one has the 662,723 of `conv_pair`.
+    one has the 662,723 of `ConvSettings`.
     """
-    act, dtype_ = jax.nn.relu, DTYPES[dtype]
 
-    def trunk(downsamples: int) -> Network:
-        return network(
-            ConvTrunk(
-                width=width,
-                block_width=block_width,
-                blocks=blocks,
-                downsamples=downsamples,
-                activation=act,
-                dtype=dtype_,
-            )
+    levels: Annotated[int, AtLeast(1), "Grids of codes, each half as fine as the last."] = 1
+    downsamples: Annotated[int, AtLeast(1), "Halvings from the image to the finest grid."] = 2
+    width: FeatureWidth = 128
+    block_width: BlockWidth = 32
+    blocks: BlockCount = 2
+    dtype: Annotated[
+        str, OneOf(DTYPES), "Of the computation; params, z and the output stay float32."
+    ] = "float32"
+
+    def problems(self, shape: tuple[int, ...]) -> list[str]:
+        """What does not fit together, on images of `shape` (*size, C)."""
+        unit = 2 ** (self.levels - 1 + self.downsamples)
+        return indivisible("levels", self.levels, shape[:-1], unit)
+
+    def build(self, *, shape: tuple[int, ...], latent: int, decoded: int) -> Hierarchy:
+        """The networks for images of shape (*size, C).
+
+        latent: channels of the codes of every level. decoded: numbers for each pixel of the output.
+        """
+        act, dtype, levels = jax.nn.relu, DTYPES[self.dtype], range(self.levels)
+        residual = dict(block_width=self.block_width, blocks=self.blocks)
+
+        def trunk(downsamples: int) -> Network:
+            return network(
+                ConvTrunk(
+                    width=self.width, downsamples=downsamples, activation=act, dtype=dtype,
+                    **residual,
+                )
+            )  # fmt: skip
+
+        def decoder(channels: int, upsamples: int) -> Network:
+            return network(
+                ConvDecoder(
+                    decoded=channels, width=self.width, upsamples=upsamples, activation=act,
+                    dtype=dtype, **residual,
+                )
+            )  # fmt: skip
+
+        return Hierarchy(
+            encoders=tuple(trunk(1 if level else self.downsamples) for level in levels),
+            heads=tuple(network(Head(latent=latent)) for _ in levels),
+            contexts=tuple(decoder(latent, 1) for _ in levels[1:]),
+            upsamples=tuple(network(Upsample(times=level, dtype=dtype)) for level in levels[1:]),
+            decoder=decoder(decoded, self.downsamples),
+            grids=tuple(
+                tuple(side >> level + self.downsamples for side in shape[:-1]) for level in levels
+            ),
+            latent=latent,
         )
-
-    def decoder(channels: int, upsamples: int) -> Network:
-        return network(
-            ConvDecoder(
-                decoded=channels,
-                width=width,
-                block_width=block_width,
-                blocks=blocks,
-                upsamples=upsamples,
-                activation=act,
-                dtype=dtype_,
-            )
-        )
-
-    return Hierarchy(
-        encoders=(trunk(downsamples), *(trunk(1) for _ in range(levels - 1))),
-        heads=tuple(network(Head(latent=latent)) for _ in range(levels)),
-        contexts=tuple(decoder(latent, 1) for _ in range(levels - 1)),
-        upsamples=tuple(
-            network(Upsample(times=level, dtype=dtype_)) for level in range(1, levels)
-        ),
-        decoder=decoder(decoded, downsamples),
-        grids=tuple(
-            tuple(side >> level + downsamples for side in shape[:-1]) for level in range(levels)
-        ),
-        latent=latent,
-    )
-
-
-def hierarchy_problems(
-    shape: tuple[int, ...],
-    *,
-    levels: int = 1,
-    downsamples: int = 2,
-    width: int = 128,
-    block_width: int = 32,
-    blocks: int = 2,
-    dtype: str = "float32",
-) -> list[str]:
-    """The problems of `hierarchy` with these settings on images of `shape`; [] if none."""
-    problems = too_low(2, {"width": width})
-    problems += too_low(1, {"levels": levels, "downsamples": downsamples})
-    problems += too_low(1, {"block_width": block_width})
-    problems += too_low(0, {"blocks": blocks})
-    problems += unknown("dtype", dtype, DTYPES)
-    if levels >= 1 and downsamples >= 1:
-        unit = 2 ** (levels - 1 + downsamples)
-        problems += indivisible("levels", levels, shape[:-1], unit)
-    return problems

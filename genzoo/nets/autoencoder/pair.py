@@ -1,21 +1,22 @@
 """An encoder and a decoder for the two ends of a latent, and the dense pair of the first VAEs.
 
 Kingma & Welling 2014 (Auto-encoding variational Bayes), Burda et al. 2016 (Importance weighted
-autoencoders, whose one and two layer networks are settings of `mlp_pair`).
+autoencoders, whose networks with one and two layers of latents are `MLPSettings`).
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from genzoo.core.bounds import AtLeast, Each, OneOf
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
-from genzoo.nets.parts.problems import too_low, unknown
 
 Activation = Callable[[Array], Array]
 
@@ -62,8 +63,8 @@ def mlp_pair(
     encoded: int,
     latent: int,
     decoded: int,
-    widths: tuple[int, ...] = (200, 200),
-    activation: str = "tanh",
+    widths: tuple[int, ...],
+    activation: Activation,
 ) -> Pair:
     """Dense layers on both sides of a latent vector: x [B, *shape] -> [B, encoded], and
     z [B, latent] -> [B, *size, decoded], where shape is (*size, C).
@@ -73,21 +74,74 @@ def mlp_pair(
     encoded: what the encoder gives (mean and variance: twice the latent). latent: of the decoder's
         input. decoded: numbers for each pixel of the output.
     widths: of the hidden layers on the way in; reversed on the way out.
-    activation: "tanh", "relu", "silu" or "gelu" behind every hidden layer.
+    activation: behind every hidden layer.
     """
-    act, widths = ACTIVATIONS[activation], tuple(widths)
-    encoder = Dense(widths=widths, out=(encoded,), activation=act)
-    decoder = Dense(widths=widths[::-1], out=(*shape[:-1], decoded), activation=act)
+    encoder = Dense(widths=widths, out=(encoded,), activation=activation)
+    decoder = Dense(widths=widths[::-1], out=(*shape[:-1], decoded), activation=activation)
     return Pair(encoder=network(encoder), decoder=network(decoder), grid=())
 
 
-def mlp_problems(
-    shape: tuple[int, ...],
+ActivationName = Annotated[str, OneOf(ACTIVATIONS), "Behind every hidden layer."]
+TopWidths = Annotated[
+    tuple[int, ...],
+    Each(AtLeast(1)),
+    "Dense layers of the second layer of latents, where there is one.",
+]
+
+
+def upper_pairs(
+    first: Pair,
     *,
-    widths: tuple[int, ...] = (200, 200),
-    activation: str = "tanh",
-) -> list[str]:
-    """The problems of `mlp_pair` with these settings; [] if none. Any `shape` will do."""
-    del shape
-    low = {f"widths[{i}]": width for i, width in enumerate(widths)}
-    return too_low(1, low) + unknown("activation", activation, ACTIVATIONS)
+    encoded: tuple[int, ...],
+    latents: tuple[int, ...],
+    decoded: tuple[int, ...],
+    widths: tuple[int, ...],
+    activation: Activation,
+) -> tuple[Pair, ...]:
+    """The dense pair between the first layer of latents, as one vector, and the second; none where
+    `latents` has one layer. encoded, latents, decoded: of both layers."""
+    if len(latents) == 1:
+        return ()
+    places = math.prod(first.grid)
+    return (
+        mlp_pair(
+            shape=(places * latents[0],), encoded=encoded[1], latent=latents[1],
+            decoded=places * decoded[1], widths=widths, activation=activation,
+        ),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPSettings:
+    """Dense encoders and decoders."""
+
+    widths: Annotated[
+        tuple[int, ...], Each(AtLeast(1)), "Hidden layers of the encoder; reversed in the decoder."
+    ] = (200, 200)
+    top_widths: TopWidths = (100, 100)
+    activation: ActivationName = "tanh"
+
+    def problems(self, shape: tuple[int, ...]) -> list[str]:
+        """None: these settings suit data of any shape, and each other."""
+        del shape
+        return []
+
+    def build(
+        self,
+        *,
+        shape: tuple[int, ...],
+        encoded: tuple[int, ...],
+        latents: tuple[int, ...],
+        decoded: tuple[int, ...],
+    ) -> tuple[Pair, ...]:
+        """One pair for each layer of latents; encoded, latents, decoded: see `mlp_pair`, by layer.
+        """
+        act = ACTIVATIONS[self.activation]
+        first = mlp_pair(
+            shape=shape, encoded=encoded[0], latent=latents[0], decoded=decoded[0],
+            widths=self.widths, activation=act,
+        )  # fmt: skip
+        return first, *upper_pairs(
+            first, encoded=encoded, latents=latents, decoded=decoded, widths=self.top_widths,
+            activation=act,
+        )  # fmt: skip

@@ -16,17 +16,18 @@ codes one by one keeps the keys and values of (3) in a cache, so that a code cos
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from genzoo.core.bounds import AtLeast, Below, OneOf
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.types import Array, Tree
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.conditioning import feature_embedder, value_of
 from genzoo.nets.parts.layers import DTYPES, ZEROS
-from genzoo.nets.parts.problems import bad_rate, too_low, unknown
 from genzoo.nets.transformer.causal import EPSILON, INIT_STD, NEVER, Block
 
 
@@ -140,95 +141,93 @@ class Transformer(nn.Module):
         return jnp.concatenate(parts, 1)
 
 
-def transformer(
-    *,
-    vocabularies: tuple[int, ...],
-    lengths: tuple[int, ...],
-    entries: Entries,
-    width: int = 256,
-    depth: int = 6,
-    heads: int = 8,
-    expansion: int = 4,
-    dropout: float = 0.0,
-    dtype: str = "float32",
-) -> TokenNetwork:
-    """A transformer over the codes of grids, level after level, coarse to fine.
-
-    vocabularies, lengths: how many codes and how many positions each level has.
-    entries: how conditions enter, by name: by features, added at every position.
-    width: of the stream. depth: blocks. heads: of attention, must divide the width.
-    expansion: the hidden layer of a block's dense part, in widths.
-    dropout: of the embedded sequence and of what each block adds, in training.
-    dtype: of the computation, "float32" or "bfloat16". Params, the stream between blocks, softmax
-        and logits are float32 in any case; the cache has this dtype.
+@dataclass(frozen=True, kw_only=True)
+class TransformerSettings:
+    """A transformer over the codes of grids.
 
     With W the width, V the sum of the vocabularies and N that of the lengths there are
     2 V W + V + N W + 3 W + depth ((4 + 2 expansion) W^2 + (9 + expansion) W) params, and
     (classes + 1) W with classes that may be absent.
     """
-    dtype_ = DTYPES[dtype]
 
-    def block(name: str) -> Block:
-        return Block(
-            width=width,
-            heads=heads,
-            expansion=expansion,
-            depth=depth,
-            dropout=dropout,
-            dtype=dtype_,
-            name=name,
+    width: Annotated[int, AtLeast(1), "Of the stream."] = 256
+    depth: Annotated[int, AtLeast(1), "Blocks."] = 6
+    heads: Annotated[int, AtLeast(1), "Heads of attention; they must divide the width."] = 8
+    expansion: Annotated[int, AtLeast(1), "Hidden layer of a block's MLP, in widths."] = 4
+    dropout: Annotated[
+        float,
+        AtLeast(0),
+        Below(1),
+        "Of the embedded sequence and of what each block adds, in training.",
+    ] = 0.0
+    dtype: Annotated[
+        str,
+        OneOf(DTYPES),
+        "Of the computation and the cache; params, the stream, softmax, logits stay float32.",
+    ] = "float32"
+
+    def problems(self, shape: tuple[int, ...]) -> list[str]:
+        """What does not fit together; `shape` is of the data, not of the codes."""
+        del shape
+        if self.width % self.heads == 0:
+            return []
+        return [
+            f"network.heads is {self.heads}, which does not divide network.width, {self.width}: "
+            "change one of them."
+        ]
+
+    def build(
+        self, *, vocabularies: tuple[int, ...], lengths: tuple[int, ...], entries: Entries
+    ) -> TokenNetwork:
+        """A network of the codes of grids, level after level, coarse to fine.
+
+        vocabularies, lengths: how many codes and how many positions each level has.
+        entries: how conditions enter, by name: by features, added at every position.
+        """
+        dtype = DTYPES[self.dtype]
+
+        def block(name: str) -> Block:
+            return Block(
+                width=self.width,
+                heads=self.heads,
+                expansion=self.expansion,
+                depth=self.depth,
+                dropout=self.dropout,
+                dtype=dtype,
+                name=name,
+            )
+
+        module = Transformer(
+            vocabularies=vocabularies,
+            lengths=lengths,
+            entries=entries,
+            depth=self.depth,
+            block=block,
+            width=self.width,
+            dropout=self.dropout,
+            dtype=dtype,
         )
+        net = network(module)
 
-    module = Transformer(
-        vocabularies=tuple(vocabularies),
-        lengths=tuple(lengths),
-        entries=entries,
-        depth=depth,
-        block=block,
-        width=width,
-        dropout=dropout,
-        dtype=dtype_,
-    )
-    net = network(module)
+        def new_cache(batch: int) -> Tree:
+            shape = (batch, self.heads, sum(lengths), self.width // self.heads)
+            return {
+                f"block_{i}": {name: jnp.zeros(shape, dtype) for name in ("key", "value")}
+                for i in range(self.depth)
+            }
 
-    def new_cache(batch: int) -> Tree:
-        shape = (batch, heads, sum(lengths), width // heads)
-        return {
-            f"block_{i}": {name: jnp.zeros(shape, dtype_) for name in ("key", "value")}
-            for i in range(depth)
-        }
+        def step(
+            params: Tree, cache: Tree, token: Array, position: Array, conditions: Conditions
+        ) -> tuple[Array, Tree]:
+            inputs = cache, token, position, conditions
+            return module.apply({"params": params}, *inputs, method="step")
 
-    def step(
-        params: Tree, cache: Tree, token: Array, position: Array, conditions: Conditions
-    ) -> tuple[Array, Tree]:
-        return module.apply({"params": params}, cache, token, position, conditions, method="step")
-
-    return TokenNetwork(
-        init=net.init,
-        apply=net.apply,
-        features=net.features,
-        new_cache=new_cache,
-        step=step,
-        vocabularies=tuple(vocabularies),
-        lengths=tuple(lengths),
-    )
-
-
-def transformer_problems(
-    *,
-    width: int = 256,
-    depth: int = 6,
-    heads: int = 8,
-    expansion: int = 4,
-    dropout: float = 0.0,
-    dtype: str = "float32",
-) -> list[str]:
-    """The problems of `transformer` with these settings; [] if none."""
-    low = {"width": width, "depth": depth, "heads": heads, "expansion": expansion}
-    problems = too_low(1, low) + bad_rate("dropout", dropout) + unknown("dtype", dtype, DTYPES)
-    if heads >= 1 and width >= 1 and width % heads:
-        problems.append(
-            f"network.heads is {heads}, which does not divide network.width, {width}: change one "
-            "of them."
+        return TokenNetwork(
+            init=net.init,
+            apply=net.apply,
+            features=net.features,
+            new_cache=new_cache,
+            step=step,
+            vocabularies=vocabularies,
+            lengths=lengths,
         )
-    return problems
