@@ -110,7 +110,7 @@ def test_the_loss_is_its_definition(compiled):
     family = make(Masking(amount=0.5))
     variables = family.init(jax.random.key(0), BATCH)
     values, aux = compiled(family.losses["model"].loss)(variables.params, context(seed=3))
-    keys = streams.per_example(jax.random.key(3), jnp.arange(12))
+    keys = streams.per_example(streams.named(jax.random.key(3), "corruption"), jnp.arange(12))
     shown = np.asarray(family.observe(BATCH, keys)).reshape(12, 6)
     assert np.all((shown == -1).sum(1) == 3)
     encoder, decoder = matrices(variables)

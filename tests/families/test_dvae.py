@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genzoo.core import tree
+from genzoo.core import streams, tree
 from genzoo.core.contract import CAPABILITIES, CodeGrid, Context, Variables
 from genzoo.families.dvae import DVAE
 from genzoo.math.logit_laplace import LogitLaplace
@@ -88,7 +88,7 @@ def test_the_training_loss_by_hand(step, compiled):
     )
     temperature = half_cosine(1.0, 0.0625, step / 200)
     weight = half_cosine(0.0, 6.6, step / 100)
-    gumbel = np.asarray(jax.random.gumbel(KEY, LOGITS.shape), np.float64)
+    gumbel = np.asarray(jax.random.gumbel(streams.named(KEY, "gumbel"), LOGITS.shape), np.float64)
     nats, kl = terms(softmax((LOGITS + gumbel) / temperature))
     np.testing.assert_allclose(loss, (nats + weight * kl) / 4, rtol=1e-4)
     np.testing.assert_allclose(aux.metrics["reconstruction"], nats, rtol=1e-4)
