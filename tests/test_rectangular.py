@@ -1,4 +1,4 @@
-"""A run on images that are wider than high, in this process: trained, gone on with, sampled from."""
+"""A run on images that are wider than high: trained, gone on with, sampled from."""
 
 import json
 

@@ -71,7 +71,8 @@ class Trained:
         for found in self.passes(f"encode {split}", function, source.read, indices, title):
             if not np.isfinite(found["embedding"]).all():
                 raise UserError(f"The model's representation of {source.name} is not finite.")
-            yield Embedded(**{"label": None, **found})
+            index, embedding, x = (found[name] for name in ("index", "embedding", "x"))
+            yield Embedded(index, embedding, x, found.get("label"))
 
     def decoded(self, latents: np.ndarray, title: str = "decoding") -> np.ndarray:
         """What codes [N, D] stand for, uint8 [N, H, W, C]."""
