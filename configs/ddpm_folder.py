@@ -3,9 +3,10 @@
     python -m genzoo.main --config=configs/ddpm_folder.py --workdir=runs/mine \\
         --config.data.name=folder:PATH --config.data.size=64
 
-Images are cropped to the centre square (or stretched, `data.resize`) and resized to `data.size`, a
-multiple of 8 here. Files that cannot be read are named before the first step. The network is the
-CIFAR-10 one with attention at 16 pixels, four times its cost at 64 pixels. Variants:
+Images are cropped around the middle (or stretched, `data.resize`) and resized to `data.size`: one
+number for a square or (height, width), multiples of 8 here. Files that cannot be read are named
+before the first step. The network is the CIFAR-10 one with attention at 16 pixels, four times its
+cost at 64 pixels. Variants:
     :smoke   20 steps of a tiny network, seconds.
     :laptop  2,000 steps at 32 pixels on a CPU: shows whether the data is read well.
 """

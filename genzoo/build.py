@@ -16,7 +16,9 @@ from genzoo.config import freeze
 from genzoo.core.contract import Family
 from genzoo.core.errors import UserError
 from genzoo.data import cifar, embedded, folder, idx, tfds, toys
-from genzoo.data.source import Mixture, Source
+from genzoo.data.fields import Field, Image, Points, Signal, numbered
+from genzoo.data.pixels import sides
+from genzoo.data.source import Source, Spec
 from genzoo.families import token_prior
 from genzoo.nets.autoencoder.convnet import ConvSettings
 from genzoo.nets.autoencoder.dalle import DalleSettings
@@ -54,13 +56,14 @@ DATA: Mapping[str, DataRow] = {
         open=lambda split, dir: toys.open_swissroll(split), spec=toys.SWISSROLL_SPEC
     ),
     "mixture": DataRow(open=lambda split, dir: toys.open_mixture(split), spec=toys.MIXTURE_SPEC),
+    "waves": DataRow(open=lambda split, dir: toys.open_waves(split), spec=toys.WAVES_SPEC),
 }
 
 NETWORKS: Mapping[str, NetworkRow] = {
-    "unet": NetworkRow(settings=UNetSettings),
-    "song_unet": NetworkRow(settings=SongUNetSettings),
+    "unet": NetworkRow(settings=UNetSettings, kinds=(Image, Signal)),
+    "song_unet": NetworkRow(settings=SongUNetSettings, kinds=(Image, Signal)),
     "vdm_unet": NetworkRow(settings=VDMUNetSettings),
-    "point_mlp": NetworkRow(settings=PointMLPSettings, points=True),
+    "point_mlp": NetworkRow(settings=PointMLPSettings, kinds=(Points,)),
     "classifier": NetworkRow(settings=ClassifierUNetSettings),
     "mlp": NetworkRow(settings=MLPSettings),
     "conv": NetworkRow(settings=ConvSettings),
@@ -71,6 +74,7 @@ NETWORKS: Mapping[str, NetworkRow] = {
 
 _DENOISERS = ("unet", "song_unet", "vdm_unet")
 _OF_ANYTHING = (*_DENOISERS, "point_mlp")
+_ANYTHING = (Image, Signal, Points)
 
 FAMILIES: Mapping[str, FamilyRow] = {
     "ddpm": FamilyRow(
@@ -83,6 +87,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
         build=continuous.score_sde,
         problems=continuous.score_sde_problems,
         networks=_OF_ANYTHING,
+        kinds=_ANYTHING,
         sampling=ContinuousSampling,
         scoring=FlowScoring,
     ),
@@ -90,6 +95,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
         build=continuous.edm,
         problems=continuous.edm_problems,
         networks=_OF_ANYTHING,
+        kinds=_ANYTHING,
         sampling=ContinuousSampling,
         scoring=FlowScoring,
     ),
@@ -97,6 +103,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
         build=continuous.flow_matching,
         problems=continuous.flow_matching_problems,
         networks=_OF_ANYTHING,
+        kinds=_ANYTHING,
         sampling=ContinuousSampling,
         scoring=FlowScoring,
     ),
@@ -104,6 +111,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
         build=continuous.variational,
         problems=continuous.variational_problems,
         networks=_OF_ANYTHING,
+        kinds=_ANYTHING,
         sampling=ContinuousSampling,
         scoring=TimeScoring,
     ),
@@ -174,16 +182,22 @@ def open_source(data: DataSettings, split: str) -> Source:
     return DATA[data.name].open(split, data.dir)
 
 
+def spec(data: DataSettings) -> Spec:
+    """What the records hold, without opening the data. Of folders and TFDS sets a class is known
+    of only where data.num_classes says so."""
+    if row := DATA.get(data.name):
+        return row.spec
+    fields: dict[str, Field] = {
+        "x": Image(shape=(*sides(data.size), data.channels), resize=data.resize)
+    }
+    if data.num_classes:
+        fields["label"] = numbered(data.num_classes)
+    return Spec(fields=fields)
+
+
 def example_shape(data: DataSettings) -> tuple[int, ...]:
-    """(H, W, C) of one example, (D,) of a point, without opening the data."""
-    row = DATA.get(data.name)
-    return row.spec.shape if row else (data.size, data.size, data.channels)
-
-
-def known_density(data: DataSettings) -> Mixture | None:
-    """What the data were drawn from, where that is known exactly."""
-    row = DATA.get(data.name)
-    return row.spec.density if row else None
+    """The shape of one datum, without opening the data."""
+    return spec(data).shape
 
 
 def class_count(data: DataSettings) -> int:
@@ -240,10 +254,10 @@ def family(config: FrozenConfigDict) -> Family:
     """The family that the config describes."""
     data, row = section(config, "data"), FAMILIES[config.family.name]
     own = config.family
-    shape = example_shape(data)
+    x = spec(data).fields["x"]
     parts = Parts(
-        shape=shape,
-        levels=len(shape) == 3,
+        shape=x.shape,
+        levels=x.levels > 0,
         num_classes=class_count(data) if row.labelled or own.get("conditional") else 0,
         network=_network(config).build if row.networks else None,
         sample=sampling(config),

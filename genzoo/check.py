@@ -5,7 +5,7 @@ sizes that must divide, names that must be known, settings that make no sense to
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import jax
@@ -15,6 +15,8 @@ from genzoo import build
 from genzoo.config import Checker, freeze, keys_of, unknown
 from genzoo.core.bounds import AtLeast, AtMost, Setting, unmentioned
 from genzoo.core.errors import UserError, nearest
+from genzoo.data.fields import Field
+from genzoo.data.pixels import size_problem
 from genzoo.data.source import SPLITS
 from genzoo.evaluate.neighbours import METRICS
 from genzoo.settings import RAW, SECTIONS, DataSettings, FirstStage
@@ -109,8 +111,9 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
     data, train = build.section(config, "data"), config.train
     found = _data_problems(data)
     if not found:
-        shape = build.example_shape(data)
-        found += _kind_problems(config, points=len(shape) == 1)
+        spec = build.spec(data)
+        shape = spec.shape
+        found += _kind_problems(config, spec.fields["x"])
         if config.eval.get("trace") == "exact" and math.prod(shape) > _MOST_EXACT:
             found.append(
                 f"eval.trace = 'exact' takes a product for each of {math.prod(shape)} dimensions: "
@@ -200,27 +203,44 @@ def _range_problems(config: FrozenConfigDict) -> list[str]:
     return found
 
 
-def _kind_problems(config: FrozenConfigDict, *, points: bool) -> list[str]:
-    """What is wrong where images meet what is for points, or the other way round."""
-    data, network = config.data, config.network.get("name")
-    for_points = bool(network) and build.NETWORKS[network].points
-    if points and not for_points:
-        able = sorted(name for name, row in build.NETWORKS.items() if row.points)
-        takes = [
-            name for name, row in build.FAMILIES.items() if set(able) & set(row.networks)
-        ]
+def _kind_problems(config: FrozenConfigDict, x: Field) -> list[str]:
+    """What is wrong where data of one kind meet a family or a network for others."""
+    data, family, network = config.data, config.family.name, config.network.get("name")
+    kind = type(x)
+
+    def able(name: str) -> list[str]:
+        return [n for n in build.FAMILIES[name].networks if kind in build.NETWORKS[n].kinds]
+
+    if kind not in build.FAMILIES[family].kinds:
+        networks = sorted({n for name in build.FAMILIES for n in able(name)})
+        families = [name for name, row in build.FAMILIES.items() if kind in row.kinds]
         return [
-            f"data.name = {data.name!r} is points, not images: take network.name = "
-            f"{able[0]!r} with one of the families {', '.join(takes)}, or other data."
+            f"data.name = {data.name!r} is {x.plural}, not {_words(build.FAMILIES[family].kinds)}: "
+            f"take one of the families {', '.join(families)} with network.name = "
+            f"{_one_of(networks)}, or other data."
         ]
-    if for_points and not points:
+    if network and kind not in build.NETWORKS[network].kinds:
         return [
-            f"network.name = {network!r} is for points, and {data.name} is images: take another "
-            "network, or data.name = 'swissroll' or 'mixture'."
+            f"network.name = {network!r} is for {_words(build.NETWORKS[network].kinds)}, and "
+            f"{data.name} is {x.plural}: take network.name = {_one_of(able(family))}, or other "
+            "data."
         ]
-    if points and data.flip:
-        return ["data.flip = True mirrors images, and these are points: set it to False."]
+    if data.flip and not x.spatial:
+        return [f"data.flip = True mirrors images, and these are {x.plural}: set it to False."]
+    if config.family.get("augment") and not x.spatial:
+        return [
+            f"family.augment = {config.family.augment} changes images, and these are {x.plural}: "
+            "set it to 0."
+        ]
     return []
+
+
+def _words(kinds: Sequence[type[Field]]) -> str:
+    return " or ".join(kind.plural for kind in kinds)
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return " or ".join(repr(name) for name in names)
 
 
 def _data_problems(data: DataSettings) -> list[str]:
@@ -230,8 +250,13 @@ def _data_problems(data: DataSettings) -> list[str]:
     found = []
     if kind not in ("folder", "tfds") or not rest:
         found.append(f"data.name = {data.name!r}: write folder:PATH or tfds:NAME.")
-    if data.size < 1:
-        found.append(f"data.size must be given for {kind}: the side of the images in pixels.")
+    if data.size == 0:
+        found.append(
+            f"data.size must be given for {kind}: the side of the images in pixels, or (height, "
+            "width)."
+        )
+    elif wanted := size_problem(data.size):
+        found.append(f"data.size = {data.size!r} must be {wanted}.")
     if data.channels not in (1, 3):
         found.append(f"data.channels = {data.channels} must be 1 (grey) or 3 (colour).")
     if data.resize not in ("crop", "stretch"):

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import json
 import traceback
+import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,10 +33,10 @@ def keys_of(builder: Callable, given: tuple[str, ...] = ()) -> Section:
     if dataclasses.is_dataclass(builder):
         found = settings_of(builder)
         return {name: setting for name, setting in found.items() if name not in given}
-    types = typing.get_type_hints(builder)
+    hints = typing.get_type_hints(builder)
     return {
         name: Setting(
-            type=types[name],
+            type=hints[name],
             default=REQUIRED if parameter.default is parameter.empty else parameter.default,
         )
         for name, parameter in inspect.signature(builder).parameters.items()
@@ -147,6 +148,10 @@ class Checker:
 
     def _typed(self, value: object, kind: object, where: str) -> object:
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+        if origin is types.UnionType:
+            fits = [one for one in arguments if _may_be(value, one)]
+            if fits:
+                return self._typed(value, fits[0], where)
         if origin is tuple and isinstance(value, list | tuple):
             return tuple(self._typed(v, arguments[0], where) for v in value)
         if origin in (dict, Mapping) and isinstance(value, Mapping):
@@ -166,7 +171,16 @@ class Checker:
 _NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "True or False"}
 
 
+def _may_be(value: object, kind: object) -> bool:
+    """Whether a value is of a kind of which a union has several."""
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, list | tuple)
+    return type(value) is kind
+
+
 def _described(kind: object) -> str:
+    if typing.get_origin(kind) is types.UnionType:
+        return " or ".join(_described(one) for one in typing.get_args(kind))
     if typing.get_origin(kind) is tuple and typing.get_args(kind)[0] not in _NAMES:
         return "a tuple of tuples"
     if typing.get_origin(kind) is tuple:

@@ -5,7 +5,8 @@ contract.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as made
 from functools import cached_property, partial
 
 import jax
@@ -27,8 +28,9 @@ from genzoo.core.contract import (
 )
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch, Key, Keys
-from genzoo.data import transforms
-from genzoo.data.source import Source
+from genzoo.data import fields
+from genzoo.data.fields import Field
+from genzoo.data.source import Source, Spec
 from genzoo.math.gaussian_mixture import GaussianMixture
 from genzoo.runtime.compilation import Program, compile_program, run_once
 from genzoo.runtime.stopping import Stop
@@ -47,7 +49,7 @@ class Experiment:
     """
 
     config: FrozenConfigDict
-    stop: Stop = field(default_factory=Stop)
+    stop: Stop = made(default_factory=Stop)
     devices: tuple[jax.Device, ...] | None = None
 
     @cached_property
@@ -67,10 +69,20 @@ class Experiment:
             return {}
         return dict(for_players(self.family.losses, build.optimizer(self.config)))
 
+    @cached_property
+    def spec(self) -> Spec:
+        """What the records hold, as far as it is known before the data is opened."""
+        return build.spec(build.section(self.config, "data"))
+
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of one example."""
-        return build.example_shape(build.section(self.config, "data"))
+    def x(self) -> Field:
+        """The field that is the datum."""
+        return self.spec.fields["x"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one datum."""
+        return self.spec.shape
 
     @property
     def classes(self) -> int:
@@ -83,7 +95,7 @@ class Experiment:
     @property
     def exact_density(self) -> GaussianMixture | None:
         """What the data were drawn from, where that is known."""
-        known = build.known_density(build.section(self.config, "data"))
+        known = self.spec.density
         if known is None:
             return None
         return GaussianMixture(
@@ -97,19 +109,23 @@ class Experiment:
 
     def example(self, count: int) -> Batch:
         """Shapes of a prepared batch."""
-        return {
-            "x": jax.ShapeDtypeStruct((count, *self.shape), jnp.float32),
-            "label": jax.ShapeDtypeStruct((count,), jnp.int32),
-        }
+        return {name: field.example(count) for name, field in self.spec.fields.items()}
 
     def stored(self, *rows: int, sharding: jax.sharding.Sharding | None = None) -> Batch:
-        """Shapes of records as they are stored, [*rows, ...]: images in bytes, points as they
-        are."""
-        kind = jnp.float32 if len(self.shape) == 1 else jnp.uint8
+        """Shapes of records as they are stored, [*rows, ...]."""
         return {
-            "x": jax.ShapeDtypeStruct((*rows, *self.shape), kind, sharding=sharding),
-            "label": jax.ShapeDtypeStruct(rows, jnp.int32, sharding=sharding),
+            name: field.stored_example(*rows, sharding=sharding)
+            for name, field in self.spec.fields.items()
         }
+
+    def prepared(self, batch: Batch) -> Batch:
+        """A batch of stored records as models see it, not augmented; what is no field (masks,
+        indices) stays as it is."""
+        return fields.prepare(batch, fields=self.spec.fields)
+
+    def flat(self, records: Batch) -> Batch:
+        """Of stored records the fields of the run, as they are held on the devices."""
+        return fields.flat(fields.only(records, self.spec.fields), self.spec.fields)
 
     def initial_state(self) -> TrainState:
         """The state at step 0."""
@@ -154,7 +170,9 @@ class Experiment:
             optimizers=self.optimizers,
             learning_rate=build.optimizer(self.config).schedule(),
             averages=build.averages(self.config),
-            prepare=partial(prepare, shape=self.shape, mirrored=self.config.data.flip),
+            prepare=partial(
+                fields.prepare, fields=self.spec.fields, mirrored=self.config.data.flip
+            ),
             root=self.root,
             accumulate=accumulate,
             fault_limit=self.config.train.fault_limit,
@@ -184,7 +202,7 @@ class Experiment:
         return compile_program(self.lowered(function, variables, rows))
 
     def open(self, split: str) -> Source:
-        """A split of the data, with as many classes as the family was built for."""
+        """A split of the data, with the fields and as many classes as the model was built for."""
         source = build.open_source(build.section(self.config, "data"), split)
         wanted, found = self.classes, len(source.spec.classes)
         if wanted and wanted != found:
@@ -193,29 +211,12 @@ class Experiment:
                 f"The model has {wanted} classes and {source.name} has {found}: {remedy}, or set "
                 "family.conditional = False."
             )
+        if missing := sorted(self.spec.fields.keys() - source.spec.fields.keys()):
+            raise UserError(
+                f"{source.name} has no {', '.join(missing)}, which data.num_classes = "
+                f"{self.config.data.num_classes} says it has: set it to 0."
+            )
         return source
-
-
-def prepare(
-    batch: Batch,
-    key: Key | None,
-    shape: tuple[int, ...] | None = None,
-    mirrored: bool = False,
-) -> Batch:
-    """A uint8 batch as the models see it: images in [-1, 1], at random mirrored where asked to.
-    shape: of an example, where they may be flat."""
-    image = transforms.to_float(batch["x"])
-    if shape:
-        image = image.reshape(len(image), *shape)
-    if mirrored:
-        image = transforms.flip(image, key)
-    return {**batch, "x": image}
-
-
-def flat(batch: Batch) -> Batch:
-    """Examples as they are held on the devices: [N, ...] as [N, D]. In rows of their own shape a
-    TPU would lay out the whole set anew in every step."""
-    return {k: v.reshape(len(v), -1) if v.ndim > 2 else v for k, v in batch.items()}
 
 
 def variables_of(state: TrainState, weights: str) -> Variables:

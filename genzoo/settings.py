@@ -15,14 +15,15 @@ RAW = "raw"  # the params themselves, beside the averages that a config names
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """name: a row of DATA, `folder:PATH` or `tfds:NAME`. dir: where its files are, "" to look for
-    them. flip: random mirroring in training. size, channels, resize: for folders and TFDS sets.
+    them. flip: random mirroring in training. size, channels, resize: for folders and TFDS sets;
+    size is one number or (height, width).
     labels, holdout: for folders, whether sub-folders are classes and one image in how many is held
     out for the test. num_classes: of folders and TFDS sets, 0 to ask the data."""
 
     name: str
     dir: str = ""
     flip: bool = False
-    size: int = 0
+    size: int | tuple[int, ...] = 0
     channels: int = 3
     resize: str = "crop"
     labels: bool = True

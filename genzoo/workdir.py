@@ -122,7 +122,9 @@ class Workdir:
         # The order of the examples follows from their number: with another set a resumed run would
         # see others than a straight one, and a hold-out might move into training.
         file = self.path / "data.json"
-        changed = differences(read_json(file), data) if file.is_file() and self.begun else {}
+        before = read_json(file) if file.is_file() and self.begun else {}
+        # A run that is older than an entry does not have it.
+        changed = differences(before, {k: v for k, v in data.items() if k in before})
         if changed:
             said = "; ".join(f"{k} was {a} and is {b}" for k, (a, b) in changed.items())
             raise UserError(

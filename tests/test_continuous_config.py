@@ -9,11 +9,19 @@ from genzoo.experiment import Experiment
 
 EDM, FLOW, TOY = "configs/edm_cifar.py", "configs/fm_cifar.py", "configs/toy_mixture.py"
 SDE, VDM = "configs/sde_ve_cifar.py", "configs/vdm_cifar.py"
+WAVES = "configs/toy_waves.py"
 GUIDED, CLASSES = "configs/ddpm_fashion_cond.py", "configs/classifier_fashion.py"
 
 MISTAKES = [
-    (TOY, {"data.name": "mnist"}, "'point_mlp' is for points, and mnist is images"),
-    (FLOW, {"data.name": "swissroll"}, "is points, not images: take network.name = 'point_mlp'"),
+    (TOY, {"data.name": "mnist"}, "'point_mlp' is for points, and mnist is images: take network."),
+    (TOY, {"data.name": "waves"}, "and waves is signals: take network.name = 'unet' or 'song_"),
+    (FLOW, {"data.name": "swissroll"}, "'unet' is for images or signals, and swissroll is points: "
+     "take network.name = 'point_mlp', or other data."),
+    (GUIDED, {"data.name": "waves"}, "is signals, not images: take one of the families score_sde, "
+     "edm, flow_matching, vdm with network.name = 'song_unet' or 'unet', or other data."),
+    (VDM, {"data.name": "waves"}, "'vdm_unet' is for images, and waves is signals"),
+    (WAVES, {"data.flip": "True"}, "data.flip = True mirrors images, and these are signals"),
+    (EDM, {"data.name": "waves", "data.flip": "False"}, "family.augment = 0.12 changes images"),
     (TOY, {"data.flip": "True"}, "data.flip = True mirrors images"),
     (TOY, {"sample.steps": "0"}, "continuous time has no table"),
     (TOY, {"sample.method": "huen"}, "sample.method = 'huen' is unknown: did you mean 'heun'?"),

@@ -73,7 +73,7 @@ def test_modes(name, workdir, capsys):
         capsys.readouterr()
         code = main([f"--workdir={place}", f"--mode={mode}"])
         if mode == "reconstruct" and name.startswith("toy"):
-            assert code == 2 and "is points" in capsys.readouterr().err
+            assert code == 2 and "compares images, and" in capsys.readouterr().err
         elif family in can:
             assert code == 0
             made = {"sample": "grid.png", "reconstruct": "reconstruction.png"}[mode]
@@ -119,6 +119,22 @@ def test_pictures_of_points(workdir):
     squares = np.square(x[:, None] - spec.means).sum(-1) / (2 * spec.deviations**2)
     parts = spec.weights * np.exp(-squares) / (2 * np.pi * spec.deviations**2)
     assert report["nats_exact"] == pytest.approx(-np.log(parts.sum(1)).mean(), rel=1e-4)
+
+
+def test_signals_are_drawn_and_kept(workdir):
+    place = workdir("toy_waves")
+    told = ["--config.sample.label=1", "--config.sample.method=euler"]
+    assert main([f"--workdir={place}", "--mode=sample", *told]) == 0
+    found = np.load(place / "samples" / "samples.npz")
+    assert found["x"].shape == (6, 64, 2) and found["x"].dtype == np.float32
+    assert (found["label"] == 1).all() and not list((place / "samples").glob("0*.png"))
+    assert (place / "samples" / "grid.png").is_file()
+    data = json.loads((place / "data.json").read_text())
+    assert data["fields"] == {
+        "x": "Signal (64, 2) of float32",
+        "label": "3 classes",
+        "frequency": "Vector (1,) of float32",
+    }
 
 
 def test_a_weaker_model_and_a_classifier_steer(workdir, tmp_path, capsys):

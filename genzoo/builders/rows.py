@@ -7,6 +7,7 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.config import Section, keys_of
 from genzoo.core.contract import Family
+from genzoo.data.fields import Field, Image
 from genzoo.data.source import Source, Spec
 from genzoo.settings import Nothing
 
@@ -22,10 +23,10 @@ class DataRow:
 @dataclass(frozen=True, kw_only=True)
 class NetworkRow:
     """settings: a settings class with `problems(shape)` and `build(**given)`, where the family
-    knows what is to be given. points: whether it is for points, not for images."""
+    knows what is to be given. kinds: of data that it takes."""
 
     settings: type
-    points: bool = False
+    kinds: tuple[type[Field], ...] = (Image,)
 
     @property
     def keys(self) -> Section:
@@ -37,9 +38,9 @@ class NetworkRow:
 class Parts:
     """What a family's builder is handed beside its own section.
 
-    shape: of an example, (H, W, C), or (D,) for points. levels: whether the data are on 256 levels,
-    as images are. network: builds the network of the config from what the family supplies. sample,
-    eval: the family's own keys of these sections. frozen: first stages and teachers, by name.
+    shape: of one datum. levels: whether the data are on 256 levels, as images are. network: builds
+    the network of the config from what the family supplies. sample, eval: the family's own keys of
+    these sections. frozen: first stages and teachers, by name.
     """
 
     shape: tuple[int, ...]
@@ -59,7 +60,7 @@ class FamilyRow:
     its own keys of the sections `sample` and `eval`. first_stages: the names in the section
     `frozen` that it needs, each with the capability that it asks of it. instead: capability that it
     lacks -> a sentence on where to find it. labelled: whether it always learns from labels, and not
-    only where family.conditional says so.
+    only where family.conditional says so. kinds: of data that it models.
     """
 
     networks: tuple[str, ...]
@@ -71,6 +72,7 @@ class FamilyRow:
     first_stages: Mapping[str, str] = field(default_factory=dict)
     instead: Mapping[str, str] = field(default_factory=dict)
     labelled: bool = False
+    kinds: tuple[type[Field], ...] = (Image,)
 
     @property
     def keys(self) -> Section:

@@ -16,16 +16,15 @@ from typing import Any
 import numpy as np
 
 from genzoo.data import locate
+from genzoo.data.fields import Classes, Image
 from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Way
 from genzoo.data.source import ArraySource, Spec, check_split
 
-SPEC = Spec(
-    shape=(32, 32, 3),
-    classes=(
-        *("airplane", "automobile", "bird", "cat", "deer"),
-        *("dog", "frog", "horse", "ship", "truck"),
-    ),
+CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
 )
+SPEC = Spec(fields={"x": Image(shape=(32, 32, 3)), "label": Classes(names=CLASSES)})
 TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST = ("test_batch.bin",)
 _RECORD = 1 + 3 * 32 * 32  # a label byte, then the red, green and blue planes

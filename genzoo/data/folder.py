@@ -6,14 +6,15 @@ with its reason, before the first training step.
 
 import os
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from genzoo.core.errors import UserError
 from genzoo.data import holding, pixels
+from genzoo.data.fields import Classes, Image
 from genzoo.data.pixels import Fit
 from genzoo.data.source import ArraySource, Records, Source, Spec, check_split
 
@@ -23,39 +24,47 @@ _LISTED = 10  # problems named one by one; the rest is counted
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FolderSource:
-    """Images that are read from their files again each time: a set too large for memory."""
+    """Images that are read from their files again each time: a set too large for memory.
+
+    files: of every field that is an image, one for each record. arrays: [N, ...], the other fields.
+    """
 
     name: str
     spec: Spec
-    files: tuple[Path, ...]
-    labels: np.ndarray | None
-    fit: Fit
+    files: Mapping[str, tuple[Path, ...]]
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pixel_limit: int = Fit.pixel_limit
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.files["x"])
 
     def read(self, indices: np.ndarray) -> Records:
         """Records [n] of the given indices; a file that has become unreadable is a UserError."""
-        image = np.stack([self._image(self.files[index]) for index in indices])
-        labels = {} if self.labels is None else {"label": self.labels[indices]}
-        return {"x": image, **labels}
+        images = {name: self._images(name, indices) for name in self.files}
+        return images | {name: array[indices] for name, array in self.arrays.items()}
 
     def checksum(self) -> int:
         """The CRC-32 of the names of the files, in order."""
-        names = "\n".join(f"{file.parent.name}/{file.name}" for file in self.files)
+        every = [file for name in sorted(self.files) for file in self.files[name]]
+        names = "\n".join(f"{file.parent.name}/{file.name}" for file in every)
         return zlib.crc32(names.encode("utf-8", "surrogateescape"))
 
-    def _image(self, file: Path) -> np.ndarray:
-        try:
-            return pixels.read(file, self.fit)
-        except pixels.BadImage as reason:
-            raise UserError(f"{file} can no longer be read: {reason}.") from reason
+    def _images(self, name: str, indices: np.ndarray) -> np.ndarray:
+        fit = replace(self.spec.fields[name].fit, pixel_limit=self.pixel_limit)
+        return np.stack([_again(self.files[name][index], fit) for index in indices])
+
+
+def _again(file: Path, fit: Fit) -> np.ndarray:
+    try:
+        return pixels.read(file, fit)
+    except pixels.BadImage as reason:
+        raise UserError(f"{file} can no longer be read: {reason}.") from reason
 
 
 def open_folder(
     path: str,
     *,
-    size: int,
+    size: int | tuple[int, ...],
     channels: int = 3,
     resize: str = "crop",
     split: str = "train",
@@ -64,7 +73,8 @@ def open_folder(
     pixel_limit: int = Fit.pixel_limit,
     memory_limit: int = holding.MEMORY_LIMIT,
 ) -> Source:
-    """The images below `path` as uint8 [N, size, size, channels], with labels where there are any.
+    """The images below `path` as uint8 [N, height, width, channels], with labels where there are
+    any.
 
     size, channels, resize, pixel_limit: see `pixels.Fit`; transparent pixels become white.
     split: "train" or "test". Folders `train` and `test` (or `val`, `valid`, `validation`) are used
@@ -103,12 +113,18 @@ def open_folder(
         found |= _unreadable(top, holdout, fit)
     if found:
         raise UserError(*_complaint(top, found))
-    spec, name = Spec(shape=fit.shape, classes=classes), f"folder:{path}"
+    labelled = {"label": Classes(names=classes)} if classes else {}
+    spec = Spec(fields={"x": Image(shape=fit.shape, resize=resize), **labelled})
+    arrays = {"label": label} if classes else {}
     if images is not None:
-        arrays = {"x": images} if label is None else {"x": images, "label": label}
-        return ArraySource(name=name, spec=spec, arrays=arrays)
-    where = tuple(root / file for file in files)
-    return FolderSource(name=name, spec=spec, files=where, labels=label, fit=fit)
+        return ArraySource(name=f"folder:{path}", spec=spec, arrays={"x": images, **arrays})
+    return FolderSource(
+        name=f"folder:{path}",
+        spec=spec,
+        files={"x": tuple(root / file for file in files)},
+        arrays=arrays,
+        pixel_limit=pixel_limit,
+    )
 
 
 def _unreadable(top: Path, holdout: int, fit: Fit) -> dict[Path, str]:

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from genzoo.data import locate
+from genzoo.data.fields import Classes, Image, numbered
 from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Way
 from genzoo.data.source import ArraySource, Spec, check_split
 
-MNIST_SPEC = Spec(shape=(28, 28, 1), classes=tuple("0123456789"))
-FASHION_SPEC = Spec(
-    shape=(28, 28, 1),
-    classes=(
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    ),
+_IMAGE = Image(shape=(28, 28, 1))
+_GARMENTS = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
+MNIST_SPEC = Spec(fields={"x": _IMAGE, "label": numbered(10)})
+FASHION_SPEC = Spec(fields={"x": _IMAGE, "label": Classes(names=_GARMENTS)})
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),

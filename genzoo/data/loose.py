@@ -6,8 +6,8 @@ from pathlib import Path
 
 from genzoo.core.errors import UserError
 from genzoo.data import holding, pixels
+from genzoo.data.fields import Image
 from genzoo.data.folder import FolderSource
-from genzoo.data.pixels import Fit
 from genzoo.data.source import ArraySource, Source, Spec
 
 _LISTED = 10  # problems named one by one; the rest is counted
@@ -42,10 +42,11 @@ def below(folder: str, key: str) -> list[Path]:
 
 
 def open_files(
-    files: Sequence[Path], fit: Fit, memory_limit: int = holding.MEMORY_LIMIT
+    files: Sequence[Path], field: Image, memory_limit: int = holding.MEMORY_LIMIT
 ) -> Source:
-    """The files as records without labels, in their order; read at once where they fit into memory.
-    Raises UserError that names each file which cannot be used, and why."""
+    """The files as records of one image each, in their order; read at once where they fit into
+    memory. Raises UserError that names each file which cannot be used, and why."""
+    fit = field.fit
     images, problems = holding.decode_all(
         lambda index: pixels.read(files[index], fit),
         len(files),
@@ -58,7 +59,7 @@ def open_files(
         said = [f"{files[index]} cannot be used as an image: {why}." for index, why in named]
         more = len(problems) - len(named)
         raise UserError(*said, *([f"And {more} more."] if more else []))
-    spec, name = Spec(shape=fit.shape), "the image files"
+    spec, name = Spec(fields={"x": field}), "the image files"
     if images is None:
-        return FolderSource(name=name, spec=spec, files=tuple(files), labels=None, fit=fit)
+        return FolderSource(name=name, spec=spec, files={"x": tuple(files)})
     return ArraySource(name=name, spec=spec, arrays={"x": images})

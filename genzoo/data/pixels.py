@@ -30,22 +30,23 @@ class BadImage(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """How an image of any size becomes [size, size, channels].
+    """How an image of any size becomes [height, width, channels].
 
-    channels: 1 (grey by the ITU-R 601 luma) or 3. resize: "crop" takes the largest centred square,
-    "stretch" the whole image; either is scaled by Lanczos, whose kernel sees a little beyond the
-    cut, as if the image were scaled before it is cut. pixel_limit: the most pixels that a
-    file may claim (Pillow's own limit against decompression bombs).
+    size: (height, width), or one number for both. channels: 1 (grey by the ITU-R 601 luma) or 3.
+    resize: "crop" takes the largest centred part of the wanted aspect, "stretch" the whole image;
+    either is scaled by Lanczos, whose kernel sees a little beyond the cut, as if the image were
+    scaled before it is cut. pixel_limit: the most pixels that a file may claim (Pillow's own limit
+    against decompression bombs).
     """
 
-    size: int
+    size: int | tuple[int, ...]
     channels: int = 3
     resize: str = "crop"
     pixel_limit: int = 89_478_485
 
     def __post_init__(self):
-        if self.size < 1:
-            raise UserError(f"The image size is {self.size}: it must be at least 1 (data.size).")
+        if said := size_problem(self.size):
+            raise UserError(f"The image size is {self.size} (data.size): it must be {said}.")
         if self.channels not in _MODES:
             raise UserError(f"data.channels is {self.channels}: it is 1 (grey) or 3 (colour).")
         if self.resize not in RESIZES:
@@ -54,11 +55,24 @@ class Fit:
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape of what comes out."""
-        return (self.size, self.size, self.channels)
+        return (*sides(self.size), self.channels)
+
+
+def sides(size: int | tuple[int, ...]) -> tuple[int, int]:
+    """(height, width) of a size, which may be one number for both."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return (height, width)
+
+
+def size_problem(size: int | tuple[int, ...]) -> str:
+    """What a size must be where it is none, as the end of a sentence; "" where it is one."""
+    if isinstance(size, int):
+        return "" if size > 0 else "at least 1"
+    return "" if len(size) == 2 and min(size) > 0 else "one number, or (height, width), of pixels"
 
 
 def read(file: Path | bytes, fit: Fit) -> np.ndarray:
-    """The first frame of an image file, turned as its EXIF says: uint8 [size, size, channels].
+    """The first frame of an image file, turned as its EXIF says: uint8 `fit.shape`.
 
     The whole file is decoded, so a truncated one is found out. Raises BadImage.
     """
@@ -93,7 +107,7 @@ def _read(stream: BinaryIO, fit: Fit) -> np.ndarray:
 
 
 def from_array(array: np.ndarray, fit: Fit) -> np.ndarray:
-    """An image [H, W] or [H, W, 1 | 3 | 4] of uint8 or uint16 as uint8 [size, size, channels]."""
+    """An image [H, W] or [H, W, 1 | 3 | 4] of uint8 or uint16 as uint8 `fit.shape`."""
     array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
     if array.dtype == np.uint16:
         array = _from_sixteen(array)
@@ -128,11 +142,14 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _fitted(image: Image.Image, fit: Fit) -> np.ndarray:
     image = image.convert(_MODES[fit.channels])
     width, height = image.size
+    down, across, _ = fit.shape
     box = (0.0, 0.0, float(width), float(height))
     if fit.resize == "crop":
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-    if (width, height) != (fit.size, fit.size):  # pixels of the right size are left as they are
-        image = image.resize((fit.size, fit.size), Image.Resampling.LANCZOS, box=box)
+        # The largest part with across / down for its sides.
+        wide = min(width, height * across / down)
+        tall = min(height, width * down / across)
+        left, top = (width - wide) / 2, (height - tall) / 2
+        box = (left, top, left + wide, top + tall)
+    if (width, height) != (across, down):  # pixels of the right size are left as they are
+        image = image.resize((across, down), Image.Resampling.LANCZOS, box=box)
     return np.asarray(image, np.uint8).reshape(fit.shape)

@@ -1,8 +1,8 @@
-"""What a data set is to the rest of the house: a name, a shape, and records read by index.
+"""What a data set is to the rest of the house: a name, the fields of its records, and records read
+by index.
 
-Images are uint8 here; the conversion to float happens on the device. Points of a space without
-pixels are float32, in the numbers that models see, under the same key `x`. A source knows
-nothing of order, batches or processes: those are `order` and `batches`.
+Values are as they are stored (images in bytes); what models see of them is made on the device. A
+source knows nothing of order, batches or processes: those are `order` and `batches`.
 """
 
 import zlib
@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from genzoo.core.errors import UserError
+from genzoo.data.fields import Classes, Field
 
 Records = dict[str, np.ndarray]
 SPLITS = ("train", "test")
@@ -39,14 +40,26 @@ class Mixture:
 class Spec:
     """What is known of a data set before it is opened.
 
-    shape: (H, W, C) of one image, (D,) of one point. classes: the name of each label, in order;
-    empty when the data set has no labels or its classes are known only once it is opened. density:
-    what the records were drawn from, where it is known exactly.
+    fields: what a record holds, by name; the datum is `x`, a class `label`. density: what the
+    records were drawn from, where it is known exactly.
     """
 
-    shape: tuple[int, ...]
-    classes: tuple[str, ...] = ()
+    fields: Mapping[str, Field]
     density: Mixture | None = None
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.fields.items()), self.density))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the datum."""
+        return self.fields["x"].shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The name of each class, in order; () where records have none."""
+        label = self.fields.get("label")
+        return label.names if isinstance(label, Classes) else ()
 
 
 class Source(Protocol):
@@ -58,14 +71,13 @@ class Source(Protocol):
 
     @property
     def spec(self) -> Spec:
-        """The shape of a record and the names of the classes."""
+        """What a record holds."""
 
     def __len__(self) -> int:
         """How many records there are."""
 
     def read(self, indices: np.ndarray) -> Records:
-        """Records of the indices [n]: `x` uint8 [n, H, W, C] or float32 [n, D], `label` int32
-        [n] if any."""
+        """Records of the indices [n]: an array [n, ...] of stored values for every field."""
 
     def checksum(self) -> int:
         """A number that changes when the content does; of what is cheap to look at."""
@@ -73,8 +85,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArraySource:
-    """A data set held in memory: `x`, uint8 [N, H, W, C] for images and float32 [N, D] for
-    points, and, where there are classes, `label`.
+    """A data set held in memory: stored values [N, ...] of every field.
 
     `arrays` may be put on a device as it is and gathered there.
     """
@@ -84,13 +95,16 @@ class ArraySource:
     arrays: Mapping[str, np.ndarray]
 
     def __post_init__(self):
-        image = self.arrays["x"]
-        expected = np.float32 if len(self.spec.shape) == 1 else np.uint8
-        if image.dtype != expected or image.shape[1:] != self.spec.shape:
-            raise ValueError(f"{self.name}: images are {image.dtype} {image.shape[1:]}.")
-        label = self.arrays.get("label")
-        if label is not None and (label.dtype != np.int32 or label.shape != image.shape[:1]):
-            raise ValueError(f"{self.name}: labels are {label.dtype} {label.shape}.")
+        if self.arrays.keys() != self.spec.fields.keys():
+            raise ValueError(
+                f"{self.name} holds {sorted(self.arrays)}, and its fields are "
+                f"{sorted(self.spec.fields)}."
+            )
+        for name, array in self.arrays.items():
+            if wrong := self.spec.fields[name].wrong(array):
+                raise ValueError(f"{self.name}: {name} is {wrong}.")
+            if len(array) != len(self):
+                raise ValueError(f"{self.name}: {len(array)} of {name} for {len(self)} records.")
 
     def __len__(self) -> int:
         return len(self.arrays["x"])

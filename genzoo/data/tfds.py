@@ -1,31 +1,36 @@
 """Any prepared TensorFlow Datasets set with images, read without TensorFlow.
 
 Only sets prepared in the array_record format can be read by index; `prepare_tfds` makes one. The
-image feature and the label are found by their types, so no list of data sets is kept here.
+image feature and the label are found by their types, so no list of data sets is kept here. Other
+features become fields where they are asked for.
 """
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from genzoo.core.errors import UserError
-from genzoo.data import holding, pixels
+from genzoo.data import holding
+from genzoo.data.fields import Classes, Field, Image
 from genzoo.data.pixels import Fit
 from genzoo.data.source import ArraySource, Records, Source, Spec
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TfdsSource:
-    """Records read from array_record files each time: a set too large for memory."""
+    """Records read from array_record files each time: a set too large for memory.
+
+    features: field -> the name of the feature that it is.
+    """
 
     name: str
     spec: Spec
     records: Any  # tfds' random-access source: record = records[index]
-    image: str
-    label: str | None
-    fit: Fit
+    features: Mapping[str, str]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -33,43 +38,52 @@ class TfdsSource:
     def read(self, indices: np.ndarray) -> Records:
         """Records [n] of the given indices."""
         records = self.records.__getitems__([int(index) for index in indices])
-        image = np.stack([self._pixels(record) for record in records])
-        if self.label is None:
-            return {"x": image}
-        return {"x": image, "label": _labels(records, self.label)}
+        return {
+            name: np.stack([self.value(name, record) for record in records])
+            for name in self.features
+        }
+
+    def value(self, name: str, record: dict) -> np.ndarray:
+        """A field of one record, as it is stored. Raises BadImage or UserError."""
+        try:
+            return self.spec.fields[name].take(record[self.features[name]])
+        except ValueError as reason:
+            raise UserError(
+                f"The feature {self.features[name]!r} of {self.name} cannot be the field {name}: "
+                f"{reason}."
+            ) from reason
 
     def checksum(self) -> int:
         """The CRC-32 of the set's name and length: TFDS versions its sets."""
         return zlib.crc32(f"{self.name} {len(self)}".encode())
-
-    def _pixels(self, record: dict) -> np.ndarray:
-        return pixels.from_array(record[self.image], self.fit)
-
-
-def _labels(records: list[dict], label: str) -> np.ndarray:
-    return np.array([record[label] for record in records], np.int32)
 
 
 def open_tfds(
     name: str,
     split: str,
     *,
-    size: int,
+    size: int | tuple[int, ...],
     channels: int = 3,
     directory: str = "",
     resize: str = "crop",
+    others: Mapping[str, Field] = MappingProxyType({}),
     memory_limit: int = holding.MEMORY_LIMIT,
 ) -> Source:
-    """A split of a prepared set as uint8 [N, size, size, channels], with `label` if there is one.
+    """A split of a prepared set: `x` uint8 [N, height, width, channels], `label` where records have
+    one, and others.
 
     name: as TFDS names it, such as "cifar10" or "cifar10:3.0.2". split: any split or slice of it,
-    such as "train[:90%]". directory: the TFDS data folder; TFDS' own default when empty. The order
-    is that of the files (TFDS shuffles when it prepares). Held in memory up to `memory_limit`
-    bytes. Raises UserError when the set is not prepared, with the command that prepares it.
+    such as "train[:90%]". directory: the TFDS data folder; TFDS' own default when empty. others:
+    features by name that become fields of that name and kind. The order is that of the files (TFDS
+    shuffles when it prepares). Held in memory up to `memory_limit` bytes. Raises UserError when the
+    set is not prepared, with the command that prepares it.
     """
     fit = Fit(size=size, channels=channels, resize=resize)
     builder = _builder(name, directory)
     image, label, classes = _features(builder.info.features, name)
+    known = set(builder.info.features.keys())
+    if absent := [feature for feature in others if feature not in known]:
+        raise UserError(f"tfds:{name} has no feature {absent[0]!r}: it has {sorted(known)}.")
     try:
         records = builder.as_data_source(split=split)
     except (ValueError, KeyError) as error:
@@ -77,13 +91,15 @@ def open_tfds(
         raise UserError(f"tfds:{name} has no split {split!r}: it has {known}.") from error
     except NotImplementedError as error:
         raise _unprepared(name, directory, "it is not in the array_record format") from error
+    fields: dict[str, Field] = {"x": Image(shape=fit.shape, resize=resize)}
+    features = {"x": image}
+    if label is not None:
+        fields["label"], features["label"] = Classes(names=classes), label
     source = TfdsSource(
         name=f"tfds:{name}",
-        spec=Spec(shape=fit.shape, classes=classes),
+        spec=Spec(fields=fields | dict(others)),
         records=records,
-        image=image,
-        label=label,
-        fit=fit,
+        features=features | {feature: feature for feature in others},
     )
     return _held(source, memory_limit)
 
@@ -137,19 +153,24 @@ def _features(features: Any, name: str) -> tuple[str, str | None, tuple[str, ...
 
 
 def _held(source: TfdsSource, memory_limit: int) -> Source:
-    if len(source) * int(np.prod(source.spec.shape)) > memory_limit:
+    fields, count = source.spec.fields, len(source)
+    if count * sum(field.bytes for field in fields.values()) > memory_limit:
         return source  # prepared files carry checksums: no need to decode them all at the start
-    labels = np.zeros(len(source), np.int32)
+    arrays = {
+        name: np.zeros((count, *field.shape), field.dtype)
+        for name, field in fields.items()
+        if name != "x"
+    }
 
     def decode(index: int) -> np.ndarray:
         record = source.records[index]
-        if source.label is not None:
-            labels[index] = record[source.label]
-        return pixels.from_array(record[source.image], source.fit)
+        for name, array in arrays.items():
+            array[index] = source.value(name, record)
+        return source.value("x", record)
 
     images, problems = holding.decode_all(
         decode,
-        len(source),
+        count,
         source.spec.shape,
         title=f"reading {source.name}",
         memory_limit=memory_limit,
@@ -157,5 +178,4 @@ def _held(source: TfdsSource, memory_limit: int) -> Source:
     if problems:
         index, why = next(iter(problems.items()))
         raise UserError(f"{len(problems)} records of {source.name} are unusable: {index}: {why}.")
-    arrays = {"x": images} if source.label is None else {"x": images, "label": labels}
-    return ArraySource(name=source.name, spec=source.spec, arrays=arrays)
+    return ArraySource(name=source.name, spec=source.spec, arrays={"x": images, **arrays})

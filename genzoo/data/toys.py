@@ -1,22 +1,39 @@
-"""Two sets of points in the plane that are drawn from a known density, so that a model of them can
-be checked against the exact score, likelihood and flow: a spiral and a ring of unequal clouds.
+"""Data drawn from a known distribution, so that a model of them can be checked: two sets of points
+in the plane, a spiral and a ring of unequal clouds, and one of signals, waves.
 
-Both are mixtures of Gaussians. A point is drawn from three uniform numbers u, v, w in (0, 1]:
+The points are of mixtures of Gaussians, of which the score, the likelihood and the flow are exact.
+A point is drawn from three uniform numbers u, v, w in (0, 1]:
 
     k = the first component with weights_1 + ... + weights_k >= u                              (1)
     x = means_k + deviations_k sqrt(-2 log v) (cos 2 pi w, sin 2 pi w)      (Box & Muller 1958) (2)
 
-The same points come out everywhere: the uniform numbers are words of PCG64, whose raw stream NumPy
+A wave is a fundamental and perhaps an overtone, l = 0 .. L - 1, in two channels a quarter of a
+period apart:
+
+    x_l = sum_h a_h (cos theta_hl, sin theta_hl),   theta_hl = 2 pi h f l / L + phi_h           (3)
+
+Its class is uniform and gives the amplitudes a of the harmonics h = 1, 2, 3, sum_h a_h^2 = 1; the
+frequency f is uniform between 1 and 4 periods of the fundamental a signal, the phases phi_h between
+0 and 2 pi, all independent. So the mean is zero and, for each channel,
+
+    E[x_l x_m | f, a] = 1/2 sum_h a_h^2 cos(2 pi h f (l - m) / L)                               (4)
+
+and a pure wave has |x_l| = 1 everywhere.
+
+The same data come out everywhere: the uniform numbers are words of PCG64, whose raw stream NumPy
 promises never to change (it promises no such thing of `Generator.normal` and its kin), and the last
 bits in which libraries' logarithms and cosines differ are rounded away in float32.
 """
 
 import numpy as np
 
+from genzoo.data.fields import Classes, Points, Signal, Vector
 from genzoo.data.source import SPLITS, ArraySource, Mixture, Spec, check_split
 
 SIZES = {"train": 50_000, "test": 10_000}
 """Points in each split."""
+WAVES = {"train": 10_000, "test": 2000}
+"""Signals in each split."""
 
 
 def _spiral() -> Mixture:
@@ -43,18 +60,30 @@ def _ring() -> Mixture:
     )
 
 
-SWISSROLL_SPEC = Spec(shape=(2,), density=_spiral())
+_PLACE = Points(shape=(2,))
+SWISSROLL_SPEC = Spec(fields={"x": _PLACE}, density=_spiral())
 """A spiral of one and a half turns from radius 2/3 to 2, a band 0.06 wide: 400 components."""
-MIXTURE_SPEC = Spec(
-    shape=(2,),
-    classes=(
-        *("east", "north-east", "north", "north-west"),
-        *("west", "south-west", "south", "south-east"),
-    ),
-    density=_ring(),
+_DIRECTIONS = (
+    *("east", "north-east", "north", "north-west"),
+    *("west", "south-west", "south", "south-east"),
 )
+MIXTURE_SPEC = Spec(fields={"x": _PLACE, "label": Classes(names=_DIRECTIONS)}, density=_ring())
 """Eight clouds on a circle of radius 1.5, weights 1/36 .. 8/36 in their order, by turns narrow
 (0.08) and wide (0.2)."""
+
+
+AMPLITUDES = np.array([[1.0, 0.0, 0.0], [0.5**0.5, 0.5**0.5, 0.0], [0.5**0.5, 0.0, 0.5**0.5]])
+"""Of the harmonics 1, 2 and 3 in the waves of each class: a in (3)."""
+FREQUENCIES = (1.0, 4.0)
+"""Between which the frequencies of waves lie, in periods of the fundamental a signal."""
+WAVES_SPEC = Spec(
+    fields={
+        "x": Signal(shape=(64, 2), channels=("cosine", "sine"), axis="sample"),
+        "label": Classes(names=("pure", "octave", "twelfth")),
+        "frequency": Vector(shape=(1,), names=("frequency",)),
+    }
+)
+"""Sums of sinusoids: see (3) in the module's docstring."""
 
 
 def open_swissroll(split: str) -> ArraySource:
@@ -78,14 +107,37 @@ def open_mixture(split: str) -> ArraySource:
     )
 
 
+def open_waves(split: str) -> ArraySource:
+    """The "train" or "test" split of the waves: `x` float32 [N, 64, 2], `label` int32 [N], which
+    overtone there is, `frequency` float32 [N, 1], in periods of the fundamental a signal."""
+    check_split(split)
+    uniform = _uniform(8 + SPLITS.index(split), WAVES[split], 2 + AMPLITUDES.shape[1])
+    label = np.ceil(len(AMPLITUDES) * uniform[:, 0]).astype(np.int32) - 1
+    low, high = FREQUENCIES
+    frequency = low + (high - low) * uniform[:, 1]
+    harmonics = np.arange(1, 1 + AMPLITUDES.shape[1])
+    length = WAVES_SPEC.shape[0]
+    turns = frequency[:, None, None] * harmonics * np.arange(length)[:, None] / length
+    angles = 2 * np.pi * (turns + uniform[:, None, 2:])
+    parts = AMPLITUDES[label][:, None, :, None] * np.stack([np.cos(angles), np.sin(angles)], -1)
+    arrays = {"x": parts.sum(2), "label": label, "frequency": frequency[:, None]}
+    stored = {name: WAVES_SPEC.fields[name].stored(values) for name, values in arrays.items()}
+    return ArraySource(name="waves", spec=WAVES_SPEC, arrays=stored)
+
+
 def draw(density: Mixture, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Points of a mixture in the plane, float64 [count, 2], and their components, int64 [count]."""
-    words = np.random.PCG64(seed).random_raw(3 * count).reshape(count, 3)
-    # The upper 53 bits, which float64 holds exactly; one more, so that no logarithm is infinite.
-    u, v, w = (((words >> np.uint64(11)) + np.uint64(1)) * 2.0**-53).T
+    u, v, w = _uniform(seed, count, 3).T
     heights = np.cumsum(density.weights)
     # The sum of the weights may round to less than one.
     component = np.minimum(np.searchsorted(heights, u), len(heights) - 1)
     radius = density.deviations[component] * np.sqrt(-2 * np.log(v))
     turned = np.stack([np.cos(2 * np.pi * w), np.sin(2 * np.pi * w)], axis=-1)
     return density.means[component] + radius[:, None] * turned, component
+
+
+def _uniform(seed: int, count: int, each: int) -> np.ndarray:
+    """float64 [count, each] in (0, 1]."""
+    words = np.random.PCG64(seed).random_raw(each * count).reshape(count, each)
+    # The upper 53 bits, which float64 holds exactly; one more, so that no logarithm is infinite.
+    return ((words >> np.uint64(11)) + np.uint64(1)) * 2.0**-53

@@ -1,7 +1,7 @@
 """From bytes to the numbers that models see, and back; and random flips. Pure functions.
 
 Images are uint8 at the edges of the house and float in [-1, 1] inside it; all 256 levels survive
-the way there and back. Points [B, D] are float32 everywhere.
+the way there and back.
 """
 
 import jax
@@ -14,10 +14,7 @@ _INVERSE = np.float32(1 / 127.5)
 
 
 def to_float(images: Array | np.ndarray) -> Images:
-    """Images of uint8 [...] as float32 in [-1, 1]: x / 127.5 - 1. What is floating already (points)
-    stays as it is."""
-    if jnp.issubdtype(images.dtype, jnp.floating):
-        return jnp.asarray(images)
+    """Images of uint8 [...] as float32 in [-1, 1]: x / 127.5 - 1."""
     # The difference is exact and the product rounds once, so that 255 gives 1 on every backend; a
     # compiled division by a constant becomes a product with its inverse and gives 1.0000001.
     return (jnp.asarray(images, jnp.float32) - 127.5) * _INVERSE
@@ -34,13 +31,11 @@ def to_uint8(images: Array | np.ndarray) -> Array | np.ndarray:
     return xp.clip(levels, 0, 255).astype(xp.uint8)
 
 
-def to_stored(values: Array | np.ndarray) -> Array | np.ndarray:
-    """What a model made, as it is kept outside: images [B, H, W, C] as uint8, all else (points,
-    signals) as float32 with nothing clipped. NumPy stays NumPy, JAX stays JAX."""
-    return to_uint8(values) if values.ndim == 4 else values.astype(np.float32)
+def coin(key: Key, count: int) -> Array:
+    """For each of `count` records whether it is mirrored, with probability one half: bool [N]."""
+    return jax.random.bernoulli(key, shape=(count,))
 
 
-def flip(images: Array, key: Key) -> Array:
-    """Images [B, H, W, C], each mirrored left to right with probability one half."""
-    mirrored = jax.random.bernoulli(key, shape=(images.shape[0],))
-    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+def mirrored(images: Array, which: Array) -> Array:
+    """Images [N, H, W, C], those of `which` bool [N] mirrored left to right."""
+    return jnp.where(which[:, None, None, None], images[:, :, ::-1], images)

@@ -23,7 +23,7 @@ from genzoo.core.contract import Fits, Variables, capabilities
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.types import Batch
 from genzoo.data.fetch import cache_dir
-from genzoo.experiment import Experiment, flat, variables_of
+from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.sample import sample_batch
 from genzoo.runtime import topology
 from genzoo.runtime.compilation import LEVELS, flops
@@ -159,7 +159,7 @@ def _inputs(experiment: Experiment) -> tuple[Batch, Batch, int]:
     if not count:
         return {}, experiment.stored(passes, size, sharding=placement.batch(1)), 0
     rows = jax.ShapeDtypeStruct((passes, size), jnp.int32, sharding=placement.batch(1))
-    data = jax.eval_shape(flat, experiment.stored(count))
+    data = jax.eval_shape(experiment.flat, experiment.stored(count))
     held = jax.tree.map(partial(_placed, placement.replicated), data)
     return held, {"rows": rows}, count
 
@@ -184,7 +184,7 @@ def _sampling(experiment: Experiment) -> tuple[Callable, Variables, Batch]:
     size = -(-wanted // placement.devices) * placement.devices
     variables = variables_of(experiment.abstract_state, config.sample.weights)
     row = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=placement.batch())
-    function = partial(sample_batch, experiment.family, config.sample.seed)
+    function = partial(sample_batch, experiment.family, experiment.x, config.sample.seed)
     return function, variables, {"index": row, "label": row}
 
 

@@ -10,7 +10,7 @@ from ml_collections import FrozenConfigDict
 from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core import tree
 from genzoo.core.contract import Context, Fits, capabilities
-from genzoo.experiment import Experiment, flat, prepare, variables_of
+from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.sample import draw, sample_batch
 from genzoo.runtime import cost
 from genzoo.runtime.compilation import compile_program, flops
@@ -83,17 +83,14 @@ def bench(config: FrozenConfigDict) -> dict:
 
 
 def _made_up(experiment: Experiment, count: int) -> dict[str, np.ndarray]:
-    random, shape = np.random.default_rng(0), (count, *experiment.shape)
-    points = len(experiment.shape) == 1
-    image = random.normal(size=shape) if points else random.integers(0, 256, shape)
-    kind = experiment.stored(count)["x"].dtype
-    return {"x": image.astype(kind), "label": np.zeros(count, np.int32)}
+    random = np.random.default_rng(0)
+    return {k: field.made_up(random, count) for k, field in experiment.spec.fields.items()}
 
 
 def _bench_fit(experiment: Experiment) -> dict:
     """What is learned in closed form, from two batches."""
     size = experiment.config.train.batch_size
-    batch = jax.device_get(prepare(_made_up(experiment, size), None))
+    batch = jax.device_get(experiment.prepared(_made_up(experiment, size)))
     seconds = cost.time_calls(
         lambda: experiment.family.fit(iter([batch, batch]), experiment.root),
         experiment.config.bench.seconds,
@@ -109,7 +106,7 @@ def _bench_step(experiment: Experiment) -> tuple[dict, TrainState]:
     config, placement = experiment.config, experiment.placement
     size, stride = config.train.batch_size, config.train.steps_per_call
     state = experiment.new_state()
-    data = placement.put_everywhere(flat(_made_up(experiment, 2 * size)))
+    data = placement.put_everywhere(experiment.flat(_made_up(experiment, 2 * size)))
     random = np.random.default_rng(1)
     rows = random.integers(0, 2 * size, (stride, size)).astype(np.int32)
     inputs = placement.put_batch({"rows": rows[:, placement.rows(size)]}, leading=1)
@@ -148,7 +145,7 @@ def _bench_sampler(config: FrozenConfigDict, state: TrainState) -> dict:
     seconds = cost.time_calls(once, config.bench.seconds)
     (program,) = programs.values()
     rows = {k: jax.ShapeDtypeStruct((size,), jnp.int32) for k in ("index", "label")}
-    one_step = flops(partial(sample_batch, experiment.family, 0), variables, rows)
+    one_step = flops(partial(sample_batch, experiment.family, experiment.x, 0), variables, rows)
     found = cost.summary(
         program, seconds, examples=size, parts=steps, flops=one_step
     )

@@ -4,7 +4,7 @@ looks into a representation needs: a trained model, passes over images, decoded 
 import logging
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +20,8 @@ from genzoo.core.errors import UserError
 from genzoo.core.files import aside
 from genzoo.core.types import Batch
 from genzoo.data import loose, transforms
-from genzoo.data.pixels import Fit
 from genzoo.data.source import Source
-from genzoo.experiment import Experiment, prepare, require, variables_of
+from genzoo.experiment import Experiment, require, variables_of
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.compilation import Program
 from genzoo.runtime.stopping import Stop
@@ -59,9 +58,8 @@ class Trained:
 
     def files(self, files: Sequence[Path]) -> Source:
         """Images from files, fitted to the shape of the model's examples."""
-        height, _, channels = self.experiment.shape
         resize = self.experiment.config.data.resize
-        return loose.open_files(files, Fit(size=height, channels=channels, resize=resize))
+        return loose.open_files(files, replace(self.experiment.x, resize=resize))
 
     def embeddings(
         self, source: Source, split: str, indices: np.ndarray, title: str = "encoding"
@@ -69,11 +67,12 @@ class Trained:
         """The images of a source with the given indices, in batches, in that order. split: names
         the randomness, which belongs to an index in whatever batch it stands; FILES for files."""
         key = streams.named(streams.root(self.experiment.config.eval.seed), f"encode {split}")
-        function = partial(_embedded, self.family, key)
+        function = partial(_embedded, self.experiment, key)
         for found in self.passes(f"encode {split}", function, source.read, indices, title):
             if not np.isfinite(found["embedding"]).all():
                 raise UserError(f"The model's representation of {source.name} is not finite.")
-            yield Embedded(**{"label": None, **found})
+            index, embedding, x = (found[name] for name in ("index", "embedding", "x"))
+            yield Embedded(index, embedding, x, found.get("label"))
 
     def decoded(self, latents: np.ndarray, title: str = "decoding") -> np.ndarray:
         """What codes [N, D] stand for, uint8 [N, H, W, C]."""
@@ -192,7 +191,7 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 np.lib.format.write_array(stream, values, allow_pickle=False)
 
 
-def _embedded(family: Family, key, variables: Variables, rows: Batch) -> dict:
+def _embedded(experiment: Experiment, key, variables: Variables, rows: Batch) -> dict:
     keys = streams.per_example(key, rows["index"])
-    values = family.encode(variables, prepare(rows, None), keys)
+    values = experiment.family.encode(variables, experiment.prepared(rows), keys)
     return {**rows, "embedding": values.astype(np.float32)}

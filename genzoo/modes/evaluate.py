@@ -17,7 +17,7 @@ from genzoo.core.contract import Variables, conditions_of
 from genzoo.core.types import Batch
 from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
-from genzoo.experiment import Experiment, prepare, variables_of
+from genzoo.experiment import Experiment, variables_of
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import Workdir
 
@@ -53,7 +53,8 @@ def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     root = streams.root(settings.seed)
 
     def one(variables: Variables, batch: Batch) -> dict:
-        return score_batch(experiment.family, variables, prepare(batch, None), root, state.step)
+        prepared = experiment.prepared(batch)
+        return score_batch(experiment.family, variables, prepared, root, state.step)
 
     program = experiment.program(one, variables, example)
     report, warnings = score(

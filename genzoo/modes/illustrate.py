@@ -23,6 +23,7 @@ from genzoo.core.contract import Family, Likelihoods, Solution, Solves, Variable
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
+from genzoo.data.fields import Field, Image, Points
 from genzoo.evaluate import plane, strips
 from genzoo.evaluate.figures import Row, save_rows
 from genzoo.experiment import Experiment, sample_conditions, sample_keys, sample_labels
@@ -282,11 +283,13 @@ OF_POINTS: Mapping[str, Picture] = {
     "trajectories": trajectories,
     "density": density,
 }
+PICTURES: Mapping[type[Field], Mapping[str, Picture]] = {Image: OF_IMAGES, Points: OF_POINTS}
+"""By the kind of data."""
 
 
 def chosen(experiment: Experiment) -> list[Picture]:
     """The pictures that sample.pictures names. Raises UserError."""
-    known = OF_POINTS if len(experiment.shape) == 1 else OF_IMAGES
+    known = PICTURES.get(type(experiment.x), {})
     settings, family = build.sampling(experiment.config), experiment.family
     names = [n.strip() for n in getattr(settings, "pictures", "").split(",") if n.strip()]
     problems = []

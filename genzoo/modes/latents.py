@@ -14,7 +14,6 @@ from genzoo.core.errors import UserError
 from genzoo.core.types import Batch, Images
 from genzoo.data.source import Source
 from genzoo.evaluate import figures
-from genzoo.experiment import prepare
 from genzoo.math.quantisation import perplexity
 from genzoo.modes.encode import Embedded, Trained, chosen, trained
 from genzoo.runtime.agreement import is_first
@@ -168,11 +167,11 @@ def _plane(model: Trained, codes: Codes, classes: tuple[str, ...]) -> dict:
 
 
 def _codebook(model: Trained, source: Source, indices: np.ndarray) -> list[dict]:
-    family, grids = model.family, model.family.code_grids
+    grids = model.family.code_grids
     counts = [np.zeros(grid.size, np.int64) for grid in grids]
 
     def tokens(variables: Variables, rows: Batch) -> tuple:
-        return family.codes(variables, prepare(rows, None))
+        return model.family.codes(variables, model.experiment.prepared(rows))
 
     for codes in model.passes("codes", tokens, source.read, indices, "reading codes"):
         for level, found in enumerate(codes):

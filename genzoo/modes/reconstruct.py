@@ -11,14 +11,15 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.core import streams
-from genzoo.core.contract import Family, Observes, Variables
+from genzoo.core.contract import Observes, Variables
 from genzoo.core.errors import UserError
 from genzoo.core.types import Batch
 from genzoo.data import batches, transforms
+from genzoo.data.fields import Image
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.evaluate.similarity import ssim
-from genzoo.experiment import Experiment, prepare, require, variables_of
+from genzoo.experiment import Experiment, require, variables_of
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import Workdir
@@ -65,7 +66,7 @@ def reconstructed(
         experiment.stop.check()
         rows = placement.put_batch(batch)
         if size not in programs:
-            function = partial(_compared, experiment.family, experiment.config.eval.seed)
+            function = partial(_compared, experiment)
             programs[size] = experiment.program(function, variables, rows)
         values, mask = jax.device_get(programs[size](variables, rows))
         found.append({k: v[mask > 0] for k, v in values.items()})
@@ -81,8 +82,10 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
     each in `reconstruct.json`."""
     experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     require(experiment.family, config.family.name, "reconstruct", "reconstruct")
-    if len(experiment.shape) != 3:
-        raise UserError(f"--mode=reconstruct compares images, and {config.data.name} is points.")
+    if not isinstance(experiment.x, Image):
+        raise UserError(
+            f"--mode=reconstruct compares images, and {config.data.name} is {experiment.x.plural}."
+        )
     place.check_writable()
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.eval.weights)
@@ -112,9 +115,10 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
     return {k: v for k, v in report.items() if not isinstance(v, list)}
 
 
-def _compared(family: Family, seed: int, variables: Variables, batch: Batch) -> tuple:
+def _compared(experiment: Experiment, variables: Variables, batch: Batch) -> tuple:
+    family, seed = experiment.family, experiment.config.eval.seed
     keys = streams.per_example(streams.named(streams.root(seed), "reconstruct"), batch["index"])
-    prepared = prepare(batch, None)
+    prepared = experiment.prepared(batch)
     original = prepared["x"]
     copy = jnp.clip(family.reconstruct(variables, prepared, keys), -1, 1)
     error = jnp.square(copy - original).reshape(len(copy), -1).mean(-1)

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from genzoo.core.contract import Family, Solves, Variables
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch
-from genzoo.data import transforms
-from genzoo.evaluate import pictures, plane
+from genzoo.data.fields import Field, Image, Signal
+from genzoo.evaluate import pictures, plane, signals
 from genzoo.experiment import (
     Experiment,
     require,
@@ -38,8 +38,8 @@ _log = logging.getLogger("genzoo")
 
 
 class Drawn(NamedTuple):
-    """A batch of samples: uint8 images [n, H, W, C] or float32 points [n, D], their labels [n], and
-    how often the network was asked for each [n], where the family counts that."""
+    """A batch of samples [n, ...] as they are stored, their labels [n], and how often the network
+    was asked for each [n], where the family counts that."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -71,7 +71,9 @@ def draw(
         label = sample_labels(family or experiment.family, config, index)
         rows = placement.put_batch({"index": index[mine], "label": label[mine]})
         if size not in programs:
-            function = partial(sample_batch, family or experiment.family, config.sample.seed)
+            function = partial(
+                sample_batch, family or experiment.family, experiment.x, config.sample.seed
+            )
             programs[size] = experiment.program(function, variables, rows)
         found = jax.device_get(programs[size](variables, rows))
         real = min(batch, count - start)
@@ -99,17 +101,19 @@ def columns_of(experiment: Experiment, family: Family) -> int:
     return classes if classes <= 20 and experiment.config.sample.label < 0 else 0
 
 
-def sample_batch(family: Family, seed: int, variables: Variables, rows: Batch) -> dict[str, Array]:
-    """One `x` per row, as it is stored, from the row's `index` and `label` alone; with
+def sample_batch(
+    family: Family, x: Field, seed: int, variables: Variables, rows: Batch
+) -> dict[str, Array]:
+    """One datum `x` per row, as it is stored, from the row's `index` and `label` alone; with
     `evaluations` of a family that counts them."""
     keys = sample_keys(seed, rows["index"])
     conditions = sample_conditions(family, variables, rows)
     if not isinstance(family, Solves):
-        return {"x": transforms.to_stored(family.sample(variables, keys, conditions))}
+        return {"x": x.stored(family.sample(variables, keys, conditions))}
     found = family.solve(variables, keys, conditions)
     finite = jnp.isfinite(found.x).reshape(found.x.shape[0], -1).all(-1)
     return {
-        "x": transforms.to_stored(found.x),
+        "x": x.stored(found.x),
         "evaluations": found.evaluations,
         "finite": finite,
     }
@@ -117,7 +121,8 @@ def sample_batch(family: Family, seed: int, variables: Variables, rows: Batch) -
 
 def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """Draws sample.count samples into the workdir's `samples/`: of images one PNG each and a grid,
-    of points an array and a scatter; and the pictures that sample.pictures names."""
+    of points and signals an array and a scatter or lines; and the pictures that sample.pictures
+    names."""
     experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     require(experiment.family, config.family.name, "sample", "sample")
     wanted = illustrate.chosen(experiment)
@@ -125,16 +130,16 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     variables = variables_of(state, config.sample.weights)
     family, variables = guided(experiment, variables)
     check_label(experiment, family)
-    points = len(experiment.shape) == 1
+    as_images = isinstance(experiment.x, Image)
     images, labels, evaluations, done = [], [], [], 0
     started = time.perf_counter()
     place.clear_samples()
     _log.info("Sampling %d on %d device(s).", config.sample.count, jax.device_count())
     with tqdm(total=config.sample.count, desc="sampling", unit="image", disable=None) as bar:
         for drawn in draw(experiment, variables, {}, config.sample.count, family):
-            if is_first() and not points:
+            if is_first() and as_images:
                 pictures.save_each(place.samples, drawn.images, done)
-            if points or config.sample.npz or done < pictures.LARGEST_GRID:
+            if not as_images or config.sample.npz or done < pictures.LARGEST_GRID:
                 images.append(drawn.images)
                 labels.append(drawn.labels)
             evaluations.append(drawn.evaluations)
@@ -144,7 +149,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
         everything = np.concatenate(images)
         grid = place.samples / "grid.png"
         save_samples(experiment, grid, everything, np.concatenate(labels), family=family)
-        if points or config.sample.npz:
+        if not as_images or config.sample.npz:
             arrays = {"x": everything, "label": np.concatenate(labels)}
             np.savez_compressed(place.samples / "samples.npz", **arrays)
     seconds = time.perf_counter() - started
@@ -187,17 +192,18 @@ def save_samples(
     labels: np.ndarray,
     family: Family | None = None,
 ) -> None:
-    """A grid of images, or a scatter of points beside the data."""
-    family = family or experiment.family
-    if len(experiment.shape) == 3:
+    """A picture by the kind of data: a grid of images, points as a scatter or signals as lines
+    beside test data."""
+    family, x = family or experiment.family, experiment.x
+    if isinstance(x, Image):
         grid = samples[: pictures.LARGEST_GRID]
         pictures.save_grid(path, grid, columns=columns_of(experiment, family))
         return
     source = experiment.open("test")
     data = source.read(np.arange(len(source)))
-    if steered_classes(family, experiment.config):
-        plane.save_samples(
-            path, data["x"], samples, (data["label"], labels), source.spec.classes
-        )
+    of_class = (data["label"], labels) if steered_classes(family, experiment.config) else None
+    shown = (path, data["x"], samples, of_class, source.spec.classes if of_class else ())
+    if isinstance(x, Signal):
+        signals.save_samples(*shown, channels=x.channels, axis=x.axis)
     else:
-        plane.save_samples(path, data["x"], samples)
+        plane.save_samples(*shown)

@@ -21,9 +21,10 @@ from genzoo.core.contract import Family, Fits, Variables, capabilities, reported
 from genzoo.core.errors import UserError
 from genzoo.core.types import Batch
 from genzoo.data import batches, order
+from genzoo.data.fields import only
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
-from genzoo.experiment import Experiment, flat, prepare, variables_of
+from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.reconstruct import reconstructed
 from genzoo.modes.sample import check_label, draw, save_samples
 from genzoo.runtime.agreement import agreed, is_first
@@ -56,7 +57,11 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
     with contextlib.ExitStack() as open_things:
         # The folder is claimed before anything in it is touched; what can be wrong with the input
         # has been looked at by now.
-        about = {"examples": len(source), "checksum": source.checksum()}
+        about = {
+            "examples": len(source),
+            "checksum": source.checksum(),
+            "fields": {name: str(field) for name, field in source.spec.fields.items()},
+        }
         open_things.enter_context(agreed(lambda: place.claim(config, about)))
         checkpoints = place.checkpoints(
             keep=settings.keep,
@@ -159,7 +164,7 @@ def _inputs(experiment: Experiment, source: Source, start: int) -> tuple[Batch, 
                 found = found.reshape(stride, size)[:, mine].astype(np.int32)
                 yield placement.put_batch({"rows": found}, leading=1)
 
-        return placement.put_everywhere(flat(source.arrays)), rows()
+        return placement.put_everywhere(experiment.flat(source.arrays)), rows()
 
     def stacked() -> Iterator[Batch]:
         reader = batches.train_batches(
@@ -167,7 +172,7 @@ def _inputs(experiment: Experiment, source: Source, start: int) -> tuple[Batch, 
         )
         try:
             while True:
-                several = [next(reader) for _ in range(stride)]
+                several = [only(next(reader), experiment.spec.fields) for _ in range(stride)]
                 joined = {k: np.stack([b[k] for b in several]) for k in several[0]}
                 yield placement.put_batch(joined, leading=1)
         finally:
@@ -185,7 +190,7 @@ def _fitted(experiment: Experiment, state: TrainState, source: Source) -> TrainS
             for start in range(0, len(source), size):
                 rows = np.arange(start, min(start + size, len(source)))
                 experiment.stop.check()
-                yield jax.device_get(prepare(source.read(rows), None))
+                yield jax.device_get(experiment.prepared(source.read(rows)))
                 bar.update(len(rows))
 
     found = experiment.family.fit(passed(), streams.named(experiment.root, "fit"))

@@ -11,15 +11,18 @@ import pytest
 
 from genzoo.core.errors import UserError
 from genzoo.data.batches import eval_batches, fits_in_memory, train_batches
+from genzoo.data.fields import Classes, Image
 from genzoo.data.source import ArraySource, Spec
 
-SPEC = Spec(shape=(2, 2, 1), classes=("a", "b"))
+FIELDS = {"x": Image(shape=(2, 2, 1)), "label": Classes(names=("a", "b"))}
+SPEC = Spec(fields=FIELDS)
 
 
 def numbered(count, labels=True):
     image = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2)
     arrays = {"x": image} | ({"label": np.arange(count, dtype=np.int32)} if labels else {})
-    return ArraySource(name="numbered", spec=SPEC, arrays=arrays)
+    spec = Spec(fields={name: FIELDS[name] for name in arrays})
+    return ArraySource(name="numbered", spec=spec, arrays=arrays)
 
 
 def take(count, source, **options):

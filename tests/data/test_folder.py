@@ -106,6 +106,36 @@ def test_crop_takes_the_centred_square_and_stretch_everything(tmp_path):
     assert (stretched[:, [0, 5, 24, 29]] == 0).all() and (stretched[:, 13:17] == 255).all()
 
 
+def test_images_may_be_higher_than_wide_or_wider_than_high(tmp_path):
+    picture = noise(30, 60, 3)
+    save(tmp_path / "a.png", picture)
+    # The largest centred part of the aspect, which needs no scaling here.
+    np.testing.assert_array_equal(only(tmp_path, size=(30, 10)), picture[:, 25:35])
+    np.testing.assert_array_equal(only(tmp_path, size=(30, 60)), picture)
+    flat = np.zeros((30, 60, 3), np.uint8)
+    flat[10:20] = 255  # a white band of a third of the height
+    save(tmp_path / "a.png", flat)
+    cut = only(tmp_path, size=(10, 60))
+    assert cut.shape == (10, 60, 3) and (cut == 255).all()
+    stretched = only(tmp_path, size=(30, 12), resize="stretch")[:, :, 0]
+    assert stretched.shape == (30, 12)
+    assert (stretched[[0, 7, 22, 29]] == 0).all() and (stretched[12:18] == 255).all()
+
+
+@pytest.mark.parametrize("size", [(48, 64), (64, 48), (7, 5), (33, 100)])
+def test_a_crop_keeps_its_aspect(tmp_path, size):
+    # Of an image that is x + y everywhere, the slopes of what is cut are alike along both axes.
+    ramp = np.add.outer(np.arange(120), np.arange(90)).astype(np.uint8)
+    save(tmp_path / "a.png", ramp)
+    cut = only(tmp_path, size=size, channels=1)[:, :, 0].astype(float)
+    assert cut.shape == size
+    down, across = np.polyfit(np.arange(size[0]), cut.mean(1), 1), np.polyfit(
+        np.arange(size[1]), cut.mean(0), 1
+    )
+    scale = max(size[0] / 120, size[1] / 90)  # the side that is used whole
+    np.testing.assert_allclose([down[0], across[0]], 1 / scale, rtol=0.03)
+
+
 def test_scaling_down_does_not_alias(tmp_path):
     board = np.indices((64, 64)).sum(0) % 2 * np.uint8(255)
     save(tmp_path / "a.png", board.astype(np.uint8))
@@ -210,25 +240,29 @@ def test_empty_and_missing_folders_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": 0}, {"channels": 4}, {"resize": "squash"}, {"split": "dev"}, {"holdout": 1}]
+    "wrong",
+    [
+        *({"size": 0}, {"size": (8, 0)}, {"size": (8,)}, {"channels": 4}, {"resize": "squash"}),
+        *({"split": "dev"}, {"holdout": 1}),
+    ],
 )
 def test_wrong_options_are_told(tmp_path, wrong):
     save(tmp_path / "a.png", noise(8, 8, 3))
-    with pytest.raises(UserError, match=str(next(iter(wrong.values())))):
+    with pytest.raises(UserError, match=re.escape(str(next(iter(wrong.values()))))):
         open_folder(str(tmp_path), **{"size": 8, **wrong})
 
 
 def test_too_large_for_memory_is_read_from_disk(tmp_path):
     for index in range(9):
         save(tmp_path / f"{index % 2}" / f"{index}.png", noise(12, 10, 3))
-    held = open_folder(str(tmp_path), size=8)
-    lazy = open_folder(str(tmp_path), size=8, memory_limit=100)
+    held = open_folder(str(tmp_path), size=(8, 5))
+    lazy = open_folder(str(tmp_path), size=(8, 5), memory_limit=100)
     assert isinstance(held, ArraySource) and isinstance(lazy, FolderSource)
     assert len(held) == len(lazy) and held.spec == lazy.spec
     indices = np.array([2, 0, 2])
     for name, values in lazy.read(indices).items():
         np.testing.assert_array_equal(values, held.read(indices)[name])
-    lazy.files[0].write_bytes(b"")
+    lazy.files["x"][0].write_bytes(b"")
     with pytest.raises(UserError, match="can no longer be read: empty file"):
         lazy.read(np.array([0]))
 

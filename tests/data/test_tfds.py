@@ -12,6 +12,7 @@ from PIL import Image
 
 from genzoo.core.errors import UserError
 from genzoo.data import cifar, fetch
+from genzoo.data.fields import Tokens, Vector
 from genzoo.data.prepare_tfds import _lend
 from genzoo.data.source import ArraySource
 from genzoo.data.tfds import TfdsSource, open_tfds
@@ -19,6 +20,7 @@ from genzoo.data.tfds import TfdsSource, open_tfds
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
 LABELS = np.arange(7) % 2
+PROPERTIES = RNG.normal(size=(7, 2)).astype(np.float32)
 
 
 def png(image):
@@ -46,6 +48,8 @@ def write_set(root, name, version, features, splits):
                 field = example.features.feature[key]
                 if isinstance(value, bytes):
                     field.bytes_list.value.append(value)
+                elif isinstance(value, np.ndarray):
+                    field.float_list.value.extend(value.tolist())
                 else:
                     field.int64_list.value.append(int(value))
             writer.write(example.SerializeToString())
@@ -74,9 +78,14 @@ def tiny(tmp_path):
         {
             "picture": tfds.features.Image(shape=(None, None, 3)),
             "kind": tfds.features.ClassLabel(names=["left", "right"]),
+            "size": tfds.features.Tensor(shape=(2,), dtype=np.float32),
+            "caption": tfds.features.Text(),
         }
     )
-    records = [{"picture": png(i), "kind": k} for i, k in zip(IMAGES, LABELS, strict=True)]
+    records = [
+        {"picture": png(image), "kind": kind, "size": size, "caption": b"ab"[: 1 + kind]}
+        for image, kind, size in zip(IMAGES, LABELS, PROPERTIES, strict=True)
+    ]
     write_set(tmp_path, "tiny", "1.0.0", features, {"train": records, "test": records[:3]})
     return str(tmp_path)
 
@@ -97,9 +106,36 @@ def test_too_large_for_memory_is_read_from_the_files(tiny):
     assert records["label"].dtype == np.int32
 
 
-def test_images_are_fitted(tiny):
-    source = open_tfds("tiny", "test", size=4, channels=1, directory=tiny)
-    assert source.arrays["x"].shape == (3, 4, 4, 1)
+@pytest.mark.parametrize("limit", [10, 10_000])
+def test_other_features_are_fields_where_they_are_asked_for(tiny, limit):
+    others = {
+        "size": Vector(shape=(2,)),
+        "caption": Tokens(
+            shape=(3,), vocabulary=27, tokenizer=lambda text: [ord(c) - 96 for c in text]
+        ),
+    }
+    source = open_tfds(
+        "tiny", "train", size=8, directory=tiny, others=others, memory_limit=limit
+    )
+    assert isinstance(source, TfdsSource if limit == 10 else ArraySource)
+    assert set(source.spec.fields) == {"x", "label", "size", "caption"}
+    found = source.read(np.array([3, 0]))
+    np.testing.assert_array_equal(found["size"], PROPERTIES[[3, 0]])
+    np.testing.assert_array_equal(found["caption"], [[1, 2, 0], [1, 0, 0]])
+    np.testing.assert_array_equal(found["x"], IMAGES[[3, 0]])
+    for name, values in found.items():
+        assert not source.spec.fields[name].wrong(values)
+    with pytest.raises(UserError, match=r"no feature 'area': it has \['caption', 'kind'"):
+        open_tfds("tiny", "train", size=8, directory=tiny, others={"area": Vector(shape=(1,))})
+    wrong = {"size": Vector(shape=(3,))}
+    with pytest.raises(UserError, match=r"'size' of tfds:tiny cannot be the field size: its shape"):
+        open_tfds("tiny", "train", size=8, directory=tiny, others=wrong)
+
+
+@pytest.mark.parametrize("size", [4, (4, 6)])
+def test_images_are_fitted(tiny, size):
+    source = open_tfds("tiny", "test", size=size, channels=1, directory=tiny)
+    assert source.arrays["x"].shape == (3, 4, 4 if size == 4 else 6, 1)
 
 
 def test_mistakes_are_told(tiny):

@@ -1,4 +1,4 @@
-"""Points in the plane: drawn from their density, the same everywhere, and served like images."""
+"""Toys: points and waves are drawn from what is said of them, and served like images."""
 
 import itertools
 import math
@@ -10,7 +10,8 @@ from scipy.stats import chi2, kstest, norm
 from genzoo.core.errors import UserError
 from genzoo.data import toys
 from genzoo.data.batches import eval_batches, fits_in_memory, train_batches
-from genzoo.data.source import ArraySource, Mixture, Spec
+from genzoo.data.fields import Points
+from genzoo.data.source import Mixture, Spec
 
 OPENERS = {"swissroll": toys.open_swissroll, "mixture": toys.open_mixture}
 SEEDS = {
@@ -177,20 +178,6 @@ def test_points_are_served_in_batches_like_images(name):
     assert last["mask"].sum() == 36 and ("label" in last) == (name == "mixture")
 
 
-def test_a_source_holds_points_as_float32_and_images_as_uint8():
-    def source(image, shape):
-        return ArraySource(name="it", spec=Spec(shape=shape), arrays={"x": image})
-
-    assert len(source(np.zeros((5, 3), np.float32), (3,))) == 5
-    for dtype in (np.uint8, np.float64):
-        with pytest.raises(ValueError, match="it: images are"):
-            source(np.zeros((5, 3), dtype), (3,))
-    with pytest.raises(ValueError, match="it: images are float32"):
-        source(np.zeros((5, 4, 4, 1), np.float32), (4, 4, 1))
-    with pytest.raises(ValueError, match=r"it: images are float32 \(2,\)"):
-        source(np.zeros((5, 2), np.float32), (3,))
-
-
 def test_a_mixture_has_one_weight_and_one_deviation_for_each_mean():
     ones = np.ones(2)
     Mixture(weights=ones / 2, means=np.zeros((2, 3)), deviations=ones)
@@ -206,5 +193,62 @@ def test_a_mixture_has_one_weight_and_one_deviation_for_each_mean():
 
 
 def test_specs_are_told_apart_and_may_be_keys():
-    assert len({toys.SWISSROLL_SPEC, toys.MIXTURE_SPEC, Spec(shape=(2,))}) == 3
-    assert Spec(shape=(2,)) == Spec(shape=(2,)) != toys.SWISSROLL_SPEC
+    plane = [Spec(fields={"x": Points(shape=(2,))}) for _ in range(2)]
+    assert len({toys.SWISSROLL_SPEC, toys.MIXTURE_SPEC, *plane}) == 3
+    assert plane[0] == plane[1] != toys.SWISSROLL_SPEC
+
+
+# --- waves ----------------------------------------------------------------------------------------
+
+OVERTONES = ((1,), (1, 2), (1, 3))  # the harmonics of each class, of equal strength
+
+
+@pytest.fixture(scope="module")
+def waves():
+    return {split: toys.open_waves(split) for split in ("train", "test")}
+
+
+def test_waves_are_what_their_condition_says(waves):
+    for source in waves.values():
+        x = source.arrays["x"][:1500].astype(np.float64)
+        for wave, label, frequency in zip(
+            x, source.arrays["label"], source.arrays["frequency"][:, 0], strict=False
+        ):
+            # The two channels are the parts of a complex wave; the amplitudes of its harmonics come
+            # out of least squares, and nothing is left over.
+            h = np.array(OVERTONES[label])
+            basis = np.exp(2j * np.pi * np.outer(np.arange(64), h) * float(frequency) / 64)
+            found, *_ = np.linalg.lstsq(basis, wave[:, 0] + 1j * wave[:, 1], rcond=None)
+            np.testing.assert_allclose(np.abs(found), len(h) ** -0.5, atol=1e-4)
+            np.testing.assert_allclose((basis @ found).real, wave[:, 0], atol=2e-5)
+            np.testing.assert_allclose((basis @ found).imag, wave[:, 1], atol=2e-5)
+        pure = source.arrays["x"][source.arrays["label"] == 0]
+        np.testing.assert_allclose(np.square(pure).sum(-1), 1, atol=1e-6)
+
+
+def test_waves_are_drawn_evenly_and_independently(waves):
+    arrays = waves["train"].arrays
+    counts, frequency = np.bincount(arrays["label"]), arrays["frequency"][:, 0]
+    assert chi2(2).sf(np.square(counts - 10_000 / 3).sum() / (10_000 / 3)) > 1e-3
+    phase = np.angle(arrays["x"][:, 0] @ np.array([1, 1j]))[arrays["label"] == 0]
+    assert kstest(phase, "uniform", (-np.pi, 2 * np.pi)).pvalue > 1e-3
+    for k in range(3):
+        assert kstest(frequency[arrays["label"] == k], "uniform", (1, 3)).pvalue > 1e-3
+    near = np.abs(np.corrcoef(phase, frequency[arrays["label"] == 0])[0, 1])
+    assert near < 4 / math.sqrt(len(phase))
+    other = waves["test"].arrays
+    assert len(other["label"]) == 2000
+    assert not {wave.tobytes() for wave in other["x"]} & {wave.tobytes() for wave in arrays["x"]}
+
+
+def test_the_covariance_of_waves_is_the_stated_one(waves):
+    # Equation (4) at a fixed class and frequency, from all waves whose frequency is close.
+    arrays = waves["train"].arrays
+    near = np.abs(arrays["frequency"][:, 0] - 2) < 0.02
+    for k, harmonics in enumerate(OVERTONES):
+        x = arrays["x"][near & (arrays["label"] == k)].astype(np.float64)
+        lag = np.arange(64)
+        exact = sum(np.cos(2 * np.pi * h * 2 * lag / 64) for h in harmonics) / len(harmonics) / 2
+        measured = np.einsum("nc,nlc->l", x[:, 0], x) / x.shape[0] / 2
+        # |x_0 x_l| is at most 2: the standard error is below sqrt(1 / n), and so is the bias.
+        np.testing.assert_allclose(measured, exact, atol=4 / math.sqrt(len(x)))

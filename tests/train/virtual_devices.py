@@ -10,7 +10,7 @@ import numpy as np
 
 from genzoo import check, config
 from genzoo.core import tree
-from genzoo.experiment import Experiment, flat
+from genzoo.experiment import Experiment
 from genzoo.runtime.collectives import collectives
 from genzoo.runtime.compilation import compile_program
 
@@ -37,11 +37,8 @@ def run(case: tuple, devices: int, **changes: str) -> dict:
     place, settings = made.placement, made.config.train
     size, stride = settings.batch_size, settings.steps_per_call
     random = np.random.default_rng(0)
-    shape = (64, *made.shape)
-    image = random.integers(0, 256, shape).astype(np.uint8)
-    if len(made.shape) == 1:
-        image = random.normal(size=shape).astype(np.float32)
-    data = place.put_everywhere(flat({"x": image, "label": np.zeros(64, np.int32)}))
+    records = {name: field.made_up(random, 64) for name, field in made.spec.fields.items()}
+    data = place.put_everywhere(made.flat(records))
     state = made.new_state()
     shard = jax.tree.map(lambda x: x.addressable_data(0), state)
     split = [x for x in jax.tree.leaves(state.params) if not x.is_fully_replicated]

@@ -1,0 +1,126 @@
+"""Pictures of models of signals: samples beside data as lines, and their spectra.
+
+Pure functions of NumPy arrays, like those of points in `plane`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from genzoo.evaluate.figures import BLUE, FAINT, INK, RED, blank, colours, save, shortened
+
+_ROWS = 6  # signals of either kind at most
+_WIDE, _TALL, _SPECTRUM = 430, 84, 210  # pixels of a panel of lines, its height; of the spectrum
+_LEFT, _RIGHT, _GAP, _ABOVE, _BELOW = 112, 20, 24, 58, 52
+_LOST = 1e-6  # of the highest power: what lies below is not shown
+
+
+def save_samples(
+    path: Path,
+    data: np.ndarray,
+    samples: np.ndarray,
+    labels: tuple[np.ndarray, np.ndarray] | None = None,
+    classes: Sequence[str] = (),
+    *,
+    channels: Sequence[str] = (),
+    axis: str = "sample",
+) -> None:
+    """A few signals [N, L, C] of data beside samples [M, L, C], one line for each channel, all in
+    the frame of the data; below the mean power spectra of all of either.
+
+    labels: the classes of both, integers [N] and [M], of which each row shows one; classes: their
+    names. channels: names of the channels; axis: what runs along L.
+    """
+    places, names = _side_by_side(len(data), len(samples), labels, classes)
+    width = _LEFT + 2 * _WIDE + _GAP + _RIGHT
+    height = _ABOVE + len(places) * (_TALL + 6) + _BELOW + _SPECTRUM + _ABOVE
+    figure = blank(width, height)
+    low, high = np.quantile(data, (0.001, 0.999))
+    margin = 0.08 * max(high - low, 1e-6)
+    count = data.shape[-1]
+    palette = [BLUE, RED][:count] if count <= 2 else colours(count)
+    for column, (what, values) in enumerate((("data", data), ("samples", samples))):
+        for row, pair in enumerate(places):
+            x, y = _LEFT + column * (_WIDE + _GAP), height - _ABOVE - (row + 1) * (_TALL + 6)
+            axes = _axes(figure, x, y, _WIDE, _TALL)
+            for channel in range(count):
+                axes.plot(values[pair[column], :, channel], color=palette[channel], lw=1.1)
+            axes.set_xlim(0, data.shape[1] - 1)
+            axes.set_ylim(low - margin, high + margin)
+            axes.locator_params(axis="y", nbins=3)
+            if row == 0:
+                axes.set_title(f"{len(values)} {what}", fontsize=11)
+            if column:
+                axes.set_yticklabels([])
+            elif names[row]:
+                axes.set_ylabel(shortened(names[row]), rotation=0, ha="right", va="center",
+                                color=INK, fontsize=10, labelpad=12)  # fmt: skip
+            if row < len(places) - 1:
+                axes.set_xticklabels([])
+            else:
+                axes.set_xlabel(axis, color=INK, fontsize=10)
+    if channels and places:
+        lines = [
+            axes.plot([], [], color=colour, label=name)[0]
+            for colour, name in zip(palette, channels, strict=True)
+        ]
+        figure.legend(
+            handles=lines, loc="upper right", ncols=min(count, 6), frameon=False,
+            fontsize=9,
+        )  # fmt: skip
+    _spectra(_axes(figure, _LEFT, _BELOW, 2 * _WIDE + _GAP, _SPECTRUM), data, samples)
+    save(figure, path)
+
+
+def spectrum(signals: np.ndarray) -> np.ndarray:
+    """The mean power of signals [N, L, C] at 0, 1, ... L // 2 periods a signal: [L // 2 + 1]. Over
+    all frequencies, negative ones too, it sums to the mean square of the values."""
+    length = signals.shape[1]
+    power = np.square(np.abs(np.fft.rfft(signals.astype(np.float64), axis=1) / length)).mean((0, 2))
+    both = np.full(len(power), 2.0)  # the frequency and its negative
+    both[0] = 1
+    if length % 2 == 0:
+        both[-1] = 1
+    return power * both
+
+
+def _spectra(axes, data: np.ndarray, samples: np.ndarray) -> None:
+    known, made = spectrum(data), spectrum(samples)
+    axes.plot(known, color=INK, lw=2.4, alpha=0.35, label="data")
+    axes.plot(made, color=BLUE, lw=1.2, marker="o", ms=2.5, label="samples")
+    axes.set_yscale("log")
+    top = max(known.max(), 1e-30)
+    axes.set_ylim(_LOST * top, 3 * top)
+    axes.set_xlim(0, len(known) - 1)
+    axes.set_title("mean power spectrum", fontsize=11)
+    axes.set_xlabel("periods a signal", color=INK, fontsize=10)
+    axes.legend(frameon=False, fontsize=9, loc="upper right")
+
+
+def _side_by_side(
+    known: int,
+    made: int,
+    labels: tuple[np.ndarray, np.ndarray] | None,
+    classes: Sequence[str],
+) -> tuple[list[tuple[int, int]], list[str]]:
+    """(place in the data, place in the samples) of each row, and its name: with labels both are of
+    one class, the classes in turn."""
+    if labels is None:
+        rows = min(_ROWS, known, made)
+        return [(i, i) for i in range(rows)], [""] * rows
+    found = []
+    for k in np.intersect1d(*labels):
+        name = classes[k] if k < len(classes) else f"class {k}"
+        both = zip(*(np.flatnonzero(label == k)[:_ROWS] for label in labels), strict=False)
+        found += [(turn, k, pair, name) for turn, pair in enumerate(both)]
+    found = sorted(found, key=lambda one: one[:2])[:_ROWS]
+    return [pair for _, _, pair, _ in found], [name for *_, name in found]
+
+
+def _axes(figure, x: float, y: float, wide: float, tall: float):
+    width, height = figure.get_size_inches() * figure.dpi
+    axes = figure.add_axes((x / width, y / height, wide / width, tall / height))
+    axes.tick_params(labelsize=8, colors=FAINT)
+    axes.spines[:].set_color("#bbbbbb")
+    return axes
