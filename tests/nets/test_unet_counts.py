@@ -1,8 +1,8 @@
 """Published U-Nets have exactly the parameters that their authors' code has.
 
-The counts of the DDPM rows are the authors' (and diffusers'); those of the iDDPM and ADM rows were
-taken by instantiating openai/guided-diffusion's own UNetModel and SuperResModel in torch, with the
-flags of its README. Shapes alone are evaluated: no memory.
+The counts of the DDPM rows are the authors' (and diffusers'). Those of the iDDPM rows were taken by
+building the models of openai/improved-diffusion with the flags of its README, those of the ADM rows
+in the same way from openai/guided-diffusion. Only shapes are evaluated, so this takes no memory.
 """
 
 import jax
@@ -29,7 +29,15 @@ PUBLISHED = {
         64, 3, 6, 1000, IDDPM | dict(width=192, null=False), 273_049_350,
     ),
     "iddpm_cifar10": (32, 3, 6, 0, IDDPM | dict(multipliers=(1, 2, 2, 2)), 52_546_438),
-    "iddpm_lsun256": (256, 3, 6, 0, IDDPM | dict(blocks=2, multipliers=LARGE), 124_056_710),
+    "iddpm_upsampler_64_256": (
+        256, 6, 6, 1000,
+        IDDPM | dict(width=192, blocks=2, multipliers=LARGE, null_class=False), 279_792_390,
+    ),
+    "iddpm_lsun256": (
+        256, 3, 6, 0,
+        IDDPM | dict(blocks=2, multipliers=LARGE, attention=(16,), heads=1, scale_shift=False),
+        113_676_678,
+    ),
     "adm_imagenet64": (
         64, 3, 6, 1000,
         ADM | dict(width=192, blocks=3, multipliers=(1, 2, 3, 4), head_width=64), 295_904_454,
@@ -52,13 +60,18 @@ PUBLISHED = {
     ),
     "adm_upsampler_128_512": (
         512, 6, 6, 1000,
-        ADM | dict(width=192, multipliers=(0.5, *LARGE), head_width=64, attention=(32, 16)),
-        302_875_782,
+        ADM | dict(width=192, multipliers=LARGE, head_width=64, attention=(32, 16)), 308_835_270,
     ),
     # facebookresearch/flow_matching's CIFAR-10 example: guided-diffusion without resample layers.
     "flow_matching_cifar10": (
         32, 3, 3, 0,
         dict(multipliers=(2, 2, 2), blocks=4, resample="plain", scale_shift=True), 55_676_419,
+    ),
+    # Its ImageNet example is ADM with a row for "no label".
+    "flow_matching_imagenet64": (
+        64, 3, 3, 1000,
+        ADM | dict(width=192, blocks=3, multipliers=(1, 2, 3, 4), head_width=64, null_class=True),
+        295_900_035,
     ),
 }  # fmt: skip
 
