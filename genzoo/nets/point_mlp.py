@@ -92,7 +92,7 @@ class PointMLPSettings:
         str,
         OneOf(TIME_EMBEDDINGS),
         "sinusoidal serves DDPM steps and noise levels of order 1 alike; fourier resolves the "
-        "former more finely, fourier_label the latter.",
+        "former more finely, fourier_noise_level the latter.",
     ] = "sinusoidal"
     dropout: Annotated[float, AtLeast(0), Below(1), "Inside the blocks, in training."] = 0.0
     dtype: Annotated[str, OneOf(DTYPES), "Of the dense layers; params stay float32."] = "float32"

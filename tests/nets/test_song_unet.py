@@ -21,7 +21,7 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 NCSNPP = dict(
-    time_embedding="fourier_label", embedding_width=256, resample_filter=(1, 3, 3, 1),
+    time_embedding="fourier_noise_level", embedding_width=256, resample_filter=(1, 3, 3, 1),
     progressive_input="residual",
 )  # fmt: skip
 DEEPER = dict(multipliers=(1, 2, 2, 2))

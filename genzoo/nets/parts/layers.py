@@ -33,7 +33,7 @@ def wide_groups(channels: int, most: int) -> int:
     """How many groups, at most `most`, leave each of them four channels, as EDM has it.
 
     A norm of few channels takes away much of what was added to them all over the map, and one of a
-    lone channel all of it: time and label, where they are added before a norm.
+    lone channel all of it: time and conditions, where they are added before a norm.
     """
     return max(1, min(most, channels // 4))
 

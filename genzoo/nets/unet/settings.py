@@ -45,7 +45,7 @@ TimeEmbedding = Annotated[
     str,
     OneOf(TIME_EMBEDDINGS),
     "sinusoidal (DDPM), sinusoidal_adm (iDDPM, ADM), fourier (NCSN++) for times in DDPM steps; "
-    "fourier_label for noise levels of order 1.",
+    "fourier_noise_level for noise levels of order 1.",
 ]
 Dropout = Annotated[float, AtLeast(0), Below(1), "Inside residual blocks, in training."]
 NormEpsilon = Annotated[float, Above(0), "Added to the variance in GroupNorm: 1e-6 DDPM, 1e-5 ADM."]
@@ -139,7 +139,7 @@ def blind_problems(widths: tuple[int, ...], groups: int, or_else: str = "") -> l
     channels, few = "/".join(map(str, widths)), max(1, min(widths) // 4)
     return [
         f"network.norm_groups = {groups} norms each of the {channels} channels of a level alone, "
-        "which takes away the time and the label that are added to it: "
+        "which takes away the time and the conditions that are added to it: "
         f"set network.norm_groups = {few}{f', {or_else}' if or_else else ''}."
     ]
 
