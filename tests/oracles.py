@@ -146,4 +146,4 @@ def entry_of(classes: int, null: bool = True) -> dict[str, Entry]:
 def label_of(labels, absent: int | None = None) -> dict[str, Given]:
     """Labels [B] as conditions; those equal to `absent` are absent."""
     labels = jnp.asarray(labels, jnp.int32)
-    return {"label": Given(labels, labels != absent)}
+    return {"label": Given(labels, labels != (-1 if absent is None else absent))}

@@ -220,9 +220,9 @@ def _found(
 ) -> list[str]:
     """label_of_one: whether the network is told numbers of order 1, and not of order 1000."""
     found = []
-    unfit = "fourier" if label_of_one else "fourier_label"
+    unfit = "fourier" if label_of_one else "fourier_noise_level"
     if config.network.get("time_embedding") == unfit:
-        other = "fourier_label" if label_of_one else "fourier"
+        other = "fourier_noise_level" if label_of_one else "fourier"
         found.append(
             f"network.time_embedding = {unfit!r} does not suit what {config.family.name} tells the "
             f"network: take {other!r} or 'sinusoidal'."

@@ -21,7 +21,7 @@ from genzoo.core.bounds import Above, AtLeast, Below, OneOf
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
-from genzoo.nets.parts.conditioning import Conditioner
+from genzoo.nets.parts.conditioning import Conditioner, check_ways
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, ZEROS
 from genzoo.nets.parts.problems import even_problems
@@ -92,7 +92,7 @@ class PointMLPSettings:
         str,
         OneOf(TIME_EMBEDDINGS),
         "sinusoidal serves DDPM steps and noise levels of order 1 alike; fourier resolves the "
-        "former more finely, fourier_label the latter.",
+        "former more finely, fourier_noise_level the latter.",
     ] = "sinusoidal"
     dropout: Annotated[float, AtLeast(0), Below(1), "Inside the blocks, in training."] = 0.0
     dtype: Annotated[str, OneOf(DTYPES), "Of the dense layers; params stay float32."] = "float32"
@@ -112,6 +112,7 @@ class PointMLPSettings:
 
         out_channels, entries: as for the U-Net; conditions enter by features alone.
         """
+        check_ways(entries, ("add",))
         condition = partial(
             Conditioner,
             embed=TIME_EMBEDDINGS[self.time_embedding],

@@ -20,7 +20,9 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     # Counted in openai/guided-diffusion's own EncoderUNetModel, with the flags of its README.
     [
         (64, dict(blocks=4), 65_438_568),
+        (128, dict(multipliers=(1, 1, 2, 3, 4)), 42_568_040),
         (256, dict(multipliers=(1, 1, 2, 2, 4, 4)), 54_096_360),
+        (512, dict(multipliers=(0.5, 1, 1, 2, 2, 4, 4)), 54_448_360),
     ],
 )
 def test_parameter_count_is_the_published_one(side, settings, expected):

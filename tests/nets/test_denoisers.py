@@ -41,7 +41,7 @@ DENOISERS = [name for name in NETS if name != "classifier"]
 # Other shapes and settings, for which the shape of the output is enough.
 SHAPES = {
     "song_patch": (SongUNetSettings, (8, 12, 1), dict(
-        **LEVELS, attention=(), patch=2, time_embedding="fourier_label", remat="full",
+        **LEVELS, attention=(), patch=2, time_embedding="fourier_noise_level", remat="full",
     )),
     "song_signal": (SongUNetSettings, (8, 2), dict(**LEVELS, attention=(8,))),
     "vdm_patch": (VDMUNetSettings, (4, 4, 1), dict(

@@ -75,17 +75,21 @@ def test_groups_are_the_greatest_divisor(channels, groups):
 
 
 @pytest.mark.parametrize("heads", [1, 3])
-def test_attention_is_the_naive_softmax(heads):
+@pytest.mark.parametrize("mask", [None, np.array([[1, 1, 0, 1, 0, 1], [0, 0, 0, 0, 0, 0]], bool)])
+def test_attention_is_the_naive_softmax(heads, mask):
     rng = np.random.default_rng(3)
-    q, k, v = rng.normal(size=(3, 2, 5, heads, 4))
+    q = rng.normal(size=(2, 5, heads, 4))
+    k, v = rng.normal(size=(2, 2, 6, heads, 4))
     expected = np.zeros((2, 5, heads, 4))
     for row in range(2):
+        there = range(6) if mask is None else np.flatnonzero(mask[row])
         for head in range(heads):
             for n in range(5):
-                logits = np.array([q[row, n, head] @ k[row, m, head] / 2 for m in range(5)])
+                logits = np.array([q[row, n, head] @ k[row, m, head] / 2 for m in there])
                 weights = np.exp(logits) / np.exp(logits).sum()
-                expected[row, n, head] = sum(w * v[row, m, head] for m, w in enumerate(weights))
-    out = attend(*(jnp.asarray(a, jnp.float32) for a in (q, k, v)))
+                for m, weight in zip(there, weights, strict=True):
+                    expected[row, n, head] += weight * v[row, m, head]
+    out = attend(*(jnp.asarray(a, jnp.float32) for a in (q, k, v)), mask)
     np.testing.assert_allclose(out, expected, atol=2e-6)
 
 

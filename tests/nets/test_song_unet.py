@@ -1,6 +1,9 @@
-"""The DDPM++ U-Net: published counts, and the same numbers as a plain NumPy one of signals."""
+"""DDPM++ and NCSN++: published counts, the numbers of a plain NumPy network of signals, and those
+of score_sde's NCSN++ with the same weights (tests/peers/make_ncsnpp_fixture.py)."""
 
+import zlib
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,26 +20,100 @@ from genzoo.nets.unet.song_unet import SongUNetSettings
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
+NCSNPP = dict(
+    time_embedding="fourier_noise_level", embedding_width=256, resample_filter=(1, 3, 3, 1),
+    progressive_input="residual",
+)  # fmt: skip
+DEEPER = dict(multipliers=(1, 2, 2, 2))
+FIXTURE = Path(__file__).parent / "fixtures" / "ncsnpp_score_sde.npz"
+
+
 def entries_of(classes, augment):
     told = Entry(kind="vector", size=augment, null=False)
-    return {**entry_of(classes, null=False), "augment": told}
+    return {**entry_of(classes, null=False), **({"augment": told} if augment else {})}
 
 
 @pytest.mark.parametrize(
-    "classes, augment, expected",
-    # EDM's own networks for CIFAR-10.
-    [(0, 9, 55_733_891), (10, 9, 55_735_299)],
+    "side, classes, settings, expected",
+    # Counted in EDM's own networks, as its train.py builds them for CIFAR-10 and for FFHQ; the
+    # networks of score_sde (ncsnpp and ddpmpp, continuous) are the latter without augmentation.
+    [
+        (32, 0, dict(augment=9), 55_733_891),
+        (32, 10, dict(augment=9), 55_735_299),
+        (64, 0, dict(augment=9, **DEEPER), 61_805_571),
+        (32, 0, DEEPER, 61_804_419),
+        (32, 0, dict(augment=9, **NCSNPP), 56_397_827),
+        (32, 10, dict(augment=9, **NCSNPP), 56_400_643),
+        (64, 0, dict(augment=9, **NCSNPP, **DEEPER), 62_761_091),
+        (32, 0, NCSNPP | DEEPER, 62_758_787),
+        (32, 0, NCSNPP | DEEPER | dict(blocks=8), 107_586_947),
+    ],
 )
-def test_parameter_count_is_the_published_one(classes, augment, expected):
-    settings = SongUNetSettings()
-    assert bounds.problems(settings, "network", (32, 32, 3)) == []
-    net = settings.build(out_channels=3, entries=entries_of(classes, augment))
-    inputs = jnp.zeros((1, 32, 32, 3)), jnp.zeros(1), {}
+def test_parameter_count_is_the_published_one(side, classes, settings, expected):
+    settings = dict(settings)
+    entries = entries_of(classes, settings.pop("augment", 0))
+    settings = SongUNetSettings(**settings)
+    assert bounds.problems(settings, "network", (side, side, 3)) == []
+    net = settings.build(out_channels=3, entries=entries)
+    inputs = jnp.zeros((1, side, side, 3)), jnp.zeros(1), {}
     assert tree.count(jax.eval_shape(net.init, jax.random.key(0), *inputs)) == expected
 
 
-def plain_song(p, x, noise, onehot, augment, *, levels, blocks, attentive):
+def draw(path, shape):
+    """The array of this path, as in tests/peers/make_ncsnpp_fixture.py."""
+    values = np.random.RandomState(zlib.crc32(path.encode())).normal(size=shape)
+    if path.endswith("/scale"):
+        return 1 + 0.2 * values
+    return values / np.sqrt(np.prod(shape[:-1])) if len(shape) > 1 else 0.2 * values
+
+
+def test_same_weights_same_output_as_score_sde():
+    saved = np.load(FIXTURE)
+    settings = SongUNetSettings(multipliers=(1, 1, 2), blocks=1, attention=(4,), **NCSNPP)
+    net = settings.build(out_channels=3, entries={})
+    inputs = jnp.asarray(saved["x"]), jnp.asarray(saved["log_sigma"]), {}
+    shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
+    assert tree.count(shapes) == saved["count"]
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.asarray(draw(tree.path_string(path), leaf.shape), jnp.float32),
+        shapes,
+    )
+    output = jit(net.apply)(params, *inputs)
+    np.testing.assert_allclose(output, saved["output"], atol=2e-5 * np.abs(saved["output"]).max())
+
+
+def halved(v):
+    return (v[:, ::2] + v[:, 1::2]) / 2
+
+
+def doubled(v):
+    return np.repeat(v, 2, 1)
+
+
+def fir_halved(v):
+    """Taps (1, 3, 3, 1): each output stands between two positions."""
+    v = np.pad(v, ((0, 0), (1, 1), (0, 0)))
+    return (v[:, :-3:2] + 3 * v[:, 1:-2:2] + 3 * v[:, 2:-1:2] + v[:, 3::2]) / 8
+
+
+def fir_doubled(v):
+    """Taps (1, 3, 3, 1): linear interpolation, a quarter of the way to each neighbour."""
+    v = np.pad(v, ((0, 0), (1, 1), (0, 0)))
+    pairs = np.stack([v[:, :-2] + 3 * v[:, 1:-1], 3 * v[:, 1:-1] + v[:, 2:]], 2) / 4
+    return pairs.reshape(len(v), -1, v.shape[2])
+
+
+def input_step(v, p):
+    """Filter and convolution of stride two of the input, with zeros around it once."""
+    v = np.pad(v, ((0, 0), (2, 2), (0, 0)))
+    v = (v[:, :-3] + 3 * v[:, 1:-2] + 3 * v[:, 2:-1] + v[:, 3:]) / 8
+    kernel, bias = p["conv"]["conv"]["kernel"], p["conv"]["conv"]["bias"]
+    return bias + v[:, :-2:2] @ kernel[0] + v[:, 1:-1:2] @ kernel[1] + v[:, 2::2] @ kernel[2]
+
+
+def plain_song(p, x, noise, onehot, augment, *, levels, blocks, attentive, ncsnpp):
     """The network of a signal, of K classes, with one head, as EDM describes it."""
+    down, up = (fir_halved, fir_doubled) if ncsnpp else (halved, doubled)
     half = np.sqrt(0.5)
     h = sinusoids(noise, p["condition"]["augment"]["kernel"].shape[1])
     h = h + dense(onehot * np.sqrt(onehot.shape[1]), p["condition"]["label"])
@@ -47,21 +124,20 @@ def plain_song(p, x, noise, onehot, augment, *, levels, blocks, attentive):
         h = block(h, c, q["residual"], groups=2, scale=half)
         return attention(h, q["attention"], groups=2, scale=half) if attends else h
 
-    skips = [h := conv(x, p["entry"])]
+    skips, source = [h := conv(x, p["entry"])], x
     for level in range(levels):
         if level:
-            resample = p[f"down_{level - 1}_resample"]
-            halved = lambda v: (v[:, ::2] + v[:, 1::2]) / 2  # noqa: E731
-            skips.append(h := block(h, c, resample, groups=2, scale=half, resize=halved))
+            h = block(h, c, p[f"down_{level - 1}_resample"], groups=2, scale=half, resize=down)
+            if ncsnpp:
+                h = source = half * (h + input_step(source, p[f"down_{level - 1}_input"]))
+            skips.append(h)
         for i in range(blocks):
             h = both(h, p[f"down_{level}_block_{i}"], h.shape[1] in attentive)
             skips.append(h)
     h = both(both(h, p["middle_0"], True), p["middle_1"], False)
     for level in reversed(range(levels)):
         if level < levels - 1:
-            resample = p[f"up_{level + 1}_resample"]
-            doubled = lambda v: np.repeat(v, 2, 1)  # noqa: E731
-            h = block(h, c, resample, groups=2, scale=half, resize=doubled)
+            h = block(h, c, p[f"up_{level + 1}_resample"], groups=2, scale=half, resize=up)
         for i in range(blocks + 1):
             last = i == blocks
             h = np.concatenate([h, skips.pop()], -1)
@@ -70,8 +146,12 @@ def plain_song(p, x, noise, onehot, augment, *, levels, blocks, attentive):
     return conv(silu(norm(h, p["out_norm"], 2)), p["out"])
 
 
-def test_it_is_the_plain_network():
-    settings = SongUNetSettings(width=8, multipliers=(2, 1), blocks=2, attention=(8, 4))
+@pytest.mark.parametrize("ncsnpp", [False, True])
+def test_it_is_the_plain_network(ncsnpp):
+    filtered = {key: NCSNPP[key] for key in ("resample_filter", "progressive_input")}
+    settings = SongUNetSettings(
+        width=8, multipliers=(2, 1), blocks=2, attention=(8, 4), **filtered if ncsnpp else {}
+    )
     net = settings.build(out_channels=2, entries=entries_of(3, 9))
     rng = np.random.default_rng(1)
     x, noise = rng.normal(size=(2, 8, 3)), np.array([-1.3, 0.9])
@@ -85,7 +165,8 @@ def test_it_is_the_plain_network():
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) * 0.3, shapes)
     onehot = np.array([[0.0, 0, 1], [0, 0, 0]])  # the null class is nothing at all
     expected = plain_song(
-        params, x, noise, onehot, augment, levels=2, blocks=2, attentive=(8, 4)
+        params, x, noise, onehot, augment, levels=2, blocks=2, attentive=(8, 4),
+        ncsnpp=ncsnpp,
     )
     single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
     output = jit(net.apply)(single, *inputs)
@@ -99,6 +180,10 @@ def test_it_is_the_plain_network():
         (dict(attention=(16, 7)), ["network.attention has 7", "32, 16, 8"]),
         (dict(heads=3), ["network.heads is 3", "256"]),
         (dict(embedding_width=33), ["network.embedding_width = 33", "even"]),
+        (dict(resample_filter=(1, 2, 1)), ["network.resample_filter = (1, 2, 1)", "(1, 3, 3, 1)"]),
+        (dict(resample_filter=(1, -1, -1, 1)), ["network.resample_filter", "sum to 0"]),
+        (dict(resample_filter=()), ["network.resample_filter = () must be", "at least 2"]),
+        (dict(progressive_input="residul"), ["network.progressive_input", "'residual'?"]),
         (dict(multipliers=(2,) * 7), ["network.multipliers has 7 levels", "divisible by 64"]),
     ],
 )

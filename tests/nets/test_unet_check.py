@@ -3,7 +3,12 @@
 import pytest
 
 from genzoo.core import bounds
+from genzoo.core.conditions import Entry
+from genzoo.core.errors import UserError
+from genzoo.nets.point_mlp import PointMLPSettings
+from genzoo.nets.unet.song_unet import SongUNetSettings
 from genzoo.nets.unet.unet import UNetSettings
+from genzoo.nets.unet.vdm_unet import VDMUNetSettings
 
 SHAPE = (32, 32, 3)
 
@@ -22,7 +27,7 @@ def unet_problems(shape, **settings):
         (dict(multipliers=(1, 0.001, 2, 2)), ["network.multipliers = ", "without channels"]),
         (dict(dropout=1.0), ["network.dropout = 1.0 must be below 1."]),
         (dict(embedding_width=33), ["network.embedding_width = 33", "even"]),
-        (dict(resample="pool"), ["network.resample = 'pool' is unknown", "block, conv, plain"]),
+        (dict(resample="pool"), ["network.resample = 'pool' is unknown", "conv_centred, plain"]),
         (dict(time_embedding="sinusiodal"), ["network.time_embedding", "'sinusoidal'?"]),
         (dict(remat="ful"), ["network.remat = 'ful' is unknown", "'full'?"]),
         (dict(dtype="float16"), ["network.dtype = 'float16' is unknown", "float"]),
@@ -33,6 +38,8 @@ def unet_problems(shape, **settings):
         (dict(head_width=512), ["network.head_width is 512"]),
         (dict(heads=0), ["network.heads = 0 must be at least 1."]),
         (dict(patch=0), ["network.patch = 0 must be at least 1."]),
+        (dict(transformer_depth=-1), ["network.transformer_depth = -1 must be at least 0."]),
+        (dict(context_width=64), ["network.context_width = 64", "no effect"]),
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):
@@ -81,3 +88,25 @@ def test_a_network_that_cannot_see_its_time_is_refused():
     assert unet_problems(SHAPE, **small, scale_shift=True) == []
     # One level that sees it is enough.
     assert unet_problems(SHAPE, width=16, multipliers=(1, 4), attention=()) == []
+
+
+CLASS = Entry(kind="class", size=3)
+SEEN = Entry(kind="class", size=3, way="attend")
+MAP = Entry(kind="map", size=3, way="concat")
+
+
+@pytest.mark.parametrize(
+    "settings, entries, words",
+    [
+        (UNetSettings(), {"it": SEEN}, ["'it'", "'attend'", "network.transformer_depth = 1"]),
+        (UNetSettings(transformer_depth=1), {"it": CLASS}, ["transformer_depth", "set it to 0"]),
+        (SongUNetSettings(), {"it": MAP, "text": SEEN}, ["'text'", "'add' or 'concat'"]),
+        (VDMUNetSettings(), {"it": SEEN}, ["'it'", "'add' or 'concat'"]),
+        (PointMLPSettings(), {"it": MAP}, ["'it'", "'concat'", "take 'add'"]),
+    ],
+)
+def test_a_condition_that_has_no_place_is_refused(settings, entries, words):
+    with pytest.raises(UserError) as error:
+        settings.build(out_channels=3, entries=entries)
+    for word in words:
+        assert word in str(error.value)

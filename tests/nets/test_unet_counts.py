@@ -1,8 +1,9 @@
 """Published U-Nets have exactly the parameters that their authors' code has.
 
-The counts of the DDPM rows are the authors' (and diffusers'); those of the iDDPM and ADM rows were
-taken by instantiating openai/guided-diffusion's own UNetModel and SuperResModel in torch, with the
-flags of its README. Shapes alone are evaluated: no memory.
+The counts of the DDPM rows are the authors' (and diffusers'). Those of the iDDPM rows were taken by
+building the models of openai/improved-diffusion with the flags of its README, those of the ADM rows
+in the same way from openai/guided-diffusion, and those of latent diffusion from CompVis'
+UNetModel with the configs of its repositories. Only shapes are evaluated, so this takes no memory.
 """
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from oracles import entry_of
 
 from genzoo.core import bounds, tree
+from genzoo.core.conditions import Entry
 from genzoo.nets.unet.unet import UNetSettings
 
 IDDPM = dict(blocks=3, multipliers=(1, 2, 3, 4), attention=(16, 8), heads=4, scale_shift=True,
@@ -29,7 +31,15 @@ PUBLISHED = {
         64, 3, 6, 1000, IDDPM | dict(width=192, null=False), 273_049_350,
     ),
     "iddpm_cifar10": (32, 3, 6, 0, IDDPM | dict(multipliers=(1, 2, 2, 2)), 52_546_438),
-    "iddpm_lsun256": (256, 3, 6, 0, IDDPM | dict(blocks=2, multipliers=LARGE), 124_056_710),
+    "iddpm_upsampler_64_256": (
+        256, 6, 6, 1000,
+        IDDPM | dict(width=192, blocks=2, multipliers=LARGE, null=False), 279_792_390,
+    ),
+    "iddpm_lsun256": (
+        256, 3, 6, 0,
+        IDDPM | dict(blocks=2, multipliers=LARGE, attention=(16,), heads=1, scale_shift=False),
+        113_676_678,
+    ),
     "adm_imagenet64": (
         64, 3, 6, 1000,
         ADM | dict(width=192, blocks=3, multipliers=(1, 2, 3, 4), head_width=64), 295_904_454,
@@ -52,15 +62,64 @@ PUBLISHED = {
     ),
     "adm_upsampler_128_512": (
         512, 6, 6, 1000,
-        ADM | dict(width=192, multipliers=(0.5, *LARGE), head_width=64, attention=(32, 16)),
-        302_875_782,
+        ADM | dict(width=192, multipliers=LARGE, head_width=64, attention=(32, 16)), 308_835_270,
     ),
     # facebookresearch/flow_matching's CIFAR-10 example: guided-diffusion without resample layers.
     "flow_matching_cifar10": (
         32, 3, 3, 0,
         dict(multipliers=(2, 2, 2), blocks=4, resample="plain", scale_shift=True), 55_676_419,
     ),
+    # Its ImageNet example is ADM with a row for "no label".
+    "flow_matching_imagenet64": (
+        64, 3, 3, 1000,
+        ADM | dict(width=192, blocks=3, multipliers=(1, 2, 3, 4), head_width=64, null=True),
+        295_900_035,
+    ),
 }  # fmt: skip
+
+LDM = dict(time_embedding="sinusoidal_adm", norm_epsilon=1e-5, resample="conv_centred")
+SD = LDM | dict(width=320, multipliers=(1, 2, 4, 4), attention=(64, 32, 16), transformer_depth=1)
+
+# name: (size, input channels, output channels, channels of maps, width of tokens, settings, count)
+LATENT = {
+    "ldm_celebahq_vq_f4": (
+        64, 3, 3, 0, 0,
+        LDM | dict(width=224, multipliers=(1, 2, 3, 4), attention=(32, 16, 8), head_width=32),
+        274_056_163,
+    ),
+    "ldm_imagenet_vq_f4": (  # cin256-v2: the class is one token
+        64, 3, 3, 0, 512,
+        LDM | dict(width=192, multipliers=(1, 2, 3, 5), attention=(32, 16, 8), transformer_depth=1),
+        400_920_579,
+    ),
+    "ldm_imagenet_vq_f8": (
+        32, 4, 4, 0, 512,
+        LDM | dict(width=256, multipliers=(1, 2, 4), attention=(32, 16, 8), head_width=32,
+                   transformer_depth=1),
+        394_984_196,
+    ),
+    "ldm_text": (32, 4, 4, 0, 1280, SD | dict(attention=(32, 16, 8), heads=8), 872_300_484),
+    "stable_diffusion_1": (64, 4, 4, 0, 768, SD | dict(heads=8), 859_520_964),
+    # Inpainting: the latents of the masked image and the mask are maps.
+    "stable_diffusion_1_inpainting": (64, 4, 4, 5, 768, SD | dict(heads=8), 859_535_364),
+    "stable_diffusion_2": (64, 4, 4, 0, 1024, SD | dict(head_width=64), 865_910_724),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_parameter_count_of_latent_diffusion_is_the_published_one(name):
+    side, channels, out_channels, maps, width, settings, expected = LATENT[name]
+    entries = {}
+    if width:
+        entries["text"] = Entry(kind="tokens", size=width, length=77, way="attend", null=False)
+    if maps:
+        entries["masked"] = Entry(kind="map", size=maps, way="concat", null=False)
+    settings = UNetSettings(**settings, context_width=width)
+    assert bounds.problems(settings, "network", (side, side, channels)) == []
+    net = settings.build(out_channels=out_channels, entries=entries)
+    inputs = jnp.zeros((1, side, side, channels)), jnp.zeros(1), {}
+    params = jax.eval_shape(net.init, jax.random.key(0), *inputs)
+    assert tree.count(params) == expected
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,4 +1,5 @@
-"""Our U-Net is diffusers' UNet2DModel: the same weights give the same numbers.
+"""The same weights give the same numbers as in diffusers: UNet2DModel, UNet2DConditionModel and the
+FIR layers.
 
 The fixture holds what diffusers computed in float64 (tests/peers/make_unet_fixture.py); the weights
 are drawn here and there by the same rule.
@@ -14,6 +15,9 @@ import pytest
 from oracles import entry_of, label_of
 
 from genzoo.core import tree
+from genzoo.core.conditions import Entry, Given, Tokens
+from genzoo.nets.parts.resample import fir_double, fir_halve
+from genzoo.nets.unet.trunk import InputStep
 from genzoo.nets.unet.unet import UNetSettings
 
 FIXTURE = Path(__file__).parent / "fixtures" / "unet_diffusers.npz"
@@ -25,6 +29,12 @@ NETS = {
         resample="block", time_embedding="sinusoidal_adm", norm_epsilon=1e-5, **COMMON,
     )),
 }  # fmt: skip
+CROSS = dict(
+    width=8, multipliers=(1, 2), blocks=1, attention=(8, 4), heads=2, transformer_depth=2,
+    context_width=6, resample="conv_centred", time_embedding="sinusoidal_adm", norm_epsilon=1e-5,
+    norm_groups=4,
+)  # fmt: skip
+FIR = (1, 3, 3, 1)
 
 
 def draw(path, shape):
@@ -33,6 +43,14 @@ def draw(path, shape):
     if path.endswith("/scale"):
         return 1 + 0.2 * values
     return values / np.sqrt(np.prod(shape[:-1])) if len(shape) > 1 else 0.2 * values
+
+
+def drawn(shapes):
+    """Params of these shapes."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.asarray(draw(tree.path_string(path), leaf.shape), jnp.float32),
+        shapes,
+    )
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -45,9 +63,31 @@ def test_same_weights_same_output_as_diffusers(name):
     inputs = (jnp.asarray(saved["x"]), jnp.asarray(saved["time"]), label_of(saved["label"]))
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     assert tree.count(shapes) == saved[f"{name}_count"]
-    params = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(draw(tree.path_string(path), leaf.shape), jnp.float32),
-        shapes,
-    )
-    output = jax.jit(net.apply)(params, *inputs)
+    output = jax.jit(net.apply)(drawn(shapes), *inputs)
     np.testing.assert_allclose(output, saved[name], atol=1e-5 * np.abs(saved[name]).max())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_cross_attention_is_that_of_stable_diffusion(masked):
+    saved = np.load(FIXTURE)
+    text = Entry(kind="tokens", size=6, length=5, way="attend", null=False)
+    net = UNetSettings(**CROSS).build(out_channels=2, entries={"text": text})
+    mask = saved["token_mask"] if masked else np.ones((2, 5), bool)
+    tokens = Tokens(jnp.asarray(saved["tokens"]), jnp.asarray(mask))
+    given = {"text": Given(tokens, jnp.ones(2, bool))}
+    inputs = jnp.asarray(saved["wide"]), jnp.asarray(saved["time"]), given
+    shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
+    assert tree.count(shapes) == saved["cross_count"]
+    output = jax.jit(net.apply)(drawn(shapes), *inputs)
+    expected = saved["cross_masked" if masked else "cross"]
+    np.testing.assert_allclose(output, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_fir_layers_are_those_of_diffusers():
+    saved = np.load(FIXTURE)
+    x = jnp.asarray(saved["wide"][:1, :4, :6])
+    np.testing.assert_allclose(fir_halve(x, FIR), saved["fir_halved"], atol=1e-6)
+    np.testing.assert_allclose(fir_double(x, FIR), saved["fir_doubled"], atol=1e-6)
+    step = InputStep(5, FIR, jnp.dtype("float32"))
+    params = drawn(jax.eval_shape(step.init, jax.random.key(0), x)["params"])
+    np.testing.assert_allclose(step.apply({"params": params}, x), saved["fir_step"], atol=2e-6)

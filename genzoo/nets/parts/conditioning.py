@@ -7,13 +7,14 @@ features or one learned token where absence has params, and zeros where it has n
 network has whichever of the two keeps its count.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.conditions import Conditions, Entry, Given, Tokens
+from genzoo.core.errors import UserError
 from genzoo.core.types import Array, broadcast
 from genzoo.nets.parts.embeddings import TimeEmbedding, sinusoidal
 from genzoo.nets.parts.layers import FAN_AVG, ZEROS
@@ -121,6 +122,22 @@ class Map(nn.Module):
         channels = given.shape[-1]
         absent = self.param("null", ZEROS, (channels,)) if self.null else jnp.zeros(channels)
         return jnp.where(broadcast(present, given), given, absent)
+
+
+def check_ways(
+    entries: Mapping[str, Entry], ways: Iterable[str], otherwise: str = ""
+) -> None:
+    """UserError if a condition enters in a way that the network has no place for.
+
+    otherwise: what else the user can do.
+    """
+    for name, entry in entries.items():
+        if entry.way not in ways:
+            offered = " or ".join(map(repr, ways))
+            raise UserError(
+                f"The condition {name!r} enters by way = {entry.way!r}, for which this network has "
+                f"no place: take {offered}{otherwise}."
+            )
 
 
 def value_of(entry: Entry, given: Given | None, like: Array) -> Given:

@@ -35,18 +35,18 @@ def sinusoidal_adm(time: Array, width: int) -> Array:
 
 
 def fourier(time: Array, width: int) -> Array:
-    """[B] -> [B, width]: `fourier_label` of time / 1000, for times in DDPM steps."""
-    return fourier_label(time / 1000, width)
+    """[B] -> [B, width]: `fourier_noise_level` of time / 1000, for times in DDPM steps."""
+    return fourier_noise_level(time / 1000, width)
 
 
-def fourier_label(label: Array, width: int) -> Array:
-    """[B] -> [B, width]: sines and cosines of fixed Gaussian frequencies (NCSN++), for noise labels
+def fourier_noise_level(noise_level: Array, width: int) -> Array:
+    """[B] -> [B, width]: sines and cosines of fixed Gaussian frequencies (NCSN++), for noise levels
     of order 1.
 
     The frequencies are constants drawn once from seed 0, not params: they are never trained.
     """
     frequencies = np.random.default_rng(0).normal(size=width // 2) * FOURIER_SCALE
-    angles = _angles(label, 2 * np.pi * frequencies)
+    angles = _angles(noise_level, 2 * np.pi * frequencies)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
 
 
@@ -59,6 +59,6 @@ TIME_EMBEDDINGS: Mapping[str, TimeEmbedding] = MappingProxyType(
         "sinusoidal": sinusoidal,
         "sinusoidal_adm": sinusoidal_adm,
         "fourier": fourier,
-        "fourier_label": fourier_label,
+        "fourier_noise_level": fourier_noise_level,
     }
 )

@@ -33,7 +33,7 @@ def wide_groups(channels: int, most: int) -> int:
     """How many groups, at most `most`, leave each of them four channels, as EDM has it.
 
     A norm of few channels takes away much of what was added to them all over the map, and one of a
-    lone channel all of it: time and label, where they are added before a norm.
+    lone channel all of it: time and conditions, where they are added before a norm.
     """
     return max(1, min(most, channels // 4))
 
@@ -80,16 +80,18 @@ class GroupNorm(nn.Module):
 
 
 class Conv(nn.Module):
-    """x [B, *size, C] -> [B, *ceil(size / stride), features]: as many axes as x has, SAME padding.
+    """x [B, *size, C] -> [B, *ceil(size / stride), features]: as many axes as x has.
 
     window: the kernel's side. zero: start at zero (last layers). doubled: the convolution of
     double(x), [B, *2 size, features], in fewer operations: for a window of three two thirds of them
-    along each axis. Stride one only. Params are float32.
+    along each axis. Stride one and SAME padding only. padding: "SAME", or how many zeros stand on
+    both sides of each axis. Params are float32.
     """
 
     features: int
     window: int = 3
     stride: int = 1
+    padding: str | int = "SAME"
     zero: bool = False
     doubled: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
@@ -102,6 +104,7 @@ class Conv(nn.Module):
             self.features,
             (self.window,) * axes,
             strides=(self.stride,) * axes,
+            padding=self.padding,
             kernel_init=ZEROS if self.zero else FAN_AVG,
             dtype=self.dtype,
             name="conv",

@@ -26,7 +26,7 @@ from genzoo.core.bounds import AtLeast, Below, OneOf
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.types import Array, Tree
 from genzoo.nets.interface import Network, network
-from genzoo.nets.parts.conditioning import feature_embedder, value_of
+from genzoo.nets.parts.conditioning import check_ways, feature_embedder, value_of
 from genzoo.nets.parts.layers import DTYPES, ZEROS
 from genzoo.nets.transformer.causal import EPSILON, INIT_STD, NEVER, Block
 
@@ -184,6 +184,7 @@ class TransformerSettings:
         vocabularies, lengths: how many codes and how many positions each level has.
         entries: how conditions enter, by name: by features, added at every position.
         """
+        check_ways(entries, ("add",))
         dtype = DTYPES[self.dtype]
 
         def block(name: str) -> Block:

@@ -77,8 +77,8 @@ class Classifier(nn.Module):
     ) -> Array:
         trunk = self.trunk
         time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
-        condition = self.condition(name="condition")(time, conditions, x).features
-        h, _ = trunk.descend(x, condition, train)
+        told = self.condition(name="condition")(time, conditions, x)
+        h, _ = trunk.descend(x, told.features, None, None, train)
         # float32 from here on: it is little work, and probes read the features as they are.
         h = nn.silu(GroupNorm(trunk.style.groups, trunk.style.epsilon, name="out_norm")(h))
         heads = heads_of(h.shape[-1], trunk.heads, trunk.head_width)

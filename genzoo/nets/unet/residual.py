@@ -1,7 +1,7 @@
-"""The conditioned residual block of diffusion U-Nets, and the three ways of changing resolution.
+"""The conditioned residual block of diffusion U-Nets, and the ways of changing resolution.
 
-Ho et al. 2020 (additive time features), Nichol & Dhariwal 2021 (adaptive norm), Dhariwal & Nichol
-2021 (residual blocks that halve and double).
+Ho et al. 2020 (additive features), Nichol & Dhariwal 2021 (adaptive norm), Dhariwal & Nichol 2021
+(residual blocks that halve and double), Song et al. 2021 (the same with a FIR filter).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from genzoo.core.types import Array
 from genzoo.nets.parts.layers import FAN_AVG, Conv, GroupNorm, double, halve
+from genzoo.nets.parts.resample import Taps, fir_double, fir_halve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,79 +40,86 @@ class BlockStyle:
 
 
 class ResidualBlock(nn.Module):
-    """(x [B, *size, C], condition [B, E], train) -> [B, *size', features].
+    """(x [B, *size, C], features [B, E], train) -> [B, *size', channels].
 
-    `resize` (halve or double) acts behind the first norm and on the short cut. The second
-    convolution starts at zero, so that the block starts as its short cut.
+    features: of the time and of the conditions. `resize` (halve or double, plainly or by a FIR
+    filter) acts behind the first norm and on the short cut. The second convolution starts at zero,
+    so that the block starts as its short cut.
     """
 
-    features: int
+    channels: int
     style: BlockStyle
     resize: Callable[[Array], Array] | None = None
 
     @nn.compact
-    def __call__(self, x: Array, condition: Array, train: bool) -> Array:
+    def __call__(self, x: Array, features: Array, train: bool) -> Array:
         style = self.style
         norm = partial(GroupNorm, style.groups, style.epsilon, style.dtype)
         h = nn.silu(norm(name="norm_0")(x))
         doubled = self.resize is double  # then the convolution is the doubled map's
         if self.resize is not None:
             h, x = h if doubled else self.resize(h), self.resize(x)
-        h = Conv(self.features, doubled=doubled, dtype=style.dtype, name="conv_0")(h)
+        h = Conv(self.channels, doubled=doubled, dtype=style.dtype, name="conv_0")(h)
         # float32: a cheap map of one vector, on which the whole block depends.
-        width = 2 * self.features if style.scale_shift else self.features
-        features = nn.Dense(
+        width = 2 * self.channels if style.scale_shift else self.channels
+        told = nn.Dense(
             width, use_bias=style.condition_bias, kernel_init=FAN_AVG, name="condition"
-        )(nn.silu(condition))
+        )(nn.silu(features))
         if style.scale_shift:
-            h = norm(name="norm_1")(h, *jnp.split(features, 2, -1))
+            h = norm(name="norm_1")(h, *jnp.split(told, 2, -1))
         else:
-            features = features.reshape(features.shape[0], *(1,) * (h.ndim - 2), -1)
-            h = norm(name="norm_1")(h + features.astype(h.dtype))
+            told = told.reshape(told.shape[0], *(1,) * (h.ndim - 2), -1)
+            h = norm(name="norm_1")(h + told.astype(h.dtype))
         h = nn.Dropout(style.dropout, deterministic=not train)(nn.silu(h))
-        h = Conv(self.features, zero=True, dtype=style.dtype, name="conv_1")(h)
-        if x.shape[-1] != self.features or (style.project and self.resize is not None):
-            x = Conv(self.features, window=1, dtype=style.dtype, name="shortcut")(x)
+        h = Conv(self.channels, zero=True, dtype=style.dtype, name="conv_1")(h)
+        if x.shape[-1] != self.channels or (style.project and self.resize is not None):
+            x = Conv(self.channels, window=1, dtype=style.dtype, name="shortcut")(x)
         return style.scale * (x + h)
 
 
 class Resize(nn.Module):
     """`resize` and nothing to learn; the signature of a block."""
 
-    features: int
+    channels: int
     style: BlockStyle
     resize: Callable[[Array], Array]
 
     @nn.compact
-    def __call__(self, x: Array, condition: Array, train: bool) -> Array:
+    def __call__(self, x: Array, features: Array, train: bool) -> Array:
         return self.resize(x)
 
 
 class ConvDown(nn.Module):
-    """A convolution of stride two, with the SAME padding of DDPM: only behind the last position."""
+    """A convolution of stride two.
 
-    features: int
+    padding: "SAME" stands for DDPM's, which has zeros only behind the last position; 1 for zeros on
+    both sides, as improved DDPM and latent diffusion have them.
+    """
+
+    channels: int
     style: BlockStyle
+    padding: str | int = "SAME"
 
     @nn.compact
-    def __call__(self, x: Array, condition: Array, train: bool) -> Array:
-        return Conv(self.features, stride=2, dtype=self.style.dtype, name="conv")(x)
+    def __call__(self, x: Array, features: Array, train: bool) -> Array:
+        conv = partial(Conv, stride=2, padding=self.padding, dtype=self.style.dtype, name="conv")
+        return conv(self.channels)(x)
 
 
 class ConvUp(nn.Module):
     """Nearest-neighbour doubling, then a convolution."""
 
-    features: int
+    channels: int
     style: BlockStyle
 
     @nn.compact
-    def __call__(self, x: Array, condition: Array, train: bool) -> Array:
-        return Conv(self.features, doubled=True, dtype=self.style.dtype, name="conv")(x)
+    def __call__(self, x: Array, features: Array, train: bool) -> Array:
+        return Conv(self.channels, doubled=True, dtype=self.style.dtype, name="conv")(x)
 
 
 @dataclass(frozen=True)
 class Resample:
-    """How a U-Net goes down and up a level: `down(features, style)(x, condition, train)`."""
+    """How a U-Net goes down and up a level: `down(channels, style)(x, features, train)`."""
 
     down: Callable[..., nn.Module]
     up: Callable[..., nn.Module]
@@ -120,9 +128,20 @@ class Resample:
 RESAMPLES: Mapping[str, Resample] = MappingProxyType(
     {
         "conv": Resample(ConvDown, ConvUp),
+        "conv_centred": Resample(partial(ConvDown, padding=1), ConvUp),
         "block": Resample(
             partial(ResidualBlock, resize=halve), partial(ResidualBlock, resize=double)
         ),
         "plain": Resample(partial(Resize, resize=halve), partial(Resize, resize=double)),
     }
 )
+
+
+def filtered_blocks(taps: Taps) -> Resample:
+    """Residual blocks that halve and double with a FIR filter; "block" for equal pairs of taps."""
+    if len(taps) == 2:
+        return RESAMPLES["block"]
+    return Resample(
+        partial(ResidualBlock, resize=partial(fir_halve, taps=taps)),
+        partial(ResidualBlock, resize=partial(fir_double, taps=taps)),
+    )

@@ -7,6 +7,7 @@ from genzoo.core.bounds import Above, AtLeast, Below, Each, Entries, OneOf
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, groups_of
 from genzoo.nets.parts.problems import even_problems
+from genzoo.nets.parts.resample import Taps, filter_fits
 from genzoo.nets.unet.residual import RESAMPLES
 from genzoo.nets.unet.trunk import REMATS, heads_of, width_of
 
@@ -16,7 +17,7 @@ Multipliers = Annotated[
 ]
 Blocks = Annotated[int, AtLeast(1), "Residual blocks per level going down; one more going up."]
 Attention = Annotated[
-    tuple[int, ...], "Smaller sides of the feature maps on which blocks end in self-attention."
+    tuple[int, ...], "Smaller sides of the feature maps on which blocks end in attention."
 ]
 Heads = Annotated[int, AtLeast(1), "Attention heads, where head_width does not say it."]
 HeadWidth = Annotated[int, AtLeast(0), "Channels of an attention head; 0 goes by heads."]
@@ -24,13 +25,27 @@ ScaleShift = Annotated[
     bool, "Whether time features scale and shift the norms (iDDPM, ADM) or are added (DDPM)."
 ]
 ResampleName = Annotated[
-    str, OneOf(RESAMPLES), "conv (DDPM, iDDPM), block (ADM) or plain (means and copies)."
+    str,
+    OneOf(RESAMPLES),
+    "conv (DDPM), conv_centred (zeros on both sides of a strided convolution: iDDPM, latent "
+    "diffusion), block (ADM) or plain (means and copies).",
+]
+ResampleFilter = Annotated[
+    tuple[float, ...],
+    Entries(2),
+    "Taps along each axis of the filter that halves and doubles: (1, 1) for means and copies "
+    "(DDPM++), (1, 3, 3, 1) in NCSN++.",
+]
+ProgressiveInput = Annotated[
+    str,
+    OneOf(("none", "residual")),
+    "none (DDPM++), or residual: the input is added to every level going down (NCSN++).",
 ]
 TimeEmbedding = Annotated[
     str,
     OneOf(TIME_EMBEDDINGS),
     "sinusoidal (DDPM), sinusoidal_adm (iDDPM, ADM), fourier (NCSN++) for times in DDPM steps; "
-    "fourier_label for noise levels of order 1.",
+    "fourier_noise_level for noise levels of order 1.",
 ]
 Dropout = Annotated[float, AtLeast(0), Below(1), "Inside residual blocks, in training."]
 NormEpsilon = Annotated[float, Above(0), "Added to the variance in GroupNorm: 1e-6 DDPM, 1e-5 ADM."]
@@ -92,6 +107,16 @@ def levels_problems(
     return problems + _head_problems(widths, settings.heads, head_width)
 
 
+def filter_problems(taps: Taps) -> list[str]:
+    """A sentence if the taps are not a filter that halves and doubles."""
+    if filter_fits(taps):
+        return []
+    return [
+        f"network.resample_filter = {taps}: give an even number of taps that read the same "
+        "backwards and do not sum to 0, such as (1, 1) or (1, 3, 3, 1)."
+    ]
+
+
 def attention_problems(attention: tuple[int, ...], sides: list[int]) -> list[str]:
     """A sentence if attention is asked for on a feature map that does not occur."""
     never = [side for side in attention if side not in sides]
@@ -114,7 +139,7 @@ def blind_problems(widths: tuple[int, ...], groups: int, or_else: str = "") -> l
     channels, few = "/".join(map(str, widths)), max(1, min(widths) // 4)
     return [
         f"network.norm_groups = {groups} norms each of the {channels} channels of a level alone, "
-        "which takes away the time and the label that are added to it: "
+        "which takes away the time and the conditions that are added to it: "
         f"set network.norm_groups = {few}{f', {or_else}' if or_else else ''}."
     ]
 

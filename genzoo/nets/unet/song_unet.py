@@ -7,8 +7,10 @@ design space of diffusion-based generative models, appendix F). Against Ho et al
     features = silu(W1 silu(W0 (embed(noise) + L onehot(label) sqrt(K) + A augment)))            (2)
 
 The resolution changes inside residual blocks, whose short cut is a convolution then; on the way up
-only the last block of a level attends. It is DDPM++: the encoder and decoder without the residual
-pyramid of NCSN++, and means and copies as resampling filter.
+only the last block of a level attends. This is DDPM++. NCSN++ resamples with a FIR filter instead
+of means and copies, and adds the input to every level l on the way down, with x_0 = x:
+
+    h_l = x_l = sqrt(1/2) (down(h_(l-1)) + W * filter(x_(l-1)))                                  (3)
 """
 
 from collections.abc import Callable
@@ -23,15 +25,25 @@ from flax import linen as nn
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
-from genzoo.nets.parts.conditioning import Encoded, Scalar, Vector, concatenated, value_of
+from genzoo.nets.parts.conditioning import (
+    Encoded,
+    Scalar,
+    Vector,
+    check_ways,
+    concatenated,
+    value_of,
+)
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, TimeEmbedding
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, wide_groups
-from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
+from genzoo.nets.unet.residual import BlockStyle, filtered_blocks
 from genzoo.nets.unet.settings import (
     Blocks,
     Dropout,
     LevelsSettings,
     Multipliers,
+    ProgressiveInput,
+    ResampleFilter,
+    filter_problems,
     levels_problems,
 )
 from genzoo.nets.unet.trunk import REMATS, Trunk
@@ -74,19 +86,21 @@ class NoiseConditioner(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class SongUNetSettings(LevelsSettings):
-    """The DDPM++ U-Net. The defaults are EDM's for CIFAR-10.
+    """The U-Net of DDPM++ and NCSN++. The defaults are EDM's DDPM++ for CIFAR-10.
 
     With a vector of nine numbers that tells of augmentations that network has 55,733,891 params,
-    with 10 classes 55,735,299.
+    with 10 classes 55,735,299; EDM's NCSN++ has 56,397,827 without classes.
     """
 
     multipliers: Multipliers = (2, 2, 2)
     blocks: Blocks = 4
     dropout: Dropout = 0.13
+    resample_filter: ResampleFilter = (1, 1)
+    progressive_input: ProgressiveInput = "none"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
         """What does not fit together, on inputs of `shape` (*size, C)."""
-        return levels_problems(shape, self)
+        return levels_problems(shape, self) + filter_problems(self.resample_filter)
 
     def build(self, *, out_channels: int, entries: Entries) -> Network:
         """A U-Net of x [B, *size, C], noise level [B] (any real number; EDM: log(sigma) / 4), and
@@ -95,6 +109,7 @@ class SongUNetSettings(LevelsSettings):
         The features have 4 width, whatever embedding_width is. Where a level has less than 4
         channels for each of norm_groups, all levels have fewer groups.
         """
+        check_ways(entries, ("add", "concat"))
         style = BlockStyle(
             scale_shift=False,
             dropout=self.dropout,
@@ -113,9 +128,10 @@ class SongUNetSettings(LevelsSettings):
             heads=self.heads,
             head_width=0,
             style=style,
-            resample=RESAMPLES["block"],
+            resample=filtered_blocks(self.resample_filter),
             remat=REMATS[self.remat],
             patch=self.patch,
+            pyramid=self.resample_filter if self.progressive_input == "residual" else (),
         )
         condition = partial(
             NoiseConditioner,

@@ -1,7 +1,8 @@
 """The way down and the middle of a U-Net, which diffusion networks and classifiers share.
 
 Ho et al. 2020 (Denoising diffusion probabilistic models), Dhariwal & Nichol 2021 (Diffusion models
-beat GANs). Works for images, signals and volumes.
+beat GANs), Song et al. 2021 (the input at every resolution), Rombach et al. 2022 (cross-attention).
+Works for images, signals and volumes.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,12 +10,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.types import Array
 from genzoo.nets.parts.attention import SelfAttention
 from genzoo.nets.parts.layers import Conv, fold
+from genzoo.nets.parts.resample import Taps, fir_smooth
 from genzoo.nets.unet.residual import BlockStyle, Resample, ResidualBlock
+from genzoo.nets.unet.spatial_transformer import SpatialTransformer
 
 
 def _save_products(primitive, *_, **__) -> bool:
@@ -30,8 +34,8 @@ class Remat:
 
 
 def _remat(policy: Callable | None) -> Remat:
-    # Argument 3 of a block, counting self, is `train`: Python's, not the tracer's.
-    return Remat(lambda block: nn.remat(block, policy=policy, static_argnums=(3,)))
+    # Argument 5 of a block, counting self, is `train`: Python's, not the tracer's.
+    return Remat(lambda block: nn.remat(block, policy=policy, static_argnums=(5,)))
 
 
 REMATS: Mapping[str, Remat] = MappingProxyType(
@@ -54,21 +58,59 @@ def heads_of(channels: int, heads: int, head_width: int) -> int:
 
 
 class AttentiveBlock(nn.Module):
-    """A residual block, followed by self-attention where `heads` is not 0: the unit of remat."""
+    """A residual block and the attention behind it: the unit of remat.
 
-    features: int
+    (x [B, *size, C], features [B, E], tokens [B, L, D] or None, token_mask [B, L] bool or None,
+    train) -> [B, *size, channels]. heads: 0 for no attention. depth: 0 for self-attention, or the
+    number of blocks of a spatial transformer, which needs tokens (ValueError).
+    """
+
+    channels: int
     style: BlockStyle
     heads: int
+    depth: int
 
     @nn.compact
-    def __call__(self, x: Array, condition: Array, train: bool) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        features: Array,
+        tokens: Array | None,
+        token_mask: Array | None,
+        train: bool,
+    ) -> Array:
         style = self.style
-        x = ResidualBlock(self.features, style, name="residual")(x, condition, train)
+        x = ResidualBlock(self.channels, style, name="residual")(x, features, train)
+        if self.heads and self.depth:
+            if tokens is None:
+                raise ValueError("this network attends to tokens: give tokens [B, L, D]")
+            transformer = SpatialTransformer(
+                self.heads, self.depth, style.groups, style.dtype, name="transformer"
+            )
+            return transformer(x, tokens, token_mask)
         if self.heads:
-            x = SelfAttention(
+            attention = SelfAttention(
                 self.heads, style.groups, style.epsilon, style.dtype, style.scale, name="attention"
-            )(x)
+            )
+            return attention(x)
         return x
+
+
+class InputStep(nn.Module):
+    """The input of a level of the residual input pyramid of NCSN++, from that of the level above.
+
+    [B, *size, C] -> [B, *size / 2, channels]: a FIR filter, then a convolution of stride two, with
+    zeros around x only once for both.
+    """
+
+    channels: int
+    taps: Taps
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        conv = Conv(self.channels, stride=2, padding=0, dtype=self.dtype, name="conv")
+        return conv(fir_smooth(x, self.taps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +118,11 @@ class Trunk:
     """The levels of a U-Net. Its methods make modules, so call them inside a compact `__call__`.
 
     entry: channels behind the first convolution. widths: of each level. blocks: residual blocks of
-    a level on the way down. attention: where self-attention follows each block, as the smaller side
-    of the feature map (behind the patch entry). middle: whether the middle has it too.
+    a level on the way down. attention: where attention follows each block, as the smaller side of
+    the feature map (behind the patch entry). middle: whether the middle has it too. depth: of the
+    spatial transformers that attend to tokens; 0 for self-attention.
+    pyramid: the taps of the filter by which the input comes to each level again, added to what the
+    level above gives (NCSN++); () for none.
     """
 
     entry: int
@@ -91,30 +136,44 @@ class Trunk:
     resample: Resample
     remat: Remat
     patch: int
+    depth: int = 0
+    pyramid: Taps = ()
 
     def attends(self, h: Array) -> bool:
         """Whether blocks on feature maps like h [B, *size, C] end in attention."""
         return min(h.shape[1:-1]) in self.attention
 
-    def block(self, name: str, features: int, attentive: bool) -> nn.Module:
-        """(h [B, *size, C], condition [B, E], train) -> [B, *size, features]."""
-        heads = heads_of(features, self.heads, self.head_width) if attentive else 0
-        return self.remat.wrap(AttentiveBlock)(features, self.style, heads, name=name)
+    def block(self, name: str, channels: int, attentive: bool) -> nn.Module:
+        """An AttentiveBlock, with attention if `attentive`."""
+        heads = heads_of(channels, self.heads, self.head_width) if attentive else 0
+        return self.remat.wrap(AttentiveBlock)(channels, self.style, heads, self.depth, name=name)
 
-    def descend(self, x: Array, condition: Array, train: bool) -> tuple[Array, list[Array]]:
+    def descend(
+        self,
+        x: Array,
+        features: Array,
+        tokens: Array | None,
+        token_mask: Array | None,
+        train: bool,
+    ) -> tuple[Array, list[Array]]:
         """x [B, *size, C] -> what the middle gave, and what every step on the way down gave."""
-        style = self.style
-        h = Conv(self.entry, dtype=style.dtype, name="entry")(fold(x, self.patch))
+        style, told = self.style, (features, tokens, token_mask, train)
+        source = fold(x, self.patch)
+        h = Conv(self.entry, dtype=style.dtype, name="entry")(source)
         skips = [h]
-        for level, features in enumerate(self.widths):
+        for level, channels in enumerate(self.widths):
             for i in range(self.blocks):
-                block = self.block(f"down_{level}_block_{i}", features, self.attends(h))
-                h = block(h, condition, train)
+                h = self.block(f"down_{level}_block_{i}", channels, self.attends(h))(h, *told)
                 skips.append(h)
             if level < len(self.widths) - 1:
-                down = self.resample.down(features, style, name=f"down_{level}_resample")
-                h = down(h, condition, train)
+                down = self.resample.down(channels, style, name=f"down_{level}_resample")
+                h = down(h, features, train)
+                if self.pyramid:
+                    step = InputStep(
+                        channels, self.pyramid, style.dtype, name=f"down_{level}_input"
+                    )
+                    h = source = style.scale * (h + step(source))
                 skips.append(h)
-        h = self.block("middle_0", self.widths[-1], self.middle)(h, condition, train)
-        h = self.block("middle_1", self.widths[-1], False)(h, condition, train)
+        h = self.block("middle_0", self.widths[-1], self.middle)(h, *told)
+        h = self.block("middle_1", self.widths[-1], False)(h, *told)
         return h, skips

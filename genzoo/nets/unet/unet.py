@@ -1,20 +1,24 @@
-"""The U-Net of pixel diffusion models: DDPM, improved DDPM and ADM are settings of this one module.
+"""The U-Net of diffusion models: DDPM, improved DDPM, ADM and latent diffusion are settings of it.
 
 Ho et al. 2020 (Denoising diffusion probabilistic models), Nichol & Dhariwal 2021 (Improved DDPM),
-Dhariwal & Nichol 2021 (Diffusion models beat GANs). Works for images, signals and volumes.
+Dhariwal & Nichol 2021 (Diffusion models beat GANs), Rombach et al. 2022 (High-resolution image
+synthesis with latent diffusion models). Works for images, signals and volumes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from genzoo.core.bounds import AtLeast
 from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.errors import UserError
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
-from genzoo.nets.parts.conditioning import Conditioner
+from genzoo.nets.parts.conditioning import Conditioner, check_ways
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, Conv, GroupNorm, unfold
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
@@ -34,7 +38,9 @@ class UNet(nn.Module):
     """(x [B, *size, C], time [B] or [], conditions) -> [B, *size, out_channels].
 
     size: any number of axes; each side must be divisible by patch 2^(levels - 1).
-    condition: the module that makes `Encoded` of (time, conditions, x).
+    condition: the module that makes `Encoded` of (time, conditions, x). Its features go to every
+    block, its tokens to the attention of a trunk with spatial transformers, and its maps are more
+    channels of the input.
     attention_up: whether every block on the way up attends where those on the way down do, or only
     the last of its level. The output is float32, and zero at the start.
     """
@@ -51,18 +57,18 @@ class UNet(nn.Module):
         trunk, style, axes = self.trunk, self.trunk.style, x.ndim - 2
         time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
         encoded = self.condition(name="condition")(time, conditions, x)
-        condition = encoded.features
+        told = encoded.features, encoded.tokens, encoded.mask, train
         if encoded.maps is not None:
             x = jnp.concatenate([x, encoded.maps.astype(x.dtype)], -1)
-        h, skips = trunk.descend(x, condition, train)
-        for level, features in reversed(list(enumerate(trunk.widths))):
+        h, skips = trunk.descend(x, *told)
+        for level, channels in reversed(list(enumerate(trunk.widths))):
             for i in range(trunk.blocks + 1):
                 attentive = trunk.attends(h) and (self.attention_up or i == trunk.blocks)
-                block = trunk.block(f"up_{level}_block_{i}", features, attentive)
-                h = block(jnp.concatenate([h, skips.pop()], -1), condition, train)
+                block = trunk.block(f"up_{level}_block_{i}", channels, attentive)
+                h = block(jnp.concatenate([h, skips.pop()], -1), *told)
             if level:
-                up = trunk.resample.up(features, style, name=f"up_{level}_resample")
-                h = up(h, condition, train)
+                up = trunk.resample.up(channels, style, name=f"up_{level}_resample")
+                h = up(h, encoded.features, train)
 
         # The last norm and convolution are float32: rounding here would be noise in the output.
         h = nn.silu(GroupNorm(style.groups, style.epsilon, name="out_norm")(h))
@@ -72,18 +78,32 @@ class UNet(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class UNetSettings(LevelsSettings):
-    """The U-Net of DDPM, improved DDPM and ADM. Published members of this family, with their exact
-    parameter counts: tests/nets/test_unet_counts.py."""
+    """The U-Net of DDPM, improved DDPM, ADM and latent diffusion. Published members of this family,
+    with their exact parameter counts: tests/nets/test_unet_counts.py."""
 
     head_width: HeadWidth = 0
     scale_shift: ScaleShift = False
     resample: ResampleName = "conv"
+    transformer_depth: Annotated[
+        int,
+        AtLeast(0),
+        "0 for self-attention; otherwise spatial transformers with so many blocks stand in its "
+        "place, which attend to conditions too (latent diffusion).",
+    ] = 0
+    context_width: Annotated[
+        int, AtLeast(0), "Of the tokens that spatial transformers attend to; 0 is width."
+    ] = 0
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
         """What does not fit together, on inputs of `shape` (*size, C)."""
         problems = levels_problems(shape, self, head_width=self.head_width)
         if not self.scale_shift:
             problems += blind_problems(self.widths, self.norm_groups, or_else=SCALE_SHIFT)
+        if self.context_width and not self.transformer_depth:
+            problems.append(
+                f"network.context_width = {self.context_width} has no effect with "
+                "network.transformer_depth = 0: leave it at 0, or take a depth of at least 1."
+            )
         return problems
 
     def build(self, *, out_channels: int, entries: Entries) -> Network:
@@ -91,14 +111,27 @@ class UNetSettings(LevelsSettings):
 
         out_channels: of the output (twice the image's for a learned variance).
         entries: how conditions enter, by name; others are ignored. ADM's table of classes has no
-            null.
+            null. To attend to a condition the network needs spatial transformers, and these need
+            such a condition (UserError).
         """
+        attends = self.transformer_depth > 0
+        check_ways(
+            entries,
+            ("add", "concat", "attend") if attends else ("add", "concat"),
+            otherwise=", or set network.transformer_depth = 1",
+        )
+        if attends and not any(entry.way == "attend" for entry in entries.values()):
+            raise UserError(
+                f"network.transformer_depth = {self.transformer_depth} attends to conditions, but "
+                "none comes by way = 'attend': give one, or set it to 0."
+            )
         condition = partial(
             Conditioner,
             embed=TIME_EMBEDDINGS[self.time_embedding],
             width=self.embedding_width or self.width,
             features=4 * (self.embedding_width or self.width),
             entries=entries,
+            context=self.context_width or self.width,
         )
         style = BlockStyle(
             scale_shift=self.scale_shift,
@@ -119,5 +152,6 @@ class UNetSettings(LevelsSettings):
             resample=RESAMPLES[self.resample],
             remat=REMATS[self.remat],
             patch=self.patch,
+            depth=self.transformer_depth,
         )
         return network(UNet(out_channels=out_channels, trunk=trunk, condition=condition))

@@ -21,7 +21,7 @@ from genzoo.core.bounds import AtLeast, AtMost, Each
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
-from genzoo.nets.parts.conditioning import Conditioner
+from genzoo.nets.parts.conditioning import Conditioner, check_ways
 from genzoo.nets.parts.embeddings import sinusoidal
 from genzoo.nets.parts.layers import DTYPES, wide_groups
 from genzoo.nets.parts.problems import even_problems, indivisible
@@ -114,6 +114,7 @@ class VDMUNetSettings:
         gamma that is linear in them; any real number will do. out_channels, entries: as for the
         U-Net. Code of the paper's authors has 2^n 2 pi in place of 2^n pi, and n = 6, 7.
         """
+        check_ways(entries, ("add", "concat"))
         style = BlockStyle(
             scale_shift=False,
             dropout=self.dropout,

@@ -1,0 +1,31 @@
+"""The dense part of a transformer block."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from genzoo.core.types import Array
+from genzoo.nets.parts.layers import FAN_IN
+
+
+class GEGLU(nn.Module):
+    """x [B, N, C] -> [B, N, C] by a gated hidden layer (Shazeer 2020, GLU variants improve
+    transformers):
+
+        W_2 (a * gelu(b)) + b_2,  (a, b) = W_1 x + b_1
+
+    expansion: the width of a and of b, in C. The GELU is the exact one.
+    """
+
+    expansion: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        channels = x.shape[-1]
+        h = nn.Dense(
+            2 * self.expansion * channels, kernel_init=FAN_IN, dtype=self.dtype, name="dense_0"
+        )(x)
+        h, gate = jnp.split(h, 2, -1)
+        h = h * jax.nn.gelu(gate, approximate=False)
+        return nn.Dense(channels, kernel_init=FAN_IN, dtype=self.dtype, name="dense_1")(h)
