@@ -1,5 +1,5 @@
-"""Token, vector and map conditions on data whose conditional densities are Gaussians: a network that
-answers exactly, through the whole family."""
+"""Token, vector and map conditions on data whose conditional densities are Gaussians: a network
+that answers exactly, through the whole family."""
 
 import jax
 import jax.numpy as jnp
