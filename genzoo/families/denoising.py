@@ -341,9 +341,10 @@ class Denoising:
         if self.classifier is not None:
             theirs, labels = variables.frozen["classifier"]["params"], conditions["label"].value
             log_prob = self.classifier.log_prob(theirs, labels)
-            log_prob = elsewhere(log_prob, schedule, self.classifier.schedule)
             scale = own.over_time(own.classifier_scale, off=0.0)
-            predict = classifier_guided(predict, log_prob, scale, schedule)
+            predict = classifier_guided(
+                predict, log_prob, scale, schedule, theirs=self.classifier.schedule
+            )
         return self.clipping(predict, schedule)
 
     def unguided(self, params: Tree, conditions: Conditions) -> Predict:

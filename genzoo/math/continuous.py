@@ -50,10 +50,15 @@ class _LinearBeta(Schedule):
 
     def time_of_integral(self, integral: Array) -> Array:
         """t with B(t) = integral: the positive root of the quadratic without its cancellation."""
-        slope = self.beta_max - self.beta_min
-        # Where beta falls, an integral far beyond B(1) has no root; it is clipped to t = 1 too.
-        root = jnp.sqrt(jnp.maximum(self.beta_min**2 + 2 * slope * integral, 0))
-        return jnp.clip(2 * integral / (self.beta_min + root), 0, 1)
+        # Beyond B(1) there is no time, where beta falls not even a root, and an infinite integral
+        # would be divided by an infinite root.
+        slope, whole = self.beta_max - self.beta_min, (self.beta_min + self.beta_max) / 2
+        inside = integral < whole
+        integral = jnp.where(inside, integral, 0)
+        least = min(self.beta_min, self.beta_max)  # keeps rounding from making the root's slope inf
+        root = jnp.sqrt(jnp.maximum(self.beta_min**2 + 2 * slope * integral, least**2))
+        found = jnp.clip(2 * integral / (self.beta_min + root), 0, 1)
+        return jnp.where(inside, found, 1)
 
     def alpha(self, t: Array) -> Array:
         """exp(-B / 2), equations (2) and (3)."""
@@ -113,6 +118,9 @@ class SubVariancePreserving(_LinearBeta):
 
     def time_of_logsnr(self, logsnr: Array) -> Array:
         """B = 2 arcsinh(exp(-logsnr / 2) / 2), then the quadratic."""
+        # Beyond the end, where the exponential would overflow, the time is 1 whatever it is.
+        least = self.logsnr(jnp.ones((), logsnr.dtype)) - 1
+        logsnr = jnp.where(logsnr < least, least, logsnr)
         return self.time_of_integral(2 * jnp.arcsinh(jnp.exp(-logsnr / 2) / 2))
 
     def rates(self, t: Array) -> tuple[Array, Array]:
@@ -209,7 +217,9 @@ class LinearNoise(Schedule):
 
     def time_of_logsnr(self, logsnr: Array) -> Array:
         """exp(-logsnr / 2) / sigma_max."""
-        return jnp.clip(jnp.exp(-logsnr / 2) / self.sigma_max, 0, 1)
+        inside = -logsnr / 2 < float(np.log(self.sigma_max))
+        found = jnp.exp(jnp.where(inside, -logsnr / 2, 0)) / self.sigma_max
+        return jnp.where(inside, jnp.clip(found, 0, 1), 1)
 
     def rates(self, t: Array) -> tuple[Array, Array]:
         """(0, sigma_max)."""
@@ -291,7 +301,10 @@ class Cosine(Schedule):
 
     def time_of_logsnr(self, logsnr: Array) -> Array:
         """tan(pi t / 2) = exp(-logsnr / 2)."""
-        return 2 / jnp.pi * jnp.arctan(jnp.exp(-logsnr / 2))
+        # From the nearer end, so that the exponential cannot overflow.
+        noisy = logsnr < 0
+        part = 2 / jnp.pi * jnp.arctan(jnp.exp(jnp.where(noisy, logsnr, -logsnr) / 2))
+        return jnp.where(noisy, 1 - part, part)
 
     def rates(self, t: Array) -> tuple[Array, Array]:
         """pi / 2 (-sigma, alpha)."""
@@ -318,7 +331,7 @@ class OfLogsnr(Schedule):
     logsnr = -gamma (Kingma et al. 2021, eq. 3-5). Jumps to sigma = 0 at t = 0.
 
     gamma: strictly rising, elementwise on [] or [B]; it may close over traced parameters, which is
-    VDM's learned schedule: gradients flow through every function but `time_of_logsnr`.
+    VDM's learned schedule: gradients flow to them through every function.
     """
 
     gamma: Callable[[Array], Array]
@@ -335,6 +348,19 @@ class OfLogsnr(Schedule):
     def logsnr(self, t: Array) -> Array:
         """-gamma, inf at t = 0."""
         return jnp.where(t > 0, -self.gamma(t), jnp.inf)
+
+    def time_of_logsnr(self, logsnr: Array) -> Array:
+        """By bisection; 0 for all above the value at 0+."""
+        found = super().time_of_logsnr(logsnr)
+        return jnp.where(logsnr < -self.gamma(jnp.zeros((), logsnr.dtype)), found, 0)
+
+    def rates(self, t: Array) -> tuple[Array, Array]:
+        """(-sigma^2, alpha^2) gamma' / 2 times (alpha, sigma), at 0 their limits."""
+        t = jnp.asarray(t)
+        gamma, rate = jax.jvp(self.gamma, (t,), (jnp.ones_like(t),))
+        log_alpha, log_sigma = (jax.nn.log_sigmoid(v) / 2 for v in (-gamma, gamma))
+        alpha_rate = -jnp.exp(log_alpha + 2 * log_sigma) * rate / 2
+        return alpha_rate, jnp.exp(log_sigma + 2 * log_alpha) * rate / 2
 
     def diffusion_square(self, t: Array) -> Array:
         """sigma^2 gamma', at 0 its limit."""

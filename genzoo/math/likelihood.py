@@ -69,21 +69,32 @@ def log_level(x: Array, seen: Array, log_variance: Array) -> Array:
     """log p(x | seen) over the 256 levels k / 127.5 - 1, in proportion to N(seen; level,
     exp(log_variance)), in nats, elementwise (Kingma et al. 2021, eq. 9).
 
-    One level after the other, so that no array has 256 values per number.
+    x: on the levels; it counts by its level's number. One level after the other, so that no array
+    has 256 values per number.
+
+    A large precision multiplies every rounding error of a square, so that squares are not formed.
+    With the number n of the level nearest to `seen`, d = 255 (seen - level_n) and m = k - n,
+
+        255^2 [(seen - level_k)^2 - (seen - level_n)^2] = 4 m (m - d).
     """
     # A number each, so that the loop adds up their gradients as they are: that of one number for
     # all would be summed over the batch, and over all devices, at every level.
     seen, precision = jnp.broadcast_arrays(seen, jnp.exp(-log_variance))
-    nearest = jnp.clip(jnp.round((seen + 1) * 127.5), 0, 255) / 127.5 - 1
-    least = jnp.square(seen - jax.lax.stop_gradient(nearest))  # keeps the sum at 1 or above
+    nearest = jax.lax.stop_gradient(jnp.clip(jnp.round((seen + 1) * 127.5), 0, 255))
+    scaled = precision * (2 / 255**2)
+
+    def exponent(number):  # 0 at the nearest, which keeps the sum below at 1 or above
+        # m - d = k + n - 255 - 255 seen. The difference of 256 seen is exact where it is small, so
+        # that m - d is right to its own rounding error, even halfway between two levels.
+        apart = (number + nearest - 255 - 256 * seen) + seen
+        return -scaled * (number - nearest) * apart
 
     @jax.checkpoint
-    def add(total, level):
-        return total + jnp.exp(-0.5 * precision * (jnp.square(seen - level) - least)), None
+    def add(total, number):
+        return total + jnp.exp(exponent(number)), None
 
-    levels = jnp.arange(256, dtype=x.dtype) / 127.5 - 1
-    total, _ = jax.lax.scan(add, jnp.zeros_like(seen), levels)
-    return -0.5 * precision * (jnp.square(seen - x) - least) - jnp.log(total)
+    total, _ = jax.lax.scan(add, jnp.zeros_like(seen), jnp.arange(256, dtype=seen.dtype))
+    return exponent(jnp.round((x + 1) * 127.5)) - jnp.log(total)
 
 
 def prior_kl(schedule: Schedule, x_0: Array) -> Array:

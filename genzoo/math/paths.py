@@ -30,13 +30,15 @@ def slerp(a: Array, b: Array, t: Array) -> Array:
     the bit.
 
     The straight path (1) where (2) says nothing: one of the two is zero, or they point the same
-    way, where it is the limit of (2), or opposite ways, where (2) could turn in any plane.
+    way, where it is the limit of (2), or opposite ways, where (2) could turn in any plane. There
+    its derivatives by a and b are those of (1).
     """
     straight = lerp(a, b, t)
     a, b, t = a[..., None, :], b[..., None, :], jnp.asarray(t)[:, None]
     norm_a, norm_b = _norm(a), _norm(b)
     u, v = (x / jnp.where(norm > 0, norm, 1) for x, norm in ((a, norm_a), (b, norm_b)))
-    theta = 2 * jnp.arctan2(_norm(u - v), _norm(u + v))
+    apart, together = _norm(u - v), _norm(u + v)
+    theta = 2 * jnp.arctan2(apart, jnp.where(apart + together > 0, together, 1))
     # Within the root of the rounding error of parallel, (1) and (2) differ by the rounding error.
     turning = jnp.sin(theta) > jnp.sqrt(jnp.finfo(theta.dtype).eps)
     turning &= (norm_a > 0) & (norm_b > 0) & (t > 0) & (t < 1)
@@ -46,4 +48,6 @@ def slerp(a: Array, b: Array, t: Array) -> Array:
 
 
 def _norm(x: Array) -> Array:
-    return jnp.linalg.norm(x, axis=-1, keepdims=True)
+    # With the slope 0 at 0, where that of the root is infinite.
+    square = jnp.square(x).sum(-1, keepdims=True)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)

@@ -21,9 +21,11 @@ from genzoo.core.types import Array
 
 class Schedule:
     """The interface of every schedule. A subclass writes `alpha` and `sigma`, and what else it has
-    in a closed or more stable form. Times are [] or [B]; all is differentiable in them.
+    in a closed or more stable form. Times are [] or [B].
 
     t = 0 is the data exactly: alpha(0) = 1, sigma(0) = 0, logsnr(0) = inf, if need be by a jump.
+    All functions of time are differentiable from `nearest` to `farthest`. The slope of sigma may be
+    infinite at 0, those of log alpha and logsnr where alpha is 0.
 
     nearest: the smallest time at which samplers ask a predictor; 1 / T of a table.
     farthest: the largest time whose logsnr is finite; below 1 where alpha(1) = 0.
@@ -52,16 +54,31 @@ class Schedule:
         return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
     def time_of_logsnr(self, logsnr: Array) -> Array:
-        """The inverse of `logsnr`, by bisection on [0, 1]; same shape as its argument."""
+        """The inverse of `logsnr`, by bisection on [0, 1]; same shape as its argument.
+
+        Any number is allowed, infinities included: what lies beyond an end is taken for that end,
+        with slope 0. Elsewhere the slope is the inverse function's, also with respect to parameters
+        of the schedule.
+        """
+        wanted = jax.lax.stop_gradient(logsnr)
 
         def halve(_, bounds):
             low, high = bounds
             middle = (low + high) / 2
-            later = self.logsnr(middle) > logsnr
+            later = self.logsnr(middle) > wanted
             return jnp.where(later, middle, low), jnp.where(later, high, middle)
 
-        bounds = jnp.zeros_like(logsnr), jnp.ones_like(logsnr)
-        return sum(jax.lax.fori_loop(0, 60, halve, bounds)) / 2
+        bounds = jnp.zeros_like(wanted), jnp.ones_like(wanted)
+        found = jax.lax.stop_gradient(sum(jax.lax.fori_loop(0, 60, halve, bounds)) / 2)
+        return self._with_slope(logsnr, found)
+
+    def _with_slope(self, logsnr: Array, found: Array) -> Array:
+        # The inverse found, with the slopes of a step of Newton's method from there.
+        inside = (found > 0) & (found < 1) & jnp.isfinite(logsnr)
+        there = jnp.where(inside, found, (self.nearest + self.farthest) / 2)
+        level, rate = jax.jvp(self.logsnr, (there,), (jnp.ones_like(there),))
+        step = (jnp.where(inside, logsnr, level) - level) / jax.lax.stop_gradient(rate)
+        return found + jnp.where(inside, step - jax.lax.stop_gradient(step), 0)
 
     def rates(self, t: Array) -> tuple[Array, Array]:
         """(d alpha / dt, d sigma / dt), by forward differentiation; same shape as t."""

@@ -31,23 +31,38 @@ Scale = float | Array | Callable[[Array], Array]
 """A guidance scale: a number, one per example [B], or a function of t ([] or [B], shape kept)."""
 
 
-def elsewhere(function: Callable, ours: Schedule, theirs: Schedule) -> Callable:
-    """(x_t, t) on our schedule -> what a function of (x_t, t) on theirs says of it: a predictor or
-    a log-probability, asked at its own time of the same logsnr and shown x at its own scale.
+def elsewhere(predict: Predict, ours: Schedule, theirs: Schedule) -> Predict:
+    """A predictor on our schedule from one on theirs: it is asked at its own time of the same
+    logsnr and shown x at its own scale. The data and the noise that x is made of are the same.
 
-    The data and the noise that x is made of are the same on both. A noise level that their schedule
-    does not reach is taken for its nearest.
+    A noise level that their schedule does not reach is taken for its nearest. The pair from there
+    does not make up x_t; it is moved to the nearest one that does. So near the noise x_0 is kept
+    and eps follows, near the data it is the other way round.
     """
 
+    def asked(x, t):
+        shown, there = _there(x, t, ours, theirs)
+        seen = predict(shown, there)
+        return Prediction(*_made_up(seen.x_0, seen.eps, x, ours, t), seen.extra)
+
+    return asked
+
+
+def _there(x: Array, t: Array, ours: Schedule, theirs: Schedule) -> tuple[Array, Array]:
+    # x at their scale, and their time.
     def scale(schedule: Schedule, t: Array) -> Array:
         return jnp.hypot(schedule.alpha(t), schedule.sigma(t))
 
-    def asked(x, t):
-        there = theirs.time_of_logsnr(ours.logsnr(t))
-        there = jnp.clip(there, theirs.nearest, theirs.farthest)
-        return function(x * broadcast(scale(theirs, there) / scale(ours, t), x), there)
+    there = theirs.time_of_logsnr(ours.logsnr(t))
+    there = jnp.clip(there, theirs.nearest, theirs.farthest)
+    return x * broadcast(scale(theirs, there) / scale(ours, t), x), there
 
-    return asked
+
+def _made_up(x_0: Array, eps: Array, x: Array, schedule: Schedule, t: Array) -> tuple[Array, Array]:
+    # The pair nearest to (x_0, eps) with alpha x_0 + sigma eps = x.
+    alpha, sigma = (broadcast(f(t), x) for f in (schedule.alpha, schedule.sigma))
+    rest = (x - alpha * x_0 - sigma * eps) / (jnp.square(alpha) + jnp.square(sigma))
+    return x_0 + alpha * rest, eps + sigma * rest
 
 
 def within(scale: Scale, low: float, high: float, off: float = 1.0) -> Scale:
@@ -159,26 +174,33 @@ def classifier_guided(
     log_prob: Callable[[Array, Array], Array],
     guidance_scale: Scale,
     schedule: Schedule,
+    *,
+    theirs: Schedule | None = None,
 ) -> Predict:
     """eps - scale sigma grad log p(y | x_t), and the x_0 that goes with it: x_0 + scale
     sigma^2 / alpha grad (Dhariwal & Nichol 2021, algorithm 2, for any schedule). 0 is off.
 
     log_prob: (x_t, t) -> [B] in nats, row i of x_t alone in row i, by a classifier trained on noisy
     data. With an unconditional predictor and the exact classifier it is (1) with the same scale.
+    theirs: the classifier's schedule, None for the same. It is then asked as in `elsewhere`, and
+    beyond its noisiest level the change of x_0 is the one found there.
 
-    At alpha = 0 nothing can be told from x_t, grad is 0 and what 0 / 0 stands for is lost: there
-    x_0 and eps are left as they are. Close to it 1 / alpha magnifies every error of the classifier:
-    begin at `schedule.farthest`, or let the scale be 1 or 0 beyond some time.
+    At alpha = 0 of the same schedule nothing can be told from x_t, grad is 0 and what 0 / 0 stands
+    for is lost: there x_0 and eps are left as they are. Close to it 1 / alpha magnifies every error
+    of the classifier: begin at `schedule.farthest`, or let the scale be 1 or 0 beyond some time.
     """
 
     def guided(x, t):
-        seen = predict(x, t)
-        slope = jax.grad(lambda x: log_prob(x, t).sum())(x)
-        scale = _scale_at(guidance_scale, t, x)
-        alpha, sigma = (broadcast(f(t), x) for f in (schedule.alpha, schedule.sigma))
-        change = jnp.where(alpha > 0, scale * sigma * slope, 0)
-        x_0 = seen.x_0 + change * sigma / jnp.where(alpha > 0, alpha, 1)
-        return Prediction(x_0, seen.eps - change, seen.extra)
+        seen, scale = predict(x, t), _scale_at(guidance_scale, t, x)
+        shown, there = (x, t) if theirs is None else _there(x, t, schedule, theirs)
+        slope = jax.grad(lambda x: log_prob(x, there).sum())(shown)
+        asked = schedule if theirs is None else theirs
+        alpha, sigma = (broadcast(f(there), x) for f in (asked.alpha, asked.sigma))
+        eps = jnp.where(alpha > 0, -scale * sigma * slope, 0)
+        x_0 = -eps * sigma / jnp.where(alpha > 0, alpha, 1)
+        if theirs is not None:  # changes that cancel in x_t, at our time too
+            x_0, eps = _made_up(x_0, eps, jnp.zeros_like(x), schedule, t)
+        return Prediction(seen.x_0 + x_0, seen.eps + eps, seen.extra)
 
     return guided
 

@@ -191,3 +191,17 @@ def test_the_constant_makes_levels_of_a_density(dimensions):
     x = likelihood.uniform_dequantised(jnp.full((2000, dimensions), level, jnp.float32), keys)
     drawn = norm.logpdf(np.asarray(x, np.float64), level + offset, std).sum(1)
     assert abs(drawn.mean() - expected * dimensions) < 4 * drawn.std() / np.sqrt(2000)
+
+
+@pytest.mark.parametrize("log_variance", [-5.0, -13.3, -20.0])
+def test_float32_log_of_a_level(compiled, log_variance):
+    # Seen some deviations away, or halfway between two levels, at -20 some 87 deviations away.
+    draw, deviation = np.random.default_rng(0), math.exp(log_variance / 2)
+    number = draw.integers(0, 256, 2000)
+    levels = LEVELS.astype(np.float32)
+    far = np.where(draw.random(2000) < 0.3, 1 / 255, deviation * draw.normal(size=2000))
+    seen = (levels[number] + far).astype(np.float32)
+    exponents = -0.5 * math.exp(-log_variance) * (seen.astype(np.float64)[:, None] - LEVELS) ** 2
+    expected = exponents[np.arange(2000), number] - np.logaddexp.reduce(exponents, axis=1)
+    out = compiled(likelihood.log_level)(levels[number], seen, jnp.float32(log_variance))
+    np.testing.assert_allclose(out, expected, rtol=2e-6, atol=2e-6)

@@ -1,5 +1,6 @@
 """Straight and spherical paths against rotations in a known plane."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,3 +62,28 @@ def test_slerp_in_float32_is_accurate_at_small_angles(compiled):
         )
         exact = np.cos(0.3 * angle) * u + np.sin(0.3 * angle) * w
         np.testing.assert_allclose(found[0], exact, atol=3e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_slopes_of_slerp_are_differences_and_finite_everywhere(float64, dtype):
+    a, b = np.random.default_rng(5).normal(size=(2, 6))
+
+    @jax.jit
+    def slopes(a, b):
+        def total(a, b):
+            return (paths.slerp(a, b, jnp.asarray(T, dtype)) * jnp.asarray(weights, dtype)).sum()
+
+        return jax.grad(total, argnums=(0, 1))(a.astype(dtype), b.astype(dtype))
+
+    weights = np.random.default_rng(6).normal(size=(len(T), 6))
+    step = 1e-6 * np.eye(6)
+    difference = np.array(
+        [((paths.slerp(a + d, b, T) - paths.slerp(a - d, b, T)) * weights).sum() for d in step]
+    )
+    rounding = 1e-8 if dtype == np.float64 else 1e-4
+    np.testing.assert_allclose(slopes(a, b)[0], difference / 2e-6, rtol=rounding, atol=rounding)
+    # Where the path is straight, so are its derivatives.
+    straight = ((1 - T) @ weights, T @ weights)
+    for one, other in ((a, a), (a, 3 * a), (a, -a), (a, 0 * a), (0 * a, a), (0 * a, 0 * a)):
+        for found, expected in zip(slopes(one, other), straight, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
