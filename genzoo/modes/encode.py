@@ -26,7 +26,7 @@ from genzoo.experiment import Experiment, prepare, require, variables_of
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.compilation import Program
 from genzoo.runtime.stopping import Stop
-from genzoo.workdir import Workdir
+from genzoo.workdir import Workdir, announced
 
 FILES = "files"  # what stands in the place of a split for images from files
 _log = logging.getLogger("genzoo")
@@ -73,7 +73,8 @@ class Trained:
         for found in self.passes(f"encode {split}", function, source.read, indices, title):
             if not np.isfinite(found["embedding"]).all():
                 raise UserError(f"The model's representation of {source.name} is not finite.")
-            yield Embedded(**{"label": None, **found})
+            label = found.get("label")
+            yield Embedded(found["index"], found["embedding"], found["x"], label)
 
     def decoded(self, latents: np.ndarray, title: str = "decoding") -> np.ndarray:
         """What codes [N, D] stand for, uint8 [N, H, W, C]."""
@@ -178,10 +179,10 @@ def encode(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     if is_first():
         _write(path, {**arrays, **names})
     count, dimensions = arrays["embedding"].shape
-    _log.info("%d embeddings of %d dimensions: %s", count, dimensions, path)
+    _log.info("%d embeddings of %d dimensions.", count, dimensions)
     where = {"folder": config.tools.folder} if names else {"split": split}
-    return {"file": str(path), **where, "count": count, "dimensions": dimensions,
-            "step": model.step}  # fmt: skip
+    return {**where, "count": count, "dimensions": dimensions, "step": model.step,
+            "files": announced([path])}  # fmt: skip
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
