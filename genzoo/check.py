@@ -4,6 +4,7 @@
 sizes that must divide, names that must be known, settings that make no sense together.
 """
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -56,6 +57,8 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
     resolved: dict = {"seed": checker.value(raw.get("seed", 0), _SEED, "seed")}
     resolved["family"] = _named(checker, raw.get("family", {}), build.FAMILIES, "family")
     row = build.FAMILIES.get(resolved["family"].get("name"))
+    if row is None and (name := _name_of(raw.get("family"))):
+        raise UserError(_unknown_family(name))  # on it depends what all else may be
     networks = {name: build.NETWORKS[name] for name in row.networks} if row else build.NETWORKS
     network = raw.get("network", {})
     if networks:
@@ -84,8 +87,19 @@ def _optimizer_keys(*, decay: str = "constant"):
     """The keys of the section `optimizer` that are names: their type and default."""
 
 
+def _name_of(values: object) -> object:
+    return values.get("name", "") if isinstance(values, Mapping) else ""
+
+
+def _unknown_family(name: object) -> str:
+    close = difflib.get_close_matches(str(name), build.FAMILIES, n=1)
+    hint = f" did you mean {close[0]!r}?" if close else ""
+    known = ", ".join(sorted(build.FAMILIES))
+    return f"family.name = {name!r} is unknown:{hint} The families are: {known}."
+
+
 def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dict:
-    name = values.get("name", "") if isinstance(values, Mapping) else ""
+    name = _name_of(values)
     if name not in table:
         checker.refuse(f"{where}.name = {name!r} is unknown: {nearest(str(name), table)}")
         return {}
@@ -167,7 +181,8 @@ _RANGES = {
     "train.steps_per_call": (1, _ANY), "train.log_every": (1, _ANY), "train.save_every": (1, _ANY),
     "train.fault_limit": (1, _ANY), "train.accumulate": (1, _ANY), "train.keep": (1, _ANY),
     "train.keep_every": (0, _ANY), "train.picture_first": (0, _ANY),
-    "train.picture_count": (0, _ANY),
+    "train.picture_count": (0, _ANY), "train.picture_minutes": (0, _ANY),
+    "train.save_minutes": (0, _ANY),
     "sample.count": (1, _ANY), "sample.batch_size": (1, _ANY), "sample.steps": (0, _ANY),
     "eval.importance_samples": (1, _ANY),
     "sample.seed": (0, 2**63 - 1), "sample.label": (-1, _ANY), "sample.unroll": (1, _ANY),

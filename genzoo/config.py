@@ -9,13 +9,14 @@ ever loaded back: a config file is a program, a workdir's `config.json` is not.
 import ast
 import copy
 import dataclasses
+import difflib
 import importlib.util
 import inspect
 import json
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -59,13 +60,10 @@ def choose(config: ConfigDict, variants: Mapping[str, Mapping], variant: str) ->
 
 
 def load(path: str) -> dict:
-    """The plain dict that `file.py:variant` or a `config.json` gives."""
+    """The plain dict that `file.py:variant` or a `config.json` gives. A file of configs/ may be
+    named without its folder and its ending: `ddpm_fashion:laptop`."""
     name, _, variant = (path, "", "") if path.endswith(".json") else path.partition(":")
-    file = Path(name)
-    if not file.is_file():
-        beside = sorted(p.name for p in Path("configs").glob("*.py"))
-        hint = f" In configs/ there are: {', '.join(beside)}." if beside else ""
-        raise UserError(f"--config={name}: there is no such file.{hint}")
+    file = _found(name)
     if file.suffix == ".json":
         return read_json(file)
     if file.suffix != ".py":
@@ -83,6 +81,22 @@ def load(path: str) -> dict:
             f"--config={path}: the file raises {type(error).__name__}: {error} "
             f"(line {where.lineno} of {Path(where.filename).name})."
         ) from error
+
+
+def _found(name: str) -> Path:
+    """The file that a name means: as it is written, with .py behind it, or in configs/, which is
+    looked for in the working directory and then beside the package."""
+    folders = [Path("configs"), Path(__file__).parents[1] / "configs"]
+    names = [name] if name.endswith((".py", ".json")) else [name, f"{name}.py"]
+    places = [Path(n) for n in names] + [folder / n for folder in folders for n in names if n]
+    for file in places:
+        if file.is_file():
+            return file
+    known = next(filter(None, (sorted(p.name for p in f.glob("*.py")) for f in folders)), [])
+    close = difflib.get_close_matches(f"{Path(name).stem}.py", known, n=1, cutoff=0.8)
+    hint = f" In configs/ there are: {', '.join(known)}." if known else ""
+    hint = f" Did you mean {close[0].removesuffix('.py')!r}?" if close else hint
+    raise UserError(f"--config={name}: there is no such file.{hint}")
 
 
 def read_json(file: Path) -> dict:
@@ -188,16 +202,14 @@ def _described(kind: object) -> str:
     return _NAMES.get(kind, "a section (a dict)")
 
 
-def parse_overrides(arguments: list[str]) -> dict[str, str]:
-    """{"train.steps": "100"} from ["--config.train.steps=100"] (or the value as next argument)."""
+def parse_overrides(arguments: list[str], flags: Iterable[str] = ()) -> dict[str, str]:
+    """{"train.steps": "100"} from ["--config.train.steps=100"] (or the value as next argument).
+    Raises UserError for anything else. flags: those of the program, for a hint."""
     found, rest = {}, list(arguments)
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("--config."):
-            raise UserError(
-                f"{argument!r} is not understood: a key of the config is set by "
-                "--config.section.key=VALUE."
-            )
+            raise UserError(_not_understood(argument, flags))
         name, equals, value = argument.removeprefix("--config.").partition("=")
         if not equals:
             if not rest or rest[0].startswith("--"):
@@ -205,6 +217,22 @@ def parse_overrides(arguments: list[str]) -> dict[str, str]:
             value = rest.pop(0)
         found[name] = value
     return found
+
+
+def _not_understood(argument: str, flags: Iterable[str]) -> str:
+    set_by = "a key of the config is set by --config.section.key=VALUE."
+    if not argument.startswith("-"):
+        return f"{argument!r} is not understood: {set_by}"
+    flag = argument.partition("=")[0]
+    close = difflib.get_close_matches(flag, list(flags), n=1, cutoff=0.75)
+    if close:
+        return f"unknown flag {flag}: did you mean {close[0]}?"
+    if "." in flag:
+        section = flag.lstrip("-")
+        if not difflib.get_close_matches(section.partition(".")[0], ["config"], cutoff=0.75):
+            return f"unknown flag {flag}: did you mean --config.{section}?"
+        return f"unknown flag {flag}: did you mean --config.{section.partition('.')[2]}?"
+    return f"unknown flag {flag}: {set_by}"
 
 
 def override(config: dict, overrides: Mapping[str, str]) -> dict:

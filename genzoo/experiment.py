@@ -93,6 +93,11 @@ class Experiment:
         return build.class_count(build.section(self.config, "data"))
 
     @property
+    def unit(self) -> str:
+        """What one example is called where they are counted."""
+        return {1: "point", 3: "image"}.get(len(self.shape), "example")
+
+    @property
     def exact_density(self) -> GaussianMixture | None:
         """What the data were drawn from, where that is known."""
         known = self.spec.density

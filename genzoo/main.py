@@ -50,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", help="a file of configs/, FILE.py or FILE.py:variant; for a "
-                        "workdir that holds a run it may be left out")  # fmt: skip
+    parser.add_argument("--config", help="NAME or NAME:variant of a file in configs/, or the path "
+                        "of another; not needed for a workdir that holds a run")  # fmt: skip
     parser.add_argument("--workdir", type=Path, help="the folder of the run")
     parser.add_argument("--mode", default="train", choices=_MODES,
                         help="; ".join(f"{k}: {v}" for k, v in _MODES.items()))  # fmt: skip
@@ -82,7 +82,7 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
     elif stored is not None:
         raw = stored
     else:
-        raise UserError("--config is missing: give a file of configs/, FILE.py[:variant].")
+        raise UserError("--config is missing: give a file of configs/, NAME[:variant].")
     raw = config.override(raw, changes)
     # Before anything looks for devices, since here they are others.
     devices = compile.prepare(raw) if arguments.mode == "compile" else None
@@ -141,7 +141,11 @@ def main(argv: list[str]) -> int:
     """Runs one mode; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("genzoo").setLevel(logging.INFO)
-    arguments, overrides = _parser().parse_known_args(argv)
+    parser = _parser()
+    arguments, overrides = parser.parse_known_args(argv)
+    if problem := _unknown_flag(parser, overrides):
+        print(f"genzoo: {problem}", file=sys.stderr)
+        return 2
     with _interruptible():
         # JAX takes a second to import: --help and a wrong flag are answered before.
         from genzoo.data.fetch import cache_dir
@@ -164,6 +168,18 @@ def main(argv: list[str]) -> int:
             if group.speaks:
                 print(json.dumps(result, indent=2))
             return group.leave(0, together=True)
+
+
+def _unknown_flag(parser: argparse.ArgumentParser, overrides: list[str]) -> str:
+    """What is wrong with arguments that are no flags of the program, "" if nothing is."""
+    from genzoo.config import parse_overrides
+
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    try:
+        parse_overrides(overrides, flags)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 @contextlib.contextmanager

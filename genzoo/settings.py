@@ -31,6 +31,10 @@ class DataSettings:
     num_classes: int = 0
 
 
+OF_LOOSE_IMAGES = ("size", "channels", "resize", "labels", "holdout", "num_classes")
+"""Keys of `data` that only folders and TFDS sets ask for; the others know their shape."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(LoopSettings):
     """averages: name -> Average. keep, keep_every: see Checkpoints. picture_first: the step of the
@@ -47,7 +51,8 @@ class TrainSettings(LoopSettings):
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
     """weights: an average's name or "raw". label: a class, -1 for all in turn. npz: also write all
-    images as one array file."""
+    images as one array file. into: the name of the folder in samples/ that is written, "" for one
+    made of the step and of what differs from the run's own settings."""
 
     count: int = 64
     batch_size: int = 64
@@ -55,6 +60,7 @@ class SampleSettings:
     weights: str = RAW
     label: int = -1
     npz: bool = False
+    into: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

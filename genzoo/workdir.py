@@ -5,9 +5,14 @@ config that makes another model, is refused before anything is written.
 """
 
 import fcntl
+import itertools
+import json
 import logging
 import os
 import re
+import shutil
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -26,6 +31,7 @@ _FREE_IN_TRAINING = (
     "sample.", "eval.", "mesh.", "bench.", "tools.", "compile.", "data.dir", "train.steps",
     "train.steps_per_call", "train.log_every", "train.save_every", "train.keep",
     "train.keep_every", "train.fault_limit", "train.picture_first", "train.picture_count",
+    "train.save_minutes", "train.picture_minutes",
     "optimizer.learning_rate", "optimizer.clip",
 )  # fmt: skip
 # Of these, what changes the numbers of the run and not only its housekeeping.
@@ -34,6 +40,11 @@ _WORTH_SAYING = ("train.steps", "optimizer.")
 _BOUND_IN_READING = (
     "family.", "network.", "frozen.", "data.name", "data.size", "data.channels",
 )  # fmt: skip
+SAMPLE_SETTINGS = "settings.json"
+"""What tells with which settings a folder of samples was made."""
+LATEST = "latest"
+_TAKEN = (LATEST, "training")  # names in samples/ that are not those of a call
+_LONGEST = 100  # letters of the name of a folder
 _log = logging.getLogger("genzoo")
 
 
@@ -142,18 +153,55 @@ class Workdir:
         except OSError as error:
             raise UserError(self._unwritable(error.strerror)) from error
 
-    def clear_samples(self) -> None:
-        """Removes the numbered samples of an earlier call, so that none is taken for a new one."""
-        by_first(self._clear_samples)
+    def sample_folder(self, config: FrozenConfigDict, step: int) -> Path:
+        """Where a call of `--mode=sample` writes: a folder of `samples/` with the name sample.into,
+        else with one made of the step and of the keys whose values are not the run's own. Never one
+        that holds what a call with other settings has written; raises UserError where sample.into
+        names such a one."""
+        asked = {k: v for k, v in config.sample.to_dict().items() if k != "into"}
+        if into := config.sample.into:
+            if into in _TAKEN or Path(into).name != into or into.startswith("."):
+                raise UserError(
+                    f"sample.into = {into!r} must be the name of a folder: without slashes, and "
+                    f"other than {' and '.join(_TAKEN)}."
+                )
+            folder = self.samples / into
+            if other := _other_samples(folder, asked):
+                raise UserError(
+                    f"sample.into = {into!r}: {folder} {other}. Give another name, or remove it."
+                )
+            return folder
+        own = (self.config() or {}).get("sample", {})
+        name = _named(step, {k: v for k, (_, v) in differences(own, asked).items() if k in asked})
+        names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+        folders = (self.samples / each for each in names)
+        return next(folder for folder in folders if not _other_samples(folder, asked))
 
-    def _clear_samples(self) -> None:
-        try:
-            self.samples.mkdir(parents=True, exist_ok=True)
-            for file in self.samples.iterdir():
-                if re.fullmatch(r"\d{6,}\.png|samples\.npz|grid\.png", file.name):
-                    os.unlink(file)
-        except OSError as error:
-            raise UserError(self._unwritable(error.strerror)) from error
+    def begin_samples(self, folder: Path, settings: dict) -> None:
+        """Makes the folder ready for samples with these settings, by the first process. What the
+        same call has left there goes, so that none of it is taken for new."""
+
+        def begin():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                for file in folder.iterdir():
+                    if re.fullmatch(r"\d{6,}\.png|samples\.npz|grid\.png", file.name):
+                        os.unlink(file)
+            except OSError as error:
+                raise UserError(self._unwritable(error.strerror)) from error
+            self._write(f"{folder.relative_to(self.path)}/{SAMPLE_SETTINGS}", settings)
+
+        by_first(begin)
+
+    def end_samples(self, folder: Path, settings: dict) -> None:
+        """Writes the settings again, with what is known now, and lets `samples/latest` be this
+        folder: by a link, or where there are none by a copy."""
+
+        def end():
+            self._write(f"{folder.relative_to(self.path)}/{SAMPLE_SETTINGS}", settings)
+            _be_latest(folder)
+
+        by_first(end)
 
     def checkpoints(
         self, *, keep: int, keep_every: int = 0, about: dict | None = None
@@ -197,3 +245,55 @@ class Workdir:
             f"--workdir={self.path} cannot be written ({why}): "
             "give a folder that you may write to."
         )
+
+
+def announced(paths: Iterable[Path]) -> list[str]:
+    """The paths of what a mode has made, for its report; the first process logs them."""
+    found = [str(path) for path in paths]
+    for path in found if is_first() else ():
+        _log.info("Wrote %s", path)
+    return found
+
+
+def _named(step: int, changed: dict) -> str:
+    """step_00001800_method=heun_steps=20: letters that every file system takes, and not too many of
+    them."""
+    parts = [f"step_{step:08d}"]
+    for key, value in changed.items():
+        plain = re.sub(r"[^\w.,+-]+", "-", str(value)).strip("-.")
+        parts.append(f"{key}={plain}")
+    name = "_".join(parts)
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[:_LONGEST]}_{zlib.crc32(json.dumps(changed).encode()):08x}"
+
+
+def _other_samples(folder: Path, asked: dict) -> str:
+    """Why a folder is not that of a call with the settings that are asked for, "" where it may
+    be."""
+    file = folder / SAMPLE_SETTINGS
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return ""
+    if not file.is_file():
+        return f"is there and has no {SAMPLE_SETTINGS}"
+    changed = differences(read_json(file).get("sample", {}), asked)
+    said = [f"{key} = {before!r}" for key, (before, _) in changed.items()]
+    return f"holds samples with {', '.join(said)}" if said else ""
+
+
+def _be_latest(folder: Path) -> None:
+    link, beside = folder.parent / LATEST, folder.parent / f".{LATEST}"
+    copied = link.is_dir() and not link.is_symlink()
+    if copied and not (link / SAMPLE_SETTINGS).is_file():
+        _log.warning("%s is left as it is: it holds no samples.", link)
+        return
+    if copied:
+        shutil.rmtree(link)
+    try:
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(folder.name, target_is_directory=True)
+        os.replace(beside, link)
+    except OSError:  # not every file system has links
+        beside.unlink(missing_ok=True)
+        link.unlink(missing_ok=True)
+        shutil.copytree(folder, link)

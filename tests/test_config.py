@@ -216,6 +216,21 @@ def test_a_broken_file_is_named(tmp_path, content, words):
     assert words in str(caught.value) and str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize("variant", ["", ":laptop"])
+def test_a_config_is_found_by_its_name(variant, tmp_path, monkeypatch):
+    expected = config.load(f"configs/ddpm_fashion.py{variant}")
+    for name in ("ddpm_fashion", "configs/ddpm_fashion", "ddpm_fashion.py"):
+        assert config.load(name + variant) == expected
+    monkeypatch.chdir(tmp_path)  # where there is no configs/
+    assert config.load(f"ddpm_fashion{variant}") == expected
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mine.py").write_text("def get_config(v): 1 / 0")
+    with pytest.raises(UserError, match="the file raises ZeroDivisionError"):
+        config.load(f"mine{variant}")
+    with pytest.raises(UserError, match=r"no such file\. Did you mean 'mine'"):
+        config.load(f"mime{variant}")
+
+
 def test_an_unknown_variant_is_named():
     with pytest.raises(UserError, match="no variant 'smok': did you mean 'smoke'"):
         config.load(f"{CIFAR}:smok")

@@ -180,7 +180,7 @@ def test_from_the_first_checkpoint_on_one_workdir_is_enough(tmp_path, capsys):
     shutil.rmtree(first)
     alone = f"--workdir={second}"
     assert main([alone, "--mode=sample"]) == 0
-    assert len(list((second / "samples").glob("0*.png"))) == 4
+    assert len(list((second / "samples" / "latest").glob("0*.png"))) == 4
     assert main([alone, "--mode=eval"]) == 0
     report = json.loads((second / "eval.json").read_text())
     assert report["likelihood_of"] == "the codes of the tokenizer, each a dimension"

@@ -3,6 +3,7 @@ that matters (several devices, what is imported); else in this one, which saves 
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_samples_do_not_depend_on_batch_or_devices(trained, genzoo, here):
             "--config.sample.steps=20",
         ]  # fmt: skip
         here(*asked) if devices == 1 else genzoo(*asked, devices=devices, haste=True)
-        return pixels(trained / "samples", 9).astype(int)
+        return pixels(trained / "samples" / "latest", 9).astype(int)
 
     expected = sample(8, 1)
     assert expected.std() > 10 and np.abs(expected[0] - expected[1]).mean() > 5
@@ -100,19 +101,109 @@ def test_samples_do_not_depend_on_batch_or_devices(trained, genzoo, here):
         assert np.abs(sample(batch, devices) - expected).max() <= 1, (batch, devices)
 
 
-def test_sample_writes_files_grid_and_array(trained, here):
-    done = here(
-        f"--workdir={trained}", "--mode=sample", "--config.sample.count=3",
-        "--config.sample.npz=True", "--config.sample.steps=50",
-    )  # fmt: skip
-    assert json.loads(done.stdout)["count"] == 3
-    names = {p.name for p in (trained / "samples").iterdir()}
-    # No sample of an earlier, larger call is left to be taken for one of these.
+def sampled(here, workdir, *settings):
+    """The report of a call of --mode=sample, and everything below samples/ with its time."""
+    asked = ["--config.sample.count=3", "--config.sample.steps=5", *settings]
+    report = json.loads(here(f"--workdir={workdir}", "--mode=sample", *asked).stdout)
+    files = (workdir / "samples").rglob("*")
+    return report, {f: f.stat().st_mtime_ns for f in files if f.is_file()}
+
+
+def test_sample_writes_files_grid_array_and_settings(trained, here):
+    report, _ = sampled(here, trained, "--config.sample.npz=True", "--config.sample.seed=7")
+    folder = trained / "samples" / "step_00000020_count=3_npz=True_seed=7"
+    assert report["count"] == 3 and report["samples"] == str(folder)
+    names = {p.name for p in folder.iterdir()}
     assert names == {"000000.png", "000001.png", "000002.png", "grid.png", "samples.npz",
-                     "training"}  # fmt: skip
-    with np.load(trained / "samples" / "samples.npz", allow_pickle=False) as arrays:
+                     "settings.json"}  # fmt: skip
+    assert set(report["files"]) == {
+        str(folder / name) for name in ("grid.png", "samples.npz", "settings.json")
+    }
+    with np.load(folder / "samples.npz", allow_pickle=False) as arrays:
         assert arrays["x"].shape == (3, 28, 28, 1) and arrays["x"].dtype == np.uint8
-        np.testing.assert_array_equal(arrays["x"][..., 0], pixels(trained / "samples", 3))
+        np.testing.assert_array_equal(arrays["x"][..., 0], pixels(folder, 3))
+    settings = json.loads((folder / "settings.json").read_text())
+    asked = settings["sample"]
+    assert (asked["method"], asked["grid"], asked["steps"]) == ("ddim", "trailing", 5)
+    assert (asked["seed"], asked["weights"], asked["guidance_scale"]) == (7, "ema", 1.0)
+    assert settings["step"] == 20 and settings["evaluations"] == report["evaluations"] == 5
+
+
+def test_a_call_leaves_what_other_calls_have_written(trained, here):
+    first, before = sampled(here, trained)
+    second, after = sampled(here, trained, "--config.sample.method=heun")
+    assert "method=heun" in second["samples"] and first["samples"] != second["samples"]
+    here(f"--workdir={trained}", "--mode=sample", "--config.sample.steps=4",
+         "--config.sample.pictures=denoising")  # fmt: skip
+    third, last = sampled(here, trained)
+    assert third["samples"] == first["samples"]
+    own = {f for f in last if str(f).startswith(first["samples"] + "/")}
+    assert len(own) == 5 and all(last[f] > before[f] for f in own)  # the same call: anew
+    others = (before.keys() | after.keys()) - own
+    others -= {f for f in others if "latest" in f.parts}
+    assert others and all(last[f] == {**before, **after}[f] for f in others)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_last_call_is_found_under_a_fixed_name(trained, here, monkeypatch, links):
+    if not links:
+        def refuse(*_, **__):
+            raise OSError("this file system has no links")
+
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+    latest = trained / "samples" / "latest"
+    for seed in (1, 2):
+        report, _ = sampled(here, trained, f"--config.sample.seed={seed}")
+        assert latest.is_symlink() == links
+        for name in ("000000.png", "grid.png", "settings.json"):
+            assert (latest / name).read_bytes() == (Path(report["samples"]) / name).read_bytes()
+
+
+def test_a_folder_of_ones_own_is_not_written_over(trained, here, tmp_path):
+    report, _ = sampled(here, trained, "--config.sample.into=mine")
+    assert report["samples"] == str(trained / "samples" / "mine")
+    sampled(here, trained, "--config.sample.into=mine")  # the same call
+    run = {"check": None}
+    other = ["--mode=sample", "--config.sample.into=mine", "--config.sample.count=2"]
+    refused(here(f"--workdir={trained}", *other, **run), "samples/mine holds", "count = 3")
+    for name in ("latest", "training", "a/b", "..", ".hidden"):
+        asked = ["--mode=sample", f"--config.sample.into={name}"]
+        refused(here(f"--workdir={trained}", *asked, **run), "must be the name of a folder")
+    (trained / "samples" / "photos").mkdir()
+    (trained / "samples" / "photos" / "000000.png").write_text("precious")
+    asked = ["--mode=sample", "--config.sample.into=photos"]
+    refused(here(f"--workdir={trained}", *asked, **run), "has no settings.json")
+    assert (trained / "samples" / "photos" / "000000.png").read_text() == "precious"
+
+
+def test_what_the_run_calls_its_own_may_change_without_loss(trained, here):
+    # Named by what differs from the run, two calls may come to one name; not to one folder.
+    first, _ = sampled(here, trained, "--config.sample.label=-1")
+    raw = json.loads((trained / "config.json").read_text())
+    changed = raw | {"sample": raw["sample"] | {"grid": "uniform"}}
+    (trained / "config.json").write_text(json.dumps(changed))
+    try:
+        second, _ = sampled(here, trained, "--config.sample.label=-1")
+    finally:
+        (trained / "config.json").write_text(json.dumps(raw))
+    assert second["samples"] == first["samples"] + "-2"
+
+
+def test_every_mode_ends_by_saying_what_it_made(trained, here, tmp_path):
+    place = shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    for mode, settings, made in (
+        ("eval", ["--config.eval.count=4", "--config.eval.batch_size=4"], ["eval.json"]),
+        ("reconstruct", ["--config.sample.count=2"],
+         ["samples/reconstruction.png", "reconstruct.json"]),
+        ("train", ["--config.train.steps=22", "--config.train.picture_first=5"],
+         ["metrics.jsonl", "checkpoints/22", *(f"samples/training/step_00000022_{w}.png"
+                                              for w in ("raw", "ema"))]),
+    ):  # fmt: skip
+        done = here(f"--workdir={place}", f"--mode={mode}", *settings)
+        report = json.loads(done.stdout)
+        assert report["files"] == [str(place / name) for name in made], mode
+        assert all(Path(name).exists() for name in report["files"])
+        assert all(f"Wrote {name}" in done.stderr for name in report["files"]), mode
 
 
 def test_eval_is_exact_on_a_padded_batch_and_on_more_devices(trained, genzoo, here):
@@ -151,6 +242,16 @@ def test_describe_is_one_json_document(here):
     assert found["config"]["family"]["name"] == "ddpm"
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [("ddpm_fashion:smoke", [28, 28, 1], 10), ("toy_mixture:smoke", [2], 8)],
+)
+def test_describe_says_the_shape_that_the_data_has(here, name, shape, classes):
+    found = json.loads(here(f"--config={name}", "--mode=describe").stdout)
+    assert found["data"]["shape"] == shape and found["data"]["classes"] == classes
+    assert "channels" not in found["config"]["data"] and "size" not in found["config"]["data"]
+
+
 def test_bench_reports_training_and_sampling(here):
     done = here(SMOKE, "--mode=bench", "--config.bench.seconds=0.2")
     found = json.loads(done.stdout)
@@ -187,13 +288,36 @@ def refused(done, *words):
     assert all(word in done.stderr for word in words), done.stderr
 
 
+def test_a_wrong_flag_is_answered_before_all_else(here):
+    run = {"check": None}
+    refused(here("--confg=x", **run), "unknown flag --confg: did you mean --config?")
+    refused(here("--wordkir", "x", **run), "unknown flag --wordkir: did you mean --workdir?")
+    said = "unknown flag --train.steps: did you mean --config.train.steps?"
+    refused(here(SMOKE, "--train.steps=3", **run), said)
+    refused(here("--confg.train.steps=3", **run), "did you mean --config.train.steps?")
+    refused(here("ddpm_fashion", **run), "'ddpm_fashion' is not understood")
+
+
+def test_an_unknown_family_says_which_there_are_and_nothing_else(here, tmp_path):
+    done = here(SMOKE, f"--workdir={tmp_path}", "--config.family.name=ddmp",
+                "--config.network.heads=3", "--config.train.stesp=3", check=None)  # fmt: skip
+    refused(done, "did you mean 'ddpm'? The families are: autoencoder, classifier, ddpm")
+    assert done.stderr.count("genzoo: ") == 1
+
+
+def test_points_are_not_called_images(here, tmp_path):
+    done = here("--config=toy_mixture:smoke", f"--workdir={tmp_path}", "--config.train.steps=10",
+                "--config.train.picture_count=0")  # fmt: skip
+    assert "points/s" in done.stderr and "image" not in done.stderr
+
+
 def test_bad_input_ends_in_a_sentence(here, tmp_path, trained):
     run = {"check": None}
     refused(here(SMOKE, **run), "needs --workdir=DIR")
     refused(here("--workdir", tmp_path / "new", **run), "--config is missing")
     refused(here("--config=configs/no.py", "--workdir=x", **run), "no such file", "ddpm_cifar")
     refused(here(SMOKE, "--workdir=x", "--mode=dream", **run), "invalid choice: 'dream'")
-    refused(here(SMOKE, "--workdir=x", "--stesp=3", **run), "'--stesp=3' is not understood")
+    refused(here(SMOKE, "--workdir=x", "--stesp=3", **run), "unknown flag --stesp: a key of")
     refused(here(SMOKE, "--workdir", tmp_path / "new", "--mode=sample", **run), "train first")
     file = tmp_path / "file"
     file.write_text("")

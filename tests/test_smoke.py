@@ -76,7 +76,7 @@ def test_modes(name, workdir, capsys):
             assert code == 2 and "compares images, and" in capsys.readouterr().err
         elif family in can:
             assert code == 0
-            made = {"sample": "grid.png", "reconstruct": "reconstruction.png"}[mode]
+            made = {"sample": "latest/grid.png", "reconstruct": "reconstruction.png"}[mode]
             assert (place / "samples" / made).is_file()
             if family in DENOISING and mode == "sample":
                 assert json.loads(capsys.readouterr().out)["evaluations"] > 3
@@ -92,7 +92,7 @@ def test_pictures_of_images(workdir, capsys):
     wanted = "--config.sample.pictures=denoising,guidance,inpainting"
     assert main([f"--workdir={place}", "--mode=sample", "--config.sample.resample=2", wanted]) == 0
     for name in ("denoising", "guidance", "inpainting"):
-        assert (place / "samples" / f"{name}.png").is_file()
+        assert (place / "samples" / "latest" / f"{name}.png").is_file()
     capsys.readouterr()
     for names, said in {
         "colourisation": "these are grey",
@@ -109,8 +109,8 @@ def test_pictures_of_points(workdir):
     wanted = "--config.sample.pictures=field,trajectories,density"
     assert main([f"--workdir={place}", "--mode=sample", wanted]) == 0
     for name in ("grid", "field", "trajectories", "density"):
-        assert (place / "samples" / f"{name}.png").is_file()
-    points = np.load(place / "samples" / "samples.npz")["x"]
+        assert (place / "samples" / "latest" / f"{name}.png").is_file()
+    points = np.load(place / "samples" / "latest" / "samples.npz")["x"]
     assert points.shape == (8, 2) and points.dtype == np.float32
     assert main([f"--workdir={place}", "--mode=eval"]) == 0
     report = json.loads((place / "eval.json").read_text())
@@ -143,10 +143,10 @@ def test_a_weaker_model_and_a_classifier_steer(workdir, tmp_path, capsys):
     assert main([*noisy, f"--workdir={classifier}"]) == 0
     sample = [f"--workdir={place}", "--mode=sample", "--config.sample.seed=5"]
     assert main(sample) == 0
-    plain = (place / "samples" / "000000.png").read_bytes()
+    plain = (place / "samples" / "latest" / "000000.png").read_bytes()
     steered = [f"--config.sample.guide={place}", f"--config.sample.classifier={classifier}"]
     assert main([*sample, *steered, "--config.sample.guide_weights=raw"]) == 0
-    assert (place / "samples" / "000000.png").read_bytes() != plain
+    assert (place / "samples" / "latest" / "000000.png").read_bytes() != plain
     capsys.readouterr()
     for wrong, said in {
         f"guide={tmp_path}": "holds no finished checkpoint",
@@ -162,4 +162,4 @@ def test_every_solver_samples_a_trained_model(workdir):
     place = workdir("fm_fashion")
     solvers = "--config.sample.pictures=solvers"
     assert main([f"--workdir={place}", "--mode=sample", solvers]) == 0
-    assert (place / "samples" / "solvers.png").is_file()
+    assert (place / "samples" / "latest" / "solvers.png").is_file()

@@ -138,7 +138,7 @@ def test_encode_writes_every_embedding(run):
     settings, workdir = run(Halves())
     report = encode(settings, workdir)
     found = archive(workdir)
-    assert report["file"] == str(workdir / "embeddings.npz")
+    assert report["files"] == [str(workdir / "embeddings.npz")]
     assert report["count"] == 2000 and report["dimensions"] == 2
     assert found["embedding"].dtype == np.float32
     np.testing.assert_allclose(found["embedding"], halves(TEST["x"]), atol=1e-6)
@@ -349,6 +349,7 @@ def test_codes_are_counted_and_decoded_one_by_one(run, monkeypatch):
 def test_a_representation_that_knows_the_classes_is_told_apart_from_pixels(run):
     settings, workdir = run(Knowing(), tools_probe_examples=300, eval_count=100)
     report = probe(settings, workdir)
+    assert report.pop("files") == [str(workdir / "probe.json")]
     assert report == stored(workdir, "probe.json")
     assert report["train_examples"] == 300 and report["test_examples"] == 100
     for key in ("linear_accuracy", "neighbour_accuracy", "linear_train_accuracy"):

@@ -16,7 +16,7 @@ from genzoo.evaluate import pictures
 _DPI = 100
 _LEAST_CELL = 80  # pixels: smaller images are enlarged
 INK, FAINT, BLUE, RED = "#222222", "#777777", "#4c72b0", "#c03030"
-_LEGEND = 30  # classes up to which a legend names them; more are told apart by colour alone
+_LEGEND = 30  # classes up to which a legend names them; more are told apart by their marks alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,7 @@ def save_rows(
         figure.text(
             x / page.shape[1], 1 - y / page.shape[0], text, ha=align, ma=align, va="top",
             color=colour, fontsize=scale * letter * 72 / _DPI,
+            fontweight="bold" if colour == RED else "normal",  # not by colour alone
         )  # fmt: skip
     save(figure, path)
 
@@ -106,22 +107,16 @@ def save_plane(
     figure = blank(1560, 720)
     left = figure.add_axes((0.045, 0.09, 0.40, 0.84))
     order = np.random.default_rng(0).permutation(len(codes))  # so that no class covers another
-    size = float(np.clip(20000 / len(codes), 3, 30))
-    palette = colours(max(len(classes), 1))
-    shown = BLUE if labels is None else np.asarray(palette)[labels[order]]
-    left.scatter(*codes[order].T, s=size, c=shown, alpha=0.7, linewidths=0)
+    size = float(np.clip(60000 / len(codes), 8, 40))
+    scatter(left, codes[order], size, None if labels is None else labels[order], len(classes))
     # Codes that have collapsed to a point still want a frame with sides.
     (x_0, y_0), (x_1, y_1) = box + 1e-6 * np.array([[-1.0], [1.0]])
     left.plot((x_0, x_1, x_1, x_0, x_0), (y_0, y_0, y_1, y_1, y_0), color=INK, lw=1, ls="--")
     left.set_title(f"{len(codes)} codes; the frame is the picture on the right", fontsize=11)
     if labels is not None and len(classes) <= _LEGEND:
-        marks = [
-            left.scatter([], [], s=40, color=colour, label=shortened(name, 20), linewidths=0)
-            for colour, name in zip(palette, classes, strict=True)
-        ]
         figure.legend(
-            handles=marks, loc="center left", bbox_to_anchor=(0.449, 0.51), frameon=False,
-            fontsize=9, handletextpad=0.3, borderaxespad=0,
+            handles=legend_marks(left, classes), loc="center left", bbox_to_anchor=(0.449, 0.51),
+            frameon=False, fontsize=9, handletextpad=0.3, borderaxespad=0,
         )  # fmt: skip
     right = figure.add_axes((0.59, 0.09, 0.3877, 0.84))
     page = _coloured(
@@ -204,12 +199,45 @@ def _coloured(page: np.ndarray) -> np.ndarray:
     return page if page.shape[-1] == 3 else page[..., :1].repeat(3, -1)
 
 
-def colours(count: int) -> list:
-    """As many colours that can be told apart as there are."""
-    from matplotlib import colormaps
+# Ten colours that differ for readers with each kind of colour blindness too: Petroff 2021,
+# Accessible color sequences for data visualization (arXiv:2107.02270).
+_COLOURS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70",
+    "#717581", "#92dadd",
+)  # fmt: skip
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", "*")
 
-    if count <= 10:
-        return list(colormaps["tab10"].colors)[:count]
-    if count <= 20:
-        return list(colormaps["tab20"].colors)[:count]
-    return [tuple(one[:3]) for one in colormaps["nipy_spectral"](np.linspace(0.03, 0.97, count))]
+
+def marks(count: int) -> list[tuple[str, str]]:
+    """(colour, marker) for each of `count` classes: up to ten differ in both, up to a hundred in
+    the pair of them; more repeat."""
+    ten = len(_COLOURS)
+    return [(_COLOURS[i % ten], _MARKERS[(i + i // ten) % ten]) for i in range(count)]
+
+
+def scatter(
+    axes, points: np.ndarray, size: float, labels: np.ndarray | None = None, classes: int = 0
+) -> None:
+    """Points [N, 2] as dots, or with labels int [N] by the marks of their classes, drawn in the
+    order they come in. size: of a mark, in square points."""
+    if labels is None:
+        axes.scatter(*points.T, s=size / 2, c=BLUE, alpha=0.7, linewidths=0)
+        return
+    from matplotlib.markers import MarkerStyle
+
+    known = marks(max(classes, int(labels.max(initial=0)) + 1))
+    styles = [MarkerStyle(marker) for _, marker in known]
+    paths = [style.get_path().transformed(style.get_transform()) for style in styles]
+    drawn = axes.scatter(
+        *points.T, s=size, c=[known[i][0] for i in labels], alpha=0.9, linewidths=0.3,
+        edgecolors="white",
+    )  # fmt: skip
+    drawn.set_paths([paths[i] for i in labels])
+
+
+def legend_marks(axes, names: Sequence[str]) -> list:
+    """A handle for a legend for each class."""
+    return [
+        axes.scatter([], [], s=50, c=colour, marker=marker, label=shortened(name, 20), lw=0)
+        for (colour, marker), name in zip(marks(len(names)), names, strict=True)
+    ]

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from genzoo.evaluate.figures import BLUE, FAINT, INK, blank, colours, save, shortened
+from genzoo.evaluate.figures import (
+    BLUE,
+    FAINT,
+    INK,
+    blank,
+    legend_marks,
+    save,
+    scatter,
+    shortened,
+)
 
 _SIDE = 340  # pixels of a panel
 _MOST = 4  # panels beside each other
@@ -56,25 +65,20 @@ def save_samples(
     longest = max((len(shortened(name, 20)) for name in names), default=0) if count else 0
     figure, panels = _panels(2, box, beside=40 + 8 * longest if count else 0)
     size = float(np.clip(8000 / min(max(len(data), len(samples)), _SHOWN), 1, 12))
-    palette = colours(len(names)) if count else []
     for i, (axes, what, points) in enumerate(
         zip(panels, ("data", "samples"), (data, samples), strict=True)
     ):
         # The first of a set in no particular order; labels may come sorted.
         order = np.random.default_rng(0).permutation(len(points))[:_SHOWN]
-        shown = BLUE if labels is None else np.asarray(palette)[labels[i][order]]
-        axes.scatter(*points[order].T, s=size, c=shown, alpha=0.6, linewidths=0)
+        known = None if labels is None else labels[i][order]
+        scatter(axes, points[order], 2 * size, known, len(names))
         outside = _outside(points, box)
         lost = f", {outside} outside the frame" if outside else ""
         axes.set_title(f"{len(points)} {what}{lost}", fontsize=11)
     if count:
-        marks = [
-            panels[-1].scatter([], [], s=40, color=colour, label=shortened(name, 20), linewidths=0)
-            for colour, name in zip(palette, names, strict=True)
-        ]
         panels[-1].legend(
-            handles=marks, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False,
-            fontsize=9, handletextpad=0.3,
+            handles=legend_marks(panels[-1], names), loc="center left", bbox_to_anchor=(1.0, 0.5),
+            frameon=False, fontsize=9, handletextpad=0.3,
         )  # fmt: skip
     save(figure, path)
 

@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from genzoo import build
 from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core import tree
 from genzoo.core.contract import Context, Fits, capabilities
+from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.sample import draw, sample_batch
 from genzoo.runtime import cost
 from genzoo.runtime.compilation import compile_program, flops
+from genzoo.settings import OF_LOOSE_IMAGES, DataSettings
 from genzoo.train.state import TrainState
 
 
@@ -56,12 +59,28 @@ def _costs(experiment: Experiment) -> dict:
 def describe(config: FrozenConfigDict) -> dict:
     """What the config makes, without making it."""
     experiment = Experiment(config)
+    data, shown = build.section(config, "data"), config.to_dict()
+    if data.name in build.DATA:  # then these say nothing of the data
+        shown["data"] = {k: v for k, v in shown["data"].items() if k not in OF_LOOSE_IMAGES}
     return {
         "family": config.family.name,
         "capabilities": list(capabilities(experiment.family)),
+        "data": {
+            "name": data.name,
+            "shape": list(experiment.shape),
+            "classes": _classes(data),
+        },
         **_costs(experiment),
-        "config": config.to_dict(),
+        "config": shown,
     }
+
+
+def _classes(data: DataSettings) -> int | None:
+    """How many the data has; None where it is not at hand to be asked."""
+    try:
+        return build.class_count(data)
+    except UserError:
+        return None
 
 
 def bench(config: FrozenConfigDict) -> dict:

@@ -25,7 +25,7 @@ from genzoo.experiment import Experiment, require, variables_of
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.compilation import Program
 from genzoo.runtime.stopping import Stop
-from genzoo.workdir import Workdir
+from genzoo.workdir import Workdir, announced
 
 FILES = "files"  # what stands in the place of a split for images from files
 _log = logging.getLogger("genzoo")
@@ -177,10 +177,10 @@ def encode(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     if is_first():
         _write(path, {**arrays, **names})
     count, dimensions = arrays["embedding"].shape
-    _log.info("%d embeddings of %d dimensions: %s", count, dimensions, path)
+    _log.info("%d embeddings of %d dimensions.", count, dimensions)
     where = {"folder": config.tools.folder} if names else {"split": split}
-    return {"file": str(path), **where, "count": count, "dimensions": dimensions,
-            "step": model.step}  # fmt: skip
+    return {**where, "count": count, "dimensions": dimensions, "step": model.step,
+            "files": announced([path])}  # fmt: skip
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -19,7 +19,7 @@ from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
 from genzoo.experiment import Experiment, variables_of
 from genzoo.runtime.stopping import Stop
-from genzoo.workdir import Workdir
+from genzoo.workdir import Workdir, announced
 
 _log = logging.getLogger("genzoo")
 
@@ -83,4 +83,5 @@ def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
         "seconds": round(time.perf_counter() - started, 1),
     }
     place.write("eval.json", report)
-    return {k: v for k, v in report.items() if k != "bits_per_dim_curve"}
+    shown = {k: v for k, v in report.items() if k != "bits_per_dim_curve"}
+    return shown | {"files": announced([place.path / "eval.json"])}

@@ -15,6 +15,7 @@ from genzoo.math import paths
 from genzoo.modes.encode import FILES, Trained, chosen, spread, trained
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
+from genzoo.workdir import announced
 
 STEPS = 9
 """Points between the two ends."""
@@ -55,8 +56,8 @@ def interpolate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
     if is_first():
         _draw(model, pairs, pictures, times)
     model.place.write("interpolate.json", report)
-    file = str(model.place.samples / "interpolation.png")
-    return {"file": file, "step": model.step, "pairs": pairs.names}
+    made = [model.place.samples / "interpolation.png", model.place.path / "interpolate.json"]
+    return {"step": model.step, "pairs": pairs.names, "files": announced(made)}
 
 
 def pairs_of(indices: np.ndarray, labels: np.ndarray | None, count: int) -> list[tuple[int, int]]:

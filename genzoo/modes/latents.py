@@ -18,6 +18,7 @@ from genzoo.math.quantisation import perplexity
 from genzoo.modes.encode import Embedded, Trained, chosen, trained
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
+from genzoo.workdir import announced
 
 _UNITS = 10  # of largest variance, which are traversed
 _DEVIATIONS = np.linspace(-3, 3, 13)
@@ -50,7 +51,11 @@ def latents(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -
         report["levels"] = _codebook(model, source, indices)
     model.place.write("latents.json", report)
     shown = {k: v for k, v in report.items() if k not in ("units", "levels")}
-    return {"samples": str(model.place.samples), **shown}
+    units, drawn = report.get("units", {}), {}
+    drawn["traversals.png"], drawn["latent_plane.png"] = "traversed" in units, "plane" in units
+    drawn["codebook.png"] = tokenizes
+    made = [model.place.samples / name for name, is_there in drawn.items() if is_there]
+    return shown | {"files": announced([*made, model.place.path / "latents.json"])}
 
 
 # --- units ----------------------------------------------------------------------------------------

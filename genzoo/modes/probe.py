@@ -14,6 +14,7 @@ from genzoo.evaluate import probe as linear
 from genzoo.evaluate.neighbours import Neighbours, vote
 from genzoo.modes.encode import Trained, chosen, spread, trained
 from genzoo.runtime.stopping import Stop
+from genzoo.workdir import announced
 
 NEIGHBOURS = 20
 """Whose votes are counted."""
@@ -50,7 +51,7 @@ def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
         both = [(part[name], part["label"]) for part in (learned, asked)]
         report[name] = _scores(*both, classes, config, name)
     model.place.write("probe.json", report)
-    return report
+    return report | {"files": announced([model.place.path / "probe.json"])}
 
 
 def _scores(

@@ -22,7 +22,7 @@ from genzoo.evaluate.similarity import ssim
 from genzoo.experiment import Experiment, require, variables_of
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
-from genzoo.workdir import Workdir
+from genzoo.workdir import Workdir, announced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +106,13 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
         "ssims": found.ssim.tolist(),
     }
     place.write("reconstruct.json", report)
+    picture = place.samples / "reconstruction.png"
     if is_first():
         shown = found.side_by_side()[: pictures.LARGEST_GRID // 2]
         columns = 8 if found.shown is None else 6
-        pictures.save_grid(
-            place.samples / "reconstruction.png", shown, columns=columns, caption=found.caption
-        )
-    return {k: v for k, v in report.items() if not isinstance(v, list)}
+        pictures.save_grid(picture, shown, columns=columns, caption=found.caption)
+    short = {k: v for k, v in report.items() if not isinstance(v, list)}
+    return short | {"files": announced([picture, place.path / "reconstruct.json"])}
 
 
 def _compared(experiment: Experiment, variables: Variables, batch: Batch) -> tuple:

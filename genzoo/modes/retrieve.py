@@ -13,6 +13,7 @@ from genzoo.evaluate.neighbours import Neighbours
 from genzoo.modes.encode import FILES, Embedded, Trained, trained
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
+from genzoo.workdir import announced
 
 _QUERIES = 8
 _SHOWN = 16  # neighbours in the picture at most
@@ -51,7 +52,8 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
         images = records["x"].reshape(*found.index.shape, *records["x"].shape[1:])
         _draw(model, queries, names, found, images, labels, train)
     shown = {k: v for k, v in report.items() if k != "queries"}
-    return {"file": str(model.place.samples / "neighbours.png"), **shown}
+    made = [model.place.samples / "neighbours.png", model.place.path / "retrieve.json"]
+    return shown | {"files": announced(made)}
 
 
 def _queries(model: Trained) -> tuple[Embedded, list[str]]:

@@ -1,4 +1,4 @@
-"""`--mode=sample`: draws images into the workdir's `samples/`."""
+"""`--mode=sample`: draws images, each call into a folder of its own in the workdir's `samples/`."""
 
 import logging
 import time
@@ -13,6 +13,8 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
+import genzoo
+from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core.contract import Family, Solves, Variables
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch
@@ -29,10 +31,10 @@ from genzoo.experiment import (
 )
 from genzoo.guides import guided
 from genzoo.modes import illustrate
-from genzoo.runtime.agreement import by_first, is_first
+from genzoo.runtime.agreement import agreed, by_first, is_first
 from genzoo.runtime.compilation import Program
 from genzoo.runtime.stopping import Stop
-from genzoo.workdir import Workdir
+from genzoo.workdir import SAMPLE_SETTINGS, Workdir, announced
 
 _log = logging.getLogger("genzoo")
 
@@ -77,12 +79,27 @@ def draw(
             programs[size] = experiment.program(function, variables, rows)
         found = jax.device_get(programs[size](variables, rows))
         real = min(batch, count - start)
-        if not np.all(found.get("finite", True)):
-            _log.warning(
-                "%d of %d samples are not finite: take more steps, another sample.method or grid, "
-                "or sample.clip = 'clip'.", (~found["finite"]).sum(), size,
-            )  # fmt: skip
+        finite = found.get("finite", np.ones(size, bool))[:real]
+        if not finite.all():
+            lost = f"{(~finite).sum()} of {real} samples are not finite"
+            _log.warning("%s%s", lost, _remedies(config.sample))
         yield Drawn(found["x"][:real], label[:real], found.get("evaluations", NOTHING)[:real])
+
+
+def _remedies(settings: FrozenConfigDict) -> str:
+    """What may help against samples that are not finite, among what is not so already."""
+    known = []
+    if settings.get("method") == ADAPTIVE:
+        known.append("a smaller sample.tolerance")
+    elif settings.get("steps"):  # 0 is as many as there are
+        known.append(f"more steps than sample.steps = {settings.steps}")
+    if "method" in settings:
+        known.append("another sample.method or sample.grid")
+    if settings.get("clip") == "none":
+        known.append("sample.clip = 'clip'")
+    if settings.get("guidance_scale", 1.0) > 1:
+        known.append("a lower sample.guidance_scale")
+    return f": try {', or '.join(known)}." if known else "."
 
 
 def check_label(experiment: Experiment, family: Family | None = None) -> None:
@@ -120,9 +137,10 @@ def sample_batch(
 
 
 def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Draws sample.count samples into the workdir's `samples/`: of images one PNG each and a grid,
-    of points and signals an array and a scatter or lines; and the pictures that sample.pictures
-    names."""
+    """Draws sample.count samples into a folder of their own in the workdir's `samples/`: of images
+    one PNG each and a grid, of points and signals an array and a scatter or lines; the pictures
+    that sample.pictures names; and `settings.json`, how they were made. `samples/latest` is then
+    that folder."""
     experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     require(experiment.family, config.family.name, "sample", "sample")
     wanted = illustrate.chosen(experiment)
@@ -133,34 +151,53 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     as_images = isinstance(experiment.x, Image)
     images, labels, evaluations, done = [], [], [], 0
     started = time.perf_counter()
-    place.clear_samples()
+    folder = agreed(lambda: place.sample_folder(config, int(state.step)))
+    settings = _settings(config, int(state.step))
+    place.begin_samples(folder, settings)
     _log.info("Sampling %d on %d device(s).", config.sample.count, jax.device_count())
-    with tqdm(total=config.sample.count, desc="sampling", unit="image", disable=None) as bar:
+    unit = experiment.unit
+    with tqdm(total=config.sample.count, desc="sampling", unit=unit, disable=None) as bar:
         for drawn in draw(experiment, variables, {}, config.sample.count, family):
             if is_first() and as_images:
-                pictures.save_each(place.samples, drawn.images, done)
+                pictures.save_each(folder, drawn.images, done)
             if not as_images or config.sample.npz or done < pictures.LARGEST_GRID:
                 images.append(drawn.images)
                 labels.append(drawn.labels)
             evaluations.append(drawn.evaluations)
             done += len(drawn.images)
             bar.update(len(drawn.images))
+    made = [folder / "grid.png"]
+    arrays = {"x": np.concatenate(images), "label": np.concatenate(labels)}
     if is_first():
-        everything = np.concatenate(images)
-        grid = place.samples / "grid.png"
-        save_samples(experiment, grid, everything, np.concatenate(labels), family=family)
-        if not as_images or config.sample.npz:
-            arrays = {"x": everything, "label": np.concatenate(labels)}
-            np.savez_compressed(place.samples / "samples.npz", **arrays)
+        save_samples(experiment, made[0], arrays["x"], arrays["label"], family=family)
+    if not as_images or config.sample.npz:
+        made.append(folder / "samples.npz")
+        if is_first():
+            np.savez_compressed(made[-1], **arrays)
     seconds = time.perf_counter() - started
-    _log.info("%d samples in %.1f s: %s", config.sample.count, seconds, place.samples / "grid.png")
-    report = {"samples": str(place.samples), "count": config.sample.count, "step": int(state.step)}
+    _log.info("%d samples in %.1f s.", config.sample.count, seconds)
+    report = {"samples": str(folder), "count": config.sample.count, "step": int(state.step)}
     if asked := np.concatenate(evaluations).tolist():
         report["evaluations"] = round(float(np.mean(asked)), 1)
+        settings["evaluations"] = report["evaluations"]
         _log.info("%s network evaluations (NFE) per sample.", report["evaluations"])
     if wanted:
-        _illustrate(wanted, experiment, family, variables, place.samples)
-    return report
+        made += _illustrate(wanted, experiment, family, variables, folder)
+    place.end_samples(folder, settings | {"seconds": round(seconds, 1)})
+    return report | {"files": announced([*made, folder / SAMPLE_SETTINGS])}
+
+
+def _settings(config: FrozenConfigDict, step: int) -> dict:
+    """How samples were made: what cannot be read off them later."""
+    return {
+        "genzoo": genzoo.__version__,
+        "family": config.family.name,
+        "data": config.data.name,
+        "step": step,
+        "devices": jax.device_count(),
+        "platform": jax.default_backend(),
+        "sample": {k: v for k, v in config.sample.to_dict().items() if k != "into"},
+    }
 
 
 def _illustrate(
@@ -169,7 +206,7 @@ def _illustrate(
     family: Family,
     variables: Variables,
     folder: Path,
-) -> None:
+) -> list[Path]:
     """Of several processes the first draws the pictures, on a device of its own."""
     if jax.process_count() > 1:
         whole = jax.jit(lambda tree: tree, out_shardings=experiment.placement.replicated)
@@ -177,12 +214,9 @@ def _illustrate(
     subject = illustrate.Subject(
         experiment=experiment, family=family, variables=variables, folder=folder
     )
-
-    def draw_all():
-        for picture in wanted:
-            _log.info("%s", picture(subject))
-
-    by_first(draw_all)
+    made: list[Path] = []
+    by_first(lambda: made.extend(picture(subject) for picture in wanted))
+    return made
 
 
 def save_samples(

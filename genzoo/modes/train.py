@@ -30,13 +30,13 @@ from genzoo.modes.sample import check_label, draw, save_samples
 from genzoo.runtime.agreement import agreed, is_first
 from genzoo.runtime.compilation import Program, compile_program
 from genzoo.runtime.stopping import Stop
-from genzoo.settings import RAW
+from genzoo.settings import RAW, TrainSettings
 from genzoo.train import writers
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.loop import leave, picture_steps
 from genzoo.train.loop import train as train_loop
 from genzoo.train.state import TrainState
-from genzoo.workdir import Workdir
+from genzoo.workdir import Workdir, announced
 
 _log = logging.getLogger("genzoo")
 _PICTURED = {"sample", "reconstruct"}  # what a family can that training pictures are made of
@@ -80,7 +80,7 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
             checkpoints.wait()
             if _picture_steps(experiment):
                 _training_pictures(experiment, place)(state, int(state.step))
-            return {"step": int(state.step), "seconds": round(time.perf_counter() - started, 1)}
+            return _report(experiment, place, state, started)
         data, inputs = _inputs(experiment, source, step)
         open_things.callback(inputs.close)
         example = next(inputs)
@@ -101,13 +101,13 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
         outputs = writers.open_writers(place.path, step, first_process=is_first())
         for output in outputs:
             open_things.callback(output.close)
-        progress = writers.Progress(settings.steps, is_first())
+        progress = writers.Progress(settings.steps, is_first(), experiment.unit)
         open_things.callback(progress.close)
         state = train_loop(
             state,
             lambda state, rows: program(state, data, rows),
             itertools.chain([example], inputs),
-            settings=settings,
+            settings=_paced(settings),
             checkpoints=checkpoints,
             writers=outputs,
             progress=progress,
@@ -116,7 +116,22 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
             report=Watch(experiment.family),
             stop=stop,
         )
-    return {"step": int(state.step), "seconds": round(time.perf_counter() - started, 1)}
+    return _report(experiment, place, state, started)
+
+
+def _paced(settings: TrainSettings) -> TrainSettings:
+    """Without a first picture by time where only the last one is asked for."""
+    return settings if settings.picture_first else replace(settings, picture_minutes=0.0)
+
+
+def _report(experiment: Experiment, place: Workdir, state: TrainState, started: float) -> dict:
+    """Of a run that has come to its end: also where everything is."""
+    step, seconds = int(state.step), round(time.perf_counter() - started, 1)
+    _log.info("Step %d is done, after %s of this start.", step, writers.duration(seconds))
+    weights = (RAW, *experiment.config.train.averages)
+    made = [place.path / "metrics.jsonl", place.path / "checkpoints" / str(step)]
+    made += [place.training_grid(step, name) for name in weights]
+    return {"step": step, "seconds": seconds, "files": announced(p for p in made if p.exists())}
 
 
 def _say_what_is_whole(experiment: Experiment, state: TrainState) -> None:
@@ -185,8 +200,8 @@ def _fitted(experiment: Experiment, state: TrainState, source: Source) -> TrainS
     """The state after the one pass that a closed form takes."""
 
     def passed():
-        size = experiment.config.train.batch_size
-        with tqdm(total=len(source), desc="fitting", unit="image", disable=None) as bar:
+        size, unit = experiment.config.train.batch_size, experiment.unit
+        with tqdm(total=len(source), desc="fitting", unit=unit, disable=None) as bar:
             for start in range(0, len(source), size):
                 rows = np.arange(start, min(start + size, len(source)))
                 experiment.stop.check()

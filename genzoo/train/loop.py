@@ -9,6 +9,9 @@ The order within a pass, and why:
 4. log: reads back the sums of the calls since the last report, the only wait for the device;
 5. save: after the log, so that a state with a fault streak is known for what it is;
 6. pictures: last, since they may take long and a kill in them must not cost the save.
+
+Saves and the first picture come by the clock too. When is asked once a pass, and answered to all
+processes alike; neither changes a bit of the state.
 """
 
 import logging
@@ -20,12 +23,14 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import jax
+import jax.numpy as jnp
 
 from genzoo.core.errors import Interrupted, UserError
 from genzoo.core.types import Batch
 from genzoo.runtime.stopping import Stop
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
+from genzoo.train.step import LATEST
 from genzoo.train.writers import Progress
 
 _log = logging.getLogger("genzoo")
@@ -35,7 +40,9 @@ _log = logging.getLogger("genzoo")
 class LoopSettings:
     """When what happens, in steps; `steps` and `save_every` are multiples of steps_per_call.
 
-    log_every, save_every: as soon after as a call ends. fault_limit: see Updater.
+    log_every, save_every: as soon after as a call ends. save_minutes: a checkpoint is written at
+    the latest so long after the one before, 0 for by steps alone. picture_minutes: the first grid
+    is drawn at the latest so long after the start, 0 for by steps alone. fault_limit: see Updater.
     """
 
     steps: int
@@ -43,6 +50,8 @@ class LoopSettings:
     steps_per_call: int = 1
     log_every: int = 100
     save_every: int = 1000
+    save_minutes: float = 10.0
+    picture_minutes: float = 2.0
     fault_limit: int = 10
 
 
@@ -53,6 +62,63 @@ def picture_steps(total: int, first: int) -> set[int]:
         steps.add(round(at))
         at *= math.sqrt(10)
     return steps
+
+
+class _Clock:
+    """What is due by time: a save, and the first picture. Asks as `Stop.reached` takes wishes: each
+    process by its own clock, and every process has counted as many saves and pictures."""
+
+    def __init__(self, settings: LoopSettings, *, drawn: bool):
+        self._save_after = 60 * settings.save_minutes or math.inf
+        self._draw_after = 60 * settings.picture_minutes or math.inf
+        self._saves, self._drawn = 0, drawn
+        self._began = self._saved_at = time.monotonic()
+
+    def wishes(self) -> tuple[int, int]:
+        """(number of the save that is due, 1 if a picture is due), 0 for what is not."""
+        now = time.monotonic()
+        save = now - self._saved_at >= self._save_after
+        draw = not self._drawn and now - self._began >= self._draw_after
+        return (self._saves + 1) * save, int(draw)
+
+    def grants(self, granted: tuple[int, int]) -> tuple[bool, bool]:
+        """(whether to save, whether to draw). What is granted may have been done meanwhile."""
+        save, draw = granted
+        return save > self._saves, bool(draw) and not self._drawn
+
+    def saved(self) -> None:
+        """Counts a save, for whatever reason it was made."""
+        self._saves += 1
+        self._saved_at = time.monotonic()
+
+    def drew(self) -> None:
+        """Notes that there is a picture."""
+        self._drawn = True
+
+
+class _Foresight:
+    """Says once, after a hundred steps or a minute, how long the run will take."""
+
+    def __init__(self, first: int):
+        self._first, self._told = first, False
+        self._began, self._apart = time.monotonic(), 0.0
+
+    def leave_out(self, seconds: float) -> None:
+        """Takes time that was not spent on steps out of the rate."""
+        self._apart += seconds
+
+    def look(self, state: TrainState, step: int, progress: Progress) -> None:
+        """To be called after each call."""
+        spent = time.monotonic() - self._began - self._apart
+        if self._told or (step - self._first < _ENOUGH and spent < _LONG_ENOUGH):
+            return
+        jax.block_until_ready(state)  # once in a run: else it would be the rate of the host
+        self._told = True
+        spent = time.monotonic() - self._began - self._apart
+        progress.foresee(self._first, step, spent / (step - self._first))
+
+
+_ENOUGH, _LONG_ENOUGH = 100, 60.0  # steps or seconds after which their rate is known
 
 
 class _Sums:
@@ -66,7 +132,7 @@ class _Sums:
         if self._sums is None:
             self._first, self._sums = step_before, sums
         else:
-            self._sums = _ADD(self._sums, sums)
+            self._sums = _added(self._sums, sums)
 
     def leave_out(self, seconds: float) -> None:
         """Takes time that was not spent on steps out of the rate."""
@@ -82,7 +148,12 @@ class _Sums:
         return {"loss": math.nan, "gradient_norm": math.nan} | self._report(values) | rates
 
 
-_ADD = jax.jit(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b))
+@jax.jit
+def _added(before: dict, now: dict) -> dict:
+    return {
+        name: now[name] if name in LATEST else jax.tree.map(jnp.add, before[name], now[name])
+        for name in now
+    }
 
 
 def train(
@@ -106,14 +177,19 @@ def train(
     after as a call ends. report: what is logged of the averaged metrics. stop: asked once a pass;
     a signal within is answered here. Raises Interrupted when stopped by a signal, UserError when
     too many steps in a row were not finite.
+
+    What is due by time comes as soon after as a call ends; a picture by time only where there are
+    others to come and there was none yet.
     """
     step = int(state.step)
     stride = settings.steps_per_call
-    sums = _Sums(report)
+    sums, foresight = _Sums(report), _Foresight(step)
+    clock = _Clock(settings, drawn=not picture_at or min(picture_at) <= step)
     with stop.gently():
         while step < settings.steps:
-            if number := stop.reached():
+            if number := stop.reached(*clock.wishes()):
                 leave(state, number, checkpoints, settings)
+            save_now, draw_now = clock.grants(stop.granted)
             state, measured = call(state, next(inputs))
             sums.add(step, measured)
             before, step = step, step + stride
@@ -129,10 +205,12 @@ def train(
                     writer.write(step, values)
                 progress.report(step, values, checkpoints.last_saved)
                 _check(faults, settings)
-            if due(settings.save_every):
+            foresight.look(state, step, progress)
+            if save_now or due(settings.save_every):
                 _check(jax.device_get(state.faults), settings)
                 checkpoints.save(state)
-            if any(before < at <= step for at in picture_at):
+                clock.saved()
+            if draw_now or any(before < at <= step for at in picture_at):
                 jax.block_until_ready(state)  # steps under way are not the pictures' time
                 began = time.perf_counter()
                 try:
@@ -141,7 +219,10 @@ def train(
                     if step >= settings.steps:  # else the next pass answers it by a save
                         checkpoints.wait()
                         raise
-                sums.leave_out(time.perf_counter() - began)
+                clock.drew()
+                seconds = time.perf_counter() - began
+                sums.leave_out(seconds)
+                foresight.leave_out(seconds)
     checkpoints.wait()
     return state
 

@@ -21,6 +21,8 @@ from genzoo.train.state import TrainState
 
 Sums = Mapping[str, tuple[Array, Array]]
 Prepare = Callable[[Batch, Key], Batch]
+LATEST = frozenset({"learning_rate"})
+"""Metrics whose value is that of the last step and not a mean over steps."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +73,6 @@ class Updater:
             prefix = "" if name == "model" else f"{name}/"
             metrics |= {prefix + k: v for k, v in sums.items()}
             metrics[f"{prefix}gradient_norm"] = (norm, jnp.ones(()))
-        metrics["learning_rate"] = (self.learning_rate(state.step), jnp.ones(()))
         if len(players) > 1:  # what an earlier player has done before a later one failed
             moving = tree.where(kept, moving, old)
         params, opt_state, averages = moving
@@ -79,6 +80,10 @@ class Updater:
         faults = state.faults.after(finite, state.step, self.fault_limit)
         # What a non-finite step has measured would spoil the mean of its neighbours.
         metrics = tree.where(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
+        # The optimizer counts only the steps that it has taken.
+        taken = state.step + 1 - faults.total
+        rate = self.learning_rate(jnp.maximum(taken - 1, 0))
+        metrics["learning_rate"] = (rate, jnp.float32(taken > 0))
         state = TrainState(
             step=state.step + 1,
             params=params,
@@ -153,7 +158,7 @@ class Updater:
         """Several steps in one program.
 
         data: the whole set, held on the device, with inputs {"rows": int32 [S, B]}; or {} with
-        inputs of batches [S, B, ...]. Metrics are summed over the S steps.
+        inputs of batches [S, B, ...]. Metrics are summed over the S steps, but for LATEST ones.
         """
 
         def one(state, inputs):
@@ -164,4 +169,7 @@ class Updater:
         if steps == 1:  # a loop of one pass would only hide the step from the compiler
             return one(state, jax.tree.map(lambda x: x[0], inputs))
         state, sums = jax.lax.scan(one, state, inputs, unroll=self._unroll(steps))
-        return state, jax.tree.map(lambda x: x.sum(0), sums)
+        return state, {
+            name: jax.tree.map(lambda x, last=name in LATEST: x[-1] if last else x.sum(0), values)
+            for name, values in sums.items()
+        }

@@ -107,8 +107,8 @@ def duration(seconds: float) -> str:
 class Progress:
     """One line per report: rewritten in place on a terminal, plain lines elsewhere."""
 
-    def __init__(self, total: int, first_process: bool):
-        self._total = total
+    def __init__(self, total: int, first_process: bool, unit: str = "example"):
+        self._total, self._unit = total, unit
         self._silent = not first_process
         self._bar = None
         if first_process and sys.stderr.isatty():
@@ -122,7 +122,7 @@ class Progress:
         to_go = duration((self._total - step) / rate) if rate > 0 else "?"
         parts = [
             f"step {step}/{self._total}",
-            f"{values['examples_per_second']:.0f} images/s",
+            f"{values['examples_per_second']:.0f} {self._unit}s/s",
             f"loss {values['loss']:.4g}",
             f"gradient {values['gradient_norm']:.3g}",
             f"to go {to_go}",
@@ -136,6 +136,19 @@ class Progress:
         else:
             self._bar.set_description_str(line, refresh=False)
             self._bar.update(step - self._bar.n)
+
+    def foresee(self, first: int, step: int, seconds: float) -> None:
+        """Says how long the run takes at so many seconds a step. first: the step it went on from,
+        or 0; step: the present one."""
+        if self._silent or step >= self._total:
+            return
+        to_go, whole = (duration(seconds * n) for n in (self._total - step, self._total))
+        run = "" if first else f"the run takes about {whole} in all, "
+        line = f"{seconds:.3g} s a step: {run}{to_go} to go, without pictures and checkpoints."
+        if self._bar is None:
+            _log.info(line)
+        else:
+            self._bar.write(line, file=sys.stderr)
 
     def close(self) -> None:
         """Leaves the terminal's line."""

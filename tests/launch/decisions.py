@@ -73,6 +73,17 @@ def a_signal_to_one_is_read_by_all() -> None:
     assert [stop.reached() for _ in range(3)] == [None, 15, 15]  # a pass later
 
 
+def what_is_due_by_one_clock_is_granted_to_all() -> None:
+    stop = Stop()
+    stop.several = True
+    wishes = [(0, 0), (0 if is_first() else 3, int(is_first())), (0, 0), (0, 0)]
+    granted = []
+    for wish in wishes:
+        assert stop.reached(*wish) is None
+        granted.append(stop.granted)
+    assert granted == [(0, 0), (0, 0), (3, 1), (0, 0)]  # a pass later
+
+
 def all_time_as_many_calls() -> None:
     pause = 0.01 if is_first() else 0.05
     seconds = time_calls(lambda: time.sleep(pause), 0.2)
@@ -89,6 +100,7 @@ def main() -> None:
     what_one_finds_wrong_all_say()
     a_save_that_fails_in_one_fails_in_all(Path(folder))
     a_signal_to_one_is_read_by_all()
+    what_is_due_by_one_clock_is_granted_to_all()
     all_time_as_many_calls()
     print("fine")
     group.leave(0, together=True)

@@ -206,7 +206,7 @@ def test_elastic_training_scoring_and_sampling(done, start, tmp_path):
             n, f"--workdir={together}", "--mode=sample", "--config.sample.count=5",
             "--config.sample.batch_size=3", "--config.sample.pictures=denoising",
         )  # fmt: skip
-        folder = together / "samples"
+        folder = together / "samples" / "latest"
         assert said.count('"count": 5') == 1 and (folder / "denoising.png").is_file()
         return np.stack([np.asarray(Image.open(folder / f"{i:06d}.png")) for i in range(5)])
 

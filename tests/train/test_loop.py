@@ -3,13 +3,19 @@
 import json
 import signal
 import sys
+import time
 from itertools import count
+from types import SimpleNamespace
 
+import chex
 import jax.numpy as jnp
 import pytest
+from runs import final_state
 
 from genzoo.core.errors import Interrupted, UserError
+from genzoo.main import main
 from genzoo.runtime.stopping import Stop
+from genzoo.train import loop
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.loop import LoopSettings, picture_steps, train
 from genzoo.train.state import Faults, TrainState
@@ -90,6 +96,85 @@ def test_a_fault_streak_stops_the_run_before_it_is_saved(tmp_path):
     with pytest.raises(UserError, match=r"3 steps in a row \(5 to 7\)"):
         run(tmp_path, call, log_every=100, fault_limit=3)
     assert Checkpoints(directory=tmp_path / "checkpoints").steps() == []
+
+
+@pytest.fixture
+def clocked(monkeypatch):
+    """The loop by a clock that goes on by so many seconds with each call: (seconds) -> call."""
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr(loop, "time", clock)
+
+    def made(seconds, stride=1):
+        step = advance(stride)
+
+        def call(state, inputs):
+            now[0] += seconds
+            return step(state, inputs)
+
+        return call
+
+    return made
+
+
+def test_saves_come_by_time_too(tmp_path, monkeypatch, clocked):
+    saved, real = [], Checkpoints.save
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, s: (saved.append(int(s.step)), real(self, s))
+    )
+    # At 30 s a step two minutes are over before step 5; one at 8 puts the next off.
+    run(tmp_path, clocked(30), save_minutes=2, save_every=8, picture_minutes=0)
+    assert saved == [5, 8, 13, 16, 20]
+    saved.clear()
+    (tmp_path / "off").mkdir()
+    run(tmp_path / "off", clocked(30), save_minutes=0, save_every=8, picture_minutes=0)
+    assert saved == [8, 16, 20]
+
+
+@pytest.mark.parametrize(
+    ("at", "first", "minutes", "expected"),
+    [
+        ({12, 20}, 0, 2, [5, 12, 20]),  # once by time, then as planned
+        ({3, 20}, 0, 2, [3, 20]),  # there is one by then
+        ({12, 20}, 0, 0, [12, 20]),
+        (set(), 0, 2, []),  # none are wanted
+        ({5, 20}, 10, 2, [20]),  # a run that goes on has its first one
+        ({12, 20}, 2, 2, [7, 12, 20]),
+    ],
+)
+def test_the_first_picture_comes_by_time(tmp_path, clocked, at, first, minutes, expected):
+    drawn = []
+    run(
+        tmp_path, clocked(30), at=at, first=first, picture_minutes=minutes, save_minutes=0,
+        pictures=lambda state, step: drawn.append(step),
+    )  # fmt: skip
+    assert drawn == expected
+
+
+def test_what_comes_by_time_changes_no_bit_of_the_run(tmp_path):
+    quick = ["--config=toy_mixture:smoke", "--config.train.steps_per_call=2"]
+    often = ["--config.train.save_minutes=1e-9", "--config.train.picture_minutes=1e-9"]
+    never = ["--config.train.save_minutes=0", "--config.train.picture_minutes=0"]
+    assert main([*quick, *never, f"--workdir={tmp_path}/never"]) == 0
+    assert main([*quick, *often, f"--workdir={tmp_path}/often", "--config.train.keep=9"]) == 0
+    assert len(list((tmp_path / "often" / "checkpoints").iterdir())) == 9
+    pictures = {p.name[:13] for p in (tmp_path / "often" / "samples" / "training").iterdir()}
+    assert "step_00000002" in pictures
+    chex.assert_trees_all_equal(final_state(tmp_path / "never"), final_state(tmp_path / "often"))
+
+
+@pytest.mark.parametrize(
+    ("first", "seconds", "expected"),
+    [
+        (0, 0.5, "0.5 s a step: the run takes about 2m00s in all, 1m10s to go"),  # after 100 steps
+        (50, 0.5, "0.5 s a step: 45s to go"),
+        (0, 40, "40 s a step: the run takes about 2h40m in all, 2h38m to go"),  # after a minute
+    ],
+)
+def test_how_long_the_run_takes_is_said_once(tmp_path, clocked, caplog, first, seconds, expected):
+    with caplog.at_level("INFO", logger="genzoo"):
+        run(tmp_path, clocked(seconds), first=first, steps=240, save_every=240, save_minutes=0)
+    assert caplog.text.count("s a step: ") == 1 and expected in caplog.text
 
 
 def test_picture_steps_are_log_spaced():

@@ -10,6 +10,7 @@ from train.toy import Duel, Line
 
 from genzoo.core import streams
 from genzoo.core.contract import Context, Weighted, weighted
+from genzoo.train import loop
 from genzoo.train.averages import Average
 from genzoo.train.optimizer import Optimizer, constant, cosine, for_players, linear
 from genzoo.train.state import Faults, initial
@@ -124,6 +125,22 @@ def test_a_non_finite_step_changes_nothing_but_the_count():
     healed, _ = step(after, batch())
     assert (healed.faults.total, healed.faults.streak, healed.faults.since) == (1, 0, -1)
     assert healed.params["w"] != after.params["w"]
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_the_logged_learning_rate_is_that_of_the_last_step_that_was_taken(stride):
+    optimizer = Optimizer(decay=cosine, total_steps=12, learning_rate=0.1, warmup=3, clip=0)
+    updater, state = make(optimizer=optimizer)
+    call, sums = jax.jit(updater.call), None
+    for start in range(0, 12, stride):
+        images = [batch(i)["x"] * (jnp.nan if i in (2, 6, 7) else 1) for i in range(12)]
+        state, now = call(state, {}, {"x": jnp.stack(images[start : start + stride])})
+        sums = now if sums is None else loop._added(sums, now)
+        rate, weight = sums["learning_rate"]
+        # Adam itself has counted the steps that it has taken.
+        taken = int(optax.tree.get_all_with_path(state.opt_state["model"], "count")[0][1])
+        assert rate / weight == pytest.approx(float(optimizer.schedule()(taken - 1)), rel=1e-6)
+    assert taken == 9
 
 
 def test_a_streak_of_faults_is_latched():
