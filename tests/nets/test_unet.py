@@ -126,22 +126,6 @@ def test_a_norm_of_each_channel_alone_hides_the_time(groups, blind):
     assert bool(bounds.problems(UNetSettings(**m.settings), "network", m.shape)) == blind
 
 
-@pytest.mark.parametrize("name, remat", [("adm", "none"), ("patch", "none"), ("patch", "full")])
-def test_forward_derivatives_are_those_of_finite_differences(name, remat):
-    m = Made(name, remat=remat, dropout=0.0)
-    direction = jnp.sin(jnp.arange(m.x.size, dtype=jnp.float32)).reshape(m.x.shape)
-    f = lambda x, time: m.net.apply(m.params, x, time, m.told)  # noqa: E731
-    tangents = (direction, jnp.array([1.0, -1.0, 0.5]))
-    jvp = jit(lambda x, time: jax.jvp(f, (x, time), tangents)[1])(m.x, m.time)
-    h = 1e-2
-    ahead, behind = (
-        m.apply(m.params, m.x + s * h * tangents[0], m.time + s * h * tangents[1], m.told)
-        for s in (1, -1)
-    )
-    difference = (ahead - behind) / (2 * h)
-    assert np.abs(jvp - difference).max() < 0.02 * np.abs(jvp).max()
-
-
 def test_vmap_over_params_and_single_inputs(made):
     m = made["ddpm"]
     doubled = jax.tree.map(lambda leaf: 2 * leaf, m.params)
@@ -153,11 +137,12 @@ def test_vmap_over_params_and_single_inputs(made):
     np.testing.assert_allclose(rows, both[1], atol=2e-5)
 
 
-def test_remat_changes_neither_params_nor_gradients():
+def test_remat_of_all_but_products_changes_neither_params_nor_gradients():
+    # With dropout, whose key must be the same again. remat = "full": test_every_network.py.
     key = jax.random.key(7)
-    plain, *others = (
+    plain, other = (
         Made("adm", multipliers=(1,), attention=(8,), remat=remat, dropout=0.2)
-        for remat in ("none", "full", "dots")
+        for remat in ("none", "dots")
     )
 
     def grads(m):
@@ -166,9 +151,8 @@ def test_remat_changes_neither_params_nor_gradients():
 
     expected = grads(plain)
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-    for other in others:
-        chex.assert_trees_all_equal_shapes(plain.params, other.params)
-        chex.assert_trees_all_close(grads(other), expected, rtol=1e-3, atol=1e-5 * scale)
+    chex.assert_trees_all_equal_shapes(plain.params, other.params)
+    chex.assert_trees_all_close(grads(other), expected, rtol=1e-3, atol=1e-5 * scale)
 
 
 def test_bfloat16_keeps_params_and_output_float32_and_comes_close(made):

@@ -1,0 +1,511 @@
+"""What every family must do, whatever it is made of: one list of properties over `FAMILIES`.
+
+Each case is the `:smoke` variant of a config, made smaller still. All that a family can compute is
+one compiled program, `outputs`, which the properties run on batches that differ in one respect.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genzoo import build, check, config
+from genzoo.core import streams
+from genzoo.core.contract import (
+    Context,
+    Decodes,
+    Encodes,
+    Family,
+    Fits,
+    Likelihoods,
+    Observes,
+    Reconstructs,
+    Samples,
+    Tokenizes,
+    Variables,
+    Weighted,
+    class_count,
+)
+from genzoo.core.errors import UserError
+from genzoo.experiment import Experiment, variables_of
+from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.state import TrainState
+
+CLASSES = 3
+# A data set of this name is never opened: shapes and classes are all that is asked of it.
+IMAGES = dict(name="tfds:none", size=8, channels=1, num_classes=CLASSES, flip=False)
+
+
+# --- conditions: nothing else in this file knows how a model is told one --------------------------
+
+
+def conditions_of(family: Family) -> tuple[str, ...]:
+    """The names of what the family can be told beside the data."""
+    return ("label",) if class_count(family) else ()
+
+
+def dropped(family: Family) -> bool:
+    """Whether conditions may be absent, and training teaches what that means."""
+    return getattr(family, "label_dropout", 0) > 0
+
+
+def with_value(batch: Mapping, name: str, shift: int) -> dict:
+    """The batch with another value of the condition in every row."""
+    return {**batch, name: (batch[name] + shift) % CLASSES}
+
+
+def without(family: Family, batch: Mapping, name: str) -> dict:
+    """The batch with the condition absent in every row."""
+    return {**batch, name: jnp.full_like(batch[name], class_count(family))}
+
+
+def never_given(family: Family) -> Family:
+    """The family with every condition absent in training."""
+    return replace(family, label_dropout=1.0)
+
+
+def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
+    """Changes to a config that make no sense with its conditions, and what is said of each."""
+    if not conditions_of(family):
+        return []
+    none = dict(name="swissroll") if points else dict(name="folder:none", labels=False)
+    found = [(dict(data=dict(**none, num_classes=0)), "has no classes")]
+    if not dropped(family):
+        return found
+    return [
+        *found,
+        (dict(family=dict(conditional=False)), "needs family.conditional = True"),
+        (dict(family=dict(label_dropout=1.0)), "must be in [0, 1)"),
+        (
+            dict(family=dict(label_dropout=0.0), sample=dict(guidance_scale=2.0)),
+            "needs a null class that was trained",
+        ),
+    ]
+
+
+def given(batch: Mapping, names: tuple[str, ...]) -> dict:
+    """What sampling is told of a batch: its conditions alone."""
+    return {name: batch[name] for name in names}
+
+
+# --- cases ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """path: of a config. changes: to it, by section. spread: whether random times are spread over
+    the batch, so that those of a row depend on the size of the batch. apart: whether the rows of a
+    batch have nothing to do with each other in training. rounding: relative, of its outputs."""
+
+    path: str
+    changes: Mapping[str, Mapping] = field(default_factory=dict)
+    spread: bool = False
+    apart: bool = True
+    rounding: float = 2e-5
+
+
+TOLD = dict(conditional=True, label_dropout=0.1)
+CASES = {
+    "pca": Case(path="pca_fashion"),
+    "autoencoder": Case(path="dae_fashion", changes=dict(network=dict(widths=(8,)))),
+    "vae": Case(path="vae_fashion", changes=dict(network=dict(widths=(8,)))),
+    "vae_of_two_layers": Case(
+        path="vae_fashion",
+        changes=dict(
+            family=dict(latents=(3, 2), decoder="bernoulli"),
+            network=dict(widths=(8,), top_widths=(6,)),
+            eval=dict(importance_samples=3),
+        ),
+    ),
+    "vqvae": Case(path="vqvae_fashion"),
+    "vqvae_by_gradient": Case(
+        path="vqvae2_cifar",
+        changes=dict(
+            family=dict(codebook="gradient", codes=(6, 5), revive_below=0.0),
+            network=dict(downsamples=1),
+        ),
+    ),
+    "dvae": Case(path="dvae_cifar", changes=dict(network=dict(groups=2))),
+    "token_prior": Case(path="prior_vqvae_fashion"),
+    "ddpm": Case(
+        path="ddpm_fashion_cond",
+        changes=dict(
+            network=dict(width=8, patch=2, norm_groups=2),
+            family=dict(
+                variance="learned_range", objective="hybrid", step_distribution="loss_aware",
+                prediction="eps",
+            ),
+        ),
+    ),
+    "score_sde": Case(
+        path="toy_mixture",
+        # So near the data a loose solver's choice of steps would follow the rounding.
+        changes=dict(family=dict(name="score_sde", **TOLD), eval=dict(tolerance=1e-6)),
+        rounding=2e-4,
+    ),
+    "edm": Case(
+        path="edm_cifar",
+        changes=dict(network=dict(width=8, patch=2, multipliers=(1,), attention=()), family=TOLD),
+    ),
+    "flow_matching": Case(path="toy_mixture", changes=dict(family=TOLD)),
+    "flow_matching_in_pairs": Case(
+        path="toy_swissroll",
+        changes=dict(family=dict(paired=True)),
+        apart=False,
+    ),
+    "vdm": Case(
+        path="vdm_cifar",
+        changes=dict(network=dict(width=8, blocks=1, fourier=(1,)), family=TOLD),
+        spread=True,
+    ),
+    "classifier": Case(
+        path="classifier_fashion",
+        changes=dict(
+            family=dict(noisy=True),
+            network=dict(width=8, multipliers=(1,), attention=(), head_width=8, norm_groups=2),
+        ),
+    ),
+}  # fmt: skip
+
+
+def settled(case: Case):
+    """The case's resolved config."""
+    raw = config.load(f"configs/{case.path}.py:smoke")
+    own = {} if raw["data"]["name"] in ("mixture", "swissroll") else {"data": IMAGES}
+    for changes in (own, case.changes):
+        for section, values in changes.items():
+            before = raw.get(section, {})
+            if values.get("name", before.get("name")) != before.get("name"):
+                before = {}
+            raw[section] = {**before, **values}
+    raw["train"]["averages"] = raw["train"].get("averages", {})
+    if raw["family"]["name"] == "token_prior":
+        first = settled(CASES["vqvae"]).to_dict()
+        raw["frozen"] = {"tokenizer": {"workdir": "none", "weights": "raw", "config": first}}
+    return build.settled(check.check(raw))
+
+
+class Made:
+    """A family with variables none of which is at its start, and all that it can compute."""
+
+    def __init__(self, case: Case):
+        self.case = case
+        self.experiment = Experiment(settled(case))
+        self.family = self.experiment.family
+        self.names = conditions_of(self.family)
+        self.traces = 0
+        self.where = jax.tree.map(lambda leaf: leaf.sharding, self.experiment.abstract_state)
+        whole = self.experiment.placement.replicated
+        self.update = jax.jit(self._update, out_shardings=(self.where, whole))
+        self.outputs = jax.jit(partial(outputs, self.family, self.names))
+
+    def _update(self, state: TrainState, batch: Mapping):
+        self.traces += 1
+        return self.experiment.updater(1).update(state, batch)
+
+    @cached_property
+    def state(self) -> TrainState:
+        """After a first step from params that are not at their start, where much is zero."""
+        state = self.experiment.new_state()
+        if isinstance(self.family, Fits):
+            batches = [self.prepared(self.stored(30, seed)) for seed in range(2)]
+            return replace(state, params=self.family.fit(batches, jax.random.key(0)).params)
+        params, averages, frozen = moved((state.params, state.averages, state.frozen))
+        state = replace(state, params=params, averages=averages, frozen=frozen)
+        return self.update(state, self.stored(4, 0))[0]
+
+    @property
+    def variables(self) -> Variables:
+        """Its params, stats and first stages."""
+        return variables_of(self.state, "raw")
+
+    def stored(self, count: int, seed: int) -> dict:
+        """Random records, as they are stored."""
+        rng = np.random.default_rng(seed)
+
+        def column(name, shape, dtype):
+            if name in self.names or name == "label":
+                return rng.integers(0, CLASSES, shape).astype(dtype)
+            if dtype == np.uint8:
+                return rng.integers(0, 256, shape).astype(dtype)
+            return rng.uniform(-1, 1, shape).astype(dtype)
+
+        records = self.experiment.stored(count)
+        return {k: jnp.asarray(column(k, v.shape, v.dtype)) for k, v in records.items()}
+
+    def prepared(self, batch: Mapping) -> dict:
+        """The batch as the family sees it."""
+        return self.experiment.updater(1).prepare(batch, jax.random.key(0))
+
+    def batch(self, count: int, seed: int = 1) -> dict:
+        """Random records, as the family sees them."""
+        return self.prepared(self.stored(count, seed))
+
+
+def moved(tree):
+    """Every float of the tree with noise added."""
+    rng = np.random.default_rng(0)
+
+    def move(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return leaf + jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype)
+
+    return jax.tree.map(move, tree)
+
+
+def outputs(family: Family, names, variables: Variables, batch, key, keys) -> dict:
+    """All that the family can compute of a batch, [B, ...] each. key: of the losses, which draw for
+    the whole batch. keys [B]: of the rest, by example."""
+    found = {}
+    for name, player in family.losses.items():
+        for train in (True, False):
+            context = Context(
+                batch=batch, key=key, step=jnp.int32(3), stats=variables.stats,
+                averages={"ema": variables.params}, frozen=variables.frozen, train=train,
+            )  # fmt: skip
+            values, aux = player.loss(variables.params, context)
+            where = f"{name} in {'training' if train else 'evaluation'}"
+            found[f"loss: {where}"] = values
+            for metric, value in aux.metrics.items():
+                value = value.values if isinstance(value, Weighted) else value
+                found[f"metric: {metric} of {where}"] = value
+    data = {k: v for k, v in batch.items() if k == "x" or k in names}
+    if isinstance(family, Samples):
+        found["sample"] = family.sample(variables, keys, given(batch, names))
+    if isinstance(family, Observes):
+        found["observe"] = family.observe(data, keys)
+    if isinstance(family, Reconstructs):
+        found["reconstruct"] = family.reconstruct(variables, data, keys)
+    if isinstance(family, Encodes):
+        found["encode"] = family.encode(variables, data, keys)
+        if isinstance(family, Decodes):
+            found["decode"] = family.decode(variables, found["encode"])
+    if isinstance(family, Tokenizes):
+        codes = family.codes(variables, data)
+        found |= {f"codes {level}": value for level, value in enumerate(codes)}
+        found["decode_codes"] = family.decode_codes(variables, codes)
+    if isinstance(family, Likelihoods):
+        likelihood = family.likelihood(variables, data, keys)
+        found["likelihood"] = likelihood.total
+        found |= {f"term: {name}": value for name, value in likelihood.terms.items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Name of a case -> it, made at the first call."""
+    kept: dict[str, Made] = {}
+
+    def of(name: str) -> Made:
+        if name not in kept:
+            kept[name] = Made(CASES[name])
+        return kept[name]
+
+    return of
+
+
+def every_case(*, where=lambda case: True):
+    return pytest.mark.parametrize("name", [name for name, case in CASES.items() if where(case)])
+
+
+KEY = jax.random.key(5)
+
+
+def keys_of(*indices: int):
+    return streams.per_example(jax.random.key(6), jnp.asarray(indices))
+
+
+def rows(batch: Mapping, *indices: int) -> dict:
+    """These rows of a batch."""
+    return {name: values[jnp.asarray(indices)] for name, values in batch.items()}
+
+
+def assert_same(one: Mapping, other: Mapping, what: str, rounding: float = 2e-5) -> None:
+    """Lists every output in which the two differ by more than rounding. To the noise and back
+    again, a flow makes it larger."""
+    assert one.keys() == other.keys()
+    differing = {}
+    for name in one:
+        a, b = np.asarray(one[name], np.float64), np.asarray(other[name], np.float64)
+        gap = np.abs(a - b).max()
+        if not gap <= (1e-3 if name == "reconstruct" else rounding) * max(np.abs(b).max(), 1):
+            differing[name] = gap
+    assert not differing, f"{what}: {differing}"
+
+
+# --- properties -----------------------------------------------------------------------------------
+
+
+def test_every_family_has_a_case():
+    assert {settled(case).family.name for case in CASES.values()} == set(build.FAMILIES)
+
+
+@every_case()
+def test_everything_is_finite_and_one_for_each_example(made, name):
+    m = made(name)
+    found = m.outputs(m.variables, m.batch(2), KEY, keys_of(0, 1))
+    assert [k for k, v in found.items() if v.shape[:1] != (2,)] == []
+    assert [k for k, v in found.items() if k.startswith("loss") and v.shape != (2,)] == []
+    assert [k for k, v in found.items() if not np.isfinite(v).all()] == []
+    shape = m.experiment.shape
+    images = ("sample", "observe", "reconstruct", "decode", "decode_codes")
+    assert [k for k in images if k in found and found[k].shape[1:] != shape] == []
+
+
+@every_case(where=lambda case: case.apart)
+def test_rows_do_not_see_each_other(made, name):
+    m = made(name)
+    ab, c = m.batch(2), m.batch(1, seed=2)
+    ba = rows(ab, 1, 0)
+    both = m.outputs(m.variables, ab, KEY, keys_of(0, 1))
+    turned = m.outputs(m.variables, ba, KEY, keys_of(1, 0))
+    # A loss draws by row: in another place, other noise. All else draws by key.
+    by_key = {k for k in both if not k.startswith(("loss", "metric"))}
+    own = {k: both[k] for k in by_key}
+    assert_same(rows({k: turned[k] for k in by_key}, 1, 0), own, "turned round")
+    beside = {k: jnp.concatenate([c[k], v[1:]]) for k, v in ab.items()}
+    changed = m.outputs(m.variables, beside, KEY, keys_of(9, 1))
+    assert_same(rows(changed, 1), rows(both, 1), "the second row, with another first")
+    if m.case.spread:
+        both, turned = own, {k: turned[k] for k in by_key}
+    for batch, index, together in ((ab, 0, both), (ba, 1, turned)):
+        alone = m.outputs(m.variables, rows(batch, 0), KEY, keys_of(index))
+        alone = {k: alone[k] for k in together}
+        assert_same(rows(together, 0), alone, f"row {index}, alone", m.case.rounding)
+
+
+@every_case(where=lambda case: not case.apart)
+def test_rows_that_are_coupled_may_stand_in_any_order(made, name):
+    # With one time for all, what is drawn goes with the data, in whatever row they stand.
+    m = made(name)
+
+    class Half:
+        def draw(self, key, count, schedule):
+            return jnp.full(count, 0.5)
+
+    @partial(jax.jit, static_argnums=2)
+    def losses(params, batch, paired):
+        family = replace(m.family, times=Half(), paired=paired)
+        context = Context(batch=batch, key=KEY, step=jnp.int32(3), stats={})
+        return family.losses["model"].loss(params, context)[0]
+
+    batch, order = m.batch(5), (3, 0, 4, 1, 2)
+    both = losses(m.variables.params, batch, True)
+    turned = losses(m.variables.params, rows(batch, *order), True)
+    np.testing.assert_allclose(turned, both[jnp.asarray(order)], rtol=1e-5)
+    # The pairs are not those of the rows as they stand.
+    assert np.abs(losses(m.variables.params, batch, False) - both).max() > 1e-3
+
+
+@every_case()
+def test_every_condition_matters(made, name):
+    m = made(name)
+    batch, keys = m.batch(2), keys_of(0, 1)
+    before = m.outputs(m.variables, batch, KEY, keys)
+    for condition in m.names:
+        gaps: dict = {}
+        for shift in range(1, CLASSES):
+            after = m.outputs(m.variables, with_value(batch, condition, shift), KEY, keys)
+            for what in after:
+                if what.startswith("loss") or what in ("sample", "likelihood"):
+                    gap = np.abs(after[what] - before[what]).reshape(2, -1).max(1)
+                    gaps[what] = np.maximum(gaps.get(what, 0), gap)
+        # Codes that are drawn may be the same by chance: one row will do.
+        deaf = [k for k, v in gaps.items() if (v.max() if k == "sample" else v.min()) < 1e-5]
+        assert not deaf, f"{condition} changes nothing in {deaf}"
+    for other in batch.keys() - {"x", *m.names}:  # none of the model's business
+        after = m.outputs(m.variables, with_value(batch, other, 1), KEY, keys)
+        assert_same(after, before, f"{other}, which is no condition")
+
+
+@every_case()
+def test_an_absent_condition_is_the_null(made, name):
+    m = made(name)
+    if not dropped(m.family):
+        assert name not in ("ddpm", "score_sde", "edm", "flow_matching", "vdm")
+        return
+    batch, params = m.batch(2), m.variables.params
+    loss = m.family.losses["model"].loss
+    never = never_given(m.family).losses["model"].loss
+
+    @jax.jit
+    def compute(params, batch):
+        stats = m.variables.stats
+        context = Context(batch=batch, key=KEY, step=jnp.int32(3), stats=stats, train=True)
+        return loss(params, context)[0], never(params, context)[0]
+
+    @jax.jit
+    def predictions(variables, batch, scale):
+        x = jnp.ones((2, *m.experiment.shape)) / 3
+        told = given(batch, m.names)
+        return m.family.predictor(variables, told, scale)(x, jnp.float32(0.4)).x_0
+
+    for condition in m.names:
+        absent, other = without(m.family, batch, condition), with_value(batch, condition, 1)
+        # Dropped in training, whatever it was, it is the absent one.
+        null, null_too = compute(params, absent)
+        (told, not_told) = compute(params, other)
+        assert_same(
+            {"never": null_too, "told": not_told}, {"never": null, "told": null}, "dropped"
+        )
+        assert np.abs(told - null).max() > 1e-5
+        # Guidance by 0 is unconditional, by 1 it is off, and between it is on the line.
+        zero, one, two = (predictions(m.variables, batch, scale) for scale in (0.0, 1.0, 2.0))
+        null = predictions(m.variables, absent, 1.0)
+        assert_same({"x_0": zero}, {"x_0": null}, "guidance by 0")
+        assert np.abs(one - null).max() > 1e-4 and np.abs(two - one).max() > 1e-4
+
+
+@every_case()
+def test_bad_conditions_are_refused(made, name):
+    m = made(name)
+    raw = m.experiment.config.to_dict()
+    for changes, said in mistakes(m.family, points=len(m.experiment.shape) == 1):
+        changed = {**raw, **{k: {**raw[k], **v} for k, v in changes.items()}}
+        with pytest.raises(UserError) as caught:
+            build.settled(check.check(changed))
+        assert any(said in problem for problem in caught.value.problems), caught.value.problems
+
+
+@every_case()
+def test_training_is_one_program_that_moves_every_param_and_resumes_exactly(
+    made, name, tmp_path
+):
+    m = made(name)
+    if isinstance(m.family, Fits):
+        assert m.experiment.optimizers == {}
+        return
+    batches = [m.stored(4, seed) for seed in range(10, 14)]
+    straight = start = m.state
+    for i, batch in enumerate(batches):
+        straight, sums = m.update(straight, batch)
+        assert np.isfinite(sums["loss"][0])
+        if i == 1:
+            checkpoints = Checkpoints(directory=tmp_path)
+            checkpoints.save(straight)
+            checkpoints.close()
+    assert int(straight.step) == int(start.step) + 4 and int(straight.faults.total) == 0
+    still = [
+        jax.tree_util.keystr(path)
+        for (path, after), before in zip(
+            jax.tree_util.tree_leaves_with_path(straight.params),
+            jax.tree.leaves(start.params),
+            strict=True,
+        )
+        if np.array_equal(after, before)
+    ]
+    assert still == [], f"params that training does not move: {still}"
+    chex.assert_trees_all_equal(straight.frozen, start.frozen)
+    checkpoints = Checkpoints(directory=tmp_path)
+    resumed = checkpoints.restore(m.experiment.abstract_state)
+    checkpoints.close()
+    for batch in batches[2:]:
+        resumed, _ = m.update(resumed, batch)
+    chex.assert_trees_all_equal(resumed, straight)
+    assert m.traces == 1

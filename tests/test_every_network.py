@@ -1,0 +1,227 @@
+"""What every network must do, whatever it is for: one list of properties over `NETWORKS`.
+
+What belongs to one network or to the denoisers alone is in tests/nets/.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genzoo.build import NETWORKS
+
+CLASSES = 3
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A network, or all that meet at a latent, as one function. init(key) -> params;
+    apply(params, *inputs) -> outputs of `shapes`; inputs: the floats among them."""
+
+    init: Callable
+    apply: Callable
+    inputs: tuple[np.ndarray, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def _denoiser(made: Callable, shape: tuple[int, ...]) -> Whole:
+    net = made(out_channels=shape[-1] + 1, num_classes=CLASSES)
+    label = jnp.arange(3, dtype=jnp.int32)
+    x, time = _normal(3, *shape), np.float32([-1.5, 0.4, 30.0])
+    return Whole(
+        lambda key: net.init(key, x, time, label),
+        lambda params, x, time: (net.apply(params, x, time, label),),
+        (x, time),
+        ((3, *shape[:-1], shape[-1] + 1),),
+    )
+
+
+def _classifier(made: Callable, shape: tuple[int, ...]) -> Whole:
+    net = made(num_classes=CLASSES)
+    x, time = _normal(3, *shape), np.float32([-1.5, 0.4, 30.0])
+    return Whole(
+        lambda key: net.init(key, x, time),
+        lambda params, x, time: (net.apply(params, x, time),),
+        (x, time),
+        ((3, CLASSES),),
+    )
+
+
+def _pairs(made: Callable, shape: tuple[int, ...]) -> Whole:
+    pairs = made(shape=shape, encoded=(4, 6), latents=(2, 3), decoded=(5, 4))
+    places = int(np.prod(pairs[0].grid))
+    between = (places * 2,)
+    ends = ((shape, pairs[0].grid, 2), (between, pairs[1].grid, 3))
+    inputs = tuple(_normal(2, *s) for x, grid, latent in ends for s in (x, (*grid, latent)))
+    nets = [net for pair in pairs for net in (pair.encoder, pair.decoder)]
+
+    def init(key):
+        both = zip(nets, inputs, strict=True)
+        return {str(i): net.init(key, x) for i, (net, x) in enumerate(both)}
+
+    def apply(params, *inputs):
+        both = enumerate(zip(nets, inputs, strict=True))
+        return tuple(net.apply(params[str(i)], x) for i, (net, x) in both)
+
+    first, second = pairs[0].grid, pairs[1].grid
+    shapes = ((*first, 4), (*shape[:-1], 5), (*second, 6), (places * 4,))
+    return Whole(init, apply, inputs, tuple((2, *s) for s in shapes))
+
+
+def _hierarchy(made: Callable, shape: tuple[int, ...]) -> Whole:
+    net = made(shape=shape, latent=3, decoded=2)
+    x = _normal(2, *shape)
+
+    def apply(params, x):
+        qs = net.encode(params, x, lambda level, z: z)
+        return (*qs, net.decode(params, qs))
+
+    codes = tuple((2, *grid, 3) for grid in net.grids)
+    return Whole(lambda key: net.init(key, x), apply, (x,), (*codes, (2, *shape[:-1], 2)))
+
+
+def _dalle(made: Callable, shape: tuple[int, ...]) -> Whole:
+    net = made(shape=shape, vocabulary=5, decoded=2)
+    x, initial = _normal(2, *shape), 6
+
+    def init(key):
+        return {
+            "encoder": net.encoder.init(key, x),
+            "embed": net.embed.init(key, jnp.zeros((2, *net.grid, 5))),
+            "decoder": net.decoder.init(key, jnp.zeros((2, *net.grid, initial))),
+        }
+
+    def apply(params, x):
+        logits = net.encoder.apply(params["encoder"], x)
+        embedded = net.embed.apply(params["embed"], jax.nn.softmax(logits))
+        return logits, embedded, net.decoder.apply(params["decoder"], embedded)
+
+    grids = tuple((2, *net.grid, width) for width in (5, initial))
+    return Whole(init, apply, (x,), (*grids, (2, *shape[:-1], 2)))
+
+
+def _transformer(made: Callable, shape: tuple[int, ...]) -> Whole:
+    del shape
+    net = made(vocabularies=(3, 4), lengths=(2, 4), num_classes=CLASSES)
+    tokens = jnp.asarray([[0, 2, 1, 3, 0, 2], [1, 1, 3, 3, 0, 1]], jnp.int32)
+    label = jnp.asarray([0, 2], jnp.int32)
+    return Whole(
+        lambda key: net.init(key, tokens, label),
+        lambda params: (net.apply(params, tokens, label),),
+        (),
+        ((2, 6, 4),),
+    )
+
+
+def _normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Case:
+    """whole: of (a builder that has its settings, the shape of the data) -> the network."""
+
+    whole: Callable[..., Whole]
+    shape: tuple[int, ...]
+    settings: dict = field(default_factory=dict)
+
+
+_SMALL = dict(width=8, multipliers=(1,), blocks=1, attention=(4,))
+CASES = {
+    "unet": Case(_denoiser, (4, 6, 3), dict(**_SMALL, norm_groups=2)),
+    "song_unet": Case(_denoiser, (4, 6, 3), _SMALL),
+    "vdm_unet": Case(_denoiser, (4, 6, 3), dict(width=8, blocks=1, fourier=(1,))),
+    "point_mlp": Case(_denoiser, (3,), dict(width=16, depth=2, fourier=4)),
+    "classifier": Case(_classifier, (4, 6, 3), dict(**_SMALL, head_width=4, norm_groups=2)),
+    "mlp": Case(_pairs, (4, 6, 3), dict(widths=(5,), top_widths=(4,))),
+    "conv": Case(
+        _pairs, (4, 8, 3), dict(width=4, block_width=3, blocks=1, downsamples=1, top_widths=(4,))
+    ),
+    "hierarchy": Case(
+        _hierarchy, (4, 8, 3), dict(width=4, block_width=3, blocks=1, downsamples=1, levels=2)
+    ),
+    "dalle": Case(_dalle, (4, 6, 3), dict(width=4, initial=6, groups=2, blocks=1)),
+    "transformer": Case(_transformer, (4, 6, 3), dict(width=8, depth=1, heads=2)),
+}
+
+
+def whole(name: str, **changes) -> Whole:
+    """The network of a case."""
+    case = CASES[name]
+    made = partial(NETWORKS[name].build, **{**case.settings, **changes})
+    return case.whole(made, case.shape)
+
+
+def params_of(net: Whole) -> dict:
+    """Params without a zero among them."""
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(net.init, jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.3, leaf.dtype), shapes
+    )
+
+
+def test_every_network_has_a_case():
+    assert CASES.keys() == NETWORKS.keys()
+
+
+def test_settings_have_no_problem_and_outputs_their_shapes_and_dtype():
+    wrong = []
+    for name, case in CASES.items():
+        row = NETWORKS[name]
+        wrong += row.problems(case.shape, **case.settings)
+        dtypes = [{}] + [{"dtype": "bfloat16"}] * ("dtype" in row.keys)
+        for changes in dtypes:
+            net = whole(name, **changes)
+            params = jax.eval_shape(net.init, jax.random.key(0))
+            outputs = jax.eval_shape(net.apply, params, *net.inputs)
+            found = tuple(out.shape for out in outputs)
+            if found != net.shapes:
+                wrong.append(f"{name}, {changes}: {found}, not {net.shapes}")
+            leaves = [*jax.tree.leaves(params), *outputs]
+            if any(leaf.dtype != jnp.float32 for leaf in leaves):
+                wrong.append(f"{name}, {changes}: params or outputs are not float32")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forward_derivatives_are_those_of_finite_differences(name):
+    # By params and inputs at once, along a random direction.
+    net = whole(name)
+    again = whole(name, remat="full") if "remat" in NETWORKS[name].keys else net
+    at = (params_of(net), *net.inputs)
+    rng = np.random.default_rng(2)
+    along = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), at)
+    jvp = jax.jit(lambda at, along: jax.jvp(lambda at: again.apply(*at), (at,), (along,))[1])
+    h, apply = 1e-3, jax.jit(lambda at: net.apply(*at))
+    ahead, behind = (
+        apply(jax.tree.map(lambda a, b, s=s: a + s * h * b, at, along)) for s in (1, -1)
+    )
+    for found, a, b in zip(jvp(at, along), ahead, behind, strict=True):
+        difference = (a - b) / (2 * h)
+        assert np.abs(found).max() > 0.01
+        close = np.abs(found - difference) < 0.02 * np.abs(found).max()
+        assert close.mean() > 0.9  # between the two a ReLU may turn, of which there is none
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if "remat" in NETWORKS[n].keys])
+def test_remat_changes_neither_params_nor_gradients(name):
+    made = [whole(name, remat=remat) for remat in ("none", "full")]
+    shapes = [jax.eval_shape(net.init, jax.random.key(0)) for net in made]
+    assert shapes[0] == shapes[1]
+    params = params_of(made[0])
+
+    def loss(params, net):
+        return sum(jnp.sin(3 * out).sum() for out in net.apply(params, *net.inputs))
+
+    one, two = (jax.jit(jax.value_and_grad(partial(loss, net=net)))(params) for net in made)
+    np.testing.assert_allclose(one[0], two[0], rtol=1e-5)
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(one[1]))
+    assert scale > 0.1
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5 * scale), one[1], two[1]
+    )
