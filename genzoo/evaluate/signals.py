@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genzoo.evaluate.figures import BLUE, FAINT, INK, RED, blank, colours, save, shortened
+from genzoo.evaluate.figures import BLUE, FAINT, INK, RED, blank, marks, save, shortened
 
 _ROWS = 6  # signals of either kind at most
 _WIDE, _TALL, _SPECTRUM = 430, 84, 210  # pixels of a panel of lines, its height; of the spectrum
@@ -39,7 +39,7 @@ def save_samples(
     low, high = np.quantile(data, (0.001, 0.999))
     margin = 0.08 * max(high - low, 1e-6)
     count = data.shape[-1]
-    palette = [BLUE, RED][:count] if count <= 2 else colours(count)
+    palette = [BLUE, RED][:count] if count <= 2 else [colour for colour, _ in marks(count)]
     for column, (what, values) in enumerate((("data", data), ("samples", samples))):
         for row, pair in enumerate(places):
             x, y = _LEFT + column * (_WIDE + _GAP), height - _ABOVE - (row + 1) * (_TALL + 6)
