@@ -75,7 +75,11 @@ def test_every_config_says_how_it_is_run_and_has_a_smoke_variant(file):
 
 @pytest.mark.parametrize(
     ("path", "parameters"),
-    [("configs/ddpm_cifar.py", 35_746_307), ("configs/ddpm_lsun256.py", 113_673_219)],
+    [
+        ("configs/ddpm_cifar.py", 35_746_307),
+        ("configs/ddpm_lsun256.py", 113_673_219),
+        ("configs/sde_ve_cifar.py", 62_758_787),
+    ],
 )
 def test_published_sizes(path, parameters):
     assert tree.count(Experiment(checked(path)).abstract_state.params) == parameters
