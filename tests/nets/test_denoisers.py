@@ -26,7 +26,10 @@ LEVELS = SMALL | dict(multipliers=(1, 2))
 
 # name: (its settings, shape of an example, what is set)
 NETS = {
-    "song": (SongUNetSettings, (4, 6, 3), dict(**SMALL, attention=(4,))),
+    "song": (SongUNetSettings, (4, 6, 3), dict(  # NCSN++, whose layers are at changes of resolution
+        **SMALL | dict(multipliers=(1, 1)), attention=(4,), resample_filter=(1, 3, 3, 1),
+        progressive_input="residual",
+    )),
     "vdm": (
         VDMUNetSettings, (4, 6, 3), dict(width=8, blocks=1, fourier=(1, 2), dropout=0.3),
     ),
