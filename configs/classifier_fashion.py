@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
         dict(
             seed=0,
             data=dict(name="fashion_mini", dir="", flip=True),
-            family=dict(name="classifier", noisy=False, process="ddpm_cosine"),
+            family=dict(name="classifier", noisy=False),
             network=dict(
                 name="classifier",
                 width=64,
@@ -48,6 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
     return choose(config, VARIANTS, variant)
 
 
+_NOISY = dict(noisy=True, process="ddpm_cosine")
 _LAPTOP = dict(
     network=dict(width=32, multipliers=(1, 2), blocks=1, attention=(7,), patch=2, norm_groups=16,
                  dtype="float32"),
@@ -57,7 +58,7 @@ _LAPTOP = dict(
 )
 
 VARIANTS = {
-    "noisy": dict(family=dict(noisy=True)),
+    "noisy": dict(family=_NOISY),
     "smoke": dict(
         network=dict(width=16, multipliers=(1, 2), blocks=1, attention=(7,), head_width=16, patch=2,
                      dtype="float32"),
@@ -66,5 +67,5 @@ VARIANTS = {
         eval=dict(count=48, batch_size=16),
     ),
     "laptop": dict(**_LAPTOP),
-    "noisy_laptop": dict(family=dict(noisy=True), **_LAPTOP),
+    "noisy_laptop": dict(family=_NOISY, **_LAPTOP),
 }

@@ -1,7 +1,7 @@
 """The only table of names: what a config calls "ddpm", "unet" or "cifar10", and what it builds.
 
 A new family or network is one row here, a new schedule or sampler one in its builders' tables. A
-section's keys and their types are read off the builder's signature; `check.py` holds a config
+section's keys, with types and bounds, are the fields of a settings class; `check.py` holds a config
 against them.
 """
 
@@ -9,9 +9,21 @@ from collections.abc import Mapping
 
 from ml_collections import FrozenConfigDict
 
-from genzoo.builders import autoencoders, codes, continuous
-from genzoo.builders.ddpm import DDPMSettings
+from genzoo.builders.autoencoder import AutoencoderSettings
+from genzoo.builders.classifier import ClassifierSettings
+from genzoo.builders.ddpm import DDPMSettings, DiffusionScoring
+from genzoo.builders.denoising import FlowScoring
+from genzoo.builders.dvae import DVAESettings
+from genzoo.builders.edm import EDMSettings
+from genzoo.builders.flow_matching import FlowMatchingSettings
+from genzoo.builders.pca import PCASettings
 from genzoo.builders.rows import DataRow, FamilyRow, NetworkRow, Parts
+from genzoo.builders.sampling import ContinuousSampling, DiffusionSampling
+from genzoo.builders.score_sde import ScoreSDESettings
+from genzoo.builders.token_prior import TokenPriorSettings, TokenSampling
+from genzoo.builders.vae import DecoderSampling, ImportanceScoring, VAESettings
+from genzoo.builders.vdm import TimeScoring, VDMSettings
+from genzoo.builders.vqvae import VQVAESettings
 from genzoo.config import freeze
 from genzoo.core.contract import Family
 from genzoo.core.errors import UserError
@@ -30,20 +42,9 @@ from genzoo.nets.unet.classifier import ClassifierUNetSettings
 from genzoo.nets.unet.song_unet import SongUNetSettings
 from genzoo.nets.unet.unet import UNetSettings
 from genzoo.nets.unet.vdm_unet import VDMUNetSettings
-from genzoo.settings import (
-    SECTIONS,
-    ContinuousSampling,
-    DataSettings,
-    DecoderSampling,
-    DiffusionSampling,
-    DiffusionScoring,
-    FlowScoring,
-    ImportanceScoring,
-    TimeScoring,
-    TokenSampling,
-)
-from genzoo.train import optimizer as optimizers
+from genzoo.settings import SECTIONS, DataSettings
 from genzoo.train.averages import Average
+from genzoo.train.optimizer import Optimizer
 
 DATA: Mapping[str, DataRow] = {
     "fashion_mini": DataRow(
@@ -76,6 +77,11 @@ _DENOISERS = ("unet", "song_unet", "vdm_unet")
 _OF_ANYTHING = (*_DENOISERS, "point_mlp")
 _ANYTHING = (Image, Signal, Points)
 
+_TRAIN_A_PRIOR = (
+    "Train a token_prior on its codes (see configs/prior_vqvae_fashion.py) and sample from that."
+)
+_CONTINUOUS = dict(networks=_OF_ANYTHING, kinds=_ANYTHING, sampling=ContinuousSampling)
+
 FAMILIES: Mapping[str, FamilyRow] = {
     "ddpm": FamilyRow(
         settings=DDPMSettings,
@@ -83,87 +89,40 @@ FAMILIES: Mapping[str, FamilyRow] = {
         sampling=DiffusionSampling,
         scoring=DiffusionScoring,
     ),
-    "score_sde": FamilyRow(
-        build=continuous.score_sde,
-        problems=continuous.score_sde_problems,
-        networks=_OF_ANYTHING,
-        kinds=_ANYTHING,
-        sampling=ContinuousSampling,
-        scoring=FlowScoring,
-    ),
-    "edm": FamilyRow(
-        build=continuous.edm,
-        problems=continuous.edm_problems,
-        networks=_OF_ANYTHING,
-        kinds=_ANYTHING,
-        sampling=ContinuousSampling,
-        scoring=FlowScoring,
-    ),
-    "flow_matching": FamilyRow(
-        build=continuous.flow_matching,
-        problems=continuous.flow_matching_problems,
-        networks=_OF_ANYTHING,
-        kinds=_ANYTHING,
-        sampling=ContinuousSampling,
-        scoring=FlowScoring,
-    ),
-    "vdm": FamilyRow(
-        build=continuous.variational,
-        problems=continuous.variational_problems,
-        networks=_OF_ANYTHING,
-        kinds=_ANYTHING,
-        sampling=ContinuousSampling,
-        scoring=TimeScoring,
-    ),
+    "score_sde": FamilyRow(settings=ScoreSDESettings, scoring=FlowScoring, **_CONTINUOUS),
+    "edm": FamilyRow(settings=EDMSettings, scoring=FlowScoring, **_CONTINUOUS),
+    "flow_matching": FamilyRow(settings=FlowMatchingSettings, scoring=FlowScoring, **_CONTINUOUS),
+    "vdm": FamilyRow(settings=VDMSettings, scoring=TimeScoring, **_CONTINUOUS),
     "classifier": FamilyRow(
-        build=continuous.classifier,
-        problems=continuous.classifier_problems,
+        settings=ClassifierSettings,
         networks=("classifier",),
         instead={"sample": "A classifier guides the sampling of others: sample.classifier."},
         labelled=True,
     ),
-    "pca": FamilyRow(
-        build=autoencoders.pca, problems=autoencoders.pca_problems, networks=()
-    ),
+    "pca": FamilyRow(settings=PCASettings),
     "autoencoder": FamilyRow(
-        build=autoencoders.autoencoder,
-        problems=autoencoders.autoencoder_problems,
+        settings=AutoencoderSettings,
         networks=("mlp", "conv"),
         instead={"sample": "A plain autoencoder has no distribution over its codes: see vae."},
     ),
     "vae": FamilyRow(
-        build=autoencoders.vae,
-        problems=autoencoders.vae_problems,
+        settings=VAESettings,
         networks=("mlp", "conv"),
         sampling=DecoderSampling,
         scoring=ImportanceScoring,
     ),
     "vqvae": FamilyRow(
-        build=codes.vqvae,
-        problems=codes.vqvae_problems,
-        networks=("hierarchy",),
-        instead={"sample": codes.TRAIN_A_PRIOR},
+        settings=VQVAESettings, networks=("hierarchy",), instead={"sample": _TRAIN_A_PRIOR}
     ),
     "dvae": FamilyRow(
-        build=codes.dvae,
-        problems=codes.dvae_problems,
-        networks=("dalle",),
-        instead={"sample": codes.TRAIN_A_PRIOR},
+        settings=DVAESettings, networks=("dalle",), instead={"sample": _TRAIN_A_PRIOR}
     ),
     "token_prior": FamilyRow(
-        build=codes.token_prior,
-        problems=codes.token_prior_problems,
+        settings=TokenPriorSettings,
         networks=("transformer",),
         sampling=TokenSampling,
         first_stages={token_prior.TOKENIZER: "tokenize"},
     ),
-}
-
-DECAYS = {
-    "constant": optimizers.constant,
-    "linear": optimizers.linear,
-    "cosine": optimizers.cosine,
-    "stages": optimizers.stages,
 }
 
 
@@ -250,51 +209,43 @@ def sampling(config: FrozenConfigDict):
     return _chosen(FAMILIES[config.family.name].sampling, config.sample)
 
 
-def family(config: FrozenConfigDict) -> Family:
-    """The family that the config describes."""
-    data, row = section(config, "data"), FAMILIES[config.family.name]
-    own = config.family
-    x = spec(data).fields["x"]
-    parts = Parts(
-        shape=x.shape,
-        levels=x.levels > 0,
-        num_classes=class_count(data) if row.labelled or own.get("conditional") else 0,
-        network=_network(config).build if row.networks else None,
-        sample=sampling(config),
-        eval=_chosen(row.scoring, config.eval),
-        frozen={name: family(stage.config) for name, stage in config.frozen.items()},
-    )
-    if row.settings:
-        return _chosen(row.settings, config.family).build(parts)
-    return row.build(parts=parts, **_own(config.family))
+def scoring(config: FrozenConfigDict):
+    """The family's own keys of the section `eval`, as their dataclass."""
+    return _chosen(FAMILIES[config.family.name].scoring, config.eval)
 
 
-def _own(values: Mapping) -> dict:
-    return {key: value for key, value in values.items() if key != "name"}
+def family_settings(config: FrozenConfigDict):
+    """The section `family`, as its dataclass."""
+    return _chosen(FAMILIES[config.family.name].settings, config.family)
 
 
-def _network(config: FrozenConfigDict):
+def network_settings(config: FrozenConfigDict):
+    """The section `network`, as its dataclass; None for a family without a network."""
+    if not FAMILIES[config.family.name].networks:
+        return None
     return _chosen(NETWORKS[config.network.name].settings, config.network)
 
 
-def network_problems(config: FrozenConfigDict) -> list[str]:
-    """What does not fit together in the section `network`, or with the data."""
-    return _network(config).problems(example_shape(section(config, "data")))
+def family(config: FrozenConfigDict) -> Family:
+    """The family that the config describes."""
+    data, row = section(config, "data"), FAMILIES[config.family.name]
+    x, network = spec(data).fields["x"], network_settings(config)
+    labelled = row.labelled or config.family.get("conditional")
+    parts = Parts(
+        shape=x.shape,
+        levels=x.levels > 0,
+        num_classes=class_count(data) if labelled else 0,
+        network=network.build if network else None,
+        sample=sampling(config),
+        eval=scoring(config),
+        frozen={name: family(stage.config) for name, stage in config.frozen.items()},
+    )
+    return family_settings(config).build(parts)
 
 
-def family_problems(config: FrozenConfigDict) -> list[str]:
-    """What does not fit together in the section `family`, or with other sections."""
-    row = FAMILIES[config.family.name]
-    if row.settings:
-        return _chosen(row.settings, config.family).problems(config)
-    return row.problems(config)
-
-
-def optimizer(config: FrozenConfigDict) -> optimizers.Optimizer:
+def optimizer(config: FrozenConfigDict) -> Optimizer:
     """The optimizer that the config describes."""
-    own = dict(config.optimizer)
-    decay = DECAYS[own.pop("decay")]
-    return optimizers.Optimizer(decay=decay, total_steps=config.train.steps, **own)
+    return section(config, "optimizer").build(config.train.steps)
 
 
 def averages(config: FrozenConfigDict) -> dict[str, Average]:

@@ -1,21 +1,20 @@
 """Configs: a page of plain data in a Python file, checked key by key before anything is built.
 
 A file defines `get_config(variant)` and returns a `ml_collections.ConfigDict`; `file.py:variant`
-picks a variant. What may stand in a section is read off the signature of what is built from it, so
-that there is no second list of keys. All mistakes are reported at once. Only the resolved JSON is
+picks a variant. What may stand in a section is read off the settings class that it becomes, so that
+there is no second list of keys. All mistakes are reported at once. Only the resolved JSON is
 ever loaded back: a config file is a program, a workdir's `config.json` is not.
 """
 
 import ast
 import copy
-import dataclasses
 import importlib.util
-import inspect
 import json
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -25,23 +24,6 @@ from genzoo.core.errors import UserError, nearest
 from genzoo.core.files import write_atomically
 
 Section = Mapping[str, Setting]
-
-
-def keys_of(builder: Callable, given: tuple[str, ...] = ()) -> Section:
-    """The fields of a settings class, or the keyword-only parameters of a builder, but those in
-    `given`, which the caller supplies and a config does not."""
-    if dataclasses.is_dataclass(builder):
-        found = settings_of(builder)
-        return {name: setting for name, setting in found.items() if name not in given}
-    hints = typing.get_type_hints(builder)
-    return {
-        name: Setting(
-            type=hints[name],
-            default=REQUIRED if parameter.default is parameter.empty else parameter.default,
-        )
-        for name, parameter in inspect.signature(builder).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in given
-    }
 
 
 def choose(config: ConfigDict, variants: Mapping[str, Mapping], variant: str) -> ConfigDict:
@@ -93,6 +75,78 @@ def read_json(file: Path) -> dict:
         raise UserError(f"{file} is damaged ({error}): restore it from a copy.") from error
     if not isinstance(found, dict):
         raise UserError(f"{file} does not hold a config: restore it from a copy.")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upgrade:
+    """What has changed in configs since some runs began.
+
+    applies: whether a config is of before. change: the same config as it would be written today.
+    tree: where the arrays of a checkpoint have changed as well, a sentence that says so and what to
+    do about it; "" where a run can go on.
+    """
+
+    applies: Callable[[Mapping], bool]
+    change: Callable[[dict], dict]
+    tree: str = ""
+
+
+def _without(section: str, key: str) -> Callable[[dict], dict]:
+    """What leaves a key out."""
+
+    def change(raw: dict) -> dict:
+        del raw[section][key]
+        return raw
+
+    return change
+
+
+def _has(section: str, key: str) -> Callable[[Mapping], bool]:
+    """Whether a config has a key."""
+    return lambda raw: isinstance(raw.get(section), Mapping) and key in raw[section]
+
+
+UPGRADES: tuple[Upgrade, ...] = (
+    Upgrade(  # a table of classes has a row for no label
+        applies=lambda raw: _has("network", "null_class")(raw)
+        and not raw["network"]["null_class"]
+        and raw.get("family", {}).get("conditional", False),
+        change=_without("network", "null_class"),
+        tree="The run was trained with network.null_class = False, and its table of classes has no "
+        "row for an absent label, as every one has today: start anew in another --workdir.",
+    ),
+    Upgrade(applies=_has("network", "null_class"), change=_without("network", "null_class")),
+    Upgrade(  # a label is a class, and a noise level is one
+        applies=lambda raw: raw.get("network", {}).get("time_embedding") == "fourier_label",
+        change=lambda raw: {
+            **raw, "network": {**raw["network"], "time_embedding": "fourier_noise_level"}
+        },
+    ),
+    # How images were augmented is a condition of the family, family.augment.
+    Upgrade(applies=_has("network", "augment"), change=_without("network", "augment")),
+)
+"""In the order in which they came. Without one: keys that are new take their defaults."""
+
+
+def upgrade(raw: dict, upgrades: Sequence[Upgrade] | None = None) -> dict:
+    """The config of a run begun before, as it would be written today: keys renamed, removed, put
+    elsewhere. Every stored config is read through here."""
+    raw = copy.deepcopy(raw)
+    for each in UPGRADES if upgrades is None else upgrades:
+        if each.applies(raw):
+            raw = each.change(raw)
+    return raw
+
+
+def outdated(raw: dict, upgrades: Sequence[Upgrade] | None = None) -> list[str]:
+    """Why the checkpoints of a run with this stored config cannot be read today; none if they can.
+    """
+    found, raw = [], copy.deepcopy(raw)
+    for each in UPGRADES if upgrades is None else upgrades:
+        if each.applies(raw):
+            found += [each.tree] * bool(each.tree)
+            raw = each.change(raw)
     return found
 
 
@@ -155,7 +209,7 @@ class Checker:
         if origin is tuple and isinstance(value, list | tuple):
             return tuple(self._typed(v, arguments[0], where) for v in value)
         if origin in (dict, Mapping) and isinstance(value, Mapping):
-            inner = keys_of(arguments[1])
+            inner = settings_of(arguments[1])
             return {k: self.section(v, inner, f"{where}.{k}") for k, v in value.items()}
         if kind is dict and isinstance(value, Mapping):
             return dict(value)
@@ -235,11 +289,6 @@ def _literal(text: str) -> object:
 def freeze(resolved: dict) -> FrozenConfigDict:
     """The resolved config, by attribute and read-only."""
     return FrozenConfigDict(resolved)
-
-
-def unknown(key: str, value: str, table: Mapping | set) -> list[str]:
-    """A problem if the value of a key is not a name of the table, else none."""
-    return [] if value in table else [f"{key} = {value!r} is unknown: {nearest(value, table)}"]
 
 
 def differences(one: Mapping, other: Mapping, where: str = "") -> dict[str, tuple]:

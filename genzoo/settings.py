@@ -1,74 +1,107 @@
-"""The sections of a config whose keys are the same for every family, with their defaults.
+"""The sections of a config whose keys are the same for every family: bounds, defaults, meaning.
 
-What may stand in the sections `family` and `network` is read off their builders in `build.py`.
+The settings of networks stand beside what they build, those of families in `builders/`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from genzoo.core.bounds import AtLeast, AtMost, OneOf, without_effect
+from genzoo.evaluate.neighbours import METRICS
+from genzoo.runtime.compilation import LEVELS
 from genzoo.train.averages import Average
 from genzoo.train.loop import LoopSettings
+from genzoo.train.optimizer import OptimizerSettings
 from genzoo.train.sharding import MeshSettings
 
 RAW = "raw"  # the params themselves, beside the averages that a config names
 
+Seed = Annotated[int, AtLeast(0), AtMost(2**63 - 1), "All randomness follows from it."]
+Weights = Annotated[str, "An average by name, or raw for the params themselves."]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What stands in no section."""
+
+    seed: Seed = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """name: a row of DATA, `folder:PATH` or `tfds:NAME`. dir: where its files are, "" to look for
-    them. flip: random mirroring in training. size, channels, resize: for folders and TFDS sets;
-    size is one number or (height, width).
-    labels, holdout: for folders, whether sub-folders are classes and one image in how many is held
-    out for the test. num_classes: of folders and TFDS sets, 0 to ask the data."""
+    """The data set."""
 
-    name: str
-    dir: str = ""
-    flip: bool = False
-    size: int | tuple[int, ...] = 0
-    channels: int = 3
-    resize: str = "crop"
-    labels: bool = True
-    holdout: int = 20
-    num_classes: int = 0
+    name: Annotated[str, "A data set by name, folder:PATH or tfds:NAME."]
+    dir: Annotated[str, "Where its files are; nothing to look for them, or to fetch them."] = ""
+    flip: Annotated[bool, "Whether images are mirrored at random in training."] = False
+    size: Annotated[
+        int | tuple[int, ...], "Side in pixels or (height, width), of folders and TFDS sets."
+    ] = 0
+    channels: Annotated[
+        int, OneOf((1, 3)), "1 is grey, 3 is colour, of folders and TFDS sets."
+    ] = 3
+    resize: Annotated[
+        str, OneOf(("crop", "stretch")), "How images get that shape, of folders and TFDS sets."
+    ] = "crop"
+    labels: Annotated[bool, "Whether the sub-folders of a folder are classes."] = True
+    holdout: Annotated[int, AtLeast(2), "One image of a folder in so many is for the test."] = 20
+    num_classes: Annotated[
+        int, AtLeast(0), "Of folders and TFDS sets; 0 counts them in the data."
+    ] = 0
+
+    def problems(self) -> list[str]:
+        """Which keys this data set does not use."""
+        kind, colon, _ = self.name.partition(":")
+        of_folders = ("labels", "holdout")
+        of_both = ("size", "channels", "resize", "num_classes")
+        keys = of_folders if kind == "tfds" else () if colon else (*of_both, *of_folders)
+        why, remedy = f"with data.name = {self.name!r}", "take a folder:PATH or a tfds:NAME"
+        if colon:
+            remedy = "take a folder:PATH"
+        return without_effect(self, "data", keys, why, remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(LoopSettings):
-    """averages: name -> Average. keep, keep_every: see Checkpoints. picture_first: the step of the
-    first sample grid, 0 for none but the last; picture_count: images in it, 0 for no grids."""
+    """How long and how the model is trained, and what is kept of it."""
 
-    averages: dict[str, Average]
-    accumulate: int = 1
-    keep: int = 2
-    keep_every: int = 0
-    picture_first: int = 1000
-    picture_count: int = 64
+    averages: Annotated[dict[str, Average], "Averages of the params over time, by name."]
+    accumulate: Annotated[int, AtLeast(1), "Parts that a batch is taken in, one by one."] = 1
+    keep: Annotated[int, AtLeast(1), "Newest checkpoints that are kept."] = 2
+    keep_every: Annotated[
+        int, AtLeast(0), "Steps between checkpoints that are kept for good; 0 for none."
+    ] = 0
+    picture_first: Annotated[
+        int, AtLeast(0), "Step of the first sample grid; 0 for none but the last."
+    ] = 1000
+    picture_count: Annotated[int, AtLeast(0), "Images of a grid; 0 for no grids."] = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
-    """weights: an average's name or "raw". label: a class, -1 for all in turn. npz: also write all
-    images as one array file."""
+    """What is drawn by --mode=sample."""
 
-    count: int = 64
-    batch_size: int = 64
-    seed: int = 0
-    weights: str = RAW
-    label: int = -1
-    npz: bool = False
+    count: Annotated[int, AtLeast(1), "Samples."] = 64
+    batch_size: Annotated[int, AtLeast(1), "Samples drawn at a time."] = 64
+    seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1), "Sample i follows from it and i."] = 0
+    weights: Weights = RAW
+    label: Annotated[int, AtLeast(-1), "A class; -1 for all in turn."] = -1
+    npz: Annotated[bool, "Whether all samples are also written as one array file."] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:
-    """count: examples, 0 for all of the split."""
+    """What --mode=eval scores."""
 
-    split: str = "test"
-    count: int = 0
-    batch_size: int = 128
-    weights: str = RAW
-    seed: int = 0
+    split: Annotated[str, "Of the data: train or test."] = "test"
+    count: Annotated[int, AtLeast(0), "Examples; 0 for all of the split."] = 0
+    batch_size: Annotated[int, AtLeast(1), "Examples scored at a time."] = 128
+    weights: Weights = RAW
+    seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1), "Of what is drawn to score."] = 0
 
 
-# What the sections `sample` and `eval` hold beside these depends on the family: one of each below.
+# What the sections `sample` and `eval` hold beside these depends on the family: see `builders/`.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,156 +110,58 @@ class Nothing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffusionSampling:
-    """Of families that denoise. method, grid: names. steps: of the sampler, 0 for all of a table.
-
-    eta: the noise of ddim. rho: of the grid karras. shift: of any grid towards the noise, 1 for
-    none. churn, churn_low, churn_high, churn_noise: S_churn, S_min, S_max, S_noise of edm.
-    corrector_snr: of predictor_corrector. tolerance: of rk45.
-    guidance_scale: 1 is off. guidance_rescale: of Lin et al. 2023. guidance_low, guidance_high: the
-    times between which there is guidance. guide, guide_weights: the workdir of a weaker model to
-    lean away from. classifier, classifier_weights, classifier_scale: that of a noisy classifier.
-    resample: how often a step is taken where a part of the data is known (RePaint). pictures:
-    names, with commas, of what else to draw: see `--mode=sample` in the README.
-    unroll: steps of the loop written out.
-    """
-
-    method: str = "ancestral"
-    steps: int = 0
-    grid: str = "uniform"
-    eta: float = 0.0
-    rho: float = 7.0
-    shift: float = 1.0
-    churn: float = 0.0
-    churn_low: float = 0.0
-    churn_high: float = 1e9
-    churn_noise: float = 1.0
-    corrector_snr: float = 0.16
-    tolerance: float = 1e-5
-    clip: str = "clip"
-    guidance_scale: float = 1.0
-    guidance_rescale: float = 0.0
-    guidance_low: float = 0.0
-    guidance_high: float = 1.0
-    guide: str = ""
-    guide_weights: str = RAW
-    classifier: str = ""
-    classifier_weights: str = RAW
-    classifier_scale: float = 1.0
-    resample: int = 1
-    pictures: str = ""
-    unroll: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContinuousSampling(DiffusionSampling):
-    """The same for families of continuous time, with the defaults of EDM."""
-
-    method: str = "heun"
-    steps: int = 18
-    grid: str = "karras"
-    clip: str = "none"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowScoring:
-    """Of the likelihood by the probability flow. trace: of the Jacobian, hutchinson (one random
-    probe each time) or exact (as many products as dimensions). probes: averaged, of hutchinson.
-    tolerance: of the adaptive solver."""
-
-    trace: str = "hutchinson"
-    probes: int = 1
-    tolerance: float = 1e-5
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeScoring:
-    """draws: times per example over which the diffusion loss is averaged, spread evenly."""
-
-    draws: int = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffusionScoring:
-    """bound_steps: steps of the variational bound per example, drawn one from each of so many
-    strata; 0 for every step."""
-
-    bound_steps: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderSampling:
-    """noise: whether pixels are drawn from the decoder's distribution; else its mean is shown."""
-
-    noise: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportanceScoring:
-    """importance_samples: K of the importance-weighted bound, 1 for the ELBO."""
-
-    importance_samples: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenSampling:
-    """temperature: 0 is greedy. top_k: how many of the likeliest codes are kept, 0 for all. top_p:
-    the mass of the likeliest codes that is kept, 1 for all."""
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class FirstStage:
-    """A model that another run has trained and that this one uses as it is. workdir: of that run.
-    weights: an average's name or "raw". config: that run's, filled in from its workdir."""
+    """A model that another run has trained and that this one uses as it is."""
 
-    workdir: str
-    weights: str = RAW
-    config: dict = field(default_factory=dict)
+    workdir: Annotated[str, "Of that run."]
+    weights: Weights = RAW
+    config: Annotated[dict, "That run's; filled in from its workdir."] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
-    """seconds: how long each program is timed. sample_steps: sampling steps that are timed."""
+    """What --mode=bench times."""
 
-    seconds: float = 10.0
-    sample_steps: int = 10
+    seconds: Annotated[float, AtLeast(0), "How long each program is timed."] = 10.0
+    sample_steps: Annotated[int, AtLeast(1), "Sampling steps that are timed, at most."] = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompileSettings:
-    """topology: what to compile for, such as v5e:4x4, v5p-64, 2xv5e-256, cpu:8, h200:4. level: of
-    optimisation, O0 to O3 or default. program: train, sample or all. suggest: whether a program
-    that does not fit is compiled again with what might make it fit."""
+    """What --mode=compile compiles."""
 
-    topology: str = ""
-    level: str = "O0"
-    program: str = "all"
-    suggest: bool = True
+    topology: Annotated[
+        str, "What to compile for, such as v5e:4x4, v5p-64, 2xv5e-256, cpu:8, h200:4."
+    ] = ""
+    level: Annotated[str, OneOf(LEVELS), "Of optimisation."] = "O0"
+    program: Annotated[str, OneOf(("train", "sample", "all")), "Which programs."] = "all"
+    suggest: Annotated[
+        bool, "Whether what does not fit is compiled again with what might make it fit."
+    ] = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToolSettings:
-    """Of the modes that look into a representation. first, second: image files to start from, or
-    two examples of eval.split by number to interpolate between; folder: of images to encode; "" for
-    a choice from eval.split. metric: euclidean or cosine.
-    neighbours: how many are looked for. probe_examples: training images that a probe learns from at
-    most; probe_l2: the penalty on its weights."""
+    """Of the modes that look into a representation."""
 
-    first: str = ""
-    second: str = ""
-    folder: str = ""
-    metric: str = "euclidean"
-    neighbours: int = 8
-    probe_examples: int = 10_000
-    probe_l2: float = 1e-3
+    first: Annotated[
+        str, "An image file, or the number of an example of eval.split; nothing for a choice."
+    ] = ""
+    second: Annotated[str, "The same, of the other end of an interpolation."] = ""
+    folder: Annotated[str, "Images to encode; nothing for eval.split."] = ""
+    metric: Annotated[str, OneOf(METRICS), "Of distances between embeddings."] = "euclidean"
+    neighbours: Annotated[int, AtLeast(1), "How many are looked for."] = 8
+    probe_examples: Annotated[
+        int, AtLeast(2), "Training images that a probe learns from, at most."
+    ] = 10_000
+    probe_l2: Annotated[float, AtLeast(1e-9), "Penalty on the weights of a probe."] = 1e-3
 
 
 SECTIONS: Mapping[str, type] = {
     "data": DataSettings,
+    "optimizer": OptimizerSettings,
     "train": TrainSettings,
     "sample": SampleSettings,
     "eval": EvalSettings,

@@ -15,7 +15,7 @@ from typing import IO
 from ml_collections import FrozenConfigDict
 
 from genzoo.check import fill
-from genzoo.config import differences, read_json, write_json
+from genzoo.config import differences, outdated, read_json, write_json
 from genzoo.core.errors import UserError
 from genzoo.runtime.agreement import by_first, is_first
 from genzoo.train.checkpoint import Checkpoints
@@ -63,6 +63,11 @@ class Workdir:
         except UserError as error:
             raise UserError(*(f"{file}: {problem}" for problem in error.problems)) from error
 
+    def _readable(self) -> None:
+        """Raises UserError when the checkpoints are of an older form, which has no reader."""
+        if problems := outdated(read_json(self.path / "config.json")):
+            raise UserError(*(f"--workdir={self.path}: {problem}" for problem in problems))
+
     @property
     def begun(self) -> bool:
         """Whether a checkpoint was ever finished here: before that, a start that failed may be
@@ -79,6 +84,8 @@ class Workdir:
                 f"--workdir={self.path} holds checkpoints and no config.json, so nobody can tell "
                 "whose they are: restore it from a copy, or give another --workdir."
             )
+        if before and self.begun:
+            self._readable()
         changed = differences(before, config.to_dict()) if before and self.begun else {}
         bound = {k: v for k, v in changed.items() if not k.startswith(_FREE_IN_TRAINING)}
         if bound:
@@ -170,6 +177,7 @@ class Workdir:
                 f"--workdir={self.path} holds no run (there is no config.json): "
                 "train first, with --mode=train and the same --workdir."
             )
+        self._readable()
         changed = differences(before, config.to_dict())
         bound = {k: v for k, v in changed.items() if k.startswith(_BOUND_IN_READING)}
         if bound:

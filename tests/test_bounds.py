@@ -55,6 +55,13 @@ def test_numbers_are_finite(value):
     assert problem == f"a.b = {value} must be a finite number."
 
 
+def test_both_ends_of_a_range_are_said_together():
+    rate = Setting(type=float, default=0.0, constraints=(AtLeast(0), Below(1)))
+    assert rate.problems("a.b", 0.0) == rate.problems("a.b", 0.99) == []
+    for value in (1.0, -0.5):
+        assert rate.problems("a.b", value) == [f"a.b = {value} must be at least 0 and below 1."]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Toy:
     """Settings with a rule across two keys."""
@@ -87,7 +94,7 @@ def test_a_value_out_of_bounds_neither_breaks_nor_hides_other_rules():
     ]
     # The rule would divide by zero, and with the default would find fault with what was not given.
     assert bounds.problems(Toy(needed=1, heads=0, width=7), "net", "toys") == [
-        "net.heads = 0 must be at least 1."
+        "net.heads = 0 must be at least 1 and below 100."
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,53 @@ def test_a_key_that_came_later_has_its_default(tmp_path):
     place.check(made())
     with pytest.raises(UserError, match=r"network.norm_epsilon is 1e-06 there and 1e-05 here"):
         place.check(made(network__norm_epsilon="1e-5"))
+
+
+def test_a_key_that_had_no_effect_when_a_run_began_does_not_stop_it(tmp_path):
+    place = begun(tmp_path)
+    stored = made().to_dict()
+    stored["sample"] |= {"churn": 40.0, "rho": 5.0}  # refused in a new config
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert place.config() == made().to_dict()
+    place.check(made())
+
+
+def test_a_run_of_an_older_form_is_read_as_of_today_or_refused_in_a_sentence(
+    tmp_path, monkeypatch
+):
+    place = begun(tmp_path)
+    stored = made().to_dict()
+    stored["network"]["channels"] = stored["network"].pop("width")
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+
+    def renamed(raw):
+        raw["network"]["width"] = raw["network"].pop("channels")
+        return raw
+
+    rename = config.Upgrade(applies=lambda raw: "channels" in raw["network"], change=renamed)
+    monkeypatch.setattr(config, "UPGRADES", (rename,))
+    assert place.config() == made().to_dict()
+    place.check(made())
+    with_arrays = replace(rename, tree="Its arrays are of 2026: start anew in another --workdir.")
+    monkeypatch.setattr(config, "UPGRADES", (with_arrays,))
+    with pytest.raises(UserError, match=f"--workdir={tmp_path}: Its arrays are of 2026"):
+        place.check(made())
+    with pytest.raises(UserError, match="Its arrays are of 2026"):
+        place.load(made(), None)
+
+
+@pytest.mark.parametrize("null", [True, False])
+def test_the_null_class_was_once_a_setting(tmp_path, null):
+    found = made(family__conditional="true")
+    place, stored = begun(tmp_path, found), found.to_dict()
+    stored["network"]["null_class"] = null
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert place.config() == found.to_dict()
+    if null:
+        place.check(found)
+    else:
+        with pytest.raises(UserError, match="no row for an absent label"):
+            place.check(found)
 
 
 @pytest.mark.parametrize(

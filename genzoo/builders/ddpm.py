@@ -6,12 +6,12 @@ from typing import Annotated
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders import sampling
-from genzoo.builders.denoising import DenoisingSettings
+from genzoo.builders.denoising import PREDICTIONS, DenoisingSettings, PredictionName, shared
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast, OneOf
 from genzoo.core.contract import Family
 from genzoo.families import ddpm as ddpm_family
-from genzoo.math import gaussian, prediction, schedules, weighting
+from genzoo.math import gaussian, schedules, weighting
 from genzoo.samplers import grids
 
 SCHEDULES = {
@@ -19,13 +19,6 @@ SCHEDULES = {
     "scaled_linear": schedules.scaled_linear,
     "cosine": schedules.cosine,
     "sigmoid": schedules.sigmoid,
-}
-PREDICTIONS = {
-    "eps": prediction.EPS,
-    "x_0": prediction.X_0,
-    "v": prediction.V,
-    "score": prediction.SCORE,
-    "velocity": prediction.VELOCITY,
 }
 VARIANCES = {
     "fixed_small": gaussian.FIXED_SMALL,
@@ -47,6 +40,17 @@ OBJECTIVES = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiffusionScoring:
+    """The keys of `eval` of a bound by steps."""
+
+    bound_steps: Annotated[
+        int,
+        AtLeast(0),
+        "Steps of the bound per example, one drawn from each of so many strata; 0 for every step.",
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class DDPMSettings(DenoisingSettings):
     """DDPM, improved DDPM and DDIM: families/ddpm.py."""
 
@@ -55,7 +59,7 @@ class DDPMSettings(DenoisingSettings):
     zero_terminal: Annotated[
         bool, "Whether nothing of the data is left at the end of the table (Lin et al. 2023)."
     ] = False
-    prediction: Annotated[str, OneOf(PREDICTIONS), "What the network predicts."] = "eps"
+    prediction: PredictionName = "eps"
     variance: Annotated[str, OneOf(VARIANCES), "Of the reverse steps."] = "fixed_large"
     weighting: Annotated[str, OneOf(WEIGHTINGS), "Of the squared error."] = "uniform"
     step_distribution: Annotated[
@@ -67,19 +71,7 @@ class DDPMSettings(DenoisingSettings):
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """What does not fit together."""
-        sample = config.sample
-        found = sampling.problems(config.family, config.network, sample)
-        rule = sampling.RULES.get(sample.grid)
-        wrong = rule and grids.problem(rule, self.steps, sample.steps or self.steps)
-        if wrong and sample.method != sampling.ADAPTIVE:
-            found.append(
-                f"sample.steps = {sample.steps} with sample.grid = {sample.grid!r}: {wrong}"
-            )
-        if not 0 <= config.eval.bound_steps < self.steps:
-            found.append(
-                f"eval.bound_steps = {config.eval.bound_steps} must be between 0 (every step) and "
-                f"{self.steps - 1}, the steps of the bound."
-            )
+        found = self._step_problems(config)
         learned = VARIANCES[self.variance].learned
         if learned and self.objective == "simple":
             found.append(
@@ -98,6 +90,24 @@ class DDPMSettings(DenoisingSettings):
             )
         return found
 
+    def _step_problems(self, config: FrozenConfigDict) -> list[str]:
+        """What asks for more steps than the table has, or for others."""
+        sample, found = config.sample, []
+        rule = sampling.RULES.get(sample.grid)
+        asked = {"sample.steps": sample.steps or self.steps}
+        if not sample.steps:  # else the bench takes no more than those
+            asked["bench.sample_steps"] = config.bench.sample_steps
+        for key, steps in asked.items():
+            wrong = rule and grids.problem(rule, self.steps, steps)
+            if wrong and sample.method != sampling.ADAPTIVE:
+                found.append(f"{key} = {steps} with sample.grid = {sample.grid!r}: {wrong}")
+        if config.eval.bound_steps >= self.steps:
+            found.append(
+                f"eval.bound_steps = {config.eval.bound_steps} must be between 0 (every step) and "
+                f"{self.steps - 1}, the steps of the bound."
+            )
+        return found
+
     def build(self, parts: Parts) -> Family:
         """The family."""
         table = SCHEDULES[self.schedule](self.steps)
@@ -111,10 +121,9 @@ class DDPMSettings(DenoisingSettings):
             step_distribution=STEP_DISTRIBUTIONS[self.step_distribution](steps=self.steps),
             objective=OBJECTIVES[self.objective],
             bound_steps=parts.eval.bound_steps,
-            **sampling.shared(
+            **shared(
                 parts,
-                self.conditional,
-                self.label_dropout,
+                self,
                 prediction=PREDICTIONS[self.prediction],
                 level=ddpm_family.steps_before,
                 variance=reverse,

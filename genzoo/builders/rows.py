@@ -3,9 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ml_collections import FrozenConfigDict
-
-from genzoo.config import Section, keys_of
+from genzoo.core.bounds import Setting, settings_of
 from genzoo.core.contract import Family
 from genzoo.data.fields import Field, Image
 from genzoo.data.source import Source, Spec
@@ -28,11 +26,6 @@ class NetworkRow:
     settings: type
     kinds: tuple[type[Field], ...] = (Image,)
 
-    @property
-    def keys(self) -> Section:
-        """What may stand in the section `network`."""
-        return keys_of(self.settings)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
@@ -54,19 +47,17 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
-    """build(parts=, **section) -> Family; problems(config) looks across sections.
+    """settings: a settings class with `problems(config)` and `build(parts) -> Family`.
 
     networks: the networks that it can be made of; none for a family without. sampling, scoring:
-    its own keys of the sections `sample` and `eval`. first_stages: the names in the section
-    `frozen` that it needs, each with the capability that it asks of it. instead: capability that it
-    lacks -> a sentence on where to find it. labelled: whether it always learns from labels, and not
-    only where family.conditional says so. kinds: of data that it models.
+    settings classes of its own keys in the sections `sample` and `eval`. first_stages: the names in
+    the section `frozen` that it needs, each with the capability that it asks of it. instead:
+    capability that it lacks -> a sentence on where to find it. labelled: whether it always learns
+    from labels, and not only where family.conditional says so. kinds: of data that it models.
     """
 
-    networks: tuple[str, ...]
-    build: Callable[..., Family] = None
-    problems: Callable[[FrozenConfigDict], list[str]] = None
-    settings: type | None = None
+    settings: type
+    networks: tuple[str, ...] = ()
     sampling: type = Nothing
     scoring: type = Nothing
     first_stages: Mapping[str, str] = field(default_factory=dict)
@@ -75,11 +66,6 @@ class FamilyRow:
     kinds: tuple[type[Field], ...] = (Image,)
 
     @property
-    def keys(self) -> Section:
-        """What may stand in the section `family`."""
-        return keys_of(self.settings or self.build, given=("parts",))
-
-    @property
-    def own_keys(self) -> Mapping[str, Section]:
+    def own_keys(self) -> Mapping[str, Mapping[str, Setting]]:
         """What may stand in other sections because of this family."""
-        return {"sample": keys_of(self.sampling), "eval": keys_of(self.scoring)}
+        return {"sample": settings_of(self.sampling), "eval": settings_of(self.scoring)}

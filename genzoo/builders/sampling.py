@@ -1,15 +1,16 @@
-"""What the sampling of denoising families is built from: methods, grids, clipping, guidance; and
-what can be wrong with it."""
+"""The settings of sampling of families that denoise, and what they build: methods, grids, clipping,
+guidance."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
-from genzoo.builders.rows import Parts
-from genzoo.config import unknown
-from genzoo.core.conditions import Condition, Entry, field
-from genzoo.families.denoising import Denoiser, Guidance, OfTime, thousandths, unscaled
+from ml_collections import FrozenConfigDict
+
+from genzoo.core.bounds import AtLeast, Between, OneOf, ignored, without_effect
+from genzoo.families.denoising import Guidance
 from genzoo.math import exponential, gaussian
-from genzoo.math.prediction import Kind
 from genzoo.math.schedules import Schedule, TableSchedule
 from genzoo.samplers import grids, predictor
 from genzoo.samplers.adaptive import AdaptiveSampler
@@ -30,7 +31,7 @@ from genzoo.samplers.stochastic import (
     ReverseDiffusion,
 )
 from genzoo.samplers.unipc import UniPC
-from genzoo.settings import DiffusionSampling
+from genzoo.settings import RAW
 
 CLIPPINGS = {
     "none": predictor.unchanged,
@@ -39,7 +40,7 @@ CLIPPINGS = {
 }
 
 DATA, NOISE = exponential.DATA, exponential.NOISE
-Method = Callable[[Schedule, DiffusionSampling, gaussian.ReverseVariance], Step]
+Method = Callable[[Schedule, "DiffusionSampling", gaussian.ReverseVariance], Step]
 
 
 def _plain(step: Callable[..., Step], **fields) -> Method:
@@ -139,6 +140,100 @@ GRID_KEYS: Mapping[str, frozenset[str]] = {
 """Grid -> the keys of `sample` that it uses, of those that some other grid ignores."""
 
 
+MethodName = Annotated[str, OneOf((*METHODS, ADAPTIVE)), "The sampler."]
+Steps = Annotated[int, AtLeast(0), "Of the sampler; 0 takes every step of a table."]
+GridName = Annotated[str, OneOf(GRIDS), "Where the steps lie."]
+ClippingName = Annotated[
+    str, OneOf(CLIPPINGS), "Of the predicted data: none, clip to [-1, 1], dynamic (Imagen)."
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSampling:
+    """The keys of `sample` of families that denoise."""
+
+    method: MethodName = "ancestral"
+    steps: Steps = 0
+    grid: GridName = "uniform"
+    eta: Annotated[
+        float, Between(0, 1, "deterministic", "DDPM"), "Share of noise in the steps of ddim."
+    ] = 0.0
+    rho: Annotated[float, AtLeast(1e-3), "Exponent of the grid karras."] = 7.0
+    shift: Annotated[
+        float, AtLeast(1e-6), "Moves the grid towards the noise where above 1; 1 leaves it."
+    ] = 1.0
+    churn: Annotated[float, AtLeast(0), "S_churn of edm."] = 0.0
+    churn_low: Annotated[float, AtLeast(0), "S_min of edm: the least sigma with churn."] = 0.0
+    churn_high: Annotated[float, AtLeast(0), "S_max of edm: the greatest sigma with churn."] = 1e9
+    churn_noise: Annotated[float, AtLeast(0), "S_noise of edm."] = 1.0
+    corrector_snr: Annotated[
+        float, AtLeast(0), "Signal-to-noise ratio of the corrector of predictor_corrector."
+    ] = 0.16
+    tolerance: Annotated[float, Between(1e-12, 1), "Of rk45, relative and absolute."] = 1e-5
+    clip: ClippingName = "clip"
+    guidance_scale: Annotated[float, "Classifier-free guidance: 1 is off, 0 unconditional."] = 1.0
+    guidance_rescale: Annotated[
+        float, Between(0, 1), "Of the guided prediction's deviation (Lin et al. 2023)."
+    ] = 0.0
+    guidance_low: Annotated[float, Between(0, 1), "Earliest time t with guidance."] = 0.0
+    guidance_high: Annotated[float, Between(0, 1), "Latest time t with guidance."] = 1.0
+    guide: Annotated[str, "Workdir of a weaker model to lean away from (autoguidance)."] = ""
+    guide_weights: Annotated[str, "An average of that run, or raw."] = RAW
+    classifier: Annotated[str, "Workdir of a noisy classifier to lean towards."] = ""
+    classifier_weights: Annotated[str, "An average of that run, or raw."] = RAW
+    classifier_scale: Annotated[float, "How much the classifier's gradient counts."] = 1.0
+    resample: Annotated[
+        int, AtLeast(1), "How often a step is taken where part of the data is known (RePaint)."
+    ] = 1
+    pictures: Annotated[
+        str, "What else to draw, names with commas: see --mode=sample in the README."
+    ] = ""
+    unroll: Annotated[int, AtLeast(1), "Steps of the sampling loop that are written out."] = 1
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """What does not fit together."""
+        family = config.family
+        found = ignored(self, "sample", "method", _METHODS_OWN)
+        if self.method != ADAPTIVE:
+            found += ignored(self, "sample", "grid", GRID_KEYS)
+        if not self.guide:
+            why, remedy = "without sample.guide", "name a workdir there"
+            found += without_effect(self, "sample", ("guide_weights",), why, remedy)
+        if not self.classifier:
+            why, keys = "without sample.classifier", ("classifier_weights", "classifier_scale")
+            found += without_effect(self, "sample", keys, why, "name a workdir there")
+        if self.guidance_low > self.guidance_high:
+            found.append(
+                f"sample.guidance_low = {self.guidance_low} and sample.guidance_high = "
+                f"{self.guidance_high} must be times with 0 <= low <= high <= 1."
+            )
+        dropped = family.label_dropout
+        if dropped and not family.conditional:
+            found.append(f"family.label_dropout = {dropped} needs family.conditional = True.")
+        if self.guidance_scale != 1 and not (self.guide or (family.conditional and dropped)):
+            found.append(
+                f"sample.guidance_scale = {self.guidance_scale} needs a null class that was "
+                "trained: set family.conditional = True and family.label_dropout above 0, name a "
+                "weaker model in sample.guide, or leave it at 1."
+            )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinuousSampling(DiffusionSampling):
+    """The same of families of continuous time, with the defaults of EDM."""
+
+    method: MethodName = "heun"
+    steps: Steps = 18
+    grid: GridName = "karras"
+    clip: ClippingName = "none"
+
+
+_GENERAL = {"steps", "grid", "unroll"}
+"""Keys of all methods but the adaptive one, which its pictures of other methods still use."""
+_METHODS_OWN = {name: keys - _GENERAL for name, keys in METHOD_KEYS.items()}
+
+
 def grid(sample: DiffusionSampling, *, table: bool) -> Grid:
     """The grid of the settings, for a table or for continuous time."""
     if sample.grid in _IN_NOISE:
@@ -181,73 +276,3 @@ def guidance(sample: DiffusionSampling) -> Guidance:
         high=sample.guidance_high,
         classifier_scale=sample.classifier_scale,
     )
-
-
-def told(
-    parts: Parts, conditional: bool, label_dropout: float
-) -> tuple[dict[str, Condition], dict[str, Entry]]:
-    """(what a model is told, how it enters the network)."""
-    if not conditional:
-        return {}, {}
-    label = Condition(read=field("label"), dropout=label_dropout)
-    return {"label": label}, {"label": Entry(kind="class", size=parts.num_classes)}
-
-
-def shared(
-    parts: Parts,
-    conditional: bool,
-    label_dropout: float,
-    *,
-    prediction: Kind,
-    level: OfTime = thousandths,
-    input_scale: OfTime = unscaled,
-    entries: Mapping[str, Entry] | None = None,
-    variance: gaussian.ReverseVariance = gaussian.FIXED_SMALL,
-    table: TableSchedule | None = None,
-) -> dict:
-    """What every denoising family is given alike. prediction, level, input_scale: of its
-    `Denoiser`. entries: of conditions that are the family's own. table: where its schedule is
-    one."""
-    conditions, ways = told(parts, conditional, label_dropout)
-    channels = parts.shape[-1] * (1 + variance.learned)
-    return {
-        "denoiser": Denoiser(
-            network=parts.network(out_channels=channels, entries={**ways, **(entries or {})}),
-            prediction=prediction,
-            told=level,
-            input_scale=input_scale,
-            learns_variance=variance.learned,
-        ),
-        "conditions": conditions,
-        "shape": parts.shape,
-        "sampler": sampler(parts.sample, variance, table=table),
-        "clipping": CLIPPINGS[parts.sample.clip],
-        "guidance": guidance(parts.sample),
-        "levels": parts.levels,
-    }
-
-
-def problems(family: Mapping, network: Mapping, sample: Mapping) -> list[str]:
-    """What is wrong with the sampling settings of a family, whatever its schedule."""
-    found = unknown("sample.method", sample.method, {*METHODS, ADAPTIVE})
-    found += unknown("sample.grid", sample.grid, GRIDS)
-    found += unknown("sample.clip", sample.clip, CLIPPINGS)
-    if not 0 <= sample.eta <= 1:
-        found.append(f"sample.eta = {sample.eta} must be between 0 (deterministic) and 1 (DDPM).")
-    if not 0 <= sample.guidance_low <= sample.guidance_high <= 1:
-        found.append(
-            f"sample.guidance_low = {sample.guidance_low} and sample.guidance_high = "
-            f"{sample.guidance_high} must be times with 0 <= low <= high <= 1."
-        )
-    dropped = family.get("label_dropout", 0.0)
-    if not 0 <= dropped < 1:
-        found.append(f"family.label_dropout = {dropped} must be in [0, 1).")
-    if dropped and not family.conditional:
-        found.append(f"family.label_dropout = {dropped} needs family.conditional = True.")
-    if sample.guidance_scale != 1 and not (sample.guide or (family.conditional and dropped)):
-        found.append(
-            f"sample.guidance_scale = {sample.guidance_scale} needs a null class that was trained: "
-            "set family.conditional = True and family.label_dropout above 0, name a weaker model "
-            "in sample.guide, or leave it at 1."
-        )
-    return found

@@ -195,6 +195,9 @@ class Setting:
         tuple may have several. Numbers must be finite."""
         if isinstance(value, float) and not math.isfinite(value):
             return [f"{key} = {value} must be a finite number."]
+        ends = [c for c in self.constraints if isinstance(c, AtLeast | AtMost | Above | Below)]
+        if any(end.problems(key, value) for end in ends):
+            return [f"{key} = {value!r} must be {' and '.join(map(str, ends))}."]
         for constraint in self.constraints:
             if problems := constraint.problems(key, value):
                 return problems
@@ -246,24 +249,44 @@ def unmentioned(sentences: Iterable[str], keys: Iterable[str]) -> list[str]:
     return [s for s in sentences if not any(pattern.search(s) for pattern in patterns)]
 
 
+class WithoutEffect(str):
+    """A sentence about a key that is set and has no effect. key: dotted. default: what may stand
+    there; in the config of a run that began when this was no mistake, it is put there."""
+
+    key: str
+    default: object
+
+
+def without_effect(
+    settings: object, where: str, keys: Iterable[str], why: str, remedy: str
+) -> list[str]:
+    """A sentence for each of the keys that is set to other than its default although it has no
+    effect. why, remedy: "with ..." or "without ...", and what would make use of it."""
+    known, found = settings_of(type(settings)), []
+    for key in sorted(keys):
+        value, default = getattr(settings, key), known[key].default
+        if value == default:
+            continue
+        sentence = WithoutEffect(
+            f"{where}.{key} = {value!r} has no effect {why}: leave it at {default!r}, or {remedy}."
+        )
+        sentence.key, sentence.default = f"{where}.{key}", default
+        found.append(sentence)
+    return found
+
+
 def ignored(
     settings: object, where: str, choice: str, uses: Mapping[str, Iterable[str]]
 ) -> list[str]:
-    """A sentence for each key that has no effect with the chosen name, and yet is set to other than
-    its default.
+    """A sentence for each key that is set although the chosen name ignores it.
 
     choice: the key that holds the name. uses: the keys that each name uses; a key that no name uses
     is none of this function's business.
     """
-    name, known = getattr(settings, choice), settings_of(type(settings))
-    unused = {key for keys in uses.values() for key in keys} - set(uses.get(name, ()))
-    found = []
-    for key in sorted(unused):
-        value, default = getattr(settings, key), known[key].default
-        if value != default:
-            users = ", ".join(repr(n) for n, keys in uses.items() if key in keys)
-            found.append(
-                f"{where}.{key} = {value!r} has no effect with {where}.{choice} = {name!r}: leave "
-                f"it at {default!r}, or take a {choice} that uses it ({users})."
-            )
-    return found
+    name, found = getattr(settings, choice), []
+    for key in {key for keys in uses.values() for key in keys} - set(uses.get(name, ())):
+        users = ", ".join(repr(user) for user, keys in uses.items() if key in keys)
+        why = f"with {where}.{choice} = {name!r}"
+        remedy = f"take a {choice} that uses it ({users})"
+        found += without_effect(settings, where, (key,), why, remedy)
+    return sorted(found)

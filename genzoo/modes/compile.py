@@ -20,13 +20,13 @@ from genzoo import build
 from genzoo.config import freeze
 from genzoo.core import tree
 from genzoo.core.contract import Fits, Variables, capabilities
-from genzoo.core.errors import UserError, nearest
+from genzoo.core.errors import UserError
 from genzoo.core.types import Batch
 from genzoo.data.fetch import cache_dir
 from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.sample import sample_batch
 from genzoo.runtime import topology
-from genzoo.runtime.compilation import LEVELS, flops
+from genzoo.runtime.compilation import flops
 from genzoo.runtime.compiled import measured, shown, versions
 from genzoo.runtime.topology import Plan
 
@@ -62,12 +62,6 @@ def compile_ahead(config: FrozenConfigDict, plan: Plan | None = None) -> dict:
     settings = config.compile
     plan = plan or topology.named(settings.topology)
     wanted = _PROGRAMS if settings.program == "all" else (settings.program,)
-    for key, value, known in (
-        ("level", settings.level, LEVELS),
-        ("program", settings.program, (*_PROGRAMS, "all")),
-    ):
-        if value not in known:
-            raise UserError(f"compile.{key} = {value!r} is unknown: {nearest(value, known)}")
     devices = topology.devices(plan)
     reports = {}
     for name in wanted:

@@ -16,6 +16,7 @@ import numpy as np
 
 from genzoo import build
 from genzoo.builders import sampling
+from genzoo.builders.sampling import DiffusionSampling
 from genzoo.config import freeze
 from genzoo.core import streams
 from genzoo.core.conditions import droppable
@@ -32,7 +33,6 @@ from genzoo.math.schedules import Schedule, TableSchedule
 from genzoo.samplers.inpainting import Projection, RePaint, grey, masked
 from genzoo.samplers.loop import Sampler
 from genzoo.samplers.solver import start
-from genzoo.settings import DiffusionSampling
 
 _log = logging.getLogger("genzoo")
 

@@ -8,19 +8,23 @@ The warm-up keeps the early average from remembering the random start for 1 / (1
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
+from genzoo.core.bounds import AtLeast, Below
 from genzoo.core.types import Array, Tree
 
 
 @dataclass(frozen=True, kw_only=True)
 class Average:
-    """decay: in [0, 1). warmup: whether decay_n grows as above, or is `decay` from the start."""
+    """An average of the params."""
 
-    decay: float = 0.9999
-    warmup: bool = True
+    decay: Annotated[float, AtLeast(0), Below(1), "Share of the average that stays in a step."] = (
+        0.9999
+    )
+    warmup: Annotated[bool, "Whether the decay grows to that from 0.1, as above."] = True
 
     def decay_at(self, step: Array) -> Array:
         """decay_n after `step` updates have been done (0 for the first)."""

@@ -17,10 +17,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import jax
 
+from genzoo.core.bounds import AtLeast, AtMost
 from genzoo.core.errors import Interrupted, UserError
 from genzoo.core.types import Batch
 from genzoo.runtime.stopping import Stop
@@ -33,17 +34,16 @@ _log = logging.getLogger("genzoo")
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """When what happens, in steps; `steps` and `save_every` are multiples of steps_per_call.
+    """When what happens, in steps; `steps` and `save_every` are multiples of steps_per_call."""
 
-    log_every, save_every: as soon after as a call ends. fault_limit: see Updater.
-    """
-
-    steps: int
-    batch_size: int
-    steps_per_call: int = 1
-    log_every: int = 100
-    save_every: int = 1000
-    fault_limit: int = 10
+    steps: Annotated[int, AtLeast(1), AtMost(2**31 - 1), "Length of the run."]
+    batch_size: Annotated[int, AtLeast(1), "Examples in a step, on all devices together."]
+    steps_per_call: Annotated[int, AtLeast(1), "Steps in one call of the compiled program."] = 1
+    log_every: Annotated[int, AtLeast(1), "Steps between lines of metrics."] = 100
+    save_every: Annotated[int, AtLeast(1), "Steps between checkpoints."] = 1000
+    fault_limit: Annotated[
+        int, AtLeast(1), "Steps in a row without a finite loss after which the run ends."
+    ] = 10
 
 
 def picture_steps(total: int, first: int) -> set[int]:

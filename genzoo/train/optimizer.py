@@ -4,10 +4,13 @@ down in stages."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated
 
 import optax
 
 from genzoo.core import tree
+from genzoo.core.bounds import Above, AtLeast, AtMost, Below, Each, OneOf, ignored
 from genzoo.core.contract import Player
 from genzoo.core.types import Tree
 
@@ -37,23 +40,70 @@ def stages(optimizer: "Optimizer", steps: int) -> optax.Schedule:
     return optax.join_schedules(each, optimizer.stage_ends)
 
 
+DECAYS: Mapping[str, Decay] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "stages": stages,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
-class Optimizer:
-    """Hyperparameters of Adam(W). weight_decay: decoupled, 0 is plain Adam. warmup: in steps.
-    clip: bound on the global norm of the gradient, 0 for none. stage_ends, stage_factors: of the
-    decay `stages`; one factor more than ends, which are in steps after the warm-up."""
+class AdamSettings:
+    """Hyperparameters of Adam and AdamW."""
+
+    learning_rate: Annotated[float, AtLeast(0), AtMost(1000), "After the warm-up."] = 2e-4
+    warmup: Annotated[int, AtLeast(0), "Steps over which the learning rate rises from 0."] = 0
+    clip: Annotated[
+        float, AtLeast(0), "Bound on the global norm of the gradient; 0 for none."
+    ] = 1.0
+    weight_decay: Annotated[float, AtLeast(0), "Decoupled (AdamW); 0 is plain Adam."] = 0.0
+    b1: Annotated[float, AtLeast(0), Below(1), "Decay of the mean of the gradient."] = 0.9
+    b2: Annotated[float, AtLeast(0), Below(1), "Decay of the mean of its square."] = 0.999
+    eps: Annotated[float, Above(0), "Added to the root of that."] = 1e-8
+    stage_ends: Annotated[
+        tuple[int, ...], "Of the decay stages: steps after the warm-up at which one ends."
+    ] = ()
+    stage_factors: Annotated[
+        tuple[float, ...],
+        Each(AtLeast(0)),
+        "Of the decay stages: of the learning rate, one more than there are ends.",
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings(AdamSettings):
+    """The keys of the section `optimizer`."""
+
+    decay: Annotated[str, OneOf(DECAYS), "Of the learning rate after the warm-up."] = "constant"
+
+    def problems(self) -> list[str]:
+        """What does not fit together."""
+        ends, factors = self.stage_ends, self.stage_factors
+        found = ignored(
+            self, "optimizer", "decay", {"stages": {"stage_ends", "stage_factors"}}
+        )
+        if self.decay == "stages" and len(factors) != len(ends) + 1:
+            found.append(
+                f"optimizer.stage_factors has {len(factors)} entries for {len(ends)} stage_ends: "
+                "it must have one more."
+            )
+        if any(b <= a for a, b in pairwise((0, *ends))):
+            found.append(f"optimizer.stage_ends = {ends} must rise from above 0.")
+        return found
+
+    def build(self, total_steps: int) -> "Optimizer":
+        """The optimizer of a run of so many steps."""
+        own = {name: getattr(self, name) for name in AdamSettings.__dataclass_fields__}
+        return Optimizer(decay=DECAYS[self.decay], total_steps=total_steps, **own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(AdamSettings):
+    """Adam(W) of a run."""
 
     decay: Decay
     total_steps: int
-    learning_rate: float = 2e-4
-    warmup: int = 0
-    clip: float = 1.0
-    weight_decay: float = 0.0
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    stage_ends: tuple[int, ...] = ()
-    stage_factors: tuple[float, ...] = ()
 
     def schedule(self) -> optax.Schedule:
         """step -> learning rate."""

@@ -13,12 +13,14 @@ sharded data parallelism (Rajbhandari et al. 2020, stage 3).
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from genzoo.core.bounds import AtLeast
 from genzoo.core.errors import UserError
 from genzoo.core.types import Batch, Tree
 
@@ -28,18 +30,21 @@ Rules = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class MeshSettings:
-    """Devices along the two axes; data = -1 takes all that fsdp leaves.
+    """Devices along the two axes, and how arrays are split over them.
 
-    rules: (pattern, how), the first match wins. pattern: a regular expression, looked for in the
-    path of an array, such as `params/down_0_0/conv1/kernel`. how: `replicated`, `largest` or the
-    number of the axis to split. floor: numbers in an array below which splitting it costs more than
-    it saves.
+    rules: the pattern is a regular expression, looked for in the path of an array, such as
+    `params/down_0_0/conv1/kernel`. how: `replicated`, `largest` or the number of the axis to split.
     """
 
-    data: int = -1
-    fsdp: int = 1
-    rules: tuple[tuple[str, str], ...] = ()
-    floor: int = 2**16
+    data: Annotated[int, "Devices that share a batch; -1 takes all that fsdp leaves."] = -1
+    fsdp: Annotated[int, AtLeast(1), "Devices that share params."] = 1
+    rules: Annotated[
+        tuple[tuple[str, str], ...],
+        "(pattern, how) for arrays by path, the first match wins: replicated, largest or an axis.",
+    ] = ()
+    floor: Annotated[
+        int, AtLeast(1), "Numbers in an array below which splitting costs more than it saves."
+    ] = 2**16
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,7 +101,7 @@ def test_fourier_features_make_sharp_edges_quick_to_learn():
         ((2,), dict(fourier=-1), ["network.fourier = -1"]),
         ((2,), dict(fourier_scale=0.0), ["network.fourier_scale = 0.0 must be above 0."]),
         ((2,), dict(time_embedding="furier"), ["network.time_embedding", "'fourier'?"]),
-        ((2,), dict(dropout=1.0), ["network.dropout = 1.0 must be below 1."]),
+        ((2,), dict(dropout=1.0), ["network.dropout = 1.0 must be at least 0 and below 1."]),
         ((2,), dict(dtype="float16"), ["network.dtype = 'float16'"]),
         ((32, 32, 3), dict(), ["32 x 32 x 3", "take a U-Net"]),
     ],

@@ -332,7 +332,7 @@ def test_bfloat16_comes_close_with_float32_params_and_logits():
         (dict(width=0), ["network.width = 0 must be at least 1."]),
         (dict(depth=0), ["network.depth = 0 must be at least 1."]),
         (dict(expansion=0), ["network.expansion = 0 must be at least 1."]),
-        (dict(dropout=1.0), ["network.dropout = 1.0 must be below 1."]),
+        (dict(dropout=1.0), ["network.dropout = 1.0 must be at least 0 and below 1."]),
         (dict(dtype="bf16"), ["network.dtype = 'bf16'", "?"]),
     ],
 )

@@ -25,7 +25,7 @@ def unet_problems(shape, **settings):
         (dict(multipliers=()), ["network.multipliers = () must be", "at least 1 entry"]),
         (dict(multipliers=(1, 0, 2, 2)), ["network.multipliers[1] = 0 must be above 0."]),
         (dict(multipliers=(1, 0.001, 2, 2)), ["network.multipliers = ", "without channels"]),
-        (dict(dropout=1.0), ["network.dropout = 1.0 must be below 1."]),
+        (dict(dropout=1.0), ["network.dropout = 1.0 must be at least 0 and below 1."]),
         (dict(embedding_width=33), ["network.embedding_width = 33", "even"]),
         (dict(resample="pool"), ["network.resample = 'pool' is unknown", "conv_centred, plain"]),
         (dict(time_embedding="sinusiodal"), ["network.time_embedding", "'sinusoidal'?"]),

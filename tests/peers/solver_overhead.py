@@ -14,14 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from genzoo import check, config
-from genzoo.builders.sampling import METHODS, grid
+from genzoo.builders.sampling import METHODS, ContinuousSampling, grid
 from genzoo.core import streams
 from genzoo.experiment import Experiment
 from genzoo.math import gaussian
 from genzoo.runtime.compilation import compile_program, run_once
 from genzoo.samplers.loop import Sampler
 from genzoo.samplers.predictor import Prediction
-from genzoo.settings import ContinuousSampling
 
 SHAPE = (16, 32, 32, 3)
 NAMES = ("ddim", "heun", "lms", "pndm", "deis", "dpmpp_2m", "dpmpp_3m", "unipc", "dpmpp_2m_sde")

@@ -20,12 +20,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from oracles import Mixture
 
-from genzoo.builders.sampling import METHODS, NOISY
+from genzoo.builders.sampling import METHODS, NOISY, DiffusionSampling
 from genzoo.core import streams
 from genzoo.math import continuous, gaussian
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.loop import Sampler
-from genzoo.settings import DiffusionSampling
 
 DATA = Mixture()
 NOISE = 40.0, 0.02  # sigma / alpha, from and to

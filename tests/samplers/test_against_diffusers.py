@@ -37,7 +37,7 @@ import numpy as np
 import pytest
 from oracles import Mixture
 
-from genzoo.builders.sampling import METHODS
+from genzoo.builders.sampling import METHODS, DiffusionSampling
 from genzoo.core import streams
 from genzoo.math import continuous, gaussian, schedules
 from genzoo.math.exponential import DATA, NOISE
@@ -47,7 +47,6 @@ from genzoo.samplers.linear_multistep import DEIS, in_logsnr
 from genzoo.samplers.loop import Memoryless, Sampler
 from genzoo.samplers.predictor import Prediction
 from genzoo.samplers.unipc import UniPC
-from genzoo.settings import DiffusionSampling
 
 SAVED = dict(np.load(Path(__file__).parent / "fixtures" / "diffusers_solvers.npz"))
 DRAWS = SAVED.pop("draws")

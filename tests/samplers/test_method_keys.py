@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from genzoo.builders import sampling
-from genzoo.builders.sampling import ADAPTIVE, GRID_KEYS, GRIDS, METHOD_KEYS, METHODS
+from genzoo.builders.sampling import (
+    ADAPTIVE,
+    GRID_KEYS,
+    GRIDS,
+    METHOD_KEYS,
+    METHODS,
+    DiffusionSampling,
+)
 from genzoo.math import continuous, gaussian, schedules
-from genzoo.settings import DiffusionSampling
 
 CHANGED = {
     "steps": 7, "grid": "logsnr", "shift": 2.0, "unroll": 2, "eta": 0.5, "rho": 3.0, "churn": 4.0,

@@ -11,12 +11,11 @@ import pytest
 from oracles import perfect
 
 from genzoo.builders import sampling
-from genzoo.builders.sampling import METHODS, NOISY
+from genzoo.builders.sampling import METHODS, NOISY, ContinuousSampling, DiffusionSampling
 from genzoo.core import streams
 from genzoo.math import continuous, gaussian, schedules
 from genzoo.samplers.loop import Sampler
 from genzoo.samplers.predictor import Prediction
-from genzoo.settings import ContinuousSampling, DiffusionSampling
 
 EXACT = [name for name in METHODS if name not in NOISY]
 # Multistep methods begin with a step of lower order, whose error stays: see their tests, where they

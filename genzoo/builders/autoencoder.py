@@ -1,0 +1,58 @@
+"""The settings of plain and denoising autoencoders, and the family that they build."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders.rows import Parts
+from genzoo.core.bounds import AtLeast, OneOf, ignored
+from genzoo.core.contract import Family
+from genzoo.families import autoencoder as autoencoder_family
+from genzoo.math import corruption
+
+CORRUPTIONS = {
+    "none": lambda amount: corruption.Nothing(),
+    "gaussian": lambda amount: corruption.GaussianNoise(amount=amount),
+    "masking": lambda amount: corruption.Masking(amount=amount),
+    "salt_and_pepper": lambda amount: corruption.SaltAndPepper(amount=amount),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSettings:
+    """The plain autoencoder and the denoising one: families/autoencoder.py."""
+
+    latent: Annotated[int, AtLeast(1), "Numbers of the code, at each place of its grid."] = 32
+    corruption: Annotated[
+        str, OneOf(CORRUPTIONS), "How the data that the encoder sees are corrupted."
+    ] = "none"
+    amount: Annotated[
+        float, AtLeast(0), "Standard deviation (gaussian), or the share of places it spoils."
+    ] = 0.0
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """What does not fit together."""
+        del config
+        amounts = {name: {"amount"} for name in CORRUPTIONS if name != "none"}
+        found = ignored(self, "family", "corruption", amounts)
+        if self.corruption not in ("none", "gaussian") and self.amount > 1:
+            found.append(
+                f"family.amount = {self.amount} must be between 0 and 1: it is the share of places "
+                f"that family.corruption = {self.corruption!r} spoils."
+            )
+        return found
+
+    def build(self, parts: Parts) -> Family:
+        """The family."""
+        (pair,) = parts.network(
+            shape=parts.shape,
+            encoded=(self.latent,),
+            latents=(self.latent,),
+            decoded=(parts.shape[-1],),
+        )
+        return autoencoder_family.Autoencoder(
+            pair=pair,
+            shape=parts.shape,
+            corruption=CORRUPTIONS[self.corruption](self.amount),
+        )

@@ -1,0 +1,48 @@
+"""The settings of a classifier, and the family that they build."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders.ddpm import SCHEDULES
+from genzoo.builders.flow_matching import PATHS
+from genzoo.builders.rows import Parts
+from genzoo.core.bounds import OneOf, without_effect
+from genzoo.core.contract import Family
+from genzoo.families import classifier as classifier_family
+from genzoo.math import times
+from genzoo.math.schedules import Schedule
+
+# Of bounded noise: guidance on any other schedule asks at the same noise level of these.
+PROCESSES: Mapping[str, Callable[[], Schedule]] = {
+    **PATHS,
+    **{f"ddpm_{name}": partial(table, 1000) for name, table in SCHEDULES.items()},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings:
+    """A classifier: families/classifier.py."""
+
+    noisy: Annotated[bool, "Whether it learns at every noise level of the process."] = False
+    process: Annotated[str, OneOf(PROCESSES), "The noise of a noisy classifier."] = "vp"
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """What does not fit together."""
+        del config
+        if self.noisy:
+            return []
+        why = "with family.noisy = False"
+        return without_effect(self, "family", ("process",), why, "set family.noisy = True")
+
+    def build(self, parts: Parts) -> Family:
+        """The family."""
+        return classifier_family.Classifier(
+            network=parts.network(num_classes=parts.num_classes),
+            noisy=self.noisy,
+            schedule=PROCESSES[self.process](),
+            times=times.UniformTimes(),
+        )

@@ -1,0 +1,57 @@
+"""The settings of the discrete VAE of DALL-E, and the family that they build."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders.rows import Parts
+from genzoo.core.bounds import Above, AtLeast, OneOf
+from genzoo.core.contract import Family
+from genzoo.families import dvae as dvae_family
+from genzoo.math import logit_laplace, observation, variational
+
+DECODERS = {
+    "logit_laplace": logit_laplace.LogitLaplace,
+    "gaussian": observation.Gaussian,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DVAESettings:
+    """The discrete VAE of DALL-E: families/dvae.py."""
+
+    codes: Annotated[int, AtLeast(2), "How many codes there are."] = 8192
+    decoder: Annotated[
+        str, OneOf(DECODERS), "The distribution of the data given the codes."
+    ] = "logit_laplace"
+    kl_weight: Annotated[float, AtLeast(0), "What the weight of the KL term rises to."] = 6.6
+    kl_steps: Annotated[int, AtLeast(0), "Steps over which it rises from 0."] = 5000
+    temperature_start: Annotated[float, Above(0), "Of the relaxation, at the start."] = 1.0
+    temperature_end: Annotated[float, Above(0), "Of the relaxation, in the end."] = 0.0625
+    temperature_steps: Annotated[
+        int, AtLeast(0), "Steps over which the temperature goes from one to the other."
+    ] = 150_000
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """None: the settings of any section suit each other."""
+        del config
+        return []
+
+    def build(self, parts: Parts) -> Family:
+        """The family."""
+        model = DECODERS[self.decoder]()
+        return dvae_family.DVAE(
+            networks=parts.network(
+                shape=parts.shape,
+                vocabulary=self.codes,
+                decoded=model.outputs(parts.shape[-1]),
+            ),
+            vocabulary=self.codes,
+            shape=parts.shape,
+            observation=model,
+            kl_weight=variational.annealed(0.0, self.kl_weight, self.kl_steps),
+            temperature=variational.annealed(
+                self.temperature_start, self.temperature_end, self.temperature_steps
+            ),
+        )

@@ -1,0 +1,62 @@
+"""The settings of EDM, and the family that they build."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders.denoising import (
+    DenoisingSettings,
+    continuous_problems,
+    flow,
+    order_problems,
+    shared,
+)
+from genzoo.builders.rows import Parts
+from genzoo.core.bounds import Above, Between
+from genzoo.core.conditions import Entry
+from genzoo.core.contract import Family
+from genzoo.data.augment import Augmentation
+from genzoo.families import edm as edm_family
+from genzoo.math import continuous, precondition, times, weighting
+
+_AUGMENTED = Entry(kind="vector", size=Augmentation.labels, null=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EDMSettings(DenoisingSettings):
+    """EDM: families/edm.py."""
+
+    sigma_min: Annotated[float, Above(0), "Least noise of the schedule."] = 0.002
+    sigma_max: Annotated[float, Above(0), "Greatest noise of the schedule."] = 80.0
+    data_deviation: Annotated[float, Above(0), "Standard deviation of the data."] = 0.5
+    noise_mean: Annotated[float, "Mean of ln sigma in training."] = -1.2
+    noise_deviation: Annotated[float, Above(0), "Deviation of ln sigma in training."] = 1.2
+    augment: Annotated[
+        float,
+        Between(0, 1),
+        "Probability of each augmentation, of which the network is told; 0 for none.",
+    ] = 0.0
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """What does not fit together."""
+        found = continuous_problems(config, of_order_one=True)
+        return found + order_problems(config, "sigma_min", "sigma_max")
+
+    def build(self, parts: Parts) -> Family:
+        """The family."""
+        return edm_family.EDM(
+            schedule=continuous.LinearNoise(sigma_min=self.sigma_min, sigma_max=self.sigma_max),
+            weighting=weighting.UNIFORM,
+            times=times.LogNormalNoise(mean=self.noise_mean, deviation=self.noise_deviation),
+            augmentation=Augmentation(p=self.augment) if self.augment else None,
+            ode=flow(parts),
+            **shared(
+                parts,
+                self,
+                prediction=precondition.preconditioned(self.data_deviation),
+                level=precondition.noise_level,
+                input_scale=precondition.input_scale(self.data_deviation),
+                entries={edm_family.AUGMENTATION: _AUGMENTED} if self.augment else {},
+            ),
+        )

@@ -1,0 +1,81 @@
+"""The settings of flow matching, and the family that they build."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders.denoising import (
+    PREDICTIONS,
+    DenoisingSettings,
+    PredictionName,
+    continuous_problems,
+    flow,
+    shared,
+)
+from genzoo.builders.rows import Parts
+from genzoo.core.bounds import Above, OneOf, ignored
+from genzoo.core.contract import Family
+from genzoo.families import flow_matching as flow_family
+from genzoo.math import continuous, times
+from genzoo.math import weighting as weightings
+from genzoo.math.schedules import Schedule
+
+PATHS: Mapping[str, Callable[..., Schedule]] = {
+    "straight": continuous.Straight,
+    "cosine": continuous.Cosine,
+    "vp": continuous.VariancePreserving,
+}
+WEIGHTINGS: Mapping[str, weightings.Weighting] = {
+    "velocity": weightings.VELOCITY,
+    "bounded_velocity": weightings.bounded_velocity(),
+    "uniform": weightings.UNIFORM,
+}
+TIMES: Mapping[str, Callable[[float, float], times.TimeDistribution]] = {
+    "uniform": lambda mean, deviation: times.UniformTimes(),
+    "logit_normal": lambda mean, deviation: times.LogitNormalTimes(mean=mean, deviation=deviation),
+    "cosine_map": lambda mean, deviation: times.CosineMapTimes(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowMatchingSettings(DenoisingSettings):
+    """Flow matching: families/flow_matching.py."""
+
+    path: Annotated[str, OneOf(PATHS), "From data to noise."] = "straight"
+    prediction: PredictionName = "velocity"
+    weighting: Annotated[str, OneOf(WEIGHTINGS), "Of the squared error."] = "velocity"
+    times_drawn: Annotated[str, OneOf(TIMES), "How t is drawn in training."] = "uniform"
+    times_mean: Annotated[float, "Mean of the logit of t, of logit_normal."] = 0.0
+    times_deviation: Annotated[float, Above(0), "Its deviation, of logit_normal."] = 1.0
+    shift: Annotated[
+        float, Above(0), "Moves the times towards the noise, for large images; 1 leaves them."
+    ] = 1.0
+    paired: Annotated[
+        bool, "Whether noise and data are paired by optimal transport within a batch."
+    ] = False
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """What does not fit together."""
+        found = continuous_problems(config)
+        own = {"logit_normal": {"times_mean", "times_deviation"}}
+        found += ignored(self, "family", "times_drawn", own)
+        if self.path in ("straight", "cosine") and self.prediction in ("eps", "score"):
+            found.append(
+                f"family.prediction = {self.prediction!r} says nothing of the data at t = 1, where "
+                f"family.path = {self.path!r} has none: take 'velocity', 'v' or 'x_0'."
+            )
+        return found
+
+    def build(self, parts: Parts) -> Family:
+        """The family."""
+        drawn = TIMES[self.times_drawn](self.times_mean, self.times_deviation)
+        return flow_family.FlowMatching(
+            schedule=PATHS[self.path](),
+            weighting=WEIGHTINGS[self.weighting],
+            times=drawn if self.shift == 1 else times.Shifted(inner=drawn, shift=self.shift),
+            paired=self.paired,
+            ode=flow(parts),
+            **shared(parts, self, prediction=PREDICTIONS[self.prediction]),
+        )

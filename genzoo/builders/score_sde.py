@@ -1,0 +1,89 @@
+"""The settings of score SDEs, and the family that they build."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders.denoising import (
+    PREDICTIONS,
+    DenoisingSettings,
+    PredictionName,
+    continuous_problems,
+    flow,
+    order_problems,
+    shared,
+)
+from genzoo.builders.rows import Parts
+from genzoo.core.bounds import Above, OneOf, ignored
+from genzoo.core.contract import Family
+from genzoo.families import denoising
+from genzoo.families import score_sde as sde_family
+from genzoo.math import continuous, times, weighting
+from genzoo.math.schedules import Schedule
+
+PROCESSES: Mapping[str, Callable[..., Schedule]] = {
+    "vp": continuous.VariancePreserving,
+    "sub_vp": continuous.SubVariancePreserving,
+    "ve": continuous.VarianceExploding,
+}
+TOLD: Mapping[str, denoising.OfTime] = {
+    "time": denoising.thousandths,
+    "log_noise": sde_family.log_noise,
+}
+# A weighting together with the times that suit it.
+OBJECTIVES: Mapping[str, tuple[weighting.Weighting, times.TimeDistribution]] = {
+    "simple": (weighting.SCORE_MATCHING, times.UniformTimes()),
+    "likelihood": (weighting.LIKELIHOOD, times.UniformTimes()),
+    "likelihood_importance": (weighting.SCORE_MATCHING, times.LikelihoodWeighted()),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSDESettings(DenoisingSettings):
+    """Score SDEs: families/score_sde.py."""
+
+    process: Annotated[
+        str, OneOf(PROCESSES), "vp (variance preserving), sub_vp, ve (variance exploding)."
+    ] = "vp"
+    sigma_min: Annotated[
+        float, Above(0), "Of ve; the published 0.01 is for data in [0, 1]."
+    ] = 0.02
+    sigma_max: Annotated[
+        float, Above(0), "Of ve; the published 50 is for data in [0, 1]."
+    ] = 100.0
+    prediction: PredictionName = "eps"
+    objective: Annotated[
+        str,
+        OneOf(OBJECTIVES),
+        "Weighting and times: simple, likelihood, or the latter by importance sampling.",
+    ] = "simple"
+    told: Annotated[
+        str, OneOf(TOLD), "What the network is told of the noise: time or log_noise."
+    ] = "time"
+    dequantise: Annotated[
+        bool, "Whether levels of the training data are spread over their bins, as in evaluation."
+    ] = False
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """What does not fit together."""
+        found = continuous_problems(config)
+        found += ignored(self, "family", "process", {"ve": {"sigma_min", "sigma_max"}})
+        return found + order_problems(config, "sigma_min", "sigma_max")
+
+    def build(self, parts: Parts) -> Family:
+        """The family."""
+        ve = self.process == "ve"
+        ends = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max} if ve else {}
+        chosen, drawn = OBJECTIVES[self.objective]
+        return sde_family.ScoreSDE(
+            schedule=PROCESSES[self.process](**ends),
+            weighting=chosen,
+            times=drawn,
+            dequantises=self.dequantise and parts.levels,
+            ode=flow(parts, end=sde_family.LIKELIHOOD_END),
+            **shared(
+                parts, self, prediction=PREDICTIONS[self.prediction], level=TOLD[self.told]
+            ),
+        )

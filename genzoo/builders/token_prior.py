@@ -1,0 +1,56 @@
+"""The settings of the prior over codes, and the family that they build."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders.denoising import ConditionalSettings, told
+from genzoo.builders.rows import Parts
+from genzoo.core.bounds import Above, AtLeast, AtMost, Between, ZeroOr
+from genzoo.core.contract import Family
+from genzoo.families import token_prior as prior_family
+from genzoo.math.tokens import Truncation
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSampling:
+    """The keys of `sample` of a prior over codes."""
+
+    temperature: Annotated[
+        float, ZeroOr("greedy", Between(0.01, 100)), "Of the codes' distribution; logits / it."
+    ] = 1.0
+    top_k: Annotated[
+        int, AtLeast(0), "How many of the likeliest codes are kept; 0 for all."
+    ] = 0
+    top_p: Annotated[
+        float, Above(0), AtMost(1), "The mass of the likeliest codes that is kept; 1 for all."
+    ] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPriorSettings(ConditionalSettings):
+    """A transformer over the codes of a frozen tokenizer: families/token_prior.py."""
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """None here; its tokenizer is looked at once it is opened."""
+        del config
+        return []
+
+    def build(self, parts: Parts) -> Family:
+        """The family."""
+        tokenizer = parts.frozen[prior_family.TOKENIZER]
+        conditions, entries = told(parts, self)
+        sample = parts.sample
+        return prior_family.TokenPrior(
+            network=parts.network(
+                vocabularies=tuple(grid.size for grid in tokenizer.code_grids),
+                lengths=prior_family.lengths_of(tokenizer),
+                entries=entries,
+            ),
+            tokenizer=tokenizer,
+            truncate=Truncation(
+                temperature=sample.temperature, top_k=sample.top_k, top_p=sample.top_p
+            ),
+            conditions=conditions,
+        )

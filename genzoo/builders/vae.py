@@ -1,0 +1,121 @@
+"""The settings of variational autoencoders, and the family that they build."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders.rows import Parts
+from genzoo.core.bounds import Above, AtLeast, Each, Entries, OneOf, ignored
+from genzoo.core.contract import Family
+from genzoo.families import vae as vae_family
+from genzoo.math import mixture, observation, variational
+
+OBSERVATIONS = {
+    "bernoulli": lambda own: observation.Bernoulli(levels=own.binarise),
+    "gaussian": lambda own: observation.Gaussian(scale="fixed", std=own.std),
+    "gaussian_shared": lambda own: observation.Gaussian(scale="shared", std=own.std),
+    "gaussian_pixel": lambda own: observation.Gaussian(scale="pixel"),
+    "logistic_mixture": lambda own: mixture.LogisticMixture(components=own.components),
+}
+_DECODER_KEYS = {
+    "bernoulli": {"binarise"},
+    "gaussian": {"std"},
+    "gaussian_shared": {"std"},
+    "logistic_mixture": {"components"},
+}
+WARMUPS = {
+    "none": lambda steps: variational.constant(),
+    "linear": variational.linear,
+    "cyclical": variational.cyclical,
+}
+OBJECTIVES = {"elbo": vae_family.elbo, "iwae": vae_family.iwae}
+_BINARISATIONS = ("stochastic", "threshold")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSampling:
+    """The keys of `sample` of a VAE."""
+
+    noise: Annotated[
+        bool, "Whether pixels are drawn from the decoder's distribution; else its mean is shown."
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceScoring:
+    """The keys of `eval` of a VAE."""
+
+    importance_samples: Annotated[
+        int, AtLeast(1), "K of the importance-weighted bound; 1 is the ELBO."
+    ] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAESettings:
+    """VAE, beta-VAE, IWAE, with one or two layers of latents: families/vae.py."""
+
+    latents: Annotated[
+        tuple[int, ...],
+        Entries(1, 2),
+        Each(AtLeast(1)),
+        "Size of one layer of latents, or of two, such as (100, 50).",
+    ] = (50,)
+    decoder: Annotated[str, OneOf(OBSERVATIONS), "The distribution of the data given z."] = (
+        "bernoulli"
+    )
+    binarise: Annotated[
+        str, OneOf(_BINARISATIONS), "How bernoulli makes images black and white."
+    ] = "stochastic"
+    std: Annotated[
+        float, Above(0), "Deviation of gaussian, and where that of gaussian_shared starts."
+    ] = 1.0
+    components: Annotated[int, AtLeast(1), "Components of logistic_mixture."] = 10
+    objective: Annotated[str, OneOf(OBJECTIVES), "The bound that is maximised."] = "elbo"
+    samples: Annotated[int, AtLeast(1), "Of z for each example in training."] = 1
+    beta: Annotated[float, AtLeast(0), "Weight of the KL term (Higgins et al. 2017)."] = 1.0
+    warmup: Annotated[str, OneOf(WARMUPS), "How the weight of the KL term rises."] = "none"
+    warmup_steps: Annotated[int, AtLeast(0), "Over so many steps, or in each cycle of them."] = 0
+    free_bits: Annotated[float, AtLeast(0), "Nats of KL below which it is not reduced."] = 0.0
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """What does not fit together."""
+        del config
+        found = ignored(self, "family", "decoder", _DECODER_KEYS)
+        warming = {name: {"warmup_steps"} for name in WARMUPS if name != "none"}
+        found += ignored(self, "family", "warmup", warming)
+        if self.warmup != "none" and self.warmup_steps < 1:
+            found.append(
+                f"family.warmup = {self.warmup!r} needs family.warmup_steps of at least 1."
+            )
+        if self.objective == "iwae" and (
+            self.beta != 1 or self.free_bits or self.warmup != "none"
+        ):
+            found.append(
+                "family.objective = 'iwae' is a bound without a KL of its own: set family.beta = 1,"
+                " family.free_bits = 0 and family.warmup = 'none'."
+            )
+        return found
+
+    def build(self, parts: Parts) -> Family:
+        """The family."""
+        model, latents = OBSERVATIONS[self.decoder](self), self.latents
+        pairs = parts.network(
+            shape=parts.shape,
+            encoded=tuple(2 * width for width in latents),
+            latents=latents,
+            decoded=(model.outputs(parts.shape[-1]), *(2 * width for width in latents[:-1])),
+        )
+        return vae_family.VAE(
+            pairs=pairs,
+            latents=latents,
+            shape=parts.shape,
+            observation=model,
+            objective=OBJECTIVES[self.objective],
+            samples=self.samples,
+            beta=self.beta,
+            warmup=WARMUPS[self.warmup](self.warmup_steps),
+            free_bits=self.free_bits,
+            importance_samples=parts.eval.importance_samples,
+            noise=parts.sample.noise,
+        )

@@ -1,0 +1,77 @@
+"""The settings of variational diffusion, and the family that they build."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders.denoising import (
+    PREDICTIONS,
+    DenoisingSettings,
+    PredictionName,
+    continuous_problems,
+    order_problems,
+    shared,
+)
+from genzoo.builders.rows import Parts
+from genzoo.core.bounds import AtLeast, OneOf
+from genzoo.core.contract import Family
+from genzoo.families import vdm
+from genzoo.math import continuous, monotone
+
+SCHEDULES: Mapping[str, Callable[[float, float], vdm.LearnedGamma]] = {
+    "fixed": lambda low, high: vdm.LearnedGamma(
+        start=lambda key: {}, gamma=lambda params, t: continuous.linear_gamma(low, high)(t)
+    ),
+    "linear": lambda low, high: vdm.LearnedGamma(
+        start=partial(monotone.init_linear, gamma_min=low, gamma_max=high), gamma=monotone.linear
+    ),
+    "monotone": lambda low, high: vdm.LearnedGamma(
+        start=partial(monotone.init_monotone, gamma_min=low, gamma_max=high),
+        gamma=monotone.monotone,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeScoring:
+    """The keys of `eval` of a bound in continuous time."""
+
+    draws: Annotated[
+        int, AtLeast(1), "Times per example over which the diffusion loss is averaged."
+    ] = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class VDMSettings(DenoisingSettings):
+    """Variational diffusion: families/vdm.py."""
+
+    schedule: Annotated[
+        str, OneOf(SCHEDULES), "fixed, linear (two learned ends) or monotone (a learned network)."
+    ] = "linear"
+    gamma_min: Annotated[float, "-logsnr at t = 0, at the start of training."] = -13.3
+    gamma_max: Annotated[float, "-logsnr at t = 1, at the start of training."] = 5.0
+    prediction: PredictionName = "eps"
+    steps: Annotated[
+        int, AtLeast(0), "Of the discrete bound, 0 for continuous time."
+    ] = 0
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """What does not fit together."""
+        return continuous_problems(config) + order_problems(config, "gamma_min", "gamma_max")
+
+    def build(self, parts: Parts) -> Family:
+        """The family."""
+        return vdm.VDM(
+            schedule=SCHEDULES[self.schedule](self.gamma_min, self.gamma_max),
+            steps=self.steps,
+            draws=parts.eval.draws,
+            **shared(
+                parts,
+                self,
+                prediction=PREDICTIONS[self.prediction],
+                level=vdm.rescaled_gamma(self.gamma_min, self.gamma_max),
+            ),
+        )

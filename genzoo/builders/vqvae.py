@@ -1,0 +1,85 @@
+"""The settings of VQ-VAE and VQ-VAE-2, and the family that they build."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ml_collections import FrozenConfigDict
+
+from genzoo.builders.rows import Parts
+from genzoo.core.bounds import Above, AtLeast, Below, Each, OneOf, ignored
+from genzoo.core.contract import Family
+from genzoo.families import vqvae as vqvae_family
+
+CODEBOOKS = {
+    "ema": lambda own: vqvae_family.Averaged(
+        decay=own.decay,
+        epsilon=own.epsilon,
+        kmeans=own.kmeans,
+        revive_below=own.revive_below,
+    ),
+    "gradient": lambda own: vqvae_family.Learned(),
+}
+_CODEBOOK_KEYS = {"ema": {"decay", "epsilon", "kmeans", "revive_below"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQVAESettings:
+    """VQ-VAE with one grid of codes, VQ-VAE-2 with two or three: families/vqvae.py."""
+
+    codes: Annotated[
+        tuple[int, ...],
+        Each(AtLeast(2)),
+        "Codes of each level, the finest first: as many entries as network.levels.",
+    ] = (512,)
+    latent: Annotated[int, AtLeast(1), "Numbers of a code."] = 64
+    codebook: Annotated[
+        str, OneOf(CODEBOOKS), "ema (moving averages) or gradient (learned by the optimizer)."
+    ] = "ema"
+    decay: Annotated[float, AtLeast(0), Below(1), "Of the moving averages of ema."] = 0.99
+    epsilon: Annotated[float, Above(0), "Laplace smoothing of the counts of ema."] = 1e-5
+    kmeans: Annotated[
+        int, AtLeast(0), "Iterations of k-means on the first batch, from which ema starts."
+    ] = 10
+    revive_below: Annotated[
+        float,
+        AtLeast(0),
+        Below(1),
+        "Codes of ema used less often than this share of an even use start anew; 0 for never.",
+    ] = 0.0
+    commitment: Annotated[float, AtLeast(0), "Weight of the commitment loss."] = 0.25
+    data_variance: Annotated[
+        float, Above(0), "Variance of the data, by which the squared error is divided."
+    ] = 1.0
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """What does not fit together."""
+        found = ignored(self, "family", "codebook", _CODEBOOK_KEYS)
+        if len(self.codes) != config.network.levels:
+            found.append(
+                f"family.codes = {self.codes} names {len(self.codes)} codebooks for network.levels "
+                f"= {config.network.levels}: give one size per level, the finest first."
+            )
+        if self.codebook == "ema" and config.train.accumulate > 1:
+            found.append(
+                f"train.accumulate = {config.train.accumulate}: every part would move the averaged "
+                "codes once. Set it to 1, or family.codebook = 'gradient'."
+            )
+        if self.codebook == "ema" and config.train.averages:
+            found.append(
+                "train.averages would pair an averaged encoder with codes that follow the other "
+                "one: set it to {}, or family.codebook = 'gradient'."
+            )
+        return found
+
+    def build(self, parts: Parts) -> Family:
+        """The family."""
+        return vqvae_family.VQVAE(
+            network=parts.network(
+                shape=parts.shape, latent=self.latent, decoded=parts.shape[-1]
+            ),
+            sizes=self.codes,
+            codebook=CODEBOOKS[self.codebook](self),
+            shape=parts.shape,
+            commitment=self.commitment,
+            data_variance=self.data_variance,
+        )
