@@ -106,7 +106,40 @@ class Upgrade:
     tree: str = ""
 
 
-UPGRADES: tuple[Upgrade, ...] = ()
+def _without(section: str, key: str) -> Callable[[dict], dict]:
+    """What leaves a key out."""
+
+    def change(raw: dict) -> dict:
+        del raw[section][key]
+        return raw
+
+    return change
+
+
+def _has(section: str, key: str) -> Callable[[Mapping], bool]:
+    """Whether a config has a key."""
+    return lambda raw: isinstance(raw.get(section), Mapping) and key in raw[section]
+
+
+UPGRADES: tuple[Upgrade, ...] = (
+    Upgrade(  # a table of classes has a row for no label
+        applies=lambda raw: _has("network", "null_class")(raw)
+        and not raw["network"]["null_class"]
+        and raw.get("family", {}).get("conditional", False),
+        change=_without("network", "null_class"),
+        tree="The run was trained with network.null_class = False, and its table of classes has no "
+        "row for an absent label, as every one has today: start anew in another --workdir.",
+    ),
+    Upgrade(applies=_has("network", "null_class"), change=_without("network", "null_class")),
+    Upgrade(  # a label is a class, and a noise level is one
+        applies=lambda raw: raw.get("network", {}).get("time_embedding") == "fourier_label",
+        change=lambda raw: {
+            **raw, "network": {**raw["network"], "time_embedding": "fourier_noise_level"}
+        },
+    ),
+    # How images were augmented is a condition of the family, family.augment.
+    Upgrade(applies=_has("network", "augment"), change=_without("network", "augment")),
+)
 """In the order in which they came. Without one: keys that are new take their defaults."""
 
 

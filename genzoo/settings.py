@@ -42,7 +42,7 @@ class DataSettings:
         int, OneOf((1, 3)), "1 is grey, 3 is colour, of folders and TFDS sets."
     ] = 3
     resize: Annotated[
-        str, OneOf(("crop", "stretch")), "How images become square, of folders and TFDS sets."
+        str, OneOf(("crop", "stretch")), "How images get that shape, of folders and TFDS sets."
     ] = "crop"
     labels: Annotated[bool, "Whether the sub-folders of a folder are classes."] = True
     holdout: Annotated[int, AtLeast(2), "One image of a folder in so many is for the test."] = 20

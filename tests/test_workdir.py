@@ -96,6 +96,20 @@ def test_a_run_of_an_older_form_is_read_as_of_today_or_refused_in_a_sentence(
         place.load(made(), None)
 
 
+@pytest.mark.parametrize("null", [True, False])
+def test_the_null_class_was_once_a_setting(tmp_path, null):
+    found = made(family__conditional="true")
+    place, stored = begun(tmp_path, found), found.to_dict()
+    stored["network"]["null_class"] = null
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert place.config() == found.to_dict()
+    if null:
+        place.check(found)
+    else:
+        with pytest.raises(UserError, match="no row for an absent label"):
+            place.check(found)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

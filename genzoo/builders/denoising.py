@@ -43,12 +43,12 @@ class DenoisingSettings(ConditionalSettings):
 
 
 def told(
-    parts: Parts, conditional: bool, dropout: float = 0.0
+    parts: Parts, settings: ConditionalSettings, label_dropout: float = 0.0
 ) -> tuple[dict[str, Condition], dict[str, Entry]]:
     """(what a model is told, how it enters the network)."""
-    if not conditional:
+    if not settings.conditional:
         return {}, {}
-    label = Condition(read=field("label"), dropout=dropout)
+    label = Condition(read=field("label"), dropout=label_dropout)
     return {"label": label}, {"label": Entry(kind="class", size=parts.num_classes)}
 
 
@@ -66,7 +66,7 @@ def shared(
     """What every denoising family is given alike. prediction, level, input_scale: of its
     `Denoiser`. entries: of conditions that are the family's own. table: where its schedule is
     one."""
-    conditions, ways = told(parts, settings.conditional, settings.label_dropout)
+    conditions, ways = told(parts, settings, settings.label_dropout)
     channels = parts.shape[-1] * (1 + variance.learned)
     return {
         "denoiser": Denoiser(
@@ -117,9 +117,9 @@ def continuous_problems(config: FrozenConfigDict, *, of_order_one: bool = False)
     """What does not suit a family of continuous time. of_order_one: whether the network is told
     noise levels of order 1, and not of order 1000."""
     found = []
-    unfit = "fourier" if of_order_one else "fourier_label"
+    unfit = "fourier" if of_order_one else "fourier_noise_level"
     if config.network.get("time_embedding") == unfit:
-        other = "fourier_label" if of_order_one else "fourier"
+        other = "fourier_noise_level" if of_order_one else "fourier"
         found.append(
             f"network.time_embedding = {unfit!r} does not suit what {config.family.name} tells the "
             f"network: take {other!r} or 'sinusoidal'."

@@ -35,7 +35,7 @@ class EDMSettings(DenoisingSettings):
     augment: Annotated[
         float,
         Between(0, 1),
-        "Probability of each augmentation, 0 for none; the network is told what was done.",
+        "Probability of each augmentation, of which the network is told; 0 for none.",
     ] = 0.0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:

@@ -140,13 +140,21 @@ GRID_KEYS: Mapping[str, frozenset[str]] = {
 """Grid -> the keys of `sample` that it uses, of those that some other grid ignores."""
 
 
+MethodName = Annotated[str, OneOf((*METHODS, ADAPTIVE)), "The sampler."]
+Steps = Annotated[int, AtLeast(0), "Of the sampler; 0 takes every step of a table."]
+GridName = Annotated[str, OneOf(GRIDS), "Where the steps lie."]
+ClippingName = Annotated[
+    str, OneOf(CLIPPINGS), "Of the predicted data: none, clip to [-1, 1], dynamic (Imagen)."
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSampling:
     """The keys of `sample` of families that denoise."""
 
-    method: Annotated[str, OneOf((*METHODS, ADAPTIVE)), "The sampler."] = "ancestral"
-    steps: Annotated[int, AtLeast(0), "Of the sampler; 0 takes every step of a table."] = 0
-    grid: Annotated[str, OneOf(GRIDS), "Where the steps lie."] = "uniform"
+    method: MethodName = "ancestral"
+    steps: Steps = 0
+    grid: GridName = "uniform"
     eta: Annotated[
         float, Between(0, 1, "deterministic", "DDPM"), "Share of noise in the steps of ddim."
     ] = 0.0
@@ -162,9 +170,7 @@ class DiffusionSampling:
         float, AtLeast(0), "Signal-to-noise ratio of the corrector of predictor_corrector."
     ] = 0.16
     tolerance: Annotated[float, Between(1e-12, 1), "Of rk45, relative and absolute."] = 1e-5
-    clip: Annotated[
-        str, OneOf(CLIPPINGS), "Predicted data: none, clip to [-1, 1], dynamic (Imagen)."
-    ] = "clip"
+    clip: ClippingName = "clip"
     guidance_scale: Annotated[float, "Classifier-free guidance: 1 is off, 0 unconditional."] = 1.0
     guidance_rescale: Annotated[
         float, Between(0, 1), "Of the guided prediction's deviation (Lin et al. 2023)."
@@ -186,7 +192,7 @@ class DiffusionSampling:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """What does not fit together."""
-        family, network = config.family, config.network
+        family = config.family
         found = ignored(self, "sample", "method", _METHODS_OWN)
         if self.method != ADAPTIVE:
             found += ignored(self, "sample", "grid", GRID_KEYS)
@@ -202,11 +208,8 @@ class DiffusionSampling:
                 f"{self.guidance_high} must be times with 0 <= low <= high <= 1."
             )
         dropped = family.label_dropout
-        if dropped and not (family.conditional and network.get("null_class", True)):
-            found.append(
-                f"family.label_dropout = {dropped} needs family.conditional = True and a network "
-                "with a null class (network.null_class = True)."
-            )
+        if dropped and not family.conditional:
+            found.append(f"family.label_dropout = {dropped} needs family.conditional = True.")
         if self.guidance_scale != 1 and not (self.guide or (family.conditional and dropped)):
             found.append(
                 f"sample.guidance_scale = {self.guidance_scale} needs a null class that was "
@@ -220,12 +223,10 @@ class DiffusionSampling:
 class ContinuousSampling(DiffusionSampling):
     """The same of families of continuous time, with the defaults of EDM."""
 
-    method: Annotated[str, OneOf((*METHODS, ADAPTIVE)), "The sampler."] = "heun"
-    steps: Annotated[int, AtLeast(0), "Of the sampler."] = 18
-    grid: Annotated[str, OneOf(GRIDS), "Where the steps lie."] = "karras"
-    clip: Annotated[
-        str, OneOf(CLIPPINGS), "Predicted data: none, clip to [-1, 1], dynamic (Imagen)."
-    ] = "none"
+    method: MethodName = "heun"
+    steps: Steps = 18
+    grid: GridName = "karras"
+    clip: ClippingName = "none"
 
 
 _GENERAL = {"steps", "grid", "unroll"}

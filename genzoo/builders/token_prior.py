@@ -40,7 +40,7 @@ class TokenPriorSettings(ConditionalSettings):
     def build(self, parts: Parts) -> Family:
         """The family."""
         tokenizer = parts.frozen[prior_family.TOKENIZER]
-        conditions, entries = told(parts, self.conditional)
+        conditions, entries = told(parts, self)
         sample = parts.sample
         return prior_family.TokenPrior(
             network=parts.network(
