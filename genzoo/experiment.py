@@ -5,8 +5,7 @@ contract.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from dataclasses import field as made
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import jax
@@ -49,7 +48,7 @@ class Experiment:
     """
 
     config: FrozenConfigDict
-    stop: Stop = made(default_factory=Stop)
+    stop: Stop = field(default_factory=Stop)
     devices: tuple[jax.Device, ...] | None = None
 
     @cached_property
@@ -114,13 +113,13 @@ class Experiment:
 
     def example(self, count: int) -> Batch:
         """Shapes of a prepared batch."""
-        return {name: field.example(count) for name, field in self.spec.fields.items()}
+        return {name: kind.example(count) for name, kind in self.spec.fields.items()}
 
     def stored(self, *rows: int, sharding: jax.sharding.Sharding | None = None) -> Batch:
         """Shapes of records as they are stored, [*rows, ...]."""
         return {
-            name: field.stored_example(*rows, sharding=sharding)
-            for name, field in self.spec.fields.items()
+            name: kind.stored_example(*rows, sharding=sharding)
+            for name, kind in self.spec.fields.items()
         }
 
     def prepared(self, batch: Batch) -> Batch:
