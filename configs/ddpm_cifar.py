@@ -28,8 +28,6 @@ def get_config(variant: str = "") -> ConfigDict:
                 schedule="linear",
                 prediction="eps",
                 variance="fixed_large",
-                conditional=False,
-                label_dropout=0.0,
             ),
             network=dict(
                 name="unet",
@@ -72,8 +70,8 @@ VARIANTS = {
     ),
     # Class-conditional with guidance: what a small network can show of ten classes in half an hour.
     "laptop": dict(
-        family=dict(schedule="cosine", prediction="v", variance="fixed_small", conditional=True,
-                    label_dropout=0.1),
+        family=dict(schedule="cosine", prediction="v", variance="fixed_small"),
+        conditions=dict(label=dict(dropout=0.1)),
         network=dict(width=64, multipliers=(1, 2, 3), blocks=1, attention=(8,), heads=4,
                      dropout=0.0, patch=2, norm_groups=16, dtype="float32"),
         optimizer=dict(learning_rate=1e-3, warmup=200, decay="cosine", b2=0.99),

@@ -25,8 +25,6 @@ def get_config(variant: str = "") -> ConfigDict:
                 schedule="cosine",
                 prediction="v",
                 variance="fixed_small",
-                conditional=False,
-                label_dropout=0.0,
             ),
             network=dict(
                 name="unet",

@@ -24,9 +24,8 @@ def get_config(variant: str = "") -> ConfigDict:
                 schedule="cosine",
                 prediction="v",
                 variance="fixed_small",
-                conditional=True,
-                label_dropout=0.1,
             ),
+            conditions=dict(label=dict(dropout=0.1)),
             network=dict(
                 name="unet",
                 width=96,

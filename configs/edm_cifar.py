@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
         dict(
             seed=0,
             data=dict(name="cifar10", dir="", flip=False),
-            family=dict(name="edm", augment=0.12, conditional=False),
+            family=dict(name="edm", augment=0.12),
             network=dict(
                 name="song_unet",
                 width=128,
@@ -50,7 +50,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 VARIANTS = {
-    "cond": dict(family=dict(conditional=True)),
+    "cond": dict(conditions=dict(label=dict())),
     "smoke": dict(
         data=dict(name="fashion_mini"),
         network=dict(width=16, multipliers=(1,), blocks=1, attention=(), patch=4,

@@ -17,7 +17,8 @@ def get_config(variant: str = "") -> ConfigDict:
         dict(
             seed=0,
             data=dict(name="fashion_mini", dir="", flip=False),
-            family=dict(name="edm", data_deviation=0.7, conditional=True, label_dropout=0.1),
+            family=dict(name="edm", data_deviation=0.7),
+            conditions=dict(label=dict(dropout=0.1)),
             network=dict(
                 name="unet",
                 width=96,

@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
         dict(
             seed=0,
             data=dict(name="cifar10", flip=True),
-            family=dict(name="token_prior", conditional=False),
+            family=dict(name="token_prior"),
             frozen=dict(tokenizer=dict(workdir="runs/vqvae2_cifar", weights="raw")),
             network=dict(
                 name="transformer", width=512, depth=12, heads=8, dropout=0.1, dtype="bfloat16"

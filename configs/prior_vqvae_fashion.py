@@ -22,7 +22,8 @@ def get_config(variant: str = "") -> ConfigDict:
         dict(
             seed=0,
             data=dict(name="fashion_mini"),
-            family=dict(name="token_prior", conditional=True),
+            family=dict(name="token_prior"),
+            conditions=dict(label=dict()),
             frozen=dict(tokenizer=dict(workdir="runs/vqvae_fashion", weights="raw")),
             network=dict(
                 name="transformer", width=256, depth=8, heads=8, dropout=0.2, dtype="bfloat16"

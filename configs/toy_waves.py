@@ -20,10 +20,8 @@ def get_config(variant: str = "") -> ConfigDict:
         dict(
             seed=0,
             data=dict(name="waves", dir=""),
-            family=dict(
-                name="flow_matching", path="straight", prediction="velocity", conditional=True,
-                label_dropout=0.1,
-            ),
+            family=dict(name="flow_matching", path="straight", prediction="velocity"),
+            conditions=dict(label=dict(dropout=0.1)),
             network=dict(
                 name="unet", width=32, multipliers=(1, 2, 2), blocks=1, attention=(16,), heads=4,
                 norm_groups=8,

@@ -11,6 +11,7 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.builders.autoencoder import AutoencoderSettings
 from genzoo.builders.classifier import ClassifierSettings
+from genzoo.builders.conditions import ConditionSettings
 from genzoo.builders.ddpm import DDPMSettings, DiffusionScoring
 from genzoo.builders.denoising import FlowScoring
 from genzoo.builders.dvae import DVAESettings
@@ -80,12 +81,15 @@ _ANYTHING = (Image, Signal, Points)
 _TRAIN_A_PRIOR = (
     "Train a token_prior on its codes (see configs/prior_vqvae_fashion.py) and sample from that."
 )
-_CONTINUOUS = dict(networks=_OF_ANYTHING, kinds=_ANYTHING, sampling=ContinuousSampling)
+_CONTINUOUS = dict(
+    networks=_OF_ANYTHING, kinds=_ANYTHING, sampling=ContinuousSampling, told=True
+)
 
 FAMILIES: Mapping[str, FamilyRow] = {
     "ddpm": FamilyRow(
         settings=DDPMSettings,
         networks=_DENOISERS,
+        told=True,
         sampling=DiffusionSampling,
         scoring=DiffusionScoring,
     ),
@@ -119,6 +123,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
     ),
     "token_prior": FamilyRow(
         settings=TokenPriorSettings,
+        told=True,
         networks=("transformer",),
         sampling=TokenSampling,
         first_stages={token_prior.TOKENIZER: "tokenize"},
@@ -154,6 +159,15 @@ def spec(data: DataSettings) -> Spec:
     return Spec(fields=fields)
 
 
+def possible_fields(data: DataSettings) -> Mapping[str, Field]:
+    """The fields of the data, before anything is opened: a folder or a TFDS set may turn out to
+    have classes."""
+    known = dict(spec(data).fields)
+    if ":" in data.name:
+        known.setdefault("label", numbered(1))
+    return known
+
+
 def example_shape(data: DataSettings) -> tuple[int, ...]:
     """The shape of one datum, without opening the data."""
     return spec(data).shape
@@ -176,12 +190,13 @@ def settled(config: FrozenConfigDict) -> FrozenConfigDict:
     """The config with the number of classes in it where the model depends on it, so that the model
     can be built again without the data. Raises UserError where the data has no classes."""
     data, labelled = section(config, "data"), FAMILIES[config.family.name].labelled
-    if not (labelled or config.family.get("conditional")):
+    told = [name for name, own in config.conditions.items() if (own.of or name) == "label"]
+    if not (labelled or told):
         return config
     count = class_count(data)
     if not count:
-        asked = "family.conditional = True" if not labelled else "A classifier learns from labels"
-        remedy = "take other data" if labelled else "set it to False"
+        asked = "A classifier learns labels" if labelled else f"conditions.{told[0]} is a class"
+        remedy = "take other data" if labelled else "leave it out"
         raise UserError(
             f"{asked}, but {data.name} has no classes: {remedy}, or sort the images into one "
             "folder per class."
@@ -230,11 +245,12 @@ def family(config: FrozenConfigDict) -> Family:
     """The family that the config describes."""
     data, row = section(config, "data"), FAMILIES[config.family.name]
     x, network = spec(data).fields["x"], network_settings(config)
-    labelled = row.labelled or config.family.get("conditional")
     parts = Parts(
         shape=x.shape,
         levels=x.levels > 0,
-        num_classes=class_count(data) if labelled else 0,
+        classes=class_count(data) if row.labelled else 0,
+        fields=spec(data).fields,
+        conditions={k: ConditionSettings(**own) for k, own in config.conditions.items()},
         network=network.build if network else None,
         sample=sampling(config),
         eval=scoring(config),

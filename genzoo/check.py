@@ -12,6 +12,7 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
+from genzoo.builders import conditions
 from genzoo.config import Checker, freeze, upgrade
 from genzoo.core.bounds import OneOf, WithoutEffect, settings_of, unmentioned
 from genzoo.core.errors import UserError, nearest
@@ -125,6 +126,7 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
                 f"eval.trace = 'exact' takes a product for each of {math.prod(shape)} dimensions: "
                 "take 'hutchinson'."
             )
+        found += _told_problems(config, data)
     network = build.network_settings(config)
     if not found and network:
         found += network.problems(build.example_shape(data))
@@ -150,6 +152,18 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
         known = OneOf((RAW, *train.averages))
         found += known.problems(f"{where}.weights", config[where].weights)
     return found
+
+
+def _told_problems(config: FrozenConfigDict, data: DataSettings) -> list[str]:
+    """What is wrong with what the model is told."""
+    name = config.family.name
+    if config.conditions and not build.FAMILIES[name].told:
+        told = ", ".join(sorted(k for k, row in build.FAMILIES.items() if row.told))
+        return [
+            f"conditions.{next(iter(config.conditions))}: {name} takes no conditions; leave the "
+            f"section out, or take one of the families {told}."
+        ]
+    return conditions.problems(config, build.possible_fields(data))
 
 
 def _across_keys(config: FrozenConfigDict) -> list[str]:

@@ -35,7 +35,8 @@ def choose(config: ConfigDict, variants: Mapping[str, Mapping], variant: str) ->
     if variant:
         changes = variants[variant]
         for section, values in changes.items():
-            if values.get("name", config[section].get("name")) != config[section].get("name"):
+            before = config.get(section, {}).get("name")
+            if values.get("name", before) != before:
                 config[section] = ConfigDict()
         config.update(ConfigDict(changes))
     return config
@@ -121,6 +122,23 @@ def _has(section: str, key: str) -> Callable[[Mapping], bool]:
     return lambda raw: isinstance(raw.get(section), Mapping) and key in raw[section]
 
 
+def _told_a_class(raw: dict) -> dict:
+    """The class as a condition like any other."""
+    conditional = raw["family"].pop("conditional", False)
+    dropout = raw["family"].pop("label_dropout", 0.0)
+    if conditional:
+        raw["conditions"] = {"label": {"dropout": dropout}}
+    return raw
+
+
+def _asked_for_a_class(raw: dict) -> dict:
+    """The label of samples as the value of a condition."""
+    label = raw["sample"].pop("label")
+    if label >= 0:
+        raw["sample"]["conditions"] = {"label": label}
+    return raw
+
+
 UPGRADES: tuple[Upgrade, ...] = (
     Upgrade(  # a table of classes has a row for no label
         applies=lambda raw: _has("network", "null_class")(raw)
@@ -139,6 +157,8 @@ UPGRADES: tuple[Upgrade, ...] = (
     ),
     # How images were augmented is a condition of the family, family.augment.
     Upgrade(applies=_has("network", "augment"), change=_without("network", "augment")),
+    Upgrade(applies=_has("family", "conditional"), change=_told_a_class),
+    Upgrade(applies=_has("sample", "label"), change=_asked_for_a_class),
 )
 """In the order in which they came. Without one: keys that are new take their defaults."""
 
@@ -221,7 +241,13 @@ class Checker:
             if fits:
                 return self._typed(value, fits[0], where)
         if origin is tuple and isinstance(value, list | tuple):
-            return tuple(self._typed(v, arguments[0], where) for v in value)
+            kinds = arguments
+            if len(arguments) == 2 and arguments[1] is Ellipsis:
+                kinds = arguments[:1] * len(value)
+            if len(kinds) == len(value):
+                return tuple(
+                    self._typed(v, kind, where) for v, kind in zip(value, kinds, strict=True)
+                )
         if origin in (dict, Mapping) and isinstance(value, Mapping):
             inner = settings_of(arguments[1])
             return {k: self.section(v, inner, f"{where}.{k}") for k, v in value.items()}

@@ -10,20 +10,17 @@ from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
 from genzoo.core import streams
-from genzoo.core.conditions import Conditions, Given, gather
 from genzoo.core.contract import (
     CAPABILITIES,
     Family,
     Fits,
     Variables,
     capabilities,
-    conditions_of,
 )
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch, Key, Keys
@@ -86,15 +83,15 @@ class Experiment:
     @property
     def classes(self) -> int:
         """How many classes the model knows; 0 where it has nothing to do with any."""
-        labelled = build.FAMILIES[self.config.family.name].labelled
-        if not (labelled or "label" in conditions_of(self.family)):
+        told = any((own.of or name) == "label" for name, own in self.config.conditions.items())
+        if not (told or build.FAMILIES[self.config.family.name].labelled):
             return 0
         return build.class_count(build.section(self.config, "data"))
 
     @property
     def unit(self) -> str:
         """What one example is called where they are counted."""
-        return {1: "point", 3: "image"}.get(len(self.shape), "example")
+        return self.x.unit
 
     @property
     def exact_density(self) -> GaussianMixture | None:
@@ -212,8 +209,7 @@ class Experiment:
         if wanted and wanted != found:
             remedy = f"set data.num_classes = {found}" if found else "sort it into class folders"
             raise UserError(
-                f"The model has {wanted} classes and {source.name} has {found}: {remedy}, or set "
-                "family.conditional = False."
+                f"The model has {wanted} classes and {source.name} has {found}: {remedy}."
             )
         if missing := sorted(self.spec.fields.keys() - source.spec.fields.keys()):
             raise UserError(
@@ -227,27 +223,6 @@ def variables_of(state: TrainState, weights: str) -> Variables:
     """The params themselves ("raw") or an average of them, with the stats."""
     params = state.params if weights == RAW else state.averages[weights]
     return Variables(params=params, stats=state.stats, frozen=state.frozen)
-
-
-def steered_classes(family: Family, config: FrozenConfigDict) -> int:
-    """How many classes samples can be steered to, by the family itself or by its classifier."""
-    steered = "label" in conditions_of(family) or getattr(family, "classifier", None) is not None
-    return build.class_count(build.section(config, "data")) if steered else 0
-
-
-def sample_labels(family: Family, config: FrozenConfigDict, index: np.ndarray) -> np.ndarray:
-    """The labels int [n] of samples by their index: sample.label, or all classes in turn."""
-    fixed, classes = config.sample.label, steered_classes(family, config)
-    return np.full_like(index, fixed) if fixed >= 0 else index % max(classes, 1)
-
-
-def sample_conditions(family: Family, variables: Variables, rows: Batch) -> Conditions:
-    """The conditions of samples, from rows that hold a value of each field they are made of."""
-    conditions = gather(conditions_of(family), rows, variables.frozen)
-    if getattr(family, "classifier", None) is not None and "label" not in conditions:
-        label = rows["label"]
-        return {**conditions, "label": Given(label, jnp.ones(label.shape, bool))}
-    return conditions
 
 
 def sample_keys(seed: int, index: Array) -> Keys:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from genzoo.builders.conditions import ConditionSettings
 from genzoo.core.bounds import AtLeast, AtMost, OneOf, without_effect
 from genzoo.evaluate.neighbours import METRICS
 from genzoo.runtime.compilation import LEVELS
@@ -23,9 +24,12 @@ Weights = Annotated[str, "An average by name, or raw for the params themselves."
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What stands in no section."""
+    """What stands in no section of its own keys."""
 
     seed: Seed = 0
+    conditions: Annotated[
+        dict[str, ConditionSettings], "What the model is told besides x and t, by name."
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,11 @@ class SampleSettings:
     batch_size: Annotated[int, AtLeast(1), "Samples drawn at a time."] = 64
     seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1), "Sample i follows from it and i."] = 0
     weights: Weights = RAW
-    label: Annotated[int, AtLeast(-1), "A class; -1 for all in turn."] = -1
+    conditions: Annotated[
+        dict,
+        "Condition -> its value: a class or its name, numbers, a file, or none for its absence; "
+        "those left out are all classes in turn, or of test records in turn.",
+    ] = field(default_factory=dict)
     npz: Annotated[bool, "Whether all samples are also written as one array file."] = False
     into: Annotated[
         str,

@@ -38,7 +38,7 @@ _FREE_IN_TRAINING = (
 _WORTH_SAYING = ("train.steps", "optimizer.")
 # What a checkpoint's arrays depend on.
 _BOUND_IN_READING = (
-    "family.", "network.", "frozen.", "data.name", "data.size", "data.channels",
+    "family.", "network.", "conditions.", "frozen.", "data.name", "data.size", "data.channels",
 )  # fmt: skip
 SAMPLE_SETTINGS = "settings.json"
 """What tells with which settings a folder of samples was made."""

@@ -41,7 +41,7 @@ class ClassifierSettings:
     def build(self, parts: Parts) -> Family:
         """The family."""
         return classifier_family.Classifier(
-            network=parts.network(num_classes=parts.num_classes),
+            network=parts.network(num_classes=parts.classes),
             noisy=self.noisy,
             schedule=PROCESSES[self.process](),
             times=times.UniformTimes(),

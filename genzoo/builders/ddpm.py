@@ -6,7 +6,7 @@ from typing import Annotated
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders import sampling
-from genzoo.builders.denoising import PREDICTIONS, DenoisingSettings, PredictionName, shared
+from genzoo.builders.denoising import PREDICTIONS, PredictionName, shared
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast, OneOf
 from genzoo.core.contract import Family
@@ -51,7 +51,7 @@ class DiffusionScoring:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDPMSettings(DenoisingSettings):
+class DDPMSettings:
     """DDPM, improved DDPM and DDIM: families/ddpm.py."""
 
     steps: Annotated[int, AtLeast(2), "Steps T of the table."] = 1000
@@ -123,7 +123,6 @@ class DDPMSettings(DenoisingSettings):
             bound_steps=parts.eval.bound_steps,
             **shared(
                 parts,
-                self,
                 prediction=PREDICTIONS[self.prediction],
                 level=ddpm_family.steps_before,
                 variance=reverse,

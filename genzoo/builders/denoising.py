@@ -1,4 +1,4 @@
-"""What the settings of every denoising family have in common, and what is built of it."""
+"""What all denoising families are given alike, and what the settings of several have in common."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,9 +7,10 @@ from typing import Annotated
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders import sampling
+from genzoo.builders.conditions import told
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import AtLeast, Below, Between, OneOf, ignored
-from genzoo.core.conditions import Condition, Entry, field
+from genzoo.core.bounds import AtLeast, Between, OneOf, ignored
+from genzoo.core.conditions import Entry
 from genzoo.families.denoising import Denoiser, OfTime, thousandths, unscaled
 from genzoo.math import gaussian, prediction
 from genzoo.math.prediction import Kind
@@ -26,35 +27,8 @@ PREDICTIONS = {
 PredictionName = Annotated[str, OneOf(PREDICTIONS), "What the network predicts."]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConditionalSettings:
-    """Of families that may be told a class."""
-
-    conditional: Annotated[bool, "Whether the model is told the class of each example."] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenoisingSettings(ConditionalSettings):
-    """Of families that denoise."""
-
-    label_dropout: Annotated[
-        float, AtLeast(0), Below(1), "Share of the labels left out in training, for guidance."
-    ] = 0.0
-
-
-def told(
-    parts: Parts, settings: ConditionalSettings, label_dropout: float = 0.0
-) -> tuple[dict[str, Condition], dict[str, Entry]]:
-    """(what a model is told, how it enters the network)."""
-    if not settings.conditional:
-        return {}, {}
-    label = Condition(read=field("label"), dropout=label_dropout)
-    return {"label": label}, {"label": Entry(kind="class", size=parts.num_classes)}
-
-
 def shared(
     parts: Parts,
-    settings: DenoisingSettings,
     *,
     prediction: Kind,
     level: OfTime = thousandths,
@@ -66,7 +40,7 @@ def shared(
     """What every denoising family is given alike. prediction, level, input_scale: of its
     `Denoiser`. entries: of conditions that are the family's own. table: where its schedule is
     one."""
-    conditions, ways = told(parts, settings, settings.label_dropout)
+    conditions, ways = told(parts.conditions, parts.fields)
     channels = parts.shape[-1] * (1 + variance.learned)
     return {
         "denoiser": Denoiser(

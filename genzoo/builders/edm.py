@@ -6,7 +6,6 @@ from typing import Annotated
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders.denoising import (
-    DenoisingSettings,
     continuous_problems,
     flow,
     order_problems,
@@ -24,7 +23,7 @@ _AUGMENTED = Entry(kind="vector", size=Augmentation.labels, null=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EDMSettings(DenoisingSettings):
+class EDMSettings:
     """EDM: families/edm.py."""
 
     sigma_min: Annotated[float, Above(0), "Least noise of the schedule."] = 0.002
@@ -53,7 +52,6 @@ class EDMSettings(DenoisingSettings):
             ode=flow(parts),
             **shared(
                 parts,
-                self,
                 prediction=precondition.preconditioned(self.data_deviation),
                 level=precondition.noise_level,
                 input_scale=precondition.input_scale(self.data_deviation),

@@ -8,7 +8,6 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.builders.denoising import (
     PREDICTIONS,
-    DenoisingSettings,
     PredictionName,
     continuous_problems,
     flow,
@@ -40,7 +39,7 @@ TIMES: Mapping[str, Callable[[float, float], times.TimeDistribution]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowMatchingSettings(DenoisingSettings):
+class FlowMatchingSettings:
     """Flow matching: families/flow_matching.py."""
 
     path: Annotated[str, OneOf(PATHS), "From data to noise."] = "straight"
@@ -77,5 +76,5 @@ class FlowMatchingSettings(DenoisingSettings):
             times=drawn if self.shift == 1 else times.Shifted(inner=drawn, shift=self.shift),
             paired=self.paired,
             ode=flow(parts),
-            **shared(parts, self, prediction=PREDICTIONS[self.prediction]),
+            **shared(parts, prediction=PREDICTIONS[self.prediction]),
         )

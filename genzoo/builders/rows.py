@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from genzoo.builders.conditions import ConditionSettings
 from genzoo.core.bounds import Setting, settings_of
 from genzoo.core.contract import Family
 from genzoo.data.fields import Field, Image
@@ -31,14 +32,17 @@ class NetworkRow:
 class Parts:
     """What a family's builder is handed beside its own section.
 
-    shape: of one datum. levels: whether the data are on 256 levels, as images are. network: builds
-    the network of the config from what the family supplies. sample, eval: the family's own keys of
-    these sections. frozen: first stages and teachers, by name.
+    shape: of one datum. levels: whether the data are on 256 levels, as images are. classes: of the
+    data, where the family learns them. fields: of the data. conditions: what the model is told.
+    network: builds the network of the config from what the family supplies. sample, eval: the
+    family's own keys of these sections. frozen: first stages and teachers, by name.
     """
 
     shape: tuple[int, ...]
     levels: bool
-    num_classes: int
+    classes: int
+    fields: Mapping[str, Field]
+    conditions: Mapping[str, ConditionSettings]
     network: Callable
     sample: object
     eval: object
@@ -53,7 +57,8 @@ class FamilyRow:
     settings classes of its own keys in the sections `sample` and `eval`. first_stages: the names in
     the section `frozen` that it needs, each with the capability that it asks of it. instead:
     capability that it lacks -> a sentence on where to find it. labelled: whether it always learns
-    from labels, and not only where family.conditional says so. kinds: of data that it models.
+    from labels, and not only where it is told them. told: whether it takes conditions. kinds: of
+    data that it models.
     """
 
     settings: type
@@ -63,6 +68,7 @@ class FamilyRow:
     first_stages: Mapping[str, str] = field(default_factory=dict)
     instead: Mapping[str, str] = field(default_factory=dict)
     labelled: bool = False
+    told: bool = False
     kinds: tuple[type[Field], ...] = (Image,)
 
     @property

@@ -2,7 +2,7 @@
 guidance."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
@@ -172,6 +172,13 @@ class DiffusionSampling:
     tolerance: Annotated[float, Between(1e-12, 1), "Of rk45, relative and absolute."] = 1e-5
     clip: ClippingName = "clip"
     guidance_scale: Annotated[float, "Classifier-free guidance: 1 is off, 0 unconditional."] = 1.0
+    guidance: Annotated[
+        tuple[tuple[str, float], ...],
+        "((condition, scale), ...): guidance over several conditions, one after the other.",
+    ] = ()
+    negative: Annotated[
+        dict, "Condition -> a value that guidance leans away from, in place of its absence."
+    ] = field(default_factory=dict)
     guidance_rescale: Annotated[
         float, Between(0, 1), "Of the guided prediction's deviation (Lin et al. 2023)."
     ] = 0.0
@@ -192,7 +199,6 @@ class DiffusionSampling:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """What does not fit together."""
-        family = config.family
         found = ignored(self, "sample", "method", _METHODS_OWN)
         if self.method != ADAPTIVE:
             found += ignored(self, "sample", "grid", GRID_KEYS)
@@ -206,15 +212,6 @@ class DiffusionSampling:
             found.append(
                 f"sample.guidance_low = {self.guidance_low} and sample.guidance_high = "
                 f"{self.guidance_high} must be times with 0 <= low <= high <= 1."
-            )
-        dropped = family.label_dropout
-        if dropped and not family.conditional:
-            found.append(f"family.label_dropout = {dropped} needs family.conditional = True.")
-        if self.guidance_scale != 1 and not (self.guide or (family.conditional and dropped)):
-            found.append(
-                f"sample.guidance_scale = {self.guidance_scale} needs a null class that was "
-                "trained: set family.conditional = True and family.label_dropout above 0, name a "
-                "weaker model in sample.guide, or leave it at 1."
             )
         return found
 
@@ -271,6 +268,7 @@ def guidance(sample: DiffusionSampling) -> Guidance:
     """How sampling leans towards its condition."""
     return Guidance(
         scale=sample.guidance_scale,
+        scales=tuple((name, scale) for name, scale in sample.guidance),
         rescale=sample.guidance_rescale,
         low=sample.guidance_low,
         high=sample.guidance_high,

@@ -8,7 +8,6 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.builders.denoising import (
     PREDICTIONS,
-    DenoisingSettings,
     PredictionName,
     continuous_problems,
     flow,
@@ -41,7 +40,7 @@ OBJECTIVES: Mapping[str, tuple[weighting.Weighting, times.TimeDistribution]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSDESettings(DenoisingSettings):
+class ScoreSDESettings:
     """Score SDEs: families/score_sde.py."""
 
     process: Annotated[
@@ -84,6 +83,6 @@ class ScoreSDESettings(DenoisingSettings):
             dequantises=self.dequantise and parts.levels,
             ode=flow(parts, end=sde_family.LIKELIHOOD_END),
             **shared(
-                parts, self, prediction=PREDICTIONS[self.prediction], level=TOLD[self.told]
+                parts, prediction=PREDICTIONS[self.prediction], level=TOLD[self.told]
             ),
         )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from ml_collections import FrozenConfigDict
 
-from genzoo.builders.denoising import ConditionalSettings, told
+from genzoo.builders.conditions import told
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, AtLeast, AtMost, Between, ZeroOr
 from genzoo.core.contract import Family
@@ -29,7 +29,7 @@ class TokenSampling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenPriorSettings(ConditionalSettings):
+class TokenPriorSettings:
     """A transformer over the codes of a frozen tokenizer: families/token_prior.py."""
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
@@ -40,7 +40,7 @@ class TokenPriorSettings(ConditionalSettings):
     def build(self, parts: Parts) -> Family:
         """The family."""
         tokenizer = parts.frozen[prior_family.TOKENIZER]
-        conditions, entries = told(parts, self)
+        conditions, entries = told(parts.conditions, parts.fields)
         sample = parts.sample
         return prior_family.TokenPrior(
             network=parts.network(

@@ -9,7 +9,6 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.builders.denoising import (
     PREDICTIONS,
-    DenoisingSettings,
     PredictionName,
     continuous_problems,
     order_problems,
@@ -45,7 +44,7 @@ class TimeScoring:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VDMSettings(DenoisingSettings):
+class VDMSettings:
     """Variational diffusion: families/vdm.py."""
 
     schedule: Annotated[
@@ -70,7 +69,6 @@ class VDMSettings(DenoisingSettings):
             draws=parts.eval.draws,
             **shared(
                 parts,
-                self,
                 prediction=PREDICTIONS[self.prediction],
                 level=vdm.rescaled_gamma(self.gamma_min, self.gamma_max),
             ),

@@ -36,7 +36,8 @@ _NUMBER_FILES = (".npy", ".csv", ".txt")
 class Field:
     """One entry of a record; the kinds are its subclasses.
 
-    shape: of one value. dtype: of stored values. plural: the word for several values. spatial:
+    shape: of one value. dtype: of stored values. plural, unit: the words for
+    several values and for one. spatial:
     whether mirroring the picture mirrors this field. levels: how many levels stored values are
     rounded to, 0 for real numbers.
     """
@@ -44,6 +45,7 @@ class Field:
     shape: tuple[int, ...]
     dtype: ClassVar[type] = np.float32
     plural: ClassVar[str] = "records"
+    unit: ClassVar[str] = "record"
     spatial: ClassVar[bool] = False
     levels: ClassVar[int] = 0
 
@@ -119,6 +121,7 @@ class Image(Field):
     resize: str = "crop"
     dtype: ClassVar[type] = np.uint8
     plural: ClassVar[str] = "images"
+    unit: ClassVar[str] = "image"
     spatial: ClassVar[bool] = True
     levels: ClassVar[int] = 256
 
@@ -167,6 +170,7 @@ class Signal(Field):
     channels: tuple[str, ...] = ()
     axis: str = "sample"
     plural: ClassVar[str] = "signals"
+    unit: ClassVar[str] = "signal"
 
     def __post_init__(self):
         if len(self.shape) != 2 or (self.channels and len(self.channels) != self.shape[1]):
@@ -178,6 +182,7 @@ class Points(Field):
     """Places [D] in a space of D dimensions."""
 
     plural: ClassVar[str] = "points"
+    unit: ClassVar[str] = "point"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from genzoo.core.types import Batch
 from genzoo.data.fetch import cache_dir
 from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.sample import sample_batch
+from genzoo.requests import Requests
 from genzoo.runtime import topology
 from genzoo.runtime.compilation import flops
 from genzoo.runtime.compiled import measured, shown, versions
@@ -177,9 +178,9 @@ def _sampling(experiment: Experiment) -> tuple[Callable, Variables, Batch]:
     wanted = min(config.sample.batch_size, config.sample.count)
     size = -(-wanted // placement.devices) * placement.devices
     variables = variables_of(experiment.abstract_state, config.sample.weights)
-    row = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=placement.batch())
-    function = partial(sample_batch, experiment.family, experiment.x, config.sample.seed)
-    return function, variables, {"index": row, "label": row}
+    requests = Requests(experiment=experiment, family=experiment.family)
+    rows = requests.example(size, placement.batch())
+    return partial(sample_batch, requests), variables, rows
 
 
 def _sampler(experiment: Experiment) -> tuple[jax.stages.Lowered, dict]:

@@ -14,6 +14,7 @@ from genzoo.core.contract import Context, Fits, capabilities
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.sample import draw, sample_batch
+from genzoo.requests import Requests
 from genzoo.runtime import cost
 from genzoo.runtime.compilation import compile_program, flops
 from genzoo.settings import OF_LOOSE_IMAGES, DataSettings
@@ -156,15 +157,15 @@ def _bench_sampler(config: FrozenConfigDict, state: TrainState) -> dict:
         shorter["sample"] |= {"steps": steps}
     experiment = Experiment(FrozenConfigDict(shorter))
     variables, programs = variables_of(state, config.sample.weights), {}
+    requests = Requests(experiment=experiment, family=experiment.family)
     size = config.sample.batch_size
 
     def once():
-        list(draw(experiment, variables, programs, size))
+        list(draw(requests, variables, programs, size))
 
     seconds = cost.time_calls(once, config.bench.seconds)
     (program,) = programs.values()
-    rows = {k: jax.ShapeDtypeStruct((size,), jnp.int32) for k in ("index", "label")}
-    one_step = flops(partial(sample_batch, experiment.family, experiment.x, 0), variables, rows)
+    one_step = flops(partial(sample_batch, requests), variables, requests.example(size))
     found = cost.summary(
         program, seconds, examples=size, parts=steps, flops=one_step
     )

@@ -20,16 +20,17 @@ from genzoo.builders.sampling import DiffusionSampling
 from genzoo.config import freeze
 from genzoo.core import streams
 from genzoo.core.conditions import droppable
-from genzoo.core.contract import Family, Likelihoods, Solution, Solves, Variables, conditions_of
+from genzoo.core.contract import Family, Likelihoods, Solution, Variables, conditions_of
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
 from genzoo.data.fields import Field, Image, Points
 from genzoo.evaluate import plane, strips
 from genzoo.evaluate.figures import Row, save_rows
-from genzoo.experiment import Experiment, sample_conditions, sample_keys, sample_labels
+from genzoo.experiment import Experiment, sample_keys
 from genzoo.math import gaussian, prediction
 from genzoo.math.schedules import Schedule, TableSchedule
+from genzoo.requests import Requests
 from genzoo.samplers.inpainting import Projection, RePaint, grey, masked
 from genzoo.samplers.loop import Sampler
 from genzoo.samplers.solver import start
@@ -54,10 +55,19 @@ _SIDE, _FINE, _POINTS, _LINES, _LOOSE = 21, 64, 2000, 120, 1e-3
 class Subject:
     """What pictures are drawn of: a trained model and what it was trained on."""
 
-    experiment: Experiment
-    family: Family
+    requests: Requests
     variables: Variables
     folder: Path
+
+    @property
+    def experiment(self) -> Experiment:
+        """The run."""
+        return self.requests.experiment
+
+    @property
+    def family(self) -> Family:
+        """The model, with its guides."""
+        return self.requests.family
 
     @cached_property
     def settings(self) -> DiffusionSampling:
@@ -74,12 +84,12 @@ class Subject:
         config, index = self.experiment.config, np.arange(count)
         return {
             "keys": sample_keys(config.sample.seed, jnp.asarray(index)),
-            "label": jnp.asarray(sample_labels(self.family, config, index), jnp.int32),
+            **self.requests.rows(index),
         }
 
     def solve(self, rows: Batch, **others) -> Solution:
         """The family's solve, compiled."""
-        run = jax.jit(partial(_solved, self.family, **others))
+        run = jax.jit(partial(_solved, self.requests, **others))
         return jax.device_get(run(self.variables, rows))
 
     def by_method(self, name: str, rows: Batch, counts: tuple[int, ...]) -> list[Solution]:
@@ -96,7 +106,7 @@ class Subject:
                 step = sampling.METHODS[name](schedule, own, variance)
                 return Sampler(step=step, times=times, steps=steps)
 
-            return _solved(self.family, variables, rows, sampler=make)
+            return _solved(self.requests, variables, rows, sampler=make)
 
         found = []
         for count in counts:
@@ -111,9 +121,13 @@ def _common(grid: str) -> str:
     return "trailing" if grid == "uniform" else grid
 
 
-def _solved(family: Solves, variables: Variables, rows: Batch, **others) -> Solution:
-    conditions = sample_conditions(family, variables, rows)
-    return family.solve(variables, rows["keys"], conditions, **others)
+def _solved(requests: Requests, variables: Variables, rows: Batch, **others) -> Solution:
+    asked = {name: values for name, values in rows.items() if name != "keys"}
+    conditions = requests.conditions(variables, asked)
+    negative = requests.negative(variables, asked)
+    return requests.family.solve(
+        variables, rows["keys"], conditions, negative=negative, **others
+    )
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -135,7 +149,7 @@ def guidance(subject: Subject) -> Path:
     """One noise per class at several guidance scales."""
     shown = min(subject.experiment.classes, 10)
     rows = {**subject.rows(shown), "label": jnp.arange(shown, dtype=jnp.int32)}
-    run = jax.jit(lambda v, rows, scale: _solved(subject.family, v, rows, guidance_scale=scale).x)
+    run = jax.jit(lambda v, rows, scale: _solved(subject.requests, v, rows, guidance_scale=scale).x)
     images = [np.asarray(run(subject.variables, rows, jnp.float32(s))) for s in SCALES]
     path = subject.folder / "guidance.png"
     names = subject.experiment.open("test").spec.classes[:shown]
@@ -182,7 +196,7 @@ def _completed(subject: Subject, name: str, project: Projection) -> Path:
     known = transforms.to_float(records["x"])
     schedule = subject.schedule
     own = subject.family.sampler(schedule)
-    label = jnp.asarray(records.get("label", np.zeros(_KNOWN)), jnp.int32)
+    asked = {name: records[name] for name in subject.requests.fields}
 
     def make(schedule):
         step = RePaint(
@@ -196,8 +210,8 @@ def _completed(subject: Subject, name: str, project: Projection) -> Path:
         Row(images=_bytes(project(known)), label="what is known"),
     ]
     for first in (0, _KNOWN):
-        keys = subject.rows(first + _KNOWN)["keys"][first:]
-        found = subject.solve({"keys": keys, "label": label}, sampler=make)
+        mine = {k: v[first:] for k, v in subject.rows(first + _KNOWN).items()}
+        found = subject.solve({**mine, **asked}, sampler=make)
         rows.append(Row(images=_bytes(found.x), label="completed"))
     save_rows(subject.folder / name, rows)
     return subject.folder / name
@@ -216,11 +230,12 @@ def field(subject: Subject) -> Path:
     noisy = [np.asarray(gaussian.q_sample(schedule, points, jnp.float32(t), eps)) for t in times]
     positions = plane.places(plane.frame(np.concatenate(noisy)), _SIDE)
     flat = jnp.asarray(positions.reshape(-1, 2), jnp.float32)
-    label = jnp.broadcast_to(rows["label"], flat.shape[:1])
+    first = {name: jnp.asarray(rows[name][:1]) for name in subject.requests.fields}
+    asked = {name: jnp.repeat(value, len(flat), 0) for name, value in first.items()}
 
     @jax.jit
     def velocity(variables, t):
-        conditions = sample_conditions(subject.family, variables, {"label": label})
+        conditions = subject.requests.conditions(variables, asked)
         seen = subject.family.predictor(variables, conditions)(flat, t)
         return prediction.VELOCITY.from_pair(seen, schedule, t)
 
@@ -254,9 +269,8 @@ def density(subject: Subject) -> Path:
     box = plane.frame(_points(subject), margin=0.2)
     places = plane.places(box, _FINE)
     flat = jnp.asarray(places.reshape(-1, 2), jnp.float32)
-    label = jnp.zeros(flat.shape[:1], jnp.int32)
     keys = streams.per_example(streams.root(0), jnp.arange(len(flat)))
-    batch = {"x": flat, "label": label}
+    batch = {"x": flat}
     family, config = subject.family, subject.experiment.config.to_dict()
     if "tolerance" in config["eval"]:  # finer than a picture shows is not worth the time
         config["eval"] |= {"tolerance": _LOOSE}

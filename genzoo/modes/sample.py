@@ -15,22 +15,19 @@ from tqdm import tqdm
 
 import genzoo
 from genzoo.builders.sampling import ADAPTIVE
-from genzoo.core.contract import Family, Solves, Variables
-from genzoo.core.errors import UserError
+from genzoo.core.contract import Solves, Variables
 from genzoo.core.types import Array, Batch
-from genzoo.data.fields import Field, Image, Signal
+from genzoo.data.fields import Image, Signal
 from genzoo.evaluate import pictures, plane, signals
 from genzoo.experiment import (
     Experiment,
     require,
-    sample_conditions,
     sample_keys,
-    sample_labels,
-    steered_classes,
     variables_of,
 )
 from genzoo.guides import guided
 from genzoo.modes import illustrate
+from genzoo.requests import Requests
 from genzoo.runtime.agreement import agreed, by_first, is_first
 from genzoo.runtime.compilation import Program
 from genzoo.runtime.stopping import Stop
@@ -52,30 +49,25 @@ NOTHING = np.zeros(0)
 
 
 def draw(
-    experiment: Experiment,
-    variables: Variables,
-    programs: dict[int, Program],
-    count: int,
-    family: Family | None = None,
+    requests: Requests, variables: Variables, programs: dict[int, Program], count: int
 ) -> Iterator[Drawn]:
-    """Samples 0 .. count - 1 in batches. family: other than the experiment's, such as with a guide.
+    """Samples 0 .. count - 1 in batches.
 
     A batch has sample.batch_size rows, or `count` if that is less, filled up to a multiple of the
     devices; the last one is drawn whole and cut. programs: the compiled ones by batch size.
     """
+    experiment = requests.experiment
     config, placement = experiment.config, experiment.placement
     batch = min(config.sample.batch_size, count)
     size = -(-batch // placement.devices) * placement.devices
     mine = placement.rows(size)
     for start in range(0, count, batch):
         experiment.stop.check()
-        index = np.arange(start, start + size, dtype=np.int32)
-        label = sample_labels(family or experiment.family, config, index)
-        rows = placement.put_batch({"index": index[mine], "label": label[mine]})
+        asked = requests.rows(np.arange(start, start + size))
+        label = asked.get("label", np.zeros(size, np.int32))
+        rows = placement.put_batch({name: values[mine] for name, values in asked.items()})
         if size not in programs:
-            function = partial(
-                sample_batch, family or experiment.family, experiment.x, config.sample.seed
-            )
+            function = partial(sample_batch, requests)
             programs[size] = experiment.program(function, variables, rows)
         found = jax.device_get(programs[size](variables, rows))
         real = min(batch, count - start)
@@ -102,32 +94,23 @@ def _remedies(settings: FrozenConfigDict) -> str:
     return f": try {', or '.join(known)}." if known else "."
 
 
-def check_label(experiment: Experiment, family: Family | None = None) -> None:
-    """Raises UserError where sample.label is no class of the model, or of its classifier."""
-    label = experiment.config.sample.label
-    classes = steered_classes(family or experiment.family, experiment.config)
-    if label >= max(classes, 1):
-        known = f"the classes 0 to {classes - 1}." if classes else "no classes; leave it at -1."
-        raise UserError(f"sample.label = {label}: this model has {known}")
-
-
-def columns_of(experiment: Experiment, family: Family) -> int:
+def columns_of(requests: Requests) -> int:
     """Columns of a grid: one per class where the samples go through the classes in turn, 0 for
     about a square. More than 20 classes would make a strip."""
-    classes = steered_classes(family, experiment.config)
-    return classes if classes <= 20 and experiment.config.sample.label < 0 else 0
+    return requests.classes if requests.classes <= 20 else 0
 
 
-def sample_batch(
-    family: Family, x: Field, seed: int, variables: Variables, rows: Batch
-) -> dict[str, Array]:
-    """One datum `x` per row, as it is stored, from the row's `index` and `label` alone; with
-    `evaluations` of a family that counts them."""
-    keys = sample_keys(seed, rows["index"])
-    conditions = sample_conditions(family, variables, rows)
+def sample_batch(requests: Requests, variables: Variables, rows: Batch) -> dict[str, Array]:
+    """One datum `x` per row, as it is stored, from what the row asks for alone; with `evaluations`
+    of a family that counts them."""
+    family, x = requests.family, requests.experiment.x
+    keys = sample_keys(requests.experiment.config.sample.seed, rows["index"])
+    conditions = requests.conditions(variables, rows)
     if not isinstance(family, Solves):
         return {"x": x.stored(family.sample(variables, keys, conditions))}
-    found = family.solve(variables, keys, conditions)
+    found = family.solve(
+        variables, keys, conditions, negative=requests.negative(variables, rows)
+    )
     finite = jnp.isfinite(found.x).reshape(found.x.shape[0], -1).all(-1)
     return {
         "x": x.stored(found.x),
@@ -147,7 +130,8 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.sample.weights)
     family, variables = guided(experiment, variables)
-    check_label(experiment, family)
+    requests = Requests(experiment=experiment, family=family)
+    requests.check()
     as_images = isinstance(experiment.x, Image)
     images, labels, evaluations, done = [], [], [], 0
     started = time.perf_counter()
@@ -157,7 +141,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     _log.info("Sampling %d on %d device(s).", config.sample.count, jax.device_count())
     unit = experiment.unit
     with tqdm(total=config.sample.count, desc="sampling", unit=unit, disable=None) as bar:
-        for drawn in draw(experiment, variables, {}, config.sample.count, family):
+        for drawn in draw(requests, variables, {}, config.sample.count):
             if is_first() and as_images:
                 pictures.save_each(folder, drawn.images, done)
             if not as_images or config.sample.npz or done < pictures.LARGEST_GRID:
@@ -169,7 +153,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     made = [folder / "grid.png"]
     arrays = {"x": np.concatenate(images), "label": np.concatenate(labels)}
     if is_first():
-        save_samples(experiment, made[0], arrays["x"], arrays["label"], family=family)
+        save_samples(requests, made[0], arrays["x"], arrays["label"])
     if not as_images or config.sample.npz:
         made.append(folder / "samples.npz")
         if is_first():
@@ -182,7 +166,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
         settings["evaluations"] = report["evaluations"]
         _log.info("%s network evaluations (NFE) per sample.", report["evaluations"])
     if wanted:
-        made += _illustrate(wanted, experiment, family, variables, folder)
+        made += _illustrate(wanted, requests, variables, folder)
     place.end_samples(folder, settings | {"seconds": round(seconds, 1)})
     return report | {"files": announced([*made, folder / SAMPLE_SETTINGS])}
 
@@ -201,41 +185,33 @@ def _settings(config: FrozenConfigDict, step: int) -> dict:
 
 
 def _illustrate(
-    wanted: list[illustrate.Picture],
-    experiment: Experiment,
-    family: Family,
-    variables: Variables,
-    folder: Path,
+    wanted: list[illustrate.Picture], requests: Requests, variables: Variables, folder: Path
 ) -> list[Path]:
     """Of several processes the first draws the pictures, on a device of its own."""
     if jax.process_count() > 1:
-        whole = jax.jit(lambda tree: tree, out_shardings=experiment.placement.replicated)
+        replicated = requests.experiment.placement.replicated
+        whole = jax.jit(lambda tree: tree, out_shardings=replicated)
         variables = jax.device_get(whole(variables))
-    subject = illustrate.Subject(
-        experiment=experiment, family=family, variables=variables, folder=folder
-    )
+    subject = illustrate.Subject(requests=requests, variables=variables, folder=folder)
     made: list[Path] = []
     by_first(lambda: made.extend(picture(subject) for picture in wanted))
     return made
 
 
 def save_samples(
-    experiment: Experiment,
-    path: Path,
-    samples: np.ndarray,
-    labels: np.ndarray,
-    family: Family | None = None,
+    requests: Requests, path: Path, samples: np.ndarray, labels: np.ndarray
 ) -> None:
     """A picture by the kind of data: a grid of images, points as a scatter or signals as lines
     beside test data."""
-    family, x = family or experiment.family, experiment.x
+    experiment = requests.experiment
+    x = experiment.x
     if isinstance(x, Image):
         grid = samples[: pictures.LARGEST_GRID]
-        pictures.save_grid(path, grid, columns=columns_of(experiment, family))
+        pictures.save_grid(path, grid, columns=columns_of(requests))
         return
     source = experiment.open("test")
     data = source.read(np.arange(len(source)))
-    of_class = (data["label"], labels) if steered_classes(family, experiment.config) else None
+    of_class = (data["label"], labels) if requests.labelled else None
     shown = (path, data["x"], samples, of_class, source.spec.classes if of_class else ())
     if isinstance(x, Signal):
         signals.save_samples(*shown, channels=x.channels, axis=x.axis)

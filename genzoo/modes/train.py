@@ -26,7 +26,8 @@ from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.reconstruct import reconstructed
-from genzoo.modes.sample import check_label, draw, save_samples
+from genzoo.modes.sample import draw, save_samples
+from genzoo.requests import Requests
 from genzoo.runtime.agreement import agreed, is_first
 from genzoo.runtime.compilation import Program, compile_program
 from genzoo.runtime.stopping import Stop
@@ -146,7 +147,7 @@ def _say_what_is_whole(experiment: Experiment, state: TrainState) -> None:
 
 def _check(experiment: Experiment, place: Workdir) -> None:
     place.check(experiment.config)
-    check_label(experiment)
+    Requests(experiment=experiment, family=experiment.family).check()
     if not place.begun:
         first_stage.require_trained(experiment.config)
 
@@ -251,9 +252,10 @@ def _training_pictures(experiment: Experiment, place: Workdir) -> Callable:
 
     def drawn_page(variables: Variables) -> Callable:
         if samples:
-            drawn = draw(experiment, variables, programs, count)
+            requests = Requests(experiment=experiment, family=experiment.family)
+            drawn = draw(requests, variables, programs, count)
             images, labels, _ = (np.concatenate(part) for part in zip(*drawn, strict=True))
-            return partial(save_samples, experiment, samples=images, labels=labels)
+            return partial(save_samples, requests, samples=images, labels=labels)
         seen = reconstructed(experiment, variables, programs, source, count)
         return partial(pictures.save_grid, images=seen.side_by_side(), caption=seen.caption)
 

@@ -10,6 +10,7 @@ network has whichever of the two keeps its count.
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -216,11 +217,13 @@ def attended(
 
 
 def concatenated(entries: Mapping[str, Entry], conditions: Conditions, x: Array) -> Array | None:
-    """The maps [B, *size, C] of all conditions to concatenate; call it inside a compact
-    `__call__`."""
-    maps = [
-        Map(entry.null, name=name)(*value_of(entry, conditions.get(name), x))
-        for name, entry in entries.items()
-        if entry.way == "concat"
-    ]
+    """The maps [B, *size, C] of all conditions to concatenate, a smaller one enlarged bilinearly
+    (Saharia et al. 2021, "Image super-resolution via iterative refinement"); call it inside a
+    compact `__call__`."""
+    maps = []
+    for name, entry in entries.items():
+        if entry.way == "concat":
+            given = Map(entry.null, name=name)(*value_of(entry, conditions.get(name), x))
+            size = (*x.shape[:-1], given.shape[-1])
+            maps.append(given if given.shape == size else jax.image.resize(given, size, "linear"))
     return jnp.concatenate(maps, -1) if maps else None
