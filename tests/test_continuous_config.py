@@ -39,11 +39,13 @@ MISTAKES = [
     (FLOW, {"family.path": "linear"}, "family.path = 'linear' is unknown"),
     (FLOW, {"family.shift": "0"}, "family.shift = 0.0 must be above 0."),
     (FLOW, {"family.times_drawn": "logit"}, "family.times_drawn = 'logit' is unknown"),
-    (FLOW, {"sample.guidance_scale": "2"}, "needs a null class that was trained"),
+    (FLOW, {"sample.guidance_scale": "2"}, "needs a condition that training sometimes hid"),
     (FLOW, {"sample.guidance_low": "0.9", "sample.guidance_high": "0.2"}, "0 <= low <= high <= 1"),
     (FLOW, {"sample.tolerance": "0"}, "sample.tolerance = 0.0 must be between 1e-12 and 1."),
     (GUIDED, {"family.zero_terminal": "True", "family.prediction": "eps"}, "take 'v' or 'x_0'"),
-    (GUIDED, {"family.conditional": "False"}, "needs family.conditional = True"),
+    (GUIDED, {"conditions.label.dropout": "0"}, "needs a condition that training sometimes hid"),
+    (GUIDED, {"sample.guidance": "(('label', 2.0),)"}, "are both given"),
+    (GUIDED, {"sample.negative.label": "1", "sample.guidance_scale": "1"}, "without guidance on"),
     (FLOW, {"family.prediction": "eps"}, "says nothing of the data at t = 1"),
     (FLOW, {"eval.trace": "exact"}, "a product for each of 3072 dimensions"),
     (FLOW, {"network.time_embedding": "fourier_noise_level"}, "take 'fourier' or 'sinusoidal'"),
@@ -76,7 +78,7 @@ def test_a_classifier_needs_classes():
     ("path", "changes", "count"),
     [
         (EDM, {}, 55_733_891),
-        (EDM, {"family.conditional": "True"}, 55_735_299),
+        (EDM, {"conditions.label.dropout": "0.1"}, 55_735_299),
         (VDM, {}, 30_578_181),
         (FLOW, {}, 35_746_307),
     ],
@@ -84,6 +86,13 @@ def test_a_classifier_needs_classes():
 def test_published_counts(path, changes, count):
     settled = build.settled(check.check(config.override(config.load(path), changes)))
     assert tree.count(Experiment(settled).abstract_state.params) == count
+
+
+def test_a_way_that_the_network_lacks_is_named_before_anything_is_written():
+    changes = {"conditions.label.way": "attend"}
+    settled = build.settled(check.check(config.override(config.load(GUIDED), changes)))
+    with pytest.raises(UserError, match="'label' enters by way = 'attend'"):
+        build.family(settled)
 
 
 def test_zero_terminal_tables_are_sampled_to_the_end():

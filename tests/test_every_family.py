@@ -16,6 +16,7 @@ import pytest
 
 from genzoo import build, check, config
 from genzoo.core import streams
+from genzoo.core.conditions import droppable, gather, without
 from genzoo.core.contract import (
     Context,
     Decodes,
@@ -29,7 +30,7 @@ from genzoo.core.contract import (
     Tokenizes,
     Variables,
     Weighted,
-    class_count,
+    conditions_of,
 )
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment, variables_of
@@ -41,56 +42,51 @@ CLASSES = 3
 IMAGES = dict(name="tfds:none", size=8, channels=1, num_classes=CLASSES, flip=False)
 
 
-# --- conditions: nothing else in this file knows how a model is told one --------------------------
-
-
-def conditions_of(family: Family) -> tuple[str, ...]:
-    """The names of what the family can be told beside the data."""
-    return ("label",) if class_count(family) else ()
+# --- conditions -----------------------------------------------------------------------------------
 
 
 def dropped(family: Family) -> bool:
     """Whether conditions may be absent, and training teaches what that means."""
-    return getattr(family, "label_dropout", 0) > 0
+    return bool(droppable(conditions_of(family)))
 
 
 def with_value(batch: Mapping, name: str, shift: int) -> dict:
-    """The batch with another value of the condition in every row."""
-    return {**batch, name: (batch[name] + shift) % CLASSES}
-
-
-def without(family: Family, batch: Mapping, name: str) -> dict:
-    """The batch with the condition absent in every row."""
-    return {**batch, name: jnp.full_like(batch[name], class_count(family))}
+    """The batch with another value of the field in every row."""
+    changed = batch[name] + shift
+    return {**batch, name: changed % CLASSES if name == "label" else changed}
 
 
 def never_given(family: Family) -> Family:
     """The family with every condition absent in training."""
-    return replace(family, label_dropout=1.0)
+    specs = conditions_of(family)
+    return replace(family, conditions={k: replace(v, dropout=1.0) for k, v in specs.items()})
 
 
 def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
     """Changes to a config that make no sense with its conditions, and what is said of each."""
     if not conditions_of(family):
         return []
-    none = dict(name="swissroll") if points else dict(name="folder:none", labels=False)
-    found = [(dict(data=dict(**none, num_classes=0)), "has no classes")]
+    found = [(dict(conditions=dict(depth=dict())), "conditions.depth is no field of the data")]
+    if "label" in conditions_of(family) and not points:
+        none = dict(name="folder:none", labels=False, num_classes=0)
+        found.append((dict(data=none), "has no classes"))
     if not dropped(family):
         return found
+    name = next(iter(conditions_of(family)))
+    always = {k: dict(dropout=0.0) for k in conditions_of(family)}
     return [
         *found,
-        (dict(family=dict(conditional=False)), "needs family.conditional = True"),
-        (dict(family=dict(label_dropout=1.0)), "must be in [0, 1)"),
+        (dict(conditions={name: dict(dropout=1.0)}), "must be at least 0 and below 1"),
         (
-            dict(family=dict(label_dropout=0.0), sample=dict(guidance_scale=2.0)),
-            "needs a null class that was trained",
+            dict(conditions=always, sample=dict(guidance_scale=2.0)),
+            "needs a condition that training sometimes hid",
         ),
+        (
+            dict(conditions=always, sample=dict(guidance_scale=1.0, guidance=((name, 2.0),))),
+            f"leans on {name}, which training never hid",
+        ),
+        (dict(sample=dict(guidance=(("depth", 2.0),))), "'depth', which is no condition"),
     ]
-
-
-def given(batch: Mapping, names: tuple[str, ...]) -> dict:
-    """What sampling is told of a batch: its conditions alone."""
-    return {name: batch[name] for name in names}
 
 
 # --- cases ----------------------------------------------------------------------------------------
@@ -109,7 +105,13 @@ class Case:
     rounding: float = 2e-5
 
 
-TOLD = dict(conditional=True, label_dropout=0.1)
+TOLD = dict(conditions=dict(label=dict(dropout=0.1)))
+# A class and what the picture looks like from afar.
+SEEN_SMALL = dict(
+    conditions=dict(
+        label=dict(dropout=0.1), low=dict(of="x", transform="downsample2", dropout=0.2)
+    )
+)
 CASES = {
     "pca": Case(path="pca_fashion"),
     "autoencoder": Case(path="dae_fashion", changes=dict(network=dict(widths=(8,)))),
@@ -145,14 +147,24 @@ CASES = {
     "score_sde": Case(
         path="toy_mixture",
         # So near the data a loose solver's choice of steps would follow the rounding.
-        changes=dict(family=dict(name="score_sde", **TOLD), eval=dict(tolerance=1e-6)),
+        changes=dict(family=dict(name="score_sde"), eval=dict(tolerance=1e-6), **TOLD),
         rounding=2e-4,
     ),
     "edm": Case(
         path="edm_cifar",
-        changes=dict(network=dict(width=8, patch=2, multipliers=(1,), attention=()), family=TOLD),
+        changes=dict(network=dict(width=8, patch=2, multipliers=(1,), attention=()), **SEEN_SMALL),
     ),
-    "flow_matching": Case(path="toy_mixture", changes=dict(family=TOLD)),
+    "flow_matching": Case(path="toy_mixture", changes=TOLD),
+    "flow_matching_of_signals": Case(
+        path="toy_waves",
+        changes=dict(
+            network=dict(width=8, multipliers=(1,), attention=(), norm_groups=2),
+            conditions=dict(
+                label=dict(dropout=0.1, together="both"),
+                frequency=dict(dropout=0.1, together="both"),
+            ),
+        ),
+    ),
     "flow_matching_in_pairs": Case(
         path="toy_swissroll",
         changes=dict(family=dict(paired=True)),
@@ -160,7 +172,7 @@ CASES = {
     ),
     "vdm": Case(
         path="vdm_cifar",
-        changes=dict(network=dict(width=8, blocks=1, fourier=(1,)), family=TOLD),
+        changes=dict(network=dict(width=8, blocks=1, fourier=(1,)), **TOLD),
         spread=True,
     ),
     "classifier": Case(
@@ -176,7 +188,7 @@ CASES = {
 def settled(case: Case):
     """The case's resolved config."""
     raw = config.load(f"configs/{case.path}.py:smoke")
-    own = {} if raw["data"]["name"] in ("mixture", "swissroll") else {"data": IMAGES}
+    own = {} if raw["data"]["name"] in ("mixture", "swissroll", "waves") else {"data": IMAGES}
     for changes in (own, case.changes):
         for section, values in changes.items():
             before = raw.get(section, {})
@@ -197,12 +209,14 @@ class Made:
         self.case = case
         self.experiment = Experiment(settled(case))
         self.family = self.experiment.family
-        self.names = conditions_of(self.family)
+        self.names = tuple(conditions_of(self.family))
+        own = self.experiment.config.conditions
+        self.fields = {own[name].of or name for name in self.names} - {"x"}
         self.traces = 0
         self.where = jax.tree.map(lambda leaf: leaf.sharding, self.experiment.abstract_state)
         whole = self.experiment.placement.replicated
         self.update = jax.jit(self._update, out_shardings=(self.where, whole))
-        self.outputs = jax.jit(partial(outputs, self.family, self.names))
+        self.outputs = jax.jit(partial(outputs, self.family, self.fields))
 
     def _update(self, state: TrainState, batch: Mapping):
         self.traces += 1
@@ -229,7 +243,7 @@ class Made:
         rng = np.random.default_rng(seed)
 
         def column(name, shape, dtype):
-            if name in self.names or name == "label":
+            if name == "label":
                 return rng.integers(0, CLASSES, shape).astype(dtype)
             if dtype == np.uint8:
                 return rng.integers(0, 256, shape).astype(dtype)
@@ -259,9 +273,9 @@ def moved(tree):
     return jax.tree.map(move, tree)
 
 
-def outputs(family: Family, names, variables: Variables, batch, key, keys) -> dict:
-    """All that the family can compute of a batch, [B, ...] each. key: of the losses, which draw for
-    the whole batch. keys [B]: of the rest, by example."""
+def outputs(family: Family, told, variables: Variables, batch, key, keys) -> dict:
+    """All that the family can compute of a batch, [B, ...] each. told: the fields that it is told.
+    key: of the losses, which draw for the whole batch. keys [B]: of the rest, by example."""
     found = {}
     for name, player in family.losses.items():
         for train in (True, False):
@@ -275,9 +289,10 @@ def outputs(family: Family, names, variables: Variables, batch, key, keys) -> di
             for metric, value in aux.metrics.items():
                 value = value.values if isinstance(value, Weighted) else value
                 found[f"metric: {metric} of {where}"] = value
-    data = {k: v for k, v in batch.items() if k == "x" or k in names}
+    data = {k: v for k, v in batch.items() if k == "x" or k in told}
     if isinstance(family, Samples):
-        found["sample"] = family.sample(variables, keys, given(batch, names))
+        conditions = gather(conditions_of(family), batch, variables.frozen)
+        found["sample"] = family.sample(variables, keys, conditions)
     if isinstance(family, Observes):
         found["observe"] = family.observe(data, keys)
     if isinstance(family, Reconstructs):
@@ -408,7 +423,7 @@ def test_every_condition_matters(made, name):
     m = made(name)
     batch, keys = m.batch(2), keys_of(0, 1)
     before = m.outputs(m.variables, batch, KEY, keys)
-    for condition in m.names:
+    for condition in sorted(m.fields):
         gaps: dict = {}
         for shift in range(1, CLASSES):
             after = m.outputs(m.variables, with_value(batch, condition, shift), KEY, keys)
@@ -419,7 +434,7 @@ def test_every_condition_matters(made, name):
         # Codes that are drawn may be the same by chance: one row will do.
         deaf = [k for k, v in gaps.items() if (v.max() if k == "sample" else v.min()) < 1e-5]
         assert not deaf, f"{condition} changes nothing in {deaf}"
-    for other in batch.keys() - {"x", *m.names}:  # none of the model's business
+    for other in batch.keys() - {"x", *m.fields}:  # none of the model's business
         after = m.outputs(m.variables, with_value(batch, other, 1), KEY, keys)
         assert_same(after, before, f"{other}, which is no condition")
 
@@ -430,7 +445,7 @@ def test_an_absent_condition_is_the_null(made, name):
     if not dropped(m.family):
         assert name not in ("ddpm", "score_sde", "edm", "flow_matching", "vdm")
         return
-    batch, params = m.batch(2), m.variables.params
+    batch, params, specs = m.batch(2), m.variables.params, conditions_of(m.family)
     loss = m.family.losses["model"].loss
     never = never_given(m.family).losses["model"].loss
 
@@ -440,26 +455,28 @@ def test_an_absent_condition_is_the_null(made, name):
         context = Context(batch=batch, key=KEY, step=jnp.int32(3), stats=stats, train=True)
         return loss(params, context)[0], never(params, context)[0]
 
-    @jax.jit
-    def predictions(variables, batch, scale):
+    @partial(jax.jit, static_argnums=3)
+    def predictions(variables, batch, scale, hidden):
         x = jnp.ones((2, *m.experiment.shape)) / 3
-        told = given(batch, m.names)
+        told = without(gather(specs, batch), hidden)
         return m.family.predictor(variables, told, scale)(x, jnp.float32(0.4)).x_0
 
-    for condition in m.names:
-        absent, other = without(m.family, batch, condition), with_value(batch, condition, 1)
-        # Dropped in training, whatever it was, it is the absent one.
-        null, null_too = compute(params, absent)
-        (told, not_told) = compute(params, other)
-        assert_same(
-            {"never": null_too, "told": not_told}, {"never": null, "told": null}, "dropped"
-        )
-        assert np.abs(told - null).max() > 1e-5
-        # Guidance by 0 is unconditional, by 1 it is off, and between it is on the line.
-        zero, one, two = (predictions(m.variables, batch, scale) for scale in (0.0, 1.0, 2.0))
-        null = predictions(m.variables, absent, 1.0)
-        assert_same({"x_0": zero}, {"x_0": null}, "guidance by 0")
-        assert np.abs(one - null).max() > 1e-4 and np.abs(two - one).max() > 1e-4
+    for source in sorted(m.fields):
+        # Dropped in training, its value has no say; given, it has.
+        told, not_told = compute(params, batch)
+        other, still_not = compute(params, with_value(batch, source, 1))
+        assert_same({"never": still_not}, {"never": not_told}, f"{source}, which is dropped")
+        assert np.abs(told - not_told).max() > 1e-5 and np.abs(told - other).max() > 1e-5
+    # Guidance by 0 is unconditional, by 1 it is off, and beyond it goes on; a condition that is
+    # missing altogether is absent.
+    zero, one, two = (predictions(m.variables, batch, scale, ()) for scale in (0.0, 1.0, 2.0))
+    null = predictions(m.variables, batch, 1.0, m.names)
+    assert_same({"x_0": zero}, {"x_0": null}, "guidance by 0")
+    assert np.abs(one - null).max() > 1e-4 and np.abs(two - one).max() > 1e-4
+    silent = m.family.clipping(m.family.unguided(params, {}), m.family.schedule_of(params))
+    x = jnp.ones((2, *m.experiment.shape)) / 3
+    said = jax.jit(silent)(x, jnp.float32(0.4)).x_0
+    assert_same({"x_0": said}, {"x_0": null}, "without a word")
 
 
 @every_case()
@@ -468,6 +485,10 @@ def test_bad_conditions_are_refused(made, name):
     raw = m.experiment.config.to_dict()
     for changes, said in mistakes(m.family, points=len(m.experiment.shape) == 1):
         changed = {**raw, **{k: {**raw[k], **v} for k, v in changes.items()}}
+        if "conditions" in changes:  # of each condition, the keys that are named
+            own = raw["conditions"]
+            merged = {k: {**own.get(k, {}), **v} for k, v in changes["conditions"].items()}
+            changed["conditions"] = {**own, **merged}
         with pytest.raises(UserError) as caught:
             build.settled(check.check(changed))
         assert any(said in problem for problem in caught.value.problems), caught.value.problems

@@ -178,12 +178,12 @@ def test_a_folder_of_ones_own_is_not_written_over(trained, here, tmp_path):
 
 def test_what_the_run_calls_its_own_may_change_without_loss(trained, here):
     # Named by what differs from the run, two calls may come to one name; not to one folder.
-    first, _ = sampled(here, trained, "--config.sample.label=-1")
+    first, _ = sampled(here, trained, "--config.sample.seed=7")
     raw = json.loads((trained / "config.json").read_text())
     changed = raw | {"sample": raw["sample"] | {"grid": "uniform"}}
     (trained / "config.json").write_text(json.dumps(changed))
     try:
-        second, _ = sampled(here, trained, "--config.sample.label=-1")
+        second, _ = sampled(here, trained, "--config.sample.seed=7")
     finally:
         (trained / "config.json").write_text(json.dumps(raw))
     assert second["samples"] == first["samples"] + "-2"
@@ -331,8 +331,9 @@ def test_bad_input_ends_in_a_sentence(here, tmp_path, trained):
     refused(reading, "family.steps is 1000 there and 500 here")
     lacking = here(f"--workdir={trained}", "--mode=encode", **run)
     refused(lacking, "needs a family that can encode; ddpm can: sample, reconstruct, likelihood.")
-    label = here(f"--workdir={trained}", "--mode=sample", "--config.sample.label=3", **run)
-    refused(label, "sample.label = 3", "no classes")
+    asked = "--config.sample.conditions.label=3"
+    label = here(f"--workdir={trained}", "--mode=sample", asked, **run)
+    refused(label, "sample.conditions.label = 3 is no condition of this model: it has none.")
     folder = here(
         "--config=configs/ddpm_folder.py:smoke", "--workdir", tmp_path / "f",
         f"--config.data.name=folder:{tmp_path}/none", **run,

@@ -123,7 +123,7 @@ def test_pictures_of_points(workdir):
 
 def test_signals_are_drawn_and_kept(workdir):
     place = workdir("toy_waves")
-    told = ["--config.sample.label=1", "--config.sample.method=euler"]
+    told = ["--config.sample.conditions.label=octave", "--config.sample.method=euler"]
     assert main([f"--workdir={place}", "--mode=sample", *told]) == 0
     found = np.load(place / "samples" / "samples.npz")
     assert found["x"].shape == (6, 64, 2) and found["x"].dtype == np.float32

@@ -98,8 +98,12 @@ def test_a_run_of_an_older_form_is_read_as_of_today_or_refused_in_a_sentence(
 
 @pytest.mark.parametrize("null", [True, False])
 def test_the_null_class_was_once_a_setting(tmp_path, null):
-    found = made(family__conditional="true")
+    found = made(conditions__label__dropout="0.1")
     place, stored = begun(tmp_path, found), found.to_dict()
+    # As such a run was written: a class was the only condition.
+    del stored["conditions"], stored["sample"]["conditions"]
+    stored["family"] |= {"conditional": True, "label_dropout": 0.1}
+    stored["sample"]["label"] = -1
     stored["network"]["null_class"] = null
     (tmp_path / "config.json").write_text(json.dumps(stored))
     assert place.config() == found.to_dict()
@@ -159,8 +163,8 @@ def test_the_number_of_classes_is_settled_by_names_alone(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(b"never opened")
     folder = {"data__name": f"folder:{tmp_path}", "data__size": "28", "data__channels": "1"}
-    found = build.settled(made(**folder, family__conditional="true"))
+    found = build.settled(made(**folder, conditions__label__dropout="0.1"))
     assert found.data.num_classes == 2
     assert build.settled(made(**folder)).data.num_classes == 0
     with pytest.raises(UserError, match="has no classes"):
-        build.settled(made(**folder, data__labels="false", family__conditional="true"))
+        build.settled(made(**folder, data__labels="false", conditions__label__dropout="0.1"))
