@@ -6,12 +6,12 @@ from typing import Annotated
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders import sampling
-from genzoo.builders.denoising import PREDICTIONS, PredictionName, shared
+from genzoo.builders.denoising import PREDICTIONS, shared
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import AtLeast, OneOf
+from genzoo.core.bounds import Above, AtLeast, OneOf, ignored
 from genzoo.core.contract import Family
 from genzoo.families import ddpm as ddpm_family
-from genzoo.math import gaussian, schedules, weighting
+from genzoo.math import gaussian, prediction, schedules, weighting
 from genzoo.samplers import grids
 
 SCHEDULES = {
@@ -20,6 +20,7 @@ SCHEDULES = {
     "cosine": schedules.cosine,
     "sigmoid": schedules.sigmoid,
 }
+_PREDICTIONS = {**PREDICTIONS, "mean": prediction.MEAN}
 VARIANCES = {
     "fixed_small": gaussian.FIXED_SMALL,
     "fixed_large": gaussian.FIXED_LARGE,
@@ -27,10 +28,17 @@ VARIANCES = {
     "learned_range": gaussian.LEARNED_RANGE,
 }
 WEIGHTINGS = {
-    "uniform": weighting.UNIFORM,
-    "min_snr": weighting.min_snr(),
-    "p2": weighting.p2(),
+    "uniform": lambda settings: weighting.UNIFORM,
+    "min_snr": lambda settings: weighting.min_snr(settings.min_snr_gamma),
+    "p2": lambda settings: weighting.p2(settings.p2_gamma, settings.p2_k),
+    "vlb": lambda settings: weighting.vlb(VARIANCES[settings.variance]),
 }
+WEIGHTING_KEYS = {
+    **dict.fromkeys(WEIGHTINGS, frozenset()),
+    "min_snr": frozenset(("min_snr_gamma",)),
+    "p2": frozenset(("p2_gamma", "p2_k")),
+}
+"""Weighting -> the keys of `family` that it uses, of those that some other weighting ignores."""
 STEP_DISTRIBUTIONS = {"uniform": weighting.UniformSteps, "loss_aware": weighting.LossAwareSteps}
 OBJECTIVES = {
     "simple": ddpm_family.simple,
@@ -59,9 +67,14 @@ class DDPMSettings:
     zero_terminal: Annotated[
         bool, "Whether nothing of the data is left at the end of the table (Lin et al. 2023)."
     ] = False
-    prediction: PredictionName = "eps"
+    prediction: Annotated[str, OneOf(_PREDICTIONS), "What the network predicts."] = "eps"
     variance: Annotated[str, OneOf(VARIANCES), "Of the reverse steps."] = "fixed_large"
     weighting: Annotated[str, OneOf(WEIGHTINGS), "Of the squared error."] = "uniform"
+    min_snr_gamma: Annotated[
+        float, Above(0), "SNR above which min_snr holds the weight of the x_0 error constant."
+    ] = 5.0
+    p2_gamma: Annotated[float, AtLeast(0), "Exponent of p2: 0 weighs the eps error evenly."] = 1.0
+    p2_k: Annotated[float, Above(0), "Added to the SNR by p2."] = 1.0
     step_distribution: Annotated[
         str, OneOf(STEP_DISTRIBUTIONS), "How the step n is drawn in training."
     ] = "uniform"
@@ -72,11 +85,18 @@ class DDPMSettings:
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """What does not fit together."""
         found = self._step_problems(config)
+        found += ignored(self, "family", "weighting", WEIGHTING_KEYS)
         learned = VARIANCES[self.variance].learned
         if learned and self.objective == "simple":
             found.append(
                 f"family.variance = {self.variance!r} gets no gradient from family.objective = "
                 "'simple': take 'hybrid' or 'vlb', or a fixed variance."
+            )
+        if learned and self.weighting == "vlb":
+            found.append(
+                f"family.weighting = 'vlb' needs a fixed variance, not family.variance = "
+                f"{self.variance!r}: take family.objective = 'vlb', which teaches it, or a fixed "
+                "one."
             )
         if not learned and self.objective == "hybrid":
             found.append(
@@ -117,13 +137,13 @@ class DDPMSettings:
         return ddpm_family.DDPM(
             schedule=table,
             variance=reverse,
-            weighting=WEIGHTINGS[self.weighting],
+            weighting=WEIGHTINGS[self.weighting](self),
             step_distribution=STEP_DISTRIBUTIONS[self.step_distribution](steps=self.steps),
             objective=OBJECTIVES[self.objective],
             bound_steps=parts.eval.bound_steps,
             **shared(
                 parts,
-                prediction=PREDICTIONS[self.prediction],
+                prediction=_PREDICTIONS[self.prediction],
                 level=ddpm_family.steps_before,
                 variance=reverse,
                 table=table,

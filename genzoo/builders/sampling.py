@@ -96,12 +96,6 @@ METHODS: Mapping[str, Method] = {
 }
 ADAPTIVE = "rk45"
 """The method that chooses its own steps: no grid, and no number of steps."""
-NOISY = frozenset(
-    ("ancestral", "euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde")
-    + ("euler_maruyama", "reverse_diffusion", "predictor_corrector")
-)
-"""The methods that draw noise on the way, whatever their settings."""
-
 _STEPPED = frozenset(("steps", "grid", "shift", "unroll"))
 _CHURN = frozenset(("churn", "churn_low", "churn_high", "churn_noise"))
 METHOD_KEYS: Mapping[str, frozenset[str]] = {

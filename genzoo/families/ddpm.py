@@ -150,9 +150,7 @@ class DDPM(Denoising):
 
     def bound_term(self, x_0: Array, x_t: Array, t: Array, predicted: Prediction) -> Array:
         """L_{n-1} in nats per example [B] at t = n / T: a KL for n > 1, the decoder for n = 1."""
-        s = t - 1 / self.schedule.steps
-        # For n = 1 rounding must not leave a tiny s: the end is 0 exactly.
-        s = jnp.where(s < 0.5 / self.schedule.steps, 0, s)
+        s = self.schedule.step_before(t)
         log_variance = self.variance.log_variance(self.schedule, t, s, predicted.extra)
         log_variance = log_variance.reshape(
             log_variance.shape + (1,) * (x_0.ndim - log_variance.ndim)

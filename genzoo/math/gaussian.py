@@ -66,14 +66,19 @@ def posterior_variance(schedule: Schedule, t: Array, s: Array) -> Array:
     return jnp.square(schedule.sigma(s)) * one_minus_ratio(schedule, t, s)
 
 
-def posterior(schedule: Schedule, x_0: Array, x_t: Array, t: Array, s: Array) -> Gaussian:
-    """q(x_s | x_t, x_0), equation (3), for s < t; at s = 0 it is x_0 with variance 0."""
+def posterior_scales(schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array]:
+    """What the mean of (3) multiplies x_t and x_0 by, shape of t; (0, 1) at s = 0."""
     from_x_t = (
         schedule.alpha(t)
         / schedule.alpha(s)
         * jnp.square(schedule.sigma(s) / schedule.sigma(t))
     )
-    from_x_0 = schedule.alpha(s) * one_minus_ratio(schedule, t, s)
+    return from_x_t, schedule.alpha(s) * one_minus_ratio(schedule, t, s)
+
+
+def posterior(schedule: Schedule, x_0: Array, x_t: Array, t: Array, s: Array) -> Gaussian:
+    """q(x_s | x_t, x_0), equation (3), for s < t; at s = 0 it is x_0 with variance 0."""
+    from_x_t, from_x_0 = posterior_scales(schedule, t, s)
     return Gaussian(
         broadcast(from_x_t, x_t) * x_t + broadcast(from_x_0, x_0) * x_0,
         broadcast(posterior_variance(schedule, t, s), x_t),

@@ -125,16 +125,11 @@ def step_kl(
     )
 
 
-def eps_weight(schedule: Schedule, t: Array, s: Array, variance: Array) -> Array:
-    """w_t, shape of t: L_{n-1} = w_t |eps - eps_theta|^2 + const for a fixed reverse `variance`.
+def bound_weight(schedule: Schedule, t: Array, s: Array, variance: Array) -> Array:
+    """w, shape of t: L_{n-1} = w |x_0 - x_theta|^2 + const for a fixed reverse `variance`, s < t.
 
-    Ho et al. 2020, eq. 12: beta^2 / (2 variance alpha (1 - alpha_bar)), written for any s < t:
-    the posterior mean moves by alpha_s (1 - r) sigma_t / alpha_t per unit of eps.
+    The posterior mean moves by alpha_s (1 - r) per unit of x_0. sigma_t^2 / alpha_t^2 times this is
+    the weight of |eps - eps_theta|^2, lambda_t of Ho et al. 2020, eq. 12: beta^2 / (2 variance
+    alpha (1 - alpha_bar)); on x_0 it is finite at alpha_t = 0 too.
     """
-    moved = (
-        schedule.alpha(s)
-        * gaussian.one_minus_ratio(schedule, t, s)
-        * schedule.sigma(t)
-        / schedule.alpha(t)
-    )
-    return jnp.square(moved) / (2 * variance)
+    return jnp.square(gaussian.posterior_scales(schedule, t, s)[1]) / (2 * variance)

@@ -7,7 +7,6 @@ network F of unit inputs and outputs makes the denoiser
     c_skip = sigma_data^2 / (sigma'^2 + sigma_data^2)
     c_out  = sigma' sigma_data / sqrt(sigma'^2 + sigma_data^2)
     c_in   = 1 / sqrt(sigma'^2 + sigma_data^2),   c_noise = log(sigma') / 4               (2)
-    lambda = (sigma'^2 + sigma_data^2) / (sigma' sigma_data)^2 = 1 / c_out^2              (3)
 
 F is a rotation of the scaled pair, F = (sigma' x_0 - sigma_data^2 eps) / (sigma_data root) with
 root = sqrt(sigma'^2 + sigma_data^2); multiplied by alpha above and below it holds at alpha = 0 and
@@ -19,9 +18,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from genzoo.core.types import Array, broadcast
-from genzoo.math.prediction import X_0, Kind, Pair
+from genzoo.math.prediction import Kind, Pair
 from genzoo.math.schedules import Schedule
-from genzoo.math.weighting import Weighting
 
 
 def _scales(schedule: Schedule, t: Array, sigma_data: float) -> tuple[Array, Array, Array]:
@@ -61,13 +59,3 @@ def input_scale(sigma_data: float = 0.5) -> Callable[[Schedule, Array], Array]:
 def noise_level(schedule: Schedule, t: Array) -> Array:
     """c_noise of (2): what the network is told of the time, shape of t. Not at alpha or sigma 0."""
     return -schedule.logsnr(t) / 8
-
-
-def loss_weighting(sigma_data: float = 0.5) -> Weighting:
-    """lambda of (3) on the error of D: the same as weight 1 on the error of F. The times of its
-    training are `times.LogNormalNoise`."""
-
-    def weight(schedule: Schedule, t: Array) -> Array:
-        return jnp.exp(schedule.logsnr(t)) + 1 / sigma_data**2
-
-    return Weighting(weight, X_0)

@@ -7,6 +7,7 @@ With x_t = alpha x_0 + sigma eps, everything goes through the pair (x_0, eps):
     v        = alpha eps - sigma x_0        (Salimans & Ho 2022; alpha^2 + sigma^2 need not be 1)
     score    = -eps / sigma                 grad log q(x_t)
     velocity = alpha' x_0 + sigma' eps      dx_t / dt in our t: 0 is data
+    mean     = E[x_s | x_t, x_0]            of the step before, on a table (Ho et al. 2020, eq. 8)
 
 A network trained on any kind works with every sampler and every loss.
 """
@@ -18,7 +19,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from genzoo.core.types import Array, broadcast
-from genzoo.math.schedules import Schedule
+from genzoo.math import gaussian
+from genzoo.math.schedules import Schedule, TableSchedule
 
 
 class Pair(NamedTuple):
@@ -89,9 +91,29 @@ def _velocity_of_pair(pair: Pair, schedule: Schedule, t: Array) -> Array:
     return alpha_rate * pair.x_0 + sigma_rate * pair.eps
 
 
+def _of_mean(schedule: TableSchedule, t: Array, like: Array) -> tuple[Array, Array]:
+    scales = gaussian.posterior_scales(schedule, t, schedule.step_before(t))
+    return tuple(broadcast(scale, like) for scale in scales)
+
+
+def _pair_of_mean(mean: Array, x_t: Array, schedule: TableSchedule, t: Array) -> Pair:
+    of_x_t, of_x_0 = _of_mean(schedule, t, x_t)
+    return pair_of_x_0((mean - of_x_t * x_t) / of_x_0, x_t, schedule, t)
+
+
+def _mean_of_pair(pair: Pair, schedule: TableSchedule, t: Array) -> Array:
+    of_x_t, of_x_0 = _of_mean(schedule, t, pair.x_0)
+    x_t = gaussian.q_sample(schedule, pair.x_0, t, pair.eps)
+    return of_x_t * x_t + of_x_0 * pair.x_0
+
+
 EPS = Kind(pair_of_eps, lambda pair, schedule, t: pair.eps)
 X_0 = Kind(pair_of_x_0, lambda pair, schedule, t: pair.x_0)
 V = Kind(_pair_of_v, _v_of_pair)
 SCORE = Kind(_pair_of_score, _score_of_pair)
 VELOCITY = Kind(_pair_of_velocity, _velocity_of_pair)
+MEAN = Kind(_pair_of_mean, _mean_of_pair)
+"""mu_theta(x_t), on tables alone. The squared error is that of x_0 times the square of
+`gaussian.posterior_scales`' second, so that over twice the reverse variance it is L_{n-1}."""
 KINDS = (EPS, X_0, V, SCORE, VELOCITY)
+"""Those of every schedule."""

@@ -222,13 +222,6 @@ def gumbel_softmax(logits: Array, gumbel: Array, temperature: float | Array) -> 
     return jax.nn.softmax((logits + gumbel) / temperature)
 
 
-def gumbel_softmax_hard(logits: Array, gumbel: Array, temperature: float | Array) -> Array:
-    """One-hot samples [..., K] of softmax(logits), with the gradient of (5): straight-through."""
-    soft = gumbel_softmax(logits, gumbel, temperature)
-    hard = jax.nn.one_hot(jnp.argmax(logits + gumbel, -1), logits.shape[-1], dtype=soft.dtype)
-    return straight_through(soft, hard)
-
-
 def uniform_kl(logits: Array) -> Array:
     """KL(softmax(logits) || uniform) in nats, from 0 to log K: [..., K] -> [...].
 

@@ -175,6 +175,11 @@ class TableSchedule(Schedule):
         """The time t = n / T of step n."""
         return jnp.asarray(n) / self.steps
 
+    def step_before(self, t: Array) -> Array:
+        """The time one step before t, exactly 0 before the first; shape of t."""
+        s = t - 1 / self.steps
+        return jnp.where(s < 0.5 / self.steps, 0, s)
+
     def _line_of(self, t: Array) -> tuple[Array, Array]:
         # The knot where the straight line through t begins, and how far along it t is.
         position = self.step_of(t)

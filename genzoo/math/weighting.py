@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from genzoo.core.types import Array, Key, Tree
-from genzoo.math import prediction
-from genzoo.math.schedules import Schedule
+from genzoo.math import gaussian, likelihood, prediction
+from genzoo.math.schedules import Schedule, TableSchedule
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,19 @@ def min_snr(gamma: float = 5.0) -> Weighting:
 def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
     """1 / (k + SNR)^gamma on the eps error (Choi et al. 2022, eq. 8)."""
     return Weighting(lambda schedule, t: (k + _snr(schedule, t)) ** -gamma, prediction.EPS)
+
+
+def vlb(variance: gaussian.ReverseVariance) -> Weighting:
+    """L_{n-1} of Ho et al. 2020, eq. 12, in nats per dimension but for a constant, for a reverse
+    variance that is fixed; on the x_0 error, where lambda_t on eps would be infinite at alpha = 0.
+    Tables alone. At n = 1 it is the error of the mean, where the bound has the decoder."""
+
+    def weight(schedule: TableSchedule, t: Array) -> Array:
+        s = schedule.step_before(t)
+        log_variance = variance.log_variance(schedule, t, s, None)
+        return likelihood.bound_weight(schedule, t, s, jnp.exp(log_variance))
+
+    return Weighting(weight, prediction.X_0)
 
 
 SCORE_MATCHING = Weighting(_one, kind=prediction.EPS)

@@ -137,6 +137,3 @@ def shifted(grid: Grid, shift: float) -> Grid:
         return shift * times / (1 + (shift - 1) * times)
 
     return grid if shift == 1 else moved
-
-
-CONTINUOUS: tuple[Grid, ...] = (even, even_to_nearest, squares, logsnr, karras())

@@ -60,11 +60,6 @@ def rademacher(keys: Keys, shape: tuple[int, ...], count: int = 1, dtype=jnp.flo
     return draw(keys)
 
 
-def normal_probes(keys: Keys, shape: tuple[int, ...], count: int = 1, dtype=jnp.float32) -> Array:
-    """Probes of normal numbers [K, B, *shape], column i from keys[i] alone."""
-    return jax.vmap(lambda key: jax.random.normal(key, (count, *shape), dtype), out_axes=1)(keys)
-
-
 def hutchinson(probes: Array) -> Trace:
     """A trace by these probes [K, B, ...], the same all along the path, so that what is integrated
     is smooth (Grathwohl et al. 2019, section 3.1)."""

@@ -258,7 +258,7 @@ def test_simple_is_equation_14_of_ho(float64):
     np.testing.assert_array_equal(values, aux.metrics["loss"])
 
 
-@pytest.mark.parametrize("kind", prediction.KINDS)
+@pytest.mark.parametrize("kind", [*prediction.KINDS, prediction.MEAN])
 def test_a_perfect_network_has_no_loss_of_any_kind(float64, kind):
     # Data that are one point: the exact x_0 is known whatever x_t is.
     point = jnp.full(SHAPE, 0.25)
@@ -268,7 +268,8 @@ def test_a_perfect_network_has_no_loss_of_any_kind(float64, kind):
         pair = prediction.pair_of_x_0(jnp.broadcast_to(point, x.shape), x, TABLE, t)
         return kind.from_pair(pair, TABLE, t)
 
-    for weight in (weighting.UNIFORM, weighting.min_snr(), weighting.p2()):
+    of_the_bound = weighting.vlb(gaussian.FIXED_LARGE)
+    for weight in (weighting.UNIFORM, weighting.min_snr(), weighting.p2(), of_the_bound):
         family = make(exact, prediction=kind, weighting=weight)
         values, _ = family.loss({}, context({"x": jnp.broadcast_to(point, (32, *SHAPE))}))
         np.testing.assert_allclose(values, 0, atol=1e-12)

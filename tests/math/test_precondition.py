@@ -39,10 +39,8 @@ def test_table_1(compiled, float64, sigma, skip, out, scale, label, weight):
     assert found == pytest.approx(scale, rel=2e-8)
     noise_label = compiled(lambda t: precondition.noise_level(EDM, t))(t)
     assert noise_label == pytest.approx(label, abs=1e-10)
-    weighting = precondition.loss_weighting(SIGMA_DATA)
-    assert weighting.weight(EDM, t) == pytest.approx(weight, rel=1e-11)
-    assert weighting.kind is prediction.X_0
-    assert weighting.weight(EDM, t) * out**2 == pytest.approx(1, rel=1e-9)
+    # lambda: the weight 1 on the error of F is this one on that of the denoiser.
+    assert weight * run(one, none).item() ** 2 == pytest.approx(1, rel=1e-9)
 
 
 @SCHEDULES

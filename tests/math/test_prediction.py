@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracles import every_schedule
 
-from genzoo.math import gaussian, prediction
+from genzoo.math import gaussian, prediction, schedules
 
 # A kind without a name here fails the tests below: they run over prediction.KINDS.
 NAMES = {
@@ -102,3 +102,48 @@ def test_velocity_is_the_slope_of_the_path(float64, schedule):
     ahead, behind = (gaussian.q_sample(schedule, x_0, t + d, eps) for d in (h, -h))
     velocity = prediction.VELOCITY.from_pair(prediction.Pair(x_0, eps), schedule, t)
     np.testing.assert_allclose(velocity, (ahead - behind) / (2 * h), rtol=1e-6, atol=1e-7)
+
+
+ON_TABLES = [schedules.linear(50), schedules.rescaled_to_zero_terminal(schedules.linear(50))]
+
+
+@pytest.mark.parametrize("table", ON_TABLES, ids=["linear", "to zero"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_mean_kind_is_the_posterior_mean_of_the_step_before(compiled, float64, table, dtype):
+    n = np.array([1, 2, 25, 49, 50])
+    t = jnp.asarray(n / 50, dtype)
+    x_0, eps = np.random.default_rng(0).normal(size=(2, 5, 2, 3)).astype(dtype)
+    x_t = gaussian.q_sample(table, x_0, t, eps)
+
+    def run(x_0, eps):
+        mean = prediction.MEAN.from_pair(prediction.Pair(x_0, eps), table, t)
+        return mean, prediction.MEAN.to_pair(mean, x_t, table, t)
+
+    mean, pair = compiled(run)(x_0, eps)
+    # Ho et al. 2020, eq. 7, in NumPy.
+    now = table.alpha_bar[n - 1][:, None, None]
+    before = np.append(1.0, table.alpha_bar)[n - 1][:, None, None]
+    beta = table.beta[n - 1][:, None, None]
+    expected = np.sqrt(before) * beta / (1 - now) * x_0
+    expected += np.sqrt(1 - beta) * (1 - before) / (1 - now) * np.asarray(x_t, np.float64)
+    exact = dtype == np.float64
+    np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-12 if exact else 3e-6)
+    np.testing.assert_allclose(mean[0], x_0[0], atol=1e-12 if exact else 1e-6)
+    # x_0 is the mean less x_t, divided by 0.03 at the least: rounding counts 30 times.
+    np.testing.assert_allclose(pair.x_0, x_0, atol=1e-11 if exact else 2e-4)
+    alpha, sigma = (np.asarray(f(t))[:, None, None] for f in (table.alpha, table.sigma))
+    made_up = alpha * pair.x_0 + sigma * pair.eps
+    np.testing.assert_allclose(made_up, x_t, atol=1e-12 if exact else 1e-6)
+
+
+def test_the_error_of_the_mean_is_that_of_x_0_times_a_known_factor(float64):
+    # sqrt(alpha_bar_{n-1}) beta / (1 - alpha_bar_n): Ho et al. 2020, eq. 7.
+    table, n = ON_TABLES[0], np.array([1, 2, 25, 50])
+    t = jnp.asarray(n / 50)
+    x_0, guess, eps = np.random.default_rng(1).normal(size=(3, 4, 6))
+    x_t = gaussian.q_sample(table, x_0, t, eps)
+    pairs = [prediction.pair_of_x_0(x, x_t, table, t) for x in (x_0, guess)]
+    truth, mean = (prediction.MEAN.from_pair(pair, table, t) for pair in pairs)
+    factor = np.sqrt(np.append(1.0, table.alpha_bar)[n - 1]) * table.beta[n - 1]
+    factor = (factor / (1 - table.alpha_bar[n - 1]))[:, None]
+    np.testing.assert_allclose(truth - mean, factor * (x_0 - guess), rtol=1e-9)

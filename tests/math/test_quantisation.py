@@ -329,14 +329,12 @@ def test_gumbel_softmax_draws_from_the_softmax():
     logits = jnp.array([0.3, -1.0, 2.0, -jnp.inf])
     noise = jax.random.gumbel(jax.random.key(0), (40_000, 4))
     soft = jax.jit(vq.gumbel_softmax)(logits, noise, 0.7)
-    hard = jax.jit(vq.gumbel_softmax_hard)(jnp.broadcast_to(logits, noise.shape), noise, 0.7)
     np.testing.assert_allclose(soft.sum(-1), 1, rtol=1e-5)
     weights = np.exp([0.3, -1.0, 2.0, -np.inf])
     share = weights / weights.sum()
     error = np.sqrt(share * (1 - share) / len(noise))
-    np.testing.assert_array_equal(np.sort(hard, -1), np.eye(4)[[3] * len(noise)])
-    assert np.all(np.abs(np.asarray(hard).mean(0) - share) <= 4 * error)
-    np.testing.assert_array_equal(soft.argmax(-1), hard.argmax(-1))
+    chosen = np.eye(4)[np.asarray(soft).argmax(-1)]
+    assert np.all(np.abs(chosen.mean(0) - share) <= 4 * error)
 
 
 def test_gumbel_softmax_is_its_definition_and_ends_in_one_hot(compiled, float64):
@@ -347,16 +345,6 @@ def test_gumbel_softmax_is_its_definition_and_ends_in_one_hot(compiled, float64)
     one_hot = np.eye(5)[(logits + noise).argmax(-1)]
     np.testing.assert_allclose(vq.gumbel_softmax(logits, noise, 1e-3), one_hot, atol=1e-12)
     np.testing.assert_allclose(vq.gumbel_softmax(logits, noise, 1e6), 1 / 5, rtol=1e-4)
-
-
-def test_the_hard_sample_has_the_soft_gradient(compiled, float64):
-    logits, noise, weight = normal(0, 6, 5), normal(1, 6, 5), normal(2, 6, 5)
-    soft, hard = (
-        compiled(jax.grad(lambda a, f=f: jnp.vdot(weight, f(a, noise, 0.8))))(logits)
-        for f in (vq.gumbel_softmax, vq.gumbel_softmax_hard)
-    )
-    assert np.abs(soft).max() > 0.01
-    np.testing.assert_allclose(hard, soft, rtol=1e-12)
 
 
 def test_kl_from_uniform(compiled, float64):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genzoo.math import prediction, schedules, weighting
+from genzoo.math import gaussian, likelihood, prediction, schedules, weighting
 
 # The first index whose SNR is below 5, and below 1 (reference figures, section 3.3).
 CROSSINGS = [
@@ -51,6 +51,31 @@ def test_p2_is_its_formula(compiled):
         weight = compiled(lambda t, c=chosen: c.weight(table, t))(jnp.asarray(n / 1000))
         np.testing.assert_allclose(weight, 1 / (k + snr) ** gamma, rtol=1e-5)
     assert weighting.p2().kind is prediction.EPS
+
+
+ZERO = schedules.rescaled_to_zero_terminal(schedules.linear(100))
+
+
+@pytest.mark.parametrize("table", [schedules.cosine(100), ZERO], ids=["cosine", "to zero"])
+@pytest.mark.parametrize("variance", [gaussian.FIXED_SMALL, gaussian.FIXED_LARGE])
+def test_the_vlb_weighting_makes_the_error_a_term_of_the_bound(float64, table, variance):
+    # By how much a wrong x_0 raises L_{n-1}, from alpha = 0 too; in nats, summed over 8 dimensions.
+    n = np.array([2, 3, 40, 99, 100])
+    t, s = jnp.asarray(n / 100), jnp.asarray((n - 1) / 100)
+    x_0, eps, guess = np.random.default_rng(0).normal(size=(3, 5, 4, 2))
+    x_t = gaussian.q_sample(table, x_0, t, eps)
+    log_variance = variance.log_variance(table, t, s, None)[:, None, None]
+    wrong, right = (
+        likelihood.step_kl(table, x_0, x_t, t, s, model, log_variance) for model in (guess, x_0)
+    )
+    chosen = weighting.vlb(variance)
+    assert chosen.kind is prediction.X_0
+    found = chosen.weight(table, t) * np.square(x_0 - guess).sum((1, 2))
+    np.testing.assert_allclose(found, wrong - right, rtol=1e-8)
+    # At the first step the mean is x_0 itself, and the variance is that of the step after it.
+    first = jnp.asarray(0.01)
+    log_first = variance.log_variance(table, first, jnp.zeros(()), None)
+    assert chosen.weight(table, first) == pytest.approx(np.exp(-log_first) / 2, rel=1e-9)
 
 
 def test_uniform_weighting_is_one_on_what_the_network_predicts():
