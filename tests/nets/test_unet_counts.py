@@ -16,7 +16,8 @@ from genzoo.core.conditions import Entry
 from genzoo.nets.unet.unet import UNetSettings
 
 IDDPM = dict(blocks=3, multipliers=(1, 2, 3, 4), attention=(16, 8), heads=4, scale_shift=True,
-             time_embedding="sinusoidal_adm", norm_epsilon=1e-5)  # fmt: skip
+             resample="conv_centred", time_embedding="sinusoidal_adm",
+             norm_epsilon=1e-5)  # fmt: skip
 ADM = dict(attention=(32, 16, 8), resample="block", scale_shift=True, null=False,
            time_embedding="sinusoidal_adm", norm_epsilon=1e-5)  # fmt: skip
 LARGE = (1, 1, 2, 2, 4, 4)
