@@ -229,11 +229,13 @@ def network_settings(config: FrozenConfigDict):
 def family(config: FrozenConfigDict) -> Family:
     """The family that the config describes."""
     data, row = section(config, "data"), FAMILIES[config.family.name]
-    x, network = spec(data).fields["x"], network_settings(config)
+    fields, network = spec(data).fields, network_settings(config)
+    x = fields["x"]
     labelled = row.labelled or config.family.get("conditional")
     parts = Parts(
         shape=x.shape,
         levels=x.levels > 0,
+        spatial=tuple(name for name, field in fields.items() if field.spatial),
         num_classes=class_count(data) if labelled else 0,
         network=network.build if network else None,
         sample=sampling(config),

@@ -45,11 +45,12 @@ class EDMSettings(DenoisingSettings):
 
     def build(self, parts: Parts) -> Family:
         """The family."""
+        augmentation = Augmentation(p=self.augment, fields=parts.spatial)
         return edm_family.EDM(
             schedule=continuous.LinearNoise(sigma_min=self.sigma_min, sigma_max=self.sigma_max),
             weighting=weighting.UNIFORM,
             times=times.LogNormalNoise(mean=self.noise_mean, deviation=self.noise_deviation),
-            augmentation=Augmentation(p=self.augment) if self.augment else None,
+            augmentation=augmentation if self.augment else None,
             ode=flow(parts),
             **shared(
                 parts,

@@ -31,13 +31,15 @@ class NetworkRow:
 class Parts:
     """What a family's builder is handed beside its own section.
 
-    shape: of one datum. levels: whether the data are on 256 levels, as images are. network: builds
-    the network of the config from what the family supplies. sample, eval: the family's own keys of
-    these sections. frozen: first stages and teachers, by name.
+    shape: of one datum. levels: whether the data are on 256 levels, as images are. spatial: the
+    names of the fields that are mirrored with an image. network: builds the network of the config
+    from what the family supplies. sample, eval: the family's own keys of these sections. frozen:
+    first stages and teachers, by name.
     """
 
     shape: tuple[int, ...]
     levels: bool
+    spatial: tuple[str, ...]
     num_classes: int
     network: Callable
     sample: object
