@@ -44,11 +44,13 @@ class EDMSettings:
 
     def build(self, parts: Parts) -> Family:
         """The family."""
+        spatial = tuple(name for name, field in parts.fields.items() if field.spatial)
+        augmentation = Augmentation(p=self.augment, fields=spatial)
         return edm_family.EDM(
             schedule=continuous.LinearNoise(sigma_min=self.sigma_min, sigma_max=self.sigma_max),
             weighting=weighting.UNIFORM,
             times=times.LogNormalNoise(mean=self.noise_mean, deviation=self.noise_deviation),
-            augmentation=Augmentation(p=self.augment) if self.augment else None,
+            augmentation=augmentation if self.augment else None,
             ode=flow(parts),
             **shared(
                 parts,

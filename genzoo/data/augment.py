@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Images, Key, Keys
+from genzoo.core.types import Array, Batch, Images, Key, Keys
 
 _REACH = 3  # of the kernel, in pixels
 _WIDEST = 2  # how far the kernel widens; an image that shrinks more than to half may alias
@@ -60,6 +60,7 @@ class Augmentation:
     scale, stretch: standard deviations of the binary logarithm of the factors.
     shift: standard deviation in parts of the width and of the height.
     oblique: how often the direction r of a stretch is random, else it is the x axis.
+    fields: the spatial fields of a record, such as an image and its hint, that `records` changes.
     """
 
     p: float = 0.12
@@ -68,6 +69,7 @@ class Augmentation:
     stretch: float = 0.2
     shift: float = 0.125
     oblique: float = 0.5
+    fields: tuple[str, ...] = ("x",)
     labels: ClassVar[int] = 9
 
     def __call__(self, images: Images, key: Key) -> tuple[Images, Array]:
@@ -77,6 +79,16 @@ class Augmentation:
         keys = streams.per_example(key, jnp.arange(images.shape[0]))
         operations = self.draw(keys)
         return self.apply(images, operations), labels_of(operations)
+
+    def records(self, batch: Batch, key: Key) -> tuple[Batch, Array]:
+        """A prepared batch with the same operations done to all of `fields` of a record, and their
+        labels [B, 9]. Shifts are in parts of the sides, so that a field may be of another size; all
+        other fields stay as they are. Of one field this is the call above.
+        """
+        count = batch[self.fields[0]].shape[0]
+        operations = self.draw(streams.per_example(key, jnp.arange(count)))
+        changed = {name: self.apply(batch[name], operations) for name in self.fields}
+        return {**batch, **changed}, labels_of(operations)
 
     def draw(self, keys: Keys) -> Operations:
         """What is done to each of B examples, from its own key."""

@@ -13,8 +13,8 @@ period apart:
     x_l = sum_h a_h (cos theta_hl, sin theta_hl),   theta_hl = 2 pi h f l / L + phi_h           (3)
 
 Its class is uniform and gives the amplitudes a of the harmonics h = 1, 2, 3, sum_h a_h^2 = 1; the
-frequency f is uniform between 1 and 4 periods of the fundamental a signal, the phases phi_h between
-0 and 2 pi, all independent. So the mean is zero and, for each channel,
+frequency f is uniform between 1 and 4 periods of the fundamental per signal, the phases phi_h
+between 0 and 2 pi, all independent. So the mean is zero and, for each channel,
 
     E[x_l x_m | f, a] = 1/2 sum_h a_h^2 cos(2 pi h f (l - m) / L)                               (4)
 
@@ -75,7 +75,7 @@ MIXTURE_SPEC = Spec(fields={"x": _PLACE, "label": Classes(names=_DIRECTIONS)}, d
 AMPLITUDES = np.array([[1.0, 0.0, 0.0], [0.5**0.5, 0.5**0.5, 0.0], [0.5**0.5, 0.0, 0.5**0.5]])
 """Of the harmonics 1, 2 and 3 in the waves of each class: a in (3)."""
 FREQUENCIES = (1.0, 4.0)
-"""Between which the frequencies of waves lie, in periods of the fundamental a signal."""
+"""Between which the frequencies of waves lie, in periods of the fundamental per signal."""
 WAVES_SPEC = Spec(
     fields={
         "x": Signal(shape=(64, 2), channels=("cosine", "sine"), axis="sample"),
@@ -109,7 +109,7 @@ def open_mixture(split: str) -> ArraySource:
 
 def open_waves(split: str) -> ArraySource:
     """The "train" or "test" split of the waves: `x` float32 [N, 64, 2], `label` int32 [N], which
-    overtone there is, `frequency` float32 [N, 1], in periods of the fundamental a signal."""
+    overtone there is, `frequency` float32 [N, 1], in periods of the fundamental per signal."""
     check_split(split)
     uniform = _uniform(8 + SPLITS.index(split), WAVES[split], 2 + AMPLITUDES.shape[1])
     label = np.ceil(len(AMPLITUDES) * uniform[:, 0]).astype(np.int32) - 1

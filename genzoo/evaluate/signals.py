@@ -12,7 +12,7 @@ from genzoo.evaluate.figures import BLUE, FAINT, INK, RED, blank, marks, save, s
 
 _ROWS = 6  # signals of either kind at most
 _WIDE, _TALL, _SPECTRUM = 430, 84, 210  # pixels of a panel of lines, its height; of the spectrum
-_LEFT, _RIGHT, _GAP, _ABOVE, _BELOW = 112, 20, 24, 58, 52
+_LEFT, _RIGHT, _GAP, _ABOVE, _BELOW = 112, 20, 24, 64, 52
 _LOST = 1e-6  # of the highest power: what lies below is not shown
 
 
@@ -34,7 +34,7 @@ def save_samples(
     """
     places, names = _side_by_side(len(data), len(samples), labels, classes)
     width = _LEFT + 2 * _WIDE + _GAP + _RIGHT
-    height = _ABOVE + len(places) * (_TALL + 6) + _BELOW + _SPECTRUM + _ABOVE
+    height = _ABOVE + len(places) * (_TALL + 6) + _BELOW + _SPECTRUM + _ABOVE + 12
     figure = blank(width, height)
     low, high = np.quantile(data, (0.001, 0.999))
     margin = 0.08 * max(high - low, 1e-6)
@@ -74,8 +74,8 @@ def save_samples(
 
 
 def spectrum(signals: np.ndarray) -> np.ndarray:
-    """The mean power of signals [N, L, C] at 0, 1, ... L // 2 periods a signal: [L // 2 + 1]. Over
-    all frequencies, negative ones too, it sums to the mean square of the values."""
+    """The mean power of signals [N, L, C] at 0, 1, ... L // 2 periods per signal: [L // 2 + 1]. It
+    is that of a frequency and its negative, so that it sums to the mean square of the values."""
     length = signals.shape[1]
     power = np.square(np.abs(np.fft.rfft(signals.astype(np.float64), axis=1) / length)).mean((0, 2))
     both = np.full(len(power), 2.0)  # the frequency and its negative
@@ -94,7 +94,7 @@ def _spectra(axes, data: np.ndarray, samples: np.ndarray) -> None:
     axes.set_ylim(_LOST * top, 3 * top)
     axes.set_xlim(0, len(known) - 1)
     axes.set_title("mean power spectrum", fontsize=11)
-    axes.set_xlabel("periods a signal", color=INK, fontsize=10)
+    axes.set_xlabel("periods per signal", color=INK, fontsize=10)
     axes.legend(frameon=False, fontsize=9, loc="upper right")
 
 

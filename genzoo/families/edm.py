@@ -10,7 +10,7 @@ is told of each of them, and asked for none when it samples.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +35,8 @@ class EDM(Denoising):
     """The family. Capabilities: Samples, Solves, Reconstructs, Likelihoods.
 
     times: how sigma is drawn in training. weighting: of the error of F over time. augmentation: of
-    the training images, or None; the network then has a vector condition for what was done. ode:
-    how the likelihood is integrated.
+    the training images and of every other spatial field of their records, or None; the network then
+    has a vector condition for what was done. ode: how the likelihood is integrated.
     """
 
     times: TimeDistribution
@@ -55,11 +55,13 @@ class EDM(Denoising):
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """Equation (3) per example [B]; metrics: the same by quarter of the logsnr range."""
-        key, schedule, x_0 = context.key, self.schedule, context.batch["x"]
-        conditions = self.gathered(context)
+        key, schedule, told = context.key, self.schedule, {}
         if self.augmentation is not None and context.train:
-            x_0, done = self.augmentation(x_0, streams.named(key, "augmentation"))
-            conditions = {**conditions, AUGMENTATION: Given(done, jnp.ones(len(x_0), bool))}
+            own = streams.named(key, "augmentation")
+            batch, done = self.augmentation.records(context.batch, own)
+            context = replace(context, batch=batch)
+            told = {AUGMENTATION: Given(done, jnp.ones(len(done), bool))}
+        x_0, conditions = context.batch["x"], {**self.gathered(context), **told}
         eps = jax.random.normal(streams.named(key, "noise"), x_0.shape, x_0.dtype)
         t = self.times.draw(streams.named(key, "time"), len(x_0), schedule).astype(x_0.dtype)
         seen = self.denoiser.see(

@@ -214,3 +214,28 @@ def test_rows_have_randomness_of_their_own():
     others = np.arange(6) != 1
     np.testing.assert_array_equal(beside[others], seen[others])
     assert not np.array_equal(augment(x, jax.random.key(3))[1], labels)
+
+
+def test_all_spatial_fields_of_a_record_are_changed_alike():
+    both = Augmentation(p=0.6, fields=("x", "hint"))
+    x, key = images(40, 12, 12, 3), jax.random.key(4)
+    batch = {"x": x, "hint": x[..., :1], "low": x[:, ::2, ::2], "label": np.arange(40)}
+    changed, labels = jax.jit(both.records)(batch, key)
+    alone, told = augment(x, key)
+    np.testing.assert_allclose(changed["x"], alone, atol=1e-5)
+    np.testing.assert_allclose(labels, told, atol=1e-6)
+    np.testing.assert_allclose(changed["hint"], changed["x"][..., :1], atol=1e-5)
+    for name in ("low", "label"):
+        np.testing.assert_array_equal(changed[name], batch[name])
+
+
+def test_a_field_of_another_size_is_moved_by_the_same_part_of_its_sides():
+    y, x = np.mgrid[:32, :32] / 32
+    wave = np.sin(2 * np.pi * x) * np.cos(2 * np.pi * (y - 0.2)) + 0.3 * x
+    fine = np.tile(wave.astype(np.float32)[None, :, :, None], (60, 1, 1, 1))
+    means = fine.reshape(60, 16, 2, 16, 2, 1).mean((2, 4))
+    both = Augmentation(p=0.5, scale=0.1, stretch=0.1, shift=0.06, fields=("x", "low"))
+    changed, _ = jax.jit(both.records)({"x": fine, "low": means}, jax.random.key(0))
+    after = np.asarray(changed["x"]).reshape(60, 16, 2, 16, 2, 1).mean((2, 4))
+    inside = np.abs(after - changed["low"])[:, 5:-5, 5:-5]
+    assert inside.max() < 0.03 and np.abs(after - means)[:, 5:-5, 5:-5].max() > 0.5
