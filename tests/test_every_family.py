@@ -16,6 +16,7 @@ import pytest
 
 from genzoo import build, check, config
 from genzoo.core import streams
+from genzoo.core.conditions import droppable, gather, without
 from genzoo.core.contract import (
     Context,
     Decodes,
@@ -29,7 +30,7 @@ from genzoo.core.contract import (
     Tokenizes,
     Variables,
     Weighted,
-    class_count,
+    conditions_of,
 )
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment, variables_of
@@ -41,32 +42,18 @@ CLASSES = 3
 IMAGES = dict(name="tfds:none", size=8, channels=1, num_classes=CLASSES, flip=False)
 
 
-# --- conditions: nothing else in this file knows how a model is told one --------------------------
+# --- conditions -----------------------------------------------------------------------------------
 
 
-def conditions_of(family: Family) -> tuple[str, ...]:
-    """The names of what the family can be told beside the data."""
-    return ("label",) if class_count(family) else ()
+def always(family: Family, dropout: float) -> Family:
+    """The family whose conditions are absent in training with this probability, each and all."""
+    specs = {name: replace(spec, dropout=dropout) for name, spec in family.conditions.items()}
+    return replace(family, conditions=specs)
 
 
-def dropped(family: Family) -> bool:
-    """Whether conditions may be absent, and training teaches what that means."""
-    return getattr(family, "label_dropout", 0) > 0
-
-
-def with_value(batch: Mapping, name: str, shift: int) -> dict:
-    """The batch with another value of the condition in every row."""
+def other_values(batch: Mapping, name: str, shift: int = 1) -> dict:
+    """The batch with another value of a field in every row."""
     return {**batch, name: (batch[name] + shift) % CLASSES}
-
-
-def without(family: Family, batch: Mapping, name: str) -> dict:
-    """The batch with the condition absent in every row."""
-    return {**batch, name: jnp.full_like(batch[name], class_count(family))}
-
-
-def never_given(family: Family) -> Family:
-    """The family with every condition absent in training."""
-    return replace(family, label_dropout=1.0)
 
 
 def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
@@ -75,22 +62,17 @@ def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
         return []
     none = dict(name="swissroll") if points else dict(name="folder:none", labels=False)
     found = [(dict(data=dict(**none, num_classes=0)), "has no classes")]
-    if not dropped(family):
+    if not droppable(conditions_of(family)):
         return found
     return [
         *found,
         (dict(family=dict(conditional=False)), "needs family.conditional = True"),
-        (dict(family=dict(label_dropout=1.0)), "must be in [0, 1)"),
+        (dict(family=dict(label_dropout=1.0)), "family.label_dropout = 1.0 must be"),
         (
             dict(family=dict(label_dropout=0.0), sample=dict(guidance_scale=2.0)),
             "needs a null class that was trained",
         ),
     ]
-
-
-def given(batch: Mapping, names: tuple[str, ...]) -> dict:
-    """What sampling is told of a batch: its conditions alone."""
-    return {name: batch[name] for name in names}
 
 
 # --- cases ----------------------------------------------------------------------------------------
@@ -197,12 +179,12 @@ class Made:
         self.case = case
         self.experiment = Experiment(settled(case))
         self.family = self.experiment.family
-        self.names = conditions_of(self.family)
+        self.specs = conditions_of(self.family)
         self.traces = 0
         self.where = jax.tree.map(lambda leaf: leaf.sharding, self.experiment.abstract_state)
         whole = self.experiment.placement.replicated
         self.update = jax.jit(self._update, out_shardings=(self.where, whole))
-        self.outputs = jax.jit(partial(outputs, self.family, self.names))
+        self.outputs = jax.jit(partial(outputs, self.family))
 
     def _update(self, state: TrainState, batch: Mapping):
         self.traces += 1
@@ -229,7 +211,7 @@ class Made:
         rng = np.random.default_rng(seed)
 
         def column(name, shape, dtype):
-            if name in self.names or name == "label":
+            if dtype == np.int32:
                 return rng.integers(0, CLASSES, shape).astype(dtype)
             if dtype == np.uint8:
                 return rng.integers(0, 256, shape).astype(dtype)
@@ -259,7 +241,7 @@ def moved(tree):
     return jax.tree.map(move, tree)
 
 
-def outputs(family: Family, names, variables: Variables, batch, key, keys) -> dict:
+def outputs(family: Family, variables: Variables, batch, key, keys) -> dict:
     """All that the family can compute of a batch, [B, ...] each. key: of the losses, which draw for
     the whole batch. keys [B]: of the rest, by example."""
     found = {}
@@ -275,9 +257,10 @@ def outputs(family: Family, names, variables: Variables, batch, key, keys) -> di
             for metric, value in aux.metrics.items():
                 value = value.values if isinstance(value, Weighted) else value
                 found[f"metric: {metric} of {where}"] = value
-    data = {k: v for k, v in batch.items() if k == "x" or k in names}
+    conditions = gather(conditions_of(family), batch, variables.frozen)
+    data = {k: v for k, v in batch.items() if k == "x" or k in conditions}
     if isinstance(family, Samples):
-        found["sample"] = family.sample(variables, keys, given(batch, names))
+        found["sample"] = family.sample(variables, keys, conditions)
     if isinstance(family, Observes):
         found["observe"] = family.observe(data, keys)
     if isinstance(family, Reconstructs):
@@ -310,8 +293,8 @@ def made():
     return of
 
 
-def every_case(*, where=lambda case: True):
-    return pytest.mark.parametrize("name", [name for name, case in CASES.items() if where(case)])
+def every_case(*, where=lambda name, case: True):
+    return pytest.mark.parametrize("name", [name for name in CASES if where(name, CASES[name])])
 
 
 KEY = jax.random.key(5)
@@ -358,7 +341,7 @@ def test_everything_is_finite_and_one_for_each_example(made, name):
     assert [k for k in images if k in found and found[k].shape[1:] != shape] == []
 
 
-@every_case(where=lambda case: case.apart)
+@every_case(where=lambda name, case: case.apart)
 def test_rows_do_not_see_each_other(made, name):
     m = made(name)
     ab, c = m.batch(2), m.batch(1, seed=2)
@@ -380,7 +363,7 @@ def test_rows_do_not_see_each_other(made, name):
         assert_same(rows(together, 0), alone, f"row {index}, alone", m.case.rounding)
 
 
-@every_case(where=lambda case: not case.apart)
+@every_case(where=lambda name, case: not case.apart)
 def test_rows_that_are_coupled_may_stand_in_any_order(made, name):
     # With one time for all, what is drawn goes with the data, in whatever row they stand.
     m = made(name)
@@ -408,10 +391,10 @@ def test_every_condition_matters(made, name):
     m = made(name)
     batch, keys = m.batch(2), keys_of(0, 1)
     before = m.outputs(m.variables, batch, KEY, keys)
-    for condition in m.names:
+    for condition in m.specs:
         gaps: dict = {}
         for shift in range(1, CLASSES):
-            after = m.outputs(m.variables, with_value(batch, condition, shift), KEY, keys)
+            after = m.outputs(m.variables, other_values(batch, condition, shift), KEY, keys)
             for what in after:
                 if what.startswith("loss") or what in ("sample", "likelihood"):
                     gap = np.abs(after[what] - before[what]).reshape(2, -1).max(1)
@@ -419,47 +402,49 @@ def test_every_condition_matters(made, name):
         # Codes that are drawn may be the same by chance: one row will do.
         deaf = [k for k, v in gaps.items() if (v.max() if k == "sample" else v.min()) < 1e-5]
         assert not deaf, f"{condition} changes nothing in {deaf}"
-    for other in batch.keys() - {"x", *m.names}:  # none of the model's business
-        after = m.outputs(m.variables, with_value(batch, other, 1), KEY, keys)
+    targets = {"label"} if build.FAMILIES[m.experiment.config.family.name].labelled else set()
+    for other in batch.keys() - {"x", *m.specs} - targets:  # none of the model's business
+        after = m.outputs(m.variables, other_values(batch, other), KEY, keys)
         assert_same(after, before, f"{other}, which is no condition")
 
 
-@every_case()
-def test_an_absent_condition_is_the_null(made, name):
+DENOISING = ("ddpm", "score_sde", "edm", "flow_matching", "vdm")
+
+
+@every_case(where=lambda name, case: name in DENOISING)
+def test_an_absent_condition_is_the_null_whatever_its_value(made, name):
     m = made(name)
-    if not dropped(m.family):
-        assert name not in ("ddpm", "score_sde", "edm", "flow_matching", "vdm")
-        return
-    batch, params = m.batch(2), m.variables.params
-    loss = m.family.losses["model"].loss
-    never = never_given(m.family).losses["model"].loss
+    assert droppable(m.specs) == tuple(m.specs) != ()
+    batch = m.batch(2)
 
-    @jax.jit
-    def compute(params, batch):
-        stats = m.variables.stats
+    def loss(family, batch):
+        stats, params = m.variables.stats, m.variables.params
         context = Context(batch=batch, key=KEY, step=jnp.int32(3), stats=stats, train=True)
-        return loss(params, context)[0], never(params, context)[0]
+        return family.losses["model"].loss(params, context)[0]
 
     @jax.jit
-    def predictions(variables, batch, scale):
-        x = jnp.ones((2, *m.experiment.shape)) / 3
-        told = given(batch, m.names)
-        return m.family.predictor(variables, told, scale)(x, jnp.float32(0.4)).x_0
+    def losses(batch):
+        families = always(m.family, 0.0), always(m.family, 1.0), replace(m.family, conditions={})
+        return [loss(family, batch) for family in families]
 
-    for condition in m.names:
-        absent, other = without(m.family, batch, condition), with_value(batch, condition, 1)
-        # Dropped in training, whatever it was, it is the absent one.
-        null, null_too = compute(params, absent)
-        (told, not_told) = compute(params, other)
-        assert_same(
-            {"never": null_too, "told": not_told}, {"never": null, "told": null}, "dropped"
-        )
-        assert np.abs(told - null).max() > 1e-5
-        # Guidance by 0 is unconditional, by 1 it is off, and between it is on the line.
-        zero, one, two = (predictions(m.variables, batch, scale) for scale in (0.0, 1.0, 2.0))
-        null = predictions(m.variables, absent, 1.0)
-        assert_same({"x_0": zero}, {"x_0": null}, "guidance by 0")
-        assert np.abs(one - null).max() > 1e-4 and np.abs(two - one).max() > 1e-4
+    @jax.jit
+    def predicted(conditions, scale):
+        x = jnp.ones((2, *m.experiment.shape)) / 3
+        return m.family.predictor(m.variables, conditions, scale)(x, jnp.float32(0.4)).x_0
+
+    told, hidden, null = losses(batch)
+    assert np.abs(told - null).min() > 1e-5
+    assert_same({"loss": hidden}, {"loss": null}, "hidden in training")
+    conditions = gather(m.specs, batch)
+    nothing = predicted({}, 1.0)
+    off, one, two = (predicted(conditions, scale) for scale in (0.0, 1.0, 2.0))
+    assert_same({"x_0": off}, {"x_0": nothing}, "guidance by 0 is unconditional")
+    assert np.abs(one - nothing).max() > 1e-4 and np.abs(two - one).max() > 1e-4
+    for name in m.specs:
+        other = gather(m.specs, other_values(batch, name))
+        assert np.abs(predicted(other, 1.0) - one).max() > 1e-4
+        hidden = without(other, m.specs)
+        assert_same({"x_0": predicted(hidden, 1.0)}, {"x_0": nothing}, f"{name}, absent")
 
 
 @every_case()
