@@ -69,6 +69,16 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax  # noqa: E402
+from budget import (  # noqa: E402, F401
+    pytest_runtest_call,
+    pytest_runtest_setup,
+    pytest_terminal_summary,
+)
+
+from genzoo.runtime import program_cache  # noqa: E402
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # tests kill processes
+    program_cache.mend(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
 
 
 def pytest_collection_modifyitems(items):

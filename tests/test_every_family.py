@@ -45,21 +45,16 @@ IMAGES = dict(name="tfds:none", size=8, channels=1, num_classes=CLASSES, flip=Fa
 # --- conditions -----------------------------------------------------------------------------------
 
 
-def dropped(family: Family) -> bool:
-    """Whether conditions may be absent, and training teaches what that means."""
-    return bool(droppable(conditions_of(family)))
+def always(family: Family, dropout: float) -> Family:
+    """The family whose conditions are absent in training with this probability, each and all."""
+    specs = {name: replace(spec, dropout=dropout) for name, spec in family.conditions.items()}
+    return replace(family, conditions=specs)
 
 
-def with_value(batch: Mapping, name: str, shift: int) -> dict:
-    """The batch with another value of the field in every row."""
+def other_values(batch: Mapping, name: str, shift: int = 1) -> dict:
+    """The batch with another value of a field in every row."""
     changed = batch[name] + shift
     return {**batch, name: changed % CLASSES if name == "label" else changed}
-
-
-def never_given(family: Family) -> Family:
-    """The family with every condition absent in training."""
-    specs = conditions_of(family)
-    return replace(family, conditions={k: replace(v, dropout=1.0) for k, v in specs.items()})
 
 
 def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
@@ -70,7 +65,7 @@ def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
     if "label" in conditions_of(family) and not points:
         none = dict(name="folder:none", labels=False, num_classes=0)
         found.append((dict(data=none), "has no classes"))
-    if not dropped(family):
+    if not droppable(conditions_of(family)):
         return found
     name = next(iter(conditions_of(family)))
     always = {k: dict(dropout=0.0) for k in conditions_of(family)}
@@ -209,9 +204,9 @@ class Made:
         self.case = case
         self.experiment = Experiment(settled(case))
         self.family = self.experiment.family
-        self.names = tuple(conditions_of(self.family))
+        self.specs = conditions_of(self.family)
         own = self.experiment.config.conditions
-        self.fields = {own[name].of or name for name in self.names} - {"x"}
+        self.fields = {own[name].of or name for name in self.specs}  # that it is told of
         self.traces = 0
         self.where = jax.tree.map(lambda leaf: leaf.sharding, self.experiment.abstract_state)
         whole = self.experiment.placement.replicated
@@ -243,7 +238,7 @@ class Made:
         rng = np.random.default_rng(seed)
 
         def column(name, shape, dtype):
-            if name == "label":
+            if dtype == np.int32:
                 return rng.integers(0, CLASSES, shape).astype(dtype)
             if dtype == np.uint8:
                 return rng.integers(0, 256, shape).astype(dtype)
@@ -289,9 +284,9 @@ def outputs(family: Family, told, variables: Variables, batch, key, keys) -> dic
             for metric, value in aux.metrics.items():
                 value = value.values if isinstance(value, Weighted) else value
                 found[f"metric: {metric} of {where}"] = value
+    conditions = gather(conditions_of(family), batch, variables.frozen)
     data = {k: v for k, v in batch.items() if k == "x" or k in told}
     if isinstance(family, Samples):
-        conditions = gather(conditions_of(family), batch, variables.frozen)
         found["sample"] = family.sample(variables, keys, conditions)
     if isinstance(family, Observes):
         found["observe"] = family.observe(data, keys)
@@ -325,8 +320,8 @@ def made():
     return of
 
 
-def every_case(*, where=lambda case: True):
-    return pytest.mark.parametrize("name", [name for name, case in CASES.items() if where(case)])
+def every_case(*, where=lambda name, case: True):
+    return pytest.mark.parametrize("name", [name for name in CASES if where(name, CASES[name])])
 
 
 KEY = jax.random.key(5)
@@ -373,7 +368,7 @@ def test_everything_is_finite_and_one_for_each_example(made, name):
     assert [k for k in images if k in found and found[k].shape[1:] != shape] == []
 
 
-@every_case(where=lambda case: case.apart)
+@every_case(where=lambda name, case: case.apart)
 def test_rows_do_not_see_each_other(made, name):
     m = made(name)
     ab, c = m.batch(2), m.batch(1, seed=2)
@@ -395,7 +390,7 @@ def test_rows_do_not_see_each_other(made, name):
         assert_same(rows(together, 0), alone, f"row {index}, alone", m.case.rounding)
 
 
-@every_case(where=lambda case: not case.apart)
+@every_case(where=lambda name, case: not case.apart)
 def test_rows_that_are_coupled_may_stand_in_any_order(made, name):
     # With one time for all, what is drawn goes with the data, in whatever row they stand.
     m = made(name)
@@ -423,10 +418,10 @@ def test_every_condition_matters(made, name):
     m = made(name)
     batch, keys = m.batch(2), keys_of(0, 1)
     before = m.outputs(m.variables, batch, KEY, keys)
-    for condition in sorted(m.fields):
+    for condition in sorted(m.fields - {"x"}):
         gaps: dict = {}
         for shift in range(1, CLASSES):
-            after = m.outputs(m.variables, with_value(batch, condition, shift), KEY, keys)
+            after = m.outputs(m.variables, other_values(batch, condition, shift), KEY, keys)
             for what in after:
                 if what.startswith("loss") or what in ("sample", "likelihood"):
                     gap = np.abs(after[what] - before[what]).reshape(2, -1).max(1)
@@ -434,49 +429,49 @@ def test_every_condition_matters(made, name):
         # Codes that are drawn may be the same by chance: one row will do.
         deaf = [k for k, v in gaps.items() if (v.max() if k == "sample" else v.min()) < 1e-5]
         assert not deaf, f"{condition} changes nothing in {deaf}"
-    for other in batch.keys() - {"x", *m.fields}:  # none of the model's business
-        after = m.outputs(m.variables, with_value(batch, other, 1), KEY, keys)
+    targets = {"label"} if build.FAMILIES[m.experiment.config.family.name].labelled else set()
+    for other in batch.keys() - {"x", *m.fields} - targets:  # none of the model's business
+        after = m.outputs(m.variables, other_values(batch, other), KEY, keys)
         assert_same(after, before, f"{other}, which is no condition")
 
 
-@every_case()
-def test_an_absent_condition_is_the_null(made, name):
+DENOISING = ("ddpm", "score_sde", "edm", "flow_matching", "vdm")
+
+
+@every_case(where=lambda name, case: name in DENOISING)
+def test_an_absent_condition_is_the_null_whatever_its_value(made, name):
     m = made(name)
-    if not dropped(m.family):
-        assert name not in ("ddpm", "score_sde", "edm", "flow_matching", "vdm")
-        return
-    batch, params, specs = m.batch(2), m.variables.params, conditions_of(m.family)
-    loss = m.family.losses["model"].loss
-    never = never_given(m.family).losses["model"].loss
+    assert droppable(m.specs) == tuple(m.specs) != ()
+    batch = m.batch(2)
+
+    def loss(family, batch):
+        stats, params = m.variables.stats, m.variables.params
+        context = Context(batch=batch, key=KEY, step=jnp.int32(3), stats=stats, train=True)
+        return family.losses["model"].loss(params, context)[0]
 
     @jax.jit
-    def compute(params, batch):
-        stats = m.variables.stats
-        context = Context(batch=batch, key=KEY, step=jnp.int32(3), stats=stats, train=True)
-        return loss(params, context)[0], never(params, context)[0]
+    def losses(batch):
+        families = always(m.family, 0.0), always(m.family, 1.0), replace(m.family, conditions={})
+        return [loss(family, batch) for family in families]
 
-    @partial(jax.jit, static_argnums=3)
-    def predictions(variables, batch, scale, hidden):
+    @jax.jit
+    def predicted(conditions, scale):
         x = jnp.ones((2, *m.experiment.shape)) / 3
-        told = without(gather(specs, batch), hidden)
-        return m.family.predictor(variables, told, scale)(x, jnp.float32(0.4)).x_0
+        return m.family.predictor(m.variables, conditions, scale)(x, jnp.float32(0.4)).x_0
 
-    for source in sorted(m.fields):
-        # Dropped in training, its value has no say; given, it has.
-        told, not_told = compute(params, batch)
-        other, still_not = compute(params, with_value(batch, source, 1))
-        assert_same({"never": still_not}, {"never": not_told}, f"{source}, which is dropped")
-        assert np.abs(told - not_told).max() > 1e-5 and np.abs(told - other).max() > 1e-5
-    # Guidance by 0 is unconditional, by 1 it is off, and beyond it goes on; a condition that is
-    # missing altogether is absent.
-    zero, one, two = (predictions(m.variables, batch, scale, ()) for scale in (0.0, 1.0, 2.0))
-    null = predictions(m.variables, batch, 1.0, m.names)
-    assert_same({"x_0": zero}, {"x_0": null}, "guidance by 0")
-    assert np.abs(one - null).max() > 1e-4 and np.abs(two - one).max() > 1e-4
-    silent = m.family.clipping(m.family.unguided(params, {}), m.family.schedule_of(params))
-    x = jnp.ones((2, *m.experiment.shape)) / 3
-    said = jax.jit(silent)(x, jnp.float32(0.4)).x_0
-    assert_same({"x_0": said}, {"x_0": null}, "without a word")
+    told, hidden, null = losses(batch)
+    assert np.abs(told - null).min() > 1e-5
+    assert_same({"loss": hidden}, {"loss": null}, "hidden in training")
+    conditions = gather(m.specs, batch)
+    nothing = predicted({}, 1.0)
+    off, one, two = (predicted(conditions, scale) for scale in (0.0, 1.0, 2.0))
+    assert_same({"x_0": off}, {"x_0": nothing}, "guidance by 0 is unconditional")
+    assert np.abs(one - nothing).max() > 1e-4 and np.abs(two - one).max() > 1e-4
+    for name in sorted(m.fields):
+        other = gather(m.specs, other_values(batch, name))
+        assert np.abs(predicted(other, 1.0) - one).max() > 1e-4
+        hidden = without(other, m.specs)
+        assert_same({"x_0": predicted(hidden, 1.0)}, {"x_0": nothing}, f"{name}, absent")
 
 
 @every_case()

@@ -13,8 +13,16 @@ import numpy as np
 import pytest
 
 from genzoo.build import NETWORKS
+from genzoo.core.conditions import Entry, Given
 
 CLASSES = 3
+TOLD = {"label": Entry(kind="class", size=CLASSES)}
+
+
+def labels(*values: int) -> dict[str, Given]:
+    """Labels as the one condition, of which the last is absent."""
+    present = np.arange(len(values)) < len(values) - 1
+    return {"label": Given(jnp.asarray(values, jnp.int32), jnp.asarray(present))}
 
 
 @dataclass(frozen=True)
@@ -29,12 +37,11 @@ class Whole:
 
 
 def _denoiser(made: Callable, shape: tuple[int, ...]) -> Whole:
-    net = made(out_channels=shape[-1] + 1, num_classes=CLASSES)
-    label = jnp.arange(3, dtype=jnp.int32)
+    net = made(out_channels=shape[-1] + 1, entries=TOLD)
     x, time = _normal(3, *shape), np.float32([-1.5, 0.4, 30.0])
     return Whole(
-        lambda key: net.init(key, x, time, label),
-        lambda params, x, time: (net.apply(params, x, time, label),),
+        lambda key: net.init(key, x, time, labels(0, 1, 2)),
+        lambda params, x, time: (net.apply(params, x, time, labels(0, 1, 2)),),
         (x, time),
         ((3, *shape[:-1], shape[-1] + 1),),
     )
@@ -44,8 +51,8 @@ def _classifier(made: Callable, shape: tuple[int, ...]) -> Whole:
     net = made(num_classes=CLASSES)
     x, time = _normal(3, *shape), np.float32([-1.5, 0.4, 30.0])
     return Whole(
-        lambda key: net.init(key, x, time),
-        lambda params, x, time: (net.apply(params, x, time),),
+        lambda key: net.init(key, x, time, {}),
+        lambda params, x, time: (net.apply(params, x, time, {}),),
         (x, time),
         ((3, CLASSES),),
     )
@@ -106,12 +113,11 @@ def _dalle(made: Callable, shape: tuple[int, ...]) -> Whole:
 
 def _transformer(made: Callable, shape: tuple[int, ...]) -> Whole:
     del shape
-    net = made(vocabularies=(3, 4), lengths=(2, 4), num_classes=CLASSES)
+    net = made(vocabularies=(3, 4), lengths=(2, 4), entries=TOLD)
     tokens = jnp.asarray([[0, 2, 1, 3, 0, 2], [1, 1, 3, 3, 0, 1]], jnp.int32)
-    label = jnp.asarray([0, 2], jnp.int32)
     return Whole(
-        lambda key: net.init(key, tokens, label),
-        lambda params: (net.apply(params, tokens, label),),
+        lambda key: net.init(key, tokens, None, labels(0, 2)),
+        lambda params: (net.apply(params, tokens, None, labels(0, 2)),),
         (),
         ((2, 6, 4),),
     )
@@ -152,8 +158,8 @@ CASES = {
 def whole(name: str, **changes) -> Whole:
     """The network of a case."""
     case = CASES[name]
-    made = partial(NETWORKS[name].build, **{**case.settings, **changes})
-    return case.whole(made, case.shape)
+    settings = NETWORKS[name].settings(**{**case.settings, **changes})
+    return case.whole(settings.build, case.shape)
 
 
 def params_of(net: Whole) -> dict:
@@ -173,7 +179,7 @@ def test_settings_have_no_problem_and_outputs_their_shapes_and_dtype():
     wrong = []
     for name, case in CASES.items():
         row = NETWORKS[name]
-        wrong += row.problems(case.shape, **case.settings)
+        wrong += row.settings(**case.settings).problems(case.shape)
         dtypes = [{}] + [{"dtype": "bfloat16"}] * ("dtype" in row.keys)
         for changes in dtypes:
             net = whole(name, **changes)

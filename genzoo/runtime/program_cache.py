@@ -25,5 +25,22 @@ def keep_programs(folder: Path, most_bytes: int = 4 << 30) -> None:
             "or give --no_compile_cache.", folder,
         )  # fmt: skip
         return
+    mend(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", most_bytes)
+
+
+def mend(folder: Path) -> None:
+    """Gives every program in the folder a time of last use.
+
+    A process that is killed between the two files of a program leaves one without. JAX reads all of
+    these times before it writes a program, so that a single one missing would keep it from writing
+    any other, for good (jax 0.10).
+    """
+    for program in folder.glob("*-cache"):
+        used = program.with_name(f"{program.name.removesuffix('-cache')}-atime")
+        try:
+            if not used.exists():
+                used.write_bytes(program.stat().st_mtime_ns.to_bytes(8, "little"))
+        except OSError:  # another process has taken it away
+            continue
