@@ -315,18 +315,18 @@ def _not_understood(argument: str, flags: Iterable[str]) -> str:
     return f"unknown flag {flag}: {set_by}"
 
 
-def override(config: dict, overrides: Mapping[str, str]) -> dict:
-    """The config with the texts of the command line put in. A text is read as a Python literal
-    where it is one; the schema then checks the type as for any other value."""
+def override(config: Mapping, overrides: Mapping[str, object]) -> dict:
+    """The config with other values of some keys. A text, as the command line has it, is read as a
+    Python literal where it is one; the schema then checks the type as for any other value."""
     config = copy.deepcopy(config)
-    for path, text in overrides.items():
+    for path, value in overrides.items():
         *sections, name = path.split(".")
         place = config
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise UserError(f"--config.{path}: {section} is a value, not a section.")
-        place[name] = _literal(text)
+        place[name] = _literal(value) if isinstance(value, str) else value
     return config
 
 

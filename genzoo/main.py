@@ -71,28 +71,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]):
-    from genzoo import build, check, config, first_stage
+    from genzoo import config
     from genzoo.modes import compile
+    from genzoo.resolve import resolved
     from genzoo.workdir import Workdir
 
     changes = config.parse_overrides(overrides)
-    stored = Workdir(arguments.workdir).config() if arguments.workdir else None
     if arguments.config:
         raw = config.load(arguments.config)
-    elif stored is not None:
-        raw = stored
     else:
+        raw = Workdir(arguments.workdir).config() if arguments.workdir else None
+    if raw is None:
         raise UserError("--config is missing: give a file of configs/, NAME[:variant].")
     raw = config.override(raw, changes)
     # Before anything looks for devices, since here they are others.
     devices = compile.prepare(raw) if arguments.mode == "compile" else None
-    checked = check.check(raw, devices)
-    if stored and not checked.data.num_classes and stored["data"]["num_classes"]:
-        # Counted when the run began; the data need not be here any more.
-        known = {**checked.data, "num_classes": stored["data"]["num_classes"]}
-        checked = config.freeze(checked.to_dict() | {"data": known})
-    begun = stored if stored and Workdir(arguments.workdir).begun else None
-    return first_stage.resolve(build.settled(checked), begun)
+    return resolved(raw, arguments.workdir, devices)
 
 
 def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> dict:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -176,6 +177,17 @@ def save_codebook(path: Path, levels: Sequence[Level]) -> None:
         page = _coloured(pictures.grid(level.images, 8, shown_width=560))
         right.imshow(page, interpolation="antialiased")
     save(figure, path)
+
+
+def save_curve(path: Path | IO[bytes], steps: np.ndarray, losses: np.ndarray) -> None:
+    """A loss [N] over the steps [N] at which it was measured, as a PNG."""
+    figure = blank(480, 240)
+    axes = figure.add_axes((0.14, 0.2, 0.83, 0.7))
+    axes.plot(steps, losses, color=BLUE, lw=1.2)
+    axes.set_xlabel("step", color=INK, fontsize=10)
+    axes.set_ylabel("loss", color=INK, fontsize=10)
+    axes.tick_params(labelsize=8, colors=FAINT)
+    figure.savefig(path, format="png", dpi=figure.dpi)
 
 
 def blank(width: int, height: int):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from genzoo.core import streams
 from genzoo.core.contract import Family, Variables

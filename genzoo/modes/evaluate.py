@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from genzoo import build
 from genzoo.core import streams

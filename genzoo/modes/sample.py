@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 import genzoo
 from genzoo.builders.sampling import ADAPTIVE

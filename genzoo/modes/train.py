@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from genzoo import build, first_stage
 from genzoo.core import streams, tree

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from genzoo.core.files import write_atomically
 
