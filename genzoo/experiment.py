@@ -94,7 +94,7 @@ class Experiment:
     @property
     def unit(self) -> str:
         """What one example is called where they are counted."""
-        return {1: "point", 3: "image"}.get(len(self.shape), "example")
+        return self.x.singular
 
     @property
     def exact_density(self) -> GaussianMixture | None:
