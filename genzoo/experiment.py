@@ -91,7 +91,7 @@ class Experiment:
     @property
     def unit(self) -> str:
         """What one example is called where they are counted."""
-        return self.x.unit
+        return self.x.singular
 
     @property
     def exact_density(self) -> GaussianMixture | None:

@@ -44,7 +44,7 @@ def workdir(pictures, tmp_path_factory):
 
 def test_it_is_sampled_and_scored(workdir, capsys):
     assert main([f"--workdir={workdir}", "--mode=sample"]) == 0
-    with Image.open(workdir / "samples" / "000003.png") as picture:
+    with Image.open(workdir / "samples" / "latest" / "000003.png") as picture:
         assert picture.size == (16, 8)
     assert main([f"--workdir={workdir}", "--mode=eval"]) == 0
     assert json.loads((workdir / "data.json").read_text())["fields"] == {

@@ -125,10 +125,11 @@ def test_signals_are_drawn_and_kept(workdir):
     place = workdir("toy_waves")
     told = ["--config.sample.conditions.label=octave", "--config.sample.method=euler"]
     assert main([f"--workdir={place}", "--mode=sample", *told]) == 0
-    found = np.load(place / "samples" / "samples.npz")
+    samples = place / "samples" / "latest"
+    found = np.load(samples / "samples.npz")
     assert found["x"].shape == (6, 64, 2) and found["x"].dtype == np.float32
-    assert (found["label"] == 1).all() and not list((place / "samples").glob("0*.png"))
-    assert (place / "samples" / "grid.png").is_file()
+    assert (found["label"] == 1).all() and not list(samples.glob("0*.png"))
+    assert (samples / "grid.png").is_file()
     data = json.loads((place / "data.json").read_text())
     assert data["fields"] == {
         "x": "Signal (64, 2) of float32",

@@ -36,16 +36,15 @@ _NUMBER_FILES = (".npy", ".csv", ".txt")
 class Field:
     """One entry of a record; the kinds are its subclasses.
 
-    shape: of one value. dtype: of stored values. plural, unit: the words for
-    several values and for one. spatial:
-    whether mirroring the picture mirrors this field. levels: how many levels stored values are
-    rounded to, 0 for real numbers.
+    shape: of one value. dtype: of stored values. singular, plural: the words for one value and for
+    several. spatial: whether mirroring the picture mirrors this field. levels: how many levels
+    stored values are rounded to, 0 for real numbers.
     """
 
     shape: tuple[int, ...]
     dtype: ClassVar[type] = np.float32
+    singular: ClassVar[str] = "record"
     plural: ClassVar[str] = "records"
-    unit: ClassVar[str] = "record"
     spatial: ClassVar[bool] = False
     levels: ClassVar[int] = 0
 
@@ -120,8 +119,8 @@ class Image(Field):
 
     resize: str = "crop"
     dtype: ClassVar[type] = np.uint8
+    singular: ClassVar[str] = "image"
     plural: ClassVar[str] = "images"
-    unit: ClassVar[str] = "image"
     spatial: ClassVar[bool] = True
     levels: ClassVar[int] = 256
 
@@ -169,8 +168,8 @@ class Signal(Field):
 
     channels: tuple[str, ...] = ()
     axis: str = "sample"
+    singular: ClassVar[str] = "signal"
     plural: ClassVar[str] = "signals"
-    unit: ClassVar[str] = "signal"
 
     def __post_init__(self):
         if len(self.shape) != 2 or (self.channels and len(self.channels) != self.shape[1]):
@@ -181,8 +180,8 @@ class Signal(Field):
 class Points(Field):
     """Places [D] in a space of D dimensions."""
 
+    singular: ClassVar[str] = "point"
     plural: ClassVar[str] = "points"
-    unit: ClassVar[str] = "point"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +189,7 @@ class Latents(Field):
     """What a first stage made of a datum, of any shape. Not spatial: the latents of a mirrored
     image are not the mirrored latents of the image."""
 
+    singular: ClassVar[str] = "latent"
     plural: ClassVar[str] = "latents"
 
 
@@ -200,6 +200,7 @@ class Classes(Field):
     names: tuple[str, ...]
     shape: tuple[int, ...] = ()
     dtype: ClassVar[type] = np.int32
+    singular: ClassVar[str] = "class"
     plural: ClassVar[str] = "classes"
 
     @property
@@ -248,6 +249,7 @@ class Tokens(Field):
     padding: int = 0
     tokenizer: Callable[[str], Sequence[int]] | None = field(default=None, compare=False)
     dtype: ClassVar[type] = np.int32
+    singular: ClassVar[str] = "text"
     plural: ClassVar[str] = "texts"
 
     def mask(self, ids: Array | np.ndarray) -> Array | np.ndarray:
@@ -292,6 +294,7 @@ class Vector(Field):
     entries, or none."""
 
     names: tuple[str, ...] = ()
+    singular: ClassVar[str] = "vector"
     plural: ClassVar[str] = "vectors"
 
     def __post_init__(self):
