@@ -7,7 +7,7 @@
 both. A wave of the class "pure" has the same length |x_l| = 1 at every place l.
 
 Variants:
-    :smoke  20 steps of a tiny network, seconds: what the tests run.
+    :smoke  20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
 from ml_collections import ConfigDict
