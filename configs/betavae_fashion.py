@@ -8,8 +8,9 @@ property: see samples/traversals.png of
     python -m genzoo.main --workdir=runs/betavae_fashion --mode=latents
 
 Variants:
-    :laptop  a minute on one CPU core: KL 12.6 nats on the test images, ten active units, PSNR 19.3.
-    :smoke   20 steps, seconds: what the tests run.
+    :laptop  Cost: a minute on one CPU core. Result: KL 12.6 nats on the test images, ten active
+             units, PSNR 19.3.
+    :smoke   20 steps: what the tests run. Cost: seconds.
 Without a variant the network is convolutional and wide, for an accelerator; that run has not been
 made yet, so no figure is expected of it.
 """

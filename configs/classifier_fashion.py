@@ -7,9 +7,9 @@
 Variants:
     :noisy         at every noise level of the cosine table: guides the sampling of others by
                    --config.sample.classifier=WORKDIR.
-    :laptop        1000 steps of a small network, minutes on a CPU; not run to its end yet.
+    :laptop        1000 steps of a small network, not run to its end yet. Cost: minutes on a CPU.
     :noisy_laptop  the same of :noisy.
-    :smoke         20 steps of a tiny network, seconds: what the tests run.
+    :smoke         20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

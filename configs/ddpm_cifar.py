@@ -2,14 +2,16 @@
 
     python -m genzoo.main --config=configs/ddpm_cifar.py --workdir=runs/ddpm_cifar
 
-Parameters: 35,746,307. Published: FID 3.17 (50,000 samples against the training set), Inception
-Score 9.46, variational bound 3.75 bits/dim on the test set, after 800,000 steps of batch 128: 10.6
-hours on a TPU v3-8 at 21 steps a second (appendix B). Here that run has not been made.
+35,746,307 parameters. This run has not been made here.
+Cost: 800,000 steps of batch 128, published as 10.6 hours on a TPU v3-8 (appendix B).
+Published: FID 3.17 (50,000 samples against the training set), Inception Score 9.46, variational
+bound 3.75 bits/dim on the test set.
 
 Variants:
-    :smoke   20 steps of a tiny network, seconds: what the tests run.
-    :laptop  a class-conditional small network, about half an hour on 2 CPU cores; guided samples
-             show the right colours and rough shapes of the ten classes (the README's figures).
+    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
+    :laptop  a class-conditional small network. Cost: about half an hour on 2 CPU cores. Result:
+             guided samples show the right colours and rough shapes of the ten classes (the README's
+             figures).
 """
 
 from ml_collections import ConfigDict

@@ -3,10 +3,11 @@
     python -m genzoo.main --config=configs/ddpm_fashion.py:laptop --workdir=runs/fashion
 
 Variants:
-    :laptop  five minutes on 2 CPU cores, ends with recognisable garments: about 4.2 bits/dim.
-    :smoke   20 steps of a tiny network, seconds: what the tests run.
-Without a variant it is a network of the CIFAR-10 kind, 14,540,161 parameters, for an accelerator:
-60,000 steps at 1.9 TFLOP each. That run has not been made yet, so no figure is expected of it.
+    :laptop  Cost: five minutes on 2 CPU cores. Result: recognisable garments, about 4.2 bits/dim.
+    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
+Without a variant it is a network of the CIFAR-10 kind, 14,540,161 parameters, for an accelerator.
+That run has not been made yet, so no figure is expected of it.
+Cost: 60,000 steps at 1.9 TFLOP each.
 """
 
 from ml_collections import ConfigDict

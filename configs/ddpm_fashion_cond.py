@@ -4,8 +4,8 @@
     python -m genzoo.main --workdir=runs/cond --mode=sample --config.sample.pictures=guidance
 
 Variants:
-    :laptop  as long as ddpm_fashion:laptop, five minutes on 2 CPU cores; not run to its end yet.
-    :smoke   20 steps of a tiny network, seconds: what the tests run.
+    :laptop  not run to its end yet. Cost: five minutes on 2 CPU cores, as for ddpm_fashion:laptop.
+    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

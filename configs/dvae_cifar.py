@@ -1,9 +1,9 @@
-"""The discrete VAE of DALL-E (Ramesh et al. 2021) on CIFAR-10, in its published shape but one group
-fewer for the smaller images: 8 x 8 codes out of 8,192.
+"""The discrete VAE of DALL-E (Ramesh et al. 2021) on CIFAR-10: 8 x 8 codes out of 8,192.
 
     python -m genzoo.main --config=configs/dvae_cifar.py --workdir=runs/dvae_cifar
 
-The KL weight rises to 6.6 over 5,000 steps, the temperature falls from 1 to 1/16 over 150,000, as
+The network is the published one but for one group fewer, since the images are smaller. The KL
+weight rises to 6.6 over 5,000 steps, the temperature falls from 1 to 1/16 over 150,000, as
 published. With --config.network.groups=4 on images of 256 pixels it has the published 97,616,006
 parameters. That run has not been made yet, so no figure is expected of it.
 

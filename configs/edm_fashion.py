@@ -3,8 +3,8 @@
     python -m genzoo.main --config=configs/edm_fashion.py:laptop --workdir=runs/edm_fashion
 
 Variants:
-    :laptop  as long as ddpm_fashion:laptop, five minutes on 2 CPU cores; not run to its end yet.
-    :smoke   20 steps of a tiny network, seconds: what the tests run.
+    :laptop  not run to its end yet. Cost: five minutes on 2 CPU cores, as for ddpm_fashion:laptop.
+    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

@@ -3,8 +3,9 @@
     python -m genzoo.main --config=configs/fm_fashion.py:laptop --workdir=runs/fm_fashion
 
 Variants:
-    :laptop  as long as ddpm_fashion:laptop, five minutes on 2 CPU cores; garments can be told.
-    :smoke   20 steps of a tiny network, seconds: what the tests run.
+    :laptop  Cost: five minutes on 2 CPU cores, as for ddpm_fashion:laptop. Result: garments can be
+             told apart.
+    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

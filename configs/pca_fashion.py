@@ -2,8 +2,9 @@
 
     python -m genzoo.main --config=configs/pca_fashion.py --workdir=runs/pca
 
-Six seconds: 32 components of 784 numbers explain 0.826 of the variance of the 2,000 test images,
-PSNR 19.0; likelihood as a density, 83.7 nats.
+Cost: six seconds on a CPU.
+Result: 32 components of 784 numbers explain 0.826 of the variance of the 2,000 test images, PSNR
+19.0; likelihood as a density, 83.7 nats.
 
 Variants:
     :smoke   four components: what the tests run.

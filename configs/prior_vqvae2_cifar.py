@@ -1,6 +1,7 @@
-"""A transformer over both grids of configs/vqvae2_cifar.py, the 8 x 8 codes of the top first: so
-the 16 x 16 codes below are predicted from all of the top. Train that first, in runs/vqvae2_cifar or
-where frozen.tokenizer.workdir says.
+"""A transformer over both grids of vqvae2_cifar, the 8 x 8 codes of the top first.
+
+So the 16 x 16 codes below are predicted from all of the top. Train that first, in runs/vqvae2_cifar
+or where frozen.tokenizer.workdir says.
 
     python -m genzoo.main --config=configs/prior_vqvae2_cifar.py --workdir=runs/prior_vqvae2_cifar
 

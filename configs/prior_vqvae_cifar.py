@@ -1,5 +1,6 @@
-"""A class-conditional transformer over the 8 x 8 codes of configs/vqvae_cifar.py: what makes it
-generate. Train that first, in runs/vqvae_cifar or where frozen.tokenizer.workdir says.
+"""A class-conditional transformer over the codes of vqvae_cifar: what makes it generate.
+
+There are 8 x 8 codes. Train that first, in runs/vqvae_cifar or where frozen.tokenizer.workdir says.
 
     python -m genzoo.main --config=configs/prior_vqvae_cifar.py --workdir=runs/prior_vqvae_cifar
 

@@ -8,7 +8,7 @@ Published: FID 2.38 by predictor-corrector sampling in 2 x 1000 evaluations. Thi
 been made yet, so no figure is expected of it.
 
 Variants:
-    :smoke  20 steps of a tiny network, seconds: what the tests run.
+    :smoke  20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

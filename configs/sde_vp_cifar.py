@@ -2,14 +2,15 @@
 
     python -m genzoo.main --config=configs/sde_vp_cifar.py --workdir=runs/sde_vp
 
-55.7 million parameters; 1.3 million steps of 128 images are days on one accelerator. Published for
-the network with 61.8 million (it halves once more): FID 2.55 by predictor-corrector sampling. This
-full run has not been made yet, so no figure is expected of it.
+55.7 million parameters. This full run has not been made yet, so no figure is expected of it.
+Cost: 1.3 million steps of 128 images, days on one accelerator.
+Published: FID 2.55 by predictor-corrector sampling, for the network with 61.8 million (it halves
+once more).
 
 Variants:
     :likelihood  the likelihood weighting, by importance sampling of t (Song et al. 2021b).
-    :sub_vp      the sub-VP process, the better one for likelihoods: published 2.99 bits/dim.
-    :smoke       20 steps of a tiny network, seconds: what the tests run.
+    :sub_vp      the sub-VP process, the better one for likelihoods. Published: 2.99 bits/dim.
+    :smoke       20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""EDM of a ring of eight unequal clouds in the plane: a minute on a CPU, everything known exactly.
+"""EDM of a ring of eight unequal clouds in the plane, where everything is known exactly.
 
     python -m genzoo.main --config=configs/toy_mixture.py --workdir=runs/mixture
     python -m genzoo.main --workdir=runs/mixture --mode=sample
@@ -6,10 +6,11 @@
 
 `samples/` then holds data beside samples, the velocity field, the paths of six solvers and the log
 density beside the exact one; eval.json has the model's nats beside the exact ones (`nats_exact`).
+Cost: a minute on a CPU.
 
 Variants:
     :vp     a variance-preserving score SDE with the likelihood weighting.
-    :smoke  20 steps of a tiny network, seconds: what the tests run.
+    :smoke  20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

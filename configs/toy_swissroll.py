@@ -1,4 +1,4 @@
-"""Flow matching of a swiss roll in the plane: a minute on a CPU, everything known exactly.
+"""Flow matching of a swiss roll in the plane, where everything is known exactly.
 
     python -m genzoo.main --config=configs/toy_swissroll.py --workdir=runs/swissroll
     python -m genzoo.main --workdir=runs/swissroll --mode=sample
@@ -6,9 +6,10 @@
 
 `samples/` then holds data beside samples, the velocity field, the paths of six solvers and the log
 density beside the exact one; eval.json has the model's nats beside the exact ones (`nats_exact`).
+Cost: a minute on a CPU.
 
 Variants:
-    :smoke  20 steps of a tiny network, seconds: what the tests run.
+    :smoke  20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

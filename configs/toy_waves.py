@@ -8,7 +8,7 @@ wave of the class "pure" has length |x_l| = 1 at every place l; samples had 0.99
 standard deviation of 0.046 (100 waves, 20 Heun steps).
 
 Variants:
-    :smoke  20 steps of a tiny network, seconds: what the tests run.
+    :smoke  20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

@@ -7,9 +7,9 @@ The decoder is a Gaussian around its mean with one learned scale. Its pictures:
     python -m genzoo.main --workdir=runs/vae_fashion --mode=latents
 
 Variants:
-    :laptop  fifty seconds on one CPU core: 264.9 nats on the test images (a density), KL 9.2, both
-             units active; its pictures take 15 seconds more.
-    :smoke   20 steps, seconds: what the tests run.
+    :laptop  Cost: fifty seconds on one CPU core, and 15 for its pictures. Result: 264.9 nats on the
+             test images (a density), KL 9.2, both units active.
+    :smoke   20 steps: what the tests run. Cost: seconds.
 Without a variant the network is convolutional and wide, for an accelerator; that run has not been
 made yet, so no figure is expected of it.
 """

@@ -2,13 +2,14 @@
 
     python -m genzoo.main --config=configs/vdm_cifar.py --workdir=runs/vdm
 
-30,578,181 parameters, none of which see the image smaller than it is. Published: 2.65 bits/dim
-after 10 million steps of 128 images, weeks on eight accelerators. This full run has not been made
-yet, so no figure is expected of it.
+30,578,181 parameters, none of which see the image smaller than it is. This full run has not been
+made yet, so no figure is expected of it.
+Cost: 10 million steps of 128 images, weeks on eight accelerators.
+Published: 2.65 bits/dim.
 
 Variants:
     :monotone  a learned monotone network in place of the two learned ends of the schedule.
-    :smoke     20 steps of a tiny network, seconds: what the tests run.
+    :smoke     20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

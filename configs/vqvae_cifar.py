@@ -2,8 +2,9 @@
 
     python -m genzoo.main --config=configs/vqvae_cifar.py --workdir=runs/vqvae_cifar
 
-8 x 8 codes out of 512, commitment 0.25, moving averages of 0.99; 100,000 steps of 32 there, of 128
-here. That run has not been made yet, so no figure is expected of it.
+8 x 8 codes out of 512, commitment 0.25, moving averages of 0.99. That run has not been made yet, so
+no figure is expected of it.
+Cost: 100,000 steps of 128 images; of 32 in the example.
 
 Variants:
     :smoke   20 steps of a tiny network on the embedded images: what the tests run.

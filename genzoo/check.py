@@ -13,14 +13,16 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build
 from genzoo.builders import conditions
+from genzoo.builders.rows import FamilyRow
 from genzoo.config import Checker, freeze, upgrade
-from genzoo.core.bounds import OneOf, WithoutEffect, settings_of, unmentioned
+from genzoo.core.bounds import REQUIRED, OneOf, Setting, WithoutEffect, settings_of, unmentioned
 from genzoo.core.errors import UserError, nearest
 from genzoo.data.fields import Field
 from genzoo.data.pixels import size_problem
 from genzoo.data.source import SPLITS
 from genzoo.settings import RAW, SECTIONS, DataSettings, FirstStage, RunSettings
 from genzoo.train import sharding
+from genzoo.train.averages import Average
 
 
 def check(raw: dict, devices: int | None = None) -> FrozenConfigDict:
@@ -73,9 +75,8 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
     else:
         resolved["network"] = checker.section(network, {}, "network")
     resolved["frozen"] = _frozen(checker, raw.get("frozen", {}), row.first_stages if row else ())
-    for name, kind in SECTIONS.items():
-        own = row.own_keys.get(name, {}) if row else {}
-        resolved[name] = checker.section(raw.get(name, {}), {**settings_of(kind), **own}, name)
+    for name in SECTIONS:
+        resolved[name] = checker.section(raw.get(name, {}), _keys(name, row), name)
     return checker, resolved
 
 
@@ -88,6 +89,34 @@ def _unknown_family(name: object) -> str:
     hint = f" did you mean {close[0]!r}?" if close else ""
     known = ", ".join(sorted(build.FAMILIES))
     return f"family.name = {name!r} is unknown:{hint} The families are: {known}."
+
+
+def _keys(section: str, row: FamilyRow | None) -> dict[str, Setting]:
+    """What may stand in a section, also because of the family."""
+    own = row.own_keys.get(section, {}) if row else {}
+    return {**settings_of(SECTIONS[section]), **own}
+
+
+def documented(config: FrozenConfigDict) -> dict[str, dict]:
+    """Dotted key -> its type, bounds or choices, default and meaning, for every key that a config
+    with this family and network may have. One without a default must be given."""
+    row = build.FAMILIES[config.family.name]
+    sections = {"": settings_of(RunSettings)}
+    networks = {name: build.NETWORKS[name] for name in row.networks}
+    for name, table in {"family": build.FAMILIES, "network": networks}.items():
+        if table:
+            known, about = (OneOf(table),), f"Which {name}: its other keys depend on it."
+            choice = Setting(type=str, default=REQUIRED, constraints=known, about=about)
+            sections[name] = {"name": choice, **settings_of(table[config[name].name].settings)}
+    for stage in row.first_stages:
+        sections[f"frozen.{stage}"] = settings_of(FirstStage)
+    sections |= {name: _keys(name, row) for name in SECTIONS}
+    sections["train.averages.NAME"] = settings_of(Average)
+    return {
+        f"{section}.{key}".removeprefix("."): setting.documented
+        for section, settings in sections.items()
+        for key, setting in settings.items()
+    }
 
 
 def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dict:

@@ -32,7 +32,8 @@ _MODES = {
     "retrieve": "finds the nearest training images of others, for families that encode",
     "latents": "draws what units, planes and codes stand for, for families that decode them",
     "probe": "measures how well embeddings tell the classes apart, for families that encode",
-    "describe": "prints parameters and operations as JSON; makes nothing",
+    "describe": "prints parameters, operations and every key of the config as JSON; makes nothing",
+    "list": "prints every config and variant with its cost and result, as a table and as JSON",
     "bench": "times training step and sampler on this machine, as JSON",
     "compile": "compiles for a TPU, GPUs or CPUs that need not be there; prints the cost as JSON",
     "doctor": "prints what this machine offers, as JSON",
@@ -40,7 +41,7 @@ _MODES = {
 _SURROUNDINGS = (  # faults of the machine, not of the program
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
 )  # fmt: skip
-_WITHOUT_WORKDIR = ("describe", "bench", "compile", "doctor")
+_WITHOUT_WORKDIR = ("describe", "list", "bench", "compile", "doctor")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +93,7 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
 def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> dict:
     # Imported here, so that --help and a wrong flag are answered at once.
     from genzoo.modes import (
+        catalogue,
         compile,
         cost,
         doctor,
@@ -111,6 +113,10 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
         if overrides:
             raise UserError(f"--mode=doctor takes no {overrides[0]}: only --workdir.")
         return doctor.examine(arguments.workdir)
+    if arguments.mode == "list":
+        if overrides:
+            raise UserError(f"--mode=list takes no {overrides[0]}.")
+        return catalogue.catalogue()
     if arguments.mode not in _WITHOUT_WORKDIR and arguments.workdir is None:
         raise UserError(f"--mode={arguments.mode} needs --workdir=DIR, the folder of the run.")
     config = agreed(lambda: _config(arguments, overrides))

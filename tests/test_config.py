@@ -1,6 +1,7 @@
 """Configs: defaults, overrides, and every mistake reported at once, by name and with a remedy."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import jax
@@ -249,6 +250,42 @@ def test_a_config_is_found_by_its_name(variant, tmp_path, monkeypatch):
         config.load(f"mine{variant}")
     with pytest.raises(UserError, match=r"no such file\. Did you mean 'mine'"):
         config.load(f"mime{variant}")
+
+
+def test_every_key_is_documented():
+    found = check.documented(checked(CIFAR))
+    assert found["family.steps"] == {
+        "type": "int", "bounds": "at least 2", "default": 1000, "about": "Steps T of the table.",
+    }  # fmt: skip
+    assert found["optimizer.b2"]["bounds"] == "at least 0 and below 1"
+    assert found["family.schedule"]["choices"] == sorted(ddpm.SCHEDULES)
+    assert found["network.multipliers"]["type"] == "tuple[float, ...]"
+    assert found["network.multipliers"]["bounds"] == (
+        "a tuple with at least 1 entry and each above 0"
+    )
+    assert "default" not in found["data.name"] and "default" not in found["family.name"]
+    assert found["train.averages"]["type"] == "section"
+    assert found["train.averages.NAME.decay"]["default"] == 0.9999
+    assert json.loads(json.dumps(found)) is not None
+
+
+@pytest.mark.parametrize("path", EVERY)
+def test_the_keys_of_every_config_are_those_documented_each_with_a_sentence(path):
+    resolved = checked(path)
+    documented = check.documented(resolved)
+    for key, said in documented.items():
+        assert said["about"].endswith("."), key
+    values = {
+        f"{section}.{key}": value
+        for section, keys in resolved.items()
+        if section not in ("seed", "frozen")
+        for key, value in keys.items()
+    }
+    expected = {"seed", *values} | {
+        f"frozen.{name}.{key}" for name, stage in resolved.frozen.items() for key in stage
+    }
+    listed = {key for key in documented if not key.startswith("train.averages.NAME")}
+    assert listed == expected
 
 
 def test_an_unknown_variant_is_named():

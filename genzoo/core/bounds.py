@@ -204,6 +204,27 @@ class Setting:
         return []
 
 
+    @property
+    def documented(self) -> dict:
+        """Type, bounds or choices, default and meaning, as JSON knows them."""
+        choices = [sorted(c.known) for c in self.constraints if isinstance(c, OneOf)]
+        bounds = [str(c) for c in self.constraints if not isinstance(c, OneOf)]
+        found: dict = {"type": _named(self.type)}
+        if bounds:
+            found["bounds"] = " and ".join(bounds)
+        if choices:
+            (found["choices"],) = choices
+        if self.default is not REQUIRED:
+            found["default"] = self.default
+        return {**found, "about": self.about}
+
+
+def _named(kind: object) -> str:
+    if kind is dict or typing.get_origin(kind) in (dict, Mapping):
+        return "section"
+    return str(kind) if typing.get_origin(kind) else getattr(kind, "__name__", str(kind))
+
+
 def settings_of(kind: type) -> dict[str, Setting]:
     """The fields of a settings class, by name."""
     hints = typing.get_type_hints(kind, include_extras=True)

@@ -9,6 +9,7 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build
 from genzoo.builders.sampling import ADAPTIVE
+from genzoo.check import documented
 from genzoo.core import tree
 from genzoo.core.contract import Context, Fits, capabilities
 from genzoo.core.errors import UserError
@@ -73,6 +74,7 @@ def describe(config: FrozenConfigDict) -> dict:
         },
         **_costs(experiment),
         "config": shown,
+        "keys": documented(config),
     }
 
 
