@@ -112,6 +112,8 @@ def documented(config: FrozenConfigDict) -> dict[str, dict]:
         sections[f"frozen.{stage}"] = settings_of(FirstStage)
     sections |= {name: _keys(name, row) for name in SECTIONS}
     sections["train.averages.NAME"] = settings_of(Average)
+    if row.told:
+        sections["conditions.NAME"] = settings_of(conditions.ConditionSettings)
     return {
         f"{section}.{key}".removeprefix("."): setting.documented
         for section, settings in sections.items()
