@@ -63,7 +63,7 @@ def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
         return []
     found = [(dict(conditions=dict(depth=dict())), "conditions.depth is no field of the data")]
     if "label" in conditions_of(family) and not points:
-        none = dict(name="folder:none", labels=False, num_classes=0)
+        none = dict(name="folder:none", size=8, labels=False, num_classes=0)
         found.append((dict(data=none), "has no classes"))
     if not droppable(conditions_of(family)):
         return found
@@ -123,7 +123,7 @@ CASES = {
     "vqvae_by_gradient": Case(
         path="vqvae2_cifar",
         changes=dict(
-            family=dict(codebook="gradient", codes=(6, 5), revive_below=0.0),
+            family=dict(codebook="gradient", codes=(6, 5), kmeans=10, revive_below=0.0),
             network=dict(downsamples=1),
         ),
     ),
@@ -158,7 +158,9 @@ CASES = {
                 label=dict(dropout=0.1, together="both"),
                 frequency=dict(dropout=0.1, together="both"),
             ),
+            eval=dict(tolerance=1e-6),
         ),
+        rounding=2e-4,
     ),
     "flow_matching_in_pairs": Case(
         path="toy_swissroll",
