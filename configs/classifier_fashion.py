@@ -7,8 +7,9 @@
 Variants:
     :noisy         at every noise level of the cosine table: guides the sampling of others by
                    --config.sample.classifier=WORKDIR.
-    :laptop        1000 steps of a small network, not run to its end yet. Cost: minutes on a CPU.
-    :noisy_laptop  the same of :noisy.
+    :laptop        1000 steps of a small network, not run to its end yet. Cost: two to three minutes
+                   on 2 CPU cores.
+    :noisy_laptop  the same of :noisy. Cost: two to three minutes on 2 CPU cores.
     :smoke         20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 

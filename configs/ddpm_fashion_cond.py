@@ -4,7 +4,8 @@
     python -m genzoo.main --workdir=runs/cond --mode=sample --config.sample.pictures=guidance
 
 Variants:
-    :laptop  not run to its end yet. Cost: five minutes on 2 CPU cores, as for ddpm_fashion:laptop.
+    :laptop  not run to its end yet. Cost: five to nine minutes on 2 CPU cores, as for
+             ddpm_fashion:laptop.
     :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 
@@ -70,8 +71,8 @@ VARIANTS = {
     ),
     # As in ddpm_fashion: on a CPU convolutions are fast where they are wide and the image is small.
     "laptop": dict(
-        network=dict(width=64, multipliers=(1, 2), blocks=1, attention=(), heads=1, dropout=0.0,
-                     patch=2, norm_groups=16, dtype="float32"),
+        network=dict(width=16, multipliers=(1, 3, 6), blocks=1, attention=(), heads=1, dropout=0.0,
+                     norm_groups=4, embedding_width=64, dtype="float32"),
         optimizer=dict(learning_rate=1e-3, warmup=100, b2=0.99),
         train=dict(steps=1800, batch_size=32, log_every=50, save_every=600, picture_first=180,
                    averages=dict(ema=dict(decay=0.995))),

@@ -3,8 +3,8 @@
     python -m genzoo.main --config=configs/fm_fashion.py:laptop --workdir=runs/fm_fashion
 
 Variants:
-    :laptop  Cost: five minutes on 2 CPU cores, as for ddpm_fashion:laptop. Result: garments can be
-             told apart.
+    :laptop  Cost: five to nine minutes on 2 CPU cores, as for ddpm_fashion:laptop. Result: garments
+             can be told apart.
     :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
 """
 

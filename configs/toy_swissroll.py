@@ -4,8 +4,9 @@
     python -m genzoo.main --workdir=runs/swissroll --mode=sample
     python -m genzoo.main --workdir=runs/swissroll --mode=eval
 
-`samples/` then holds data beside samples, the velocity field, the paths of six solvers and the log
-density beside the exact one; eval.json has the model's nats beside the exact ones (`nats_exact`).
+`samples/latest/` then holds data beside samples, the velocity field, the paths of six solvers and
+the log density beside the exact one; eval.json has the model's nats beside the exact ones
+(`nats_exact`).
 Cost: a minute on a CPU.
 
 Variants:
