@@ -47,7 +47,8 @@ def fill(raw: dict) -> dict:
     checker, resolved = _resolve(upgrade(raw))
     if checker.problems:
         raise UserError(*checker.problems)
-    for sentence in _across_keys(freeze(resolved)):
+    found = freeze(resolved)
+    for sentence in (*build.section(found, "data").problems(), *_across_keys(found)):
         if isinstance(sentence, WithoutEffect):
             section, key = sentence.key.split(".")
             resolved[section][key] = sentence.default
@@ -149,6 +150,7 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
     data, train = build.section(config, "data"), config.train
     found = _data_problems(data)
     if not found:
+        found += data.problems()
         spec = build.spec(data)
         shape = spec.shape
         found += _kind_problems(config, spec.fields["x"])
@@ -203,9 +205,7 @@ def _across_keys(config: FrozenConfigDict) -> list[str]:
     found = build.family_settings(config).problems(config)
     for own in (build.sampling(config), build.scoring(config)):
         found += own.problems(config) if hasattr(own, "problems") else []
-    for name in ("data", "optimizer"):
-        found += build.section(config, name).problems()
-    return found
+    return found + build.section(config, "optimizer").problems()
 
 
 _MOST_EXACT = 256  # dimensions: an exact trace takes a product with each of them at once

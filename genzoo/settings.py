@@ -32,6 +32,11 @@ class RunSettings:
     ] = field(default_factory=dict)
 
 
+_OF_FOLDERS = ("labels", "holdout")
+OF_LOOSE_IMAGES = ("size", "channels", "resize", "num_classes", *_OF_FOLDERS)
+"""Keys of `data` that only folders and TFDS sets ask for; the others know their shape."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """The data set."""
@@ -57,17 +62,12 @@ class DataSettings:
     def problems(self) -> list[str]:
         """Which keys this data set does not use."""
         kind, colon, _ = self.name.partition(":")
-        of_folders = ("labels", "holdout")
-        of_both = ("size", "channels", "resize", "num_classes")
-        keys = of_folders if kind == "tfds" else () if colon else (*of_both, *of_folders)
+        known_shape, of_folder = not colon, kind == "folder"
+        keys = OF_LOOSE_IMAGES if known_shape else () if of_folder else _OF_FOLDERS
         why, remedy = f"with data.name = {self.name!r}", "take a folder:PATH or a tfds:NAME"
-        if colon:
+        if not known_shape:
             remedy = "take a folder:PATH"
         return without_effect(self, "data", keys, why, remedy)
-
-
-OF_LOOSE_IMAGES = ("size", "channels", "resize", "labels", "holdout", "num_classes")
-"""Keys of `data` that only folders and TFDS sets ask for; the others know their shape."""
 
 
 @dataclass(frozen=True, kw_only=True)

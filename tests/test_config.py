@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from genzoo import build, check, config, first_stage
@@ -115,6 +116,11 @@ def test_overrides_take_the_type_of_the_key():
     assert found.train.averages.ema.decay == 0.5
 
 
+def test_a_misspelt_name_does_not_make_its_keys_wrong():
+    (problem,) = problems(CIFAR, data__name="cifar1", data__size="64")
+    assert "did you mean 'cifar10'?" in problem
+
+
 def test_all_problems_come_at_once():
     found = problems(
         CIFAR,
@@ -178,6 +184,9 @@ def test_all_problems_come_at_once():
         ({"mesh__data": "4"}, "is not the number of devices, 1"),
         ({"family__steps": "1"}, "family.steps = 1 must be at least 2."),
         ({"bench__sample_steps": "1001"}, "bench.sample_steps = 1001 with sample.grid"),
+        ({"family__p2_k": "2"}, "family.p2_k = 2.0 has no effect with family.weighting"),
+        ({"family__min_snr_gamma": "0"}, "family.min_snr_gamma = 0.0 must be above 0."),
+        ({"family__objective": "vlb", "family__weighting": "p2"}, "family.weighting = 'p2' has no"),
         ({"sample__eta": "0.5"}, "with sample.method = 'ancestral': leave it at 0.0, or take a "
          "method that uses it ('ddim')."),
         ({"sample__method": "heun", "sample__churn": "3"}, "sample.churn = 3.0 has no effect"),
@@ -278,13 +287,13 @@ def test_the_keys_of_every_config_are_those_documented_each_with_a_sentence(path
     values = {
         f"{section}.{key}": value
         for section, keys in resolved.items()
-        if section not in ("seed", "frozen")
+        if section not in ("seed", "frozen", "conditions")
         for key, value in keys.items()
     }
-    expected = {"seed", *values} | {
+    expected = {"seed", "conditions", *values} | {
         f"frozen.{name}.{key}" for name, stage in resolved.frozen.items() for key in stage
     }
-    listed = {key for key in documented if not key.startswith("train.averages.NAME")}
+    listed = {key for key in documented if ".NAME." not in key}  # names are the user's
     assert listed == expected
 
 
@@ -304,6 +313,17 @@ def test_an_override_needs_a_value():
 def test_differences_are_by_dotted_key():
     found = config.differences({"a": {"b": 1, "c": (1, 2)}, "d": 1}, {"a": {"b": 2, "c": [1, 2]}})
     assert found == {"a.b": (1, 2), "d": (1, None)}
+
+
+def test_the_constants_of_a_weighting_are_settings():
+    schedule, t = ddpm.SCHEDULES["linear"](1000), np.linspace(0.1, 0.9, 5)
+    snr = np.exp(np.asarray(schedule.logsnr(t), np.float64))
+    own = {"family__weighting": "min_snr", "family__min_snr_gamma": "0.5"}
+    chosen = build.family(checked(f"{CIFAR}:smoke", **own)).weighting
+    np.testing.assert_allclose(chosen.weight(schedule, t), np.minimum(1, 0.5 / snr), rtol=1e-5)
+    own = {"family__weighting": "p2", "family__p2_gamma": "0.5", "family__p2_k": "3"}
+    chosen = build.family(checked(f"{CIFAR}:smoke", **own)).weighting
+    np.testing.assert_allclose(chosen.weight(schedule, t), (3 + snr) ** -0.5, rtol=1e-5)
 
 
 def test_every_name_of_the_table_builds():

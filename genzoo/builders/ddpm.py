@@ -86,6 +86,8 @@ class DDPMSettings:
         """What does not fit together."""
         found = self._step_problems(config)
         found += ignored(self, "family", "weighting", WEIGHTING_KEYS)
+        weighted = {"simple": {"weighting"}, "hybrid": {"weighting"}}
+        found += ignored(self, "family", "objective", weighted)
         learned = VARIANCES[self.variance].learned
         if learned and self.objective == "simple":
             found.append(

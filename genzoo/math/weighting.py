@@ -39,12 +39,12 @@ UNIFORM = Weighting(_one, kind=None)
 """L_simple (Ho et al. 2020, eq. 14), on whatever the network predicts."""
 
 
-def min_snr(gamma: float = 5.0) -> Weighting:
+def min_snr(gamma: float) -> Weighting:
     """min(SNR, gamma) on the x_0 error (Hang et al. 2023), written on eps: min(1, gamma / SNR)."""
     return Weighting(lambda schedule, t: jnp.minimum(1, gamma / _snr(schedule, t)), prediction.EPS)
 
 
-def p2(gamma: float = 1.0, k: float = 1.0) -> Weighting:
+def p2(gamma: float, k: float) -> Weighting:
     """1 / (k + SNR)^gamma on the eps error (Choi et al. 2022, eq. 8)."""
     return Weighting(lambda schedule, t: (k + _snr(schedule, t)) ** -gamma, prediction.EPS)
 

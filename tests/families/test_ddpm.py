@@ -269,7 +269,7 @@ def test_a_perfect_network_has_no_loss_of_any_kind(float64, kind):
         return kind.from_pair(pair, TABLE, t)
 
     of_the_bound = weighting.vlb(gaussian.FIXED_LARGE)
-    for weight in (weighting.UNIFORM, weighting.min_snr(), weighting.p2(), of_the_bound):
+    for weight in (weighting.UNIFORM, weighting.min_snr(5.0), weighting.p2(1.0, 1.0), of_the_bound):
         family = make(exact, prediction=kind, weighting=weight)
         values, _ = family.loss({}, context({"x": jnp.broadcast_to(point, (32, *SHAPE))}))
         np.testing.assert_allclose(values, 0, atol=1e-12)

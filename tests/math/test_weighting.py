@@ -50,7 +50,7 @@ def test_p2_is_its_formula(compiled):
         chosen = weighting.p2(gamma, k)
         weight = compiled(lambda t, c=chosen: c.weight(table, t))(jnp.asarray(n / 1000))
         np.testing.assert_allclose(weight, 1 / (k + snr) ** gamma, rtol=1e-5)
-    assert weighting.p2().kind is prediction.EPS
+    assert weighting.p2(1.0, 1.0).kind is prediction.EPS
 
 
 ZERO = schedules.rescaled_to_zero_terminal(schedules.linear(100))
