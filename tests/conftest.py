@@ -81,10 +81,21 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # tests kill processes
     program_cache.mend(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
 
 
-def pytest_collection_modifyitems(items):
-    """The longest files first; --no-loadscope-reorder leaves it so."""
+def pytest_collection_modifyitems(config, items):
+    """Every case runs jitted, and the first of each function without jit as well (the fixture
+    `compiled`). The longest files come first; --no-loadscope-reorder leaves it so."""
+    seen, kept, dropped = set(), [], []
+    for item in items:
+        case = getattr(item, "callspec", None)
+        function = item.nodeid.partition("[")[0]
+        again = case is not None and case.params.get("compiled") == "plain" and function in seen
+        (dropped if again else kept).append(item)
+        if case is not None and case.params.get("compiled") == "plain":
+            seen.add(function)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
     place = {name: i for i, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    items[:] = sorted(kept, key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(scope="module", autouse=True)
