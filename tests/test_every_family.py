@@ -62,7 +62,7 @@ def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
     if not conditions_of(family):
         return []
     found = [(dict(conditions=dict(depth=dict())), "conditions.depth is no field of the data")]
-    if "label" in conditions_of(family) and not points:
+    if not points and "label" in conditions_of(family) and "frequency" not in conditions_of(family):
         none = dict(name="folder:none", size=8, labels=False, num_classes=0)
         found.append((dict(data=none), "has no classes"))
     if not droppable(conditions_of(family)):
