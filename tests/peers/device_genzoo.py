@@ -1,0 +1,107 @@
+"""genzoo's side of device_speed.py: the training step and the sampler that a run would have."""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from device_cases import CASES
+from device_profile import of_jax
+from device_report import SCRATCH
+from device_worker import serve
+
+from genzoo import check, config
+from genzoo.core import tree
+from genzoo.experiment import Experiment, flat, variables_of
+from genzoo.modes.sample import draw
+from genzoo.runtime.compilation import compile_program
+from genzoo.runtime.cost import peak_memory_bytes
+
+
+class Genzoo:
+    """The contender. The data set is made up and held on the device, as a small set of a run is;
+    the state is donated; each step gets its row numbers from the host."""
+
+    def __init__(self, case: str):
+        self._case, self._calls, self._state = CASES[case], {}, None
+
+    def compile(self, measure: str) -> dict:
+        """Compiles the program of a measure: seconds, parameters, the bytes that it needs."""
+        kind, size = measure.split("_")
+        raw = config.override(config.load(self._case.config), self._case.settings(measure))
+        experiment = Experiment(check.check(raw))
+        if self._state is None:
+            self._state = experiment.new_state()
+        made = {"train": self._step, "ddim": self._sampler}[kind](experiment, int(size))
+        program, self._calls[measure] = made
+        return {
+            "compile_seconds": round(program.compile_seconds, 2),
+            "parameters": tree.count(self._state.params),
+            "program_bytes": _bytes(program.compiled.memory_analysis()),
+            "device": jax.devices()[0].device_kind,
+        }
+
+    def burst(self, measure: str, calls: str) -> dict:
+        """Seconds a call over several calls, which the device may overlap as in a run."""
+        start = time.perf_counter()
+        for _ in range(int(calls)):
+            waited = self._calls[measure]()
+        jax.block_until_ready(waited)
+        seconds = (time.perf_counter() - start) / int(calls)
+        return {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
+
+    def profile(self, measure: str) -> dict:
+        """The kernels of three calls, by their time."""
+        folder = Path(tempfile.mkdtemp(dir=SCRATCH))
+        with jax.profiler.trace(str(folder)):
+            self.burst(measure, "3")
+        (file,) = folder.rglob("*.xplane.pb")
+        return of_jax(file, calls=3)
+
+    def _step(self, experiment: Experiment, size: int):
+        placement, random = experiment.placement, np.random.default_rng(0)
+        held = {
+            name: random.integers(0, 256 if name == "x" else 2, shape.shape).astype(shape.dtype)
+            for name, shape in experiment.stored(2 * size).items()
+        }
+        data = placement.put_everywhere(flat(held))
+
+        def rows():
+            found = random.integers(0, 2 * size, (1, size)).astype(np.int32)
+            return placement.put_batch({"rows": found}, leading=1)
+
+        program = compile_program(experiment.training(self._state, data, rows()))
+
+        def step():
+            self._state, measured = program(self._state, data, rows())
+            return measured
+
+        return program, step
+
+    def _sampler(self, experiment: Experiment, size: int):
+        programs = {}
+
+        def sample():
+            weights = experiment.config.sample.weights
+            return list(draw(experiment, variables_of(self._state, weights), programs, size))
+
+        sample()
+        return programs[size], sample
+
+
+def _bytes(analysis) -> int | None:
+    """Of arguments, results and scratch together, where the backend tells."""
+    if analysis is None:
+        return None
+    return (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
+
+
+if __name__ == "__main__":
+    serve(Genzoo(sys.argv[1]))
