@@ -27,6 +27,7 @@ from genzoo.core import streams, tree
 from genzoo.core.contract import Family, Solves, Variables, conditions_of
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch, Tree
+from genzoo.data.pixels import BadImage
 from genzoo.data.source import ArraySource, Spec
 from genzoo.evaluate import figures
 from genzoo.experiment import Experiment, require, variables_of
@@ -225,10 +226,13 @@ class Run:
         )
 
     def _stored(self, images: Pictures) -> np.ndarray:
-        """Images as the data set holds them, fitted to its shape."""
-        several = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
-        each = images if several else [images]
-        return np.stack([self._experiment.x.take(np.asarray(image)) for image in each])
+        """Data as the data set holds them; images are fitted to its shape."""
+        x = self._experiment.x
+        several = isinstance(images, list | tuple) or np.ndim(images) == len(x.shape) + 1
+        try:
+            return np.stack([x.take(np.asarray(one)) for one in (images if several else [images])])
+        except (ValueError, BadImage) as reason:
+            raise UserError(f"This is none of the model's {x.plural}: {reason}.") from reason
 
     def _source(self, images: Pictures, given: Mapping[str, object] | None = None) -> ArraySource:
         arrays = {"x": self._stored(images)}

@@ -5,6 +5,7 @@ import json
 import pkgutil
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbclient
 import nbformat
@@ -15,7 +16,9 @@ import pytest
 import genzoo
 from genzoo import api
 from genzoo.core.errors import UserError
+from genzoo.experiment import Experiment
 from genzoo.main import main
+from genzoo.modes.reconstruct import reconstructed
 
 ROOT = Path(__file__).parent.parent
 SMALL = {
@@ -63,6 +66,22 @@ def test_reconstructions_and_likelihoods_are_those_of_the_command_line(run, caps
     errors = json.loads((run.place.path / "reconstruct.json").read_text())["mean_squared_errors"]
     ours = np.square((copies.astype(float) - test["x"][:3]) / 127.5).mean((1, 2, 3))
     np.testing.assert_allclose(ours, errors, atol=0.02)  # of copies that are rounded to levels
+
+
+def test_data_of_every_kind_go_in_as_the_fields_say():
+    waves = np.random.default_rng(0).normal(size=(3, 64, 2))
+    run = SimpleNamespace(_experiment=Experiment(small("toy_waves")))
+    np.testing.assert_array_equal(api.Run._stored(run, waves), waves.astype(np.float32))
+    np.testing.assert_array_equal(api.Run._stored(run, waves[0]), waves[:1].astype(np.float32))
+    np.testing.assert_array_equal(api.Run._stored(run, list(waves)), waves.astype(np.float32))
+    with pytest.raises(UserError, match=r"none of the model's signals: its shape is \(2, 64\)"):
+        api.Run._stored(run, waves[0].T)
+    with pytest.raises(UserError, match="compares images, and waves is signals"):
+        reconstructed(run._experiment, None, {}, None, 3)
+    run = SimpleNamespace(_experiment=Experiment(small("ddpm_fashion")))
+    assert api.Run._stored(run, np.zeros((40, 30, 3), np.uint8)).shape == (1, 28, 28, 1)
+    with pytest.raises(UserError, match="none of the model's images: pixels are float64"):
+        api.Run._stored(run, np.zeros((28, 28, 1)))
 
 
 def test_a_predictor_is_that_of_the_samples(run):

@@ -55,7 +55,9 @@ def reconstructed(
     source: Source,
     count: int,
 ) -> Reconstructions:
-    """Reconstructions of the first `count` images. programs: the compiled ones by batch size."""
+    """Reconstructions of the first `count` images. programs: the compiled ones by batch size.
+    UserError for data of another kind."""
+    _require_images(experiment)
     placement = experiment.placement
     size = -(-min(experiment.config.eval.batch_size, count) // placement.devices)
     size *= placement.devices
@@ -82,10 +84,7 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
     each in `reconstruct.json`."""
     experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     require(experiment.family, config.family.name, "reconstruct", "reconstruct")
-    if not isinstance(experiment.x, Image):
-        raise UserError(
-            f"--mode=reconstruct compares images, and {config.data.name} is {experiment.x.plural}."
-        )
+    _require_images(experiment)
     place.check_writable()
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.eval.weights)
@@ -113,6 +112,14 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
         pictures.save_grid(picture, shown, columns=columns, caption=found.caption)
     short = {k: v for k, v in report.items() if not isinstance(v, list)}
     return short | {"files": announced([picture, place.path / "reconstruct.json"])}
+
+
+def _require_images(experiment: Experiment) -> None:
+    if not isinstance(experiment.x, Image):
+        raise UserError(
+            f"--mode=reconstruct compares images, and {experiment.config.data.name} is "
+            f"{experiment.x.plural}."
+        )
 
 
 def _compared(experiment: Experiment, variables: Variables, batch: Batch) -> tuple:
