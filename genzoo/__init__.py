@@ -8,10 +8,12 @@
 
 from typing import TYPE_CHECKING
 
+from genzoo.core.version import VERSION
+
 if TYPE_CHECKING:
     from genzoo.api import Run, fit, open, read_config
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Run", "__version__", "fit", "open", "read_config"]
 
 

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 from genzoo import build, check, config
+from genzoo.builders.conditions import ConditionSettings
+from genzoo.core.bounds import settings_of
 from genzoo.main import _MODES
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +34,11 @@ def test_every_key_named_exists():
     known = check.check(config.load("configs/ddpm_cifar.py:smoke"))
     own = [row.own_keys for row in build.FAMILIES.values()]
     for key in re.findall(r"--config\.([a-z_.]+)=", README):
-        if key not in ("section.key", "frozen.tokenizer.workdir"):
-            section, name = key.split(".")
+        if key in ("section.key", "frozen.tokenizer.workdir"):
+            continue
+        section, name, *more = key.split(".")
+        if section == "conditions":  # conditions.NAME.key
+            assert more[0] in settings_of(ConditionSettings), key
+        else:
             assert name in known[section] or any(name in o.get(section, ()) for o in own), key
+            assert not more or name in ("conditions", "negative"), key

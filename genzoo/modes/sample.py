@@ -13,10 +13,10 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 from tqdm.auto import tqdm
 
-import genzoo
 from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core.contract import Solves, Variables
 from genzoo.core.types import Array, Batch
+from genzoo.core.version import VERSION
 from genzoo.data.fields import Image, Signal
 from genzoo.evaluate import pictures, plane, signals
 from genzoo.experiment import (
@@ -174,7 +174,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
 def _settings(config: FrozenConfigDict, step: int) -> dict:
     """How samples were made: what cannot be read off them later."""
     return {
-        "genzoo": genzoo.__version__,
+        "genzoo": VERSION,
         "family": config.family.name,
         "data": config.data.name,
         "step": step,
