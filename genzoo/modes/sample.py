@@ -13,7 +13,6 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 from tqdm.auto import tqdm
 
-import genzoo
 from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core.contract import Solves, Variables
 from genzoo.core.types import Array, Batch
@@ -174,7 +173,6 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
 def _settings(config: FrozenConfigDict, step: int) -> dict:
     """How samples were made: what cannot be read off them later."""
     return {
-        "genzoo": genzoo.__version__,
         "family": config.family.name,
         "data": config.data.name,
         "step": step,
