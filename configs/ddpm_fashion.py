@@ -3,7 +3,7 @@
     python -m genzoo.main --config=configs/ddpm_fashion.py:laptop --workdir=runs/fashion
 
 Variants:
-    :laptop  Cost: five to nine minutes on 2 CPU cores. Result: recognisable garments, about 4.2
+    :laptop  Cost: five to nine minutes on 2 CPU cores. Result: recognisable garments, about 4.0
              bits/dim.
     :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
 Without a variant it is a network of the CIFAR-10 kind, 14,540,161 parameters, for an accelerator.

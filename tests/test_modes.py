@@ -189,21 +189,25 @@ def test_what_the_run_calls_its_own_may_change_without_loss(trained, here):
     assert second["samples"] == first["samples"] + "-2"
 
 
-def test_every_mode_ends_by_saying_what_it_made(trained, here, tmp_path):
+@pytest.mark.parametrize(
+    ("mode", "settings", "made"),
+    [
+        ("eval", ["eval.count=4", "eval.batch_size=4"], ["eval.json"]),
+        ("reconstruct", ["sample.count=2"], ["samples/reconstruction.png", "reconstruct.json"]),
+        (
+            "train", ["train.steps=22", "train.picture_count=2"],
+            ["metrics.jsonl", "checkpoints/22",
+             *(f"samples/training/step_00000022_{weights}.png" for weights in ("raw", "ema"))],
+        ),
+    ],
+)  # fmt: skip
+def test_a_mode_ends_by_saying_what_it_made(trained, here, tmp_path, mode, settings, made):
     place = shutil.copytree(trained, tmp_path / "run", symlinks=True)
-    for mode, settings, made in (
-        ("eval", ["--config.eval.count=4", "--config.eval.batch_size=4"], ["eval.json"]),
-        ("reconstruct", ["--config.sample.count=2"],
-         ["samples/reconstruction.png", "reconstruct.json"]),
-        ("train", ["--config.train.steps=22", "--config.train.picture_first=5"],
-         ["metrics.jsonl", "checkpoints/22", *(f"samples/training/step_00000022_{w}.png"
-                                              for w in ("raw", "ema"))]),
-    ):  # fmt: skip
-        done = here(f"--workdir={place}", f"--mode={mode}", *settings)
-        report = json.loads(done.stdout)
-        assert report["files"] == [str(place / name) for name in made], mode
-        assert all(Path(name).exists() for name in report["files"])
-        assert all(f"Wrote {name}" in done.stderr for name in report["files"]), mode
+    keys = [f"--config.{setting}" for setting in settings]
+    done = here(f"--workdir={place}", f"--mode={mode}", *keys)
+    files = json.loads(done.stdout)["files"]
+    assert files == [str(place / name) for name in made]
+    assert all(Path(name).exists() and f"Wrote {name}" in done.stderr for name in files)
 
 
 def test_eval_is_exact_on_a_padded_batch_and_on_more_devices(trained, genzoo, here):

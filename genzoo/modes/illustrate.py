@@ -1,7 +1,7 @@
 """Pictures that teach, drawn by `--mode=sample` on request: how noise becomes data, what guidance
 does, how solvers differ, and for points in the plane the field, the paths and the density.
 
-Each is a function of (Subject) that writes one file into the workdir's `samples/`.
+Each is a function of (Subject) that writes one file into the folder of the call.
 """
 
 import logging
