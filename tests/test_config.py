@@ -5,15 +5,24 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genzoo import build, check, config, first_stage
 from genzoo.builders import ddpm, sampling
 from genzoo.core import tree
-from genzoo.core.contract import Context
+from genzoo.core.conditions import gather
+from genzoo.core.contract import (
+    Context,
+    Likelihoods,
+    Reconstructs,
+    Samples,
+    Variables,
+    conditions_of,
+)
 from genzoo.core.errors import UserError
-from genzoo.experiment import Experiment
+from genzoo.experiment import Experiment, sample_keys
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 CIFAR = "configs/ddpm_cifar.py"
@@ -66,6 +75,30 @@ def test_every_config_is_sound_and_its_shapes_work_out(path, tmp_path):
     for player in experiment.family.losses.values():
         values, _ = jax.eval_shape(player.loss, state.params, context)
         assert values.shape == (count,)
+    if path.endswith(":smoke"):
+        traced_modes(experiment)
+
+
+def traced_modes(experiment: Experiment) -> None:
+    """What the modes would compile, with nothing but shapes."""
+    family, state, rows = experiment.family, experiment.abstract_state, experiment.example(4)
+    variables = Variables(params=state.params, stats=state.stats, frozen=state.frozen)
+    keys = jax.eval_shape(lambda: sample_keys(0, jnp.arange(4)))
+    specs = conditions_of(family)
+
+    def sample(variables, rows, keys):
+        return family.sample(variables, keys, gather(specs, rows, variables.frozen))
+
+    def likelihood(variables, rows, keys):
+        return family.likelihood(variables, rows, keys).total
+
+    for protocol, function, shape in (
+        (Samples, sample, rows["x"].shape),
+        (Likelihoods, likelihood, (4,)),
+        (Reconstructs, lambda *given: family.reconstruct(*given), rows["x"].shape),
+    ):
+        if isinstance(family, protocol):
+            assert jax.eval_shape(function, variables, rows, keys).shape == shape
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.name)

@@ -1,6 +1,8 @@
-"""Every config's `:smoke` that needs no download is trained, and one of each kind scored, sampled
-from, reconstructed and looked into, as a user would, but in this process. What a family cannot do,
-it says."""
+"""One config of each family and each kind of data is trained, scored, sampled from, reconstructed
+and looked into, as a user would, but in this process. What a family cannot do, it says.
+
+The `:smoke` of every other config is run by `-m slow`; its shapes are traced in test_config.py.
+"""
 
 import json
 from pathlib import Path
@@ -8,17 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genzoo import config
+from genzoo import build, config
 from genzoo.data import toys
 from genzoo.main import main
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+ONE_OF_A_KIND = (
+    "classifier_fashion", "dae_fashion", "ddpm_fashion_cond", "dvae_cifar", "edm_cifar",
+    "pca_fashion", "prior_vqvae_fashion", "sde_vp_cifar", "toy_swissroll", "toy_waves",
+    "vae_fashion", "vdm_cifar", "vqvae_fashion",
+)  # fmt: skip
 # The other ddpm_* smoke runs have tests of their own, or want CIFAR-10 or a folder.
-WING = [f.stem for f in CONFIGS if not f.stem.startswith("ddpm") or f.stem.endswith("_cond")]
-# Families, networks and samplers are those of another config here, which stands for them in modes.
-LIKE_ANOTHER = ("edm_cifar", "fm_cifar", "prior_vqvae_cifar", "vae_cifar", "vae_mnist")
-ONE_OF_A_KIND = [
-    pytest.param(name, marks=pytest.mark.slow) if name in LIKE_ANOTHER else name for name in WING
+EVERY = [
+    name if name in ONE_OF_A_KIND else pytest.param(name, marks=pytest.mark.slow)
+    for name in (file.stem for file in CONFIGS)
+    if not name.startswith("ddpm") or name.endswith("_cond")
 ]
 DENOISING = ("ddpm", "score_sde", "edm", "vdm", "flow_matching")
 MODES = {
@@ -47,7 +53,12 @@ def workdir(tmp_path_factory):
     return trained
 
 
-@pytest.mark.parametrize("name", WING)
+def test_every_family_is_run():
+    families = {config.load(f"configs/{name}.py:smoke")["family"]["name"] for name in ONE_OF_A_KIND}
+    assert families == set(build.FAMILIES)
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_training(name, workdir):
     place = workdir(name)
     family = json.loads((place / "config.json").read_text())["family"]["name"]
@@ -60,7 +71,7 @@ def test_training(name, workdir):
         assert all(np.isfinite(row["loss"]) for row in rows)
 
 
-@pytest.mark.parametrize("name", ONE_OF_A_KIND)
+@pytest.mark.parametrize("name", EVERY)
 def test_modes(name, workdir, capsys):
     place = workdir(name)
     settings = json.loads((place / "config.json").read_text())
