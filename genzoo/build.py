@@ -26,7 +26,7 @@ from genzoo.builders.vae import DecoderSampling, ImportanceScoring, VAESettings
 from genzoo.builders.vdm import TimeScoring, VDMSettings
 from genzoo.builders.vqvae import VQVAESettings
 from genzoo.config import freeze
-from genzoo.core.contract import Family
+from genzoo.core.contract import Family, Player
 from genzoo.core.errors import UserError
 from genzoo.data import cifar, embedded, folder, idx, tfds, toys
 from genzoo.data.fields import Field, Image, Points, Signal, numbered
@@ -45,7 +45,7 @@ from genzoo.nets.unet.unet import UNetSettings
 from genzoo.nets.unet.vdm_unet import VDMUNetSettings
 from genzoo.settings import SECTIONS, DataSettings
 from genzoo.train.averages import Average
-from genzoo.train.optimizer import Optimizer
+from genzoo.train.optimizer import Optimizer, for_players
 
 DATA: Mapping[str, DataRow] = {
     "fashion_mini": DataRow(
@@ -259,9 +259,12 @@ def family(config: FrozenConfigDict) -> Family:
     return family_settings(config).build(parts)
 
 
-def optimizer(config: FrozenConfigDict) -> Optimizer:
-    """The optimizer that the config describes."""
-    return section(config, "optimizer").build(config.train.steps)
+def optimizers(
+    config: FrozenConfigDict, players: Mapping[str, Player]
+) -> dict[str, Optimizer]:
+    """The optimizer of each player. Raises UserError for a player that is not there."""
+    settings = section(config, "optimizer")
+    return for_players(players, settings.build(config.train.steps), settings.own())
 
 
 def averages(config: FrozenConfigDict) -> dict[str, Average]:

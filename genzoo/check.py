@@ -50,8 +50,11 @@ def fill(raw: dict) -> dict:
     found = freeze(resolved)
     for sentence in (*build.section(found, "data").problems(), *_across_keys(found)):
         if isinstance(sentence, WithoutEffect):
-            section, key = sentence.key.split(".")
-            resolved[section][key] = sentence.default
+            *sections, key = sentence.key.split(".")
+            place = resolved
+            for section in sections:
+                place = place[section]
+            place[key] = sentence.default
     return resolved
 
 
@@ -78,7 +81,23 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
     resolved["frozen"] = _frozen(checker, raw.get("frozen", {}), row.first_stages if row else ())
     for name in SECTIONS:
         resolved[name] = checker.section(raw.get(name, {}), _keys(name, row), name)
+    if resolved["optimizer"]:
+        resolved["optimizer"]["players"] = _players(checker, resolved["optimizer"]["players"])
     return checker, resolved
+
+
+def _player_keys() -> dict[str, Setting]:
+    return {k: v for k, v in settings_of(SECTIONS["optimizer"]).items() if k != "players"}
+
+
+def _players(checker: Checker, players: Mapping) -> dict:
+    """What the players of `optimizer` have of their own, and no defaults: the rest follows what
+    they share."""
+    found = {}
+    for name, own in players.items():
+        whole = checker.section(own, _player_keys(), f"optimizer.players.{name}")
+        found[name] = {k: v for k, v in whole.items() if k in own}
+    return found
 
 
 def _name_of(values: object) -> object:
@@ -113,6 +132,7 @@ def documented(config: FrozenConfigDict) -> dict[str, dict]:
         sections[f"frozen.{stage}"] = settings_of(FirstStage)
     sections |= {name: _keys(name, row) for name in SECTIONS}
     sections["train.averages.NAME"] = settings_of(Average)
+    sections["optimizer.players.NAME"] = _player_keys()
     if row.told:
         sections["conditions.NAME"] = settings_of(conditions.ConditionSettings)
     return {

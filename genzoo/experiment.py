@@ -10,7 +10,6 @@ from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
@@ -32,7 +31,7 @@ from genzoo.runtime.compilation import Program, compile_program, run_once
 from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW
 from genzoo.train import sharding
-from genzoo.train.optimizer import for_players
+from genzoo.train.optimizer import Optimizer
 from genzoo.train.state import TrainState, initial
 from genzoo.train.step import Updater
 
@@ -59,11 +58,11 @@ class Experiment:
         return sharding.placement(build.section(self.config, "mesh"), self.devices)
 
     @cached_property
-    def optimizers(self) -> dict[str, optax.GradientTransformation]:
+    def optimizers(self) -> dict[str, Optimizer]:
         """By player; none for what is learned in closed form."""
         if isinstance(self.family, Fits):
             return {}
-        return dict(for_players(self.family.losses, build.optimizer(self.config)))
+        return build.optimizers(self.config, self.family.losses)
 
     @cached_property
     def spec(self) -> Spec:
@@ -169,7 +168,6 @@ class Experiment:
         return Updater(
             family=self.family,
             optimizers=self.optimizers,
-            learning_rate=build.optimizer(self.config).schedule(),
             averages=build.averages(self.config),
             prepare=partial(
                 fields.prepare, fields=self.spec.fields, mirrored=self.config.data.flip
@@ -182,6 +180,8 @@ class Experiment:
             # the sake of the compile time: those are for models without convolutions.
             written_out=8 if on_cpu else 1,
             branch=on_cpu,
+            # Nor inside a branch: there a player out of turn computes its gradient for nothing.
+            skip=not on_cpu,
             gathered=self.placement.gathered,
         )
 

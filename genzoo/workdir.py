@@ -48,6 +48,11 @@ _LONGEST = 100  # letters of the name of a folder
 _log = logging.getLogger("genzoo")
 
 
+def _shared(key: str) -> str:
+    """The key that all players share for one that a player has of its own."""
+    return re.sub(r"^optimizer\.players\.[^.]+\.", "optimizer.", key)
+
+
 @dataclass(frozen=True)
 class Workdir:
     """The folder at `path`."""
@@ -98,7 +103,7 @@ class Workdir:
         if before and self.begun:
             self._readable()
         changed = differences(before, config.to_dict()) if before and self.begun else {}
-        bound = {k: v for k, v in changed.items() if not k.startswith(_FREE_IN_TRAINING)}
+        bound = {k: v for k, v in changed.items() if not _shared(k).startswith(_FREE_IN_TRAINING)}
         if bound:
             raise UserError(self._other_config(bound))
         for key, (old, new) in changed.items():

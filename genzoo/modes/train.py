@@ -148,6 +148,7 @@ def _say_what_is_whole(experiment: Experiment, state: TrainState) -> None:
 def _check(experiment: Experiment, place: Workdir) -> None:
     place.check(experiment.config)
     Requests(experiment=experiment, family=experiment.family).check()
+    experiment.updater(experiment.config.train.accumulate)  # raises where the players do not fit
     if not place.begun:
         first_stage.require_trained(experiment.config)
 

@@ -255,7 +255,7 @@ def test_training_leaves_the_tokenizer_alone_and_learns_the_one_sequence():
     players = for_players(model.losses, optimizer)
     batch = image_of(np.full((8, 1), 2), np.array([[3, 0, 1, 2]] * 8))
     updater = Updater(
-        family=model, optimizers=players, learning_rate=optimizer.schedule(),
+        family=model, optimizers=players,
         averages={"ema": Average(decay=0.9)}, prepare=lambda batch, key: batch,
         root=streams.root(0),
     )  # fmt: skip

@@ -7,12 +7,18 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from toy import Game
 
 from genzoo import check, config
-from genzoo.core import tree
+from genzoo.core import streams, tree
 from genzoo.experiment import Experiment
 from genzoo.runtime.collectives import collectives
 from genzoo.runtime.compilation import compile_program
+from genzoo.train.averages import Average
+from genzoo.train.optimizer import Optimizer, constant, for_players
+from genzoo.train.sharding import MeshSettings, placement
+from genzoo.train.state import initial
+from genzoo.train.step import Updater
 
 POINTS = ("configs/toy_mixture.py:smoke", {"train.batch_size": "16", "train.steps_per_call": "1"})
 # A network with convolutions, in bfloat16 and with remat.
@@ -61,6 +67,34 @@ def run(case: tuple, devices: int, **changes: str) -> dict:
     }
 
 
+def players(devices: int, fsdp: int) -> dict:
+    """Two players, the second of which moves at every other step, over twelve steps: where their
+    numbers end, the losses, and how many arrays of the state are split."""
+    game = Game(size=16, second={"after": 2, "every": 2})
+    optimizer = Optimizer(decay=constant, total_steps=12, learning_rate=0.01)
+    optimizers = for_players(game.losses, optimizer)
+    place = placement(MeshSettings(fsdp=fsdp, floor=1), jax.devices()[:devices])
+    updater = Updater(
+        family=game, optimizers=optimizers, averages={"ema": Average(decay=0.9)},
+        prepare=lambda batch, key: batch, root=streams.root(0), gathered=place.gathered,
+    )  # fmt: skip
+
+    def start():
+        return initial(game, optimizers, ("ema",), streams.root(0), {})
+
+    where = place.state(jax.eval_shape(start))
+    state = jax.jit(start, out_shardings=where)()
+    step = jax.jit(updater.update, donate_argnums=0, out_shardings=(where, place.replicated))
+    losses = []
+    for _ in range(12):
+        state, sums = step(state, place.put_batch({"x": np.zeros((8, 1), np.float32)}))
+        losses.append({k: [float(x) for x in sums[k]] for k in ("loss_first", "loss_second")})
+    split = [x for x in jax.tree.leaves(state) if not x.is_fully_replicated]
+    whole = jax.device_get((state.params, state.averages))
+    flat = [float(x) for leaf in jax.tree.leaves(whole) for x in leaf]
+    return {"losses": losses, "numbers": flat, "split": len(split)}
+
+
 def main() -> None:
     """Prints one JSON object: name of the run -> what came of it."""
     split = {"mesh__floor": "1"}
@@ -75,6 +109,8 @@ def main() -> None:
     found["points several 4 2"] = run(POINTS, 4, mesh__fsdp="2", **split, **several)
     found["images"] = run(IMAGES, 1)
     found["images 4 2"] = run(IMAGES, 4, mesh__fsdp="2", **split)
+    for devices, fsdp in [(1, 1), (8, 1), (4, 2)]:
+        found[f"players {devices} {fsdp}"] = players(devices, fsdp)
     json.dump(found, sys.stdout)
 
 
