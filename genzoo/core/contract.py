@@ -23,13 +23,20 @@ class Variables:
     """What a family is made of: `params` are learned by gradient, `stats` by the losses' own rule.
 
     Both are nested dicts. Codebook averages, running statistics and loss histories are stats.
-    frozen: the variables of first stages and teachers, by name, as {"params": .., "stats": ..};
-    they come from runs of their own and never change.
+    frozen: the variables of models that other runs have trained, by name, each as a `tree`. They
+    never change. `init` leaves them out: they are put in place once the runs are opened.
     """
 
     params: Tree
     stats: Tree = field(default_factory=dict)
     frozen: Mapping[str, Tree] = field(default_factory=dict)
+
+    @property
+    def tree(self) -> dict[str, Tree]:
+        """The same as a nested dict, {"params": .., "stats": ..}, with "frozen" where there are
+        such: what the model is in the `frozen` of another one."""
+        parts = {"params": self.params, "stats": self.stats}
+        return parts | ({"frozen": dict(self.frozen)} if self.frozen else {})
 
 
 @jax.tree_util.register_dataclass
@@ -41,7 +48,7 @@ class Context:
     key: the randomness of this step. step: int32 scalar.
     stats: the family's own statistics; a loss hands back their new value in `Aux`.
     averages: params averaged over time, by name (a consistency model reads its target there).
-    frozen: the variables of first stages and teachers, as in Variables.
+    frozen: the variables of other runs' models, as in Variables.
     mask: of a loss that couples the rows of a batch, and of no other: [B], 1 for an example and 0
     for padding, whatever the padding holds.
     train: whether dropout is on and stats are to be renewed.
@@ -259,6 +266,16 @@ class Fits(Protocol):
 
     def fit(self, batches: Iterable[Batch], key: Key) -> Variables:
         """The variables, from prepared batches of any size, each example once."""
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """The family starts from the params of another model: a student of its teacher's, a ControlNet
+    of those of the model that it steers."""
+
+    def start(self, variables: Variables) -> Tree:
+        """The params at step 0, of the same structure as those of `init`, which `variables` holds
+        together with the models of other runs in `frozen`."""
 
 
 @dataclass(frozen=True, kw_only=True)

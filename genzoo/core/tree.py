@@ -13,6 +13,12 @@ def path_string(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def by_path(tree: Tree) -> dict[str, Array]:
+    """The leaves of a tree by their path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_string(path): leaf for path, leaf in leaves}
+
+
 def count(tree: Tree) -> int:
     """How many numbers a tree holds; works on abstract values too."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

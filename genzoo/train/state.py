@@ -3,16 +3,18 @@
 No random key and no data iterator is in it: both follow from (seed, step).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
 
 from genzoo.core import tree
-from genzoo.core.contract import Family, Player
+from genzoo.core.contract import Family, Player, Variables
 from genzoo.core.types import Array, Batch, Key, Tree
 from genzoo.train.optimizer import Optimizer
+
+Start = Callable[[Variables], Variables]
 
 
 @jax.tree_util.register_dataclass
@@ -47,8 +49,8 @@ class Faults:
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
     """step: int32, steps done. opt_state: by player, of the params that it trains. averages: params
-    averaged in time, by name. frozen: variables of first stages and teachers, by name; no step
-    changes them."""
+    averaged in time, by name. frozen: variables of other runs' models, by name; no step changes
+    them, and no checkpoint holds them."""
 
     step: Array
     params: Tree
@@ -65,12 +67,15 @@ def initial(
     average_names: tuple[str, ...],
     key: Key,
     example: Batch,
+    frozen: Mapping[str, Tree] | None = None,
+    start: Start = lambda variables: variables,
 ) -> TrainState:
     """The state before the first step. Every average starts as a copy of the params.
 
-    optimizers: by player; empty for what is learned in closed form.
+    optimizers: by player; empty for what is learned in closed form. frozen: variables of other
+    runs' models, by name. start: what makes of the fresh variables those to start from.
     """
-    variables = family.init(key, example)
+    variables = start(replace(family.init(key, example), frozen=frozen or {}))
     return TrainState(
         step=jnp.int32(0),
         params=variables.params,

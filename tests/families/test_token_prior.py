@@ -260,9 +260,7 @@ def test_training_leaves_the_tokenizer_alone_and_learns_the_one_sequence():
         root=streams.root(0),
     )  # fmt: skip
     start = initial(model, players, ("ema",), streams.root(0), batch)
-    chex.assert_trees_all_equal(
-        start.frozen, {TOKENIZER: {"params": {"gain": 7.0}, "stats": {"shift": 7.0}}}
-    )
+    assert start.frozen == {}  # a run puts the trained tokenizer there
     for moving in (start.params, start.opt_state, start.averages, start.stats):
         paths = jax.tree_util.tree_leaves_with_path(moving)
         assert not any("gain" in jax.tree_util.keystr(path) for path, _ in paths)

@@ -96,6 +96,12 @@ def test_players_in_turn_do_not_depend_on_the_mesh(runs):
     assert (one["split"], runs["players 4 2"]["split"]) == (0, 8)
 
 
+def test_models_of_other_runs_do_not_depend_on_the_mesh(runs):
+    found = dict(runs["others"])
+    assert found.pop("split") > 10
+    assert all(found.values()) and len(found) == 8, found
+
+
 def test_mesh_problems_are_sentences():
     def said(devices, sizes=None, **settings):
         return problems(MeshSettings(**settings), sizes or {}, devices)
