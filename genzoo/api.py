@@ -31,7 +31,6 @@ from genzoo.data.pixels import BadImage
 from genzoo.data.source import ArraySource, Spec
 from genzoo.evaluate import figures
 from genzoo.experiment import Experiment, require, variables_of
-from genzoo.guides import guided
 from genzoo.math import paths
 from genzoo.modes import train as training
 from genzoo.modes.encode import FILES, Trained
@@ -39,6 +38,7 @@ from genzoo.modes.reconstruct import reconstructed
 from genzoo.modes.sample import draw
 from genzoo.requests import Requests
 from genzoo.resolve import resolved
+from genzoo.runs import for_sampling
 from genzoo.runtime.compilation import Program
 from genzoo.samplers.predictor import Prediction
 from genzoo.train.state import TrainState
@@ -158,7 +158,7 @@ class Run:
         experiment = Experiment(config)
         require(experiment.family, config.family.name, "sample", "sample")
         variables = variables_of(self.state, config.sample.weights)
-        family, variables = guided(experiment, variables)
+        family, variables = for_sampling(experiment, variables)
         requests = Requests(experiment=experiment, family=family)
         requests.check()
         return requests, variables

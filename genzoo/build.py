@@ -18,15 +18,15 @@ from genzoo.builders.dvae import DVAESettings
 from genzoo.builders.edm import EDMSettings
 from genzoo.builders.flow_matching import FlowMatchingSettings
 from genzoo.builders.pca import PCASettings
-from genzoo.builders.rows import DataRow, FamilyRow, NetworkRow, Parts
-from genzoo.builders.sampling import ContinuousSampling, DiffusionSampling
+from genzoo.builders.rows import DataRow, FamilyRow, NetworkRow, Parts, Stage
+from genzoo.builders.sampling import STEERING, ContinuousSampling, DiffusionSampling
 from genzoo.builders.score_sde import ScoreSDESettings
 from genzoo.builders.token_prior import TokenPriorSettings, TokenSampling
 from genzoo.builders.vae import DecoderSampling, ImportanceScoring, VAESettings
 from genzoo.builders.vdm import TimeScoring, VDMSettings
 from genzoo.builders.vqvae import VQVAESettings
 from genzoo.config import freeze
-from genzoo.core.contract import Family
+from genzoo.core.contract import Family, Player, Tokenizes
 from genzoo.core.errors import UserError
 from genzoo.data import cifar, embedded, folder, idx, tfds, toys
 from genzoo.data.fields import Field, Image, Points, Signal, numbered
@@ -45,7 +45,7 @@ from genzoo.nets.unet.unet import UNetSettings
 from genzoo.nets.unet.vdm_unet import VDMUNetSettings
 from genzoo.settings import SECTIONS, DataSettings
 from genzoo.train.averages import Average
-from genzoo.train.optimizer import Optimizer
+from genzoo.train.optimizer import Optimizer, for_players
 
 DATA: Mapping[str, DataRow] = {
     "fashion_mini": DataRow(
@@ -82,7 +82,11 @@ _TRAIN_A_PRIOR = (
     "Train a token_prior on its codes (see configs/prior_vqvae_fashion.py) and sample from that."
 )
 _CONTINUOUS = dict(
-    networks=_OF_ANYTHING, kinds=_ANYTHING, sampling=ContinuousSampling, told=True
+    networks=_OF_ANYTHING,
+    kinds=_ANYTHING,
+    sampling=ContinuousSampling,
+    stages=STEERING,
+    told=True,
 )
 
 FAMILIES: Mapping[str, FamilyRow] = {
@@ -91,6 +95,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
         networks=_DENOISERS,
         told=True,
         sampling=DiffusionSampling,
+        stages=STEERING,
         scoring=DiffusionScoring,
     ),
     "score_sde": FamilyRow(settings=ScoreSDESettings, scoring=FlowScoring, **_CONTINUOUS),
@@ -126,7 +131,11 @@ FAMILIES: Mapping[str, FamilyRow] = {
         told=True,
         networks=("transformer",),
         sampling=TokenSampling,
-        first_stages={token_prior.TOKENIZER: "tokenize"},
+        stages={
+            token_prior.TOKENIZER: Stage(
+                capability=Tokenizes, called="a tokenizer of the same data"
+            ),
+        },
     ),
 }
 
@@ -259,9 +268,12 @@ def family(config: FrozenConfigDict) -> Family:
     return family_settings(config).build(parts)
 
 
-def optimizer(config: FrozenConfigDict) -> Optimizer:
-    """The optimizer that the config describes."""
-    return section(config, "optimizer").build(config.train.steps)
+def optimizers(
+    config: FrozenConfigDict, players: Mapping[str, Player]
+) -> dict[str, Optimizer]:
+    """The optimizer of each player. Raises UserError for a player that is not there."""
+    settings = section(config, "optimizer")
+    return for_players(players, settings.build(config.train.steps), settings.own())
 
 
 def averages(config: FrozenConfigDict) -> dict[str, Average]:

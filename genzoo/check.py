@@ -20,7 +20,7 @@ from genzoo.core.errors import UserError, nearest
 from genzoo.data.fields import Field
 from genzoo.data.pixels import size_problem
 from genzoo.data.source import SPLITS
-from genzoo.settings import RAW, SECTIONS, DataSettings, FirstStage, RunSettings
+from genzoo.settings import RAW, SECTIONS, DataSettings, FrozenSettings, RunSettings
 from genzoo.train import sharding
 from genzoo.train.averages import Average
 
@@ -50,8 +50,11 @@ def fill(raw: dict) -> dict:
     found = freeze(resolved)
     for sentence in (*build.section(found, "data").problems(), *_across_keys(found)):
         if isinstance(sentence, WithoutEffect):
-            section, key = sentence.key.split(".")
-            resolved[section][key] = sentence.default
+            *sections, key = sentence.key.split(".")
+            place = resolved
+            for section in sections:
+                place = place[section]
+            place[key] = sentence.default
     return resolved
 
 
@@ -75,10 +78,27 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
         resolved["network"] = _named(checker, network, networks, "network")
     else:
         resolved["network"] = checker.section(network, {}, "network")
-    resolved["frozen"] = _frozen(checker, raw.get("frozen", {}), row.first_stages if row else ())
+    stages = row.of_role("frozen") if row else ()
+    resolved["frozen"] = _frozen(checker, raw.get("frozen", {}), stages)
     for name in SECTIONS:
         resolved[name] = checker.section(raw.get(name, {}), _keys(name, row), name)
+    if resolved["optimizer"]:
+        resolved["optimizer"]["players"] = _players(checker, resolved["optimizer"]["players"])
     return checker, resolved
+
+
+def _player_keys() -> dict[str, Setting]:
+    return {k: v for k, v in settings_of(SECTIONS["optimizer"]).items() if k != "players"}
+
+
+def _players(checker: Checker, players: Mapping) -> dict:
+    """What the players of `optimizer` have of their own, and no defaults: the rest follows what
+    they share."""
+    found = {}
+    for name, own in players.items():
+        whole = checker.section(own, _player_keys(), f"optimizer.players.{name}")
+        found[name] = {k: v for k, v in whole.items() if k in own}
+    return found
 
 
 def _name_of(values: object) -> object:
@@ -109,10 +129,11 @@ def documented(config: FrozenConfigDict) -> dict[str, dict]:
             known, about = (OneOf(table),), f"Which {name}: its other keys depend on it."
             choice = Setting(type=str, default=REQUIRED, constraints=known, about=about)
             sections[name] = {"name": choice, **settings_of(table[config[name].name].settings)}
-    for stage in row.first_stages:
-        sections[f"frozen.{stage}"] = settings_of(FirstStage)
+    for stage in row.of_role("frozen"):
+        sections[f"frozen.{stage}"] = settings_of(FrozenSettings)
     sections |= {name: _keys(name, row) for name in SECTIONS}
     sections["train.averages.NAME"] = settings_of(Average)
+    sections["optimizer.players.NAME"] = _player_keys()
     if row.told:
         sections["conditions.NAME"] = settings_of(conditions.ConditionSettings)
     return {
@@ -138,7 +159,7 @@ def _frozen(checker: Checker, stages: Mapping, wanted) -> dict:
         return {}
     for name in sorted(stages.keys() - set(wanted)):
         checker.problems.append(f"frozen.{name} is not of this family: {nearest(name, wanted)}")
-    keys, found = settings_of(FirstStage), {}
+    keys, found = settings_of(FrozenSettings), {}
     for name in wanted:
         found[name] = checker.section(stages.get(name, {}), keys, f"frozen.{name}")
         if found[name].get("config"):  # of an older run perhaps, with fewer keys
@@ -205,7 +226,9 @@ def _across_keys(config: FrozenConfigDict) -> list[str]:
     found = build.family_settings(config).problems(config)
     for own in (build.sampling(config), build.scoring(config)):
         found += own.problems(config) if hasattr(own, "problems") else []
-    return found + build.section(config, "optimizer").problems()
+    for name in ("optimizer", "start"):
+        found += build.section(config, name).problems()
+    return found
 
 
 _MOST_EXACT = 256  # dimensions: an exact trace takes a product with each of them at once

@@ -346,12 +346,14 @@ def freeze(resolved: dict) -> FrozenConfigDict:
 
 
 def differences(one: Mapping, other: Mapping, where: str = "") -> dict[str, tuple]:
-    """Dotted key -> (value in one, value in other), for every key whose values differ."""
+    """Dotted key -> (value in one, value in other), for every key whose values differ. A section
+    that one of them lacks is like an empty one."""
     found = {}
     for name in sorted(one.keys() | other.keys()):
         a, b, place = one.get(name), other.get(name), f"{where}{name}"
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found |= differences(a, b, place + ".")
+        sections = isinstance(a, Mapping) + isinstance(b, Mapping)
+        if sections == 2 or (sections and None in (a, b)):
+            found |= differences(a or {}, b or {}, place + ".")
         elif json.dumps(a) != json.dumps(b):
             found[place] = (a, b)
     return found

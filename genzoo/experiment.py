@@ -4,16 +4,16 @@ Nothing here knows a family: `build.py` makes it, and everything else looks at i
 contract.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
+from genzoo.config import freeze
 from genzoo.core import streams
 from genzoo.core.contract import (
     CAPABILITIES,
@@ -23,7 +23,7 @@ from genzoo.core.contract import (
     capabilities,
 )
 from genzoo.core.errors import UserError
-from genzoo.core.types import Array, Batch, Key, Keys
+from genzoo.core.types import Array, Batch, Key, Keys, Tree
 from genzoo.data import fields
 from genzoo.data.fields import Field
 from genzoo.data.source import Source, Spec
@@ -32,8 +32,8 @@ from genzoo.runtime.compilation import Program, compile_program, run_once
 from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW
 from genzoo.train import sharding
-from genzoo.train.optimizer import for_players
-from genzoo.train.state import TrainState, initial
+from genzoo.train.optimizer import Optimizer
+from genzoo.train.state import Start, TrainState, initial
 from genzoo.train.step import Updater
 
 
@@ -59,11 +59,11 @@ class Experiment:
         return sharding.placement(build.section(self.config, "mesh"), self.devices)
 
     @cached_property
-    def optimizers(self) -> dict[str, optax.GradientTransformation]:
+    def optimizers(self) -> dict[str, Optimizer]:
         """By player; none for what is learned in closed form."""
         if isinstance(self.family, Fits):
             return {}
-        return dict(for_players(self.family.losses, build.optimizer(self.config)))
+        return build.optimizers(self.config, self.family.losses)
 
     @cached_property
     def spec(self) -> Spec:
@@ -128,12 +128,30 @@ class Experiment:
         """Of stored records the fields of the run, as they are held on the devices."""
         return fields.flat(fields.only(records, self.spec.fields), self.spec.fields)
 
-    def initial_state(self) -> TrainState:
-        """The state at step 0."""
+    @cached_property
+    def others(self) -> Mapping[str, "Experiment"]:
+        """What made the frozen models, by name, on our mesh."""
+        mesh = self.config.mesh.to_dict()
+        return {
+            name: Experiment(freeze({**stage.config.to_dict(), "mesh": mesh}), devices=self.devices)
+            for name, stage in self.config.frozen.items()
+        }
+
+    def initial_state(
+        self, frozen: Mapping[str, Tree] | None = None, start: Start = lambda fresh: fresh
+    ) -> TrainState:
+        """The state at step 0. frozen: the models of other runs, untrained ones if None. start:
+        what makes of the fresh variables those to start from."""
+        if frozen is None:
+            frozen = {name: other.initial_variables().tree for name, other in self.others.items()}
         zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in self.example(1).items()}
         names = tuple(self.config.train.averages)
         key = streams.named(self.root, "init")
-        return initial(self.family, self.optimizers, names, key, zeros)
+        return initial(self.family, self.optimizers, names, key, zeros, frozen, start)
+
+    def initial_variables(self) -> Variables:
+        """Those of the state at step 0."""
+        return variables_of(self.initial_state(), RAW)
 
     @cached_property
     def abstract_state(self) -> TrainState:
@@ -150,8 +168,23 @@ class Experiment:
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
 
     def new_state(self) -> TrainState:
-        """The state at step 0, on the devices where it belongs."""
+        """The state at step 0, on the devices where it belongs, with untrained frozen models."""
         return run_once(self.initial_state, out_shardings=self._state_shardings)
+
+    def started_state(
+        self, frozen: Mapping[str, Tree], given: Tree, start: Callable[[Variables, Tree], Variables]
+    ) -> TrainState:
+        """The state at step 0 with these frozen models, which are where they belong.
+
+        start: (fresh variables, given) -> those to start from; given: what else it needs.
+        """
+
+        def made(frozen: Mapping[str, Tree], given: Tree) -> TrainState:
+            state = self.initial_state(frozen, lambda fresh: start(fresh, given))
+            return replace(state, frozen={})  # whole as they are, with no copy of them
+
+        where = replace(self._state_shardings, frozen={})
+        return replace(run_once(made, frozen, given, out_shardings=where), frozen=frozen)
 
     def training(self, state: TrainState, data: Batch, inputs: Batch) -> jax.stages.Lowered:
         """`Updater.call`, to be compiled, for arrays or shapes; it takes the state's memory for the
@@ -169,7 +202,6 @@ class Experiment:
         return Updater(
             family=self.family,
             optimizers=self.optimizers,
-            learning_rate=build.optimizer(self.config).schedule(),
             averages=build.averages(self.config),
             prepare=partial(
                 fields.prepare, fields=self.spec.fields, mirrored=self.config.data.flip
@@ -182,6 +214,8 @@ class Experiment:
             # the sake of the compile time: those are for models without convolutions.
             written_out=8 if on_cpu else 1,
             branch=on_cpu,
+            # Nor inside a branch: there a player out of turn computes its gradient for nothing.
+            skip=not on_cpu,
             gathered=self.placement.gathered,
         )
 

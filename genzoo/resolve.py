@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import FrozenConfigDict
 
-from genzoo import build, check, first_stage
+from genzoo import build, check, runs
 from genzoo.config import freeze
 from genzoo.workdir import Workdir
 
@@ -12,7 +12,7 @@ from genzoo.workdir import Workdir
 def resolved(
     raw: dict, workdir: Path | None = None, devices: int | None = None
 ) -> FrozenConfigDict:
-    """The config with every default in place, checked, with what its data and its first stages say
+    """The config with every default in place, checked, with what its data and its frozen models say
     filled in. workdir: of the run, which may know what the data said when it began. devices: how
     many it is for, those at hand if None. Raises UserError."""
     place = Workdir(workdir) if workdir else None
@@ -23,4 +23,4 @@ def resolved(
         known = {**checked.data, "num_classes": stored["data"]["num_classes"]}
         checked = freeze(checked.to_dict() | {"data": known})
     begun = stored if stored and place.begun else None
-    return first_stage.resolve(build.settled(checked), begun)
+    return runs.resolve(build.settled(checked), begun)

@@ -127,7 +127,7 @@ class Nothing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FirstStage:
+class FrozenSettings:
     """A model that another run has trained and that this one uses as it is."""
 
     workdir: Annotated[str, "Of that run."]
@@ -135,6 +135,24 @@ class FirstStage:
     config: Annotated[dict, "That run's; filled in from its workdir."] = field(
         default_factory=dict
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartSettings:
+    """Another run whose params this one starts from."""
+
+    workdir: Annotated[str, "Of that run; empty to start from fresh params."] = ""
+    weights: Weights = RAW
+    partial: Annotated[
+        bool, "Whether arrays of another shape there are drawn anew; else they are an error."
+    ] = False
+
+    def problems(self) -> list[str]:
+        """Which keys have no effect."""
+        if self.workdir:
+            return []
+        why, remedy = "without start.workdir", "name the run to start from"
+        return without_effect(self, "start", ("weights", "partial"), why, remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +198,7 @@ SECTIONS: Mapping[str, type] = {
     "data": DataSettings,
     "optimizer": OptimizerSettings,
     "train": TrainSettings,
+    "start": StartSettings,
     "sample": SampleSettings,
     "eval": EvalSettings,
     "mesh": MeshSettings,

@@ -1,4 +1,5 @@
-"""The folder of one run: `config.json`, `metrics.jsonl`, `checkpoints/`, `samples/`, `eval.json`.
+"""The folder of one run: `config.json`, `metrics.jsonl`, `checkpoints/`, `frozen/`, `samples/`,
+`eval.json`.
 
 A workdir belongs to one config and one data set. Training in it with others, or reading it with a
 config that makes another model, is refused before anything is written.
@@ -13,7 +14,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -21,9 +22,12 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.check import fill
 from genzoo.config import differences, outdated, read_json, write_json
+from genzoo.core.contract import Variables
 from genzoo.core.errors import UserError
 from genzoo.runtime.agreement import by_first, is_first
+from genzoo.settings import RAW
 from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.frozen import FrozenModels
 from genzoo.train.state import TrainState
 
 # What may change between a run and its continuation: how long, how often, where, how carefully.
@@ -46,6 +50,11 @@ LATEST = "latest"
 _TAKEN = (LATEST, "training")  # names in samples/ that are not those of a call
 _LONGEST = 100  # letters of the name of a folder
 _log = logging.getLogger("genzoo")
+
+
+def _shared(key: str) -> str:
+    """The key that all players share for one that a player has of its own."""
+    return re.sub(r"^optimizer\.players\.[^.]+\.", "optimizer.", key)
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ class Workdir:
         if before and self.begun:
             self._readable()
         changed = differences(before, config.to_dict()) if before and self.begun else {}
-        bound = {k: v for k, v in changed.items() if not k.startswith(_FREE_IN_TRAINING)}
+        bound = {k: v for k, v in changed.items() if not _shared(k).startswith(_FREE_IN_TRAINING)}
         if bound:
             raise UserError(self._other_config(bound))
         for key, (old, new) in changed.items():
@@ -217,8 +226,46 @@ class Workdir:
         place = self.path / "checkpoints"
         return Checkpoints(directory=place, keep=keep, keep_every=keep_every, about=about or {})
 
+    @property
+    def frozen(self) -> FrozenModels:
+        """The models of other runs that this one uses as they are."""
+        return FrozenModels(self.path / "frozen")
+
     def load(self, config: FrozenConfigDict, abstract: TrainState) -> TrainState:
         """The newest good state, for use by a config that makes the same model. Reads only."""
+        self._same_model(config)
+        checkpoints = self.checkpoints(keep=config.train.keep)
+        state = checkpoints.restore(abstract, read_only=True)
+        checkpoints.close()
+        if state is None:
+            raise UserError(self._unfinished(config))
+        return self.completed(state, abstract)
+
+    def completed(self, state: TrainState, abstract: TrainState) -> TrainState:
+        """A state from a checkpoint with the frozen models, which newer ones do not hold."""
+        if state.frozen or not abstract.frozen:
+            return state
+        return replace(state, frozen=self.frozen.read(abstract.frozen))
+
+    def variables(
+        self, config: FrozenConfigDict, abstract: TrainState, weights: str
+    ) -> Variables:
+        """The params themselves ("raw") or an average of them, with stats and frozen models, and
+        nothing else of the newest good state. Reads only."""
+        self._same_model(config)
+        own = {"params": abstract.params}
+        if weights != RAW:
+            own = {"averages": {weights: abstract.averages[weights]}}
+        checkpoints = self.checkpoints(keep=config.train.keep)
+        found = checkpoints.restore_parts({**own, "stats": abstract.stats}, abstract.frozen)
+        checkpoints.close()
+        if found is None:
+            raise UserError(self._unfinished(config))
+        frozen = found["frozen"] or (abstract.frozen and self.frozen.read(abstract.frozen))
+        params = found["params"] if weights == RAW else found["averages"][weights]
+        return Variables(params=params, stats=found["stats"], frozen=frozen)
+
+    def _same_model(self, config: FrozenConfigDict) -> None:
         before = self.config()
         if before is None:
             raise UserError(
@@ -230,15 +277,12 @@ class Workdir:
         bound = {k: v for k, v in changed.items() if k.startswith(_BOUND_IN_READING)}
         if bound:
             raise UserError(self._other_config(bound))
-        checkpoints = self.checkpoints(keep=config.train.keep)
-        state = checkpoints.restore(abstract, read_only=True)
-        checkpoints.close()
-        if state is None:
-            raise UserError(
-                f"--workdir={self.path} holds no finished checkpoint yet: train on, at least to "
-                f"train.save_every = {config.train.save_every}."
-            )
-        return state
+
+    def _unfinished(self, config: FrozenConfigDict) -> str:
+        return (
+            f"--workdir={self.path} holds no finished checkpoint yet: train on, at least to "
+            f"train.save_every = {config.train.save_every}."
+        )
 
     def _other_config(self, changed: dict[str, tuple]) -> str:
         shown = [f"{k} is {a!r} there and {b!r} here" for k, (a, b) in changed.items()]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genzoo import build, check, config, first_stage
+from genzoo import build, check, config, runs
 from genzoo.builders import ddpm, sampling
 from genzoo.core import tree
 from genzoo.core.conditions import gather
@@ -49,19 +49,19 @@ def problems(path: str, **overrides: str) -> list[str]:
     return list(caught.value.problems)
 
 
-def with_first_stages(path: str, workdir: Path):
+def with_stages(path: str, workdir: Path):
     """The resolved config; of each first stage that it names there is a workdir with a config."""
     raw, (_, _, variant) = config.load(path), path.partition(":")
     for name, stage in raw.get("frozen", {}).items():
         theirs = f"configs/{Path(stage['workdir']).name}.py:{variant}".rstrip(":")
         config.write_json(workdir / name / "config.json", checked(theirs).to_dict())
         stage["workdir"] = str(workdir / name)
-    return first_stage.resolve(check.check(raw), None)
+    return runs.resolve(check.check(raw), None)
 
 
 @pytest.mark.parametrize("path", EVERY)
 def test_every_config_is_sound_and_its_shapes_work_out(path, tmp_path):
-    experiment = Experiment(with_first_stages(path, tmp_path))
+    experiment = Experiment(with_stages(path, tmp_path))
     state = experiment.abstract_state
     assert tree.count(state.params) > 1000
     count = experiment.config.train.batch_size

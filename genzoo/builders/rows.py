@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from genzoo.builders.conditions import ConditionSettings
 from genzoo.core.bounds import Setting, settings_of
@@ -35,7 +36,7 @@ class Parts:
     shape: of one datum. levels: whether the data are on 256 levels, as images are. classes: of the
     data, where the family learns them. fields: of the data. conditions: what the model is told.
     network: builds the network of the config from what the family supplies. sample, eval: the
-    family's own keys of these sections. frozen: first stages and teachers, by name.
+    family's own keys of these sections. frozen: models of other runs, by name.
     """
 
     shape: tuple[int, ...]
@@ -50,26 +51,48 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a family needs of another run.
+
+    capability: the protocol that the model there must satisfy. called: what it must be, in words.
+    role: "frozen" if training uses it as it is: section `frozen`, under its own name. "start" if
+    training starts from it: section `start`; the family `Starts`. "sampling" if sampling alone asks
+    it, where it is named: `sample.NAME`, with `sample.NAME_weights`. same_shape: whether it is
+    handed examples of our own shape. needs: dotted keys of its config and the values they must
+    have.
+    """
+
+    capability: type
+    called: str
+    role: Literal["frozen", "start", "sampling"] = "frozen"
+    same_shape: bool = True
+    needs: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FamilyRow:
     """settings: a settings class with `problems(config)` and `build(parts) -> Family`.
 
     networks: the networks that it can be made of; none for a family without. sampling, scoring:
-    settings classes of its own keys in the sections `sample` and `eval`. first_stages: the names in
-    the section `frozen` that it needs, each with the capability that it asks of it. instead:
-    capability that it lacks -> a sentence on where to find it. labelled: whether it always learns
-    from labels, and not only where it is told them. told: whether it takes conditions. kinds: of
-    data that it models.
+    settings classes of its own keys in the sections `sample` and `eval`. stages: what it needs of
+    other runs, by name. instead: capability that it lacks -> a sentence on where to find it.
+    labelled: whether it always learns from labels, and not only where it is told them. told:
+    whether it takes conditions. kinds: of data that it models.
     """
 
     settings: type
     networks: tuple[str, ...] = ()
     sampling: type = Nothing
     scoring: type = Nothing
-    first_stages: Mapping[str, str] = field(default_factory=dict)
+    stages: Mapping[str, Stage] = field(default_factory=dict)
     instead: Mapping[str, str] = field(default_factory=dict)
     labelled: bool = False
     told: bool = False
     kinds: tuple[type[Field], ...] = (Image,)
+
+    def of_role(self, role: str) -> Mapping[str, Stage]:
+        """Those of its stages that have this role, by name."""
+        return {name: stage for name, stage in self.stages.items() if stage.role == role}
 
     @property
     def own_keys(self) -> Mapping[str, Mapping[str, Setting]]:

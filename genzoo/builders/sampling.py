@@ -8,8 +8,10 @@ from typing import Annotated
 
 from ml_collections import FrozenConfigDict
 
+from genzoo.builders.rows import Stage
 from genzoo.core.bounds import AtLeast, Between, OneOf, ignored, without_effect
-from genzoo.families.denoising import Guidance
+from genzoo.core.contract import Solves
+from genzoo.families.denoising import Guidance, NoisyClassifier
 from genzoo.math import exponential, gaussian
 from genzoo.math.schedules import Schedule, TableSchedule
 from genzoo.samplers import grids, predictor
@@ -33,6 +35,18 @@ from genzoo.samplers.stochastic import (
 from genzoo.samplers.unipc import UniPC
 from genzoo.settings import RAW
 
+STEERING = {
+    "guide": Stage(
+        capability=Solves, called="a weaker model of the same data", role="sampling"
+    ),
+    "classifier": Stage(
+        capability=NoisyClassifier,
+        called="a classifier of the same data",
+        role="sampling",
+        needs={"family.noisy": True},
+    ),
+}
+"""The runs that sampling may ask besides: the keys of `sample` that name them."""
 CLIPPINGS = {
     "none": predictor.unchanged,
     "clip": predictor.clipped,

@@ -23,13 +23,20 @@ class Variables:
     """What a family is made of: `params` are learned by gradient, `stats` by the losses' own rule.
 
     Both are nested dicts. Codebook averages, running statistics and loss histories are stats.
-    frozen: the variables of first stages and teachers, by name, as {"params": .., "stats": ..};
-    they come from runs of their own and never change.
+    frozen: the variables of models that other runs have trained, by name, each as a `tree`. They
+    never change. `init` leaves them out: they are put in place once the runs are opened.
     """
 
     params: Tree
     stats: Tree = field(default_factory=dict)
     frozen: Mapping[str, Tree] = field(default_factory=dict)
+
+    @property
+    def tree(self) -> dict[str, Tree]:
+        """The same as a nested dict, {"params": .., "stats": ..}, with "frozen" where there are
+        such: what the model is in the `frozen` of another one."""
+        parts = {"params": self.params, "stats": self.stats}
+        return parts | ({"frozen": dict(self.frozen)} if self.frozen else {})
 
 
 @jax.tree_util.register_dataclass
@@ -41,7 +48,9 @@ class Context:
     key: the randomness of this step. step: int32 scalar.
     stats: the family's own statistics; a loss hands back their new value in `Aux`.
     averages: params averaged over time, by name (a consistency model reads its target there).
-    frozen: the variables of first stages and teachers, as in Variables.
+    frozen: the variables of other runs' models, as in Variables.
+    mask: of a loss that couples the rows of a batch, and of no other: [B], 1 for an example and 0
+    for padding, whatever the padding holds.
     train: whether dropout is on and stats are to be renewed.
     """
 
@@ -51,6 +60,7 @@ class Context:
     stats: Tree
     averages: Mapping[str, Tree] = field(default_factory=dict)
     frozen: Mapping[str, Tree] = field(default_factory=dict)
+    mask: Array | None = None
     train: bool = field(default=True, metadata={"static": True})
 
 
@@ -82,14 +92,37 @@ Loss = Callable[[Tree, Context], tuple[Array, Aux]]
 
 @dataclass(frozen=True, kw_only=True)
 class Player:
-    """A loss and the part of the params that it trains.
+    """A loss, the part of the params that it trains, and when.
 
     loss: (params, context) -> (values [B] in nats or its own unit, Aux). The caller averages.
-    trains: path prefixes such as ("generator/",); the empty prefix is everything.
+    trains: path prefixes such as ("generator/",); the empty prefix is everything. after, every: the
+    player moves at the steps n >= after for which n - after is a multiple of `every`. couples_rows:
+    whether the loss of one example depends on the others of its batch, as a contrastive loss does.
     """
 
     loss: Loss
     trains: tuple[str, ...] = ("",)
+    after: int = 0
+    every: int = 1
+    couples_rows: bool = False
+
+    @property
+    def always(self) -> bool:
+        """Whether it moves at every step."""
+        return self.after == 0 and self.every == 1
+
+    def owns(self, path: str) -> bool:
+        """Whether it trains the param at this path."""
+        return f"{path}/".startswith(self.trains)
+
+    def moves_at(self, step: Array) -> Array:
+        """Whether it moves at this step, the first being 0."""
+        return (step >= self.after) & ((step - self.after) % self.every == 0)
+
+    def moves_before(self, step: int | Array) -> int | Array:
+        """How many times it moves at the steps 0 .. step - 1."""
+        late = step - self.after + self.every - 1
+        return (late * (late > 0)) // self.every
 
 
 @runtime_checkable
@@ -235,6 +268,16 @@ class Fits(Protocol):
         """The variables, from prepared batches of any size, each example once."""
 
 
+@runtime_checkable
+class Starts(Protocol):
+    """The family starts from the params of another model: a student of its teacher's, a ControlNet
+    of those of the model that it steers."""
+
+    def start(self, variables: Variables) -> Tree:
+        """The params at step 0, of the same structure as those of `init`, which `variables` holds
+        together with the models of other runs in `frozen`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """values: what is logged, numbers or lists of them. warnings: sentences for the user, by what
@@ -291,6 +334,20 @@ def weighted(metric: Array | Weighted, mask: Array | None = None) -> tuple[Array
     each = broadcast(weights, metric.values)
     # A zero weight must silence even a non-finite value, which 0 * nan would not.
     return jnp.where(each > 0, metric.values * each, 0).sum(0), weights.sum()
+
+
+_OF_THE_FIRST = ("loss", "gradient_norm", "learning_rate")
+
+
+def by_name(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What each player measures, {player: {metric: value}}, under one name each. The metrics of a
+    single player keep theirs. Of several, each is `metric_player`, and the loss, the gradient norm
+    and the learning rate of the first stand under their own names as well."""
+    if len(measured) == 1:
+        return dict(*measured.values())
+    named = {f"{k}_{player}": v for player, own in measured.items() for k, v in own.items()}
+    first = next(iter(measured.values()))
+    return {k: first[k] for k in _OF_THE_FIRST if k in first} | named
 
 
 def scalars(measured: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Helpers for trees of arrays: paths, sizes, selection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,12 @@ from genzoo.core.types import Array, Tree
 def path_string(path: tuple) -> str:
     """A key path as 'block/conv/kernel'."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def by_path(tree: Tree) -> dict[str, Array]:
+    """The leaves of a tree by their path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {path_string(path): leaf for path, leaf in leaves}
 
 
 def count(tree: Tree) -> int:
@@ -28,6 +34,26 @@ def where(condition: Array, new: Tree, old: Tree) -> Tree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def mask(tree: Tree, keep: Callable[[str], bool]) -> Tree:
-    """A tree of booleans: whether `keep` holds for the path of each leaf."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: keep(path_string(path)), tree)
+def split(tree: Tree, keep: Callable[[str], bool], path: str = "") -> tuple[Tree, Tree]:
+    """(those leaves of a nested dict whose path `keep` holds for, the other leaves), each as a
+    nested dict without empty branches. path: of the tree itself, put before those of its leaves."""
+    kept, others = {}, {}
+    for name, branch in tree.items():
+        below = f"{path}/{name}" if path else name
+        if isinstance(branch, Mapping):
+            mine, rest = split(branch, keep, below)
+        else:
+            mine, rest = (branch, {}) if keep(below) else ({}, branch)
+        kept |= {name: mine} if not _empty(mine) else {}
+        others |= {name: rest} if not _empty(rest) else {}
+    return kept, others
+
+
+def _empty(branch: Tree) -> bool:
+    return isinstance(branch, Mapping) and not branch
+
+
+def joined(one: Tree, other: Tree) -> Tree:
+    """The nested dict with the leaves of both, which must have no leaf in common."""
+    both = {k: joined(one[k], other[k]) for k in one.keys() & other.keys()}
+    return {**one, **other, **both}

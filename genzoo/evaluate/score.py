@@ -17,6 +17,7 @@ from genzoo.core.contract import (
     Family,
     Likelihoods,
     Variables,
+    by_name,
     reported,
     weighted,
 )
@@ -35,7 +36,8 @@ def score_batch(
     """
     mask, index = batch["mask"], batch["index"]
     key = streams.at(streams.named(root, "evaluate"), index[0])
-    found: dict = {"loss": {}, "mask": mask}
+    found: dict = {"mask": mask}
+    measured = {}
     for name, player in family.losses.items():
         context = Context(
             batch=batch,
@@ -43,12 +45,13 @@ def score_batch(
             step=step,
             stats=variables.stats,
             frozen=variables.frozen,
+            mask=mask if player.couples_rows else None,
             train=False,
         )
         values, aux = player.loss(variables.params, context)
-        prefix = "" if name == "model" else f"{name}/"
         metrics = {"loss": values, **aux.metrics}
-        found["loss"] |= {prefix + k: weighted(v, mask) for k, v in metrics.items()}
+        measured[name] = {k: weighted(v, mask) for k, v in metrics.items()}
+    found["loss"] = by_name(measured)
     if isinstance(family, Likelihoods):
         keys = streams.per_example(streams.named(root, "likelihood"), index)
         found["likelihood"] = family.likelihood(variables, batch, keys)

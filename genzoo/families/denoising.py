@@ -167,6 +167,7 @@ class LearnedSchedule(Protocol):
         """The schedule that params make."""
 
 
+@runtime_checkable
 class NoisyClassifier(Protocol):
     """A classifier of noisy data, for guidance."""
 

@@ -33,7 +33,7 @@ from genzoo.nets.transformer.transformer import TokenNetwork
 from genzoo.samplers import autoregressive
 
 TOKENIZER = "tokenizer"
-"""What the first stage is called in `Variables.frozen` and in a config."""
+"""What the tokenizer is called in `Variables.frozen` and in a config."""
 
 
 def lengths_of(tokenizer: Tokenizes) -> tuple[int, ...]:
@@ -57,15 +57,13 @@ class TokenPrior:
     # --- the contract -------------------------------------------------------------------------
 
     def init(self, key: Key, example: Batch) -> Variables:
-        """Params of the transformer, and the tokenizer's variables in their place."""
-        frozen = self.tokenizer.init(streams.named(key, TOKENIZER), example)
+        """Params of the transformer; the tokenizer's come from its own run."""
         count = len(example["x"])
         sequence = jnp.zeros((count, sum(lengths_of(self.tokenizer))), jnp.int32)
         return Variables(
             params=self.network.init(
                 streams.named(key, "network"), sequence, None, gather(self.conditions, example)
-            ),
-            frozen={TOKENIZER: {"params": frozen.params, "stats": frozen.stats}},
+            )
         )
 
     @property

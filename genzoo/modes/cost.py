@@ -27,6 +27,7 @@ def _costs(experiment: Experiment) -> dict:
     family, state = experiment.family, experiment.abstract_state
 
     def forward(params, stats, frozen, batch):
+        ones = jnp.ones(len(batch["x"]))
         for player in family.losses.values():
             context = Context(
                 batch=batch,
@@ -34,6 +35,7 @@ def _costs(experiment: Experiment) -> dict:
                 step=jnp.int32(0),
                 stats=stats,
                 frozen=frozen,
+                mask=ones if player.couples_rows else None,
                 train=False,
             )
             values, _ = player.loss(params, context)

@@ -25,9 +25,9 @@ from genzoo.experiment import (
     sample_keys,
     variables_of,
 )
-from genzoo.guides import guided
 from genzoo.modes import illustrate
 from genzoo.requests import Requests
+from genzoo.runs import for_sampling
 from genzoo.runtime.agreement import agreed, by_first, is_first
 from genzoo.runtime.compilation import Program
 from genzoo.runtime.stopping import Stop
@@ -129,7 +129,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     wanted = illustrate.chosen(experiment)
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.sample.weights)
-    family, variables = guided(experiment, variables)
+    family, variables = for_sampling(experiment, variables)
     requests = Requests(experiment=experiment, family=family)
     requests.check()
     as_images = isinstance(experiment.x, Image)

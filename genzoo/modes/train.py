@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 from tqdm.auto import tqdm
 
-from genzoo import build, first_stage
+from genzoo import build, runs
 from genzoo.core import streams, tree
 from genzoo.core.contract import Family, Fits, Variables, capabilities, reported
 from genzoo.core.errors import UserError
@@ -70,7 +70,7 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
             about={"config": config.to_dict(), "data": about},
         )
         open_things.callback(checkpoints.close)
-        state = _start(experiment, checkpoints)
+        state = _start(experiment, place, checkpoints)
         step = int(state.step)
         if step >= settings.steps:
             _log.info("Step %d of %d is done: raise train.steps to go on.", step, settings.steps)
@@ -148,23 +148,25 @@ def _say_what_is_whole(experiment: Experiment, state: TrainState) -> None:
 def _check(experiment: Experiment, place: Workdir) -> None:
     place.check(experiment.config)
     Requests(experiment=experiment, family=experiment.family).check()
+    experiment.updater(experiment.config.train.accumulate)  # raises where the players do not fit
     if not place.begun:
-        first_stage.require_trained(experiment.config)
+        runs.check(experiment)
 
 
-def _start(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
+def _start(experiment: Experiment, place: Workdir, checkpoints: Checkpoints) -> TrainState:
     """The newest state of the run, or a new one."""
     stride = experiment.config.train.steps_per_call
     state = checkpoints.restore(experiment.abstract_state)
     if state is None:
-        return first_stage.place(experiment.new_state(), experiment.config)
+        return runs.first_state(experiment, place)
     if int(state.step) % stride:
         raise UserError(
             f"The checkpoint is at step {state.step}, which train.steps_per_call = {stride} does "
             "not divide: give one that does."
         )
     _log.info("Going on from the checkpoint of step %d.", state.step)
-    return state
+    runs.keep_frozen(state, place)
+    return place.completed(state, experiment.abstract_state)
 
 
 def _inputs(experiment: Experiment, source: Source, start: int) -> tuple[Batch, Iterator[Batch]]:

@@ -95,11 +95,11 @@ def needed_bytes(message: str) -> int | None:
     return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " ")) if found else None
 
 
-def run_once(function: Callable, **jit_options) -> Any:
-    """The function's value (it takes no arguments), compiled in haste: for what runs once, such as
-    drawing the first params, a CPU takes five times longer to optimise than to run."""
+def run_once(function: Callable, *args, **jit_options) -> Any:
+    """The function's value, compiled in haste: for what runs once, such as drawing the first
+    params, a CPU takes five times longer to optimise than to run."""
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(function, compiler_options=options, **jit_options)()
+    return jax.jit(function, compiler_options=options, **jit_options)(*args)
 
 
 def flops(function: Callable, *args) -> float:

@@ -24,11 +24,13 @@ import orbax.checkpoint as ocp
 
 from genzoo.core.errors import UserError
 from genzoo.core.files import write_atomically
+from genzoo.core.types import Tree
 from genzoo.runtime.agreement import agreed, by_first, is_first, of_first
 from genzoo.train.state import TrainState
 
 MANIFEST = "genzoo_manifest.json"
 _ARRAYS, _ABOUT = "state", "run.json"
+_FROZEN = "frozen"  # what only checkpoints of older runs hold
 _NONE = -1  # in the place of a step
 _log = logging.getLogger("genzoo")
 
@@ -49,10 +51,9 @@ def write_manifest(folder: Path) -> None:
 
 
 def _arrays_of(state: TrainState) -> dict:
-    """The state as nested dicts; without frozen variables where there are none."""
-    arrays = {f.name: getattr(state, f.name) for f in fields(state)}
-    arrays["faults"] = vars(state.faults)
-    return {k: v for k, v in arrays.items() if k != "frozen" or v}
+    """The state as nested dicts, without the frozen variables, which are written once by run."""
+    arrays = {f.name: getattr(state, f.name) for f in fields(state) if f.name != _FROZEN}
+    return {**arrays, "faults": vars(state.faults)}
 
 
 def damage(folder: Path) -> str | None:
@@ -168,11 +169,41 @@ class Checkpoints:
         """The newest good state, or None when no save was ever finished.
 
         abstract: the shapes and shardings to restore into. read_only: leave the folder as it is;
-        else what was damaged or never finished is moved out of the way. Raises UserError when
+        else what was damaged or never finished is moved out of the way. The state has no frozen
+        variables, unless it was saved when checkpoints still held them. Raises UserError when
         checkpoints are there and none of them is good, or when they are of another shape.
         """
+        step = self._chosen(read_only)
+        if step == _NONE:
+            return None
+        target = _arrays_of(abstract)
+        if self._holds_frozen(step):
+            target[_FROZEN] = abstract.frozen
+        found = self._load(step, target)
+        self.last_saved = step
+        faults = replace(abstract.faults, **found.pop("faults"))
+        return replace(abstract, **{_FROZEN: {}, **found}, faults=faults)
+
+    def restore_parts(
+        self, abstract: Mapping[str, Tree], frozen: Mapping[str, Tree]
+    ) -> dict | None:
+        """Parts of the newest good state, {name: arrays}, or None when no save was ever finished.
+        Reads only. frozen: shapes of frozen variables, loaded where the checkpoint holds them."""
+        step = self._chosen(read_only=True)
+        if step == _NONE:
+            return None
+        old = {_FROZEN: frozen} if self._holds_frozen(step) else {}
+        return {_FROZEN: {}, **self._load(step, {**abstract, **old}, whole=False)}
+
+    def _chosen(self, read_only: bool) -> int:
+        """The newest good step, which every process sees; or _NONE."""
         step = of_first(lambda: self._newest_good(read_only))
-        return None if step == _NONE else self._load(step, abstract)
+        if step != _NONE:
+            agreed(lambda: self._seen(step))
+        return step
+
+    def _holds_frozen(self, step: int) -> bool:
+        return _FROZEN in self._orbax.metadata(self.folder(step) / _ARRAYS).item_metadata.tree
 
     def _newest_good(self, read_only: bool) -> int:
         if not read_only:
@@ -208,20 +239,21 @@ class Checkpoints:
                 if folder.name.isdigit() and not (folder / MANIFEST).is_file():
                     shutil.rmtree(folder)
 
-    def _load(self, step: int, abstract: TrainState) -> TrainState:
-        target = _arrays_of(abstract)
-        agreed(lambda: self._seen(step))
+    def _load(self, step: int, target: dict, whole: bool = True) -> dict:
+        place = self.folder(step) / _ARRAYS
         try:
-            found = self._orbax.restore(self.folder(step) / _ARRAYS, target)
+            if whole:
+                return self._orbax.restore(place, target)
+            with ocp.PyTreeCheckpointer() as reader:
+                kinds = ocp.checkpoint_utils.construct_restore_args(target)
+                wanted = ocp.args.PyTreeRestore(target, kinds, partial_restore=True)
+                return reader.restore(place, args=wanted)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"The checkpoint {self.folder(step)} holds other arrays than this config makes "
                 f"({str(error).splitlines()[0]}). Use the config it was trained with, or another "
                 "--workdir."
             ) from error
-        self.last_saved = step
-        faults = replace(abstract.faults, **found.pop("faults"))
-        return replace(abstract, faults=faults, **found)
 
     def _seen(self, step: int) -> None:
         if not self.folder(step).is_dir():

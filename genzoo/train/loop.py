@@ -31,7 +31,7 @@ from genzoo.core.types import Batch
 from genzoo.runtime.stopping import Stop
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
-from genzoo.train.step import LATEST
+from genzoo.train.step import is_latest
 from genzoo.train.writers import Progress
 
 _log = logging.getLogger("genzoo")
@@ -147,13 +147,13 @@ class _Sums:
         values = {k: total / weight for k, (total, weight) in sums.items() if weight > 0}
         self._sums, self._start = None, now
         rates = {"steps_per_second": rate, "examples_per_second": rate * batch_size}
-        return {"loss": math.nan, "gradient_norm": math.nan} | self._report(values) | rates
+        return self._report(values) | rates
 
 
 @jax.jit
 def _added(before: dict, now: dict) -> dict:
     return {
-        name: now[name] if name in LATEST else jax.tree.map(jnp.add, before[name], now[name])
+        name: now[name] if is_latest(name) else jax.tree.map(jnp.add, before[name], now[name])
         for name in now
     }
 

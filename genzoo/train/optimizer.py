@@ -2,17 +2,17 @@
 warms up linearly and then stays, falls linearly or along a cosine to the end of the run, or goes
 down in stages."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated
 
 import optax
 
-from genzoo.core import tree
 from genzoo.core.bounds import Above, AtLeast, AtMost, Below, Each, OneOf, ignored
 from genzoo.core.contract import Player
-from genzoo.core.types import Tree
+from genzoo.core.errors import UserError
+from genzoo.core.types import Array, Tree
 
 Decay = Callable[["Optimizer", int], optax.Schedule]
 
@@ -71,26 +71,45 @@ class AdamSettings:
     ] = ()
 
 
+_STAGES = frozenset({"stage_ends", "stage_factors"})
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings(AdamSettings):
     """The keys of the section `optimizer`."""
 
     decay: Annotated[str, OneOf(DECAYS), "Of the learning rate after the warm-up."] = "constant"
+    players: Annotated[
+        dict, "Name of a player of the family -> those of these keys that are different for it."
+    ] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         """What does not fit together."""
+        found = self._problems("optimizer")
+        for name, own in self.players.items():
+            # Of what all players share, a player's own decay may leave something without effect.
+            shared = replace(self, stage_ends=(), stage_factors=()) if "decay" in own else self
+            found += replace(shared, **own)._problems(f"optimizer.players.{name}", own)
+        return found
+
+    def _problems(self, where: str, own: Iterable[str] = _STAGES) -> list[str]:
         ends, factors = self.stage_ends, self.stage_factors
-        found = ignored(
-            self, "optimizer", "decay", {"stages": {"stage_ends", "stage_factors"}}
-        )
+        found = ignored(self, where, "decay", {"stages": _STAGES & set(own)})
         if self.decay == "stages" and len(factors) != len(ends) + 1:
             found.append(
-                f"optimizer.stage_factors has {len(factors)} entries for {len(ends)} stage_ends: "
+                f"{where}.stage_factors has {len(factors)} entries for {len(ends)} stage_ends: "
                 "it must have one more."
             )
         if any(b <= a for a, b in pairwise((0, *ends))):
-            found.append(f"optimizer.stage_ends = {ends} must rise from above 0.")
+            found.append(f"{where}.stage_ends = {ends} must rise from above 0.")
         return found
+
+    def own(self) -> dict[str, dict]:
+        """Player -> the fields of an Optimizer that are different for it."""
+        return {
+            name: {k: DECAYS[v] if k == "decay" else v for k, v in own.items()}
+            for name, own in self.players.items()
+        }
 
     def build(self, total_steps: int) -> "Optimizer":
         """The optimizer of a run of so many steps."""
@@ -100,7 +119,7 @@ class OptimizerSettings(AdamSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(AdamSettings):
-    """Adam(W) of a run."""
+    """Adam(W) of a run. Every number of steps counts those at which its player moves."""
 
     decay: Decay
     total_steps: int
@@ -125,20 +144,36 @@ class Optimizer(AdamSettings):
         return optax.chain(clip, adam)
 
 
+def moves_made(state: Tree) -> Array:
+    """How many moves a transformation with this state has made, by the count of its schedule."""
+    return optax.tree.get(
+        state, "count", filtering=lambda path, _: path[-1].tuple_name == "ScaleByScheduleState"
+    )
+
+
 def for_players(
-    players: Mapping[str, Player], optimizer: Optimizer
-) -> Mapping[str, optax.GradientTransformation]:
-    """One transformation per player, which moves its own subtrees and leaves the others alone."""
+    players: Mapping[str, Player],
+    optimizer: Optimizer,
+    own: Mapping[str, Mapping[str, object]] | None = None,
+) -> dict[str, Optimizer]:
+    """The optimizer of each player, with the length of the run in the player's own moves.
 
-    def own(player: Player) -> optax.GradientTransformation:
-        if player.trains == ("",):
-            return optimizer.transformation()
-
-        def labels(params: Tree) -> Tree:
-            return tree.mask(params, lambda path: path.startswith(player.trains))
-
-        return optax.partition(
-            {True: optimizer.transformation(), False: optax.set_to_zero()}, labels
+    optimizer: what they share. own: player -> the fields that are different for it. Raises
+    UserError where `own` names a player that is not there.
+    """
+    own = own or {}
+    if unknown := own.keys() - players.keys():
+        raise UserError(
+            *(
+                f"optimizer.players.{name} is no player of this family: it has "
+                f"{', '.join(players)}."
+                for name in sorted(unknown)
+            )
         )
-
-    return {name: own(player) for name, player in players.items()}
+    return {
+        name: replace(
+            optimizer,
+            **{"total_steps": player.moves_before(optimizer.total_steps), **own.get(name, {})},
+        )
+        for name, player in players.items()
+    }

@@ -3,15 +3,18 @@
 No random key and no data iterator is in it: both follow from (seed, step).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from genzoo.core.contract import Family
+from genzoo.core import tree
+from genzoo.core.contract import Family, Player, Variables
 from genzoo.core.types import Array, Batch, Key, Tree
+from genzoo.train.optimizer import Optimizer
+
+Start = Callable[[Variables], Variables]
 
 
 @jax.tree_util.register_dataclass
@@ -45,8 +48,9 @@ class Faults:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """step: int32, steps done. opt_state: by player. averages: params averaged in time, by name.
-    frozen: variables of first stages and teachers, by name; no step changes them."""
+    """step: int32, steps done. opt_state: by player, of the params that it trains. averages: params
+    averaged in time, by name. frozen: variables of other runs' models, by name; no step changes
+    them, and no checkpoint holds them."""
 
     step: Array
     params: Tree
@@ -59,19 +63,41 @@ class TrainState:
 
 def initial(
     family: Family,
-    optimizers: Mapping[str, optax.GradientTransformation],
+    optimizers: Mapping[str, Optimizer],
     average_names: tuple[str, ...],
     key: Key,
     example: Batch,
+    frozen: Mapping[str, Tree] | None = None,
+    start: Start = lambda variables: variables,
 ) -> TrainState:
-    """The state before the first step. Every average starts as a copy of the params."""
-    variables = family.init(key, example)
+    """The state before the first step. Every average starts as a copy of the params.
+
+    optimizers: by player; empty for what is learned in closed form. frozen: variables of other
+    runs' models, by name. start: what makes of the fresh variables those to start from.
+    """
+    variables = start(replace(family.init(key, example), frozen=frozen or {}))
     return TrainState(
         step=jnp.int32(0),
         params=variables.params,
         stats=variables.stats,
-        opt_state={name: tx.init(variables.params) for name, tx in optimizers.items()},
+        opt_state={
+            name: optimizer.transformation().init(
+                own_params(name, family.losses[name], variables.params)[0]
+            )
+            for name, optimizer in optimizers.items()
+        },
         averages={name: jax.tree.map(jnp.copy, variables.params) for name in average_names},
         faults=Faults.none(),
         frozen=variables.frozen,
     )
+
+
+def own_params(name: str, player: Player, params: Tree) -> tuple[Tree, Tree]:
+    """(the params that the player of that name trains, the others); raises ValueError where it
+    trains none."""
+    if "" in player.trains:
+        return params, {}
+    mine, others = tree.split(params, player.owns)
+    if not mine:
+        raise ValueError(f"The player {name!r} trains {player.trains}: no param has such a path.")
+    return mine, others

@@ -1,8 +1,9 @@
 """The training step: a pure function of (state, batch), scanned over several batches per call.
 
-For each player in turn: gradient of the mean loss, optimizer, new params. Then the averages. A
-step whose loss or gradient is not finite changes nothing but the fault counters. There is no device
-axis in here: the mean over a sharded batch is already the global one.
+For each player in turn: gradient of the mean loss by the params that it trains, optimizer, new
+params, which the next player sees. Then the averages. A step whose loss or gradient is not finite
+changes nothing but the fault counters. There is no device axis in here: the mean over a sharded
+batch is already the global one.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,15 +15,20 @@ import jax.numpy as jnp
 import optax
 
 from genzoo.core import streams, tree
-from genzoo.core.contract import Context, Family, Player, weighted
+from genzoo.core.contract import Context, Family, Player, by_name, weighted
+from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch, Key, Tree
 from genzoo.train.averages import Average, update_all
-from genzoo.train.state import TrainState
+from genzoo.train.optimizer import Optimizer, moves_made
+from genzoo.train.state import TrainState, own_params
 
 Sums = Mapping[str, tuple[Array, Array]]
 Prepare = Callable[[Batch, Key], Batch]
-LATEST = frozenset({"learning_rate"})
-"""Metrics whose value is that of the last step and not a mean over steps."""
+
+
+def is_latest(metric: str) -> bool:
+    """Whether the value of a metric is that of the last step and not a mean over steps."""
+    return metric.startswith("learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,18 +36,19 @@ class Updater:
     """What a step is made of.
 
     prepare: uint8 batch and key -> float batch (augmentation). accumulate: into how many parts the
-    batch is split, one after the other, to save memory. fault_limit: non-finite steps in a row
-    after which nothing moves any more and the host is to stop the run. written_out: up to how many
-    passes of a loop over steps or parts are written out instead of looped over. branch: whether a
-    step that is not finite is kept from the state by a branch, which spares a loop on a CPU copies
-    of the state, or by a selection, which needs no look at the device's numbers from the host.
+    batch is split, one after the other, to save memory; UserError is raised where a loss couples
+    rows that would come into different parts. fault_limit: non-finite steps in a row after which
+    nothing moves any more and the host is to stop the run. written_out: up to how many passes of a
+    loop over steps or parts are written out instead of looped over. branch: whether a step that is
+    not finite is kept from the state by a branch, which spares a loop on a CPU copies of the state,
+    or by a selection, which needs no look at the device's numbers from the host. skip: whether a
+    branch spares the gradient of a player whose turn it is not; else it is computed and dropped.
     gathered: (a part of the state, its name) -> the same as networks need it, where a mesh has it
     split.
     """
 
     family: Family
-    optimizers: Mapping[str, optax.GradientTransformation]
-    learning_rate: optax.Schedule
+    optimizers: Mapping[str, Optimizer]
     averages: Mapping[str, Average]
     prepare: Prepare
     root: Key
@@ -49,7 +56,17 @@ class Updater:
     fault_limit: int = 10
     written_out: int = 1
     branch: bool = False
+    skip: bool = True
     gathered: Callable[[Tree, str], Tree] = lambda tree, name: tree
+
+    def __post_init__(self):
+        coupled = [name for name, player in self.family.losses.items() if player.couples_rows]
+        if self.accumulate > 1 and coupled:
+            raise UserError(
+                f"train.accumulate = {self.accumulate} would change the loss of "
+                f"{', '.join(map(repr, coupled))}, which compares the examples of a batch: set it "
+                "to 1."
+            )
 
     def _unroll(self, passes: int) -> int:
         return passes if passes <= self.written_out else 1
@@ -58,62 +75,93 @@ class Updater:
         """One optimizer step on one batch; metrics as (sum, weight)."""
         prepared = self.prepare(batch, streams.at(streams.named(self.root, "augment"), state.step))
         key = streams.at(streams.named(self.root, "train"), state.step)
-        stats, metrics = state.stats, {}
-        moving = old = (state.params, dict(state.opt_state), state.averages)
-        finite, players = jnp.bool_(True), list(self.family.losses.items())
-        for name, player in players:
-            mine = streams.named(key, name)
-            gradient, stats, sums = self._gradient(player, moving[0], stats, state, prepared, mine)
+        stats, params, opt_state = state.stats, state.params, dict(state.opt_state)
+        finite, measured = jnp.bool_(True), {}
+        for name, player in self.family.losses.items():
+            mine, others = own_params(name, player, params)
+            differentiate = partial(
+                self._gradient, player, mine, others, stats, state, prepared,
+                streams.named(key, name),
+            )  # fmt: skip
+            now = True if player.always else player.moves_at(state.step)
+            gradient, stats, sums = self._in_turn(now, differentiate, (mine, stats))
             norm = optax.tree.norm(gradient)
             finite &= jnp.isfinite(norm) & jnp.isfinite(sums["loss"][0])
-            kept = finite & (state.faults.streak < self.fault_limit)
-            last = name == players[-1][0]
-            move = partial(self._move, name, gradient, state.step, last)
-            moving = self._gate(kept, move, moving)
-            prefix = "" if name == "model" else f"{name}/"
-            metrics |= {prefix + k: v for k, v in sums.items()}
-            metrics[f"{prefix}gradient_norm"] = (norm, jnp.ones(()))
-        if len(players) > 1:  # what an earlier player has done before a later one failed
-            moving = tree.where(kept, moving, old)
-        params, opt_state, averages = moving
-        stats = tree.where(kept, stats, state.stats)
+            kept = finite & now & (state.faults.streak < self.fault_limit)
+            move = partial(self._move, name, gradient)
+            mine, opt_state[name] = self._gate(kept, move, (mine, opt_state[name]))
+            params = tree.joined(others, mine)
+            measured[name] = sums | {"gradient_norm": (norm, jnp.ones(()) * now)}
+        kept = finite & (state.faults.streak < self.fault_limit)
+        if len(measured) > 1:  # what an earlier player has done before a later one failed
+            old = state.params, dict(state.opt_state)
+            params, opt_state = tree.where(kept, (params, opt_state), old)
+        averages = self._gate(
+            kept, lambda old: update_all(self.averages, old, params, state.step), state.averages
+        )
         faults = state.faults.after(finite, state.step, self.fault_limit)
         # What a non-finite step has measured would spoil the mean of its neighbours.
-        metrics = tree.where(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
-        # The optimizer counts only the steps that it has taken.
-        taken = state.step + 1 - faults.total
-        rate = self.learning_rate(jnp.maximum(taken - 1, 0))
-        metrics["learning_rate"] = (rate, jnp.float32(taken > 0))
+        measured = tree.where(finite, measured, jax.tree.map(jnp.zeros_like, measured))
+        for name, optimizer in self.optimizers.items():
+            made = moves_made(opt_state[name])
+            rate = optimizer.schedule()(jnp.maximum(made - 1, 0))
+            measured[name]["learning_rate"] = (rate, jnp.float32(made > 0))
         state = TrainState(
             step=state.step + 1,
             params=params,
-            stats=stats,
+            stats=tree.where(kept, stats, state.stats),
             opt_state=opt_state,
             averages=averages,
             faults=faults,
             frozen=state.frozen,
         )
-        return state, metrics
+        return state, by_name(measured)
 
-    def _move(self, name: str, gradient: Tree, step: Array, last: bool, moving: tuple) -> tuple:
-        """(params, optimizer states, averages) after the player's move, the averages after the
-        last."""
-        params, opt_state, averages = moving
-        moves, mine = self.optimizers[name].update(gradient, opt_state[name], params)
-        params = optax.apply_updates(params, moves)
-        if last:
-            averages = update_all(self.averages, averages, params, step)
-        return params, {**opt_state, name: mine}, averages
+    def _in_turn(
+        self, now: Array | bool, differentiate: Callable, still: tuple[Tree, Tree]
+    ) -> tuple[Tree, Tree, Sums]:
+        """What `differentiate` gives; for a player whose turn it is not, a gradient of 0, the stats
+        as they are and no metrics. still: its params and the stats."""
+        if now is True:
+            return differentiate()
 
-    def _gate(self, kept: Array, move: Callable[[tuple], tuple], old: tuple) -> tuple:
+        def idle(like: tuple) -> tuple:
+            mine, _, sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+            return mine, still[1], sums
+
+        if self.skip:
+            like = jax.eval_shape(differentiate)
+            return jax.lax.cond(now, differentiate, lambda: idle(like))
+        found = differentiate()
+        return tree.where(now, found, idle(found))
+
+    def _move(self, name: str, gradient: Tree, old: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+        """(params, optimizer state) after the player's move, of its own part."""
+        params, opt_state = old
+        moves, opt_state = self.optimizers[name].transformation().update(
+            gradient, opt_state, params
+        )
+        return optax.apply_updates(params, moves), opt_state
+
+    def _gate(self, kept: Array, move: Callable[[Tree], Tree], old: Tree) -> Tree:
         if self.branch:
             return jax.lax.cond(kept, move, lambda unmoved: unmoved, old)
         return tree.where(kept, move(old), old)
 
     def _gradient(
-        self, player: Player, params: Tree, stats: Tree, state: TrainState, batch: Batch, key: Key
+        self,
+        player: Player,
+        mine: Tree,
+        others: Tree,
+        stats: Tree,
+        state: TrainState,
+        batch: Batch,
+        key: Key,
     ) -> tuple[Tree, Tree, Sums]:
-        def mean_loss(params, stats, batch, key):
+        """(gradient of the mean loss by the player's own params, new stats, metrics)."""
+
+        def mean_loss(mine, stats, batch, key):
+            rows = len(jax.tree.leaves(batch)[0])
             context = Context(
                 batch=batch,
                 key=key,
@@ -121,16 +169,20 @@ class Updater:
                 stats=stats,
                 averages=self.gathered(state.averages, "averages"),
                 frozen=self.gathered(state.frozen, "frozen"),
+                mask=jnp.ones(rows) if player.couples_rows else None,
                 train=True,
             )
-            values, aux = player.loss(self.gathered(params, "params"), context)
+            params = tree.joined(
+                self.gathered(others, "params"), self.gathered(mine, "params")
+            )
+            values, aux = player.loss(params, context)
             sums = {k: weighted(v) for k, v in aux.metrics.items()}
             sums.setdefault("loss", weighted(values))
             return values.mean(), (aux.stats, sums)
 
         differentiate = jax.grad(mean_loss, has_aux=True)
         if self.accumulate == 1:
-            gradient, (stats, sums) = differentiate(params, stats, batch, key)
+            gradient, (stats, sums) = differentiate(mine, stats, batch, key)
             return gradient, stats, sums
 
         # Part i takes rows i, i + A, ...: a batch sharded over devices stays where it is.
@@ -140,10 +192,10 @@ class Updater:
         def add(carry, inputs):
             total, stats = carry
             index, rows = inputs
-            gradient, (stats, sums) = differentiate(params, stats, rows, streams.at(key, index))
+            gradient, (stats, sums) = differentiate(mine, stats, rows, streams.at(key, index))
             return (jax.tree.map(jnp.add, total, gradient), stats), sums
 
-        zero = jax.tree.map(jnp.zeros_like, params)
+        zero = jax.tree.map(jnp.zeros_like, mine)
         indices = jnp.arange(self.accumulate)
         (total, stats), sums = jax.lax.scan(
             add,
@@ -158,7 +210,7 @@ class Updater:
         """Several steps in one program.
 
         data: the whole set, held on the device, with inputs {"rows": int32 [S, B]}; or {} with
-        inputs of batches [S, B, ...]. Metrics are summed over the S steps, but for LATEST ones.
+        inputs of batches [S, B, ...]. Metrics are summed over the S steps, but for the latest ones.
         """
 
         def one(state, inputs):
@@ -169,7 +221,8 @@ class Updater:
         if steps == 1:  # a loop of one pass would only hide the step from the compiler
             return one(state, jax.tree.map(lambda x: x[0], inputs))
         state, sums = jax.lax.scan(one, state, inputs, unroll=self._unroll(steps))
-        return state, {
-            name: jax.tree.map(lambda x, last=name in LATEST: x[-1] if last else x.sum(0), values)
-            for name, values in sums.items()
-        }
+
+        def over_steps(name: str, values: tuple) -> tuple:
+            return jax.tree.map(lambda x: x[-1] if is_latest(name) else x.sum(0), values)
+
+        return state, {name: over_steps(name, values) for name, values in sums.items()}

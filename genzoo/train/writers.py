@@ -96,6 +96,9 @@ def open_writers(workdir: Path, step: int, *, first_process: bool) -> list:
     return writers
 
 
+_SHOWN = (("loss", "loss", 4), ("gradient_norm", "gradient", 3))  # key, word, digits
+
+
 def duration(seconds: float) -> str:
     """3725 -> '1h02m'; 95 -> '1m35s'."""
     seconds = round(seconds)
@@ -123,8 +126,8 @@ class Progress:
         parts = [
             f"step {step}/{self._total}",
             f"{values['examples_per_second']:.0f} {self._unit}s/s",
-            f"loss {values['loss']:.4g}",
-            f"gradient {values['gradient_norm']:.3g}",
+            # Absent where every step since the last report was non-finite.
+            *(f"{said} {values[k]:.{n}g}" for k, said, n in _SHOWN if k in values),
             f"to go {to_go}",
             f"saved {'-' if saved is None else saved}",
         ]

@@ -84,6 +84,24 @@ def test_convolutions_bfloat16_and_remat_compose_with_it(runs):
     assert found["collectives"].keys() == {"all-reduce", "all-gather"}
 
 
+def test_players_in_turn_do_not_depend_on_the_mesh(runs):
+    one = runs["players 1 1"]
+    assert [losses["loss_second"][1] for losses in one["losses"]] == [0, 0, *[8, 0] * 5]
+    for mesh in ("players 8 1", "players 4 2"):
+        np.testing.assert_allclose(runs[mesh]["numbers"], one["numbers"], rtol=1e-5)
+        for found, expected in zip(runs[mesh]["losses"], one["losses"], strict=True):
+            for name, value in expected.items():
+                np.testing.assert_allclose(found[name], value, rtol=1e-5)
+    # u and v with two moments and an average each; three spare numbers do not divide.
+    assert (one["split"], runs["players 4 2"]["split"]) == (0, 8)
+
+
+def test_models_of_other_runs_do_not_depend_on_the_mesh(runs):
+    found = dict(runs["others"])
+    assert found.pop("split") > 10
+    assert all(found.values()) and len(found) == 8, found
+
+
 def test_mesh_problems_are_sentences():
     def said(devices, sizes=None, **settings):
         return problems(MeshSettings(**settings), sizes or {}, devices)

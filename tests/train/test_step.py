@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from train.toy import Duel, Line
+from train.toy import Line
 
 from genzoo.core import streams
 from genzoo.core.contract import Context, Weighted, weighted
@@ -27,7 +27,6 @@ def make(family=None, *, accumulate=1, optimizer=None, averages=None, limit=10):
     updater = Updater(
         family=family,
         optimizers=players,
-        learning_rate=optimizer.schedule(),
         averages=averages,
         prepare=lambda batch, key: {"x": batch["x"] / 255.0},
         root=streams.root(0),
@@ -158,21 +157,6 @@ def test_a_streak_of_faults_is_latched():
 
 def test_faults_start_at_none():
     assert Faults.none() == Faults(total=0, streak=0, since=-1)
-
-
-def test_each_player_moves_its_own_part():
-    updater, state = make(Duel(), averages={})
-    step = jax.jit(updater.update)
-    after, measured = step(state, batch())
-    assert after.params["one"]["a"] > 0 and after.params["two"]["a"] < 5
-    assert set(measured) == {
-        "first/loss", "first/gradient_norm", "second/loss", "second/gradient_norm", "learning_rate",
-    }  # fmt: skip
-    only_first, _ = make(Duel(), averages={})
-    gradient = {"one": {"a": jnp.float32(1)}, "two": {"a": jnp.float32(1)}}
-    tx = only_first.optimizers["first"]
-    moves, _ = tx.update(gradient, tx.init(state.params), state.params)
-    assert moves["two"]["a"] == 0 and moves["one"]["a"] != 0
 
 
 def test_weighted_metrics_are_exact_under_a_mask():

@@ -1,6 +1,7 @@
 """A family small enough to follow by hand: a line fitted to points, in closed form if one likes."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -34,24 +35,47 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Duel:
-    """Two players on two subtrees: each is drawn to the other's number plus one."""
+class Game:
+    """Two players on two subtrees of numbers u and v [size]: the first descends
+    a u^2 / 2 + b u v, the second -b u v, per number; each loss sums over the numbers.
+
+    first, second: further fields of the two players. reader: called with the context of each loss.
+    """
+
+    a: float = 0.3
+    b: float = 0.7
+    size: int = 1
+    first: dict = field(default_factory=dict)
+    second: dict = field(default_factory=dict)
+    reader: Callable = lambda context: None
 
     def init(self, key, example):
         del key, example
-        return Variables(params={"one": {"a": jnp.float32(0)}, "two": {"a": jnp.float32(5)}})
+        start = jnp.linspace(1, 2, self.size)
+        return Variables(
+            params={"one": {"u": start}, "two": {"v": -0.5 * start}, "spare": jnp.ones(3)},
+            stats={"calls": jnp.int32(0)},
+        )
 
     @property
     def losses(self):
-        def pull(mine, other):
-            def loss(params, context):
-                gap = params[mine]["a"] - params[other]["a"] - 1
-                values = jnp.full(context.batch["x"].shape[0], gap**2)
-                return values, Aux()
-
-            return loss
-
         return {
-            "first": Player(loss=pull("one", "two"), trains=("one/",)),
-            "second": Player(loss=pull("two", "one"), trains=("two/",)),
+            "first": Player(
+                loss=self._loss(lambda u, v: self.a * u**2 / 2 + self.b * u * v),
+                **{"trains": ("one/",), **self.first},
+            ),
+            "second": Player(
+                loss=self._loss(lambda u, v: -self.b * u * v),
+                **{"trains": ("two/",), **self.second},
+            ),
         }
+
+    def _loss(self, value):
+        def loss(params, context):
+            self.reader(context)
+            each = value(params["one"]["u"], params["two"]["v"])
+            rows = 1 + 0 * context.batch["x"].reshape(len(context.batch["x"]), -1).sum(-1)
+            stats = {"calls": context.stats["calls"] + 1}
+            return rows * each.sum(), Aux(metrics={"u": rows * params["one"]["u"][0]}, stats=stats)
+
+        return loss

@@ -3,16 +3,25 @@ of one config on meshes of one to eight of them, as JSON."""
 
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from toy import Game
 
-from genzoo import check, config
-from genzoo.core import tree
+from genzoo import check, config, runs
+from genzoo.core import streams, tree
 from genzoo.experiment import Experiment
 from genzoo.runtime.collectives import collectives
 from genzoo.runtime.compilation import compile_program
+from genzoo.train.averages import Average
+from genzoo.train.optimizer import Optimizer, constant, for_players
+from genzoo.train.sharding import MeshSettings, placement
+from genzoo.train.state import initial
+from genzoo.train.step import Updater
+from genzoo.workdir import Workdir
 
 POINTS = ("configs/toy_mixture.py:smoke", {"train.batch_size": "16", "train.steps_per_call": "1"})
 # A network with convolutions, in bfloat16 and with remat.
@@ -20,6 +29,7 @@ IMAGES = (
     "configs/ddpm_fashion.py:smoke",
     {"train.batch_size": "16", "network.dtype": "bfloat16", "network.remat": "full"},
 )
+VQVAE, PRIOR = "configs/vqvae_fashion.py:smoke", "configs/prior_vqvae_fashion.py:smoke"
 CALLS = 3
 
 
@@ -61,6 +71,79 @@ def run(case: tuple, devices: int, **changes: str) -> dict:
     }
 
 
+def players(devices: int, fsdp: int) -> dict:
+    """Two players, the second of which moves at every other step, over twelve steps: where their
+    numbers end, the losses, and how many arrays of the state are split."""
+    game = Game(size=16, second={"after": 2, "every": 2})
+    optimizer = Optimizer(decay=constant, total_steps=12, learning_rate=0.01)
+    optimizers = for_players(game.losses, optimizer)
+    place = placement(MeshSettings(fsdp=fsdp, floor=1), jax.devices()[:devices])
+    updater = Updater(
+        family=game, optimizers=optimizers, averages={"ema": Average(decay=0.9)},
+        prepare=lambda batch, key: batch, root=streams.root(0), gathered=place.gathered,
+    )  # fmt: skip
+
+    def start():
+        return initial(game, optimizers, ("ema",), streams.root(0), {})
+
+    where = place.state(jax.eval_shape(start))
+    state = jax.jit(start, out_shardings=where)()
+    step = jax.jit(updater.update, donate_argnums=0, out_shardings=(where, place.replicated))
+    losses = []
+    for _ in range(12):
+        state, sums = step(state, place.put_batch({"x": np.zeros((8, 1), np.float32)}))
+        losses.append({k: [float(x) for x in sums[k]] for k in ("loss_first", "loss_second")})
+    split = [x for x in jax.tree.leaves(state) if not x.is_fully_replicated]
+    whole = jax.device_get((state.params, state.averages))
+    flat = [float(x) for leaf in jax.tree.leaves(whole) for x in leaf]
+    return {"losses": losses, "numbers": flat, "split": len(split)}
+
+
+def others(folder: Path) -> dict:
+    """A prior upon a tokenizer of another run, started on eight devices with split params, read on
+    eight, four and one: whether the bits are the same, and how many arrays are split."""
+    path, wide = folder / "vqvae", {"mesh__fsdp": "2", "mesh__floor": "1"}
+    tokenizer = experiment((VQVAE, {}), 1)
+    _saved(path, tokenizer.config, state := tokenizer.new_state())
+    case = (PRIOR, {"frozen.tokenizer.workdir": str(path), "eval.batch_size": "16"})
+    case[1].update({"train.batch_size": "16"})
+
+    def prior(devices: int, **changes: str) -> Experiment:
+        made = experiment(case, devices, **changes)
+        return Experiment(runs.resolve(made.config, None), devices=made.devices)
+
+    # The devices of a mesh are all there are for what opens another run.
+    ours, place = prior(8, **wide), Workdir(folder / "prior")
+    started = runs.first_state(ours, place)
+    _saved(place.path, ours.config, started)
+    found = {"split": sum(not x.is_fully_replicated for x in jax.tree.leaves(started.frozen))}
+    theirs = {"params": state.params, "stats": state.stats}
+    found["placed"] = _equal(started.frozen, {"tokenizer": theirs})
+    for devices, changes in {8: wide, 4: {"mesh__fsdp": "4", "mesh__floor": "1"}, 1: {}}.items():
+        there = prior(devices, **changes)
+        read = place.load(there.config, there.abstract_state)
+        found[f"read on {devices}"] = _equal(read, started)
+        where = jax.tree.map(lambda x: x.sharding, read)
+        wanted = jax.tree.map(lambda x: x.sharding, there.abstract_state)
+        found[f"placed on {devices}"] = where == wanted
+    again = prior(8, **wide, start__workdir=str(place.path), seed="5")
+    begun = runs.first_state(again, Workdir(folder / "again"))
+    found["started"] = _equal(begun.params, started.params)
+    return found
+
+
+def _saved(path: Path, settings, state) -> None:
+    config.write_json(path / "config.json", settings.to_dict())
+    checkpoints = Workdir(path).checkpoints(keep=1)
+    checkpoints.save(state)
+    checkpoints.close()
+
+
+def _equal(one, other) -> bool:
+    same = jax.tree.map(np.array_equal, jax.device_get(one), jax.device_get(other))
+    return all(jax.tree.leaves(same))
+
+
 def main() -> None:
     """Prints one JSON object: name of the run -> what came of it."""
     split = {"mesh__floor": "1"}
@@ -75,6 +158,10 @@ def main() -> None:
     found["points several 4 2"] = run(POINTS, 4, mesh__fsdp="2", **split, **several)
     found["images"] = run(IMAGES, 1)
     found["images 4 2"] = run(IMAGES, 4, mesh__fsdp="2", **split)
+    for devices, fsdp in [(1, 1), (8, 1), (4, 2)]:
+        found[f"players {devices} {fsdp}"] = players(devices, fsdp)
+    with tempfile.TemporaryDirectory() as folder:
+        found["others"] = others(Path(folder))
     json.dump(found, sys.stdout)
 
 

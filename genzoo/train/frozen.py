@@ -1,0 +1,77 @@
+"""Models of other runs that a run uses as they are, on the disk: `frozen/NAME/`, written once.
+
+Their variables never change, so they are no part of a checkpoint. They are written before the first
+one, each with a manifest of sizes and checksums, last: what has none was not finished.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import orbax.checkpoint as ocp
+
+from genzoo.core.errors import UserError
+from genzoo.core.types import Tree
+from genzoo.runtime.agreement import agreed, by_first
+from genzoo.train.checkpoint import MANIFEST, damage, write_manifest
+
+_ARRAYS = "variables"
+
+
+@dataclass(frozen=True)
+class FrozenModels:
+    """The frozen models of one run, in `directory`, a folder for each."""
+
+    directory: Path
+
+    def has(self, names: Mapping[str, Tree]) -> bool:
+        """Whether those of these names were all finished."""
+        return all((self._folder(name) / MANIFEST).is_file() for name in names)
+
+    def write(self, models: Mapping[str, Tree]) -> None:
+        """Writes each model in the place of what was there. Every process writes its own shards.
+
+        models: name -> {"params": .., "stats": ..}. Raises UserError where it cannot be written.
+        """
+        for name, variables in models.items():
+            folder = self._folder(name)
+            by_first(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))
+            try:
+                with ocp.StandardCheckpointer() as writer:
+                    writer.save(folder / _ARRAYS, variables)
+            except OSError as error:
+                raise UserError(
+                    f"The frozen model {folder} could not be written ({error.strerror or error}). "
+                    "Make room or mend the disk, and start again."
+                ) from error
+            by_first(lambda folder=folder: write_manifest(folder))
+
+    def read(self, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
+        """The models of these names, shapes and shardings. Raises UserError where one is missing,
+        damaged or of other shapes."""
+        agreed(lambda: [self._check(name) for name in abstract])
+        return {name: self._read(name, target) for name, target in abstract.items()}
+
+    def _check(self, name: str) -> None:
+        folder = self._folder(name)
+        reason = damage(folder) if (folder / MANIFEST).is_file() else "it is missing"
+        if reason:
+            raise UserError(
+                f"{folder}, a frozen model that this run was trained with, cannot be used "
+                f"({reason}): restore the folder from a copy of --workdir."
+            )
+
+    def _read(self, name: str, target: Tree) -> Tree:
+        folder = self._folder(name)
+        try:
+            with ocp.StandardCheckpointer() as reader:
+                return reader.restore(folder / _ARRAYS, target)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{folder} holds other arrays than frozen.{name} of this config makes "
+                f"({str(error).splitlines()[0]}). Use the config the run was trained with."
+            ) from error
+
+    def _folder(self, name: str) -> Path:
+        return self.directory.absolute() / name
