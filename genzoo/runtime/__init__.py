@@ -1,1 +1,1 @@
-"""Floor 0: devices and processes: topology, compilation, stopping, agreement, cost."""
+"""Floor 0: devices and processes (topology, compilation, stopping, agreement, cost)."""

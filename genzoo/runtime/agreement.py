@@ -1,7 +1,7 @@
-"""What several processes that run one program decide alike.
+"""Decisions that all processes of one run must make alike.
 
-Every function here is to be called by all processes in the same order; with one process each is
-what it would be without the others.
+All processes must call these functions, and in the same order. With a single process each function
+reduces to a plain call.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from jax.experimental import multihost_utils
 
 from genzoo.core.errors import UserError
 
-_ROOM = 4096  # bytes of a message that travel; all processes must send as many
+_ROOM = 4096  # bytes of a message that are sent; the same number from every process
 T = TypeVar("T")
 
 
 def alone() -> bool:
-    """Whether there is no other process. Asks no device: some modes choose them later."""
+    """Whether there is no other process. Touches no device: some modes choose devices later."""
     return not jax.distributed.is_initialized()
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes what there is one of: logs, pictures, manifests."""
+    """Whether this process writes the shared outputs: logs, pictures, manifests."""
     return jax.process_index() == 0
 
 
 def agreed(work: Callable[[], T]) -> T:
-    """What `work` gives in this process. Where it ends in a UserError in one process, it does so in
-    all of them: none goes on to wait for one that has left."""
+    """The result of `work` in this process. If one process raises a UserError, all of them do, so
+    that none is left waiting for a process that has gone."""
     if alone():
         return work()
     result, problems = None, ()
@@ -48,14 +48,14 @@ def agreed(work: Callable[[], T]) -> T:
 
 
 def by_first(work: Callable[[], object]) -> None:
-    """`work` done by the first process alone, the others waiting for it; its UserError is
-    everybody's."""
+    """Runs `work` in the first process while the others wait. If it raises a UserError, all
+    processes do."""
     agreed(lambda: work() if is_first() else None)
 
 
 def of_first(work: Callable[[], int]) -> int:
-    """The int32 that `work` gives in the first process."""
-    found = agreed(lambda: work() if is_first() else 0)
+    """The int32 that `work` returns in the first process."""
+    value = agreed(lambda: work() if is_first() else 0)
     if alone():
-        return found
-    return int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

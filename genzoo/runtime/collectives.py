@@ -1,9 +1,9 @@
-"""What the devices say to each other: collective operations counted in a compiled program's text.
+"""Communication between devices: collective operations counted in a compiled program's text.
 
-The text is XLA's optimised HLO, one program for all devices. An operation in a loop counts as often
-as the loop passes, where the text tells (a known trip count, or a condition `i < constant`); else
-once. An asynchronous operation counts at its start. Of the branches of a condition one runs, the
-one that says the least or the one that says the most. Over a ring of n devices each one sends
+The text is XLA's optimised HLO, one program for all devices. An operation in a loop counts once per
+pass if the text gives their number (a known trip count, or a condition `i < constant`), otherwise
+once. An asynchronous operation counts at its start. One branch of each condition is counted, either
+the one that sends the least or the one that sends the most. Over a ring of n devices each sends
 
     all-reduce          2 (n - 1) / n  of the array                                  (1)
     all-gather, reduce-scatter, all-to-all  (n - 1) / n  of the whole array          (2)
@@ -37,15 +37,15 @@ _LESS = re.compile(r"ROOT .* compare\([^)]*%?\b([\w.\-]+)\), direction=LT")
 
 @dataclass(frozen=True, kw_only=True)
 class Collective:
-    """One kind of operation, per device and call. bytes: of the whole arrays that are reduced,
-    gathered or scattered. sent: bytes that leave a device, by (1) to (3)."""
+    """One kind of operation, per device and call. bytes: the size of the whole arrays that are
+    reduced, gathered or scattered. sent: the bytes that leave a device, by (1) to (3)."""
 
     count: int
     bytes: int
     sent: float
 
     def plus(self, other: "Collective", times: int) -> "Collective":
-        """This, and `times` the other."""
+        """The sum of this and `times` the other."""
         return Collective(
             count=self.count + times * other.count,
             bytes=self.bytes + times * other.bytes,
@@ -57,13 +57,14 @@ _NONE = Collective(count=0, bytes=0, sent=0.0)
 
 
 def collectives(text: str, *, most: bool = False, once: bool = False) -> dict[str, Collective]:
-    """Kind -> what a call of the program does of it, those that occur; of optimised HLO text. most:
-    whether of the branches of a condition the one counts that sends the most, not the least. once:
-    whether every loop counts as one pass, as in the compiler's own count of operations."""
+    """The collectives of one call of a program, by kind, from its optimised HLO text. Kinds that do
+    not occur are absent. most: whether to count the branch of each condition that sends the most,
+    rather than the least. once: whether every loop counts as one pass, as in the compiler's own
+    count of operations."""
     bodies, entry = _computations(text)
     head = text[: text.find("\n")]
     sizes = [re.search(rf"{key}=(\d+)", head) for key in ("num_partitions", "replica_count")]
-    everyone = math.prod(int(found[1]) for found in sizes if found)
+    everyone = math.prod(int(size[1]) for size in sizes if size)
     chosen = max if most else min
 
     @cache
@@ -91,7 +92,7 @@ def _sent(sums: Mapping[str, Collective]) -> float:
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """Name -> lines of every computation that matters, and the name of the first to run."""
+    """The lines of every computation by name, and the name of the entry computation."""
     bodies: dict[str, list[str]] = {}
     entry = name = ""
     for line in text.splitlines():
@@ -107,7 +108,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _callees(line: str, bodies: Mapping[str, list[str]]) -> Iterator[tuple[str, int]]:
-    """The computations that an instruction calls, and how often."""
+    """The computations that an instruction calls, each with its number of calls."""
     if loop := _LOOP.search(line):
         yield loop[2], _trips(line, bodies.get(loop[1], []))
         return
@@ -115,25 +116,25 @@ def _callees(line: str, bodies: Mapping[str, list[str]]) -> Iterator[tuple[str, 
 
 
 def _names(pattern: re.Pattern, line: str) -> list[str]:
-    """The computations that an attribute names, one or several in braces."""
-    found = [one or several for one, several in pattern.findall(line)]
-    return [name.strip().lstrip("%") for names in found for name in names.split(",") if name]
+    """The computations that an attribute names: one, or several in braces."""
+    lists = [one or several for one, several in pattern.findall(line)]
+    return [name.strip().lstrip("%") for names in lists for name in names.split(",") if name]
 
 
 def _trips(line: str, condition: list[str]) -> int:
     if known := _TRIPS.search(line):
         return int(known[1])
-    bound = next((found[1] for text in condition if (found := _LESS.search(text))), None)
+    bound = next((match[1] for text in condition if (match := _LESS.search(text))), None)
     value = re.compile(rf"%?{re.escape(bound or '')} = s(?:32|64)\[\]\S* constant\((\d+)\)")
-    return next((int(found[1]) for text in condition if (found := value.search(text))), 1)
+    return next((int(match[1]) for text in condition if (match := value.search(text))), 1)
 
 
 def _operation(line: str, everyone: int) -> tuple[str, Collective] | None:
-    found = _OPERATION.search(line)
-    if not found:
+    match = _OPERATION.search(line)
+    if not match:
         return None
-    kind, shape = found[2], found[1]
-    if found[3] and kind != "all-reduce":  # its type holds (what goes in, what comes out, ...)
+    kind, shape = match[2], match[1]
+    if match[3] and kind != "all-reduce":  # its type is (input, output, ...)
         shape = _elements(shape)[1]
     size, group = _bytes(shape), _group(line, everyone)
     if kind == "reduce-scatter":
@@ -167,7 +168,7 @@ def _bytes(shape: str) -> int:
 
 
 def _group(line: str, everyone: int) -> int:
-    """How many devices take part together, from any of the ways to write the groups."""
+    """The number of devices in a group, from any of HLO's notations for groups."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return listed[1].count(",") + 1
     if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", line):

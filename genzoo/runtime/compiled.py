@@ -1,6 +1,7 @@
-"""What the compiler says of a program for devices that need not be there, kept on the disk so that
-an unchanged program is not compiled again: figures in JSON, never the program itself, which a
-compiler without a device could not read back.
+"""The compiler's report on a program, for devices that need not be present.
+
+Reports are cached on disk, so that an unchanged program is not compiled again. The cache holds
+figures in JSON and never the program itself, which could not be loaded without its device.
 """
 
 import contextlib
@@ -21,49 +22,50 @@ from genzoo.runtime.roofline import estimate
 from genzoo.runtime.topology import Plan
 
 _log = logging.getLogger("genzoo")
-_FORM = 3  # of what is kept: another one makes what was kept before useless
+_FORM = 3  # the version of the cached report; a new one invalidates older entries
 _MOST_KEPT = 500
 
 
 def versions(platform: str) -> dict[str, str | None]:
-    """Of what compiles for a platform; None for what is not installed under its own name."""
+    """Versions of the packages that compile for a platform; None for one that is not installed."""
     extra = {"tpu": ["libtpu"], "cuda": ["jax-cuda13-plugin"]}.get(platform, [])
-    found = {}
+    installed = {}
     for package in ("jax", "jaxlib", *extra):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            installed[package] = None
+    return installed
 
 
 def measured(lowered: jax.stages.Lowered, plan: Plan, level: str, folder: Path) -> dict:
     """The figures of a program per device and call, from `folder` if it was compiled before.
 
-    cached: whether it was. out_of_memory: whether the compiler gave it up; then only needed, bytes
-    or None. Else compile_seconds; memory, in bytes by kind; flops and bytes_accessed, None where it
-    does not count them, with each loop as one pass and the costliest branch of each condition;
-    collectives, by kind, with all passes and the cheapest branches; collectives_once, with one
-    pass; collectives_at_most, with the costliest branches; these None where the text of the program
-    cannot be had.
+    cached: whether the figures come from `folder`. out_of_memory: whether the compiler ran out of
+    memory; the only other figure is then needed, in bytes or None. Otherwise: compile_seconds;
+    memory, in bytes by kind; flops and bytes_accessed, which count each loop as one pass and the
+    costliest branch of each condition, or None if the compiler does not count them; collectives, by
+    kind, with all passes and the cheapest branches; collectives_once, with one pass;
+    collectives_at_most, with the costliest branches. These three are None if the text of the
+    program is not available.
     """
-    # What it is compiled for stands in the text, but for the kind of the devices.
+    # The text names everything the program is compiled for, except the kind of device.
     about = [_FORM, plan.kind, plan.layout, plan.slices, level, versions(plan.platform)]
     text = lowered.as_text()
     stamp = hashlib.sha256(json.dumps(about).encode() + text.encode()).hexdigest()
     path = folder / f"{stamp}.json"
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
+        figures = json.loads(path.read_text())
         path.touch()
-        return {**found, "cached": True}
-    _log.info("Compiling for %s at level %s; this takes up to minutes.", plan.name, level)
-    found = _compiled(lowered, plan.platform, level)
+        return {**figures, "cached": True}
+    _log.info("Compiling for %s at level %s; this can take minutes.", plan.name, level)
+    figures = _compiled(lowered, plan.platform, level)
     with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to fail
-        write_atomically(path, json.dumps(found))
+        write_atomically(path, json.dumps(figures))
         kept = sorted(folder.glob("*.json"), key=lambda file: -file.stat().st_mtime)
         for old in kept[_MOST_KEPT:]:
             old.unlink(missing_ok=True)
-    return {**found, "cached": False}
+    return {**figures, "cached": False}
 
 
 def _compiled(lowered: jax.stages.Lowered, platform: str, level: str) -> dict:
@@ -75,8 +77,8 @@ def _compiled(lowered: jax.stages.Lowered, platform: str, level: str) -> dict:
     try:
         text = program.compiled.as_text()
     except jax.errors.JaxRuntimeError as error:
-        # libtpu may write instructions that the reader of another XLA, jaxlib's, does not take.
-        _log.warning("What the chips say is not known: %s", str(error).splitlines()[0])
+        # libtpu may write instructions that jaxlib's own XLA cannot parse.
+        _log.warning("Communication between the chips is unknown: %s", str(error).splitlines()[0])
         text = None
     return {
         "out_of_memory": False,
@@ -103,18 +105,19 @@ def _plain(text: str | None, *, once: bool = False, most: bool = False) -> dict[
 
 
 def shown(figures: dict, plan: Plan, steps: int | None = None) -> dict:
-    """The figures of `measured` as a report has them: the memory of the program against the chip's,
-    the collectives, and the least time that the chip takes for its work.
+    """The figures of `measured` in the form of a report: the program's memory against the chip's,
+    the collectives, and a lower bound on the time.
 
-    steps: of training in a call; then collectives and time are those of one step. Else collectives
-    are those of a call, and the time that of one pass of each loop, as the operations are.
+    steps: training steps per call; collectives and time are then per step. Without it, collectives
+    are per call, and the time, like the operations, counts one pass of each loop.
     """
     room = plan.chip.memory_bytes if plan.chip else None
     held = figures["memory"]
     total = held["arguments"] + held["outputs"] + held["temporary"] - held["aliased"]
-    total += held["code"] if plan.platform == "tpu" else 0  # elsewhere it is not beside the arrays
+    # Only a TPU keeps its code in the memory of the arrays.
+    total += held["code"] if plan.platform == "tpu" else 0
     share = total / room if room else None
-    found = {
+    report = {
         "compile_seconds": figures["compile_seconds"],
         "cached": figures["cached"],
         "bytes_per_chip": {**held, "total": total, "share_of_memory": share},
@@ -123,20 +126,22 @@ def shown(figures: dict, plan: Plan, steps: int | None = None) -> dict:
         "bytes_accessed_per_chip": figures["bytes_accessed"],
         "collectives": _divided(figures["collectives"], steps or 1),
     }
-    if figures["collectives_at_most"] != figures["collectives"]:  # in a branch that is rare
-        found["collectives_at_most"] = _divided(figures["collectives_at_most"], steps or 1)
+    if figures["collectives_at_most"] != figures["collectives"]:  # some are in a rare branch
+        report["collectives_at_most"] = _divided(figures["collectives_at_most"], steps or 1)
     if plan.chip:
         said = figures["collectives" if steps else "collectives_once"]
         sent = None if said is None else sum(what["sent"] for what in said.values())
-        found["roofline"] = estimate(
+        report["roofline"] = estimate(
             plan.chip,
             flops=figures["flops"],
             bytes_accessed=figures["bytes_accessed"],
             bytes_sent=None if sent is None else sent / (steps or 1),
         )
         if plan.slices > 1:
-            found["roofline"]["note"] += "; the slower network between slices counts as that within"
-    return found
+            report["roofline"]["note"] += (
+                "; the slower network between slices is counted as the one within a slice"
+            )
+    return report
 
 
 def _divided(said: Mapping[str, dict] | None, parts: int) -> dict[str, dict] | None:

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, operations, seconds, bytes. Works for any family."""
+"""The cost of a model: operations, seconds, bytes. Works for any family."""
 
 import resource
 import time
@@ -12,7 +12,7 @@ from genzoo.runtime.compilation import Program
 
 
 def peak_memory_bytes() -> int:
-    """The largest memory in use so far: of the first device where it tells, else of the process."""
+    """Peak memory so far: of the first device if it reports it, otherwise of the process."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
@@ -20,8 +20,8 @@ def peak_memory_bytes() -> int:
 
 
 def time_calls(call: Callable[[], object], least_seconds: float, least_calls: int = 3) -> list:
-    """Seconds of each call until both limits are reached, in several processes by the first one's
-    clock. One call before them is not counted."""
+    """The seconds of each call, repeated until both limits are reached. With several processes the
+    clock of the first one decides. A warm-up call is not counted."""
     jax.block_until_ready(call())
     seconds: list[float] = []
     while of_first(lambda: sum(seconds) < least_seconds or len(seconds) < least_calls):
@@ -36,8 +36,8 @@ def summary(
 ) -> dict:
     """The figures of one program.
 
-    seconds: of each call. examples: per call. parts: into how many steps (or network evaluations) a
-    call divides. flops: of one part.
+    seconds: the time of each call. examples: per call. parts: steps (or network evaluations) per
+    call. flops: floating-point operations of one part.
     """
     each = np.array(seconds) / parts
     median = float(np.median(each))

@@ -1,7 +1,7 @@
 """How the processes of one run find each other at its start.
 
-Flags say it outright; else JAX finds it out, where the variables of a scheduler that it knows are
-there (SLURM, Open MPI, GKE) or the chips of a TPU. A process that is alone needs nothing.
+Flags state it explicitly. Without flags JAX detects it if it sees the variables of a scheduler that
+it knows (SLURM, Open MPI, GKE) or the chips of a TPU. A single process needs nothing.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from genzoo.runtime import roll_call
 from genzoo.runtime.stopping import Stop
 
 _log = logging.getLogger("genzoo")
-# By scheduler: the variable with the number of processes, and what else tells who is who.
+# By scheduler: the variable with the number of processes, and those that tell them apart.
 _SCHEDULERS = {
     "SLURM": ("SLURM_NTASKS", ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID",
                                "SLURM_LOCALID")),
@@ -28,8 +28,8 @@ _SCHEDULERS = {
                                            "MEGASCALE_SLICE_ID")),
 }  # fmt: skip
 _RANKS = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_ID")
-# JAX ends the process, without a word that one could act on, when its own time is over: it gets a
-# little more of it than we take.
+# When JAX's own timeout expires it ends the process without a helpful message, so it gets a
+# slightly longer one than ours.
 _LONGER = 30
 
 
@@ -39,16 +39,16 @@ class Group:
     def __init__(self, stop: Stop):
         self._stop, self._begun = stop, False
         self.speaks = True
-        """Whether what all would say alike is for this process to say."""
+        """Whether this process prints the messages that are the same in all processes."""
 
     def join(self, flags: argparse.Namespace) -> None:
-        """Waits for the others, where there are any. Must come before any other use of JAX. Raises
-        Alone where they do not all come, and Interrupted on a signal meanwhile."""
+        """Waits for the other processes, if there are any. Must precede any other use of JAX.
+        Raises Alone if some fail to join, and Interrupted on a signal in the meantime."""
         arguments = _arguments(flags, os.environ)
         if arguments is None:
             return
         self._begun = True
-        # Ours are the handlers: JAX's own look once a second, and not at Ctrl-C.
+        # We handle signals ourselves: JAX polls once a second, and ignores Ctrl-C.
         jax.config.update("jax_enable_preemption_service", False)
         seconds = flags.start_timeout
         try:
@@ -67,7 +67,7 @@ class Group:
             )
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             if isinstance(error, ValueError) and not arguments and not scheduler(os.environ):
-                self._begun = False  # a TPU of one host: there is nobody to wait for
+                self._begun = False  # a TPU with one host: there is nobody to wait for
                 return
             raise Alone(_failure(error, flags)) from error
         self._stop.several = jax.process_count() > 1
@@ -77,9 +77,9 @@ class Group:
             _log.setLevel(logging.WARNING)
 
     def leave(self, code: int, *, together: bool) -> int:
-        """Ends this process's part of the run; gives the code back. together: whether the others
-        leave too, in the same way. One that leaves alone ends here and now: JAX would have it wait
-        for the farewell of all."""
+        """Ends this process's part of the run and returns the exit code. together: whether the
+        others leave too, in the same way. A process that leaves alone exits at once, because JAX
+        would make it wait for the others to shut down."""
         if self._begun and not together:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -90,7 +90,7 @@ class Group:
 
 
 def _arguments(flags: argparse.Namespace, seen: Mapping[str, str]) -> dict | None:
-    """What `jax.distributed.initialize` is to be given; None for a process that is alone."""
+    """The arguments of `jax.distributed.initialize`; None for a single process."""
     given = {
         "coordinator_address": flags.coordinator,
         "num_processes": flags.processes,
@@ -113,24 +113,24 @@ def _arguments(flags: argparse.Namespace, seen: Mapping[str, str]) -> dict | Non
 
 
 def _has_tpu(seen: Mapping[str, str]) -> bool:
-    """Whether JAX, when it was imported, found TPU chips on this host: it leaves these words. On a
+    """Whether JAX found TPU chips on this host when it was imported: it sets these variables. On a
     Cloud TPU VM it learns of the other hosts from the metadata server."""
     return seen.get("TPU_ML_PLATFORM") == "JAX" and "TPU_SKIP_MDS_QUERY" not in seen
 
 
 def scheduler(seen: Mapping[str, str]) -> str | None:
-    """The scheduler that has started more than this process."""
+    """The name of the scheduler that started this process among others; None if there is none."""
     for name, (size, _) in _SCHEDULERS.items():
         value = seen.get(size, "")
         count = len(value.split(",")) if size == "TPU_WORKER_HOSTNAMES" else int(value or 1)
-        # An interactive shell of an allocation has the size and is no task of it.
+        # An interactive shell in an allocation sees its size but is not one of its tasks.
         if count > 1 and any(key in seen for key in _RANKS):
             return name
     return None
 
 
 def _within(seconds: float, work: Callable[[], object]) -> None:
-    """Does the work in a thread, so that signals and the clock are heeded meanwhile. Raises
+    """Runs the work in a thread, so that signals and the timeout take effect meanwhile. Raises
     TimeoutError."""
     failure: list[BaseException] = []
 
@@ -146,7 +146,7 @@ def _within(seconds: float, work: Callable[[], object]) -> None:
     while thread.is_alive():
         thread.join(0.1)
         if time.monotonic() > deadline:
-            raise TimeoutError("the others did not come")
+            raise TimeoutError("the other processes did not join in time")
     if failure:
         raise failure[0]
 
@@ -157,10 +157,10 @@ def _failure(error: Exception, flags: argparse.Namespace) -> str:
     said = " ".join(str(error).split())[:600]
     told = ", ".join(f"{name}={value}" for name, value in seen.items()) or "none"
     return (
-        f"Process {rank} of this run did not find all others: {said}. Flags: coordinator="
-        f"{flags.coordinator}, processes={flags.processes}, process={flags.process}; variables "
-        f"seen: {told}. Start what is missing, or give --start_timeout (now "
-        f"{flags.start_timeout} s) more time."
+        f"Process {rank} of this run did not find all the others: {said}. Flags: coordinator="
+        f"{flags.coordinator}, processes={flags.processes}, process={flags.process}; environment "
+        f"variables: {told}. Start the missing processes, or raise --start_timeout (now "
+        f"{flags.start_timeout} s)."
     )
 
 

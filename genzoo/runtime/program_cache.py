@@ -1,4 +1,4 @@
-"""Compiled programs kept on the disk, so that a second start need not compile again."""
+"""A disk cache of compiled programs, so that a second start need not compile again."""
 
 import logging
 import os
@@ -10,19 +10,20 @@ _log = logging.getLogger("genzoo")
 
 
 def keep_programs(folder: Path, most_bytes: int = 4 << 30) -> None:
-    """Keeps compiled programs in a folder for later starts, the least used of them going when they
-    are too many. The folder is made private: who may write there may run code in our name."""
+    """Keeps compiled programs in a folder for later starts, and removes the least recently used
+    ones above `most_bytes`. The folder is private: anyone who can write to it could run code as
+    this user."""
     if jax.config.jax_compilation_cache_dir is not None:  # the user's own choice
         return
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = folder.stat()
+        status = folder.stat()
     except OSError:
-        return  # a cache that cannot be is no reason to stop
-    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        return  # a missing cache is no reason to stop
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
         _log.warning(
-            "Compiled programs are not kept: %s can be written by others. Mend that by chmod 700, "
-            "or give --no_compile_cache.", folder,
+            "Compiled programs are not kept: other users can write to %s. Run chmod 700 on it, or "
+            "give --no_compile_cache.", folder,
         )  # fmt: skip
         return
     mend(folder)
@@ -33,9 +34,9 @@ def keep_programs(folder: Path, most_bytes: int = 4 << 30) -> None:
 def mend(folder: Path) -> None:
     """Gives every program in the folder a time of last use.
 
-    A process that is killed between the two files of a program leaves one without. JAX reads all of
-    these times before it writes a program, so that a single one missing would keep it from writing
-    any other, for good (jax 0.10).
+    A process that is killed between writing the two files of a program leaves it without one. JAX
+    reads all of these times before it writes a program, so a single missing one would keep it from
+    ever writing another (jax 0.10).
     """
     for program in folder.glob("*-cache"):
         used = program.with_name(f"{program.name.removesuffix('-cache')}-atime")

@@ -1,8 +1,8 @@
-"""Whether all processes of a run are there, asked before JAX is told to join them.
+"""A roll call of all processes of a run before JAX joins them.
 
-JAX waits for a process that does not come, and then ends without saying which. So the first process
-listens at the coordinator's address for a moment, each other one tells its number there, and when
-all are there, or the time is over, each is told so.
+If a process is missing, JAX waits and then exits without naming it. The first process therefore
+listens briefly at the coordinator's address, where the others report their numbers. Once all have
+reported, or the time is up, it sends the verdict to each of them.
 """
 
 import socket
@@ -12,8 +12,8 @@ _GO = "go"
 
 
 def answer(coordinator: str, processes: int, process: int, *, seconds: float) -> None:
-    """Returns in all processes once all are there. Raises TimeoutError naming those that are not,
-    ConnectionError where the numbers do not fit together."""
+    """Returns in all processes once all have reported. Raises a TimeoutError that names the missing
+    ones, or a ConnectionError if their numbers are inconsistent."""
     host, _, port = coordinator.rpartition(":")
     deadline = time.monotonic() + seconds
     if process == 0:
@@ -42,12 +42,12 @@ def _listen(port: int, processes: int, deadline: float) -> None:
             caller.settimeout(5)
             try:
                 number, count = map(int, caller.makefile().readline().split())
-            except (OSError, ValueError):  # somebody else's knock
+            except (OSError, ValueError):  # not one of our processes
                 caller.close()
                 continue
             there.append(caller)
             if count != processes:
-                verdict = f"process {number} was told of {count} processes, 0 of {processes}"
+                verdict = f"process {number} expects {count} processes, process 0 {processes}"
             elif number not in missing:
                 verdict = f"two processes are number {number}"
             missing.discard(number)
@@ -64,7 +64,7 @@ def _report(host: str, port: int, words: str, deadline: float) -> None:
         try:
             with socket.create_connection((host, port), timeout=5) as caller:
                 caller.sendall(words.encode() + b"\n")
-                # The first process may still be waiting for others when our time is over: its
+                # The first process may still be waiting for others when our time is up, and its
                 # verdict says more than ours.
                 caller.settimeout(max(deadline - time.monotonic(), 0) + 10)
                 verdict = caller.makefile().readline().strip()

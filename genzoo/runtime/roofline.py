@@ -1,9 +1,9 @@
-"""How long a step must take at least: the roofline of Williams et al. 2009 with a third side.
+"""A lower bound on the time of a step: the roofline of Williams et al. 2009 with a third term.
 
     seconds = max(flops / peak, bytes accessed / memory bandwidth, bytes sent / network)     (1)
 
-A count divided by a data sheet: nothing was run, and a real step takes longer, since no operation
-reaches its peak and not all of them overlap.
+Counts are divided by data sheet figures and nothing is run. A real step takes longer, because no
+operation reaches its peak and not all of them overlap.
 """
 
 from genzoo.runtime.topology import Chip
@@ -12,8 +12,8 @@ from genzoo.runtime.topology import Chip
 def estimate(
     chip: Chip, *, flops: float, bytes_accessed: float | None, bytes_sent: float | None
 ) -> dict[str, object]:
-    """The sides of (1) in seconds, the largest of them and the share of peak that it leaves, per
-    device. bytes_accessed, bytes_sent: None where they are not known."""
+    """The terms of (1) in seconds, their maximum and the share of peak that it allows, per device.
+    bytes_accessed, bytes_sent: None if unknown."""
     sides = {
         "compute": flops / chip.peak_flops,
         "memory": None if bytes_accessed is None else bytes_accessed / chip.hbm_bandwidth,

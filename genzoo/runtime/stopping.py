@@ -1,9 +1,9 @@
-"""SIGTERM and SIGINT as a request that all processes of a run read alike, and so do wishes.
+"""SIGTERM and SIGINT as requests on which all processes of a run agree, together with wishes.
 
-A signal reaches one process and not the others, or each at another moment. If each acted on its
-own, one would save while another waits for it in the next step. So in several processes a signal
-only raises a flag, and at every pass of a loop the flags of all are joined on the devices. What is
-due by the clock, which no two processes read alike, travels with them.
+A signal may reach only one process, or each at a different moment. If each acted on its own, one
+would save while another waits for it in the next step. With several processes a signal therefore
+only raises a flag, and every pass of a loop combines the flags of all processes on the devices.
+Work that is due by the clock, which differs between processes, is agreed on in the same way.
 """
 
 import contextlib
@@ -22,16 +22,17 @@ _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """While in force, a signal ends the work by `Interrupted`: at once where nothing is to be
-    saved or agreed on, else where a loop asks. A second SIGINT ends it at once in any case."""
+    """A context in which a signal ends the work by raising `Interrupted`: at once if there is
+    nothing to save or to agree on, otherwise when a loop asks. A second SIGINT always ends it at
+    once."""
 
     def __init__(self):
-        self.number: int | None = None  # the signal that this process was sent
+        self.number: int | None = None  # the signal that this process received
         self.granted: tuple[int, ...] = ()  # see `reached`
         self._agreed: int | None = None
         self._pending: jax.Array | None = None
         self._gentle = 0
-        self.several = False  # whether other processes take part: a signal waits to be agreed on
+        self.several = False  # whether there are other processes, which must agree on a signal
 
     def __enter__(self) -> "Stop":
         self._before = {n: signal.signal(n, self._set) for n in _NUMBERS}
@@ -50,7 +51,7 @@ class Stop:
 
     @contextlib.contextmanager
     def gently(self) -> Iterator[None]:
-        """Within, a signal waits until a loop asks for it."""
+        """A context in which a signal waits until a loop asks for it."""
         self._gentle += 1
         try:
             yield
@@ -58,26 +59,26 @@ class Stop:
             self._gentle -= 1
 
     def reached(self, *wishes: int) -> int | None:
-        """The signal that all processes are to stop for now, or None. To be asked once a pass.
+        """The signal on which all processes must stop now, or None. Call it once per pass.
 
-        wishes: whole numbers, at least 0, as many from every process; the greatest of each is then
-        `granted` to all processes alike. In several processes both answers are those of the pass
-        before: so the devices have the next step to do while the host waits for the flags, which
-        come after the step before. A wish may thus be granted once more than it was needed.
+        wishes: integers of at least 0, equally many from every process. The largest of each over
+        all processes becomes `granted`. With several processes both answers are those of the pass
+        before, so that the devices are busy with the next step while the host waits for the flags.
+        A wish may therefore be granted once more than needed.
         """
         if not self.several:
             self.granted = wishes
             return self.number
         if self._agreed is None:
             before, self._pending = self._pending, self._joined(*wishes)
-            # At the first pass there is nothing to keep busy.
+            # The first pass has no earlier answer, and no step to overlap with.
             number, *granted = np.asarray(self._pending if before is None else before).tolist()
             self.granted = (*granted, *[0] * len(wishes))[: len(wishes)]
             self._agreed = number or None
         return self._agreed
 
     def check(self) -> None:
-        """Raises Interrupted in all processes alike where one was told to stop. For loops that wait
+        """Raises Interrupted in all processes if any of them received a signal. For loops that wait
         for every result anyway."""
         if self.several and self._agreed is None:
             self._agreed = int(self._joined()[0]) or None

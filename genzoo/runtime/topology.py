@@ -1,11 +1,11 @@
-"""Machines that need not be there: what a topology's name means, and what its chips can do.
+"""Machines that need not be present: the meaning of a topology's name, and the limits of its chips.
 
-`named("v5e-16")` is a plan: so many chips of one kind, wired so. `devices(plan)` are JAX's devices
-to compile for: described by libtpu for a TPU and by the CUDA plugin for a GPU, real but virtual for
-a CPU. Nothing can run on the described ones.
+`named("v5e-16")` is a plan: the kind, number and layout of chips. `devices(plan)` are JAX devices
+to compile for: described by libtpu for a TPU and by the CUDA plugin for a GPU, virtual devices for
+a CPU. Nothing can run on described devices.
 
-Cloud names count what Google sells: chips of v5e and v6e, TensorCores of v5p, two to a chip, which
-JAX uses as one device (v5p-64 is 32 devices).
+Names follow Google Cloud, which counts chips for v5e and v6e but TensorCores for v5p. A v5p chip
+has two TensorCores, which JAX uses as one device (v5p-64 is 32 devices).
 """
 
 import math
@@ -24,12 +24,12 @@ from genzoo.core.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """What one device offers, by its maker's table.
+    """The limits of one device, from its maker's tables.
 
-    memory_bytes: of which a program can have this much; for a TPU it is what its compiler allows,
-    which keeps a part for itself. peak_flops: per second, multiplications and additions of dense
-    bfloat16 matrices. hbm_bandwidth: bytes per second. network_bandwidth: bytes per second that
-    leave the chip over all its links together, to the chips of its slice or of its host.
+    memory_bytes: available to a program; for a TPU, the compiler's limit, which reserves a part.
+    peak_flops: multiplications and additions per second with dense bfloat16 matrices.
+    hbm_bandwidth: bytes per second. network_bandwidth: bytes per second that leave the chip over
+    all its links together, to the other chips of its slice or host.
     """
 
     name: str
@@ -72,8 +72,8 @@ _CUBES = {
     1024: "8x8x8", 2048: "8x8x16", 4096: "8x16x16",
 }  # fmt: skip
 _SLICES: Mapping[str, Mapping[int, str]] = {"v5e": _FLAT, "v5p": _CUBES, "v6e": _FLAT}
-# What XLA asks of a card, in the fields of its GpuTargetConfigProto: of Hopper, compute capability
-# 9.0 of the CUDA programming guide, with 132 multiprocessors at 1.98 GHz on both cards.
+# The card's properties in the fields of XLA's GpuTargetConfigProto: Hopper, compute capability 9.0
+# of the CUDA programming guide, with 132 multiprocessors at 1.98 GHz on both cards.
 _HOPPER = """
 gpu_device_info {{
   cuda_compute_capability {{ major: 9 }}
@@ -90,9 +90,9 @@ dnn_version_info {{ major: 9 minor: 12 }}
 device_description_str: "{chip.name}"
 """
 _CARDS = ("h100", "h200")
-_MOST = {"cpu": 1024, "cuda": 8}  # devices: against a slip of the finger; cards of one host
+_MOST = {"cpu": 1024, "cuda": 8}  # devices: a guard against typing errors; cards of one host
 _KNOWN = (
-    "v5e:4x4, v5e-16, v5p:2x4x4, v5p-64, v6e-16 (also in several slices, 2xv5e-256), h100:8, "
+    "v5e:4x4, v5e-16, v5p:2x4x4, v5p-64, v6e-16 (or several slices, 2xv5e-256), h100:8, "
     "h200:4, cpu:8"
 )
 _NAME = re.compile(r"(?:(\d+)x)?([a-z]\w*)(?:([:-])([\dx]+))?")
@@ -100,8 +100,8 @@ _NAME = re.compile(r"(?:(\d+)x)?([a-z]\w*)(?:([:-])([\dx]+))?")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Devices of one kind. platform: "tpu", "cuda" or "cpu". layout: of the chips of a slice, such
-    as 4x4. count: devices of all slices. chip: None where nothing is known of it (a CPU)."""
+    """Devices of one kind. platform: "tpu", "cuda" or "cpu". layout: the layout of the chips in a
+    slice, such as 4x4. count: devices in all slices. chip: None if its limits are unknown (CPU)."""
 
     name: str
     platform: str
@@ -113,9 +113,9 @@ class Plan:
 
 
 def named(name: str) -> Plan:
-    """The plan of a name; UserError with the known ones if it is none."""
-    found = _NAME.fullmatch(name)
-    slices, kind, mark, size = found.groups() if found else (None, "", "", "")
+    """The plan of a name. Raises a UserError with examples if the name is unknown."""
+    match = _NAME.fullmatch(name)
+    slices, kind, mark, size = match.groups() if match else (None, "", "", "")
     plan = None
     if kind in _SLICES:
         plan = _slices(name, int(slices or 1), kind, mark, size)
@@ -125,18 +125,18 @@ def named(name: str) -> Plan:
             plan = Plan(name=name, platform=platform, kind=kind, layout=str(count), count=count,
                         chip=_CHIPS.get(kind))  # fmt: skip
     if plan is None:
-        raise UserError(f"compile.topology = {name!r} is unknown. Known are such as: {_KNOWN}.")
+        raise UserError(f"compile.topology = {name!r} is unknown. Examples of names: {_KNOWN}.")
     return plan
 
 
 def _slices(name: str, slices: int, kind: str, mark: str | None, size: str | None) -> Plan | None:
-    """So many slices of a size (v5e-16) or a layout (v5e:4x4); None if there is no such layout."""
+    """A plan of slices by size (v5e-16) or layout (v5e:4x4); None if there is no such layout."""
     layout = size
     if mark == "-" and size.isdecimal():
         layout = _SLICES[kind].get(int(size))
         if layout is None:
             sizes = ", ".join(f"{kind}-{n}" for n in _SLICES[kind])
-            raise UserError(f"compile.topology = {name!r}: slices are {sizes}.")
+            raise UserError(f"compile.topology = {name!r}: the slices available are {sizes}.")
     axes = len(next(iter(_SLICES[kind].values())).split("x"))
     if not slices or not re.fullmatch("x".join([r"[1-9]\d*"] * axes), layout or ""):
         return None
@@ -146,8 +146,8 @@ def _slices(name: str, slices: int, kind: str, mark: str | None, size: str | Non
 
 
 def prepare(plan: Plan) -> None:
-    """Makes JAX run on this machine's CPU, with as many devices as the plan has if it is of CPUs.
-    To be called before JAX has looked for devices, in a process that only compiles."""
+    """Makes JAX run on this machine's CPU, with as many virtual devices as a CPU plan has. Call it
+    before JAX has looked for devices, in a process that only compiles."""
     jax.config.update("jax_platforms", "cpu")
     if plan.platform == "cpu":
         os.environ["XLA_FLAGS"] = re.sub(
@@ -155,8 +155,8 @@ def prepare(plan: Plan) -> None:
         )
         jax.config.update("jax_num_cpu_devices", plan.count)
     elif plan.platform == "tpu" and not _has_tpu():
-        # Without these libtpu asks a metadata server that is not there, complains at length, and
-        # lets one process at a time in, to guard a chip that is not there either.
+        # Without these, libtpu queries a metadata server that does not exist, logs at length, and
+        # admits one process at a time to guard a chip that does not exist either.
         absent = {
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
             "TPU_SKIP_MDS_QUERY": "1",
@@ -176,46 +176,45 @@ def _has_tpu() -> bool:
 
 
 def devices(plan: Plan) -> tuple[jax.Device, ...]:
-    """The devices to compile for; UserError where what describes them is not installed."""
+    """The devices to compile for. Raises a UserError if the package that describes them is not
+    installed."""
     return {"cpu": _cpu, "tpu": _tpu, "cuda": _cuda}[plan.platform](plan)
 
 
 def _cpu(plan: Plan) -> tuple[jax.Device, ...]:
-    found = jax.devices("cpu")
-    if len(found) < plan.count:
+    available = jax.devices("cpu")
+    if len(available) < plan.count:
         raise UserError(
-            f"compile.topology = {plan.name!r}: this process has {len(found)} CPU device(s) "
-            "already; compile in a process of its own."
+            f"compile.topology = {plan.name!r}: this process has {len(available)} CPU device(s) "
+            "already; compile in a separate process."
         )
-    return tuple(found[: plan.count])
+    return tuple(available[: plan.count])
 
 
 def _tpu(plan: Plan) -> tuple[jax.Device, ...]:
     _require("libtpu", "libtpu", "tpu-compile", plan)
-    # One chip is less than a host holds, which has to be said.
+    # One chip is less than a whole host, which libtpu assumes otherwise.
     alone = {"chips_per_host_bounds": (1, 1, 1)} if plan.layout in ("1x1", "1x1x1") else {}
     several = {"num_slices": plan.slices} if plan.slices > 1 else {}
     try:
-        found = topologies.get_topology_desc(
+        description = topologies.get_topology_desc(
             f"{plan.kind}:{plan.layout}", platform="tpu", **alone, **several
         )
     except jax.errors.JaxRuntimeError as error:
         said = str(error).split("\n")[0]
-        raise UserError(
-            f"compile.topology = {plan.name!r} is refused by libtpu: {said}"
-        ) from error
-    return tuple(found.devices)
+        raise UserError(f"libtpu refuses compile.topology = {plan.name!r}: {said}") from error
+    return tuple(description.devices)
 
 
 def _cuda(plan: Plan) -> tuple[jax.Device, ...]:
     _require("jax_plugins.xla_cuda13", "jax-cuda13-plugin", "gpu-compile", plan)
-    found = topologies.get_topology_desc(
+    description = topologies.get_topology_desc(
         plan.kind,
         platform="cuda",
         target_config=_HOPPER.format(chip=plan.chip),
         topology=f"1x1x{plan.count}",
     )
-    return tuple(found.devices)
+    return tuple(description.devices)
 
 
 def _require(module: str, package: str, extra: str, plan: Plan) -> None:
