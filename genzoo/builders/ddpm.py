@@ -115,7 +115,7 @@ class DDPMSettings:
     def _step_problems(self, config: FrozenConfigDict) -> list[str]:
         """What asks for more steps than the table has, or for others."""
         sample, found = config.sample, []
-        rule = sampling.RULES.get(sample.grid)
+        rule = sampling.rule(sample)
         asked = {"sample.steps": sample.steps or self.steps}
         if not sample.steps:  # else the bench takes no more than those
             asked["bench.sample_steps"] = config.bench.sample_steps
@@ -123,6 +123,14 @@ class DDPMSettings:
             wrong = rule and grids.problem(rule, self.steps, steps)
             if wrong and sample.method != sampling.ADAPTIVE:
                 found.append(f"{key} = {steps} with sample.grid = {sample.grid!r}: {wrong}")
+        if sample.last_sigma and sample.method != sampling.ADAPTIVE and not found:
+            table = SCHEDULES[self.schedule](self.steps)
+            first = rule(self.steps, asked["sample.steps"])[0] if rule else self.steps
+            if first <= self.steps * grids.stop(table, sample.last_sigma):
+                found.append(
+                    f"sample.last_sigma = {sample.last_sigma} leaves no step to take: sampling "
+                    f"starts at step {first} of the table, where sigma / alpha is below it."
+                )
         if config.eval.bound_steps >= self.steps:
             found.append(
                 f"eval.bound_steps = {config.eval.bound_steps} must be between 0 (every step) and "

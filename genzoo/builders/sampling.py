@@ -2,7 +2,7 @@
 guidance."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated
 
@@ -16,17 +16,18 @@ from genzoo.math import exponential, gaussian
 from genzoo.math.schedules import Schedule, TableSchedule
 from genzoo.samplers import grids, predictor
 from genzoo.samplers.adaptive import AdaptiveSampler
-from genzoo.samplers.churn import EDM
+from genzoo.samplers.churn import EDM, ChurnedDPM2, ChurnedEuler
 from genzoo.samplers.dpm_multistep import Multistep
-from genzoo.samplers.dpm_sde import MultistepSDE, SingleStepSDE
+from genzoo.samplers.dpm_sde import MultistepSDE, NoiseMultistepSDE, SingleStepSDE
 from genzoo.samplers.dpm_single import SingleStep
 from genzoo.samplers.grids import Grid
-from genzoo.samplers.linear_multistep import DEIS, LMS, PLMS
+from genzoo.samplers.linear_multistep import DEIS, FPNDM, LMS, PLMS
 from genzoo.samplers.loop import Step
-from genzoo.samplers.runge_kutta import DPM2, RK4, Euler, EulerAncestral, Heun
+from genzoo.samplers.runge_kutta import RK4, EulerAncestral, Heun
 from genzoo.samplers.solver import MakeSampler, Solver
 from genzoo.samplers.steps import DDIM, Ancestral
 from genzoo.samplers.stochastic import (
+    AnnealedLangevin,
     EulerMaruyama,
     Langevin,
     PredictorCorrector,
@@ -61,62 +62,87 @@ def _plain(step: Callable[..., Step], **fields) -> Method:
     return lambda schedule, sample, variance: step(schedule=schedule, **fields)
 
 
-def _edm(schedule, sample, variance):
-    del variance
-    return EDM(
+def _churned(step: Callable[..., Step]) -> Method:
+    return lambda schedule, sample, variance: step(
         schedule=schedule, s_churn=sample.churn, s_min=sample.churn_low, s_max=sample.churn_high,
         s_noise=sample.churn_noise,
     )  # fmt: skip
 
 
+FINAL_ORDERS = {"published": None, "few": None, "always": True, "never": False}
+"""Name -> whether the last steps have a lower order; None of "few" means below 15 steps."""
+
+
+def _ending(step: Callable[..., Step], **fields) -> Method:
+    # A multistep method, whose order may fall at the end.
+    def method(schedule, sample, variance):
+        del variance
+        published = sample.final_order == "published"
+        own = {} if published else {"lower_order_final": FINAL_ORDERS[sample.final_order]}
+        return step(schedule=schedule, **fields, **own)
+
+    return method
+
+
+CORRECTORS = {"langevin": Langevin, "annealed": AnnealedLangevin}
+
+
 def _corrected(schedule, sample, variance):
     del variance
+    corrector = CORRECTORS[sample.corrector]
     return PredictorCorrector(
         predictor=ReverseDiffusion(schedule=schedule),
-        corrector=Langevin(schedule=schedule, snr=sample.corrector_snr),
+        corrector=corrector(schedule=schedule, snr=sample.corrector_snr),
     )
 
 
 METHODS: Mapping[str, Method] = {
     "ancestral": lambda schedule, _, variance: Ancestral(schedule=schedule, variance=variance),
     "ddim": lambda schedule, sample, _: DDIM(schedule=schedule, eta=sample.eta),
-    "euler": _plain(Euler),
+    "euler": _churned(ChurnedEuler),
     "euler_ancestral": _plain(EulerAncestral),
     "heun": _plain(Heun),
     "rk4": _plain(RK4),
-    "dpm2": _plain(DPM2),
+    "dpm2": _churned(ChurnedDPM2),
     "lms": _plain(LMS),
     "pndm": _plain(PLMS),
+    "f_pndm": _plain(FPNDM),
     "dpm_1": _plain(SingleStep, form=NOISE, order=1),
     "dpm_2": _plain(SingleStep, form=NOISE, order=2),
     "dpm_3": _plain(SingleStep, form=NOISE, order=3),
-    "dpm_2m": _plain(Multistep, form=NOISE, order=2),
-    "dpm_3m": _plain(Multistep, form=NOISE, order=3),
+    "dpm_2m": _ending(Multistep, form=NOISE, order=2),
+    "dpm_3m": _ending(Multistep, form=NOISE, order=3),
     "dpmpp_1": _plain(SingleStep, form=DATA, order=1),
     "dpmpp_2s": _plain(SingleStep, form=DATA, order=2),
     "dpmpp_3s": _plain(SingleStep, form=DATA, order=3),
-    "dpmpp_2m": _plain(Multistep, form=DATA, order=2),
-    "dpmpp_3m": _plain(Multistep, form=DATA, order=3),
-    "dpmpp_3m_published": _plain(Multistep, form=DATA, order=3, published=True),
+    "dpmpp_2m": _ending(Multistep, form=DATA, order=2),
+    "dpmpp_3m": _ending(Multistep, form=DATA, order=3),
+    "dpmpp_3m_published": _ending(Multistep, form=DATA, order=3, published=True),
     "dpmpp_sde": _plain(SingleStepSDE),
-    "dpmpp_2m_sde": _plain(MultistepSDE, order=2),
-    "dpmpp_3m_sde": _plain(MultistepSDE, order=3),
-    "unipc": _plain(UniPC, order=3),
-    "deis": _plain(DEIS),
-    "edm": _edm,
+    "dpm_2m_sde": _ending(NoiseMultistepSDE, order=2),
+    "dpmpp_2m_sde": _ending(MultistepSDE, order=2),
+    "dpmpp_3m_sde": _ending(MultistepSDE, order=3),
+    "unipc": _ending(UniPC, order=3),
+    "deis": _ending(DEIS),
+    "edm": _churned(EDM),
     "euler_maruyama": _plain(EulerMaruyama),
     "reverse_diffusion": _plain(ReverseDiffusion),
     "predictor_corrector": _corrected,
 }
 ADAPTIVE = "rk45"
 """The method that chooses its own steps: no grid, and no number of steps."""
-_STEPPED = frozenset(("steps", "grid", "shift", "unroll"))
+_STEPPED = frozenset(("steps", "grid", "shift", "unroll", "last_sigma"))
 _CHURN = frozenset(("churn", "churn_low", "churn_high", "churn_noise"))
+_MULTISTEP = (
+    "dpm_2m", "dpm_3m", "dpmpp_2m", "dpmpp_3m", "dpmpp_3m_published", "dpm_2m_sde", "dpmpp_2m_sde",
+    "dpmpp_3m_sde", "unipc", "deis",
+)  # fmt: skip
 METHOD_KEYS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(METHODS, _STEPPED),
     "ddim": _STEPPED | {"eta"},
-    "edm": _STEPPED | _CHURN,
-    "predictor_corrector": _STEPPED | {"corrector_snr"},
+    **dict.fromkeys(("euler", "dpm2", "edm"), _STEPPED | _CHURN),
+    **dict.fromkeys(_MULTISTEP, _STEPPED | {"final_order"}),
+    "predictor_corrector": _STEPPED | {"corrector", "corrector_snr"},
     ADAPTIVE: frozenset(("tolerance",)),
 }
 """Method -> the keys of `sample` that it uses, of those that some other method ignores. A method
@@ -127,6 +153,8 @@ RULES: Mapping[str, grids.Rule] = {
     "quadratic": grids.quadratic,
     "trailing": grids.trailing,
     "linspace": grids.linspace,
+    "uniform_open": grids.leading_open,
+    "linspace_open": grids.linspace_open,
 }
 """Grids that choose among the steps of a table."""
 _IN_TIME: Mapping[str, Grid] = {
@@ -134,6 +162,8 @@ _IN_TIME: Mapping[str, Grid] = {
     "quadratic": grids.squares,
     "trailing": grids.even,
     "linspace": grids.even_to_nearest,
+    "uniform_open": grids.even_open,
+    "linspace_open": grids.even_open,
 }
 _IN_NOISE: Mapping[str, Callable[[float], Grid]] = {
     "logsnr": lambda rho: grids.logsnr,
@@ -144,6 +174,7 @@ GRIDS = {*RULES, *_IN_NOISE}
 GRID_KEYS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(GRIDS, frozenset()),
     "karras": frozenset(("rho",)),
+    **dict.fromkeys(("uniform", "uniform_open"), frozenset(("steps_offset",))),
 }
 """Grid -> the keys of `sample` that it uses, of those that some other grid ignores."""
 
@@ -170,10 +201,31 @@ class DiffusionSampling:
     shift: Annotated[
         float, AtLeast(1e-6), "Moves the grid towards the noise where above 1; 1 leaves it."
     ] = 1.0
-    churn: Annotated[float, AtLeast(0), "S_churn of edm."] = 0.0
-    churn_low: Annotated[float, AtLeast(0), "S_min of edm: the least sigma with churn."] = 0.0
-    churn_high: Annotated[float, AtLeast(0), "S_max of edm: the greatest sigma with churn."] = 1e9
-    churn_noise: Annotated[float, AtLeast(0), "S_noise of edm."] = 1.0
+    steps_offset: Annotated[
+        int, AtLeast(0), "Added to the steps of the grids uniform and uniform_open on a table."
+    ] = 0
+    last_sigma: Annotated[
+        float,
+        AtLeast(0),
+        "sigma / alpha at which sampling stops, but at least that of the schedule's first step; 0 "
+        "for the data.",
+    ] = 0.0
+    final_order: Annotated[
+        str,
+        OneOf(FINAL_ORDERS),
+        "Whether multistep methods end with orders 2 and 1: as published, below 15 steps (few), "
+        "always or never.",
+    ] = "published"
+    churn: Annotated[float, AtLeast(0), "S_churn of edm, euler, dpm2 (Karras et al. 2022)."] = 0.0
+    churn_low: Annotated[float, AtLeast(0), "S_min: the least sigma with churn."] = 0.0
+    churn_high: Annotated[float, AtLeast(0), "S_max: the greatest sigma with churn."] = 1e9
+    churn_noise: Annotated[float, AtLeast(0), "S_noise: the deviation of the churned noise."] = 1.0
+    corrector: Annotated[
+        str,
+        OneOf(CORRECTORS),
+        "Of predictor_corrector: langevin, or annealed (Song & Ermon 2019), for data of few "
+        "dimensions.",
+    ] = "langevin"
     corrector_snr: Annotated[
         float, AtLeast(0), "Signal-to-noise ratio of the corrector of predictor_corrector."
     ] = 0.16
@@ -233,10 +285,27 @@ class ContinuousSampling(DiffusionSampling):
     grid: GridName = "karras"
     clip: ClippingName = "none"
 
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """What does not fit together."""
+        table_only = without_effect(
+            self, "sample", ("steps_offset",), "in continuous time", "sample a model with a table"
+        )
+        if not table_only:
+            return super().problems(config)
+        return table_only + replace(self, steps_offset=0).problems(config)
+
 
 _GENERAL = {"steps", "grid", "unroll"}
 """Keys of all methods but the adaptive one, which its pictures of other methods still use."""
 _METHODS_OWN = {name: keys - _GENERAL for name, keys in METHOD_KEYS.items()}
+
+
+def rule(sample: DiffusionSampling) -> grids.Rule | None:
+    """How the settings choose among the steps of a table; None where they choose times."""
+    found = RULES.get(sample.grid)
+    if found and "steps_offset" in GRID_KEYS[sample.grid]:
+        return grids.offset(found, sample.steps_offset)
+    return found
 
 
 def grid(sample: DiffusionSampling, *, table: bool) -> Grid:
@@ -244,7 +313,7 @@ def grid(sample: DiffusionSampling, *, table: bool) -> Grid:
     if sample.grid in _IN_NOISE:
         found = _IN_NOISE[sample.grid](sample.rho)
     elif table:
-        found = grids.on_table(RULES[sample.grid])
+        found = grids.on_table(rule(sample))
     else:
         found = _IN_TIME[sample.grid]
     return grids.shifted(found, sample.shift)
@@ -265,6 +334,7 @@ def sampler(
         grid=grid(sample, table=table is not None),
         steps=sample.steps or table.steps,
         unroll=sample.unroll,
+        last_sigma=sample.last_sigma,
     ).sampler
 
 

@@ -303,8 +303,9 @@ class Denoising:
         schedule = self.schedule_of(variables.params)
         own = self.sampler(schedule)
         times = jnp.asarray(own.times if isinstance(own, Sampler) else even(schedule, _INVERTED))
-        # The data are taken to be x_t at the last time asked; from alpha = 0 nothing comes back.
-        times = jnp.minimum(times, schedule.farthest)
+        # The data are taken to be x_t at the last time asked, and come back as data wherever the
+        # sampler stops; from alpha = 0 nothing comes back.
+        times = jnp.minimum(times, schedule.farthest).at[-1].set(0)
         conditions = gather(self.conditions, batch, variables.frozen)
         predict = self.clipping(self.unguided(variables.params, conditions), schedule)
         step = DDIM(schedule=schedule)

@@ -134,5 +134,21 @@ def reverse_sde(eta: float) -> Form:
     )
 
 
+def reverse_sde_in_noise(eta: float) -> Form:
+    """The same SDE solved with eps expanded, SDE-DPM-Solver ("sde-dpmsolver" of diffusers):
+
+        x_s = alpha_s / alpha_t x_t - (1 + eta) sigma_s int_0^h exp(h - u) eps(lambda_t + u) du
+              + sigma_s sqrt(eta (exp(2 h) - 1)) z                                             (5)
+
+    0 is equation (2). Its noise and the part of eps grow with exp(h), so that moves must be short.
+    """
+    return Form(
+        predicted=lambda pair: pair.eps,
+        complete=pair_of_eps,
+        scale=lambda alpha, sigma: -(1 + eta) * sigma,
+        rate=1.0,
+    )
+
+
 DATA = reverse_sde(0.0)
 """Equation (1): DPM-Solver++."""

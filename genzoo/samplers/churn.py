@@ -1,5 +1,6 @@
 """EDM's stochastic sampler (Karras et al. 2022, algorithm 2): Heun's steps, each of which begins
-with a little fresh noise ("churn").
+with a little fresh noise ("churn"); and the same with the steps of Euler and of DPM2, `s_churn` of
+k-diffusion's `sample_euler` and `sample_dpm_2`.
 
 With u = sigma / alpha for their sigma and y = x / alpha for their x, before each of N steps:
 
@@ -18,12 +19,12 @@ import jax.numpy as jnp
 from genzoo.core import streams
 from genzoo.core.types import Array, Keys
 from genzoo.math import gaussian
-from genzoo.samplers.runge_kutta import Heun
+from genzoo.samplers.runge_kutta import DPM2, Euler, Heun, RungeKutta
 
 
 @dataclass(frozen=True, kw_only=True)
-class EDM(Heun):
-    """Heun's method from where equation (2) leads; exactly `Heun` for s_churn = 0.
+class Churned(RungeKutta):
+    """A method from where equation (2) leads; exactly that method for s_churn = 0.
 
     The noise is raised at most to that of the schedule's farthest time: a step that begins there
     has none to add (EDM's code asks the network beyond sigma_max if S_max allows it; their own
@@ -60,3 +61,16 @@ class EDM(Heun):
         noise = streams.normal(keys, x.shape[1:], x.dtype)
         x_hat = forward.mean + self.s_noise * jnp.sqrt(forward.variance) * noise
         return jnp.where(t > farthest, x, x_hat), jnp.where(t > farthest, t, t_hat)
+
+
+class ChurnedEuler(Churned, Euler):
+    """Euler's method with churn: one evaluation per step, on the raised noise. (The Euler scheduler
+    of diffusers, with the same s_churn, asks before the noise is raised.)"""
+
+
+class ChurnedDPM2(Churned, DPM2):
+    """DPM2 with churn."""
+
+
+class EDM(Churned, Heun):
+    """Heun's method with churn: algorithm 2."""

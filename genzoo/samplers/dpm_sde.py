@@ -65,11 +65,20 @@ class MultistepSDE(EndsInData):
     evaluations = 1
 
     @property
+    def form(self) -> exponential.Form:
+        """What is expanded, with its kernel."""
+        return exponential.reverse_sde(self.eta)
+
+    def shares(self, h: Array) -> tuple[Array, Array]:
+        """How much of eps is kept and how much noise is fresh in a move of length h."""
+        return _kept_and_fresh(self.eta, h)
+
+    @property
     def drift(self) -> Multistep:
         """The method of the noiseless part."""
         return Multistep(
             schedule=self.schedule,
-            form=exponential.reverse_sde(self.eta),
+            form=self.form,
             order=self.order,
             midpoint=self.midpoint,
             lower_order_final=self.lower_order_final,
@@ -94,9 +103,36 @@ class MultistepSDE(EndsInData):
         bend, memory = self.drift.bend(seen, t, s, memory)
         noise = seen.eps
         if self.eta > 0:
-            kept, fresh = _kept_and_fresh(self.eta, exponential.gap(self.schedule, t, s))
+            kept, fresh = self.shares(exponential.gap(self.schedule, t, s))
             noise = kept * noise + fresh * streams.normal(keys, x.shape[1:], x.dtype)
         return _noised_line(self.schedule, seen, s, noise) + bend, memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseMultistepSDE(MultistepSDE):
+    """SDE-DPM-Solver with eps in place of x_0, 2M (and by the same rule 3M): equation (5) of
+    genzoo.math.exponential, "sde-dpmsolver" of diffusers. As the line of DDIM it is
+
+        x_s = alpha_s x_0 + sigma_s ([1 - eta (exp(h) - 1)] eps + sqrt(eta (exp(2 h) - 1)) z)
+              + reach bend                                                                      (3)
+
+    For long moves it is far off and unstable, and noisier than it must be: take `MultistepSDE`
+    unless results are to be compared. From pure noise, where (3) is infinite, the move is that of
+    `MultistepSDE`.
+    """
+
+    @property
+    def form(self) -> exponential.Form:
+        """See (5) there."""
+        return exponential.reverse_sde_in_noise(self.eta)
+
+    def shares(self, h: Array) -> tuple[Array, Array]:
+        """The factors of eps and z in (3)."""
+        finite = jnp.isfinite(h)
+        h = jnp.where(finite, h, 0)
+        kept = 1 - self.eta * jnp.expm1(h)
+        fresh = jnp.sqrt(self.eta * jnp.expm1(2 * h))
+        return jnp.where(finite, kept, 0), jnp.where(finite, fresh, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,12 @@
 """Which times a sampler visits, from the noisiest down, with 0, the data, at the end.
 
-A grid is a function (schedule, S) -> times [S + 1], falling. On a DDPM table the published rules
-choose steps n of 1..T, and t = n / T; the published code of DDIM counts steps from 0, here n =
-index + 1. In continuous time the rules place times evenly in t, in logsnr, or as EDM does; they
+A grid is a function (schedule, S, end) -> times [S + 1], falling. On a DDPM table the published
+rules choose steps n of 1..T, and t = n / T; the published code of DDIM counts steps from 0, here n
+= index + 1. In continuous time the rules place times evenly in t, in logsnr, or as EDM does; they
 hold for tables too, where they fall between the steps.
+
+end: a time at which sampling stops instead of at 0, None for 0. Rules of continuous time then place
+their times down to it; of the steps of a table those above it are taken, which may be fewer.
 """
 
 from collections.abc import Callable
@@ -13,8 +16,10 @@ import numpy as np
 
 from genzoo.core.types import Array
 from genzoo.math.schedules import Schedule, TableSchedule
+from genzoo.math.times import shift_time
 
-Grid = Callable[[Schedule, int], Array]
+End = Array | float | None
+Grid = Callable[[Schedule, int, End], Array]
 
 # --- the steps of a table: (T, S) -> int64 [S], strictly falling, within 1..T ------------------
 
@@ -48,23 +53,61 @@ def linspace(table_steps: int, steps: int) -> np.ndarray:
     return 1 + np.round(counted).astype(int)[::-1]
 
 
-RULES: tuple[Rule, ...] = (leading, quadratic, trailing, linspace)
+def leading_open(table_steps: int, steps: int) -> np.ndarray:
+    """1 + c, 1 + 2c, ... with c = T // (S + 1): of S + 1 points of `leading` all but the lowest, as
+    the multistep schedulers of diffusers have it (DPM-Solver, DEIS, UniPC)."""
+    return 1 + (table_steps // (steps + 1)) * np.arange(1, steps + 1)[::-1]
+
+
+def linspace_open(table_steps: int, steps: int) -> np.ndarray:
+    """From T towards 1 in S + 1 points, rounded, all but the lowest: likewise."""
+    return 1 + np.round(np.linspace(0, table_steps - 1, steps + 1)).astype(int)[:0:-1]
+
+
+RULES: tuple[Rule, ...] = (leading, quadratic, trailing, linspace, leading_open, linspace_open)
+
+
+def offset(rule: Rule, steps: int) -> Rule:
+    """A rule whose steps are so many higher: `steps_offset` of diffusers, which counts from 0."""
+    return lambda table_steps, count: rule(table_steps, count) + steps
 
 
 def on_table(rule: Rule) -> Grid:
     """The grid that a rule makes on a table."""
 
-    def grid(schedule: TableSchedule, steps: int) -> np.ndarray:
-        return np.append(rule(schedule.steps, steps) / schedule.steps, 0.0)
+    def grid(schedule: TableSchedule, steps: int, end: float | None = None) -> np.ndarray:
+        times = rule(schedule.steps, steps) / schedule.steps
+        if end is None:
+            return np.append(times, 0.0)
+        return np.append(times[times > end + 1e-3 / schedule.steps], end)
 
     return grid
+
+
+def stop(schedule: Schedule, last_sigma: float) -> End:
+    """The time at which sigma / alpha is `last_sigma`, but at least the schedule's `nearest`; None
+    for 0. On a table a number, whatever is traced."""
+    if not last_sigma:
+        return None
+    if isinstance(schedule, TableSchedule):
+        finite = np.isfinite(schedule.log_alpha)
+        knots, times = -schedule.log_alpha[finite], np.arange(schedule.steps + 1)[finite]
+        found = np.interp(np.log1p(last_sigma**2) / 2, knots, times) / schedule.steps
+        return max(float(found), schedule.nearest)
+    found = schedule.time_of_logsnr(jnp.asarray(-2 * np.log(last_sigma)))
+    return jnp.maximum(found, schedule.nearest)
 
 
 def problem(rule: Rule, table_steps: int, steps: int) -> str | None:
     """Why this rule cannot give that many steps, as a sentence, or None."""
     if not 1 <= steps <= table_steps:
         return f"a table of {table_steps} steps allows 1 to {table_steps} of them, not {steps}."
-    start = rule(table_steps, steps)[0]
+    visited = rule(table_steps, steps)
+    start = visited[0]
+    if start > table_steps:
+        return f"the grid would start at step {start} of a table of {table_steps}."
+    if len(np.unique(visited)) < steps:
+        return f"the grid has fewer than {steps} different steps of a table of {table_steps}."
     if 2 * start < table_steps:
         return (
             f"{steps} step(s) on this grid would start from pure noise at step {start} of "
@@ -80,50 +123,61 @@ def _ended(times: Array) -> Array:
     return jnp.append(times, 0.0)
 
 
-def even(schedule: Schedule, steps: int) -> Array:
+def _in_time(schedule: Schedule, steps: int, end: End, power: int = 1) -> Array:
+    # u^power with u evenly from 1 to the nearest time, then 0; or in as many moves to the end.
+    if end is None:
+        return _ended(np.linspace(1, schedule.nearest ** (1 / power), steps) ** power)
+    return jnp.linspace(1, end ** (1 / power), steps + 1) ** power
+
+
+def even(schedule: Schedule, steps: int, end: End = None) -> Array:
     """Evenly in t from 1 to 0: 1 - i / S; the last time asked is 1 / S."""
-    del schedule
-    return np.linspace(1, 0, steps + 1)
+    if end is None:
+        return np.linspace(1, 0, steps + 1)
+    return _in_time(schedule, steps, end)
 
 
-def even_to_nearest(schedule: Schedule, steps: int) -> Array:
+def even_to_nearest(schedule: Schedule, steps: int, end: End = None) -> Array:
     """Evenly in t from 1 to the schedule's nearest time, then 0 (Song et al. 2021)."""
-    return _ended(np.linspace(1, schedule.nearest, steps))
+    return _in_time(schedule, steps, end)
 
 
-def squares(schedule: Schedule, steps: int) -> Array:
+def even_open(schedule: Schedule, steps: int, end: End = None) -> Array:
+    """Evenly in t from 1 to the schedule's nearest time in S + 1 points, 0 in place of the last."""
+    if end is None:
+        return _ended(np.linspace(1, schedule.nearest, steps + 1)[:-1])
+    return _in_time(schedule, steps, end)
+
+
+def squares(schedule: Schedule, steps: int, end: End = None) -> Array:
     """t = u^2, u evenly from 1 to the root of the nearest time, then 0: denser near the data."""
-    return _ended(np.linspace(1, np.sqrt(schedule.nearest), steps) ** 2)
+    return _in_time(schedule, steps, end, power=2)
 
 
-def _noise_ends(schedule: Schedule) -> tuple[Array, Array]:
-    # sigma / alpha at the two ends of what may be asked
-    ends = jnp.asarray([schedule.farthest, schedule.nearest])
-    high, low = jnp.exp(-schedule.logsnr(ends) / 2)
-    return high, low
-
-
-def _at_noise(schedule: Schedule, noise: Array) -> Array:
+def _by_noise(schedule: Schedule, steps: int, end: End, inner: Callable, outer: Callable) -> Array:
+    # outer(v) is sigma / alpha, v evenly from the farthest time to the nearest, then 0; or in as
+    # many moves to the end.
+    count, low = (steps, schedule.nearest) if end is None else (steps + 1, end)
+    ends = jnp.asarray([schedule.farthest, low])
+    high, least = inner(jnp.exp(-schedule.logsnr(ends) / 2))
+    noise = outer(jnp.linspace(high, least, count))
     # Rounding must not move the ends out of the range.
-    times = schedule.time_of_logsnr(-2 * jnp.log(noise))
-    times = jnp.clip(times, schedule.nearest, schedule.farthest)
+    times = jnp.clip(schedule.time_of_logsnr(-2 * jnp.log(noise)), low, schedule.farthest)
     # Of a single time it is the first that counts.
-    return _ended(times.at[-1].set(schedule.nearest).at[0].set(schedule.farthest))
+    times = times.at[-1].set(low).at[0].set(schedule.farthest)
+    return _ended(times) if end is None else times
 
 
-def logsnr(schedule: Schedule, steps: int) -> Array:
+def logsnr(schedule: Schedule, steps: int, end: End = None) -> Array:
     """Evenly in logsnr, which is evenly in the logarithm of sigma / alpha ("exponential")."""
-    high, low = _noise_ends(schedule)
-    return _at_noise(schedule, jnp.exp(jnp.linspace(jnp.log(high), jnp.log(low), steps)))
+    return _by_noise(schedule, steps, end, jnp.log, jnp.exp)
 
 
 def karras(rho: float = 7.0) -> Grid:
     """(sigma / alpha)^(1 / rho) evenly (Karras et al. 2022, eq. 5)."""
 
-    def grid(schedule: Schedule, steps: int) -> Array:
-        high, low = _noise_ends(schedule)
-        roots = jnp.linspace(high ** (1 / rho), low ** (1 / rho), steps)
-        return _at_noise(schedule, roots**rho)
+    def grid(schedule: Schedule, steps: int, end: End = None) -> Array:
+        return _by_noise(schedule, steps, end, lambda u: u ** (1 / rho), lambda v: v**rho)
 
     return grid
 
@@ -132,8 +186,9 @@ def shifted(grid: Grid, shift: float) -> Grid:
     """The times of a grid moved towards the noise: t -> shift t / (1 + (shift - 1) t), for large
     images (Esser et al. 2024, eq. 23); 1 changes nothing."""
 
-    def moved(schedule: Schedule, steps: int) -> Array:
-        times = grid(schedule, steps)
-        return shift * times / (1 + (shift - 1) * times)
+    def moved(schedule: Schedule, steps: int, end: End = None) -> Array:
+        return shift_time(
+            grid(schedule, steps, None if end is None else shift_time(end, 1 / shift)), shift
+        )
 
     return grid if shift == 1 else moved

@@ -134,8 +134,13 @@ class RePaint:
 
     @property
     def evaluations_to_start(self) -> int:
-        """Likewise: every repetition of the first step starts from its empty memory."""
+        """Likewise: every repetition of a first step starts from the memory it had before."""
         return self.resample * self.step.evaluations_to_start
+
+    @property
+    def starting_steps(self) -> int:
+        """Those of the step."""
+        return self.step.starting_steps
 
     def init(self, x: Array, steps: Array) -> Any:
         """The step's own memory."""

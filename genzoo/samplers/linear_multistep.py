@@ -25,6 +25,7 @@ import numpy as np
 
 from genzoo.core.types import Array, Keys
 from genzoo.math.schedules import Schedule
+from genzoo.samplers.dpm_multistep import FEW
 from genzoo.samplers.loop import EndsInData
 from genzoo.samplers.predictor import Predict, Prediction
 from genzoo.samplers.runge_kutta import NOISE_RATIO, Coordinate, Heun, coordinate_of, line
@@ -32,11 +33,14 @@ from genzoo.samplers.runge_kutta import NOISE_RATIO, Coordinate, Heun, coordinat
 
 class Memory(NamedTuple):
     """slopes [K - 1, B, ...] and places [K - 1] of earlier steps, the newest first, and how many
-    of them there are so far (int32)."""
+    of them there are so far (int32). left: int32, steps to be taken, this one included. gentle:
+    bool, whether the last steps have a lower order."""
 
     slopes: Array
     places: Array
     known: Array
+    left: Array
+    gentle: Array
 
 
 def lagrange(places: Array, known: Array, at: Array) -> Array:
@@ -63,6 +67,7 @@ class LinearMultistep(EndsInData):
 
     schedule: Schedule
     order: int
+    lower_order_final: ClassVar[bool | None] = False
     evaluations: ClassVar[int] = 1
 
     def _coordinate(self) -> Coordinate:
@@ -78,12 +83,13 @@ class LinearMultistep(EndsInData):
 
     def init(self, x: Array, steps: Array) -> Memory:
         """No slopes yet."""
-        del steps
-        before = self.order - 1
+        before, gentle = self.order - 1, self.lower_order_final
         return Memory(
             slopes=jnp.zeros((before, *x.shape), x.dtype),
             places=jnp.zeros(before, x.dtype),
             known=jnp.zeros((), jnp.int32),
+            left=jnp.asarray(steps, jnp.int32),
+            gentle=jnp.asarray(steps < FEW if gentle is None else gentle),
         )
 
     def _move(self, seen: Prediction, t: Array, s: Array, memory: Memory) -> tuple[Array, Memory]:
@@ -91,14 +97,17 @@ class LinearMultistep(EndsInData):
         coordinate = self._coordinate()
         slope = coordinate.slope(seen)
         places = jnp.append(self._place(t), memory.places)
-        weights = self._weights(t, s, places, memory.known + 1)
+        used = memory.known + 1
+        used = jnp.where(memory.gentle, jnp.minimum(used, memory.left), used)
+        weights = self._weights(t, s, places, used)
         # Not a dot product, which accelerators would round to fewer digits.
         terms = zip(weights[1:], memory.slopes, strict=True)
         change = sum((w * (k - slope) for w, k in terms), jnp.zeros_like(slope))
         x = line(self.schedule, seen, s) + coordinate.scale(self.schedule, s) * change
         slopes = jnp.concatenate([slope[None], memory.slopes])[: self.order - 1]
         known = jnp.minimum(memory.known + 1, self.order - 1)
-        return x, Memory(slopes, places[: self.order - 1], known)
+        left = memory.left - 1
+        return x, Memory(slopes, places[: self.order - 1], known, left, memory.gentle)
 
     def __call__(
         self,
@@ -161,11 +170,14 @@ class DEIS(LinearMultistep):
     At t = 1 with alpha = 0 the first step has one slope and is the line of DDIM; the noise ratio is
     taken no farther than the schedule's `farthest`. diffusers differs by its variable
     (`in_logsnr`), by ending at the first noise level of its table, and by lowering the order of the
-    last two of fewer than 15 steps.
+    last two of fewer than 15 steps, which is lower_order_final = None here.
+
+    lower_order_final: whether the last steps have the orders ..., 2, 1, None for fewer than 15.
     """
 
     order: int = 3
     variable: Variable = in_time
+    lower_order_final: bool | None = False
     nodes: ClassVar[int] = 16  # errors of 1e-12 where a step crosses a factor of 100 in u
 
     def _coordinate(self) -> Coordinate:
@@ -239,3 +251,49 @@ class PLMS(LinearMultistep):
         """The same formula at u = 0."""
         del x
         return self._move(seen, t, jnp.zeros_like(t), memory)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FPNDM(PLMS):
+    """F-PNDM (Liu et al. 2022, algorithm 2): PLMS whose first three steps are those of a pseudo
+    Runge-Kutta method of order 4, four evaluations each, so that four slopes are there from the
+    fourth step on. It is diffusers' PNDM scheduler without `skip_prk_steps`.
+
+        k_2 = slope at (t + s) / 2 from x moved there along k_1,  k_3 likewise along k_2,
+        k_4 = slope at s from x moved there along k_3,  k = (k_1 + 2 k_2 + 2 k_3 + k_4) / 6
+
+    The middle is that of time: on even steps in u = t it is the method of Kutta, and the whole has
+    order 4. The inner slopes are not kept.
+    """
+
+    evaluations_to_start: ClassVar[int] = 3
+    starting_steps: ClassVar[int] = 3
+
+    def __call__(
+        self,
+        predict: Predict,
+        seen: Prediction,
+        x: Array,
+        t: Array,
+        s: Array,
+        keys: Keys,
+        memory: Memory,
+    ) -> tuple[Array, Memory]:
+        """One step; the first three ask four times."""
+        del x, keys
+        after, kept = self._move(seen, t, s, memory)
+        coordinate, middle = self._coordinate(), (t + s) / 2
+        first = coordinate.slope(seen)
+
+        def along(slope: Array, at: Array) -> Array:
+            further = self._place(at) - self._place(t)
+            change = coordinate.scale(self.schedule, at) * further * (slope - first)
+            return line(self.schedule, seen, at) + change
+
+        def start() -> Array:
+            second = coordinate.slope(predict(along(first, middle), middle))
+            third = coordinate.slope(predict(along(second, middle), middle))
+            fourth = coordinate.slope(predict(along(third, s), s))
+            return along((first + 2 * second + 2 * third + fourth) / 6, s)
+
+        return jax.lax.cond(memory.known < self.starting_steps, start, lambda: after), kept

@@ -25,7 +25,8 @@ class Step(Protocol):
     """How a sampler moves. Frozen; its fields are hyperparameters and the schedule."""
 
     evaluations: int  # network evaluations per step, `seen` among them; the end takes one
-    evaluations_to_start: int  # those that the first step takes on top
+    evaluations_to_start: int  # those that each of the first steps takes on top
+    starting_steps: int  # how many first steps do so
 
     def init(self, x: Array, steps: Array) -> Any:
         """The memory before the first of so many steps (multistep methods keep predictions)."""
@@ -55,6 +56,7 @@ class EndsInData:
     """What methods share that ask at x and t as they come and end in the predicted data."""
 
     evaluations_to_start = 0
+    starting_steps = 1
 
     def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
         """x and t as they are."""
@@ -120,7 +122,8 @@ class Sampler:
                 return self.step.finish(seen, x, t, memory), memory
 
             x, memory = jax.lax.cond(s > 0, go, end, x, memory)
-            first = jnp.where(index == 0, self.step.evaluations_to_start, 0)
+            starting = index < self.step.starting_steps
+            first = jnp.where(starting, self.step.evaluations_to_start, 0)
             nfe += jnp.where(s > 0, self.step.evaluations + first, 1)
             if trajectory:
                 kept = tuple(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from genzoo.core import streams
 from genzoo.core.types import Array, Keys
 from genzoo.math.schedules import Schedule
-from genzoo.samplers.grids import Grid
+from genzoo.samplers.grids import Grid, stop
 from genzoo.samplers.loop import Sampler, Step
 
 MakeSampler = Callable[[Schedule], Sampler]
@@ -16,16 +16,18 @@ MakeSampler = Callable[[Schedule], Sampler]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solver:
-    """A method, and a grid with so many steps."""
+    """A method, and a grid with so many steps. last_sigma: sigma / alpha at which sampling stops,
+    at least that of the schedule's nearest time; 0 for the data."""
 
     method: Callable[[Schedule], Step]
     grid: Grid
     steps: int
     unroll: int = 1
+    last_sigma: float = 0.0
 
     def sampler(self, schedule: Schedule) -> Sampler:
         """The sampler on a schedule."""
-        times = self.grid(schedule, self.steps)
+        times = self.grid(schedule, self.steps, stop(schedule, self.last_sigma))
         return Sampler(step=self.method(schedule), times=times, unroll=self.unroll)
 
 

@@ -174,6 +174,11 @@ class PredictorCorrector:
         """The predictor's."""
         return self.predictor.evaluations_to_start
 
+    @property
+    def starting_steps(self) -> int:
+        """The predictor's."""
+        return self.predictor.starting_steps
+
     def init(self, x: Array, steps: Array) -> Any:
         """The predictor's memory."""
         return self.predictor.init(x, steps)

@@ -11,7 +11,7 @@ the very sigma that the scheduler stands at, in the form that it asks for.
 diffusers rounds its tables to float32, and many of its steps the state too. Here the name `float32`
 stands for float64 in the modules of the schedulers, whose code is otherwise as it is: what is
 compared is the algorithm, to 1e-12 instead of 1e-5. That this changes rounding and nothing else is
-checked by running all in float32 as well. Noise comes from a stored list, one draw per step.
+checked by running all in float32 as well. Noise comes from a stored list, one draw per call.
 
 An array "method/grid/steps" is [states, 1 + pixels]: sigma / alpha (sigma itself on straight paths)
 where a state stands, then the state in the scaling alpha x_0 + sigma eps. The first row is the
@@ -112,6 +112,11 @@ def after_trial(calls):
     return [0, *range(2, calls + 1)]
 
 
+def after_four(calls):
+    """Of PNDM with its start by Runge and Kutta: three steps in four calls each."""
+    return [0, 4, 8, *range(12, calls + 1)]
+
+
 def groups(size, *, to_data):
     """Of single-step methods, which spread a step over calls; the last call goes to the data, or
     from the last sigma to itself."""
@@ -153,6 +158,7 @@ def case_of(name, process, spacing="", count=None, *, times=None, **options):
 STEPS = (10, 20)
 FREE = {"clip_sample": False}
 TO_SIGMA_MIN = {"final_sigmas_type": "sigma_min"}
+CHURN = {"s_churn": 4.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.01}
 
 
 def cases() -> Iterable[tuple[str, Case]]:
@@ -172,7 +178,10 @@ def _on_trailing_steps(count):
     yield case("ddim_eta", "DDIM", TABLE, step={"eta": 0.7}, **FREE)
     pndm = dict(skip_prk_steps=True, set_alpha_to_one=True, stops=after_trial)
     yield case("pndm", "PNDM", TABLE, **pndm)
+    whole = dict(skip_prk_steps=False, set_alpha_to_one=True, stops=after_four)
+    yield case("f_pndm", "PNDM", TABLE, **whole)
     yield case("euler", "EulerDiscrete", RATIO)
+    yield case("euler_churn", "EulerDiscrete", RATIO, step=CHURN)
     yield case("euler_ancestral", "EulerAncestralDiscrete", RATIO)
     yield case("heun", "HeunDiscrete", RATIO, stops=pairs)
     yield case("dpm2", "KDPM2Discrete", RATIO, stops=pairs)
@@ -186,6 +195,9 @@ def _on_trailing_steps(count):
     yield case("dpm_2m", **multistep, **of_noise)
     yield case("dpm_3m_published", **multistep, **of_noise, solver_order=3)
     yield case("dpmpp_2m_sde", **multistep, algorithm_type="sde-dpmsolver++")
+    noisy = dict(algorithm_type="sde-dpmsolver", **TO_SIGMA_MIN)
+    yield case("dpm_2m_sde", **multistep, **noisy)
+    yield case("dpm_2m_sde_heun", **multistep, **noisy, solver_type="heun")
     unipc = dict(name="UniPCMultistep", process=LIST)
     yield case("unipc_2", **unipc, solver_order=2)
     yield case("unipc_3", **unipc, solver_order=3)
@@ -222,6 +234,10 @@ def _on_other_grids():
     large = {"variance_type": "fixed_large"}
     yield case("ancestral_large", "DDPM", TABLE, "leading", 10, **large, **FREE)
     yield case("ddim", "DDIM", TABLE, "leading", 10, **FREE)
+    # As Stable Diffusion has it: one step up, and to the first step of the table.
+    stable = dict(steps_offset=1, set_alpha_to_one=False, **FREE)
+    yield "ddim/leading_offset/10", case_of("DDIM", TABLE, "leading", 10, **stable)
+    yield case("dpmpp_2m", "DPMSolverMultistep", LIST, "leading", 10, steps_offset=1)
     yield case("euler", "EulerDiscrete", RATIO, "linspace", 20)
     yield case("dpmpp_2m", "DPMSolverMultistep", LIST, "linspace", 10)
     karras = {"use_karras_sigmas": True}
@@ -247,13 +263,25 @@ def _single_steps():
 # --- running them ---
 
 
+def churned(process, x, sigma, steps, drawn):
+    """Where k-diffusion asks the model, after the noise is raised: (x_t, alpha, sigma) there. The
+    Euler scheduler of diffusers raises it too, but after its pipeline has asked."""
+    inside = CHURN["s_tmin"] <= sigma <= CHURN["s_tmax"]
+    gamma = min(CHURN["s_churn"] / steps, 2**0.5 - 1) if inside else 0.0
+    raised = sigma * (gamma + 1)
+    x = x + drawn * CHURN["s_noise"] * (raised**2 - sigma**2) ** 0.5
+    alpha, noise = process.scales(raised)
+    return alpha * x, alpha, noise
+
+
 def follow(case: Case) -> np.ndarray:
     """[states, 1 + pixels] of one case."""
-    scheduler, process, draws = case.scheduler(**case.options), case.process, iter(DRAWS)
+    scheduler, process = case.scheduler(**case.options), case.process
     scheduler.set_timesteps(**case.times)
-    sys.modules[case.scheduler.__module__].randn_tensor = lambda *_, **__: torch.tensor(next(draws))
     states, sigmas, x = [], [], torch.from_numpy(NOISE)
-    for t in scheduler.timesteps:
+    for number, t in enumerate(scheduler.timesteps):
+        drawn = torch.tensor(DRAWS[number % len(DRAWS)])
+        sys.modules[case.scheduler.__module__].randn_tensor = lambda *_, drawn=drawn, **__: drawn
         sigma = process.sigma(scheduler, t)
         alpha, noise = process.scales(sigma)
         if not states:
@@ -262,6 +290,8 @@ def follow(case: Case) -> np.ndarray:
         sigmas.append(sigma)
         scheduler.is_scale_input_called = True  # as a pipeline would have done
         x_t = scheduler.scale_model_input(x, t) if process.scaled else x
+        if "s_churn" in case.step:
+            x_t, alpha, noise = churned(process, x, sigma, len(scheduler.timesteps), drawn)
         x_0 = denoise(x_t, alpha, noise)
         output = process.output(scheduler, x, sigma, x_0, (x_t - alpha * x_0) / noise)
         if case.published:
@@ -271,7 +301,11 @@ def follow(case: Case) -> np.ndarray:
             scheduler.register_to_config(solver_type="heun" if order == 2 else "midpoint")
         x = scheduler.step(output, t, x, return_dict=False, **case.step)[0]
         states.append(x)
-    sigmas.append(scheduler.sigmas[-1] if hasattr(scheduler, "sigmas") else torch.zeros(()))
+    if hasattr(scheduler, "sigmas"):
+        sigmas.append(scheduler.sigmas[-1])
+    else:  # of those that look it up in the table, 1 where they go to the data
+        last = torch.as_tensor(getattr(scheduler, "final_alpha_cumprod", 1.0))
+        sigmas.append(((1 - last) / last) ** 0.5)
     stops = [*case.stops(len(states) - 1)]
     sigmas = torch.stack(sigmas)[stops].double()
     kept = torch.stack(states)[stops, ..., 0].double()

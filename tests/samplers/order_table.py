@@ -38,7 +38,7 @@ ORDERS: Mapping[str, int] = {
     "heun": 2, "edm": 2, "dpm2": 2, "dpm_2": 2, "dpm_2m": 2, "dpmpp_2s": 2, "dpmpp_2m": 2,
     "dpmpp_3m_published": 2,
     "dpm_3": 3, "dpm_3m": 3, "dpmpp_3s": 3, "dpmpp_3m": 3, "deis": 3,
-    "rk4": 4, "lms": 4, "pndm": 4, "unipc": 4,
+    "rk4": 4, "lms": 4, "pndm": 4, "f_pndm": 4, "unipc": 4,
 }  # fmt: skip
 """Of the methods that draw no noise: what theory says, also where the publication differs."""
 

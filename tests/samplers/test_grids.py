@@ -1,9 +1,10 @@
 """Grids against the published code's rules, written out as loops."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genzoo.math import schedules
+from genzoo.math import continuous, schedules
 from genzoo.samplers import grids
 
 GRIDS = pytest.mark.parametrize("grid", grids.RULES, ids=lambda grid: grid.__name__)
@@ -35,7 +36,29 @@ def test_usual_sizes_are_allowed(grid):
 
 @pytest.mark.parametrize("grid", grids.RULES)
 def test_as_many_steps_as_the_table_are_all_of_them(grid):
-    np.testing.assert_array_equal(grid(1000, 1000), np.arange(1000, 0, -1))
+    if grid in (grids.leading_open, grids.linspace_open):
+        # One point more than steps, and the lowest is left out.
+        np.testing.assert_array_equal(grid(1000, 999), np.arange(1000, 1, -1))
+        assert "fewer than 1000 different steps" in grids.problem(grid, 1000, 1000)
+    else:
+        np.testing.assert_array_equal(grid(1000, 1000), np.arange(1000, 0, -1))
+
+
+@pytest.mark.parametrize("steps", SIZES)
+def test_open_grids_are_those_of_diffusers_multistep_schedulers(steps):
+    # set_timesteps of DPMSolverMultistepScheduler, by its timestep_spacing.
+    linspace = np.linspace(0, 999, steps + 1).round()[::-1][:-1]
+    np.testing.assert_array_equal(indices(grids.linspace_open, steps), linspace[::-1])
+    leading = (np.arange(0, steps + 1) * (1000 // (steps + 1))).round()[::-1][:-1]
+    np.testing.assert_array_equal(indices(grids.leading_open, steps), leading[::-1])
+
+
+def test_an_offset_counts_from_one_and_stays_in_the_table():
+    # diffusers: range(0, T, T // S) + steps_offset.
+    moved = grids.offset(grids.leading, 1)
+    assert indices(moved, 25) == [i + 1 for i in range(0, 961, 40)]
+    assert grids.problem(moved, 1000, 25) is None
+    assert "start at step 1001 of a table of 1000" in grids.problem(moved, 1000, 1000)
 
 
 @pytest.mark.parametrize("steps", SIZES)
@@ -112,3 +135,36 @@ def test_times_end_at_zero():
     times = grids.on_table(lambda *_: np.array([1000, 500, 1]))(schedules.linear(1000), 3)
     assert times.dtype == np.float64
     np.testing.assert_array_equal(times, [1.0, 0.5, 0.001, 0.0])
+
+
+EVERY = {
+    "trailing": grids.on_table(grids.trailing), "uniform": grids.on_table(grids.leading),
+    "linspace_open": grids.on_table(grids.linspace_open), "even": grids.even,
+    "even_to_nearest": grids.even_to_nearest, "even_open": grids.even_open,
+    "squares": grids.squares, "logsnr": grids.logsnr, "karras": grids.karras(),
+    "shifted": grids.shifted(grids.even, 3.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_grid_stops_at_the_last_sigma(float64, name):
+    table, vp = schedules.linear(1000), continuous.VariancePreserving()
+    for schedule in (table,) if name in list(EVERY)[:3] else (table, vp):
+        end = grids.stop(schedule, 0.2)
+        times = np.asarray(EVERY[name](schedule, 10, end))
+        last = jnp.asarray(times[-1])
+        assert float(schedule.sigma(last) / schedule.alpha(last)) == pytest.approx(0.2, rel=1e-9)
+        assert np.all(np.diff(times) < 0)
+        # Rules of continuous time go there in as many steps; those of tables leave some out.
+        assert len(times) == 11 or (schedule is table and name in list(EVERY)[:3])
+
+
+def test_the_last_sigma_of_a_table_is_at_least_that_of_its_first_step():
+    table = schedules.linear(1000)
+    assert grids.stop(table, 0.0) is None
+    assert grids.stop(table, 1e-6) == 0.001
+    # "sigma_min" of diffusers: from the steps above the first down to it, which is not asked.
+    uniform = grids.on_table(grids.leading)(table, 10, grids.stop(table, 1e-6))
+    np.testing.assert_allclose(uniform, (1 + np.arange(900, -1, -100)) / 1000)
+    moved = grids.on_table(grids.offset(grids.leading, 1))(table, 10, grids.stop(table, 1e-6))
+    np.testing.assert_allclose(moved, np.append((2 + np.arange(900, -1, -100)) / 1000, 0.001))

@@ -30,7 +30,7 @@ from test_runge_kutta import (
 )
 
 from genzoo.math import continuous, gaussian
-from genzoo.samplers.linear_multistep import DEIS, LMS, PLMS, in_logsnr
+from genzoo.samplers.linear_multistep import DEIS, FPNDM, LMS, PLMS, in_logsnr
 from genzoo.samplers.loop import Sampler
 from genzoo.samplers.predictor import Prediction
 from genzoo.samplers.runge_kutta import Euler
@@ -117,6 +117,13 @@ def test_even_steps_in_noise_give_pseudo_linear_multistep_its_order(float64):
     np.testing.assert_allclose(orders, 4, atol=0.1)
     orders, _ = orders_of(step, ONE, grid, [320, 640])
     np.testing.assert_allclose(orders, 3, atol=0.1)
+
+
+def test_a_start_by_runge_kutta_has_order_4_from_its_own_start(float64):
+    """The same, where the middle of time is that of the clock: 4.02."""
+    grid = lambda n: np.linspace(1, 0.2, n + 1)  # noqa: E731
+    orders, _ = orders_of(FPNDM(schedule=continuous.Straight()), ONE, grid, [80, 160])
+    np.testing.assert_allclose(orders, 4, atol=0.1)
 
 
 # --- the formulas as printed ---
@@ -264,7 +271,9 @@ def test_lms_integrates_cubics_exactly_to_the_end(float64, schedule):
     np.testing.assert_allclose(out, x - cubic.integ()(places[3]), rtol=1e-10)
 
 
-METHODS = (LMS, DEIS, PLMS)
+METHODS = (LMS, DEIS, PLMS, FPNDM)
+STARTING = {PLMS: 1, FPNDM: 9}
+"""Evaluations that the first steps take on top."""
 
 
 @pytest.mark.slow
@@ -280,7 +289,7 @@ def test_a_perfect_denoiser_stays_on_the_path(float64, schedule):
         step = method(schedule=schedule)
         states, asked = walk(step, perfect(schedule, x_0), start, TIMES, keys_of(0, 1, 2))
         np.testing.assert_allclose(states, alpha * x_0 + sigma * eps, rtol=1e-9, atol=1e-9)
-        assert asked == len(TIMES) - 1 + (method is PLMS)
+        assert asked == len(TIMES) - 1 + STARTING.get(method, 0)
 
 
 @pytest.mark.slow
@@ -306,3 +315,18 @@ def test_one_slope_alone_is_eulers_method(float64, schedule):
         # The first step of every order, from alpha = 0 too.
         states, _ = walk(method(schedule=schedule), mixture(schedule), x, TIMES[:2], FOUR)
         np.testing.assert_allclose(states[0], euler[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("count", [10, 20])
+def test_deis_lowers_its_last_orders_if_asked(float64, count):
+    # The last two of its steps are then those of orders 2 and 1, of fewer than 15 or always.
+    times = np.append(np.geomspace(0.9, 0.05, count), 0.0)
+    x = np.random.default_rng(3).normal(size=(4, 1))
+    states = {
+        final: walk(DEIS(schedule=VP, lower_order_final=final), mixture(VP), x, times, FOUR)[0]
+        for final in (False, True, None)
+    }
+    np.testing.assert_array_equal(states[None], states[count < 15])
+    # With data at the end that is its own step of order 1, and the one before it is of order 2.
+    np.testing.assert_array_equal(states[True][:-2], states[False][:-2])
+    assert np.abs(states[True][-2] - states[False][-2]).min() > 1e-9
