@@ -150,12 +150,15 @@ class Samples(Protocol):
 class Solution:
     """What solving for samples gave.
 
-    x: [B, ...]. evaluations: int [B], how often the network was asked (NFE). states, predicted: on
+    x: [B, ...]. evaluations: int [B], how often the model was asked for each sample (NFE): a guided
+    prediction is one. network_rows: int [B], rows that networks were given for each sample in all,
+    one for every branch of guidance, a guide's and a classifier's among them. states, predicted: on
     request what x was after each step, and which data were predicted there: [S, B, ...].
     """
 
     x: Array
     evaluations: Array
+    network_rows: Array
     states: Array | None = None
     predicted: Array | None = None
 

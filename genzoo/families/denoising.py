@@ -39,10 +39,11 @@ from genzoo.samplers.guidance import (
     classifier_guided,
     composed,
     elsewhere,
+    rows_of,
     within,
 )
 from genzoo.samplers.loop import Sampler
-from genzoo.samplers.predictor import Predict, Prediction, Wrapper
+from genzoo.samplers.predictor import Predict, Prediction, Rows, Wrapper, one_row
 from genzoo.samplers.solver import MakeSampler, start
 from genzoo.samplers.steps import DDIM
 
@@ -290,7 +291,8 @@ class Denoising:
         noise, rest = streams.fold(keys, 0), streams.fold(keys, 1)
         x = start(schedule, sampler.start, noise, self.shape)
         predict = self.predictor(variables, conditions, guidance_scale, negative)
-        return sampler(predict, x, rest, trajectory=trajectory)
+        rows = self.network_rows(guidance_scale)
+        return sampler(predict, x, rest, trajectory=trajectory, rows=rows)
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
         """What comes back of data that DDIM has taken to their noise and back again: [B, ...]
@@ -348,6 +350,18 @@ class Denoising:
                 predict, log_prob, scale, schedule, theirs=self.classifier.schedule
             )
         return self.clipping(predict, schedule)
+
+    def network_rows(self, guidance_scale: Array | None = None) -> Rows:
+        """What a prediction of `predictor` takes of networks: its branches, and a classifier's."""
+        own, classifier = self.guidance, int(self.classifier is not None)
+        if self.guide is not None:
+            scale = own.over_time(own.scale if guidance_scale is None else guidance_scale)
+            guided = rows_of(2, [scale])
+        elif steps := own.steps(self.conditions, guidance_scale):
+            guided = rows_of(len(steps) + 1, [step.scale for step in steps])
+        else:
+            guided = one_row
+        return lambda t: guided(t) + classifier
 
     def unguided(self, params: Tree, conditions: Conditions) -> Predict:
         """The network's own predictions."""

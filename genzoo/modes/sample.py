@@ -37,15 +37,15 @@ _log = logging.getLogger("genzoo")
 
 
 class Drawn(NamedTuple):
-    """A batch of samples [n, ...] as they are stored, their labels [n], and how often the network
-    was asked for each [n], where the family counts that."""
+    """A batch of samples [n, ...] as they are stored, their labels [n], and where the family counts
+    that how often the model was asked for each, and how many rows its networks had: [n, 2]."""
 
     images: np.ndarray
     labels: np.ndarray
     evaluations: np.ndarray
 
 
-NOTHING = np.zeros(0)
+NOTHING = np.zeros((0, 2))
 
 
 def draw(
@@ -114,7 +114,7 @@ def sample_batch(requests: Requests, variables: Variables, rows: Batch) -> dict[
     finite = jnp.isfinite(found.x).reshape(found.x.shape[0], -1).all(-1)
     return {
         "x": x.stored(found.x),
-        "evaluations": found.evaluations,
+        "evaluations": jnp.stack([found.evaluations, found.network_rows], axis=-1),
         "finite": finite,
     }
 
@@ -161,10 +161,12 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     seconds = time.perf_counter() - started
     _log.info("%d samples in %.1f s.", config.sample.count, seconds)
     report = {"samples": str(folder), "count": config.sample.count, "step": int(state.step)}
-    if asked := np.concatenate(evaluations).tolist():
-        report["evaluations"] = round(float(np.mean(asked)), 1)
-        settings["evaluations"] = report["evaluations"]
-        _log.info("%s network evaluations (NFE) per sample.", report["evaluations"])
+    if len(asked := np.concatenate(evaluations)):
+        calls, rows = (round(float(mean), 1) for mean in asked.mean(axis=0))
+        counts = {"evaluations": calls, "network_rows": rows}
+        report |= counts
+        settings |= counts
+        _log.info("%s evaluations (NFE) per sample, %s rows of networks.", calls, rows)
     if wanted:
         made += _illustrate(wanted, requests, variables, folder)
     place.end_samples(folder, settings | {"seconds": round(seconds, 1)})

@@ -21,7 +21,7 @@ import numpy as np
 from genzoo.core.contract import Solution
 from genzoo.core.types import Array, Keys, Tree, broadcast, mean_per_example
 from genzoo.math.schedules import Schedule
-from genzoo.samplers.predictor import Predict
+from genzoo.samplers.predictor import Predict, Rows, one_row
 
 # Row i makes stage i of the stages before it; the last row is the step of order 5 itself.
 _STAGES = np.zeros((7, 7))
@@ -241,10 +241,17 @@ class AdaptiveSampler:
         return self.schedule.nearest if self.nearest is None else self.nearest
 
     def __call__(
-        self, predict: Predict, x: Array, keys: Keys | None = None, *, trajectory: bool = False
+        self,
+        predict: Predict,
+        x: Array,
+        keys: Keys | None = None,
+        *,
+        trajectory: bool = False,
+        rows: Rows = one_row,
     ) -> Solution:
         """The data from x [B, ...] at time `start`; nothing is drawn, so keys are not used. Every
-        example takes steps of its own, so a trajectory is the end alone: [1, B, ...]."""
+        example takes steps of its own, so a trajectory is the end alone: [1, B, ...]. rows: as for
+        `loop.Sampler`; every example has its own time, so that guidance is off nowhere for all."""
         del keys
         schedule = self.schedule
         start, end = (jnp.asarray(t, x.dtype) for t in (self.start, self.end))
@@ -262,4 +269,11 @@ class AdaptiveSampler:
         # A predictor may turn NaN into numbers, by clipping for one.
         x_0 = jnp.where(broadcast(solved.reached, x_0), x_0, jnp.nan)
         ends = x_0[None] if trajectory else None
-        return Solution(x=x_0, evaluations=solved.evaluations + 1, states=ends, predicted=ends)
+        evaluations = solved.evaluations + 1
+        return Solution(
+            x=x_0,
+            evaluations=evaluations,
+            network_rows=evaluations * rows(at_end),
+            states=ends,
+            predicted=ends,
+        )

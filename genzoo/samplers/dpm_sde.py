@@ -26,6 +26,7 @@ dpm_multistep), and that of diffusers 0.42 has the wrong sign in the factor of i
 which does not vanish with h, for -phi_2(z) + 1/2).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,6 +146,11 @@ class SingleStepSDE(Memoryless):
 
     evaluations = 2
 
+    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+        """The middle of the move, by lambda."""
+        move = exponential.reverse_sde(self.eta).move(self.schedule, t, s)
+        return (time_inside(self.schedule, s, move, 1 / 2),)
+
     def __call__(
         self,
         predict: Predict,
@@ -157,7 +163,7 @@ class SingleStepSDE(Memoryless):
     ) -> tuple[Array, Any]:
         """One move; deterministic for eta = 0."""
         move = exponential.reverse_sde(self.eta).move(self.schedule, t, s)
-        middle = time_inside(self.schedule, s, move, 1 / 2)
+        (middle,) = self.inner(t, s)
         noise_there = noise = seen.eps
         if self.eta > 0:
             first, second = (

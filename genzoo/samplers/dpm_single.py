@@ -13,6 +13,7 @@ Orders observed on mixtures: 1, 2 and 3. The move to s = 0 has order 1 and ends 
 data. Schedulers that spread a move over several steps of a grid (diffusers) have r from that grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,12 @@ class SingleStep(Memoryless):
         """One for each order."""
         return self.order
 
+    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+        """Even parts of the move, by lambda: its middle, or two thirds."""
+        move = self.form.move(self.schedule, t, s)
+        parts = [index / self.order for index in range(1, self.order)]
+        return [time_inside(self.schedule, s, move, part) for part in parts]
+
     def __call__(
         self,
         predict: Predict,
@@ -68,8 +75,7 @@ class SingleStep(Memoryless):
         return q_sample(self.schedule, seen.x_0, s, seen.eps)
 
     def _second(self, predict, seen, t, s, move) -> Array:
-        del t
-        middle = time_inside(self.schedule, s, move, 1 / 2)
+        (middle,) = self.inner(t, s)
         inside = predict(self._line(seen, middle), middle)
         # Equation (2), 2 r1 = 1.
         return phi(1, move.z) * (self.form.predicted(inside) - self.form.predicted(seen))
@@ -77,8 +83,7 @@ class SingleStep(Memoryless):
     def _third(self, predict, seen, t, s, move) -> Array:
         # Equation (3), r2 / r1 = 2.
         begun = self.form.predicted(seen)
-        first = time_inside(self.schedule, s, move, 1 / 3)
-        second = time_inside(self.schedule, s, move, 2 / 3)
+        first, second = self.inner(t, s)
         difference = self.form.predicted(predict(self._line(seen, first), first)) - begun
         shorter = self.form.move(self.schedule, t, second)
         x = self._line(seen, second) + 2 * shorter.reach * phi(2, shorter.z) * difference

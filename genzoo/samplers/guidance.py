@@ -25,7 +25,7 @@ from genzoo.core.conditions import Conditions, without
 from genzoo.core.types import Array, broadcast
 from genzoo.math import prediction
 from genzoo.math.schedules import Schedule
-from genzoo.samplers.predictor import Predict, Prediction
+from genzoo.samplers.predictor import Predict, Prediction, Rows
 
 Scale = float | Array | Callable[[Array], Array]
 """A guidance scale: a number, one per example [B], or a function of t ([] or [B], shape kept)."""
@@ -219,17 +219,35 @@ def _rescaled(
     return Prediction(x_0, eps, on.extra)
 
 
+def rows_of(branches: int, scales: Sequence[Scale]) -> Rows:
+    """What a prediction of `composed` takes, of so many branches (its steps and one), or one of
+    `classifier_free`, of 2."""
+
+    def rows(t: Array) -> Array:
+        off = _off(scales, t)
+        every = jnp.full((), branches, jnp.int32)
+        return every if off is None else jnp.where(off, 1, every)
+
+    return rows
+
+
+def _off(scales: Sequence[Scale], t: Array) -> Array | None:
+    """Whether every scale is 1 at a scalar t, bool []; None where that cannot switch anything off,
+    because a scale is a number, or is one for each example."""
+    if jnp.ndim(t) or not all(callable(scale) for scale in scales):
+        return None
+    values = [scale(jnp.asarray(t)) for scale in scales]
+    if any(jnp.ndim(value) for value in values):
+        return None
+    return jnp.all(jnp.stack(values) == 1)
+
+
 def _unless_off(alone: Predict, mixed: Predict, scales: Sequence[Scale]) -> Predict:
-    """`alone` where every scale is a function of time that is 1 at a scalar t, else `mixed`."""
+    """`alone` where all guidance is off, else `mixed`."""
 
     def guided(x, t):
-        if jnp.ndim(t) or not all(callable(scale) for scale in scales):
-            return mixed(x, t)
-        values = [scale(jnp.asarray(t)) for scale in scales]
-        if any(jnp.ndim(value) for value in values):
-            return mixed(x, t)
-        off = jnp.all(jnp.stack(values) == 1)
-        return jax.lax.cond(off, alone, mixed, x, t)
+        off = _off(scales, t)
+        return mixed(x, t) if off is None else jax.lax.cond(off, alone, mixed, x, t)
 
     return guided
 

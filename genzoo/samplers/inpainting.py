@@ -12,7 +12,7 @@ known and unknown parts depend on each other: the rest hears of the known part o
 network at later times. Resampling tells it again and again at each time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +131,15 @@ class RePaint:
     def evaluations(self) -> int:
         """Those of the step, every time it is taken."""
         return self.resample * self.step.evaluations
+
+    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+        """Those of the step, and t again before every repetition."""
+        once = list(self.step.inner(t, s))
+        return once + [t, *once] * (self.resample - 1)
+
+    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+        """Those of the step, every time it is taken."""
+        return list(self.step.inner_to_start(t, s)) * self.resample
 
     @property
     def evaluations_to_start(self) -> int:

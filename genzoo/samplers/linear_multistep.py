@@ -15,7 +15,7 @@ The first steps have fewer slopes to use and a lower order: an error that is mad
 times, but of the second order in the size of these steps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -225,6 +225,11 @@ class PLMS(LinearMultistep):
     order: ClassVar[int] = 4
     evaluations_to_start: ClassVar[int] = 1
 
+    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+        """The end of the step."""
+        del t
+        return (s,)
+
     def _weights(self, t: Array, s: Array, places: Array, known: Array) -> Array:
         row = jnp.asarray(_ADAMS_BASHFORTH, places.dtype)[known - 1]
         return (self._place(s) - places[0]) * row
@@ -269,6 +274,11 @@ class FPNDM(PLMS):
     evaluations_to_start: ClassVar[int] = 3
     starting_steps: ClassVar[int] = 3
 
+    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+        """The middle of time twice, and the end."""
+        middle = (t + s) / 2
+        return (middle, middle, s)
+
     def __call__(
         self,
         predict: Predict,
@@ -282,7 +292,7 @@ class FPNDM(PLMS):
         """One step; the first three ask four times."""
         del x, keys
         after, kept = self._move(seen, t, s, memory)
-        coordinate, middle = self._coordinate(), (t + s) / 2
+        coordinate, (middle, _, _) = self._coordinate(), self.inner_to_start(t, s)
         first = coordinate.slope(seen)
 
         def along(slope: Array, at: Array) -> Array:

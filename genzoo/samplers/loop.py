@@ -9,6 +9,7 @@ steps, which may be an argument of the compiled program; the trajectory is kept 
 Every example has its own key, so that a sample does not depend on the batch it is drawn in.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from genzoo.core import streams
 from genzoo.core.contract import Solution
 from genzoo.core.types import Array, Keys
-from genzoo.samplers.predictor import Predict, Prediction
+from genzoo.samplers.predictor import Predict, Prediction, Rows, one_row
 
 
 class Step(Protocol):
@@ -27,6 +28,12 @@ class Step(Protocol):
     evaluations: int  # network evaluations per step, `seen` among them; the end takes one
     evaluations_to_start: int  # those that each of the first steps takes on top
     starting_steps: int  # how many first steps do so
+
+    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+        """The times at which a step from t to s > 0 asks besides t: evaluations - 1 of them."""
+
+    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+        """Likewise those of evaluations_to_start."""
 
     def init(self, x: Array, steps: Array) -> Any:
         """The memory before the first of so many steps (multistep methods keep predictions)."""
@@ -57,6 +64,16 @@ class EndsInData:
 
     evaluations_to_start = 0
     starting_steps = 1
+
+    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+        """None."""
+        del t, s
+        return ()
+
+    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+        """None."""
+        del t, s
+        return ()
 
     def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
         """x and t as they are."""
@@ -100,16 +117,22 @@ class Sampler:
         return self.times[0]
 
     def __call__(
-        self, predict: Predict, x: Array, keys: Keys, *, trajectory: bool = False
+        self,
+        predict: Predict,
+        x: Array,
+        keys: Keys,
+        *,
+        trajectory: bool = False,
+        rows: Rows = one_row,
     ) -> Solution:
         """The end from x [B, ...] at times[0]; with `trajectory` every state and every predicted
-        x_0 on the way: [S, B, ...] each."""
+        x_0 on the way: [S, B, ...] each. rows: what one call of `predict` takes, for the count."""
         times = jnp.asarray(self.times, x.dtype)
         bound = len(self.times) - 1
         steps = bound if self.steps is None else self.steps
 
         def move(index, carry):
-            x, memory, nfe, kept = carry
+            x, memory, counts, kept = carry
             t, s = times[index], times[index + 1]
             here = streams.fold(keys, index)
             x, t = self.step.before(x, t, s, here, memory)
@@ -122,25 +145,39 @@ class Sampler:
                 return self.step.finish(seen, x, t, memory), memory
 
             x, memory = jax.lax.cond(s > 0, go, end, x, memory)
-            starting = index < self.step.starting_steps
-            first = jnp.where(starting, self.step.evaluations_to_start, 0)
-            nfe += jnp.where(s > 0, self.step.evaluations + first, 1)
+            counts += self._counts(index, t, s, rows)
             if trajectory:
                 kept = tuple(
                     jax.lax.dynamic_update_index_in_dim(buffer, value, index, 0)
                     for buffer, value in zip(kept, (x, seen.x_0), strict=True)
                 )
-            return x, memory, nfe, kept
+            return x, memory, counts, kept
 
         kept = (jnp.zeros((bound, *x.shape), x.dtype),) * 2 if trajectory else ()
-        start = (x, self.step.init(x, jnp.asarray(steps)), jnp.zeros((), jnp.int32), kept)
+        start = (x, self.step.init(x, jnp.asarray(steps)), jnp.zeros(2, jnp.int32), kept)
         # A fixed number becomes a scan, which may be written out; a given one a while loop.
         unroll = self.unroll if self.steps is None else None
-        x, _, nfe, kept = jax.lax.fori_loop(0, steps, move, start, unroll=unroll)
+        x, _, counts, kept = jax.lax.fori_loop(0, steps, move, start, unroll=unroll)
         states, predicted = kept if trajectory else (None, None)
+        evaluations, network_rows = (jnp.broadcast_to(n, x.shape[:1]) for n in counts)
         return Solution(
             x=x,
-            evaluations=jnp.broadcast_to(nfe, x.shape[:1]),
+            evaluations=evaluations,
+            network_rows=network_rows,
             states=states,
             predicted=predicted,
         )
+
+    def _counts(self, index: Array, t: Array, s: Array, rows: Rows) -> Array:
+        # (evaluations, rows) of the step from t to s, or of the end at s = 0: int32 [2].
+        step = self.step
+        moves, starts = s > 0, (s > 0) & (index < step.starting_steps)
+
+        def total(times: Sequence[Array]) -> Array:
+            return sum((rows(time) for time in times), jnp.zeros((), jnp.int32))
+
+        evaluations = 1 + jnp.where(moves, step.evaluations - 1, 0)
+        evaluations += jnp.where(starts, step.evaluations_to_start, 0)
+        asked = rows(t) + jnp.where(moves, total(step.inner(t, s)), 0)
+        asked += jnp.where(starts, total(step.inner_to_start(t, s)), 0)
+        return jnp.stack([evaluations, asked]).astype(jnp.int32)

@@ -26,6 +26,16 @@ class Prediction(NamedTuple):
 
 
 Predict = Callable[[Array, Array], Prediction]
+Rows = Callable[[Array], Array]
+"""t [] or [B] -> how many rows of networks a prediction takes for each example there: int32 []."""
+
+
+def one_row(t: Array) -> Array:
+    """1: a prediction without guidance."""
+    del t
+    return jnp.ones((), jnp.int32)
+
+
 Wrapper = Callable[[Predict, Schedule], Predict]
 
 

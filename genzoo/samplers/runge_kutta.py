@@ -15,7 +15,7 @@ so every method is written as that line, drawn by the prediction at t, and a cor
 slope changes. Nothing large cancels where alpha_t is small, nor is alpha_t ever divided by in (2).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -111,6 +111,18 @@ class RungeKutta(Memoryless):
         del coordinate
         return u_t + node * (u_s - u_t)
 
+    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+        """The times of the stages after the first."""
+        schedule, coordinate = self.schedule, coordinate_of(self.schedule)
+        u_t, u_s = (coordinate.clock(schedule, v) for v in (t, s))
+
+        def time(node: float) -> Array:
+            # The end of the step is known as a time; elsewhere the clock is turned back into one.
+            place = self._place(coordinate, u_t, u_s, node)
+            return s if node == 1 else coordinate.time(schedule, place)
+
+        return [time(node) for node in self.tableau.nodes[1:]]
+
     def __call__(
         self,
         predict: Predict,
@@ -131,10 +143,7 @@ class RungeKutta(Memoryless):
             return line(schedule, seen, at) + change
 
         slopes = [coordinate.slope(seen)]
-        for node, row in zip(tableau.nodes[1:], tableau.rows[1:], strict=True):
-            # The end of the step is known as a time; elsewhere the clock is turned back into one.
-            place = self._place(coordinate, u_t, u_s, node)
-            at = s if node == 1 else coordinate.time(schedule, place)
+        for at, row in zip(self.inner(t, s), tableau.rows[1:], strict=True):
             slopes.append(coordinate.slope(predict(arrive(at, row), at)))
         return arrive(s, tableau.weights), memory
 

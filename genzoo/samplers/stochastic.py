@@ -8,6 +8,7 @@ discretise the reverse SDE and the Langevin corrector between them.
 Ancestral sampling, the third predictor of the paper, is in `steps`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -168,6 +169,14 @@ class PredictorCorrector:
     def evaluations(self) -> int:
         """The predictor's and the corrector's."""
         return self.predictor.evaluations + self.corrector.steps
+
+    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+        """The predictor's, and the corrector's at s."""
+        return [*self.predictor.inner(t, s), *[s] * self.corrector.steps]
+
+    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+        """The predictor's."""
+        return self.predictor.inner_to_start(t, s)
 
     @property
     def evaluations_to_start(self) -> int:

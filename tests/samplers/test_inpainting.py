@@ -246,6 +246,7 @@ def test_evaluations_are_calls(resample):
     jax.effects_barrier()
     moves = len(TIMES) - 2
     np.testing.assert_array_equal(done.evaluations, [moves * resample + 1] * 2)
+    np.testing.assert_array_equal(done.network_rows, done.evaluations)
     expected = np.append(np.repeat(TIMES[:-2], resample), TIMES[-2])
     np.testing.assert_allclose(calls, expected, rtol=1e-6)
 

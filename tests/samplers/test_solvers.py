@@ -86,11 +86,14 @@ def test_from_end_to_end_it_is_finite_and_counts_its_evaluations(name):
 
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3)), jnp.float32)
     sampler = Sampler(step=step_of(name, schedule), times=times)
-    run = jax.jit(lambda x, keys: sampler(predict, x, keys))
+    # Guidance from t = 0.47 on takes three rows.
+    rows = lambda t: jnp.where(t > 0.47, 3, 1)  # noqa: E731
+    run = jax.jit(lambda x, keys: sampler(predict, x, keys, rows=rows))
     found = run(x, keys_of(2))
     assert np.all(np.isfinite(found.x))
     jax.effects_barrier()
     assert found.evaluations.tolist() == [len(asked)] * 2
+    assert found.network_rows.tolist() == [sum(3 if t > 0.47 else 1 for t in asked)] * 2
     assert min(asked) > 0
     # What has no order in the table draws noise.
     others = streams.per_example(streams.root(1), jnp.arange(2))
