@@ -8,10 +8,14 @@ from oracles import Mixture
 from scipy.integrate import RK45, solve_ivp
 from scipy.optimize import brentq
 
-from genzoo.math import continuous, schedules
+from genzoo.core import streams
+from genzoo.math import continuous, prediction, schedules
 from genzoo.math.gaussian_mixture import GaussianMixture
 from genzoo.samplers import adaptive
 from genzoo.samplers.adaptive import AdaptiveSampler, solve
+from genzoo.samplers.loop import Sampler
+from genzoo.samplers.predictor import Prediction
+from genzoo.samplers.runge_kutta import Heun
 
 
 def oscillator(y, t):
@@ -239,3 +243,27 @@ def test_a_row_that_runs_out_is_nan_whatever_the_predictor_makes_of_it():
     solution = jax.jit(lambda x: sampler(clipped, x))(jnp.array([[30.0]]))
     assert np.isnan(solution.x[0, 0]) and solution.evaluations[0] <= 30
     assert AdaptiveSampler(schedule=schedule)(clipped, jnp.array([[30.0]])).x[0, 0] > 0.3
+
+
+def test_the_last_bit_moves_fixed_steps_by_rounding_and_adaptive_ones_by_the_tolerance():
+    # Programs for batches of other sizes round otherwise in the last bit: here by the bit itself.
+    schedule = continuous.VariancePreserving()
+    exact, x = predictor(schedule), jnp.linspace(-2, 2, 9)[:, None]
+
+    def rounded(bit):
+        def predict(x, t):
+            x_0 = exact(x, t).x_0 * (1 + bit * jnp.where(jnp.sin(1e4 * x) > 0, 1, -1))
+            t = jnp.broadcast_to(t, x.shape[:1])
+            return Prediction(*prediction.pair_of_x_0(x_0, x, schedule, t))
+
+        return predict
+
+    times = np.append(np.linspace(1, schedule.nearest, 30), 0)
+    fixed = Sampler(step=Heun(schedule=schedule), times=times)
+    chosen = AdaptiveSampler(schedule=schedule)
+    keys, apart = streams.per_example(streams.root(0), jnp.arange(len(x))), []
+    for sampler in (fixed, chosen):
+        run = jax.jit(lambda x, bit, solve=sampler: solve(rounded(bit), x, keys).x)
+        apart.append(np.abs(run(x, 0.0) - run(x, 2.0**-23)).max())
+    assert apart[0] < 5e-6
+    assert apart[1] < 5 * chosen.rtol
