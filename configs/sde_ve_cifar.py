@@ -2,7 +2,7 @@
 
     python -m genzoo.main --config=configs/sde_ve_cifar.py --workdir=runs/sde_ve
 
-62,758,787 parameters: the published network, with FIR resampling a residual input pyramid and
+62,758,787 parameters: the published network, with FIR resampling, a residual input pyramid and
 Fourier features of log sigma. 1.3 million steps of 128 images take days on one accelerator.
 Published: FID 2.38 by predictor-corrector sampling in 2 x 1000 evaluations. The full run has not
 been made yet, so no result is given.
