@@ -2,14 +2,14 @@
 
     python -m genzoo.main --config=configs/ae_fashion.py:laptop --workdir=runs/ae_fashion
 
-16 numbers for an image of 784.
+Each image of 784 numbers becomes a code of 16.
 
 Variants:
     :laptop  Cost: a minute on one CPU core. Result: mean squared error 0.0459 on the test images,
              PSNR 20.8.
-    :smoke   20 steps: what the tests run. Cost: seconds.
-Without a variant the network is convolutional and wide, for an accelerator; that run has not been
-made yet, so no figure is expected of it.
+    :smoke   20 steps, for the tests. Cost: seconds.
+Without a variant the network is a wide convolutional one for an accelerator; the full run has not
+been made yet, so no result is given.
 """
 
 from ml_collections import ConfigDict
@@ -55,7 +55,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 VARIANTS = {
-    # Dense layers run many steps in one call of the compiled program, on any machine.
+    # With dense layers, one call of the compiled program runs many steps on any machine.
     "laptop": dict(
         network=DENSE,
         optimizer=dict(learning_rate=1e-3, warmup=200),

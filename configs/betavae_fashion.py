@@ -2,17 +2,17 @@
 
     python -m genzoo.main --config=configs/betavae_fashion.py:laptop --workdir=runs/betavae_fashion
 
-Ten latents of which beta = 4 leaves those that are worth four times their KL; each is to vary one
-property: see samples/traversals.png of
+There are ten latents. With beta = 4 only those worth four times their KL stay active, and each
+should vary a single property. For a picture, samples/traversals.png, run
 
     python -m genzoo.main --workdir=runs/betavae_fashion --mode=latents
 
 Variants:
     :laptop  Cost: a minute on one CPU core. Result: KL 12.6 nats on the test images, ten active
              units, PSNR 19.3.
-    :smoke   20 steps: what the tests run. Cost: seconds.
-Without a variant the network is convolutional and wide, for an accelerator; that run has not been
-made yet, so no figure is expected of it.
+    :smoke   20 steps, for the tests. Cost: seconds.
+Without a variant the network is a wide convolutional one for an accelerator; the full run has not
+been made yet, so no result is given.
 """
 
 from ml_collections import ConfigDict
@@ -66,7 +66,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 VARIANTS = {
-    # Dense layers run many steps in one call of the compiled program, on any machine.
+    # With dense layers, one call of the compiled program runs many steps on any machine.
     "laptop": dict(
         network=DENSE,
         optimizer=dict(learning_rate=1e-3, warmup=200),

@@ -1,16 +1,16 @@
-"""A classifier of the embedded subset of Fashion-MNIST: accuracy, and a representation to probe.
+"""A classifier for the embedded subset of Fashion-MNIST, with a representation to probe.
 
     python -m genzoo.main --config=configs/classifier_fashion.py:laptop --workdir=runs/classifier
     python -m genzoo.main --workdir=runs/classifier --mode=eval
     python -m genzoo.main --workdir=runs/classifier --mode=encode
 
 Variants:
-    :noisy         at every noise level of the cosine table: guides the sampling of others by
+    :noisy         trained at all noise levels of the cosine table, to guide other models by
                    --config.sample.classifier=WORKDIR.
-    :laptop        1000 steps of a small network, not run to its end yet. Cost: two to three minutes
-                   on 2 CPU cores.
-    :noisy_laptop  the same of :noisy. Cost: two to three minutes on 2 CPU cores.
-    :smoke         20 steps of a tiny network: what the tests run. Cost: seconds.
+    :laptop        1000 steps of a small network, not yet run to completion. Cost: two to three
+                   minutes on 2 CPU cores.
+    :noisy_laptop  the same for :noisy. Cost: two to three minutes on 2 CPU cores.
+    :smoke         20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

@@ -2,15 +2,15 @@
 
     python -m genzoo.main --config=configs/dae_fashion.py:laptop --workdir=runs/dae_fashion
 
-Half of the pixels are hidden from the encoder; other corruptions: family.corruption=gaussian or
-salt_and_pepper, family.amount.
+Half of the pixels are hidden from the encoder. For other corruptions set family.corruption=gaussian
+or salt_and_pepper, family.amount.
 
 Variants:
     :laptop  Cost: two minutes on one CPU core. Result: mean squared error 0.0531 on the test
              images, PSNR 19.6.
-    :smoke   20 steps: what the tests run. Cost: seconds.
-Without a variant the network is convolutional and wide, for an accelerator; that run has not been
-made yet, so no figure is expected of it.
+    :smoke   20 steps, for the tests. Cost: seconds.
+Without a variant the network is a wide convolutional one for an accelerator; the full run has not
+been made yet, so no result is given.
 """
 
 from ml_collections import ConfigDict
@@ -56,7 +56,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 VARIANTS = {
-    # Dense layers run many steps in one call of the compiled program, on any machine.
+    # With dense layers, one call of the compiled program runs many steps on any machine.
     "laptop": dict(
         network=DENSE,
         optimizer=dict(learning_rate=1e-3, warmup=200),

@@ -2,13 +2,13 @@
 
     python -m genzoo.main --config=configs/ddpm_cifar.py --workdir=runs/ddpm_cifar
 
-35,746,307 parameters. This run has not been made here.
+35,746,307 parameters. The full run has not been made yet.
 Cost: 800,000 steps of batch 128, published as 10.6 hours on a TPU v3-8 (appendix B).
 Published: FID 3.17 (50,000 samples against the training set), Inception Score 9.46, variational
 bound 3.75 bits/dim on the test set.
 
 Variants:
-    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
     :laptop  a class-conditional small network. Cost: about half an hour on 2 CPU cores. Result:
              guided samples show the right colours and rough shapes of the ten classes (the README's
              figures).
@@ -70,7 +70,7 @@ VARIANTS = {
         sample=dict(method="ddim", steps=5, count=4, batch_size=4),
         eval=dict(count=48, batch_size=16, bound_steps=4),
     ),
-    # Class-conditional with guidance: what a small network can show of ten classes in half an hour.
+    # Class-conditional with guidance: what a small network learns of ten classes in half an hour.
     "laptop": dict(
         family=dict(schedule="cosine", prediction="v", variance="fixed_small"),
         conditions=dict(label=dict(dropout=0.1)),

@@ -5,9 +5,9 @@
 Variants:
     :laptop  Cost: five to nine minutes on 2 CPU cores. Result: recognisable garments, about 4.0
              bits/dim.
-    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
-Without a variant it is a network of the CIFAR-10 kind, 14,540,161 parameters, for an accelerator.
-That run has not been made yet, so no figure is expected of it.
+    :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
+Without a variant the network is like the CIFAR-10 one, with 14,540,161 parameters, and needs an
+accelerator. The full run has not been made yet, so no result is given.
 Cost: 60,000 steps at 1.9 TFLOP each.
 """
 
@@ -70,7 +70,7 @@ VARIANTS = {
     # On a CPU convolutions are fast where they are wide and the image is small: few channels at
     # 28 x 28, three and six times as many below. A 2 x 2 patch entry is no faster and leaves a
     # lattice of period two in flat areas, since each pixel of a patch has weights and a bias of its
-    # own. Few steps want a short average and a learning rate that ends at 0.
+    # own. A short run needs a short average and a learning rate that ends at 0.
     "laptop": dict(
         network=dict(width=16, multipliers=(1, 3, 6), blocks=1, attention=(), heads=1, dropout=0.0,
                      norm_groups=4, embedding_width=64, dtype="float32"),

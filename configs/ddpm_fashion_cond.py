@@ -1,12 +1,12 @@
-"""DDPM with classes on the embedded subset of Fashion-MNIST, for classifier-free guidance.
+"""Class-conditional DDPM with guidance on the embedded subset of Fashion-MNIST.
 
     python -m genzoo.main --config=configs/ddpm_fashion_cond.py:laptop --workdir=runs/cond
     python -m genzoo.main --workdir=runs/cond --mode=sample --config.sample.pictures=guidance
 
 Variants:
-    :laptop  not run to its end yet. Cost: five to nine minutes on 2 CPU cores, as for
+    :laptop  not yet run to completion. Cost: five to nine minutes on 2 CPU cores, as for
              ddpm_fashion:laptop.
-    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

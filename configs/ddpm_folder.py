@@ -4,14 +4,14 @@
         --config.data.name=folder:PATH --config.data.size=64
 
 Images are cropped around the middle (or stretched, `data.resize`) and resized to `data.size`: one
-number for a square or (height, width), multiples of 8 here. Files that cannot be read are named
-before the first step. The network is the CIFAR-10 one with attention at 16 pixels, four times its
-cost at 64 pixels.
+number for a square or (height, width), multiples of 8 here. Unreadable files are listed before the
+first step. The network is the CIFAR-10 one with attention at 16 pixels; at 64 pixels it costs four
+times as much.
 
 Variants:
     :smoke   20 steps of a tiny network. Cost: seconds.
-    :laptop  3,000 steps of a small network at 32 pixels: shows whether the data is read well. Cost:
-             twelve to twenty minutes on 2 CPU cores.
+    :laptop  3,000 steps of a small network at 32 pixels: checks that the data are read correctly.
+             Cost: twelve to twenty minutes on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -3,13 +3,14 @@
     python -m genzoo.data.prepare_tfds lsun/bedroom --data_dir=DIR
     python -m genzoo.main --config=configs/ddpm_lsun256.py --workdir=runs/lsun --config.data.dir=DIR
 
-Or a folder: --config.data.name=folder:PATH. 113,673,219 parameters; remat is on to save memory, and
-the batch may be split further by --config.train.accumulate. Not run here at full size.
+For a folder of images: --config.data.name=folder:PATH. 113,673,219 parameters; remat is on to save
+memory, and the batch may be split further by --config.train.accumulate. The full run has not been
+made yet.
 Cost: 1.15 million steps of batch 64, published as six days on a TPU v3-8 at 2.2 steps a second.
 Published: FID 6.36 on LSUN Bedroom.
 
 Variants:
-    :smoke   20 steps of a tiny network on CIFAR-10: what the tests run. Cost: seconds.
+    :smoke   20 steps of a tiny network on CIFAR-10, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

@@ -2,13 +2,13 @@
 
     python -m genzoo.main --config=configs/dvae_cifar.py --workdir=runs/dvae_cifar
 
-The network is the published one but for one group fewer, since the images are smaller. The KL
-weight rises to 6.6 over 5,000 steps, the temperature falls from 1 to 1/16 over 150,000, as
-published. With --config.network.groups=4 on images of 256 pixels it has the published 97,616,006
-parameters. That run has not been made yet, so no figure is expected of it.
+The network is the published one with one group fewer, because the images are smaller. The KL weight
+rises to 6.6 over 5,000 steps, the temperature falls from 1 to 1/16 over 150,000, as published. With
+--config.network.groups=4 on images of 256 pixels it has the published 97,616,006 parameters. The
+full run has not been made yet, so no result is given.
 
 Variants:
-    :smoke   20 steps of a tiny network on the embedded images: what the tests run.
+    :smoke   20 steps of a tiny network on the embedded images, for the tests.
 """
 
 from ml_collections import ConfigDict

@@ -2,14 +2,14 @@
 
     python -m genzoo.main --config=configs/edm_cifar.py --workdir=runs/edm
 
-55,733,891 parameters, 55,735,299 with classes. This full run has not been made yet, so no figure is
-expected of it.
+55,733,891 parameters, 55,735,299 with classes. The full run has not been made yet, so no result is
+given.
 Cost: 200 million images, 390,625 steps of 512, two days on eight accelerators.
 Published: FID 1.97 unconditional, 1.79 with classes, in 35 evaluations (Heun, 18 steps).
 
 Variants:
     :cond   with classes.
-    :smoke  20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke  20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

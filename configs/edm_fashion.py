@@ -3,9 +3,9 @@
     python -m genzoo.main --config=configs/edm_fashion.py:laptop --workdir=runs/edm_fashion
 
 Variants:
-    :laptop  not run to its end yet. Cost: five to nine minutes on 2 CPU cores, as for
+    :laptop  not yet run to completion. Cost: five to nine minutes on 2 CPU cores, as for
              ddpm_fashion:laptop.
-    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

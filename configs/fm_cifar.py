@@ -2,14 +2,14 @@
 
     python -m genzoo.main --config=configs/fm_cifar.py --workdir=runs/fm
 
-35,746,307 parameters. This full run has not been made yet, so no figure is expected of it.
+35,746,307 parameters. The full run has not been made yet, so no result is given.
 Cost: 400,000 steps of 128 images, about a day and a half on one accelerator.
 Published: FID about 3.5 by an adaptive solver, with this network and recipe (Tong et al. 2024).
 
 Variants:
     :paired  noise and data paired by optimal transport within the batch.
     :x_0     x_0-prediction with the velocity loss (Li & He 2025).
-    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

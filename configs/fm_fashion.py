@@ -5,7 +5,7 @@
 Variants:
     :laptop  Cost: five to nine minutes on 2 CPU cores, as for ddpm_fashion:laptop. Result: garments
              can be told apart.
-    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

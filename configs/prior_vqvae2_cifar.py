@@ -1,15 +1,15 @@
 """A transformer over both grids of vqvae2_cifar, the 8 x 8 codes of the top first.
 
-So the 16 x 16 codes below are predicted from all of the top. Train that first, in runs/vqvae2_cifar
-or where frozen.tokenizer.workdir says.
+The 16 x 16 codes of the bottom level are therefore predicted from the whole top level. First train
+vqvae2_cifar in runs/vqvae2_cifar, or set frozen.tokenizer.workdir.
 
     python -m genzoo.main --config=configs/prior_vqvae2_cifar.py --workdir=runs/prior_vqvae2_cifar
 
-The tokenizer travels in the checkpoint: to sample, this workdir is enough. That run has not been
-made yet, so no figure is expected of it.
+The checkpoint includes the tokenizer, so this workdir is all that sampling needs. The full run has
+not been made yet, so no result is given.
 
 Variants:
-    :smoke   20 steps of a tiny network on the embedded images: what the tests run.
+    :smoke   20 steps of a tiny network on the embedded images, for the tests.
 """
 
 from ml_collections import ConfigDict

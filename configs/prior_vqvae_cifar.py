@@ -1,14 +1,15 @@
-"""A class-conditional transformer over the codes of vqvae_cifar: what makes it generate.
+"""A class-conditional transformer over the codes of vqvae_cifar, which turns it into a generator.
 
-There are 8 x 8 codes. Train that first, in runs/vqvae_cifar or where frozen.tokenizer.workdir says.
+An image has 8 x 8 codes. First train vqvae_cifar in runs/vqvae_cifar, or set
+frozen.tokenizer.workdir.
 
     python -m genzoo.main --config=configs/prior_vqvae_cifar.py --workdir=runs/prior_vqvae_cifar
 
-The tokenizer travels in the checkpoint: to sample, this workdir is enough. That run has not been
-made yet, so no figure is expected of it.
+The checkpoint includes the tokenizer, so this workdir is all that sampling needs. The full run has
+not been made yet, so no result is given.
 
 Variants:
-    :smoke   20 steps of a tiny network on the embedded images: what the tests run.
+    :smoke   20 steps of a tiny network on the embedded images, for the tests.
 """
 
 from ml_collections import ConfigDict

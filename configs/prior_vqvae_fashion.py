@@ -1,17 +1,18 @@
-"""A class-conditional transformer over the codes of vqvae_fashion: what makes it generate.
+"""A class-conditional transformer over the codes of vqvae_fashion, which turns it into a generator.
 
-There are 7 x 7 codes. Train that first, in runs/vqvae_fashion or where frozen.tokenizer.workdir
-says.
+An image has 7 x 7 codes. First train vqvae_fashion in runs/vqvae_fashion, or set
+frozen.tokenizer.workdir.
 
     python -m genzoo.main --config=configs/prior_vqvae_fashion.py:laptop --workdir=runs/prior
 
-The tokenizer travels in the checkpoint: to sample, this workdir is enough.
+The checkpoint includes the tokenizer, so this workdir is all that sampling needs.
 
 Variants:
-    :laptop  Cost: four minutes on one CPU core. Result: 102.7 nats an image on the test images,
-             3.02 bits a code (7 if all 128 were alike), and garments that can be told apart.
-    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
-Without a variant it is for an accelerator; that run has not been made yet.
+    :laptop  Cost: four minutes on one CPU core. Result: 102.7 nats per image on the test images,
+             3.02 bits per code (7 for a uniform distribution over the 128), and garments that can
+             be told apart.
+    :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
+Without a variant the config is for an accelerator; the full run has not been made yet.
 """
 
 from ml_collections import ConfigDict

@@ -2,13 +2,13 @@
 
     python -m genzoo.main --config=configs/sde_ve_cifar.py --workdir=runs/sde_ve
 
-62,758,787 parameters: the published network, with FIR resampling and a residual input pyramid, told
-log sigma by Fourier features. 1.3 million steps of 128 images are days on one accelerator.
-Published: FID 2.38 by predictor-corrector sampling in 2 x 1000 evaluations. This full run has not
-been made yet, so no figure is expected of it.
+62,758,787 parameters: the published network, with FIR resampling, a residual input pyramid and
+Fourier features of log sigma. 1.3 million steps of 128 images take days on one accelerator.
+Published: FID 2.38 by predictor-corrector sampling in 2 x 1000 evaluations. The full run has not
+been made yet, so no result is given.
 
 Variants:
-    :smoke  20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke  20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

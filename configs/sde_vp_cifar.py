@@ -2,15 +2,15 @@
 
     python -m genzoo.main --config=configs/sde_vp_cifar.py --workdir=runs/sde_vp
 
-55.7 million parameters. This full run has not been made yet, so no figure is expected of it.
+55.7 million parameters. The full run has not been made yet, so no result is given.
 Cost: 1.3 million steps of 128 images, days on one accelerator.
-Published: FID 2.55 by predictor-corrector sampling, for the network with 61.8 million (it halves
-once more).
+Published: FID 2.55 by predictor-corrector sampling, for the network with 61.8 million parameters
+(one more level).
 
 Variants:
     :likelihood  the likelihood weighting, by importance sampling of t (Song et al. 2021b).
     :sub_vp      the sub-VP process, the better one for likelihoods. Published: 2.99 bits/dim.
-    :smoke       20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke       20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

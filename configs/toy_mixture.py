@@ -1,17 +1,17 @@
-"""EDM of a ring of eight unequal clouds in the plane, where everything is known exactly.
+"""EDM on a ring of eight unequal Gaussians in the plane, whose density is known exactly.
 
     python -m genzoo.main --config=configs/toy_mixture.py --workdir=runs/mixture
     python -m genzoo.main --workdir=runs/mixture --mode=sample
     python -m genzoo.main --workdir=runs/mixture --mode=eval
 
-`samples/latest/` then holds data beside samples, the velocity field, the paths of six solvers and
-the log density beside the exact one; eval.json has the model's nats beside the exact ones
+`samples/latest/` then shows data beside samples, the velocity field, the paths of six solvers and
+the log-density beside the exact one. eval.json has the model's nats and the exact ones
 (`nats_exact`).
 Cost: a minute on a CPU.
 
 Variants:
     :vp     a variance-preserving score SDE with the likelihood weighting.
-    :smoke  20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke  20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

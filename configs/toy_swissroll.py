@@ -1,16 +1,16 @@
-"""Flow matching of a swiss roll in the plane, where everything is known exactly.
+"""Flow matching on a swiss roll in the plane, whose density is known exactly.
 
     python -m genzoo.main --config=configs/toy_swissroll.py --workdir=runs/swissroll
     python -m genzoo.main --workdir=runs/swissroll --mode=sample
     python -m genzoo.main --workdir=runs/swissroll --mode=eval
 
-`samples/latest/` then holds data beside samples, the velocity field, the paths of six solvers and
-the log density beside the exact one; eval.json has the model's nats beside the exact ones
+`samples/latest/` then shows data beside samples, the velocity field, the paths of six solvers and
+the log-density beside the exact one. eval.json has the model's nats and the exact ones
 (`nats_exact`).
 Cost: a minute on a CPU.
 
 Variants:
-    :smoke  20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke  20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

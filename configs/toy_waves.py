@@ -1,14 +1,14 @@
-"""Flow matching of signals: waves of one or two sinusoids, by class; about 3 minutes of one core.
+"""Flow matching on signals: waves of one or two sinusoids, by class; about 3 minutes on one core.
 
     python -m genzoo.main --config=configs/toy_waves.py --workdir=runs/waves
     python -m genzoo.main --workdir=runs/waves --mode=sample
 
-The samples are kept as an array and drawn as lines beside data, with the power spectra of both. A
-wave of the class "pure" has length |x_l| = 1 at every place l; samples had 0.993 on average with a
-standard deviation of 0.046 (100 waves, 20 Heun steps).
+Samples are saved as an array and plotted beside data, with the power spectra of both. A wave of the
+class "pure" has length |x_l| = 1 at every place l; samples had 0.993 on average with a standard
+deviation of 0.046 (100 waves, 20 Heun steps).
 
 Variants:
-    :smoke  20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke  20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

@@ -1,14 +1,14 @@
-"""A convolutional VAE on CIFAR-10 with a discretised logistic mixture: its bound is in bits/dim.
+"""A convolutional VAE on CIFAR-10 with a discretised logistic mixture; its bound is in bits/dim.
 
     python -m genzoo.main --config=configs/vae_cifar.py --workdir=runs/vae_cifar
 
 A grid of 8 x 8 x 32 latents, the convolutional network of the VQ-VAE paper's comparison (two
-strided convolutions and two residual blocks of 256), Adam 2e-4. This run has not been made yet.
+strided convolutions and two residual blocks of 256), Adam 2e-4. The full run has not been made yet.
 Cost: 250,000 steps of 128 images.
 Published: 4.51 bits/dim, for the continuous VAE of that paper.
 
 Variants:
-    :smoke   20 steps of a tiny network on the embedded images: what the tests run.
+    :smoke   20 steps of a tiny network on the embedded images, for the tests.
 """
 
 from ml_collections import ConfigDict

@@ -1,17 +1,17 @@
-"""A VAE with two latent dimensions on the embedded subset of Fashion-MNIST: the plane of garments.
+"""A VAE with a two-dimensional latent space on the embedded subset of Fashion-MNIST.
 
     python -m genzoo.main --config=configs/vae_fashion.py:laptop --workdir=runs/vae_fashion
 
-The decoder is a Gaussian around its mean with one learned scale. Its pictures:
+The decoder is a Gaussian with one learned scale. For pictures of the latent plane run
 
     python -m genzoo.main --workdir=runs/vae_fashion --mode=latents
 
 Variants:
-    :laptop  Cost: fifty seconds on one CPU core, and 15 for its pictures. Result: 266.2 nats on the
+    :laptop  Cost: fifty seconds on one CPU core, and 15 for the pictures. Result: 266.2 nats on the
              test images (a density), KL 9.2, both units active.
-    :smoke   20 steps: what the tests run. Cost: seconds.
-Without a variant the network is convolutional and wide, for an accelerator; that run has not been
-made yet, so no figure is expected of it.
+    :smoke   20 steps, for the tests. Cost: seconds.
+Without a variant the network is a wide convolutional one for an accelerator; the full run has not
+been made yet, so no result is given.
 """
 
 from ml_collections import ConfigDict
@@ -57,7 +57,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 VARIANTS = {
-    # Dense layers run many steps in one call of the compiled program, on any machine.
+    # With dense layers, one call of the compiled program runs many steps on any machine.
     "laptop": dict(
         network=DENSE,
         optimizer=dict(learning_rate=1e-3, warmup=200),

@@ -2,14 +2,14 @@
 
     python -m genzoo.main --config=configs/vdm_cifar.py --workdir=runs/vdm
 
-30,578,181 parameters, none of which see the image smaller than it is. This full run has not been
-made yet, so no figure is expected of it.
+30,578,181 parameters, all at the full resolution of the image. The full run has not been made yet,
+so no result is given.
 Cost: 10 million steps of 128 images, weeks on eight accelerators.
 Published: 2.65 bits/dim.
 
 Variants:
     :monotone  a learned monotone network in place of the two learned ends of the schedule.
-    :smoke     20 steps of a tiny network: what the tests run. Cost: seconds.
+    :smoke     20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict

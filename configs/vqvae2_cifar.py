@@ -2,12 +2,13 @@
 
     python -m genzoo.main --config=configs/vqvae2_cifar.py --workdir=runs/vqvae2_cifar
 
-512 codes on each level. That run has not been made yet, so no figure is expected of it. Three
-levels: --config.network.levels=3 --config.family.codes=512,512,512. Without a change of the network
-but downsamples=2 it is the published one for larger images, 1,388,867 numbers without codebooks.
+512 codes on each level. The full run has not been made yet, so no result is given. Three levels:
+--config.network.levels=3 --config.family.codes=512,512,512. With downsamples=2 and nothing else
+changed, the network is the published one for larger images, with 1,388,867 parameters without
+codebooks.
 
 Variants:
-    :smoke   20 steps of a tiny network on the embedded images: what the tests run.
+    :smoke   20 steps of a tiny network on the embedded images, for the tests.
 """
 
 from ml_collections import ConfigDict

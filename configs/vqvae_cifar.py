@@ -1,13 +1,13 @@
-"""VQ-VAE on CIFAR-10 in the size of the Sonnet example: 695,491 numbers with the codebook.
+"""VQ-VAE on CIFAR-10, the size of the Sonnet example: 695,491 parameters with the codebook.
 
     python -m genzoo.main --config=configs/vqvae_cifar.py --workdir=runs/vqvae_cifar
 
-8 x 8 codes out of 512, commitment 0.25, moving averages of 0.99. That run has not been made yet, so
-no figure is expected of it.
-Cost: 100,000 steps of 128 images; of 32 in the example.
+8 x 8 codes out of 512, commitment 0.25, moving averages of 0.99. The full run has not been made
+yet, so no result is given.
+Cost: 100,000 steps of 128 images; the example uses batches of 32.
 
 Variants:
-    :smoke   20 steps of a tiny network on the embedded images: what the tests run.
+    :smoke   20 steps of a tiny network on the embedded images, for the tests.
 """
 
 from ml_collections import ConfigDict

@@ -2,14 +2,14 @@
 
     python -m genzoo.main --config=configs/vqvae_fashion.py:laptop --workdir=runs/vqvae_fashion
 
-343 bits an image instead of 6,272. It cannot sample: that takes a prior over its codes, which
+343 bits per image instead of 6,272. Sampling takes a prior over the codes, which
 configs/prior_vqvae_fashion.py trains on this workdir.
 
 Variants:
     :laptop  Cost: a minute and a half on one CPU core. Result: PSNR 22.2 on the test images, all
              128 codes used, perplexity 104.
-    :smoke   20 steps of a tiny network: what the tests run. Cost: seconds.
-Without a variant it is for an accelerator; that run has not been made yet.
+    :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
+Without a variant the config is for an accelerator; the full run has not been made yet.
 """
 
 from ml_collections import ConfigDict

@@ -111,7 +111,7 @@ def test_codes_go_in_and_out_as_pictures_of_any_size(tmp_path):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda run: run.sample(label="boat"), "'boat' is no class: give a number from 0 to 9"),
+        (lambda run: run.sample(label="boat"), "'boat' is not a class: give a number from 0 to 9"),
         (lambda run: run.sample(stps=3), "sample.stps is not a known key: did you mean 'steps'?"),
         (lambda run: run.sample(eta=0.5, method="heun"), "sample.eta = 0.5 has no effect"),
         (lambda run: run.encode(np.zeros((1, 28, 28, 1), np.uint8)), "ddpm can: sample,"),

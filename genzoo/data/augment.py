@@ -1,23 +1,24 @@
 """Non-leaky geometric augmentation of EDM (Karras et al. 2022, appendix F.2; Karras et al. 2020).
 
-Six operations in this order, each done to an example with probability p or not at all: mirrored
-left to right, mirrored top to bottom, scaled, turned, stretched along one direction and squeezed
-across it, shifted. What was done is told to the network as nine labels that are zero where nothing
-was, so that samples are asked for with zeros and the augmentation does not leak into them:
+Six operations are applied in this order, each with probability p: mirroring left to right,
+mirroring top to bottom, scaling, rotation, stretching along one direction with squeezing across it,
+and shifting. The network gets them as nine labels, which are zero for operations that were not
+applied. Sampling with zeros then keeps the augmentation from leaking into the samples:
 
     label   0 x-flip   1 y-flip   2 a   3, 4 cos(theta) - 1, sin(theta)   5, 6 b cos(r), b sin(r)
             7, 8 c, d                                                                           (1)
     out = shift(c, d) stretch(b, r) turn(theta) scale(a) in,   a, b, c, d ~ N(0, 1)             (2)
 
-about the middle of the image, with x to the right; turning is anticlockwise as one sees it.
+about the centre of the image, with x to the right; positive angles turn anticlockwise on screen.
 
-The four of (2) are one resampling. A new pixel is the sum of all old ones with weights that are a
-product of a kernel along each axis, so that it is two matrix products and no gather. The kernel
-is Keys' cubic convolution of fourth order (1981, six points), up to twice as wide where the image
-shrinks, and the image goes on by reflection for ever. EDM upsamples twice by the wavelet filter
-sym6, resamples bilinearly, and downsamples by the same filter; beyond one reflection it is grey.
-Where that is blurred most a wave of half the Nyquist frequency keeps 0.92 of its height at best,
-here 0.94; where the image shrinks obliquely this blurs more, as its kernel cannot turn.
+The four operations of (2) are a single resampling. A new pixel is a weighted sum of all old ones,
+where the weights are products of a kernel along each axis: two matrix products and no gather. The
+kernel is Keys' cubic convolution of fourth order (1981, six points), up to twice as wide where the
+image shrinks, and the image is extended by endless reflection. EDM upsamples twice with the wavelet
+filter sym6, resamples bilinearly and downsamples with the same filter; beyond one reflection its
+image is grey. Where EDM blurs most, a wave of half the Nyquist frequency keeps at best 0.92 of its
+amplitude, here 0.94. Where the image shrinks obliquely this version blurs more, because its kernel
+cannot rotate.
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ _WIDEST = 2  # how far the kernel widens; an image that shrinks more than to hal
 
 
 class Operations(NamedTuple):
-    """What is done to each example, in the units of (1); zero or False is not done.
+    """The operations on each example, in the units of (1); zero or False means none.
 
     x_flip, y_flip: bool [B]. scale: a of [B]. angle: theta in radians [B]. stretch, direction: b
     and r in radians [B]. shift: c to the right and d down [B, 2].
@@ -52,15 +53,15 @@ class Operations(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """The pipeline: (images [B, H, W, C] in [-1, 1], key) -> (the same changed, labels [B, 9]).
+    """The pipeline: (images [B, H, W, C] in [-1, 1], key) -> (augmented images, labels [B, 9]).
 
     p: the probability of each operation: 0.12 for CIFAR-10, 0.15 for FFHQ and AFHQ at 64 pixels.
-    mirror_all: the x-flip is considered for every example instead, as the authors do: half of them
-        are mirrored. y-flips too are half of those considered, so p / 2.
+    mirror_all: whether every example is a candidate for the x-flip, as in the authors' code, so
+        that half of them are mirrored. Half of the candidates for a y-flip are mirrored too: p / 2.
     scale, stretch: standard deviations of the binary logarithm of the factors.
-    shift: standard deviation in parts of the width and of the height.
-    oblique: how often the direction r of a stretch is random, else it is the x axis.
-    fields: the spatial fields of a record, such as an image and its hint, that `records` changes.
+    shift: standard deviation as a fraction of the width and of the height.
+    oblique: the probability that the direction r of a stretch is random, not the x axis.
+    fields: the spatial fields of a record, such as an image and its hint, that `records` augments.
     """
 
     p: float = 0.12
@@ -73,17 +74,17 @@ class Augmentation:
     labels: ClassVar[int] = 9
 
     def __call__(self, images: Images, key: Key) -> tuple[Images, Array]:
-        """Row i depends on images[i], the key and i alone. Values may overshoot [-1, 1] slightly,
-        as in the original; an example to which only flips are done keeps its values, bit for bit.
+        """Row i depends only on images[i], the key and i. Values may slightly overshoot [-1, 1], as
+        in the original; an example that is only flipped keeps its values bit for bit.
         """
         keys = streams.per_example(key, jnp.arange(images.shape[0]))
         operations = self.draw(keys)
         return self.apply(images, operations), labels_of(operations)
 
     def records(self, batch: Batch, key: Key) -> tuple[Batch, Array]:
-        """A prepared batch with the same operations done to all of `fields` of a record, and their
-        labels [B, 9]. Shifts are in parts of the sides, so that a field may be of another size; all
-        other fields stay as they are. Of one field this is the call above.
+        """A prepared batch with the same operations applied to all `fields` of a record, and their
+        labels [B, 9]. Shifts are fractions of the sides, so fields may differ in size. All other
+        entries are unchanged. With one field this equals the call above.
         """
         count = batch[self.fields[0]].shape[0]
         operations = self.draw(streams.per_example(key, jnp.arange(count)))
@@ -91,7 +92,7 @@ class Augmentation:
         return {**batch, **changed}, labels_of(operations)
 
     def draw(self, keys: Keys) -> Operations:
-        """What is done to each of B examples, from its own key."""
+        """Random operations for each of B examples, each from its own key."""
 
         uniform = streams.uniform(streams.fold(keys, 0), (11,))
         a, b, c, d = streams.normal(streams.fold(keys, 1), (4,)).T
@@ -110,7 +111,7 @@ class Augmentation:
         )
 
     def apply(self, images: Images, operations: Operations) -> Images:
-        """The images after the operations of each."""
+        """Applies to each image its operations."""
         o = operations
         images = jnp.where(_column(o.x_flip), images[:, :, ::-1], images)
         images = jnp.where(_column(o.y_flip), images[:, ::-1], images)
@@ -161,18 +162,18 @@ def warp(images: Array, back: Array, shift: Array) -> Array:
         lines = jnp.einsum("bqx,byxc->bqyc", across, source, precision=exact)
         return jnp.einsum("bqy,bqyc->bqc", down, lines, precision=exact)
 
-    # One row of the output at a time: all at once would be H times the images in memory.
+    # One row of the output at a time: all at once would need H times the memory of the images.
     rows = jax.lax.map(row, jnp.arange(height, dtype=jnp.float32))
     return jnp.moveaxis(rows, 0, 1).astype(images.dtype)
 
 
 def _padded(size: int) -> np.ndarray:
-    # The index of each place of an axis that goes on by reflection as far as the kernel reaches.
+    # Indices of an axis that is extended by reflection as far as the kernel reaches.
     return _reflected(np.arange(-_REACH * _WIDEST, size + _REACH * _WIDEST), size)
 
 
 def _reflected(place, size: int):
-    # A place of the endless reflected axis, brought back into [0, size - 1].
+    # Maps a position on the endlessly reflected axis back into [0, size - 1].
     xp = np if isinstance(place, np.ndarray) else jnp
     period = max(2 * (size - 1), 1)
     inside = xp.mod(place, period)
@@ -180,7 +181,7 @@ def _reflected(place, size: int):
 
 
 def _weights(place: Array, wide: Array, size: int) -> Array:
-    # Of every place of the padded axis for the value at `place` [B, Q]: [B, Q, padded].
+    # The weights of the padded axis for the value at `place` [B, Q]: [B, Q, padded].
     padded = jnp.arange(-_REACH * _WIDEST, size + _REACH * _WIDEST)
     distance = jnp.abs(_reflected(place, size)[..., None] - padded) / wide[..., None]
     weights = _kernel(distance)
@@ -200,7 +201,7 @@ def _column(values: Array) -> Array:
 
 
 def _turn(angle: Array) -> Array:
-    # [B, 2, 2]: clockwise as one sees it where y points down.
+    # [B, 2, 2]: clockwise on screen, where y points down.
     c, s = jnp.cos(angle), jnp.sin(angle)
     return jnp.stack([jnp.stack([c, -s], -1), jnp.stack([s, c], -1)], -2)
 
@@ -210,6 +211,6 @@ def _diagonal(x: Array, y: Array) -> Array:
 
 
 def _product(first: Array, second: Array, third: Array) -> Array:
-    # Matrices [B, 2, 2], multiplied elementwise for the sake of full precision.
+    # Matrices [B, 2, 2], multiplied elementwise to keep full precision.
     once = (first[..., :, :, None] * second[..., None, :, :]).sum(-2)
     return (once[..., :, :, None] * third[..., None, :, :]).sum(-2)

@@ -1,7 +1,7 @@
 """Batches of uint8 records on the host: an endless shuffled stream, and one pass in order.
 
-Step k of the stream is a pure function of (seed, batch_size, k), so a run resumes by naming its
-step. Where several processes train together, each reads its own rows of the same global batch.
+Step k of the stream is a pure function of (seed, batch_size, k), so a run resumes from its step
+alone. When several processes train together, each reads its own rows of the same global batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _ENDLESS = 1 << 62  # steps; Grain wants a length, and this is the power of two 
 
 
 def fits_in_memory(source: Source) -> bool:
-    """Whether the whole set is held in memory, so that it may be put on the device at once."""
+    """Whether the whole set is held in memory, so that it can be put on the device."""
     return isinstance(source, ArraySource)
 
 
@@ -51,12 +51,12 @@ def train_batches(
 ) -> Iterator[Records]:
     """The batches of steps start_step, start_step + 1, ... without end.
 
-    batch_size: examples in the global batch. rows: those of it that this process reads; all when
-    None. read_ahead: batches made in advance by `threads` background threads, at
-    least one per thread (1 thread for a set in memory, else 8; 0 reads in the caller).
+    batch_size: examples in the global batch. rows: the rows that this process reads; None for all.
+    read_ahead: batches prepared in advance by `threads` background threads, at least one per thread
+    (by default 1 thread for a set in memory, otherwise 8; 0 reads in the caller).
 
-    Yields `x` uint8 [R, H, W, C] and `label` int32 [R] where there is one.
-    What the source raises is raised here. `close()` of the iterator ends the threads.
+    Yields every field of the R records, such as `x` [R, ...] and `label` int32 [R]. Errors of the
+    source are raised here. `close()` of the iterator ends the threads.
     """
     rows = _checked_rows(rows, batch_size)
     if len(source) == 0:
@@ -87,11 +87,11 @@ def eval_batches(
     count: int | None = None,
     rows: Sequence[int] | None = None,
 ) -> Iterator[Records]:
-    """The first `count` examples (all when None), once, in their own order.
+    """The first `count` examples (None for all), once, in their original order.
 
-    Every batch has `batch_size` rows (of which only `rows` are read when they are given): the last
-    one is filled up by repeating the last example. Besides `x` and `label` a batch has `index`
-    int32, the place in the set, and `mask` float32, 1 for an example and 0 for filling.
+    Every batch has `batch_size` rows, of which only `rows` are read if they are given. The last
+    batch is padded by repeating the last example. Besides the fields a batch has `index` int32, the
+    position in the set, and `mask` float32, 1 for an example and 0 for padding.
     """
     rows = _checked_rows(rows, batch_size)
     total = len(source) if count is None else min(count, len(source))

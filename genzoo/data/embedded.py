@@ -1,6 +1,6 @@
-"""Fashion-mini: a real subset of Fashion-MNIST that comes with genzoo, so that a first run needs
-no network. 10,000 training and 2,000 test images: the first 1,000 and 200 of each class, in the
-original order. `embedded/README.md` says how it was made; MIT licence, copyright Zalando SE.
+"""Fashion-mini: a subset of Fashion-MNIST that ships with genzoo, so that a first run needs no
+network. 10,000 training and 2,000 test images: the first 1,000 and 200 of each class, in the
+original order. `embedded/README.md` describes how it was made; MIT licence, copyright Zalando SE.
 """
 
 import io

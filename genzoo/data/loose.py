@@ -1,4 +1,4 @@
-"""Image files that are no data set: one or several by name, or all that lie below a folder."""
+"""Image files outside a data set: one or several by name, or all those below a folder."""
 
 import os
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from genzoo.data.fields import Image
 from genzoo.data.folder import FolderSource
 from genzoo.data.source import ArraySource, Source, Spec
 
-_LISTED = 10  # problems named one by one; the rest is counted
+_LISTED = 10  # problems listed one by one; the rest are counted
 
 
 def existing(file: str, key: str) -> Path:
-    """The file of that name. key: of the config, for what is said in the UserError."""
+    """The path of an existing file. key: the config key, for the text of the UserError."""
     path = Path(file).expanduser()
     if not path.is_file():
         raise UserError(f"{key} = {file!r}: there is no such file.")
@@ -22,30 +22,30 @@ def existing(file: str, key: str) -> Path:
 
 
 def below(folder: str, key: str) -> list[Path]:
-    """What ends like an image below a folder, in the order of the paths; hidden files and folders
-    are passed over. key: of the config, for what is said in the UserError."""
+    """The files below a folder with the suffix of an image, sorted by path; hidden files and
+    folders are skipped. key: the config key, for the text of the UserError."""
     top = Path(folder).expanduser()
     if not top.is_dir():
         raise UserError(f"{key} = {folder!r}: there is no such folder.")
-    found = []
+    images = []
     for place, folders, names in os.walk(top):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
+        images += [
             Path(place, name)
             for name in names
             if not name.startswith(".") and Path(name).suffix.lower() in pixels.SUFFIXES
         ]
-    if not found:
+    if not images:
         known = ", ".join(sorted(pixels.SUFFIXES))
         raise UserError(f"{key} = {folder!r} holds no images (known endings: {known}).")
-    return sorted(found)
+    return sorted(images)
 
 
 def open_files(
     files: Sequence[Path], field: Image, memory_limit: int = holding.MEMORY_LIMIT
 ) -> Source:
-    """The files as records of one image each, in their order; read at once where they fit into
-    memory. Raises UserError that names each file which cannot be used, and why."""
+    """The files as records of one image each, in their order; held in memory if they fit. Raises a
+    UserError that lists the unusable files and the reasons."""
     fit = field.fit
     images, problems = holding.decode_all(
         lambda index: pixels.read(files[index], fit),

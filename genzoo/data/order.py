@@ -1,9 +1,9 @@
 """The order of the training data: a pure function of (seed, epoch, position).
 
-The endless stream of a run is epoch after epoch, each a permutation of the whole set. Position p
-lies in epoch p // size at place p % size; nothing is dropped and batches may span two epochs. So a
-run needs no iterator state but its step, and the batch size or the number of processes changes
-nothing of the order.
+The endless stream of a run consists of epochs, each a permutation of the whole set. Position p
+is place p % size of epoch p // size; nothing is dropped and batches may span two epochs. The step
+is therefore the only iterator state of a run, and the order does not depend on the batch size or
+the number of processes.
 """
 
 import functools
@@ -17,14 +17,14 @@ _WORD = (1 << 64) - 1
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order of one epoch: int64 [size], read-only.
 
-    NumPy promises that the raw stream of a bit generator never changes, and promises no such thing
-    of `Generator.permutation`; hence a stable argsort of 64-bit words of Philox(seed, epoch).
+    NumPy guarantees that the raw stream of a bit generator never changes, but does not guarantee
+    this for `Generator.permutation`; hence a stable argsort of 64-bit words of Philox(seed, epoch).
     """
     # A plain list of one large and one small number would go through float64 and lose bits.
     key = np.array([seed & _WORD, epoch & _WORD], np.uint64)
     words = np.random.Philox(key=key).random_raw(size)
     order = np.argsort(words, kind="stable")
-    order.setflags(write=False)  # the cache hands the same array to every caller
+    order.setflags(write=False)  # every caller gets the same array from the cache
     return order
 
 

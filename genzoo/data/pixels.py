@@ -1,7 +1,7 @@
-"""From an image file, or an array of any common kind, to uint8 pixels of one size.
+"""Conversion of image files, and of arrays of the common types, to uint8 pixels of one size.
 
-Every kind that Pillow can open among the listed formats is brought to 8 bits per channel, upright,
-opaque, cut and scaled. Files are untrusted: formats are allow-listed and sizes are limited.
+Every image in one of the listed formats is converted to 8 bits per channel, rotated upright, made
+opaque, cropped and resized. Files are untrusted: formats are allow-listed and sizes are limited.
 """
 
 import io
@@ -20,7 +20,7 @@ SUFFIXES = frozenset(
     + (".ppm", ".pgm", ".pbm", ".pnm")
 )
 RESIZES = ("crop", "stretch")
-_BACKGROUND = (255, 255, 255, 255)  # what shows through transparent pixels: white
+_BACKGROUND = (255, 255, 255, 255)  # white, behind transparent pixels
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -33,10 +33,10 @@ class Fit:
     """How an image of any size becomes [height, width, channels].
 
     size: (height, width), or one number for both. channels: 1 (grey by the ITU-R 601 luma) or 3.
-    resize: "crop" takes the largest centred part of the wanted aspect, "stretch" the whole image;
-    either is scaled by Lanczos, whose kernel sees a little beyond the cut, as if the image were
-    scaled before it is cut. pixel_limit: the most pixels that a file may claim (Pillow's own limit
-    against decompression bombs).
+    resize: "crop" takes the largest centred part with the wanted aspect ratio, "stretch" the whole
+    image. Both use Lanczos resampling, whose kernel reaches slightly beyond the crop, as if the
+    image were resized before cropping. pixel_limit: the most pixels that a file may claim (Pillow's
+    own limit against decompression bombs).
     """
 
     size: int | tuple[int, ...]
@@ -48,13 +48,13 @@ class Fit:
         if said := size_problem(self.size):
             raise UserError(f"The image size is {self.size} (data.size): it must be {said}.")
         if self.channels not in _MODES:
-            raise UserError(f"data.channels is {self.channels}: it is 1 (grey) or 3 (colour).")
+            raise UserError(f"data.channels is {self.channels}: it must be 1 (grey) or 3 (colour).")
         if self.resize not in RESIZES:
-            raise UserError(f"data.resize is {self.resize!r}: it is {' or '.join(RESIZES)}.")
+            raise UserError(f"data.resize is {self.resize!r}: it must be {' or '.join(RESIZES)}.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of what comes out."""
+        """The shape of the fitted image."""
         return (*sides(self.size), self.channels)
 
 
@@ -65,19 +65,19 @@ def sides(size: int | tuple[int, ...]) -> tuple[int, int]:
 
 
 def size_problem(size: int | tuple[int, ...]) -> str:
-    """What a size must be where it is none, as the end of a sentence; "" where it is one."""
+    """What an invalid size should be, as the end of a sentence; "" for a valid size."""
     if isinstance(size, int):
         return "" if size > 0 else "at least 1"
     return "" if len(size) == 2 and min(size) > 0 else "one number, or (height, width), of pixels"
 
 
 def read(file: Path | bytes, fit: Fit) -> np.ndarray:
-    """The first frame of an image file, turned as its EXIF says: uint8 `fit.shape`.
+    """The first frame of an image file, rotated by its EXIF orientation: uint8 `fit.shape`.
 
-    The whole file is decoded, so a truncated one is found out. Raises BadImage.
+    The whole file is decoded, so that truncated files are detected. Raises BadImage.
     """
     try:
-        # Opened here, so that the file is closed whatever Pillow does.
+        # Opening the file here makes sure that it is closed.
         with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as stream:
             return _read(stream, fit)
     except BadImage:
@@ -97,7 +97,7 @@ def _read(stream: BinaryIO, fit: Fit) -> np.ndarray:
         raise BadImage("empty file")
     stream.seek(0)
     with Image.open(stream, formats=FORMATS) as image:
-        # Checked here and not by Pillow's warning, whose filters are not safe in threads.
+        # Checked here because the filters of Pillow's warning are not thread-safe.
         if image.width * image.height > fit.pixel_limit:
             raise BadImage(
                 f"claims {image.width} x {image.height} pixels, more than {fit.pixel_limit}"
@@ -121,7 +121,7 @@ def _from_sixteen(array: np.ndarray) -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The same picture in mode L or RGB, on white where it is transparent."""
+    """The same image in mode L or RGB, on white if it is transparent."""
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
@@ -145,7 +145,7 @@ def _fitted(image: Image.Image, fit: Fit) -> np.ndarray:
     down, across, _ = fit.shape
     box = (0.0, 0.0, float(width), float(height))
     if fit.resize == "crop":
-        # The largest part with across / down for its sides.
+        # The largest part with the aspect ratio across / down.
         wide = min(width, height * across / down)
         tall = min(height, width * down / across)
         left, top = (width - wide) / 2, (height - tall) / 2

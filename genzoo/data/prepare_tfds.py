@@ -16,17 +16,17 @@ from genzoo.core.errors import UserError
 
 
 def prepare(name: str, data_dir: str, archive: str = "", examples: int | None = None) -> Path:
-    """Write the set below `data_dir` and give back its folder.
+    """Write the set below `data_dir` and return its folder.
 
-    archive: a file that would otherwise be downloaded, recognised by its SHA-256. examples: at most
-    so many per split. Raises UserError when TensorFlow is missing or the archive is a foreign one.
+    archive: a file that would otherwise be downloaded, recognised by its SHA-256. examples: the
+    most examples per split. Raises UserError if TensorFlow is missing or the archive is unknown.
     """
     try:
         import tensorflow  # noqa: F401
     except ImportError as error:
         raise UserError(
-            'Preparing needs TensorFlow: pip install "genzoo[tfds-prepare]". A set that was '
-            "prepared elsewhere can be copied; reading needs no TensorFlow."
+            'Preparing needs TensorFlow: pip install "genzoo[tfds-prepare]". You can also copy a '
+            "set that was prepared elsewhere, since reading needs no TensorFlow."
         ) from error
     import tensorflow_datasets as tfds
 
@@ -47,7 +47,7 @@ def prepare(name: str, data_dir: str, archive: str = "", examples: int | None = 
 
 
 def _lend(builder: Any, archive: Path, manual: Path) -> None:
-    """Put a link to the archive where TFDS looks, under the name that it has registered."""
+    """Link the archive into the folder where TFDS looks for it, under its registered name."""
     if not archive.is_file():
         raise UserError(f"There is no file {archive} (--archive).")
     with archive.open("rb") as file:
@@ -63,12 +63,12 @@ def _lend(builder: Any, archive: Path, manual: Path) -> None:
 
 
 def main() -> int:
-    """Read the command line and prepare; exit code 2 for a mistake of the user's."""
+    """Read the command line and prepare; a user's mistake gives exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("name", help="as TFDS names it, such as cifar10")
     parser.add_argument("--data_dir", required=True, help="the folder to prepare it in")
-    parser.add_argument("--archive", default="", help="a local copy of what would be downloaded")
-    parser.add_argument("--examples", type=int, help="at most so many per split, for a trial")
+    parser.add_argument("--archive", default="", help="a local copy of the archive to download")
+    parser.add_argument("--examples", type=int, help="the most examples per split, for a trial")
     given = parser.parse_args()
     try:
         folder = prepare(given.name, given.data_dir, given.archive, given.examples)

@@ -1,8 +1,7 @@
-"""What a data set is to the rest of the house: a name, the fields of its records, and records read
-by index.
+"""The interface of a data set: a name, the fields of its records, and records read by index.
 
-Values are as they are stored (images in bytes); what models see of them is made on the device. A
-source knows nothing of order, batches or processes: those are `order` and `batches`.
+Values are in their stored form (images in bytes) and are prepared for models on the device. A
+source knows nothing of order, batches or processes; see `order` and `batches`.
 """
 
 import zlib
@@ -38,10 +37,10 @@ class Mixture:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What is known of a data set before it is opened.
+    """The description of a data set, known before it is opened.
 
-    fields: what a record holds, by name; the datum is `x`, a class `label`. density: what the
-    records were drawn from, where it is known exactly.
+    fields: the fields of a record by name; the datum is `x`, a class is `label`. density: the
+    distribution of the records, if it is known exactly.
     """
 
     fields: Mapping[str, Field]
@@ -57,7 +56,7 @@ class Spec:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The name of each class, in order; () where records have none."""
+        """The name of each class, in order; () if the records have no classes."""
         label = self.fields.get("label")
         return label.names if isinstance(label, Classes) else ()
 
@@ -67,27 +66,27 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call the data set."""
+        """The name of the data set in messages."""
 
     @property
     def spec(self) -> Spec:
-        """What a record holds."""
+        """The description of a record."""
 
     def __len__(self) -> int:
-        """How many records there are."""
+        """The number of records."""
 
     def read(self, indices: np.ndarray) -> Records:
-        """Records of the indices [n]: an array [n, ...] of stored values for every field."""
+        """The records at indices [n]: an array [n, ...] of stored values for every field."""
 
     def checksum(self) -> int:
-        """A number that changes when the content does; of what is cheap to look at."""
+        """A number that changes with the content, computed from what is cheap to read."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArraySource:
     """A data set held in memory: stored values [N, ...] of every field.
 
-    `arrays` may be put on a device as it is and gathered there.
+    `arrays` can be put on a device unchanged and gathered there.
     """
 
     name: str
@@ -97,7 +96,7 @@ class ArraySource:
     def __post_init__(self):
         if self.arrays.keys() != self.spec.fields.keys():
             raise ValueError(
-                f"{self.name} holds {sorted(self.arrays)}, and its fields are "
+                f"{self.name} holds {sorted(self.arrays)}, but its fields are "
                 f"{sorted(self.spec.fields)}."
             )
         for name, array in self.arrays.items():
@@ -122,6 +121,6 @@ class ArraySource:
 
 
 def check_split(split: str) -> None:
-    """UserError unless `split` is one of the two that every data set has."""
+    """Raises a UserError unless `split` is one of the two that every data set has."""
     if split not in SPLITS:
         raise UserError(f"There is no split {split!r}: it is one of {', '.join(SPLITS)}.")

@@ -1,8 +1,8 @@
 """Any prepared TensorFlow Datasets set with images, read without TensorFlow.
 
 Only sets prepared in the array_record format can be read by index; `prepare_tfds` makes one. The
-image feature and the label are found by their types, so no list of data sets is kept here. Other
-features become fields where they are asked for.
+image and the label are found by the types of the features, so no list of data sets is needed here.
+Other features become fields on request.
 """
 
 import zlib
@@ -24,7 +24,7 @@ from genzoo.data.source import ArraySource, Records, Source, Spec
 class TfdsSource:
     """Records read from array_record files each time: a set too large for memory.
 
-    features: field -> the name of the feature that it is.
+    features: the name of the feature for each field.
     """
 
     name: str
@@ -44,7 +44,7 @@ class TfdsSource:
         }
 
     def value(self, name: str, record: dict) -> np.ndarray:
-        """A field of one record, as it is stored. Raises BadImage or UserError."""
+        """A field of one record in its stored form. Raises BadImage or UserError."""
         try:
             return self.spec.fields[name].take(record[self.features[name]])
         except ValueError as reason:
@@ -69,14 +69,14 @@ def open_tfds(
     others: Mapping[str, Field] = MappingProxyType({}),
     memory_limit: int = holding.MEMORY_LIMIT,
 ) -> Source:
-    """A split of a prepared set: `x` uint8 [N, height, width, channels], `label` where records have
-    one, and others.
+    """A split of a prepared set: `x` uint8 [N, height, width, channels], `label` if the records
+    have one, and `others`.
 
     name: as TFDS names it, such as "cifar10" or "cifar10:3.0.2". split: any split or slice of it,
     such as "train[:90%]". directory: the TFDS data folder; TFDS' own default when empty. others:
     features by name that become fields of that name and kind. The order is that of the files (TFDS
-    shuffles when it prepares). Held in memory up to `memory_limit` bytes. Raises UserError when the
-    set is not prepared, with the command that prepares it.
+    shuffles when it prepares). A set of up to `memory_limit` bytes is held in memory. If the set is
+    not prepared, raises a UserError with the command that prepares it.
     """
     fit = Fit(size=size, channels=channels, resize=resize)
     builder = _builder(name, directory)
@@ -114,7 +114,7 @@ def _builder(name: str, directory: str) -> Any:
 
     try:
         builder = tfds.builder(name, data_dir=directory or None, try_gcs=False)
-    except AssertionError as error:  # how TFDS says that there is no such version
+    except AssertionError as error:  # TFDS raises this for an unknown version
         reason = str(error).rsplit('". ', 1)[-1]
         raise UserError(f"TFDS cannot open {name!r}: {reason}") from error
     except (tfds.core.DatasetNotFoundError, ValueError, AttributeError) as error:
@@ -122,9 +122,9 @@ def _builder(name: str, directory: str) -> Any:
             f"TFDS knows no data set {name!r}, and none is prepared in "
             f"{directory or 'its default folder'}: check the spelling, or data.dir."
         ) from error
-    # The splits are known once the data set was prepared, and not before.
+    # The splits are only known once the data set has been prepared.
     if not builder.info.splits or not builder.data_path.exists():
-        raise _unprepared(name, directory, "it is not there")
+        raise _unprepared(name, directory, "it does not exist")
     return builder
 
 
@@ -132,7 +132,7 @@ def _unprepared(name: str, directory: str, why: str) -> UserError:
     command = f"python -m genzoo.data.prepare_tfds {name} --data_dir={directory or 'DIR'}"
     return UserError(
         f"No prepared copy of tfds:{name} in {directory or 'the default folder of TFDS'} ({why}). "
-        f"Prepare it once by: {command}"
+        f"Prepare it once with: {command}"
     )
 
 
@@ -143,7 +143,7 @@ def _features(features: Any, name: str) -> tuple[str, str | None, tuple[str, ...
     kinds = dict(features.items()) if hasattr(features, "items") else {}
     images = [key for key, kind in kinds.items() if isinstance(kind, tfds.features.Image)]
     if not images:
-        raise UserError(f"tfds:{name} has no image at the top of its records: {list(kinds)}.")
+        raise UserError(f"tfds:{name} has no image among its top-level features: {list(kinds)}.")
     labels = [key for key, kind in kinds.items() if isinstance(kind, tfds.features.ClassLabel)]
     image = "image" if "image" in images else images[0]
     if not labels:

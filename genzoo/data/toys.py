@@ -1,8 +1,8 @@
-"""Data drawn from a known distribution, so that a model of them can be checked: two sets of points
-in the plane, a spiral and a ring of unequal clouds, and one of signals, waves.
+"""Data from known distributions, against which models can be checked: two sets of points in the
+plane, a spiral and a ring of unequal clouds, and one set of signals, waves.
 
-The points are of mixtures of Gaussians, of which the score, the likelihood and the flow are exact.
-A point is drawn from three uniform numbers u, v, w in (0, 1]:
+The points come from mixtures of Gaussians, whose score, likelihood and flow are known exactly. A
+point is drawn from three uniform numbers u, v, w in (0, 1]:
 
     k = the first component with weights_1 + ... + weights_k >= u                              (1)
     x = means_k + deviations_k sqrt(-2 log v) (cos 2 pi w, sin 2 pi w)      (Box & Muller 1958) (2)
@@ -12,17 +12,17 @@ period apart:
 
     x_l = sum_h a_h (cos theta_hl, sin theta_hl),   theta_hl = 2 pi h f l / L + phi_h           (3)
 
-Its class is uniform and gives the amplitudes a of the harmonics h = 1, 2, 3, sum_h a_h^2 = 1; the
-frequency f is uniform between 1 and 4 periods of the fundamental per signal, the phases phi_h
-between 0 and 2 pi, all independent. So the mean is zero and, for each channel,
+Its class is uniform and determines the amplitudes a of the harmonics h = 1, 2, 3, sum_h a_h^2 = 1.
+The frequency f is uniform between 1 and 4 periods of the fundamental per signal, the phases phi_h
+between 0 and 2 pi, all independent. The mean is therefore zero and, for each channel,
 
     E[x_l x_m | f, a] = 1/2 sum_h a_h^2 cos(2 pi h f (l - m) / L)                               (4)
 
 and a pure wave has |x_l| = 1 everywhere.
 
-The same data come out everywhere: the uniform numbers are words of PCG64, whose raw stream NumPy
-promises never to change (it promises no such thing of `Generator.normal` and its kin), and the last
-bits in which libraries' logarithms and cosines differ are rounded away in float32.
+The data are the same on every machine: the uniform numbers are words of PCG64, whose raw stream
+NumPy guarantees (unlike `Generator.normal` and its kin), and rounding to float32 removes the last
+bits, in which the logarithms and cosines of different libraries differ.
 """
 
 import numpy as np
@@ -51,7 +51,7 @@ def _spiral() -> Mixture:
 
 
 def _ring() -> Mixture:
-    # No two components are alike: a model that forgets one, or that blurs the narrow ones, shows.
+    # No two components are alike, which exposes a model that forgets one or blurs the narrow ones.
     angle = np.arange(8) / 8 * 2 * np.pi
     return Mixture(
         weights=np.arange(1, 9) / 36,
@@ -73,9 +73,9 @@ MIXTURE_SPEC = Spec(fields={"x": _PLACE, "label": Classes(names=_DIRECTIONS)}, d
 
 
 AMPLITUDES = np.array([[1.0, 0.0, 0.0], [0.5**0.5, 0.5**0.5, 0.0], [0.5**0.5, 0.0, 0.5**0.5]])
-"""Of the harmonics 1, 2 and 3 in the waves of each class: a in (3)."""
+"""Amplitudes a of the harmonics 1, 2 and 3 in (3), by class."""
 FREQUENCIES = (1.0, 4.0)
-"""Between which the frequencies of waves lie, in periods of the fundamental per signal."""
+"""The range of the frequencies of waves, in periods of the fundamental per signal."""
 WAVES_SPEC = Spec(
     fields={
         "x": Signal(shape=(64, 2), channels=("cosine", "sine"), axis="sample"),
@@ -83,7 +83,7 @@ WAVES_SPEC = Spec(
         "frequency": Vector(shape=(1,), names=("frequency",)),
     }
 )
-"""Sums of sinusoids: see (3) in the module's docstring."""
+"""Sums of sinusoids: equation (3) of the module's docstring."""
 
 
 def open_swissroll(split: str) -> ArraySource:
@@ -96,8 +96,8 @@ def open_swissroll(split: str) -> ArraySource:
 
 
 def open_mixture(split: str) -> ArraySource:
-    """The "train" or "test" split of the ring: `x` float32 [N, 2], `label` int32 [N], the cloud
-    that the point was drawn from."""
+    """The "train" or "test" split of the ring: `x` float32 [N, 2], `label` int32 [N], the cloud of
+    each point."""
     check_split(split)
     points, component = draw(MIXTURE_SPEC.density, SIZES[split], seed=4 + SPLITS.index(split))
     return ArraySource(
@@ -108,8 +108,8 @@ def open_mixture(split: str) -> ArraySource:
 
 
 def open_waves(split: str) -> ArraySource:
-    """The "train" or "test" split of the waves: `x` float32 [N, 64, 2], `label` int32 [N], which
-    overtone there is, `frequency` float32 [N, 1], in periods of the fundamental per signal."""
+    """The "train" or "test" split of the waves: `x` float32 [N, 64, 2], `label` int32 [N], the
+    overtone, `frequency` float32 [N, 1], in periods of the fundamental per signal."""
     check_split(split)
     uniform = _uniform(8 + SPLITS.index(split), WAVES[split], 2 + AMPLITUDES.shape[1])
     label = np.ceil(len(AMPLITUDES) * uniform[:, 0]).astype(np.int32) - 1

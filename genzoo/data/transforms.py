@@ -1,7 +1,7 @@
-"""From bytes to the numbers that models see, and back; and random flips. Pure functions.
+"""Conversion of pixels from bytes to floats and back, and random flips. Pure functions.
 
-Images are uint8 at the edges of the house and float in [-1, 1] inside it; all 256 levels survive
-the way there and back.
+Images are uint8 in storage and float in [-1, 1] inside models. All 256 levels survive the round
+trip.
 """
 
 import jax
@@ -32,10 +32,10 @@ def to_uint8(images: Array | np.ndarray) -> Array | np.ndarray:
 
 
 def coin(key: Key, count: int) -> Array:
-    """For each of `count` records whether it is mirrored, with probability one half: bool [N]."""
+    """Whether to mirror each of `count` records, with probability one half: bool [N]."""
     return jax.random.bernoulli(key, shape=(count,))
 
 
 def mirrored(images: Array, which: Array) -> Array:
-    """Images [N, H, W, C], those of `which` bool [N] mirrored left to right."""
+    """Images [N, H, W, C], mirrored left to right where `which` bool [N] is true."""
     return jnp.where(which[:, None, None, None], images[:, :, ::-1], images)

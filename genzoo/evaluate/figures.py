@@ -1,7 +1,7 @@
-"""Pictures with words: rows of images with labels, a plane of codes, the use of a codebook.
+"""Figures with text: labelled rows of images, a plane of codes, the use of a codebook.
 
-Drawn by Matplotlib without its global state: no pyplot, no backend is set. Images in rows are put
-into the figure pixel by pixel, enlarged by whole factors, so that none is blurred.
+They use Matplotlib without its global state: no pyplot, and no backend is set. Images in rows are
+copied pixel by pixel and enlarged by integer factors, so that they stay sharp.
 """
 
 import math
@@ -17,14 +17,14 @@ from genzoo.evaluate import pictures
 _DPI = 100
 _LEAST_CELL = 80  # pixels: smaller images are enlarged
 INK, FAINT, BLUE, RED = "#222222", "#777777", "#4c72b0", "#c03030"
-_LEGEND = 30  # classes up to which a legend names them; more are told apart by their marks alone
+_LEGEND = 30  # the most classes that a legend names; with more there are only marks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of images, uint8 [N, H, W, C]. label: at its left. heading: over it, in a line of its
-    own. captions: under each image, of as many lines as they have. marked: the images whose
-    captions stand out."""
+    """A row of images, uint8 [N, H, W, C]. label: the text to its left. heading: a line of text
+    above it. captions: the text under each image, of any number of lines. marked: the images whose
+    captions are highlighted."""
 
     images: np.ndarray
     label: str = ""
@@ -34,7 +34,7 @@ class Row:
 
 
 def shortened(text: str, most: int = 14) -> str:
-    """The text, cut where it is too long to stand under an image."""
+    """The text, truncated if it is too long to fit under an image."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -45,8 +45,8 @@ def save_rows(
     apart: Sequence[int] = (),
     title: str = "",
 ) -> None:
-    """Rows of images of one shape as PNG. columns: a name over each column. apart: the columns
-    before which there is a wider gap."""
+    """Saves rows of images of one shape as PNG. columns: a name above each column. apart: the
+    columns that follow a wider gap."""
     height, width = rows[0].images.shape[1:3]
     factor = max(1, math.ceil(_LEAST_CELL / min(height, width)))
     height, width = height * factor, width * factor
@@ -100,17 +100,17 @@ def save_plane(
     manifold: np.ndarray,
     box: np.ndarray,
 ) -> None:
-    """A scatter of codes [N, 2], coloured by class, beside what a grid of codes decodes to.
+    """A scatter plot of codes [N, 2], coloured by class, beside the decoded images of a grid.
 
-    manifold: uint8 [R, R, H, W, C]; the first axis goes up the plane, the second to the right. box:
-    ((left, bottom), (right, top)), the codes at its corners.
+    manifold: uint8 [R, R, H, W, C]; the first axis points up the plane, the second to the right.
+    box: ((left, bottom), (right, top)), the codes at the corners of the grid.
     """
     figure = blank(1560, 720)
     left = figure.add_axes((0.045, 0.09, 0.40, 0.84))
     order = np.random.default_rng(0).permutation(len(codes))  # so that no class covers another
     size = float(np.clip(60000 / len(codes), 8, 40))
     scatter(left, codes[order], size, None if labels is None else labels[order], len(classes))
-    # Codes that have collapsed to a point still want a frame with sides.
+    # Codes that have collapsed to a point still need a frame of non-zero size.
     (x_0, y_0), (x_1, y_1) = box + 1e-6 * np.array([[-1.0], [1.0]])
     left.plot((x_0, x_1, x_1, x_0, x_0), (y_0, y_0, y_1, y_1, y_0), color=INK, lw=1, ls="--")
     left.set_title(f"{len(codes)} codes; the frame is the picture on the right", fontsize=11)
@@ -135,8 +135,8 @@ def save_plane(
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One level of a codebook. counts [K]: how often each code was used. images: what single codes
-    decode to, uint8 [N, H, W, C], the most used first."""
+    """One level of a codebook. counts [K]: the uses of each code. images: the decoded images of
+    single codes, uint8 [N, H, W, C], the most used first."""
 
     title: str
     counts: np.ndarray
@@ -144,7 +144,7 @@ class Level:
 
 
 def save_codebook(path: Path, levels: Sequence[Level]) -> None:
-    """For each level the use of its codes, the most used first, beside what they decode to."""
+    """The use of the codes of each level, the most used first, beside their decoded images."""
     width, height = 1300, 560
     figure = blank(width, height * len(levels))
     for number, level in enumerate(levels):
@@ -180,7 +180,7 @@ def save_codebook(path: Path, levels: Sequence[Level]) -> None:
 
 
 def save_curve(path: Path | IO[bytes], steps: np.ndarray, losses: np.ndarray) -> None:
-    """A loss [N] over the steps [N] at which it was measured, as a PNG."""
+    """Saves a plot of a loss [N] against the steps [N] as PNG."""
     figure = blank(480, 240)
     axes = figure.add_axes((0.14, 0.2, 0.83, 0.7))
     axes.plot(steps, losses, color=BLUE, lw=1.2)
@@ -191,7 +191,7 @@ def save_curve(path: Path | IO[bytes], steps: np.ndarray, losses: np.ndarray) ->
 
 
 def blank(width: int, height: int):
-    """An empty white figure of so many pixels."""
+    """An empty white figure, with its size in pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -201,7 +201,7 @@ def blank(width: int, height: int):
 
 
 def save(figure, path: Path) -> None:
-    """The figure as PNG, in its own pixels, in a folder that is made where it is missing."""
+    """Saves the figure as PNG at its own resolution; creates the folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
 
@@ -211,7 +211,7 @@ def _coloured(page: np.ndarray) -> np.ndarray:
     return page if page.shape[-1] == 3 else page[..., :1].repeat(3, -1)
 
 
-# Ten colours that differ for readers with each kind of colour blindness too: Petroff 2021,
+# Ten colours that readers with any kind of colour blindness can tell apart: Petroff 2021,
 # Accessible color sequences for data visualization (arXiv:2107.02270).
 _COLOURS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70",
@@ -221,8 +221,8 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", "*")
 
 
 def marks(count: int) -> list[tuple[str, str]]:
-    """(colour, marker) for each of `count` classes: up to ten differ in both, up to a hundred in
-    the pair of them; more repeat."""
+    """(colour, marker) for each of `count` classes. Up to ten classes differ in both, up to a
+    hundred in at least one; further classes repeat earlier pairs."""
     ten = len(_COLOURS)
     return [(_COLOURS[i % ten], _MARKERS[(i + i // ten) % ten]) for i in range(count)]
 
@@ -230,8 +230,8 @@ def marks(count: int) -> list[tuple[str, str]]:
 def scatter(
     axes, points: np.ndarray, size: float, labels: np.ndarray | None = None, classes: int = 0
 ) -> None:
-    """Points [N, 2] as dots, or with labels int [N] by the marks of their classes, drawn in the
-    order they come in. size: of a mark, in square points."""
+    """Plots points [N, 2] as dots, or with labels int [N] as the marks of their classes, in the
+    given order. size: the area of a mark in square points."""
     if labels is None:
         axes.scatter(*points.T, s=size / 2, c=BLUE, alpha=0.7, linewidths=0)
         return
@@ -248,7 +248,7 @@ def scatter(
 
 
 def legend_marks(axes, names: Sequence[str]) -> list:
-    """A handle for a legend for each class."""
+    """A legend handle for each class."""
     return [
         axes.scatter([], [], s=50, c=colour, marker=marker, label=shortened(name, 20), lw=0)
         for (colour, marker), name in zip(marks(len(names)), names, strict=True)

@@ -1,6 +1,6 @@
-"""Nearest neighbours of a few queries among many candidates that come in batches.
+"""Nearest neighbours of a few queries among many candidates that arrive in batches.
 
-Distances are float64, and no more of them are held at once than the queries have to one batch:
+Distances are float64; only those from the queries to one batch are held at a time:
 
     euclidean: |q - x|        cosine: 1 - q . x / (|q| |x|), and 1 where one of the two is zero
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_BLOCK = 1024  # queries that are float64 at the same time
+_BLOCK = 1024  # queries converted to float64 at a time
 
 
 def euclidean(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -34,15 +34,15 @@ METRICS: Mapping[str, Callable] = {"euclidean": euclidean, "cosine": cosine}
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest so far of each query, the nearest first: distance [Q, k], inf where there is none
-    yet, and index [Q, k], -1 there."""
+    """The k nearest neighbours of each query so far, nearest first: distance [Q, k] and index
+    [Q, k]; missing neighbours have distance inf and index -1."""
 
     distance: np.ndarray
     index: np.ndarray
 
     @classmethod
     def none(cls, queries: int, count: int) -> "Neighbours":
-        """Of no candidates."""
+        """The neighbours among no candidates."""
         shape = (queries, count)
         return cls(np.full(shape, np.inf), np.full(shape, -1, np.int64))
 
@@ -54,8 +54,8 @@ class Neighbours:
         index: np.ndarray,
         own: np.ndarray | None = None,
     ) -> "Neighbours":
-        """With the candidates [N, D] of the indices [N] taken in. own: the indices [Q] of the
-        queries among the candidates, where they are some of them: nobody is his own neighbour."""
+        """The neighbours updated with candidates [N, D], whose indices are [N]. own: the indices
+        [Q] of the queries if they are among the candidates, so that none is its own neighbour."""
         candidates = candidates.astype(np.float64)
         parts = []
         for start in range(0, len(queries), _BLOCK):
@@ -78,8 +78,8 @@ class Neighbours:
 
 
 def vote(labels: np.ndarray, classes: int) -> np.ndarray:
-    """The class [Q] that most of the neighbours have: labels [Q, k], the nearest first. Among
-    classes with as many votes that of the nearest neighbour."""
+    """The majority class [Q] of the neighbours' labels [Q, k], nearest first. The nearest neighbour
+    breaks ties."""
     queries, count = labels.shape
     votes, first = np.zeros((queries, classes)), np.full((queries, classes), count)
     rows = np.arange(queries)

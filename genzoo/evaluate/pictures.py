@@ -1,4 +1,4 @@
-"""Pictures: images as PNG files, one each or together in a grid."""
+"""Images as PNG files, one file each or together in a grid."""
 
 import math
 from pathlib import Path
@@ -7,14 +7,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 LARGEST_GRID = 256
-"""How many samples a grid shows at most."""
+"""The most samples that a grid shows."""
 
 
 def grid(images: np.ndarray, columns: int = 0, gap: int = 1, shown_width: int = 0) -> np.ndarray:
     """uint8 [N, H, W, C] -> one uint8 image, row by row, with white gaps.
 
-    columns: 0 for about a square. shown_width: the least width in pixels to enlarge to, by whole
-    factors, so that small images can be seen; 0 leaves them.
+    columns: 0 for an approximately square grid. shown_width: the least width in pixels, reached by
+    enlarging small images by an integer factor; 0 for no enlargement.
     """
     count, height, width, channels = images.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
@@ -31,7 +31,7 @@ def grid(images: np.ndarray, columns: int = 0, gap: int = 1, shown_width: int = 
 
 
 def save(path: Path, image: np.ndarray) -> None:
-    """One uint8 image [H, W, C] as PNG; C = 1 or 3, other counts by their first channel."""
+    """Saves a uint8 image [H, W, C] as PNG. Unless C is 3, only the first channel is shown."""
     channels = image.shape[-1]
     image = image if channels == 3 else image[..., 0]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,13 +39,13 @@ def save(path: Path, image: np.ndarray) -> None:
 
 
 def save_grid(path: Path, images: np.ndarray, columns: int = 0, caption: str = "") -> None:
-    """A grid at least 560 pixels wide as PNG, with a line of text above it where one is given."""
+    """Saves a grid at least 560 pixels wide as PNG, with an optional caption above it."""
     page = grid(images, columns=columns, shown_width=560)
     save(path, np.concatenate([_line(caption, page), page]) if caption else page)
 
 
 def _line(text: str, page: np.ndarray) -> np.ndarray:
-    """A white strip with the text, as wide as the page and of its channels."""
+    """A white strip with the text, with the width and channels of the page."""
     strip = Image.new("L", (page.shape[1], 22), 255)
     ImageDraw.Draw(strip).text((4, 3), text, fill=0, font=ImageFont.load_default(size=13))
     return np.asarray(strip)[..., None].repeat(page.shape[-1], -1)

@@ -1,8 +1,8 @@
 """Pictures of models of points in the plane: samples, vector fields, paths of solvers, densities.
 
-All are pure functions of NumPy arrays. A box is ((left, bottom), (right, top)), as an array [2, 2];
-a grid of R x R places goes up the plane with its first axis and to the right with its second.
-Frames are the same in all panels of a picture and show both axes at one scale.
+All are pure functions of NumPy arrays. A box is ((left, bottom), (right, top)), an array [2, 2].
+The first axis of an R x R grid of places points up the plane, the second to the right. All panels
+of a picture have the same frame and show both axes at one scale.
 """
 
 import math
@@ -31,11 +31,11 @@ _FLOOR = 9.0  # nats below its peak at which a density counts as nothing
 
 
 def frame(points: np.ndarray, margin: float = 0.08) -> np.ndarray:
-    """A square box around points [..., 2], all but the outermost 0.1 % of the finite ones."""
+    """A square box around points [..., 2] that excludes the outermost 0.1 % of the finite ones."""
     flat = np.reshape(points, (-1, 2))
     flat = flat[np.isfinite(flat).all(-1)]
     low, high = np.quantile(flat, (0.001, 0.999), axis=0)
-    # Points that are all the same still want a frame with sides.
+    # Identical points still need a frame of non-zero size.
     half = max((high - low).max() / 2 * (1 + 2 * margin), 1e-6)
     centre = (low + high) / 2
     return np.stack([centre - half, centre + half])
@@ -68,7 +68,7 @@ def save_samples(
     for i, (axes, what, points) in enumerate(
         zip(panels, ("data", "samples"), (data, samples), strict=True)
     ):
-        # The first of a set in no particular order; labels may come sorted.
+        # A random subset in random order, because the data may be sorted by label.
         order = np.random.default_rng(0).permutation(len(points))[:_SHOWN]
         known = None if labels is None else labels[i][order]
         scatter(axes, points[order], 2 * size, known, len(names))
@@ -93,9 +93,9 @@ def save_field(
 ) -> None:
     """A vector field at K times over the points it acts on, one panel for each time.
 
-    positions: [R, R, 2]; vectors: [K, R, R, 2]; points: [K, N, 2]; name: what the vectors are. All
-    arrows are of one length and show the direction; the colour shows the length on a logarithmic
-    scale that the panels share, because a score grows by orders of magnitude towards the data.
+    positions: [R, R, 2]; vectors: [K, R, R, 2]; points: [K, N, 2]; name: the name of the field. All
+    arrows have the same length and show the direction. The colour shows the magnitude on a shared
+    logarithmic scale, because a score grows by orders of magnitude towards the data.
     """
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
@@ -107,7 +107,7 @@ def save_field(
     lengths = np.linalg.norm(vectors, axis=-1)
     known = lengths[np.isfinite(lengths) & (lengths > 0)]
     high = float(known.max(initial=0)) or 1.0
-    # Below a thousandth there is hardly an arrow, but zeros of a field would use up the colours.
+    # Clip at a thousandth of the maximum: zeros of the field would use up the colour scale.
     low = max(float(known.min(initial=high)), high / 1000)
     norm = LogNorm(low, high if high > low else 1.001 * low)
     figure, panels = _panels(len(times), box, beside=_BAR)
@@ -135,9 +135,10 @@ def save_trajectories(
 ) -> None:
     """The paths that solvers take from noise to data, one panel for each solver.
 
-    paths: of each solver [S + 1, N, 2], from noise to data; evaluations: of the network, for each.
+    paths: one array [S + 1, N, 2] for each solver, from noise to data; evaluations: the network
+    evaluations of each solver.
     """
-    # One solver that diverges must not take the frame from all others.
+    # One diverging solver must not set the frame of all the others.
     sound = [one for one in paths if np.isfinite(one).all()] or paths
     boxes = sorted((frame(one) for one in sound), key=lambda box: box[1, 0] - box[0, 0])
     box = boxes[(len(boxes) - 1) // 2]
@@ -162,12 +163,12 @@ def save_trajectories(
 
 
 def save_densities(path: Path, exact: np.ndarray, model: np.ndarray, box: np.ndarray) -> float:
-    """The exact log density, the model's and their difference; returns what the title says.
+    """The exact log-density, the model's and their difference; returns the mean in the title.
 
-    exact, model: log densities in nats at the centres of the cells of a box, [R, R], as `places`
-    lays them. The title gives the mean of |model - exact| under the exact density, from the grid.
-    Blank are places where both are more than 9 nats below the exact peak. The difference has
-    colours up to the value that 99 % of the mass stays below.
+    exact, model: log-densities in nats, [R, R], at the cell centres of a box as given by `places`.
+    The title gives the mean of |model - exact| under the exact density on the grid. Places where
+    both are more than 9 nats below the exact peak stay blank. The colour scale of the difference
+    ends where 99 % of the mass has smaller differences.
     """
     from matplotlib import colormaps
 
@@ -176,7 +177,7 @@ def save_densities(path: Path, exact: np.ndarray, model: np.ndarray, box: np.nda
     weights /= weights.sum()
     with np.errstate(invalid="ignore"):
         off = model - exact
-    # Where the exact density is zero the difference is no number, and carries no weight.
+    # Where the exact density is zero the difference is NaN and has no weight.
     apart = np.where(weights > 0, np.abs(off), 0.0)
     mean = float((weights * apart).sum())
     order = np.argsort(apart, axis=None)
@@ -207,12 +208,12 @@ def save_densities(path: Path, exact: np.ndarray, model: np.ndarray, box: np.nda
 
 
 def _outside(points: np.ndarray, box: np.ndarray) -> int:
-    """How many points [N, 2] a box does not hold; what is no number lies outside."""
+    """The number of points [N, 2] outside a box, including those that are NaN."""
     return int(len(points) - ((points >= box[0]) & (points <= box[1])).all(-1).sum())
 
 
 def _columns(count: int) -> int:
-    """How many panels stand beside each other: as even rows as there can be."""
+    """The number of panels in a row, for rows as even as possible."""
     return -(-count // -(-count // _MOST))
 
 
@@ -238,7 +239,7 @@ def _panels(count: int, box: np.ndarray, *, beside: int = 0, head: int = 0, each
         axes.locator_params(nbins=5)
         axes.tick_params(labelsize=9, colors=FAINT)
         axes.spines[:].set_color("#bbbbbb")
-        # Words where the picture has an edge; the panels within share them.
+        # Labels only at the edges of the picture; the inner panels share them.
         if i + columns < count:
             axes.set_xticklabels([])
         else:
@@ -252,7 +253,7 @@ def _panels(count: int, box: np.ndarray, *, beside: int = 0, head: int = 0, each
 
 
 def _bar(figure, axes, mappable, label: str, extend: str = "neither") -> None:
-    """A colour bar of the height of the axes, at their right."""
+    """A colour bar to the right of the axes, with the same height."""
     x, y, wide, tall = axes.get_position().bounds
     pixel = wide / _SIDE
     bar = figure.colorbar(

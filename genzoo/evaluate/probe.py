@@ -1,4 +1,4 @@
-"""How much of the classes a linear function of a representation knows: the linear probe.
+"""The linear probe: how well a linear function of a representation predicts the classes.
 
 Multinomial logistic regression with weights W [D, C] and bias c [C] on standardised features,
 
@@ -16,18 +16,18 @@ import optax
 
 from genzoo.core.types import Array, Labels
 
-_TINY = 1e-6  # of the largest deviation: what varies less is taken for constant
+_TINY = 1e-6  # of the largest deviation: features that vary less count as constant
 
 
 class Standard(NamedTuple):
-    """Mean and deviation [D] of features, by which they are standardised."""
+    """The mean and standard deviation [D] used to standardise features."""
 
     mean: np.ndarray
     deviation: np.ndarray
 
     @classmethod
     def of(cls, x: np.ndarray) -> "Standard":
-        """Of the features x [N, D]. What does not vary is left at its scale."""
+        """The statistics of features x [N, D]. Constant features keep their scale."""
         deviation = x.std(0, dtype=np.float64)
         varies = deviation > _TINY * deviation.max()
         return cls(x.mean(0, dtype=np.float64), np.where(varies, deviation, 1.0))
@@ -39,8 +39,8 @@ class Standard(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """The solution of (1): weights [D, C], bias [C]; gradient: the largest slope there, in absolute
-    value; iterations: of the solver."""
+    """The solution of (1): weights [D, C], bias [C]; gradient: the largest absolute entry of the
+    gradient there; iterations: the solver's iterations."""
 
     weights: Array
     bias: Array
@@ -63,7 +63,8 @@ def fit(
     tolerance: float = 1e-5,
     limit: int = 2000,
 ) -> Probe:
-    """Minimises (1) until no slope exceeds the tolerance, or no step makes it less any more."""
+    """Minimises (1) until no entry of the gradient exceeds the tolerance or steps have no effect.
+    """
     solver = optax.lbfgs(memory_size=10)
 
     def value(params):
@@ -95,5 +96,5 @@ def fit(
 
 
 def predict(probe: Probe, x: Array) -> Labels:
-    """The likeliest class [N] by features x [N, D]."""
+    """The most likely class [N] for features x [N, D]."""
     return (x @ probe.weights + probe.bias).argmax(-1)

@@ -1,7 +1,7 @@
-"""Scores of a model on a data set: its loss, and its likelihood where it has one.
+"""Scores of a model on a data set: its loss, and its likelihood if it has one.
 
-Every batch is padded to one shape and masked, so that the figures are exact over any number of
-examples; every example has its own key, so that its likelihood does not depend on the batch.
+Every batch is padded to one shape and masked, so the scores are exact for any number of examples.
+Every example has its own key, so its likelihood does not depend on the batch.
 """
 
 import math
@@ -31,12 +31,12 @@ def score_batch(
     """Sums over one padded batch: {"loss": name -> (sum, weight), "mask": [B]}, and with a
     likelihood the per-example totals [B], terms [B] and curve ([K], [B, K]).
 
-    batch: prepared, with `mask` [B] and `index` [B] beside the data. step: of the training, on
+    batch: prepared, with `mask` [B] and `index` [B] beside the data. step: the training step, on
     which a loss may depend.
     """
     mask, index = batch["mask"], batch["index"]
     key = streams.at(streams.named(root, "evaluate"), index[0])
-    found: dict = {"mask": mask}
+    sums: dict = {"mask": mask}
     measured = {}
     for name, player in family.losses.items():
         context = Context(
@@ -51,16 +51,16 @@ def score_batch(
         values, aux = player.loss(variables.params, context)
         metrics = {"loss": values, **aux.metrics}
         measured[name] = {k: weighted(v, mask) for k, v in metrics.items()}
-    found["loss"] = by_name(measured)
+    sums["loss"] = by_name(measured)
     if isinstance(family, Likelihoods):
         keys = streams.per_example(streams.named(root, "likelihood"), index)
-        found["likelihood"] = family.likelihood(variables, batch, keys)
-    return found
+        sums["likelihood"] = family.likelihood(variables, batch, keys)
+    return sums
 
 
 @dataclass
 class _Mean:
-    """Mean and standard error of numbers that come in batches."""
+    """Mean and standard error of numbers that arrive in batches."""
 
     total: float = 0.0
     squares: float = 0.0
@@ -90,18 +90,18 @@ class _Collected:
     curve: tuple[np.ndarray, np.ndarray] | None = None
     density: bool = False
     of: str = ""
-    dimensions: int = 0  # where not those of the data
+    dimensions: int = 0  # of the variable that is scored, if it is not the data
     examples: int = 0
 
-    def add(self, found: dict, real: np.ndarray) -> None:
+    def add(self, scores: dict, real: np.ndarray) -> None:
         self.examples += int(real.sum())
-        for name, (total, weight) in found["loss"].items():
+        for name, (total, weight) in scores["loss"].items():
             sums = self.loss.setdefault(name, [0.0, 0.0])
             sums[0] = sums[0] + np.asarray(total, np.float64)
             sums[1] += float(weight)
-        if "likelihood" not in found:
+        if "likelihood" not in scores:
             return
-        likelihood = found["likelihood"]
+        likelihood = scores["likelihood"]
         self.density, self.of = likelihood.density, likelihood.of
         self.dimensions = likelihood.dimensions
         self.total.add(likelihood.total[real])
@@ -159,8 +159,8 @@ def score(
     """
     collected = _Collected()
     for batch in batches:
-        found = jax.device_get(evaluate(batch))
-        collected.add(found, found["mask"] > 0)
+        sums = jax.device_get(evaluate(batch))
+        collected.add(sums, sums["mask"] > 0)
     report = reported(family, collected.measured())
     values = {"examples": collected.examples, "loss": dict(report.values)}
     return values | collected.likelihoods(dimensions), report.warnings

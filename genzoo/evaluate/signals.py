@@ -13,7 +13,7 @@ from genzoo.evaluate.figures import BLUE, FAINT, INK, RED, blank, marks, save, s
 _ROWS = 6  # signals of either kind at most
 _WIDE, _TALL, _SPECTRUM = 430, 84, 210  # pixels of a panel of lines, its height; of the spectrum
 _LEFT, _RIGHT, _GAP, _ABOVE, _BELOW = 112, 20, 24, 64, 52
-_LOST = 1e-6  # of the highest power: what lies below is not shown
+_LOST = 1e-6  # of the highest power: lower values are not shown
 
 
 def save_samples(
@@ -26,11 +26,11 @@ def save_samples(
     channels: Sequence[str] = (),
     axis: str = "sample",
 ) -> None:
-    """A few signals [N, L, C] of data beside samples [M, L, C], one line for each channel, all in
-    the frame of the data; below the mean power spectra of all of either.
+    """A few signals of the data [N, L, C] beside samples [M, L, C], one line for each channel, all
+    in the frame of the data. Below them are the mean power spectra of all data and all samples.
 
-    labels: the classes of both, integers [N] and [M], of which each row shows one; classes: their
-    names. channels: names of the channels; axis: what runs along L.
+    labels: the classes of both, integers [N] and [M]; each row then shows one class. classes: the
+    class names. channels: the channel names. axis: the label of the axis L.
     """
     places, names = _side_by_side(len(data), len(samples), labels, classes)
     width = _LEFT + 2 * _WIDE + _GAP + _RIGHT
@@ -74,8 +74,8 @@ def save_samples(
 
 
 def spectrum(signals: np.ndarray) -> np.ndarray:
-    """The mean power of signals [N, L, C] at 0, 1, ... L // 2 periods per signal: [L // 2 + 1]. It
-    is that of a frequency and its negative, so that it sums to the mean square of the values."""
+    """The mean power of signals [N, L, C] at 0, 1, ... L // 2 periods per signal: [L // 2 + 1].
+    Each value includes the negative frequency, so the sum is the mean square of the signals."""
     length = signals.shape[1]
     power = np.square(np.abs(np.fft.rfft(signals.astype(np.float64), axis=1) / length)).mean((0, 2))
     both = np.full(len(power), 2.0)  # the frequency and its negative
@@ -104,18 +104,18 @@ def _side_by_side(
     labels: tuple[np.ndarray, np.ndarray] | None,
     classes: Sequence[str],
 ) -> tuple[list[tuple[int, int]], list[str]]:
-    """(place in the data, place in the samples) of each row, and its name: with labels both are of
-    one class, the classes in turn."""
+    """(index in the data, index in the samples) of each row, and its name. With labels both are of
+    the same class, and the rows cycle through the classes."""
     if labels is None:
         rows = min(_ROWS, known, made)
         return [(i, i) for i in range(rows)], [""] * rows
-    found = []
+    pairs = []
     for k in np.intersect1d(*labels):
         name = classes[k] if k < len(classes) else f"class {k}"
         both = zip(*(np.flatnonzero(label == k)[:_ROWS] for label in labels), strict=False)
-        found += [(turn, k, pair, name) for turn, pair in enumerate(both)]
-    found = sorted(found, key=lambda one: one[:2])[:_ROWS]
-    return [pair for _, _, pair, _ in found], [name for *_, name in found]
+        pairs += [(turn, k, pair, name) for turn, pair in enumerate(both)]
+    pairs = sorted(pairs, key=lambda one: one[:2])[:_ROWS]
+    return [pair for _, _, pair, _ in pairs], [name for *_, name in pairs]
 
 
 def _axes(figure, x: float, y: float, wide: float, tall: float):

@@ -1,10 +1,10 @@
-"""How alike two images are: the structural similarity of Wang et al. 2004.
+"""The structural similarity of two images (SSIM, Wang et al. 2004).
 
     SSIM = (2 m_x m_y + c_1) (2 s_xy + c_2) / ((m_x^2 + m_y^2 + c_1) (s_x^2 + s_y^2 + c_2))
 
 with means, variances and covariance in a Gaussian window of 11 x 11 (standard deviation 1.5), and
-c_i = (k_i R)^2 for k = (0.01, 0.03) and the range R; averaged over the places at which the window
-lies inside the image, and over channels.
+c_i = (k_i R)^2 for k = (0.01, 0.03) and the range R. SSIM is averaged over channels and over all
+positions at which the window fits inside the image.
 """
 
 import jax.numpy as jnp
@@ -17,9 +17,9 @@ _SIDE, _STD, _K = 11, 1.5, (0.01, 0.03)
 
 
 def ssim(one: Images, other: Images, value_range: float = 2.0) -> Array:
-    """SSIM of each pair of images [B, H, W, C]: [B], 1 where they are equal.
+    """SSIM of each pair of images [B, H, W, C]: [B], 1 for equal images.
 
-    Images with a side below 11 are compared in a window of that side.
+    If a side is below 11, the window has that side.
     """
     channels = one.shape[-1]
     kernels = [_window(side) for side in one.shape[1:3]]

@@ -1,5 +1,5 @@
-"""Pictures of diffusion on images: how noise becomes an image, what guidance does, how solvers
-compare at few steps. All are rows of images with words, of uint8 arrays.
+"""Pictures of diffusion on images: how noise becomes an image, the effect of guidance, and solvers
+compared at few steps. All are labelled rows of images from uint8 arrays.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from genzoo.evaluate import pictures
 from genzoo.evaluate.figures import Row, save_rows, shortened
 
 _MOMENTS = 8
-_CELL = 160  # pixels that a cell of several images is wide at least
+_CELL = 160  # least width in pixels of a cell of several images
 
 
 def moments(count: int, most: int = _MOMENTS) -> np.ndarray:
-    """Places among `count`, at most `most`, even and with both ends: int64, rising."""
+    """At most `most` evenly spaced indices below `count`, with both ends: int64, ascending."""
     return np.unique(np.round(np.linspace(0, count - 1, min(count, most))).astype(int))
 
 
@@ -26,12 +26,12 @@ def save_denoising(
     times: Sequence[float],
     symbol: str = "t",
 ) -> None:
-    """For each of N examples its way from noise to an image, and under it the image that the model
-    saw in each state, at eight moments that are even in the index.
+    """The path of each of N examples from noise to an image, above the image that the model
+    predicted from each state, at eight evenly spaced states.
 
-    states: uint8 [S, N, H, W, C], from noise to image; times [S]: theirs; symbol: what the columns
-    call them, a letter ("t", or "$\\sigma$"). predicted: uint8 [S, N, H, W, C], or [S - 1, ...]
-    where the last state is the result and nothing was predicted from it; its place stays empty.
+    states: uint8 [S, N, H, W, C], from noise to image; times [S]: their times; symbol: the symbol
+    for time in the column headings ("t", or "$\\sigma$"). predicted: uint8 [S, N, H, W, C], or
+    [S - 1, ...] if the last state is the result and has no prediction; its cell stays empty.
     """
     shown = moments(len(states))
     under = shown[shown < len(predicted)]
@@ -49,7 +49,7 @@ def save_guidance(
 ) -> None:
     """One row for each guidance scale, one column for each class.
 
-    images: uint8 [scales, classes, H, W, C], those of a column from one noise; classes: the names.
+    images: uint8 [scales, classes, H, W, C]; a column shares its noise. classes: the class names.
     """
     rows = [
         Row(images=row, label=f"scale {_brief(scale)}")
@@ -92,14 +92,14 @@ def save_solvers(
 
 
 def distance(images: np.ndarray, reference: np.ndarray) -> float:
-    """The root-mean-square difference of two sets of uint8 images of one shape, in the units of
+    """The root-mean-square difference of two sets of uint8 images of the same shape, in units of
     pixels in [-1, 1]."""
     off = images.astype(np.float64) - reference.astype(np.float64)
     return float(np.sqrt(np.mean(np.square(off))) / 127.5)
 
 
 def _brief(value: float) -> str:
-    """A number in three digits, without an exponent: 0.0123, 80, 1000."""
+    """A number with three digits and no exponent: 0.0123, 80, 1000."""
     value = float(value)
     if value == 0:
         return "0"

@@ -1,7 +1,7 @@
 """The one bridge out of Flax: a Linen module becomes plain functions of plain trees.
 
 Nothing above this room sees a module, a collection or a scope. Params are a nested dict of float32
-arrays; outputs of inner modules are handed out on request (probes, perceptual losses, alignment).
+arrays; outputs of inner modules are available on request (probes, perceptual losses, alignment).
 """
 
 from collections.abc import Callable, Iterable
@@ -25,9 +25,9 @@ class Network:
         path ("down_0_block_1", "middle_attention/query_key_value"). `names` is a collection of
         paths or a predicate over them. A path that does not occur raises ValueError.
 
-    Networks that are told of time or conditions have the inputs (x [B, ...], time [B], conditions):
-    the time in whatever unit the network is made for, and a mapping of names to `Given`, of which
-    missing ones are absent. Denoising networks give [B, ..., out_channels] float32.
+    Networks that depend on time or conditions have the inputs (x [B, ...], time [B], conditions):
+    the time in the unit that the network expects, and a mapping from names to `Given`; names that
+    are missing count as absent. Denoising networks return [B, ..., out_channels] float32.
     """
 
     init: Callable[..., Tree]
@@ -61,11 +61,11 @@ def network(module: nn.Module) -> Network:
             capture_intermediates=keep,
             mutable=["intermediates"],
         )
-        found = _by_path(sown.get("intermediates", {}))
-        missing = sorted((paths or frozenset()) - found.keys())
+        captured = _by_path(sown.get("intermediates", {}))
+        missing = sorted((paths or frozenset()) - captured.keys())
         if missing:
             raise ValueError(f"no inner module has the path {', '.join(missing)}")
-        return output, found
+        return output, captured
 
     return Network(init=init, apply=apply, features=features)
 

@@ -20,7 +20,7 @@ def test_downsampling_takes_the_means_of_squares():
             square = IMAGES[:, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4].astype(np.float64)
             np.testing.assert_allclose(small[:, i, j], square.mean((1, 2)), atol=1e-6)
     np.testing.assert_array_equal(downsampled(1)(IMAGES), IMAGES)
-    with pytest.raises(ValueError, match="8 x 12 pixels do not fall into squares of 3"):
+    with pytest.raises(ValueError, match="8 x 12 pixels do not divide into squares of 3"):
         downsampled(3)(IMAGES)
 
 
@@ -71,5 +71,5 @@ def test_names_must_be_new_and_known():
     keep = Derived(of=("x",), function=lambda x: x)
     with pytest.raises(ValueError, match="a field 'x' already"):
         derive({"x": IMAGES}, {"x": keep})
-    with pytest.raises(ValueError, match="'low' is derived of 'y', which the batch lacks"):
+    with pytest.raises(ValueError, match="'low' is derived from 'y', which the batch lacks"):
         derive({"x": IMAGES}, {"low": Derived(of=("y",), function=jnp.abs)})

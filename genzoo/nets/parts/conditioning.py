@@ -1,10 +1,10 @@
-"""How conditions enter a network: an embedder for each kind, with a null of its own, and the module
-that puts together what the network is told.
+"""How conditions enter a network: an embedder with its own null for each kind, and the module that
+combines them.
 
 A network sees features (added to those of the time), tokens (by attention) and maps (concatenated
-to its input). An absent condition is replaced by its null: a row of a table of classes, learned
-features or one learned token where absence has params, and zeros where it has none. A published
-network has whichever of the two keeps its count.
+to its input). An absent condition is replaced by its null: a row of the class table, learned
+features or one learned token if the null has params, otherwise zeros. For a published network we
+choose whichever reproduces its parameter count.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,8 +25,8 @@ TOKEN_STD = 0.02
 
 
 class Encoded(NamedTuple):
-    """What the conditions are to a network: features [B, E], tokens [B, L, D] with mask bool
-    [B, L], maps [B, *size, C]; None where no condition enters in that way."""
+    """The encoded conditions: features [B, E], tokens [B, L, D] with mask bool [B, L], maps
+    [B, *size, C]; None if no condition enters in that way."""
 
     features: Array | None = None
     tokens: Array | None = None
@@ -128,7 +128,7 @@ class Map(nn.Module):
 def check_ways(
     entries: Mapping[str, Entry], ways: Iterable[str], otherwise: str = ""
 ) -> None:
-    """UserError if a condition enters in a way that the network has no place for.
+    """Raises a UserError if a condition enters in a way that the network does not support.
 
     otherwise: what else the user can do.
     """
@@ -168,7 +168,7 @@ def feature_embedder(entry: Entry, features: int, name: str, std: float = 1.0) -
 
 
 class Conditioner(nn.Module):
-    """(time [B], conditions, x [B, *size, C]) -> Encoded; what the networks are told.
+    """(time [B], conditions, x [B, *size, C]) -> Encoded: embeds the time and the conditions.
 
     The embedded time [width] goes through two dense layers, and embedded conditions are added to
     the features that come of it (Nichol & Dhariwal 2021). context: width of the tokens.

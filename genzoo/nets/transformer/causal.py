@@ -1,4 +1,4 @@
-"""Causal self-attention blocks that also run one position at a time, with a cache of what was seen.
+"""Causal self-attention blocks that can also run one position at a time, with a cache.
 
 Vaswani et al. 2017 (attention), Radford et al. 2019 (GPT-2: the norms stand before what they feed,
 the initialisation). A block is h <- h + attention(norm(h)), h <- h + mlp(norm(h)).

@@ -65,7 +65,7 @@ Dtype = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class LevelsSettings:
-    """What every U-Net with several levels can be told."""
+    """Settings of every U-Net with several levels."""
 
     width: Width = 128
     multipliers: Multipliers = (1, 2, 2, 2)
