@@ -14,8 +14,9 @@ from device_worker import serve
 
 from genzoo import check, config
 from genzoo.core import tree
-from genzoo.experiment import Experiment, flat, variables_of
+from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.sample import draw
+from genzoo.requests import Requests
 from genzoo.runtime.compilation import compile_program
 from genzoo.runtime.cost import peak_memory_bytes
 
@@ -62,11 +63,9 @@ class Genzoo:
 
     def _step(self, experiment: Experiment, size: int):
         placement, random = experiment.placement, np.random.default_rng(0)
-        held = {
-            name: random.integers(0, 256 if name == "x" else 2, shape.shape).astype(shape.dtype)
-            for name, shape in experiment.stored(2 * size).items()
-        }
-        data = placement.put_everywhere(flat(held))
+        fields = experiment.spec.fields
+        held = {name: field.made_up(random, 2 * size) for name, field in fields.items()}
+        data = placement.put_everywhere(experiment.flat(held))
 
         def rows():
             found = random.integers(0, 2 * size, (1, size)).astype(np.int32)
@@ -81,11 +80,11 @@ class Genzoo:
         return program, step
 
     def _sampler(self, experiment: Experiment, size: int):
-        programs = {}
+        programs, requests = {}, Requests(experiment=experiment, family=experiment.family)
 
         def sample():
             weights = experiment.config.sample.weights
-            return list(draw(experiment, variables_of(self._state, weights), programs, size))
+            return list(draw(requests, variables_of(self._state, weights), programs, size))
 
         sample()
         return programs[size], sample

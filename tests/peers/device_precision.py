@@ -85,11 +85,9 @@ def start(experiment: Experiment) -> tuple:
 
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), experiment.abstract_state)
     state = replace(zeros, params=jax.tree.map(normal, zeros.params))
-    images = experiment.stored(experiment.config.train.batch_size)
-    return state, {
-        k: (random.integers(0, 256, v.shape) * (k == "x")).astype(v.dtype)
-        for k, v in images.items()
-    }
+    size = experiment.config.train.batch_size
+    fields = experiment.spec.fields
+    return state, {name: field.made_up(random, size) for name, field in fields.items()}
 
 
 def moments(device: jax.Device, dtype: str, precision: str | None) -> tuple[float, np.ndarray]:
@@ -114,12 +112,13 @@ def main() -> int:
     coarsest = max((found["format"] for found in default.values()), key=list(LIMITS).index)
     loss, exact = moments(jax.devices("cpu")[0], "float32", "highest")
     report.put("loss on the CPU", value=loss)
-    wrong = []
-    for name, dtype, precision, expected in (
-        ("float32, highest", "float32", "highest", "float32"),
-        ("float32, default", "float32", None, coarsest),
-        ("bfloat16", "bfloat16", None, "bfloat16"),
-    ):
+    wrong, steps = [], [("bfloat16", "bfloat16", None, "bfloat16")]
+    if not DRY:  # a CPU is exact in any case, and every step is a program to compile
+        steps += [
+            ("float32, highest", "float32", "highest", "float32"),
+            ("float32, default", "float32", None, coarsest),
+        ]
+    for name, dtype, precision, expected in steps:
         loss, found = moments(card, dtype, precision)
         error, bound = relative(found, exact), BOUNDS[expected]
         report.put(

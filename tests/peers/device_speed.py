@@ -149,7 +149,9 @@ class Comparison:
         if name == "genzoo" and name not in self._workers:
             self._workers[name] = Worker("device_genzoo.py", self._name)
         elif name not in self._workers:
-            settings = json.dumps(self._counts.read()["config"])
+            counts = self._counts.read()
+            data = {key: counts["data"][key] for key in ("shape", "classes")}
+            settings = json.dumps({**counts["config"], **data})
             self._workers[name] = Worker("device_torch.py", self._name, name, settings)
         return self._workers[name]
 

@@ -2,12 +2,12 @@
 
     python tests/peers/device_torch.py CASE torch | torch_graphs SETTINGS
 
-SETTINGS: the resolved config of the same case of genzoo as JSON; the network is made from it. The
-work is genzoo's: a batch gathered from a set on the device, at random mirrored, noised; the
-network; the loss; the gradient, clipped by its norm; Adam; one average of the params. Everything up
-to the loss is compiled, autocast is bfloat16, convolutions are channels-last, Adam and the average
-are fused, float32 products may be TensorFloat-32, and cuDNN tries its algorithms. The sampler runs
-a bfloat16 copy of the network.
+SETTINGS: the resolved config of genzoo's case as JSON, with the shape and the classes of its data;
+the network is made from it. The work is genzoo's: a batch gathered from a set on the device, at
+random mirrored, noised; the network; the loss; the gradient, clipped by its norm; Adam; one average
+of the params. Everything up to the loss is compiled, autocast is bfloat16, convolutions are
+channels-last, Adam and the average are fused, float32 products may be TensorFloat-32, and cuDNN
+tries its algorithms. The sampler runs a bfloat16 copy of the network.
 """
 
 import copy
@@ -35,9 +35,8 @@ class Torch:
         torch.backends.cudnn.benchmark = True
         torch.manual_seed(0)
         self._mode, self._settings, self._calls = MODES[contender], settings, {}
-        family, data = settings["family"], settings["data"]
-        side = data["size"] or 32
-        self._classes = data["num_classes"] if family["conditional"] else 0
+        family, side = settings["family"], settings["shape"][0]
+        self._classes = settings["classes"] if settings["conditions"] else 0
         self._learned = family["variance"].startswith("learned")
         arguments = twin(settings["network"], side, self._classes, self._learned)
         self._shape = (3, side, side)
