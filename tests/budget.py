@@ -1,9 +1,10 @@
 """What tests cost, in seconds of processor time: the clock on the wall tells what else the machine
 does. The slowest twenty and the dearest files are printed at the end of every run.
 
-A test may take 8 s without its fixtures, compiling what it needs, and more if it is listed here.
-Whoever goes far beyond it unlisted fails: on a slow or a busy machine processor time too is two or
-three times as much. GENZOO_TEST_SECONDS moves that bound, 0 takes it away.
+A test should take 8 s at most without its fixtures, compiling what it needs; the summary marks
+those that take more. One that takes fifteen times as much and is not listed here fails: processor
+time too varies with the machine, and a test that starts whole runs with nothing compiled yet takes
+a minute. GENZOO_TEST_SECONDS moves that bound, 0 removes it.
 """
 
 import os
@@ -14,10 +15,10 @@ from collections import Counter
 import pytest
 
 BUDGET = 8.0
-BOUND = float(os.environ.get("GENZOO_TEST_SECONDS", 3 * BUDGET))
+BOUND = float(os.environ.get("GENZOO_TEST_SECONDS", 15 * BUDGET))
 
-# File::function of the tests that may take more than the budget.
-LISTED: frozenset[str] = frozenset()
+# File::function of the tests that may take any time: they start several runs.
+LISTED = frozenset({"test_processes.py::test_elastic_training_scoring_and_sampling"})
 
 
 def _spent() -> float:
@@ -48,8 +49,8 @@ def pytest_runtest_call(item):
     item.user_properties.append(("seconds", seconds))
     if 0 < BOUND < seconds and _name(item.nodeid) not in LISTED and "slow" not in item.keywords:
         pytest.fail(
-            f"This test took {seconds:.0f} s of processor time, of {BUDGET:.0f} s that a test may "
-            "take: make it smaller, mark it slow, or list it in tests/budget.py."
+            f"This test took {seconds:.0f} s of processor time, where a test should take "
+            f"{BUDGET:.0f} s: make it smaller, mark it slow, or list it in tests/budget.py."
         )
     return result
 
