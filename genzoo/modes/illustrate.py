@@ -318,8 +318,8 @@ def chosen(experiment: Experiment) -> list[Picture]:
         )
     if "guidance" in names and "label" not in droppable(conditions_of(family)):
         problems.append(
-            "guidance needs a model that was trained with labels and with some of them dropped "
-            "(family.conditional, family.label_dropout)."
+            "guidance needs a model that was trained with labels, some of them dropped "
+            "(conditions.label.dropout)."
         )
     if "colourisation" in names and experiment.shape[-1] == 1:
         problems.append("colourisation needs images in colour; these are grey.")
