@@ -100,7 +100,8 @@ def test_codes_go_in_and_out_as_pictures_of_any_size(tmp_path):
     square = np.zeros((28, 28, 1), np.uint8)
     codes = run.encode([photo, square])
     assert codes.shape[0] == 2 and codes.dtype == np.float32
-    np.testing.assert_array_equal(run.encode(photo), codes[:1])
+    # A program for one image may add in another order than one for two.
+    np.testing.assert_allclose(run.encode(photo), codes[:1], rtol=2e-6, atol=1e-6)
     between = run.interpolate(photo, square, count=3)
     assert between.shape == (5, 28, 28, 1) and between.dtype == np.uint8
     np.testing.assert_array_equal(between[[0, -1]], run.decode(codes))

@@ -161,7 +161,7 @@ def test_a_weaker_model_and_a_classifier_steer(workdir, tmp_path, capsys):
     assert (place / "samples" / "latest" / "000000.png").read_bytes() != plain
     capsys.readouterr()
     for wrong, said in {
-        f"guide={tmp_path}": "holds no finished checkpoint",
+        f"guide={tmp_path}": "holds no run",
         f"guide={classifier}": "it must be a weaker model of the same data",
         f"classifier={place}": "trained with family.noisy = True",
     }.items():

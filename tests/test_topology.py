@@ -75,7 +75,7 @@ def test_what_is_not_installed_is_named(monkeypatch, name, extra):
 
 
 def test_too_many_cpu_devices_for_this_process():
-    with pytest.raises(UserError, match="process of its own"):
+    with pytest.raises(UserError, match="in a separate process"):
         topology.devices(topology.named("cpu:1000"))
 
 

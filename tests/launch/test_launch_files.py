@@ -288,7 +288,7 @@ def test_tpu_creates_and_deletes_what_was_asked_for(cloud):
         kind = "queued-resources" if queued == "1" else "tpu-vm"
         assert made[2:5] == [kind, "create", "genzoo"]
         assert deleted[2:5] == [kind, "delete", "genzoo"]
-        assert ("--runtime-version=image" if queued == "1" else "--version=image") in made
+        assert ("--runtime-version=x" if queued == "1" else "--version=x") in made
         assert ("--node-id=genzoo" in made) == ("--force" in deleted) == (queued == "1")
 
 
