@@ -29,7 +29,8 @@ HASTE = (
 # Those take longest, so they go first: the two workers then end at about the same time.
 LONGEST = (
     "test_smoke.py", "test_processes.py", "test_modes.py", "test_sharding.py", "test_resume.py",
-    "test_config.py", "test_unet.py", "test_compile.py", "test_ddpm.py", "test_vae.py",
+    "test_config.py", "test_device_script.py", "test_unet.py", "test_compile.py", "test_ddpm.py",
+    "test_vae.py",
 )  # fmt: skip
 _MOST_KEPT = 4 << 30  # bytes of compiled programs on the disk
 _MOST = 3 << 30  # bytes of this process at which compiled programs are let go
