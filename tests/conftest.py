@@ -37,8 +37,10 @@ _MOST = 3 << 30  # bytes of this process at which compiled programs are let go
 
 
 def _known(flags: tuple[str, ...]) -> list[str]:
-    """Those that this jaxlib knows, which ends the process at any other."""
-    names, found = {flag: flag[2:].partition("=")[0].encode() for flag in flags}, set()
+    """Those that this jaxlib knows; it ends the process at any other. A flag that was removed may
+    live on as the name of a field in its library, so the name must be a string of its own."""
+    names = {flag: b"\0" + flag[2:].partition("=")[0].encode() + b"\0" for flag in flags}
+    found = set()
     for library in Path(jaxlib.__file__).parent.glob("*.so"):
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as m:
             found |= {flag for flag in flags if m.find(names[flag]) >= 0}
