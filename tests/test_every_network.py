@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genzoo.build import NETWORKS
-from genzoo.core.conditions import Entry, Given
+from genzoo.core.conditions import Entry, Given, Tokens
 
 CLASSES = 3
 TOLD = {"label": Entry(kind="class", size=CLASSES)}
@@ -44,6 +45,31 @@ def _denoiser(made: Callable, shape: tuple[int, ...]) -> Whole:
         lambda params, x, time: (net.apply(params, x, time, labels(0, 1, 2)),),
         (x, time),
         ((3, *shape[:-1], shape[-1] + 1),),
+    )
+
+
+def _conditioned(made: Callable, shape: tuple[int, ...]) -> Whole:
+    """A denoiser with a condition of every way in: added, attended to, concatenated."""
+    entries = {
+        **TOLD,
+        "text": Entry(kind="tokens", size=5, length=4, way="attend"),
+        "low": Entry(kind="map", size=2, way="concat"),
+    }
+    net = made(out_channels=1, entries=entries)
+    mask = jnp.asarray([[1, 1, 1, 1], [1, 0, 1, 0], [1, 1, 0, 0]], bool)
+    x, time, low = _normal(3, *shape), np.float32([-1.5, 0.4, 30.0]), _normal(3, *shape[:-1], 2)
+
+    def told(tokens, low):
+        present = jnp.asarray([True, False, True])
+        text = Given(Tokens(tokens, mask), present)
+        return {**labels(0, 1, 2), "text": text, "low": Given(low, present)}
+
+    inputs = (x, time, _normal(3, 4, 5), low)
+    return Whole(
+        lambda key: net.init(key, x, time, told(*inputs[2:])),
+        lambda params, x, time, *others: (net.apply(params, x, time, told(*others)),),
+        inputs,
+        ((3, *shape[:-1], 1),),
     )
 
 
@@ -138,7 +164,10 @@ class Case:
 
 _SMALL = dict(width=8, multipliers=(1,), blocks=1, attention=(4,))
 CASES = {
-    "unet": Case(_denoiser, (4, 6, 3), dict(**_SMALL, norm_groups=2)),
+    "unet": Case(
+        _conditioned, (4, 6, 3),
+        dict(**_SMALL, norm_groups=2, heads=2, transformer_depth=1, context_width=5),
+    ),
     "song_unet": Case(_denoiser, (4, 6, 3), _SMALL),
     "vdm_unet": Case(_denoiser, (4, 6, 3), dict(width=8, blocks=1, fourier=(1,))),
     "point_mlp": Case(_denoiser, (3,), dict(width=16, depth=2, fourier=4)),
@@ -152,7 +181,7 @@ CASES = {
     ),
     "dalle": Case(_dalle, (4, 6, 3), dict(width=4, initial=6, groups=2, blocks=1)),
     "transformer": Case(_transformer, (4, 6, 3), dict(width=8, depth=1, heads=2)),
-}
+}  # fmt: skip
 
 
 def has(name: str, key: str) -> bool:
@@ -221,18 +250,22 @@ def test_forward_derivatives_are_those_of_finite_differences(name):
 
 @pytest.mark.parametrize("name", [n for n in CASES if has(n, "remat")])
 def test_remat_changes_neither_params_nor_gradients(name):
-    made = [whole(name, remat=remat) for remat in ("none", "full")]
-    shapes = [jax.eval_shape(net.init, jax.random.key(0)) for net in made]
-    assert shapes[0] == shapes[1]
-    params = params_of(made[0])
+    modes = ("full", "dots") if name == "unet" else ("full",)  # one network for what both share
+    plain, *others = [whole(name, remat=remat) for remat in ("none", *modes)]
+    shapes = jax.eval_shape(plain.init, jax.random.key(0))
+    params = params_of(plain)
 
     def loss(params, net):
         return sum(jnp.sin(3 * out).sum() for out in net.apply(params, *net.inputs))
 
-    one, two = (jax.jit(jax.value_and_grad(partial(loss, net=net)))(params) for net in made)
-    np.testing.assert_allclose(one[0], two[0], rtol=1e-5)
-    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(one[1]))
+    def gradient(net):
+        return jax.jit(jax.value_and_grad(partial(loss, net=net)))(params)
+
+    value, expected = gradient(plain)
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
     assert scale > 0.1
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5 * scale), one[1], two[1]
-    )
+    for net in others:
+        assert jax.eval_shape(net.init, jax.random.key(0)) == shapes
+        found, grads = gradient(net)
+        np.testing.assert_allclose(found, value, rtol=1e-5)
+        chex.assert_trees_all_close(grads, expected, rtol=0, atol=2e-5 * scale)

@@ -1,7 +1,7 @@
-"""Tokens and maps in the U-Net: masks, derivatives, remat, precision.
+"""Tokens and maps in the U-Net: masks, order, precision.
 
 Its numbers are held to diffusers in test_unet_peer.py, its size to published models in
-test_unet_counts.py.
+test_unet_counts.py; its derivatives, with remat too, are checked in test_every_network.py.
 """
 
 from functools import partial
@@ -126,39 +126,6 @@ def test_it_starts_as_the_identity_and_the_network_as_zero(made):
     x, tokens = normal(6, BATCH, 2, 3, 8), made.tokens
     variables = transformer.init(jax.random.key(0), x, tokens)
     np.testing.assert_array_equal(transformer.apply(variables, x, tokens), x)
-
-
-@pytest.mark.parametrize("remat", ["none", "full"])
-def test_forward_derivatives_are_those_of_finite_differences(remat):
-    m = Made(remat=remat)
-    tangents = (
-        jnp.sin(jnp.arange(m.x.size, dtype=jnp.float32)).reshape(m.x.shape),
-        jnp.array([1.0, -1.0, 0.5]),
-        jnp.cos(jnp.arange(m.tokens.size, dtype=jnp.float32)).reshape(m.tokens.shape),
-    )
-    f = lambda *inputs: m.traced(m.params, *inputs, MASK)  # noqa: E731
-    jvp = jit(lambda *inputs: jax.jvp(f, inputs, tangents)[1])(m.x, m.time, m.tokens)
-    moved = jit(f)
-    ahead, behind = (
-        moved(*(v + s * 1e-2 * d for v, d in zip(m.inputs[1:], tangents, strict=True)))
-        for s in (1, -1)
-    )
-    difference = (ahead - behind) / 2e-2
-    assert np.abs(jvp - difference).max() < 0.02 * np.abs(jvp).max()
-
-
-def test_remat_changes_neither_params_nor_gradients(made):
-    def grads(remat):
-        m = Made(remat=remat)
-        loss = lambda params: (m.traced(params, *m.inputs[1:], MASK) ** 2).sum()  # noqa: E731
-        return jit(jax.grad(loss))(made.params)
-
-    expected = grads("none")
-    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-    silent = [leaf for leaf in jax.tree.leaves(expected) if not np.abs(leaf).max() > 0]
-    assert not silent
-    for remat in ("full", "dots"):
-        chex.assert_trees_all_close(grads(remat), expected, rtol=1e-3, atol=1e-5 * scale)
 
 
 def test_bfloat16_keeps_params_and_output_float32_and_comes_close(made, masked):
