@@ -11,7 +11,6 @@ At time 0 it is a classifier of clean images, and its features serve probes and 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -20,24 +19,18 @@ from genzoo.core.conditions import Conditions
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.attention import attend
-from genzoo.nets.parts.conditioning import Conditioner
-from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
-from genzoo.nets.parts.layers import DTYPES, FAN_IN, ZEROS, GroupNorm
-from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
+from genzoo.nets.parts.layers import FAN_IN, ZEROS, GroupNorm
 from genzoo.nets.unet.settings import (
-    SCALE_SHIFT,
+    ADMSettings,
     Attention,
     HeadWidth,
-    LevelsSettings,
     Multipliers,
     NormEpsilon,
     ResampleName,
     ScaleShift,
     TimeEmbedding,
-    blind_problems,
-    levels_problems,
 )
-from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of
+from genzoo.nets.unet.trunk import Trunk, heads_of
 
 
 class AttentionPool(nn.Module):
@@ -87,7 +80,7 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierUNetSettings(LevelsSettings):
+class ClassifierUNetSettings(ADMSettings):
     """The encoder of a U-Net as a classifier. The defaults are ADM's; heads and head_width hold for
     the pooling too."""
 
@@ -99,44 +92,14 @@ class ClassifierUNetSettings(LevelsSettings):
     time_embedding: TimeEmbedding = "sinusoidal_adm"
     norm_epsilon: NormEpsilon = 1e-5
 
-    def problems(self, shape: tuple[int, ...]) -> list[str]:
-        """What does not fit together, on inputs of `shape` (*size, C)."""
-        problems = levels_problems(shape, self, head_width=self.head_width)
-        if not self.scale_shift:
-            problems += blind_problems(self.widths, self.norm_groups, or_else=SCALE_SHIFT)
-        return problems
-
     def build(self, *, num_classes: int) -> Network:
         """A classifier of x [B, *size, C] at time [B] in DDPM steps: logits [B, num_classes].
 
         Time 0 is a clean image. The features before the logits are
         `features(params, x, time, {}, names=("pool",))`, [B, last width].
         """
-        style = BlockStyle(
-            scale_shift=self.scale_shift,
-            dropout=self.dropout,
-            groups=self.norm_groups,
-            epsilon=self.norm_epsilon,
-            dtype=DTYPES[self.dtype],
+        return network(
+            Classifier(
+                classes=num_classes, trunk=self.trunk(), condition=self.conditioner(entries={})
+            )
         )
-        trunk = Trunk(
-            entry=self.widths[0],
-            widths=self.widths,
-            blocks=self.blocks,
-            attention=self.attention,
-            middle=True,
-            heads=self.heads,
-            head_width=self.head_width,
-            style=style,
-            resample=RESAMPLES[self.resample],
-            remat=REMATS[self.remat],
-            patch=self.patch,
-        )
-        condition = partial(
-            Conditioner,
-            embed=TIME_EMBEDDINGS[self.time_embedding],
-            width=self.embedding_width or self.width,
-            features=4 * (self.embedding_width or self.width),
-            entries={},
-        )
-        return network(Classifier(classes=num_classes, trunk=trunk, condition=condition))

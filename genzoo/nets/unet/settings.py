@@ -1,15 +1,21 @@
-"""Settings that several U-Nets share, and what does not fit together in them."""
+"""Settings that several U-Nets share, what does not fit together in them and what they make."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
+from flax import linen as nn
+
+from genzoo.core import conditions
 from genzoo.core.bounds import Above, AtLeast, Below, Each, Entries, OneOf
+from genzoo.nets.parts.conditioning import Conditioner
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, groups_of
 from genzoo.nets.parts.problems import even_problems
 from genzoo.nets.parts.resample import Taps, filter_fits
-from genzoo.nets.unet.residual import RESAMPLES
-from genzoo.nets.unet.trunk import REMATS, heads_of, width_of
+from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
+from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of, width_of
 
 Width = Annotated[int, AtLeast(1), "Channels of a level are width times its multiplier."]
 Multipliers = Annotated[
@@ -107,6 +113,60 @@ def levels_problems(
     return problems + _head_problems(widths, settings.heads, head_width)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ADMSettings(LevelsSettings):
+    """Settings of the U-Nets of DDPM, improved DDPM and ADM, and of ADM's classifier."""
+
+    head_width: HeadWidth = 0
+    scale_shift: ScaleShift = False
+    resample: ResampleName = "conv"
+
+    def problems(self, shape: tuple[int, ...]) -> list[str]:
+        """What does not fit together, on inputs of `shape` (*size, C)."""
+        problems = levels_problems(shape, self, head_width=self.head_width)
+        if not self.scale_shift:
+            problems += _blind_problems(self.widths, self.norm_groups)
+        return problems
+
+    def trunk(self, depth: int = 0) -> Trunk:
+        """The trunk. depth: of spatial transformers, 0 for self-attention."""
+        style = BlockStyle(
+            scale_shift=self.scale_shift,
+            dropout=self.dropout,
+            groups=self.norm_groups,
+            epsilon=self.norm_epsilon,
+            dtype=DTYPES[self.dtype],
+        )
+        return Trunk(
+            entry=self.widths[0],
+            widths=self.widths,
+            blocks=self.blocks,
+            attention=self.attention,
+            middle=True,
+            heads=self.heads,
+            head_width=self.head_width,
+            style=style,
+            resample=RESAMPLES[self.resample],
+            remat=REMATS[self.remat],
+            patch=self.patch,
+            depth=depth,
+        )
+
+    def conditioner(
+        self, entries: conditions.Entries, context: int = 0
+    ) -> Callable[..., nn.Module]:
+        """What makes the module that embeds time and conditions. context: width of the tokens."""
+        width = self.embedding_width or self.width
+        return partial(
+            Conditioner,
+            embed=TIME_EMBEDDINGS[self.time_embedding],
+            width=width,
+            features=4 * width,
+            entries=entries,
+            context=context,
+        )
+
+
 def filter_problems(taps: Taps) -> list[str]:
     """A sentence if the taps are not a filter that halves and doubles."""
     if filter_fits(taps):
@@ -128,10 +188,7 @@ def attention_problems(attention: tuple[int, ...], sides: list[int]) -> list[str
     ]
 
 
-SCALE_SHIFT = "or network.scale_shift = True"
-
-
-def blind_problems(widths: tuple[int, ...], groups: int, or_else: str = "") -> list[str]:
+def _blind_problems(widths: tuple[int, ...], groups: int) -> list[str]:
     """A sentence if the network cannot see its time: where each channel is normed alone, on every
     level, the norm takes away what was added to it."""
     if not all(groups_of(width, groups) == width for width in widths if width):
@@ -140,7 +197,7 @@ def blind_problems(widths: tuple[int, ...], groups: int, or_else: str = "") -> l
     return [
         f"network.norm_groups = {groups} norms each of the {channels} channels of a level alone, "
         "which takes away the time and the conditions that are added to it: "
-        f"set network.norm_groups = {few}{f', {or_else}' if or_else else ''}."
+        f"set network.norm_groups = {few}, or network.scale_shift = True."
     ]
 
 

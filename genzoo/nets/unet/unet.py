@@ -7,7 +7,6 @@ synthesis with latent diffusion models). Works for images, signals and volumes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 import jax.numpy as jnp
@@ -18,20 +17,10 @@ from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
-from genzoo.nets.parts.conditioning import Conditioner, check_ways
-from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
-from genzoo.nets.parts.layers import DTYPES, Conv, GroupNorm, unfold
-from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
-from genzoo.nets.unet.settings import (
-    SCALE_SHIFT,
-    HeadWidth,
-    LevelsSettings,
-    ResampleName,
-    ScaleShift,
-    blind_problems,
-    levels_problems,
-)
-from genzoo.nets.unet.trunk import REMATS, Trunk
+from genzoo.nets.parts.conditioning import check_ways
+from genzoo.nets.parts.layers import Conv, GroupNorm, unfold
+from genzoo.nets.unet.settings import ADMSettings
+from genzoo.nets.unet.trunk import Trunk
 
 
 class UNet(nn.Module):
@@ -77,13 +66,10 @@ class UNet(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetSettings(LevelsSettings):
+class UNetSettings(ADMSettings):
     """The U-Net of DDPM, improved DDPM, ADM and latent diffusion. Published members of this family,
     with their exact parameter counts: tests/nets/test_unet_counts.py."""
 
-    head_width: HeadWidth = 0
-    scale_shift: ScaleShift = False
-    resample: ResampleName = "conv"
     transformer_depth: Annotated[
         int,
         AtLeast(0),
@@ -96,9 +82,7 @@ class UNetSettings(LevelsSettings):
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
         """What does not fit together, on inputs of `shape` (*size, C)."""
-        problems = levels_problems(shape, self, head_width=self.head_width)
-        if not self.scale_shift:
-            problems += blind_problems(self.widths, self.norm_groups, or_else=SCALE_SHIFT)
+        problems = super().problems(shape)
         if self.context_width and not self.transformer_depth:
             problems.append(
                 f"network.context_width = {self.context_width} has no effect with "
@@ -125,33 +109,10 @@ class UNetSettings(LevelsSettings):
                 f"network.transformer_depth = {self.transformer_depth} attends to conditions, but "
                 "none comes by way = 'attend': give one, or set it to 0."
             )
-        condition = partial(
-            Conditioner,
-            embed=TIME_EMBEDDINGS[self.time_embedding],
-            width=self.embedding_width or self.width,
-            features=4 * (self.embedding_width or self.width),
-            entries=entries,
-            context=self.context_width or self.width,
+        return network(
+            UNet(
+                out_channels=out_channels,
+                trunk=self.trunk(self.transformer_depth),
+                condition=self.conditioner(entries, self.context_width or self.width),
+            )
         )
-        style = BlockStyle(
-            scale_shift=self.scale_shift,
-            dropout=self.dropout,
-            groups=self.norm_groups,
-            epsilon=self.norm_epsilon,
-            dtype=DTYPES[self.dtype],
-        )
-        trunk = Trunk(
-            entry=self.widths[0],
-            widths=self.widths,
-            blocks=self.blocks,
-            attention=self.attention,
-            middle=True,
-            heads=self.heads,
-            head_width=self.head_width,
-            style=style,
-            resample=RESAMPLES[self.resample],
-            remat=REMATS[self.remat],
-            patch=self.patch,
-            depth=self.transformer_depth,
-        )
-        return network(UNet(out_channels=out_channels, trunk=trunk, condition=condition))
