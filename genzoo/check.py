@@ -223,8 +223,8 @@ def _told_problems(config: FrozenConfigDict, data: DataSettings) -> list[str]:
 def _across_keys(config: FrozenConfigDict) -> list[str]:
     """What the settings classes say of several keys at once, but for the network, which has to do
     with the shape of the data."""
-    found = build.family_settings(config).problems(config)
-    for own in (build.sampling(config), build.scoring(config)):
+    found = []
+    for own in (build.family_settings(config), build.sampling(config), build.scoring(config)):
         found += own.problems(config) if hasattr(own, "problems") else []
     for name in ("optimizer", "start"):
         found += build.section(config, name).problems()

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from ml_collections import FrozenConfigDict
-
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, AtLeast, OneOf
 from genzoo.core.contract import Family
@@ -32,11 +30,6 @@ class DVAESettings:
     temperature_steps: Annotated[
         int, AtLeast(0), "Steps over which the temperature goes from one to the other."
     ] = 150_000
-
-    def problems(self, config: FrozenConfigDict) -> list[str]:
-        """None: the settings of any section suit each other."""
-        del config
-        return []
 
     def build(self, parts: Parts) -> Family:
         """The family."""

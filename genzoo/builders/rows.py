@@ -71,11 +71,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
-    """settings: a settings class with `problems(config)` and `build(parts) -> Family`.
+    """settings: a settings class with `build(parts) -> Family`.
 
     networks: the networks that it can be made of; none for a family without. sampling, scoring:
-    settings classes of its own keys in the sections `sample` and `eval`. stages: what it needs of
-    other runs, by name. instead: capability that it lacks -> a sentence on where to find it.
+    settings classes of its own keys in the sections `sample` and `eval`. Each of the three says in
+    `problems(config)` what does not fit together, where there is something to say. stages: what it
+    needs of other runs, by name. instead: capability that it lacks -> a sentence on where to find
+    it.
     labelled: whether it always learns from labels, and not only where it is told them. told:
     whether it takes conditions. kinds: of data that it models.
     """

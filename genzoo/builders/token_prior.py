@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from ml_collections import FrozenConfigDict
-
 from genzoo.builders.conditions import told
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, AtLeast, AtMost, Between, ZeroOr
@@ -31,11 +29,6 @@ class TokenSampling:
 @dataclass(frozen=True, kw_only=True)
 class TokenPriorSettings:
     """A transformer over the codes of a frozen tokenizer: families/token_prior.py."""
-
-    def problems(self, config: FrozenConfigDict) -> list[str]:
-        """None here; its tokenizer is looked at once it is opened."""
-        del config
-        return []
 
     def build(self, parts: Parts) -> Family:
         """The family."""
