@@ -10,11 +10,12 @@ by the class's own method `problems`.
 """
 
 import math
+import operator
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from genzoo.core.errors import nearest
 
@@ -31,59 +32,43 @@ def _unless(holds: bool, key: str, value: object, bound: object) -> list[str]:
 
 
 @dataclass(frozen=True)
-class AtLeast:
-    """value >= low."""
+class _End:
+    """An end of the range of a number."""
 
-    low: float
+    end: float
+    words: ClassVar[str]
+    holds: ClassVar[Callable[[float, float], bool]]
 
     def __str__(self) -> str:
-        return f"at least {self.low}"
+        return f"{self.words} {self.end}"
 
     def problems(self, key: str, value: float) -> list[str]:
         """See Constraint."""
-        return _unless(value >= self.low, key, value, self)
+        return _unless(self.holds(value, self.end), key, value, self)
 
 
-@dataclass(frozen=True)
-class AtMost:
-    """value <= high."""
+class AtLeast(_End):
+    """value >= end."""
 
-    high: float
-
-    def __str__(self) -> str:
-        return f"at most {self.high}"
-
-    def problems(self, key: str, value: float) -> list[str]:
-        """See Constraint."""
-        return _unless(value <= self.high, key, value, self)
+    words, holds = "at least", operator.ge
 
 
-@dataclass(frozen=True)
-class Above:
-    """value > low."""
+class AtMost(_End):
+    """value <= end."""
 
-    low: float
-
-    def __str__(self) -> str:
-        return f"above {self.low}"
-
-    def problems(self, key: str, value: float) -> list[str]:
-        """See Constraint."""
-        return _unless(value > self.low, key, value, self)
+    words, holds = "at most", operator.le
 
 
-@dataclass(frozen=True)
-class Below:
-    """value < high."""
+class Above(_End):
+    """value > end."""
 
-    high: float
+    words, holds = "above", operator.gt
 
-    def __str__(self) -> str:
-        return f"below {self.high}"
 
-    def problems(self, key: str, value: float) -> list[str]:
-        """See Constraint."""
-        return _unless(value < self.high, key, value, self)
+class Below(_End):
+    """value < end."""
+
+    words, holds = "below", operator.lt
 
 
 @dataclass(frozen=True)
@@ -195,14 +180,13 @@ class Setting:
         tuple may have several. Numbers must be finite."""
         if isinstance(value, float) and not math.isfinite(value):
             return [f"{key} = {value} must be a finite number."]
-        ends = [c for c in self.constraints if isinstance(c, AtLeast | AtMost | Above | Below)]
+        ends = [c for c in self.constraints if isinstance(c, _End)]
         if any(end.problems(key, value) for end in ends):
             return [f"{key} = {value!r} must be {' and '.join(map(str, ends))}."]
         for constraint in self.constraints:
             if problems := constraint.problems(key, value):
                 return problems
         return []
-
 
     @property
     def documented(self) -> dict:
