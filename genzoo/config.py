@@ -166,22 +166,23 @@ UPGRADES: tuple[Upgrade, ...] = (
 def upgrade(raw: dict, upgrades: Sequence[Upgrade] | None = None) -> dict:
     """The config of a run begun before, as it would be written today: keys renamed, removed, put
     elsewhere. Every stored config is read through here."""
-    raw = copy.deepcopy(raw)
-    for each in UPGRADES if upgrades is None else upgrades:
-        if each.applies(raw):
-            raw = each.change(raw)
-    return raw
+    return _upgraded(raw, upgrades)[0]
 
 
 def outdated(raw: dict, upgrades: Sequence[Upgrade] | None = None) -> list[str]:
     """Why the checkpoints of a run with this stored config cannot be read today; none if they can.
     """
-    found, raw = [], copy.deepcopy(raw)
+    return [each.tree for each in _upgraded(raw, upgrades)[1] if each.tree]
+
+
+def _upgraded(raw: dict, upgrades: Sequence[Upgrade] | None) -> tuple[dict, list[Upgrade]]:
+    """(the config as it would be written today, the upgrades that it took)."""
+    raw, taken = copy.deepcopy(raw), []
     for each in UPGRADES if upgrades is None else upgrades:
         if each.applies(raw):
-            found += [each.tree] * bool(each.tree)
             raw = each.change(raw)
-    return found
+            taken.append(each)
+    return raw, taken
 
 
 class Checker:
