@@ -203,8 +203,9 @@ class Guidance:
         """Whether there is guidance at some times only."""
         return self.low > 0 or self.high < 1
 
-    def over_time(self, scale: Scale, off: float = 1.0) -> Scale:
-        """The scale at those times, `off` at others."""
+    def over_time(self, scale: Scale | None = None, off: float = 1.0) -> Scale:
+        """The scale, its own if None, at those times, `off` at others."""
+        scale = self.scale if scale is None else scale
         return within(scale, self.low, self.high, off) if self.limited else scale
 
     def steps(self, specs: Specs, scale: Scale | None = None) -> tuple[Lean, ...]:
@@ -218,7 +219,7 @@ class Guidance:
         hidden = frozenset(droppable(specs))
         if not hidden or (scale is None and self.scale == 1):
             return ()
-        return (Lean(hidden, self.over_time(self.scale if scale is None else scale)),)
+        return (Lean(hidden, self.over_time(scale)),)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -336,8 +337,7 @@ class Denoising:
             theirs = variables.frozen["guide"]["params"]
             weaker = self.guide.unguided(theirs, conditions)
             weaker = elsewhere(weaker, schedule, self.guide.schedule_of(theirs))
-            scale = own.over_time(own.scale if guidance_scale is None else guidance_scale)
-            predict = autoguided(predict, weaker, scale, schedule)
+            predict = autoguided(predict, weaker, own.over_time(guidance_scale), schedule)
         elif steps := own.steps(self.conditions, guidance_scale):
             predict = composed(
                 conditioned, conditions, steps, schedule, rescale=own.rescale, negative=negative
@@ -355,8 +355,7 @@ class Denoising:
         """What a prediction of `predictor` takes of networks: its branches, and a classifier's."""
         own, classifier = self.guidance, int(self.classifier is not None)
         if self.guide is not None:
-            scale = own.over_time(own.scale if guidance_scale is None else guidance_scale)
-            guided = rows_of(2, [scale])
+            guided = rows_of(2, [own.over_time(guidance_scale)])
         elif steps := own.steps(self.conditions, guidance_scale):
             guided = rows_of(len(steps) + 1, [step.scale for step in steps])
         else:
