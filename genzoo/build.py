@@ -11,7 +11,7 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.builders.autoencoder import AutoencoderSettings
 from genzoo.builders.classifier import ClassifierSettings
-from genzoo.builders.conditions import ConditionSettings
+from genzoo.builders.conditions import ConditionSettings, sources
 from genzoo.builders.ddpm import DDPMSettings, DiffusionScoring
 from genzoo.builders.denoising import FlowScoring
 from genzoo.builders.dvae import DVAESettings
@@ -195,11 +195,16 @@ def class_count(data: DataSettings) -> int:
     return len(tfds.class_names(rest, data.dir))
 
 
+def labels(config: FrozenConfigDict) -> list[str]:
+    """The conditions that are the label of the data."""
+    return [name for name, source in sources(config.conditions).items() if source == "label"]
+
+
 def settled(config: FrozenConfigDict) -> FrozenConfigDict:
     """The config with the number of classes in it where the model depends on it, so that the model
     can be built again without the data. Raises UserError where the data has no classes."""
     data, labelled = section(config, "data"), FAMILIES[config.family.name].labelled
-    told = [name for name, own in config.conditions.items() if (own.of or name) == "label"]
+    told = labels(config)
     if not (labelled or told):
         return config
     count = class_count(data)

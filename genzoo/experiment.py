@@ -83,8 +83,7 @@ class Experiment:
     @property
     def classes(self) -> int:
         """How many classes the model knows; 0 where it has nothing to do with any."""
-        told = any((own.of or name) == "label" for name, own in self.config.conditions.items())
-        if not (told or build.FAMILIES[self.config.family.name].labelled):
+        if not (build.labels(self.config) or build.FAMILIES[self.config.family.name].labelled):
             return 0
         return build.class_count(build.section(self.config, "data"))
 

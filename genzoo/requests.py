@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genzoo.builders import conditions
 from genzoo.core.conditions import Conditions, Given, field, gather, without
 from genzoo.core.contract import Family, Variables, conditions_of
 from genzoo.core.errors import UserError, nearest
@@ -35,8 +36,8 @@ class Requests:
     @cached_property
     def sources(self) -> Mapping[str, str]:
         """Condition -> the field that it is made of; a classifier's label among them."""
-        config = self.experiment.config.conditions
-        sources = {name: config[name].of or name for name in conditions_of(self.family)}
+        known = conditions.sources(self.experiment.config.conditions)
+        sources = {name: known[name] for name in conditions_of(self.family)}
         if getattr(self.family, "classifier", None) is not None:
             sources.setdefault(_LABEL, _LABEL)
         return sources

@@ -12,7 +12,7 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo.core.bounds import AtLeast, Below, OneOf
-from genzoo.core.conditions import Condition, Entry, Read, Tokens
+from genzoo.core.conditions import Condition, Entry, Read, Tokens, field
 from genzoo.core.errors import nearest
 from genzoo.core.types import Array
 from genzoo.data import derived, fields
@@ -74,14 +74,19 @@ class ConditionSettings:
 Settings = Mapping[str, ConditionSettings]
 
 
+def sources(section: Mapping) -> dict[str, str]:
+    """Condition -> the field that it is made of, of the section `conditions`."""
+    return {name: own.of or name for name, own in section.items()}
+
+
 def told(
     settings: Settings, known: Mapping[str, Field]
 ) -> tuple[dict[str, Condition], dict[str, Entry]]:
     """(what a model is told, how it enters the network) of a section without problems. known: the
     fields of the data."""
     conditions, entries = {}, {}
-    for name, own in settings.items():
-        source = own.of or name
+    for name, source in sources(settings).items():
+        own = settings[name]
         conditions[name] = Condition(
             read=_read(source, known[source], TRANSFORMS[own.transform]),
             dropout=own.dropout,
@@ -95,7 +100,7 @@ def _read(name: str, source: Field, transform: Callable[[Array], Array] | None) 
     if isinstance(source, fields.Tokens):
         return lambda batch, frozen: Tokens(batch[name], source.mask(batch[name]))
     if transform is None:
-        return lambda batch, frozen: batch[name]
+        return field(name)
     return lambda batch, frozen: transform(batch[name])
 
 
@@ -122,37 +127,39 @@ def problems(config: FrozenConfigDict, known: Mapping[str, Field]) -> list[str]:
     offer. known: the fields of the data."""
     settings = {name: ConditionSettings(**own) for name, own in config.conditions.items()}
     found = []
-    for name, own in settings.items():
-        found += _field_problems(name, own, known)
+    for name, source in sources(settings).items():
+        found += _field_problems(name, settings[name], source, known)
     return found or _together_problems(settings) + _guidance_problems(config, settings)
 
 
-def _field_problems(name: str, own: ConditionSettings, known: Mapping[str, Field]) -> list[str]:
-    where, source = f"conditions.{name}", own.of or name
+def _field_problems(
+    name: str, own: ConditionSettings, source: str, known: Mapping[str, Field]
+) -> list[str]:
+    where = f"conditions.{name}"
     if source not in known:
         said = f"{where}.of = {source!r}" if own.of else where
         return [f"{said} is no field of the data: {nearest(source, known)}"]
-    field = known[source]
+    found = known[source]
     if source == "x" and own.transform == "none":
         return [
             f"{where} is x itself, which the model is to make: give a {where}.transform, such as "
             "'downsample4' or 'edges'."
         ]
-    if own.transform != "none" and not isinstance(field, fields.Image):
+    if own.transform != "none" and not isinstance(found, fields.Image):
         return [
-            f"{where}.transform = {own.transform!r} is of images, and {source} is {field}: set it "
+            f"{where}.transform = {own.transform!r} is of images, and {source} is {found}: set it "
             "to 'none'."
         ]
     factor = own.transform.removeprefix("downsample")
-    if factor.isdecimal() and any(side % int(factor) for side in field.shape[:2]):
+    if factor.isdecimal() and any(side % int(factor) for side in found.shape[:2]):
         return [
             f"{where}.transform = {own.transform!r} needs sides that {factor} divides, and {source}"
-            f" has {field.shape[0]} x {field.shape[1]} pixels."
+            f" has {found.shape[0]} x {found.shape[1]} pixels."
         ]
-    kind = _KINDS[type(field)]
+    kind = _KINDS[type(found)]
     if own.way and own.way not in _WAYS_OF[kind]:
         offered = " or ".join(map(repr, _WAYS_OF[kind]))
-        return [f"{where}.way = {own.way!r} is none for {field}: take {offered}."]
+        return [f"{where}.way = {own.way!r} is none for {found}: take {offered}."]
     return []
 
 
