@@ -74,9 +74,10 @@ class _Other:
         (the mesh, sizes of batches) is of no concern here."""
         stored = Workdir(self.workdir).config()
         if stored is None:
+            flag = self.key if self.key.startswith("--") else f"--config.{self.key}"
             raise UserError(
                 f"{self._here} holds no run (there is no config.json): {self.remedy}, or give its "
-                f"workdir by --config.{self.key}=DIR."
+                f"workdir by {flag}=DIR."
             )
         return freeze(stored)
 

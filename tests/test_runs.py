@@ -295,7 +295,7 @@ def test_another_run_is_opened_as_a_trained_model(tmp_path):
         assert trained.config.family.name == "vae" and isinstance(trained.family, Reconstructs)
     with pytest.raises(UserError, match=r"weights = 'emma' is unknown: it has raw, ema\."):
         runs.open_run(tmp_path / "vae", "emma")
-    with pytest.raises(UserError, match=r"--workdir = '.*nowhere' holds no run"):
+    with pytest.raises(UserError, match=r"--workdir = '.*nowhere' holds no run.* by --workdir=DIR"):
         runs.open_run(tmp_path / "nowhere")
     make(tmp_path / "begun", VAE)
     with pytest.raises(UserError, match=r"begun' *: .* holds no finished checkpoint yet"):
