@@ -34,8 +34,9 @@ def genzoo_calls() -> dict:
     import jax.numpy as jnp
 
     from genzoo import check, config
-    from genzoo.experiment import Experiment
+    from genzoo.experiment import Experiment, variables_of
     from genzoo.modes.sample import draw
+    from genzoo.requests import Requests
     from genzoo.runtime.compilation import compile_program, run_once
 
     raw = config.override(
@@ -49,7 +50,8 @@ def genzoo_calls() -> dict:
     state = run_once(experiment.initial_state)
     held = {"x": jnp.zeros((64, 32, 32, 3), jnp.uint8), "label": jnp.zeros(64, jnp.int32)}
     rows = {"rows": jnp.arange(BATCH["train"], dtype=jnp.int32)[None]}
-    variables = _variables(state)
+    variables = variables_of(state, "raw")
+    requests = Requests(experiment=experiment, family=experiment.family)
     programs: dict = {}
     holder = {}
 
@@ -67,22 +69,16 @@ def genzoo_calls() -> dict:
 
     def forward():
         if "forward" not in holder:
-            apply = experiment.family.network.apply
+            apply = experiment.family.denoiser.network.apply
             holder["forward"] = compile_program(
-                jax.jit(lambda params, x, t: apply(params, x, t, None)).lower(state.params, x, t)
+                jax.jit(lambda params, x, t: apply(params, x, t, {})).lower(state.params, x, t)
             )
         jax.block_until_ready(holder["forward"](state.params, x, t))
 
     def ddim():
-        list(draw(experiment, variables, programs, BATCH["ddim"]))
+        list(draw(requests, variables, programs, BATCH["ddim"]))
 
     return {"train": train, "forward": forward, "ddim": ddim}
-
-
-def _variables(state):
-    from genzoo.core.contract import Variables
-
-    return Variables(params=state.params, stats=state.stats)
 
 
 def torch_calls(compiled: bool) -> dict:
