@@ -77,8 +77,7 @@ class FamilyRow:
     settings classes of its own keys in the sections `sample` and `eval`. Each of the three says in
     `problems(config)` what does not fit together, where there is something to say. stages: what it
     needs of other runs, by name. instead: capability that it lacks -> a sentence on where to find
-    it.
-    labelled: whether it always learns from labels, and not only where it is told them. told:
+    it. labelled: whether it always learns from labels, and not only where it is told them. told:
     whether it takes conditions. kinds: of data that it models.
     """
 
