@@ -1,1 +1,1 @@
-"""Floor 1: networks. The only package that imports Flax; everything above sees (init, apply)."""
+"""Floor 1: networks. Only this package imports Flax; the floors above see (init, apply)."""

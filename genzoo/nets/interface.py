@@ -1,7 +1,8 @@
 """The one bridge out of Flax: a Linen module becomes plain functions of plain trees.
 
-Nothing above this room sees a module, a collection or a scope. Params are a nested dict of float32
-arrays; outputs of inner modules are available on request (probes, perceptual losses, alignment).
+Nothing above this package sees a module, a collection or a scope. Params are a nested dict of
+float32 arrays. The outputs of inner modules are available on request, for probes, perceptual losses
+and alignment.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,17 +18,18 @@ Wanted = Iterable[str] | Callable[[str], bool]
 
 @dataclass(frozen=True)
 class Network:
-    """A network as three pure functions; `inputs` are whatever the module takes besides `train`.
+    """A network as three pure functions; `inputs` are the module's arguments except `train`.
 
     init(key, *inputs) -> params.
-    apply(params, *inputs, train=False, key=None) -> output; `train=True` needs `key` (dropout).
+    apply(params, *inputs, train=False, key=None) -> output; `train=True` needs `key` for dropout
+        (ValueError).
     features(params, *inputs, names) -> (output, {path: array}): the outputs of inner modules, by
         path ("down_0_block_1", "middle_attention/query_key_value"). `names` is a collection of
-        paths or a predicate over them. A path that does not occur raises ValueError.
+        paths or a predicate on paths. Raises ValueError if no module has one of the paths.
 
-    Networks that depend on time or conditions have the inputs (x [B, ...], time [B], conditions):
-    the time in the unit that the network expects, and a mapping from names to `Given`; names that
-    are missing count as absent. Denoising networks return [B, ..., out_channels] float32.
+    Networks that depend on time or conditions take (x [B, ...], time [B], conditions): the time in
+    the unit that the network expects, and a mapping from names to `Given`; conditions missing from
+    the mapping count as absent. Denoising networks return [B, ..., out_channels] float32.
     """
 
     init: Callable[..., Tree]
@@ -36,7 +38,7 @@ class Network:
 
 
 def network(module: nn.Module) -> Network:
-    """The three functions of a module whose `__call__` is `(*inputs, train: bool)`."""
+    """Turns a module with `__call__(*inputs, train: bool)` into its three functions."""
 
     def init(key: Key, *inputs) -> Tree:
         return module.init(key, *inputs, train=False)["params"]
@@ -71,6 +73,6 @@ def network(module: nn.Module) -> Network:
 
 
 def _by_path(sown: Tree) -> dict[str, Array]:
-    """{path of the module: its output}, from Flax's tree of one-tuples under '__call__'."""
+    """{module path: output} from Flax's tree, which holds one-tuples under '__call__'."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(sown)
     return {"/".join(step.key for step in path[:-2]): leaf for path, leaf in leaves}

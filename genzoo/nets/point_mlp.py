@@ -1,8 +1,9 @@
-"""A residual MLP for diffusion and flows on points [B, D]: densities in the plane, latent vectors.
+"""A residual MLP for diffusion and flows on points [B, D], such as points in a plane or latents.
 
-The stream is widened once and every block adds to it; time and conditions scale and shift what is
-in a block, as in the U-Nets (Dhariwal & Nichol 2021). The input may come with Fourier features of
-fixed Gaussian directions (Tancik et al. 2020), because an MLP alone is slow to learn sharp edges:
+The input is projected to the residual stream once, and every block adds to the stream. Time and
+conditions scale and shift the activations of a block, as in the U-Nets (Dhariwal & Nichol 2021).
+The input can be extended by Fourier features along fixed Gaussian directions (Tancik et al. 2020),
+because an MLP alone is slow to learn sharp edges:
 
     [x, sin(2 pi G x), cos(2 pi G x)],  G_ij ~ N(0, scale^2)                                     (1)
     h = h + V_i silu((1 + a_i) W_i norm(h) + b_i),  (a_i, b_i) = C_i silu(features)              (2)
@@ -28,9 +29,9 @@ from genzoo.nets.parts.problems import even_problems
 
 
 def gaussian_fourier(x: Array, count: int, scale: float) -> Array:
-    """The new part of equation (1): x [B, D] -> [B, 2 count] float32.
+    """The Fourier features of equation (1): x [B, D] -> [B, 2 count] float32.
 
-    The directions are constants drawn once from seed 0, not params: they are never trained.
+    The directions are constants drawn from seed 0. They are not params and are never trained.
     """
     directions = np.random.default_rng(0).normal(size=(x.shape[-1], count)) * scale
     angles = x.astype(jnp.float32) @ jnp.asarray(2 * np.pi * directions, jnp.float32)
@@ -38,7 +39,7 @@ def gaussian_fourier(x: Array, count: int, scale: float) -> Array:
 
 
 class PointMLP(nn.Module):
-    """(x [B, D], time [B] or [], conditions) -> [B, out_channels] float32, first 0."""
+    """(x [B, D], time [B] or [], conditions) -> [B, out_channels] float32, zero at the start."""
 
     out_channels: int
     width: int
@@ -68,49 +69,49 @@ class PointMLP(nn.Module):
             y = nn.Dropout(self.dropout, deterministic=not train)(y)
             out = partial(nn.Dense, kernel_init=ZEROS, dtype=self.dtype, name=f"dense_{i}_1")
             h = h + out(self.width)(y)
-        # float32: rounding here would be noise in the output.
+        # In float32, because rounding here would be noise in the output.
         h = nn.silu(nn.LayerNorm(name="out_norm")(h))
         return nn.Dense(self.out_channels, kernel_init=ZEROS, name="out")(h)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PointMLPSettings:
-    """A residual MLP of points."""
+    """A residual MLP for points."""
 
-    width: Annotated[int, AtLeast(2), "Of the stream, and sinusoids of the time."] = 128
+    width: Annotated[int, AtLeast(2), "Width of the stream and of the time embedding."] = 128
     depth: Annotated[int, AtLeast(0), "Residual blocks."] = 3
     fourier: Annotated[
-        int, AtLeast(0), "Directions of the input's Fourier features, 0 for none."
+        int, AtLeast(0), "Number of Fourier directions for the input; 0 for none."
     ] = 32
     fourier_scale: Annotated[
         float,
         Above(0),
-        "Deviation of their frequencies, in periods per unit of x. The default suits a plane of "
-        "deviation near 1; for many coordinates take less, or no Fourier features.",
+        "Standard deviation of their frequencies, in periods per unit of x. The default suits "
+        "points in a plane with unit variance; in high dimensions take less, or fourier = 0.",
     ] = 0.5
     time_embedding: Annotated[
         str,
         OneOf(TIME_EMBEDDINGS),
-        "sinusoidal serves DDPM steps and noise levels of order 1 alike; fourier resolves the "
-        "former more finely, fourier_noise_level the latter.",
+        "sinusoidal suits both DDPM steps and noise levels of order 1; fourier resolves DDPM "
+        "steps more finely, and fourier_noise_level noise levels.",
     ] = "sinusoidal"
-    dropout: Annotated[float, AtLeast(0), Below(1), "Inside the blocks, in training."] = 0.0
-    dtype: Annotated[str, OneOf(DTYPES), "Of the dense layers; params stay float32."] = "float32"
+    dropout: Annotated[float, AtLeast(0), Below(1), "Rate inside the blocks, in training."] = 0.0
+    dtype: Annotated[str, OneOf(DTYPES), "Type used in layers; params stay float32."] = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
-        """What does not fit together, on points of `shape` (D,)."""
+        """Errors in the settings for points of `shape` (D,), as sentences."""
         problems = even_problems("width", self.width)
         if len(shape) != 1:
             problems.append(
-                "network.name is a network of points [B, D], but an example of the data is "
+                "network.name is a network for points [B, D], but the shape of an example is "
                 f"{' x '.join(map(str, shape))}: take a U-Net."
             )
         return problems
 
     def build(self, *, out_channels: int, entries: Entries) -> Network:
-        """An MLP of points x [B, D], time [B] and conditions -> [B, out_channels].
+        """An MLP (x [B, D], time [B], conditions) -> [B, out_channels].
 
-        out_channels, entries: as for the U-Net; conditions enter by features alone.
+        out_channels, entries: as for the U-Net. All conditions must have way = "add" (UserError).
         """
         check_ways(entries, ("add",))
         condition = partial(

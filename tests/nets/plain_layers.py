@@ -1,4 +1,4 @@
-"""Layers of signals [B, L, C] in plain NumPy, float64: what the networks' modules are held to."""
+"""Reference layers for signals [B, L, C] in plain NumPy, float64."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def dense(x, p):
 
 
 def conv(x, p):
-    """A convolution of odd window, as long as the signal, zeros beyond its ends."""
+    """A convolution with an odd window and zero padding, of the same length as the signal."""
     kernel, bias = p["conv"]["kernel"], p["conv"]["bias"]
     reach, length = len(kernel) // 2, x.shape[1]
     padded = np.pad(x, ((0, 0), (reach, reach), (0, 0)))
@@ -20,7 +20,7 @@ def conv(x, p):
 
 
 def norm(x, p, groups, epsilon=1e-6):
-    """Group norm: each run of neighbouring channels over all positions."""
+    """GroupNorm: statistics over all positions and a group of neighbouring channels."""
     parts = []
     for part in np.split(x, groups, -1):
         mean, variance = part.mean((1, 2), keepdims=True), part.var((1, 2), keepdims=True)
@@ -29,7 +29,7 @@ def norm(x, p, groups, epsilon=1e-6):
 
 
 def block(x, condition, p, *, groups, scale=1.0, resize=None):
-    """scale (shortcut + residual), with a convolution on the short cut wherever it changes."""
+    """scale (shortcut + residual); the shortcut has a convolution if the channels change."""
     resized = resize or (lambda v: v)
     h = conv(resized(silu(norm(x, p["norm_0"], groups))), p["conv_0"])
     h = h + dense(silu(condition), p["condition"])[:, None]
@@ -48,7 +48,7 @@ def softmax_attention(query, key, value):
 
 
 def attention(x, p, *, groups, scale=1.0):
-    """scale (x + what one head of attention says)."""
+    """scale (x + attention(norm(x))) with one head."""
     h = dense(norm(x, p["norm"], groups), p["query_key_value"])
     return scale * (x + dense(softmax_attention(*np.split(h, 3, -1)), p["out"]))
 

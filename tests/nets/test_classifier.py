@@ -11,7 +11,7 @@ from plain_layers import dense, softmax_attention
 from genzoo.core import bounds, tree
 from genzoo.nets.unet.classifier import AttentionPool, ClassifierUNetSettings
 
-# These tests compile much and run little.
+# These tests spend their time compiling, not running.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -67,7 +67,7 @@ def test_features_come_from_the_pool_and_logits_from_them():
 def test_all_classes_are_alike_at_the_start():
     small = dict(width=8, multipliers=(1,), blocks=1, attention=(), head_width=8)
     net = ClassifierUNetSettings(**small).build(num_classes=5)
-    # Only what is asked for is compiled.
+    # Compile only the output that is used.
     last = jit(lambda key: net.init(key, jnp.zeros((1, 4, 1)), jnp.zeros(1), {})["out"])
     assert not any(leaf.any() for leaf in jax.tree.leaves(last(jax.random.key(0))))
 

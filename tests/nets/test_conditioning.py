@@ -1,4 +1,4 @@
-"""What every embedder does with a condition that is present, absent or missing."""
+"""How every embedder treats a condition that is present, absent or missing."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from genzoo.core.conditions import Entry, Given, Tokens
 from genzoo.nets.parts.conditioning import Conditioner, Encoded, TokenSequence
 from genzoo.nets.parts.embeddings import sinusoidal
 
-# These tests compile much and run little.
+# These tests spend their time compiling, not running.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 ROWS, SIZE, WIDTH, CONTEXT = 3, (4, 6), 8, 5
@@ -45,7 +45,7 @@ NULLS = pytest.mark.parametrize("null", [True, False], ids=["null", "zeros"])
 
 
 class Made:
-    """A conditioner of one condition, with params without a zero among them."""
+    """A conditioner with one condition, and params that are all nonzero."""
 
     def __init__(self, name, null):
         entry, self.value = ENTRIES[name]
@@ -67,7 +67,7 @@ class Made:
 
 
 def valid(encoded: Encoded) -> Encoded:
-    """Without what masked tokens hold, which nobody sees, and cut to the first token's length."""
+    """The encoded conditions with zeros in place of masked tokens, whose content is arbitrary."""
     if encoded.tokens is None:
         return encoded
     tokens = jnp.where(encoded.mask[..., None], encoded.tokens, 0)
@@ -86,7 +86,7 @@ def test_a_missing_condition_is_absent_and_an_absent_value_is_not_looked_at(name
     other = jax.tree.map(lambda v: v if v.dtype == bool else jnp.roll(v, 1, 0) + 1, made.value)
     absent = made(present=False)
     missing = made()
-    if absent.tokens is not None:  # a missing sequence may be shorter: its first token is the null
+    if absent.tokens is not None:  # a missing sequence may be shorter; its first token is the null
         length = missing.tokens.shape[1]
         assert not np.any(absent.mask[:, length:])
         absent = absent._replace(

@@ -28,7 +28,7 @@ def conv_problems(shape, **settings):
 
 
 class Made:
-    """A small pair, inputs, and params without a zero among them."""
+    """A small pair, inputs, and params that are all nonzero."""
 
     def __init__(self, shape, **changes):
         settings = SMALL | changes
@@ -115,7 +115,7 @@ def test_shapes(shape, changes, grid):
 
 
 def published_kernel(folded, axes, features):
-    """The kernel [4, .., C, features] that ConvUp's documentation says a folded one stands for."""
+    """The kernel [4, .., C, features] of a folded one, by the formula in ConvUp's docstring."""
     inputs = folded.shape[axes]
     folded = folded.reshape(*(2,) * axes, inputs, *(2,) * axes, features)
     kernel = np.empty((*(4,) * axes, inputs, features))
@@ -135,7 +135,7 @@ def test_transposed_convolution_is_its_definition(size):
         "bias": rng.normal(size=5).astype(np.float32),
     }
     kernel = published_kernel(params["conv"]["kernel"], axes, 5)
-    # y[2i - 1 + k] += kernel[k] x[i], kept from -1 on, so that no index is negative.
+    # y[2i - 1 + k] += kernel[k] x[i], stored from index -1 on, so that no index is negative.
     y = np.zeros((2, *(2 * side + 2 for side in size), 5))
     for i in np.ndindex(*size):
         for k in np.ndindex(*(4,) * axes):
@@ -161,7 +161,7 @@ def test_transposed_convolution_and_its_gradient_are_those_of_jax():
 
 
 def conv_1d(x, part, stride=1):
-    """[L, C] -> [L / stride, features], padded by as much in front as behind."""
+    """[L, C] -> [L / stride, features], with the same padding on both sides."""
     kernel, pad = part["conv"]["kernel"], (len(part["conv"]["kernel"]) - 1) // 2
     x = np.pad(x, ((pad, pad), (0, 0)))
     starts = range(0, len(x) - len(kernel) + 1, stride)
@@ -179,7 +179,7 @@ def conv_up_1d(x, part):
 
 @pytest.mark.parametrize("flat", [False, True])
 def test_both_networks_are_the_published_sequence_of_layers(flat):
-    """Signals, layer by layer in float64; three scales, so that each kind of scale occurs."""
+    """On signals, layer by layer in float64, with three scales so that every kind occurs."""
     m = Made((16, 2), downsamples=3, blocks=2, flat=flat)
     encoder, decoder = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), m.params)
     relu = partial(np.maximum, 0)
@@ -215,13 +215,13 @@ def test_both_networks_are_the_published_sequence_of_layers(flat):
 
 
 def footprint(f, x, at):
-    """First and last index, on each axis, of the outputs that x[0][at] changes."""
+    """The first and last index on each axis of the outputs that depend on x[0][at]."""
     moved = np.abs(f(x) - f(x.at[(0, *at)].add(10.0))).max(-1)[0]
     return [(int(where.min()), int(where.max())) for where in np.nonzero(moved)]
 
 
 def test_decoder_and_encoder_see_windows_centred_on_their_patch():
-    """Through a 3x3 convolution and two of 4x4, stride 2: 4i - 7 .. 4i + 10 about 4i .. 4i + 3."""
+    """A 3x3 and two strided 4x4 convolutions: patch 4i .. 4i + 3 sees 4i - 7 .. 4i + 10."""
     m = Made((40, 48, 1), blocks=0, activation="gelu")
     decode = partial(jit(m.pair.decoder.apply), m.params[1])
     i, j = 4, 6

@@ -1,7 +1,7 @@
 """Tokens and maps in the U-Net: masks, order, precision.
 
-Its numbers are held to diffusers in test_unet_peer.py, its size to published models in
-test_unet_counts.py; its derivatives, with remat too, are checked in test_every_network.py.
+test_unet_peer.py compares its output with diffusers, and test_unet_counts.py its size with
+published models. test_every_network.py checks its derivatives, also with remat.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ from genzoo.nets.parts.attention import MultiHeadAttention
 from genzoo.nets.unet.spatial_transformer import SpatialTransformer
 from genzoo.nets.unet.unet import UNetSettings
 
-# These tests compile much and run little.
+# These tests spend their time compiling, not running.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 FLOAT32 = jnp.dtype("float32")
@@ -30,13 +30,13 @@ def normal(seed, *shape):
 
 
 def text(tokens, mask=None):
-    """The condition of these tokens, present in every row; without a mask all are there."""
+    """A condition with these tokens, present in every row; without a mask none is padding."""
     mask = jnp.ones(tokens.shape[:2], bool) if mask is None else mask
     return {"text": Given(Tokens(tokens, mask), jnp.ones(len(tokens), bool))}
 
 
 class Made:
-    """A small U-Net that attends to tokens, a batch for it, and params without any zero."""
+    """A small U-Net that attends to tokens, a batch for it, and params that are all nonzero."""
 
     def __init__(self, size=(4, 6), **changes):
         settings = dict(
@@ -161,9 +161,9 @@ def test_maps_are_more_channels_of_the_input():
     present = jnp.array([True, True, False])
     shapes = jax.eval_shape(net.init, jax.random.key(0), x, time, {})
     params = jax.tree.map(lambda leaf: normal(9, *leaf.shape), shapes)
-    told = jit(net.apply)(params, x, time, {"low": Given(maps, present)})
-    # Where the map is absent there are zeros.
+    output = jit(net.apply)(params, x, time, {"low": Given(maps, present)})
+    # An absent map is zero.
     given = jnp.where(present[:, None, None, None], maps, 0)
     expected = jit(whole.apply)(params, jnp.concatenate([x, given], -1), time, {})
-    np.testing.assert_array_equal(told, expected)
-    assert told.shape == (BATCH, 8, 12, 2)
+    np.testing.assert_array_equal(output, expected)
+    assert output.shape == (BATCH, 8, 12, 2)

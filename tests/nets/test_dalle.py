@@ -25,7 +25,7 @@ def dalle_problems(shape, **settings):
 
 
 class Made:
-    """Small networks, a batch of two for each, and params without a zero among them."""
+    """Small networks, a batch of two for each, and params that are all nonzero."""
 
     def __init__(self, shape, **changes):
         settings = SMALL | changes
@@ -93,7 +93,7 @@ def test_shapes(shape, changes, grid):
 
 @pytest.mark.parametrize("features, windows", [(8, (3, 3, 3, 1)), (12, (1, 3, 3, 3))])
 def test_a_block_is_its_formula(features, windows):
-    """One axis, against SciPy's correlations in float64; 8 channels in, so 8 has no short cut."""
+    """On one axis, against SciPy's correlations in float64; 8 features need no shortcut layer."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, 6, 8)).astype(np.float32)
     block = Block(features, windows, 0.25, DTYPES["float32"])
@@ -121,8 +121,9 @@ def test_a_block_is_its_formula(features, windows):
 
 @pytest.mark.parametrize("groups, blocks", [(2, 1), (3, 2)])
 def test_blocks_add_little_at_the_start_as_one_over_their_number_squared(groups, blocks):
-    """With all biases zero but those of the paths' last maps, at 1, the entry being 0, every block
-    adds exactly its gain, which the linear short cuts are kept from mixing by identities."""
+    """The entry is 0 and all biases are 0, except those of the last layers of the residual paths,
+    which are 1. Every block then adds exactly its gain. The shortcuts are identities, so that they
+    do not mix channels."""
     m = Made((8, 8, 1), groups=groups, blocks=blocks, width=4, vocabulary=1)
     params = jax.tree.map(jnp.zeros_like, m.params[0])
     for name, part in params.items():
@@ -139,7 +140,7 @@ def test_blocks_add_little_at_the_start_as_one_over_their_number_squared(groups,
 
 
 def test_encoder_pools_by_the_greatest_of_two_by_two():
-    """Blocks that add nothing leave the greatest of each window of the pixels, behind a relu."""
+    """With blocks that add nothing, the output is the ReLU of the maximum of each window."""
     m = Made((4, 6, 1), groups=2, width=4, vocabulary=1)
     params = jax.tree.map(jnp.zeros_like, m.params[0])
     params["entry"]["kernel"] = params["entry"]["kernel"].at[3, 3].set(1.0)
@@ -159,7 +160,7 @@ def test_encoder_pools_by_the_greatest_of_two_by_two():
 
 
 def test_decoder_copies_each_position_to_two_by_two():
-    """Blocks that add nothing leave copies of the mean over channels, behind a relu."""
+    """With blocks that add nothing, the output is the ReLU of copies of the mean over channels."""
     m = Made((4, 6, 1), groups=2, width=4, decoded=1)
     params = jax.tree.map(jnp.zeros_like, m.params[2])
     for group in (0, 1):
@@ -174,7 +175,7 @@ def test_decoder_copies_each_position_to_two_by_two():
 
 
 def test_a_code_paints_about_its_own_patch_and_a_pixel_moves_the_codes_about_it():
-    """With nothing negative no relu closes, so the windows are exact."""
+    """Without negative values no ReLU is inactive, so the windows are exact."""
     m = Made((52, 60, 1), groups=3, width=4)
     encoder, _, decoder = jax.tree.map(jnp.abs, m.params)
 
@@ -183,12 +184,12 @@ def test_a_code_paints_about_its_own_patch_and_a_pixel_moves_the_codes_about_it(
         change = np.abs(f(value) - f(value.at[(0, *at)].add(1e4))).max(-1)[0]
         return [(where.min(), where.max()) for where in np.nonzero(change)]
 
-    # Each block reaches three positions further, at scales 4, 2 and 1.
+    # Each block widens the window by three positions, at scales 4, 2 and 1.
     reach = 3 * 4 + 3 * 2 + 3
     expected = [(4 * i - reach, 4 * i + 3 + reach) for i in (6, 7)]
     assert moved(m.nets.decoder, decoder, jnp.abs(m.inputs[2]), (6, 7)) == expected
 
-    # The 7x7 entry and a block, a pool, a block, a pool, a block.
+    # The 7x7 entry and a block, pooling, a block, pooling, a block.
     expected = [
         (((u - 6) // 2 - 3) // 2 - 3, ((u + 6) // 2 + 3) // 2 + 3) for u in (25, 30)
     ]
@@ -206,7 +207,7 @@ def test_embedding_a_code_is_a_row_and_soft_codes_mix_rows():
 
 
 def test_every_parameter_has_a_say():
-    """With nothing negative, so that no relu closes."""
+    """Without negative values, so that no ReLU is inactive."""
     m = Made((8, 8, 1), groups=2, blocks=2)
 
     def loss(params):

@@ -1,4 +1,4 @@
-"""What every network of continuous-time diffusion must do, and the classifier where it applies."""
+"""Properties of every network for continuous-time diffusion, and of the classifier."""
 
 from functools import partial
 
@@ -15,18 +15,18 @@ from genzoo.nets.unet.classifier import ClassifierUNetSettings
 from genzoo.nets.unet.song_unet import SongUNetSettings
 from genzoo.nets.unet.vdm_unet import VDMUNetSettings
 
-# These tests compile much and run little.
+# These tests spend their time compiling, not running.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 CLASSES = 4
 DONE = Entry(kind="vector", size=9, null=False)  # EDM's augmentations
-# One level is enough of a U-Net here: changes of resolution are in the tests of each network.
+# One level is enough here, because the tests of each network cover changes of resolution.
 SMALL = dict(width=8, multipliers=(1,), blocks=1, dropout=0.3)
 LEVELS = SMALL | dict(multipliers=(1, 2))
 
 # name: (its settings, shape of an example, what is set)
 NETS = {
-    "song": (SongUNetSettings, (4, 6, 3), dict(  # NCSN++, whose layers are at changes of resolution
+    "song": (SongUNetSettings, (4, 6, 3), dict(  # NCSN++ differs where the resolution changes
         **SMALL | dict(multipliers=(1, 1)), attention=(4,), resample_filter=(1, 3, 3, 1),
         progressive_input="residual",
     )),
@@ -36,12 +36,12 @@ NETS = {
     "point": (PointMLPSettings, (3,), dict(width=16, depth=2, fourier=4, dropout=0.3)),
     "classifier": (
         ClassifierUNetSettings, (4, 6, 3),
-        # A norm of each channel alone would leave the pooling nothing to tell examples apart by.
+        # With one channel in each group of the norm, the pooling could not distinguish examples.
         dict(**SMALL, attention=(), head_width=4, norm_groups=2),
     ),
 }  # fmt: skip
 DENOISERS = [name for name in NETS if name != "classifier"]
-# Other shapes and settings, for which the shape of the output is enough.
+# Other shapes and settings, for which only the shape of the output is tested.
 SHAPES = {
     "song_patch": (SongUNetSettings, (8, 12, 1), dict(
         **LEVELS, attention=(), patch=2, time_embedding="fourier_noise_level", remat="full",
@@ -59,7 +59,7 @@ SHAPES = {
 
 
 class Made:
-    """A small network, a batch for it, and params without a zero among them."""
+    """A small network, a batch for it, and params that are all nonzero."""
 
     def __init__(self, name, **changes):
         kind, self.shape, settings = (NETS | SHAPES)[name]
@@ -69,13 +69,13 @@ class Made:
         self.time = jnp.array([-1.5, 0.4, 30.0])
         if kind is ClassifierUNetSettings:
             self.net = self.settings.build(num_classes=CLASSES)
-            self.told, self.expected = {}, (3, CLASSES)
+            self.conditions, self.expected = {}, (3, CLASSES)
         else:
             outputs = self.shape[-1] + 1
             entries = {**entry_of(CLASSES, null=kind is not SongUNetSettings), "done": DONE}
             self.net = self.settings.build(out_channels=outputs, entries=entries)
             done = Given(jnp.asarray(rng.normal(size=(3, 9)), jnp.float32), jnp.ones(3, bool))
-            self.told = {**label_of(jnp.arange(3)), "done": done}
+            self.conditions = {**label_of(jnp.arange(3)), "done": done}
             self.expected = (3, *self.shape[:-1], outputs)
         shapes = jax.eval_shape(self.net.init, jax.random.key(0), *self.inputs)
         self.params = jax.tree.map(
@@ -85,7 +85,7 @@ class Made:
 
     @property
     def inputs(self):
-        return self.x, self.time, self.told
+        return self.x, self.time, self.conditions
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +97,8 @@ def made():
 def test_output_has_its_shape_and_the_settings_no_problem(made, name):
     m = made.get(name) or Made(name)
     assert bounds.problems(m.settings, "network", m.shape) == []
-    # One time serves a whole batch.
-    output = jax.eval_shape(m.net.apply, m.params, m.x, jnp.asarray(2.0), m.told)
+    # A single time applies to the whole batch.
+    output = jax.eval_shape(m.net.apply, m.params, m.x, jnp.asarray(2.0), m.conditions)
     assert output.shape == m.expected
     assert output.dtype == jnp.float32
 
@@ -162,13 +162,15 @@ def test_dropout_acts_in_training_only_and_depends_on_the_key(made, name):
 def test_conditions_matter_and_missing_ones_are_absent(made, name):
     m = made[name]
     outputs = [
-        m.apply(m.params, m.x, m.time, {**m.told, **label_of([k] * 3, absent=4)}) for k in (0, 3, 4)
+        m.apply(m.params, m.x, m.time, {**m.conditions, **label_of([k] * 3, absent=4)})
+        for k in (0, 3, 4)
     ]
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
     assert np.abs(outputs[1] - outputs[2]).max() > 1e-3
-    done = {"done": m.told["done"]}
+    done = {"done": m.conditions["done"]}
     np.testing.assert_allclose(m.apply(m.params, m.x, m.time, done), outputs[2], atol=1e-6)
-    hidden = {name: given._replace(present=jnp.zeros(3, bool)) for name, given in m.told.items()}
+    absent = jnp.zeros(3, bool)
+    hidden = {name: given._replace(present=absent) for name, given in m.conditions.items()}
     nothing = m.apply(m.params, m.x, m.time, {})
     np.testing.assert_allclose(m.apply(m.params, m.x, m.time, hidden), nothing, atol=1e-6)
     assert np.abs(nothing - outputs[2]).max() > 1e-3
@@ -183,8 +185,8 @@ def test_an_unconditional_network_ignores_the_label_and_learns_nothing_for_it(na
     paths = [tree.path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     assert paths and not [path for path in paths if "label" in path]
     programs = [
-        jax.make_jaxpr(lambda p, told=told: net.apply(p, x, time, told))(params)
-        for told in ({}, label_of([0] * 3))
+        jax.make_jaxpr(lambda p, conditions=conditions: net.apply(p, x, time, conditions))(params)
+        for conditions in ({}, label_of([0] * 3))
     ]
     assert str(programs[0]) == str(programs[1])
 

@@ -1,4 +1,4 @@
-"""VQ-VAE-2's networks: published count, who sees whom, two levels written out, alignment."""
+"""The networks of VQ-VAE-2: published count, dependencies, two levels written out, alignment."""
 
 from functools import partial
 
@@ -24,7 +24,7 @@ def hierarchy_problems(shape, **settings):
 
 
 class Made:
-    """A small hierarchy of two examples, and params without a zero among them."""
+    """A small hierarchy of two examples, and params that are all nonzero."""
 
     def __init__(self, shape, scale=0.3, **changes):
         self.net = hierarchy(shape=shape, **SMALL | changes)
@@ -104,7 +104,7 @@ def test_shapes(shape, levels):
 
 
 def test_two_levels_are_the_reading_written_out():
-    """The data flow of the cited reading, part by part, in its order of concatenation."""
+    """The data flow of the cited implementation, part by part, with its order of concatenation."""
     m = Made((16, 16, 3))
     net, params = m.net, m.params
     quantise = lambda level, z: jnp.round(4 * z) / 4 + level  # noqa: E731
@@ -148,7 +148,7 @@ def test_levels_are_quantised_from_the_top_and_see_those_above_only():
     assert moved(np.ones(3), 0) == [True, False, False]
     assert moved(np.ones(3), 1) == [True, True, False]
     assert moved(np.ones(3), 2) == [True, True, True]
-    # With q_1 held fixed the top still reaches the bottom: c_0 has it too.
+    # With q_1 held fixed the bottom still depends on the top, through c_0.
     assert moved(np.array([1.0, 0.0, 1.0]), 2) == [True, False, True]
     assert calls == [2, 1, 0]
 
@@ -174,7 +174,7 @@ def test_every_parameter_and_every_level_has_a_say():
 
 
 def test_a_code_of_each_level_paints_about_its_own_patch():
-    """Signals, where position i of level l stands for 4 2^l pixels from 4 2^l i on."""
+    """On signals, where position i of level l covers the 4 2^l pixels from 4 2^l i on."""
     m = Made((256, 1), levels=3, blocks=0)
     decode = partial(jit(m.net.decode), m.params)
     plain = decode(m.qs)

@@ -32,7 +32,7 @@ def test_group_norm_is_the_direct_formula(shape, ratio):
     norm = GroupNorm(groups=8, epsilon=1e-5)
     out = norm.apply({"params": {"scale": gain, "bias": bias}}, x)
     expected = direct_group_norm(x, 8, 1e-5) * gain + bias
-    # One pass in float32 loses about ratio^2 ulps of the variance.
+    # Computing the variance in one pass in float32 loses about ratio^2 ulps.
     assert np.abs(out - expected).max() < (2e-4 if ratio else 5e-6)
 
 
@@ -65,7 +65,7 @@ def test_group_norm_statistics_are_float32_for_bfloat16_inputs():
     out = norm.apply(variables, x)
     assert out.dtype == jnp.bfloat16
     expected = direct_group_norm(np.asarray(x, np.float64), 4, 1e-6)
-    # Rounding of the output alone: 8 bits of the largest value.
+    # Only the rounding of the output: 8 bits of the largest value.
     assert np.abs(np.asarray(out, np.float64) - expected).max() < np.abs(expected).max() / 256
 
 
@@ -156,7 +156,7 @@ def test_strided_conv_pads_behind_the_last_position():
     ("shape", "window"),
     [
         *[((2, 5, 3), window) for window in (1, 2, 3, 4, 5)],
-        *[((2, 4, 6, 3), window) for window in (2, 3)],  # each axis is the same recursion
+        *[((2, 4, 6, 3), window) for window in (2, 3)],  # each axis uses the same recursion
         ((1, 2, 3, 4, 2), 3),
     ],
 )
@@ -183,7 +183,7 @@ def test_convolution_of_a_doubled_map_without_doubling_it(shape, window):
 
 
 def test_convolution_of_a_doubled_map_takes_no_stride():
-    with pytest.raises(ValueError, match="stride 1 only"):
+    with pytest.raises(ValueError, match="SAME padding and stride 1"):
         Conv(1, stride=2, doubled=True).init(jax.random.key(0), jnp.ones((1, 4, 1)))
 
 

@@ -11,7 +11,7 @@ from scipy.special import ndtr
 from genzoo.core import bounds, tree
 from genzoo.nets.autoencoder.pair import ACTIVATIONS, MLPSettings
 
-# These tests compile much and run little.
+# These tests spend their time compiling, not running.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -23,7 +23,7 @@ def mlp_pair(*, shape, encoded, latent, decoded, **settings):
 
 
 def made(**settings):
-    """A pair, inputs for both networks and params without a zero among them."""
+    """A pair, inputs for both networks and params that are all nonzero."""
     pair = mlp_pair(**settings)
     rng = np.random.default_rng(0)
     shapes = (3, *settings["shape"]), (3, settings["latent"])
@@ -81,7 +81,7 @@ def test_activations_are_what_they_are_called():
     x = np.linspace(-4, 4, 33)
     assert FORMULAS.keys() == ACTIVATIONS.keys()
     for name, formula in FORMULAS.items():
-        # The usual form of gelu approximates the normal integral to 5e-4.
+        # The usual GELU approximates the normal distribution function to 5e-4.
         error = 1e-3 if name == "gelu" else 1e-6
         np.testing.assert_allclose(ACTIVATIONS[name](x), formula(x), atol=error, err_msg=name)
 
@@ -121,7 +121,7 @@ def test_kernels_start_glorot_uniform_and_biases_at_zero():
         limit = np.sqrt(6 / sum(layer["kernel"].shape))
         kernel = np.abs(layer["kernel"])
         assert 0.99 * limit < kernel.max() <= limit
-        # The mean of a uniform's absolute value, within five standard errors.
+        # The mean absolute value of a uniform variable, within five standard errors.
         assert abs(kernel.mean() / limit - 0.5) < 5 * 0.29 / np.sqrt(kernel.size)
 
 

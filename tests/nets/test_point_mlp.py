@@ -1,4 +1,4 @@
-"""The network of points: the formula in plain NumPy, and what Fourier features are good for."""
+"""The network for points: its formula in plain NumPy, and the benefit of Fourier features."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from plain_layers import dense, silu, sinusoids
 from genzoo.core import bounds
 from genzoo.nets.point_mlp import PointMLPSettings, gaussian_fourier
 
-# These tests compile much and run little.
+# These tests spend their time compiling, not running.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -33,7 +33,7 @@ def test_it_is_the_formula():
 
     c = dense(sinusoids(time, 8), p["condition"]["dense_0"])
     c = dense(silu(c), p["condition"]["dense_1"]) + p["condition"]["label"]["embedding"][label]
-    # The directions are whatever they are: that they are waves is tested below.
+    # The directions are arbitrary here; a test below checks that the features are waves.
     waves = np.asarray(gaussian_fourier(inputs[0], 5, 0.2), np.float64)
     h = dense(np.concatenate([x, waves], -1), p["entry"])
     for i in range(2):
@@ -49,7 +49,7 @@ def test_it_is_the_formula():
 
 def test_it_starts_at_zero():
     net = PointMLPSettings(width=8).build(out_channels=2, entries={})
-    # Only what is asked for is compiled.
+    # Compile only the output that is used.
     last = jit(lambda key: net.init(key, jnp.ones((3, 2)), jnp.zeros(3), {})["out"])
     assert not any(leaf.any() for leaf in jax.tree.leaves(last(jax.random.key(0))))
 
@@ -58,11 +58,11 @@ def test_fourier_features_are_waves_whose_frequencies_have_the_scale():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)) * 0.1, jnp.float32)
     sines, cosines = np.split(gaussian_fourier(x, 500, 1.5), 2, -1)
     np.testing.assert_allclose(sines**2 + cosines**2, 1, atol=1e-5)
-    # At 0 the gradient of a sine is 2 pi times its direction, whose mean square is 2 scale^2.
+    # At 0 the gradient of a sine is 2 pi times its direction, with mean square 2 scale^2.
     slopes = jit(jax.jacfwd(lambda x: gaussian_fourier(x[None], 500, 1.5)[0]))(jnp.zeros(2))
     assert not np.abs(slopes[500:]).max()
     mean_square = (slopes[:500] ** 2).sum(1).mean() / (2 * np.pi) ** 2
-    # The standard error of a mean of 500 exponential variables is 1 / sqrt(500): four of them.
+    # Four standard errors: that of a mean of 500 exponential variables is 1 / sqrt(500).
     assert abs(mean_square / (2 * 1.5**2) - 1) < 4 / np.sqrt(500)
 
 
@@ -88,7 +88,7 @@ def test_fourier_features_make_sharp_edges_quick_to_learn():
         run = jit(partial(jax.lax.scan, step))
         return run(start, jnp.arange(300))[1][-50:].mean()
 
-    # 1 is what the best constant has.
+    # The best constant has a loss of 1.
     assert loss_after(32) < loss_after(0) / 3 < 1 / 3
 
 

@@ -1,5 +1,5 @@
-"""Images need not be square: with height and width exchanged, in the data and in every kernel, a
-network gives the same output with height and width exchanged."""
+"""Images need not be square: exchanging height and width in the data and in every kernel exchanges
+them in the output of a network."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ from genzoo.nets.unet.song_unet import SongUNetSettings
 from genzoo.nets.unet.unet import UNetSettings
 from genzoo.nets.unet.vdm_unet import VDMUNetSettings
 
-# These tests compile much and run little.
+# These tests spend their time compiling, not running.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 SHAPE = (8, 12, 3)
@@ -50,12 +50,12 @@ def drawn(seed, shapes):
 
 
 def exchanged(tree):
-    """Height and width of every kernel and feature map, the arrays with four axes, exchanged."""
+    """The tree with height and width of feature maps (arrays with four axes) exchanged."""
     return jax.tree.map(lambda leaf: leaf.swapaxes(-3, -2) if leaf.ndim == 4 else leaf, tree)
 
 
 def turned(params):
-    """The same of kernels [height, width, in, out]."""
+    """The tree with height and width of kernels [height, width, in, out] exchanged."""
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1) if leaf.ndim == 4 else leaf, params)
 
 
@@ -69,16 +69,16 @@ def test_height_and_width_may_be_exchanged(name):
     x, time = jnp.asarray(rng.normal(size=(2, *SHAPE)), jnp.float32), jnp.array([3.0, 500.0])
     tokens = Tokens(jnp.asarray(rng.normal(size=(2, 4, 8)), jnp.float32), jnp.ones((2, 4), bool))
     there = jnp.array([True, False])
-    told = {
+    conditions = {
         **label_of([0, 2]),
         "text": Given(tokens, jnp.ones(2, bool)),
         "low": Given(jnp.asarray(rng.normal(size=(2, 8, 12, 2)), jnp.float32), there),
     }
-    told = {name: given for name, given in told.items() if name in entries}
-    params = drawn(1, jax.eval_shape(net.init, jax.random.key(0), x, time, told))
-    output = jit(net.apply)(params, x, time, told)
+    conditions = {name: given for name, given in conditions.items() if name in entries}
+    params = drawn(1, jax.eval_shape(net.init, jax.random.key(0), x, time, conditions))
+    output = jit(net.apply)(params, x, time, conditions)
     assert output.shape == (2, 8, 12, 2)
-    other = jit(net.apply)(turned(params), *exchanged((x, time, told)))
+    other = jit(net.apply)(turned(params), *exchanged((x, time, conditions)))
     scale = np.abs(output).max()
     assert scale > 0.1
     np.testing.assert_allclose(exchanged(other), output, atol=1e-5 * scale)
@@ -90,7 +90,7 @@ def test_a_classifier_s_logits_stay_the_same():
     params = drawn(1, jax.eval_shape(net.init, jax.random.key(0), x, time, {}))
     logits = jit(net.apply)(params, x, time, {})
     other = turned(params)
-    # The first position is the mean's; the others are those of the 4 x 6 feature map.
+    # The first position is that of the mean; the others belong to the 4 x 6 feature map.
     position = params["pool"]["position"]
     places = position[1:].reshape(4, 6, -1).swapaxes(0, 1).reshape(24, -1)
     other["pool"] = {**other["pool"], "position": jnp.concatenate([position[:1], places])}

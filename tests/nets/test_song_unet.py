@@ -1,5 +1,5 @@
-"""DDPM++ and NCSN++: published counts, the numbers of a plain NumPy network of signals, and those
-of score_sde's NCSN++ with the same weights (tests/peers/make_ncsnpp_fixture.py)."""
+"""DDPM++ and NCSN++: published counts, and the same output as a plain NumPy network for signals and
+as score_sde's NCSN++ with the same weights (tests/peers/make_ncsnpp_fixture.py)."""
 
 import zlib
 from functools import partial
@@ -16,7 +16,7 @@ from genzoo.core import bounds, tree
 from genzoo.core.conditions import Entry, Given
 from genzoo.nets.unet.song_unet import SongUNetSettings
 
-# These tests compile much and run little.
+# These tests spend their time compiling, not running.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -29,14 +29,14 @@ FIXTURE = Path(__file__).parent / "fixtures" / "ncsnpp_score_sde.npz"
 
 
 def entries_of(classes, augment):
-    told = Entry(kind="vector", size=augment, null=False)
-    return {**entry_of(classes, null=False), **({"augment": told} if augment else {})}
+    labels = Entry(kind="vector", size=augment, null=False)
+    return {**entry_of(classes, null=False), **({"augment": labels} if augment else {})}
 
 
 @pytest.mark.parametrize(
     "side, classes, settings, expected",
-    # Counted in EDM's own networks, as its train.py builds them for CIFAR-10 and for FFHQ; the
-    # networks of score_sde (ncsnpp and ddpmpp, continuous) are the latter without augmentation.
+    # Counted in the networks that EDM's train.py builds for CIFAR-10 and for FFHQ. The networks of
+    # score_sde (ncsnpp and ddpmpp, continuous) are those for FFHQ without augmentation.
     [
         (32, 0, dict(augment=9), 55_733_891),
         (32, 10, dict(augment=9), 55_735_299),
@@ -60,7 +60,7 @@ def test_parameter_count_is_the_published_one(side, classes, settings, expected)
 
 
 def draw(path, shape):
-    """The array of this path, as in tests/peers/make_ncsnpp_fixture.py."""
+    """The array with this path, as in tests/peers/make_ncsnpp_fixture.py."""
     values = np.random.RandomState(zlib.crc32(path.encode())).normal(size=shape)
     if path.endswith("/scale"):
         return 1 + 0.2 * values
@@ -91,7 +91,7 @@ def doubled(v):
 
 
 def fir_halved(v):
-    """Taps (1, 3, 3, 1): each output stands between two positions."""
+    """Taps (1, 3, 3, 1): each output lies between two positions."""
     v = np.pad(v, ((0, 0), (1, 1), (0, 0)))
     return (v[:, :-3:2] + 3 * v[:, 1:-2:2] + 3 * v[:, 2:-1:2] + v[:, 3::2]) / 8
 
@@ -104,7 +104,7 @@ def fir_doubled(v):
 
 
 def input_step(v, p):
-    """Filter and convolution of stride two of the input, with zeros around it once."""
+    """The filter and strided convolution of the input, which is padded once."""
     v = np.pad(v, ((0, 0), (2, 2), (0, 0)))
     v = (v[:, :-3] + 3 * v[:, 1:-2] + 3 * v[:, 2:-1] + v[:, 3:]) / 8
     kernel, bias = p["conv"]["conv"]["kernel"], p["conv"]["conv"]["bias"]
@@ -112,7 +112,7 @@ def input_step(v, p):
 
 
 def plain_song(p, x, noise, onehot, augment, *, levels, blocks, attentive, ncsnpp):
-    """The network of a signal, of K classes, with one head, as EDM describes it."""
+    """The network for a signal with K classes and one head, as EDM describes it."""
     down, up = (fir_halved, fir_doubled) if ncsnpp else (halved, doubled)
     half = np.sqrt(0.5)
     h = sinusoids(noise, p["condition"]["augment"]["kernel"].shape[1])
@@ -163,7 +163,7 @@ def test_it_is_the_plain_network(ncsnpp):
     }]  # fmt: skip
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) * 0.3, shapes)
-    onehot = np.array([[0.0, 0, 1], [0, 0, 0]])  # the null class is nothing at all
+    onehot = np.array([[0.0, 0, 1], [0, 0, 0]])  # the null class adds nothing
     expected = plain_song(
         params, x, noise, onehot, augment, levels=2, blocks=2, attentive=(8, 4),
         ncsnpp=ncsnpp,

@@ -30,7 +30,7 @@ def transformer(*, vocabularies, lengths, entries, **settings):
 
 
 class Made:
-    """A small network, three sequences of tokens, and params without a zero among them."""
+    """A small network, three sequences of tokens, and params that are all nonzero."""
 
     def __init__(self, name, **changes):
         self.vocabularies, self.lengths, self.classes, settings = NETS[name]
@@ -53,7 +53,7 @@ class Made:
             jnp.int32,
         )
         self.labels = np.array([0, self.classes, 1])  # the second is absent
-        self.told = label_of(self.labels, self.classes) if self.classes else {}
+        self.conditions = label_of(self.labels, self.classes) if self.classes else {}
         shapes = jax.eval_shape(self.net.init, jax.random.key(0), *self.inputs)
         self.params = jax.tree.map(
             lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.5, leaf.dtype), shapes
@@ -62,11 +62,11 @@ class Made:
 
     @property
     def inputs(self):
-        return self.tokens, None, self.told
+        return self.tokens, None, self.conditions
 
     @property
     def positions(self):
-        """(position, its level, its offset) for every position."""
+        """(position, level, offset) for every position."""
         starts = np.cumsum([0, *self.vocabularies])
         levels = np.repeat(np.arange(len(self.lengths)), self.lengths)
         return [(i, level, starts[level]) for i, level in enumerate(levels)]
@@ -150,19 +150,19 @@ def test_one_position_at_a_time_is_the_whole_sequence(made, name):
     step = jit(m.net.step)
     cache, logits = m.net.new_cache(3), []
     for i in range(sum(m.lengths)):
-        # At position 0 no code is before, and whatever is given must not matter.
+        # At position 0 there is no previous code, so any value must give the same result.
         token = m.tokens[:, i - 1] if i else jnp.full(3, 10**6, jnp.int32)
-        row, cache = step(m.params, cache, token, jnp.asarray(i), m.told)
+        row, cache = step(m.params, cache, token, jnp.asarray(i), m.conditions)
         logits.append(row)
     np.testing.assert_allclose(np.stack(logits, 1), m.logits(), atol=1e-5)
 
 
 def greedy(m, params, cache):
-    """The most likely code, again and again: [B, N], and the cache at the end."""
+    """Greedy decoding: the most likely codes [B, N], and the final cache."""
 
     def one(carry, position):
         cache, token = carry
-        logits, cache = m.net.step(params, cache, token, position, m.told)
+        logits, cache = m.net.step(params, cache, token, position, m.conditions)
         token = jnp.argmax(logits, -1).astype(jnp.int32)
         return (cache, token), token
 
@@ -174,7 +174,7 @@ def greedy(m, params, cache):
 def test_codes_drawn_in_a_scan_are_drawn_from_the_logits_of_the_whole(made):
     m = made["classes"]
     tokens, _ = jit(partial(greedy, m))(m.params, m.net.new_cache(3))
-    logits = m.apply(m.params, tokens, None, m.told)
+    logits = m.apply(m.params, tokens, None, m.conditions)
     np.testing.assert_array_equal(jnp.argmax(logits, -1), tokens)
     assert len(np.unique(tokens)) > 2
 
@@ -194,7 +194,7 @@ def test_a_token_changes_the_logits_behind_it_only(made, name):
     plain = m.logits()
     for j, level, _ in m.positions:
         token = (m.tokens[:, j] + 1) % m.vocabularies[level]
-        changed = m.apply(m.params, m.tokens.at[:, j].set(token), None, m.told)
+        changed = m.apply(m.params, m.tokens.at[:, j].set(token), None, m.conditions)
         moved = np.abs(changed - plain).max((0, 2))
         np.testing.assert_array_equal(moved[: j + 1], 0)
         assert (moved[j + 1 :] > 1e-4).all()
@@ -210,7 +210,7 @@ def test_codes_of_two_levels_have_rows_of_their_own(made):
     used = jit(jax.grad(loss))(m.params["embed"]["embedding"])
     assert used.shape[0] == 5 + 7
     expected = {int(token) for token in np.unique(m.tokens[:, :4])}
-    # The last token of all is predicted, and nothing is predicted from it.
+    # The last token is predicted, but nothing is predicted from it.
     expected |= {5 + int(token) for token in np.unique(m.tokens[:, 4:-1])}
     assert set(np.nonzero(np.abs(used).max(1))[0]) == expected
 
@@ -299,7 +299,7 @@ def test_dropout_acts_in_training_only_and_needs_a_key(made):
 
 
 def test_dropout_reaches_the_embedding_and_all_that_blocks_add():
-    """With everything dropped the stream is 0, and the logits are those of the last norm's bias."""
+    """If everything is dropped, the stream is 0 and the logits come from the last norm's bias."""
     m = Made("one", dropout=1 - 1e-7)
     logits = jit(m.net.apply, static_argnames="train")(
         m.params, *m.inputs, train=True, key=jax.random.key(0)
@@ -314,7 +314,8 @@ def test_bfloat16_comes_close_with_float32_params_and_logits():
     cache = half.net.new_cache(3)
     assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype("bfloat16")}
     one, two = full.logits(), half.logits()
-    row, _ = jit(half.net.step)(half.params, cache, half.tokens[:, 0], jnp.asarray(0), half.told)
+    inputs = half.tokens[:, 0], jnp.asarray(0), half.conditions
+    row, _ = jit(half.net.step)(half.params, cache, *inputs)
     assert two.dtype == row.dtype == np.float32
     real = one > -1e8
     np.testing.assert_array_equal(two > -1e8, real)

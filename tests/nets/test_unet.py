@@ -1,4 +1,4 @@
-"""What every U-Net must do, over settings that between them use each option."""
+"""Properties of every U-Net, for settings that together use every option."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from oracles import entry_of, label_of
 from genzoo.core import bounds, tree
 from genzoo.nets.unet.unet import UNetSettings
 
-# These tests compile much and run little.
+# These tests spend their time compiling, not running.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # name: (size, channels, classes, settings)
@@ -42,7 +42,7 @@ NETS = {
 
 
 class Made:
-    """A small network, a batch for it, and params without a zero among them."""
+    """A small network, a batch for it, and params that are all nonzero."""
 
     def __init__(self, name, **changes):
         size, channels, classes, settings = NETS[name]
@@ -54,7 +54,7 @@ class Made:
         self.shape = (*size, channels)
         self.x = jnp.asarray(rng.normal(size=(3, *self.shape)), jnp.float32)
         self.time = jnp.array([0.0, 10.0, 999.0])
-        self.told = label_of(jnp.arange(3)) if classes else {}
+        self.conditions = label_of(jnp.arange(3)) if classes else {}
         shapes = jax.eval_shape(self.net.init, jax.random.key(0), *self.inputs)
         self.params = jax.tree.map(
             lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.2, leaf.dtype), shapes
@@ -63,7 +63,7 @@ class Made:
 
     @property
     def inputs(self):
-        return self.x, self.time, self.told
+        return self.x, self.time, self.conditions
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_rows_do_not_see_each_other(made, name):
 
 def test_every_parameter_and_input_has_a_say(made):
     m = made["adm"]
-    loss = lambda params, x, time: (m.net.apply(params, x, time, m.told) ** 2).sum()  # noqa: E731
+    loss = lambda params, x, time: (m.net.apply(params, x, time, m.conditions) ** 2).sum()  # noqa: E731
     grads = jit(jax.grad(loss, argnums=(0, 1, 2)))(m.params, m.x, m.time)
     silent = [
         jax.tree_util.keystr(path)
@@ -138,7 +138,7 @@ def test_vmap_over_params_and_single_inputs(made):
 
 
 def test_remat_of_all_but_products_changes_neither_params_nor_gradients():
-    # With dropout, whose key must be the same again. remat = "full": test_every_network.py.
+    # With dropout, recomputed with the same key. test_every_network.py tests remat = "full".
     key = jax.random.key(7)
     plain, other = (
         Made("adm", multipliers=(1,), attention=(8,), remat=remat, dropout=0.2)

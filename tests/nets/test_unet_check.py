@@ -1,4 +1,4 @@
-"""Mistakes in a U-Net's settings end in sentences that name the key and the remedy."""
+"""Errors in the settings of a U-Net are sentences that name the key and the remedy."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def unet_problems(shape, **settings):
         (dict(time_embedding="sinusiodal"), ["network.time_embedding", "'sinusoidal'?"]),
         (dict(remat="ful"), ["network.remat = 'ful' is unknown", "'full'?"]),
         (dict(dtype="float16"), ["network.dtype = 'float16' is unknown", "float"]),
-        (dict(attention=(16, 7)), ["network.attention has 7", "32, 16, 8, 4"]),
+        (dict(attention=(16, 7)), ["network.attention contains 7", "32, 16, 8, 4"]),
         (dict(heads=3), ["network.heads is 3", "256", "network.width"]),
         (dict(head_width=60), ["network.head_width is 60", "256"]),
         (dict(heads=2, head_width=64), ["network.heads is 2", "network.head_width is 64"]),
@@ -80,13 +80,13 @@ def test_the_defaults_fit_cifar():
 
 
 def test_a_network_that_cannot_see_its_time_is_refused():
-    """A norm of each channel alone takes away what is added to it: see test_unet.py."""
+    """A norm of each channel alone removes what is added to it: see test_unet.py."""
     small = dict(width=16, multipliers=(1, 2), attention=())
     (problem,) = unet_problems(SHAPE, **small)
-    assert "takes away the time" in problem and "network.norm_groups = 4" in problem
+    assert "removes the time" in problem and "network.norm_groups = 4" in problem
     assert unet_problems(SHAPE, **small, norm_groups=4) == []
     assert unet_problems(SHAPE, **small, scale_shift=True) == []
-    # One level that sees it is enough.
+    # One level that depends on it is enough.
     assert unet_problems(SHAPE, width=16, multipliers=(1, 4), attention=()) == []
 
 
@@ -99,7 +99,7 @@ MAP = Entry(kind="map", size=3, way="concat")
     "settings, entries, words",
     [
         (UNetSettings(), {"it": SEEN}, ["'it'", "'attend'", "network.transformer_depth = 1"]),
-        (UNetSettings(transformer_depth=1), {"it": CLASS}, ["transformer_depth", "set it to 0"]),
+        (UNetSettings(transformer_depth=1), {"it": CLASS}, ["transformer_depth", "depth to 0"]),
         (SongUNetSettings(), {"it": MAP, "text": SEEN}, ["'text'", "'add' or 'concat'"]),
         (VDMUNetSettings(), {"it": SEEN}, ["'it'", "'add' or 'concat'"]),
         (PointMLPSettings(), {"it": MAP}, ["'it'", "'concat'", "take 'add'"]),

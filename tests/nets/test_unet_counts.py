@@ -1,9 +1,9 @@
-"""Published U-Nets have exactly the parameters that their authors' code has.
+"""Published U-Nets have exactly as many parameters as in their authors' code.
 
-The counts of the DDPM rows are the authors' (and diffusers'). Those of the iDDPM rows were taken by
-building the models of openai/improved-diffusion with the flags of its README, those of the ADM rows
-in the same way from openai/guided-diffusion, and those of latent diffusion from CompVis'
-UNetModel with the configs of its repositories. Only shapes are evaluated, so this takes no memory.
+The counts of DDPM are the authors' (and those of diffusers). The counts of iDDPM come from models
+built by openai/improved-diffusion with the flags of its README, those of ADM likewise from
+openai/guided-diffusion, and those of latent diffusion from CompVis' UNetModel with the configs of
+its repositories. Only shapes are evaluated, so the tests need no memory.
 """
 
 import jax

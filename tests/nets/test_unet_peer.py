@@ -1,8 +1,8 @@
-"""The same weights give the same numbers as in diffusers: UNet2DModel, UNet2DConditionModel and the
+"""The same weights give the same output as in diffusers: UNet2DModel, UNet2DConditionModel and the
 FIR layers.
 
-The fixture holds what diffusers computed in float64 (tests/peers/make_unet_fixture.py); the weights
-are drawn here and there by the same rule.
+The fixture holds the outputs of diffusers in float64 (tests/peers/make_unet_fixture.py). Both sides
+draw the weights by the same rule.
 """
 
 import zlib
@@ -38,7 +38,7 @@ FIR = (1, 3, 3, 1)
 
 
 def draw(path, shape):
-    """The array of this path, as in tests/peers/make_unet_fixture.py."""
+    """The array with this path, as in tests/peers/make_unet_fixture.py."""
     values = np.random.RandomState(zlib.crc32(path.encode())).normal(size=shape)
     if path.endswith("/scale"):
         return 1 + 0.2 * values
@@ -46,7 +46,7 @@ def draw(path, shape):
 
 
 def drawn(shapes):
-    """Params of these shapes."""
+    """Params with these shapes."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: jnp.asarray(draw(tree.path_string(path), leaf.shape), jnp.float32),
         shapes,

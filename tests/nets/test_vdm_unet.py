@@ -1,4 +1,4 @@
-"""The VDM network: the published count, and the same numbers as a plain NumPy one of signals."""
+"""The VDM network: the published count, and the output of a plain NumPy network for signals."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from plain_layers import attention, block, conv, dense, norm, silu, sinusoids
 from genzoo.core import bounds, tree
 from genzoo.nets.unet.vdm_unet import VDMUNet, VDMUNetSettings, base2_fourier
 
-# These tests compile much and run little.
+# These tests spend their time compiling, not running.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -25,7 +25,7 @@ def shapes_of(side=32, classes=0, **settings):
 
 def test_parameter_count_is_the_published_one():
     assert bounds.problems(VDMUNetSettings(), "network", (32, 32, 3)) == []
-    # google-research/vdm on CIFAR-10, whose two other params are the ends of gamma.
+    # google-research/vdm on CIFAR-10, which has two more params, the ends of gamma.
     assert tree.count(shapes_of()) == 30_578_181 - 2
 
 
@@ -36,7 +36,7 @@ def test_labels_need_a_row_each_and_one_for_none():
 
 
 def plain_vdm(p, x, time, onehot, *, blocks, groups, exponents):
-    """The network of a signal as google-research/vdm writes it, with a table of labels."""
+    """The network for a signal as in google-research/vdm, with a class table."""
     core = p["core"]
     embedded = np.concatenate([sinusoids(time, 8), np.zeros((len(x), 1))], -1)
     c = dense(embedded, core["condition"]["dense_0"])
@@ -106,7 +106,7 @@ def test_the_input_is_added_on_the_channels_that_both_have(channels, outputs):
 def test_it_starts_as_the_identity():
     net = VDMUNetSettings(width=8, blocks=1).build(out_channels=3, entries={})
     inputs = jnp.zeros((1, 4, 3)), jnp.zeros(1), {}
-    # Only what is asked for is compiled.
+    # Compile only the output that is used.
     last = jit(lambda key: net.init(key, *inputs)["core"]["out"])(jax.random.key(0))
     assert not any(leaf.any() for leaf in jax.tree.leaves(last))
 

@@ -1,7 +1,8 @@
-"""The convolutional autoencoder of VQ-VAE, as the authors' example in Sonnet writes it.
+"""The convolutional autoencoder of VQ-VAE, as in the authors' example in Sonnet.
 
-van den Oord et al. 2017 (Neural discrete representation learning). Strided convolutions to a grid
-of features, residual blocks, and transposed convolutions back. Works for images, signals, volumes.
+van den Oord et al. 2017 (Neural discrete representation learning). The encoder has strided
+convolutions to a grid of features and residual blocks, and the decoder residual blocks and
+transposed convolutions. Works for images, signals and volumes.
 """
 
 import math
@@ -30,11 +31,11 @@ class ConvUp(nn.Module):
     """x [B, *size, C] -> [B, *2 size, features]: a transposed convolution, window 4, stride 2.
 
     With one axis, y[2i - 1 + k] += kernel[k] x[i] for k in 0..3. Position 2a - 1 + r, r in 0..1,
-    sees x[a - 1] and x[a] only: a plain convolution of window 2 gives both r at each a in 0..n as
-    channels, which are then laid side by side. `conv/kernel` is kept as that convolution wants it,
-    [2, .., C, (r, .., features)] with entry (b, r) = kernel[2 (1 - b) + r], and its fans are the
-    true ones. On a CPU its gradient is about ten times faster than that of the input-dilated
-    convolution which `lax.conv_transpose` is.
+    depends on x[a - 1] and x[a] only. A plain convolution with window 2 therefore gives the outputs
+    for both r as channels at each a in 0..n, and these are then interleaved. `conv/kernel` is
+    stored in the layout of that convolution, [2, .., C, (r, .., features)] with entry (b, r) =
+    kernel[2 (1 - b) + r]; its fans are those of the transposed convolution. On a CPU the gradient
+    is about ten times faster than that of the input-dilated convolution in `lax.conv_transpose`.
     """
 
     features: int
@@ -43,7 +44,7 @@ class ConvUp(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         axes = x.ndim - 2
-        # Padding inside the convolution would be the same numbers, and 15 times slower on a CPU.
+        # Padding inside the convolution gives the same numbers, but is 15 times slower on a CPU.
         x = jnp.pad(x, ((0, 0), *((1, 1),) * axes, (0, 0)))
         y = nn.Conv(
             2**axes * self.features,
@@ -79,7 +80,7 @@ class Residuals(nn.Module):
 
 
 class ConvTrunk(nn.Module):
-    """x [B, *size, C] -> features [B, *size / 2^downsamples, width], activated, dtype `dtype`."""
+    """x [B, *size, C] -> features [B, *size / 2^downsamples, width] after the activation."""
 
     width: int
     block_width: int
@@ -101,7 +102,7 @@ class ConvTrunk(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """x [B, *size, C] -> [B, *grid, encoded] float32; `flat`: -> [B, encoded]."""
+    """x [B, *size, C] -> [B, *grid, encoded] float32, or [B, encoded] if `flat`."""
 
     encoded: int
     trunk: ConvTrunk
@@ -110,7 +111,7 @@ class ConvEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         h = self.trunk(x, train)
-        # float32, like every output: rounding here would be noise in the latent.
+        # In float32, because rounding here would be noise in the latent.
         if self.flat:
             h = h.reshape(h.shape[0], -1)
             return nn.Dense(self.encoded, kernel_init=FAN_AVG, name="out")(h)
@@ -120,8 +121,8 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """z [B, *grid, latent] -> [B, *grid 2^upsamples, decoded] float32.
 
-    start: () takes z by a convolution; otherwise z is [B, latent], and a dense layer makes the
-    smallest feature map of it, whose sides are `start`.
+    start: () if z is a grid. Otherwise z is [B, latent], and a dense layer maps it to the smallest
+    feature map, with sides `start`.
     """
 
     decoded: int
@@ -155,36 +156,36 @@ class ConvDecoder(nn.Module):
 
 
 FeatureWidth = Annotated[
-    int, AtLeast(2), "Of the feature maps; the finest ones have half of it."
+    int, AtLeast(2), "Channels of the feature maps; the finest have half as many."
 ]
-BlockWidth = Annotated[int, AtLeast(1), "Of the inner convolution of a residual block."]
-BlockCount = Annotated[int, AtLeast(0), "Residual blocks in each part."]
+BlockWidth = Annotated[int, AtLeast(1), "Channels inside a residual block."]
+BlockCount = Annotated[int, AtLeast(0), "Residual blocks in the encoder, and in the decoder."]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvSettings:
-    """Convolutions to a grid of latents and back.
+    """A convolutional encoder to a grid of latents, and the decoder back.
 
-    The Sonnet example on CIFAR-10 (64 for encoded and latent, 3 for decoded) has 662,723 params.
+    The Sonnet example on CIFAR-10 (encoded = latent = 64, decoded = 3) has 662,723 params.
     """
 
     width: FeatureWidth = 128
     block_width: BlockWidth = 32
     blocks: BlockCount = 2
     downsamples: Annotated[
-        int, AtLeast(1), "Convolutions of stride two, and transposed ones back."
+        int, AtLeast(1), "Convolutions with stride two, and transposed convolutions back."
     ] = 2
-    flat: Annotated[bool, "Whether there is one latent vector, and no grid of them."] = False
+    flat: Annotated[bool, "Whether the latent is one vector instead of a grid."] = False
     top_widths: TopWidths = (100, 100)
     activation: ActivationName = "relu"
-    dtype: Annotated[str, OneOf(DTYPES), "Of the computation; params stay float32."] = "float32"
+    dtype: Annotated[str, OneOf(DTYPES), "Type used in layers; params stay float32."] = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
-        """What does not fit together, on examples of `shape`."""
+        """Errors in the settings for examples of `shape`, as sentences."""
         if len(shape) < 2:
             return [
-                "network.name is a convolutional network, but the data are vectors without "
-                "positions: take a dense network."
+                "network.name is a convolutional network, but the data are vectors without spatial "
+                "axes: take a dense network."
             ]
         return indivisible("downsamples", self.downsamples, shape[:-1], 2**self.downsamples)
 
@@ -196,12 +197,13 @@ class ConvSettings:
         latents: tuple[int, ...],
         decoded: tuple[int, ...],
     ) -> tuple[Pair, ...]:
-        """One pair for each layer of latents. The first is x [B, *size, C] -> [B, *grid, encoded]
-        and z [B, *grid, latent] -> [B, *size, decoded], with shape (*size, C), grid = size /
-        2^downsamples; a second one is dense.
+        """One pair for each layer of latents, for examples of shape (*size, C).
 
-        encoded: what the encoder gives at a position. latents: of the decoder's input at a
-            position. decoded: numbers for each pixel of the output. Each by layer of latents.
+        The first pair is x [B, *size, C] -> [B, *grid, encoded] and z [B, *grid, latent] ->
+        [B, *size, decoded], with grid = size / 2^downsamples. The second, if any, is dense.
+
+        encoded, latents: channels of the encoder's output and of the decoder's input, by layer of
+            latents. decoded: numbers for each pixel of the output, by layer of latents.
         """
         act, dtype = ACTIVATIONS[self.activation], DTYPES[self.dtype]
         grid = tuple(side >> self.downsamples for side in shape[:-1])

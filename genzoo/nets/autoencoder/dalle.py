@@ -1,7 +1,7 @@
-"""The encoder and decoder of DALL-E's discrete VAE: residual groups, max-pools, copies.
+"""The encoder and decoder of DALL-E's discrete VAE: residual blocks, max-pooling, upsampling.
 
 Ramesh et al. 2021 (Zero-shot text-to-image generation), appendix A.1, and the authors' published
-encoder and decoder. A block is x -> short cut(x) + residual path(x) / (number of blocks)^2.
+encoder and decoder. A block is x -> shortcut(x) + residual path(x) / (number of blocks)^2.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class DVAENetworks:
     """The three networks of a discrete VAE.
 
     encoder: x [B, *size, C] -> logits [B, *grid, vocabulary] float32.
-    embed: weights of the codes [B, *grid, vocabulary] (one-hot, or soft) -> [B, *grid, initial].
+    embed: code weights [B, *grid, vocabulary], one-hot or soft -> [B, *grid, initial] float32.
     decoder: [B, *grid, initial] -> [B, *size, decoded] float32.
-    grid: the sides of the grid of codes. The published decoder is embed, then decoder.
+    grid: the sides of the grid of codes. `embed` and `decoder` together are the published decoder.
     """
 
     encoder: Network
@@ -49,9 +49,10 @@ def _conv(x: Array, features: int, window: int, dtype: jnp.dtype, name: str) -> 
 
 
 class Block(nn.Module):
-    """x [B, *size, C] -> short cut + post_gain * residual path, [B, *size, features].
+    """x [B, *size, C] -> shortcut + post_gain * residual path, [B, *size, features].
 
-    windows: of the path's four convolutions, each behind a relu, at a quarter of the features.
+    The residual path has four convolutions with the given windows, each after a ReLU. All but the
+    last have features / 4 channels.
     """
 
     features: int
@@ -73,8 +74,8 @@ class Block(nn.Module):
 
 
 def _pool(x: Array) -> Array:
-    """The greatest of each window of side two: [B, *size, C] -> [B, *size / 2, C]."""
-    # As maxima of halves: the gradient of a windowed maximum is 25 times slower on a CPU.
+    """Max-pooling over windows of side two: [B, *size, C] -> [B, *size / 2, C]."""
+    # Maxima of two slices, because a windowed maximum has a gradient 25 times slower on a CPU.
     for axis in range(1, x.ndim - 1):
         halves = (lax.slice_in_dim(x, i, None, stride=2, axis=axis) for i in (0, 1))
         x = jnp.maximum(*halves)
@@ -101,12 +102,12 @@ class Encoder(nn.Module):
                     self.width << group, (3, 3, 3, 1), post_gain, self.dtype,
                     name=f"group_{group}_block_{i}",
                 )(h)  # fmt: skip
-        # As published, the maps to and from the vocabulary are float32 in any case.
+        # As published, the layers to and from the vocabulary are always float32.
         return _conv(jax.nn.relu(h), self.vocabulary, 1, jnp.float32, "out")
 
 
 class Embed(nn.Module):
-    """Weights of the codes [B, *grid, vocabulary] -> [B, *grid, initial] float32."""
+    """Code weights [B, *grid, vocabulary] -> embedded codes [B, *grid, initial] float32."""
 
     initial: int
 
@@ -141,31 +142,34 @@ class Decoder(nn.Module):
 class DalleSettings:
     """The networks of DALL-E's discrete VAE.
 
-    Published: 8192 codes, 6 outputs: 53,786,240 params encode and 43,829,766 decode.
+    The published networks have 8192 codes and 6 outputs, with 53,786,240 params in the encoder and
+    43,829,766 in the decoder.
     """
 
-    width: Annotated[int, AtLeast(4), "Of the finest feature maps; group g has 2^g as much."] = 256
+    width: Annotated[int, AtLeast(4), "Channels of the finest maps; group g has 2^g as many."] = 256
     initial: Annotated[int, AtLeast(1), "Channels of the embedded codes."] = 128
     groups: Annotated[
         int,
         AtLeast(1),
-        "Groups of blocks, each half as fine as the last: four are published, three suit images of "
-        "28 to 64 pixels.",
+        "Groups of blocks, each at half the resolution of the last: 4 as published; 3 suit images "
+        "of 28 to 64 pixels.",
     ] = 4
-    blocks: Annotated[int, AtLeast(1), "Blocks in each group, on both sides."] = 2
+    blocks: Annotated[int, AtLeast(1), "Blocks in each group, in encoder and decoder."] = 2
     dtype: Annotated[
-        str, OneOf(DTYPES), "Of the computation; params, outputs, maps of codes stay float32."
+        str,
+        OneOf(DTYPES),
+        "Type used in layers; params, outputs and the embedding of codes stay float32.",
     ] = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
-        """What does not fit together, on images of `shape` (*size, C)."""
+        """Errors in the settings for images of `shape` (*size, C), as sentences."""
         return indivisible("groups", self.groups, shape[:-1], 2 ** (self.groups - 1))
 
     def build(self, *, shape: tuple[int, ...], vocabulary: int, decoded: int) -> DVAENetworks:
-        """The networks for images of shape (*size, C): the grid is size / 2^(groups - 1).
+        """The networks for images of shape (*size, C), with grid = size / 2^(groups - 1).
 
-        vocabulary: how many codes there are. decoded: numbers for each pixel of the output (6 for
-            the mean and scale of three colours).
+        vocabulary: the number of codes. decoded: numbers for each pixel of the output (6 for the
+            mean and scale of three colours).
         """
         sizes = dict(
             width=self.width, groups=self.groups, blocks=self.blocks, dtype=DTYPES[self.dtype]

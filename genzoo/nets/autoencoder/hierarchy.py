@@ -1,17 +1,16 @@
-"""The networks of VQ-VAE and VQ-VAE-2: any number of grids of codes, each half as fine as the one
-below.
+"""The networks of VQ-VAE and VQ-VAE-2: any number of grids of codes, each half as fine as the last.
 
-Razavi et al. 2019 (Generating diverse high-fidelity images with VQ-VAE-2), in the reading of
-rosinality/vq-vae-2-pytorch, whose two levels are `levels=2` here; one level is the network of van
-den Oord et al. 2017 as in `ConvSettings`. With level 0 the bottom (finest) and level T the top:
+Razavi et al. 2019 (Generating diverse high-fidelity images with VQ-VAE-2), as implemented in
+rosinality/vq-vae-2-pytorch, which corresponds to `levels=2`. One level gives the network of van den
+Oord et al. 2017, as in `ConvSettings`. With level 0 at the bottom (finest) and level T at the top:
 
     h_0 = encoder_0(x),  h_l = encoder_l(h_{l-1})                                             (1)
     z_T = head_T(h_T),   z_l = head_l([c_l, h_l])                                             (2)
     c_{T-1} = context_{T-1}(q_T),  c_l = context_l([q_{l+1}, c_{l+1}])                        (3)
     x = decoder([up_T(q_T), .., up_1(q_1), q_0])                                              (4)
 
-q_l is the quantised z_l. Going down, c_l holds what all levels above l have said, on the grid of
-level l. up_l is l transposed convolutions, with the activation between them.
+where q_l is the quantised z_l. The context c_l carries the codes of all levels above l, on the grid
+of level l. up_l is a sequence of l transposed convolutions with activations between them.
 """
 
 from collections.abc import Callable
@@ -42,14 +41,14 @@ Run = Callable[[str, Network, Array], Array]  # (name of a part, the part, its i
 
 @dataclass(frozen=True, kw_only=True)
 class Hierarchy:
-    """The parts of equations (1) to (4) and the two ways through them; tuples count from below.
+    """The parts of equations (1) to (4), with `encode` and `decode`; tuples start at level 0.
 
-    encoders, heads: one per level. contexts: contexts[l] serves level l from the level above, so
-    one less. upsamples: upsamples[l - 1] is up_l. decoder: to the image, [B, *size, decoded].
-    grids: sides of the grid of each level. latent: channels of every z and q.
+    encoders, heads: one for each level. contexts: contexts[l] is context_l; there is none for the
+    top. upsamples: upsamples[l - 1] is up_l. decoder: gives the image, [B, *size, decoded].
+    grids: the sides of each level's grid. latent: the channels of every z and q.
 
-    Params are one dict with a subtree per part: "encoder_0", "head_0", "context_0", "upsample_1",
-    .., "decoder".
+    The params are one dict with a subtree for each part: "encoder_0", "head_0", "context_0",
+    "upsample_1", .., "decoder".
     """
 
     encoders: tuple[Network, ...]
@@ -62,11 +61,11 @@ class Hierarchy:
 
     @property
     def levels(self) -> int:
-        """How many grids of codes there are."""
+        """The number of grids of codes."""
         return len(self.grids)
 
     def init(self, key: Key, x: Array) -> Tree:
-        """Params of all parts, for images like x [B, *size, C]."""
+        """The params of all parts, for images of the shape of x [B, *size, C]."""
         params = {}
 
         def run(name: str, part: Network, value: Array) -> Array:
@@ -79,9 +78,9 @@ class Hierarchy:
     def encode(self, params: Tree, x: Array, quantise: Quantise) -> list[Array]:
         """Equations (1) to (3): x [B, *size, C] -> [q_0 .. q_T], q_l [B, *grids[l], latent].
 
-        quantise(level, z) -> q is called once per level, the top first, because what a level says
-        depends on what those above it have said. Whatever else it finds (indices, losses) it can
-        keep for its caller.
+        quantise(level, z) -> q is called once for each level, starting at the top, because the
+        codes of a level depend on those of the levels above. The caller's function can also record
+        its indices and losses.
         """
         return self._encode(_applying(params), x, quantise)
 
@@ -120,7 +119,7 @@ def _concat(arrays: list[Array]) -> Array:
 
 
 class Head(nn.Module):
-    """h [B, *grid, C] -> z [B, *grid, latent] float32, position by position."""
+    """h [B, *grid, C] -> z [B, *grid, latent] float32, by a 1x1 convolution."""
 
     latent: int
 
@@ -130,7 +129,7 @@ class Head(nn.Module):
 
 
 class Upsample(nn.Module):
-    """q [B, *grid, C] -> [B, *grid 2^times, C] by transposed convolutions, relu between them."""
+    """q [B, *grid, C] -> [B, *grid 2^times, C]: transposed convolutions with ReLUs between them."""
 
     times: int
     dtype: jnp.dtype
@@ -146,8 +145,8 @@ class Upsample(nn.Module):
 class HierarchySettings:
     """The networks of VQ-VAE (one level) or VQ-VAE-2.
 
-    With latent = 64 and decoded = 3 two levels have 1,388,867 params, as the reading cited has, and
-    one has the 662,723 of `ConvSettings`.
+    With latent = 64 and decoded = 3, two levels have 1,388,867 params, as in the implementation
+    cited above, and one level has 662,723, as in `ConvSettings`.
     """
 
     levels: Annotated[int, AtLeast(1), "Grids of codes, each half as fine as the last."] = 1
@@ -156,11 +155,11 @@ class HierarchySettings:
     block_width: BlockWidth = 32
     blocks: BlockCount = 2
     dtype: Annotated[
-        str, OneOf(DTYPES), "Of the computation; params, z and the output stay float32."
+        str, OneOf(DTYPES), "Type used in layers; params, z and the output stay float32."
     ] = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
-        """What does not fit together, on images of `shape` (*size, C)."""
+        """Errors in the settings for images of `shape` (*size, C), as sentences."""
         unit = 2 ** (self.levels - 1 + self.downsamples)
         return indivisible("levels", self.levels, shape[:-1], unit)
 

@@ -1,7 +1,7 @@
-"""An encoder and a decoder for the two ends of a latent, and the dense pair of the first VAEs.
+"""Pairs of an encoder and a decoder, and the dense pairs of the first VAEs.
 
 Kingma & Welling 2014 (Auto-encoding variational Bayes), Burda et al. 2016 (Importance weighted
-autoencoders, whose networks with one and two layers of latents are `MLPSettings`).
+autoencoders; `MLPSettings` are its networks with one or two layers of latents).
 """
 
 import math
@@ -29,11 +29,11 @@ GLOROT = nn.initializers.xavier_uniform()
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two networks that meet at a latent; what a latent is made of is the family's matter.
+    """An encoder and a decoder; the family defines how the encoder's output gives a latent.
 
     encoder: x [B, *shape] -> [B, *grid, encoded] float32.
     decoder: z [B, *grid, latent] -> [B, *size, decoded] float32, where shape = (*size, C).
-    grid: the sides of the grid of latents; () where the latent is one vector.
+    grid: the sides of the grid of latents; () if the latent is one vector.
     """
 
     encoder: Network
@@ -42,7 +42,7 @@ class Pair:
 
 
 class Dense(nn.Module):
-    """x [B, ...] -> [B, *out]: flattened, a layer for each of `widths`, and a linear one."""
+    """x [B, ...] -> [B, *out]: flattens x; hidden layers of `widths`, then a linear layer."""
 
     widths: tuple[int, ...]
     out: tuple[int, ...]
@@ -66,26 +66,25 @@ def mlp_pair(
     widths: tuple[int, ...],
     activation: Activation,
 ) -> Pair:
-    """Dense layers on both sides of a latent vector: x [B, *shape] -> [B, encoded], and
-    z [B, latent] -> [B, *size, decoded], where shape is (*size, C).
+    """Dense networks x [B, *shape] -> [B, encoded] and z [B, latent] -> [B, *size, decoded].
 
-    A vector, shape (D,), has no size: it is decoded to [B, decoded].
+    Here shape = (*size, C). A vector of shape (D,) has no size and is decoded to [B, decoded].
 
-    encoded: what the encoder gives (mean and variance: twice the latent). latent: of the decoder's
-        input. decoded: numbers for each pixel of the output.
-    widths: of the hidden layers on the way in; reversed on the way out.
-    activation: behind every hidden layer.
+    encoded: width of the encoder's output (twice the latent for mean and variance). latent: width
+        of the decoder's input. decoded: numbers for each pixel of the output.
+    widths: those of the encoder's hidden layers; the decoder has them in reverse.
+    activation: the function after every hidden layer.
     """
     encoder = Dense(widths=widths, out=(encoded,), activation=activation)
     decoder = Dense(widths=widths[::-1], out=(*shape[:-1], decoded), activation=activation)
     return Pair(encoder=network(encoder), decoder=network(decoder), grid=())
 
 
-ActivationName = Annotated[str, OneOf(ACTIVATIONS), "Behind every hidden layer."]
+ActivationName = Annotated[str, OneOf(ACTIVATIONS), "Function after every hidden layer."]
 TopWidths = Annotated[
     tuple[int, ...],
     Each(AtLeast(1)),
-    "Dense layers of the second layer of latents, where there is one.",
+    "Hidden widths for the second layer of latents, if there is one.",
 ]
 
 
@@ -98,8 +97,10 @@ def upper_pairs(
     widths: tuple[int, ...],
     activation: Activation,
 ) -> tuple[Pair, ...]:
-    """The dense pair between the first layer of latents, as one vector, and the second; none where
-    `latents` has one layer. encoded, latents, decoded: of both layers."""
+    """The dense pair from the first layer of latents, flattened, to the second; () if none.
+
+    first: the pair of the first layer. encoded, latents, decoded: as for `mlp_pair`, by layer.
+    """
     if len(latents) == 1:
         return ()
     places = math.prod(first.grid)
@@ -116,13 +117,13 @@ class MLPSettings:
     """Dense encoders and decoders."""
 
     widths: Annotated[
-        tuple[int, ...], Each(AtLeast(1)), "Hidden layers of the encoder; reversed in the decoder."
+        tuple[int, ...], Each(AtLeast(1)), "Hidden widths of the encoder; reversed in the decoder."
     ] = (200, 200)
     top_widths: TopWidths = (100, 100)
     activation: ActivationName = "tanh"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
-        """None: these settings suit data of any shape, and each other."""
+        """[]: all settings are valid for data of any shape."""
         del shape
         return []
 
@@ -134,7 +135,9 @@ class MLPSettings:
         latents: tuple[int, ...],
         decoded: tuple[int, ...],
     ) -> tuple[Pair, ...]:
-        """One pair for each layer of latents; encoded, latents, decoded: see `mlp_pair`, by layer.
+        """One pair for each layer of latents.
+
+        encoded, latents, decoded: as for `mlp_pair`, by layer.
         """
         act = ACTIVATIONS[self.activation]
         first = mlp_pair(

@@ -1,1 +1,1 @@
-"""What several networks are made of."""
+"""Building blocks that several networks share."""

@@ -1,4 +1,4 @@
-"""Attention: over the positions of a feature map, and from one sequence of tokens to another.
+"""Attention over the positions of a feature map, and from one sequence of tokens to another.
 
 Vaswani et al. 2017 (heads), Wang et al. 2018 (non-local networks), Ho et al. 2020 and Dhariwal &
 Nichol 2021 (self-attention in U-Nets), Rombach et al. 2022 (cross-attention to conditions).
@@ -15,11 +15,11 @@ from genzoo.nets.parts.layers import FAN_IN, ZEROS, GroupNorm
 def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
     """softmax(query key^T / sqrt(D)) value, [B, N, H, D]; logits and softmax are float32.
 
-    query: [B, N, H, D]. key, value: [B, M, H, D]. mask: bool [B, M], which keys there are; None
-    means all. An example without a key gets zeros.
+    query: [B, N, H, D]. key, value: [B, M, H, D]. mask: bool [B, M], False for padding; None means
+    no padding. The output is zero for an example whose keys are all padding.
     """
     scaled = query * query.shape[-1] ** -0.5
-    # Heads before positions: the gradients are then plain products too, which a CPU is faster with.
+    # With heads before positions the gradients are plain products too, which are faster on a CPU.
     scaled, key, value = (x.swapaxes(1, 2) for x in (scaled, key, value))
     logits = jnp.einsum("bhnd,bhmd->bhnm", scaled, key, preferred_element_type=jnp.float32)
     if mask is not None:
@@ -27,15 +27,16 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
         logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
     if mask is not None:
-        weights = jnp.where(mask, weights, 0)  # without any key, softmax would give the mean
+        weights = jnp.where(mask, weights, 0)  # with all keys masked, softmax gives the mean
     return jnp.einsum("bhnm,bhmd->bhnd", weights, value).swapaxes(1, 2)
 
 
 class SelfAttention(nn.Module):
-    """x [B, *size, C] -> scale (x + attention(norm(x))) over all positions; scale x at the start.
+    """x [B, *size, C] -> scale (x + attention(norm(x))) over all positions.
 
-    heads: must divide C. Query, key and value are one fused map C -> 3C, laid out (query, key,
-    value) x heads x C / heads; DDPM writes them as three 1x1 convolutions, which is the same map.
+    The output is scale x at the start. heads: must divide C. One fused map C -> 3C gives query, key
+    and value, laid out (query, key, value) x heads x C / heads. DDPM writes it as three 1x1
+    convolutions, which are the same map.
     """
 
     heads: int
@@ -53,7 +54,7 @@ class SelfAttention(nn.Module):
             3 * channels, kernel_init=FAN_IN, dtype=self.dtype, name="query_key_value"
         )(h)
         heads = (batch, -1, self.heads, channels // self.heads)
-        # Split, not indexed: the gradient is one concatenation instead of a sum of padded thirds.
+        # The gradient of a split is one concatenation; that of indexing sums three padded arrays.
         h = attend(*(part.reshape(heads) for part in jnp.split(h, 3, -1)))
         h = h.reshape(batch, -1, channels)
         h = nn.Dense(channels, kernel_init=ZEROS, dtype=self.dtype, name="out")(h)
@@ -63,11 +64,11 @@ class SelfAttention(nn.Module):
 class MultiHeadAttention(nn.Module):
     """(x [B, N, C], tokens [B, M, D], mask [B, M] bool or None) -> [B, N, C].
 
-    Queries come from x; keys and values from tokens, which are x itself in self-attention. mask:
-    which tokens there are. The others contribute nothing, whatever they hold, and an example
-    without tokens gets the bias of the last map.
-    heads: their number must divide C, which is also the width of all heads together. Keys and
-    values are one fused map, without a bias like that of the queries (Rombach et al. 2022).
+    Queries come from x; keys and values come from tokens (x itself in self-attention).
+    mask: False for padding, which contributes nothing, even where it is NaN. The output for an
+    example without tokens is the bias of the output map.
+    heads: must divide C, which is the total width of all heads. One fused map gives keys and
+    values. The query, key and value maps have no bias (Rombach et al. 2022).
     """
 
     heads: int
@@ -85,7 +86,7 @@ class MultiHeadAttention(nn.Module):
             return [part.reshape(heads) for part in jnp.split(dense(values), maps, -1)]
 
         if mask is not None:
-            tokens = jnp.where(mask[..., None], tokens, 0)  # not even a NaN gets through
+            tokens = jnp.where(mask[..., None], tokens, 0)  # keeps out NaN as well
         h = attend(*projected(x, 1, "query"), *projected(tokens, 2, "key_value"), mask)
         return nn.Dense(channels, kernel_init=FAN_IN, dtype=self.dtype, name="out")(
             h.reshape(x.shape)

@@ -1,10 +1,9 @@
-"""How conditions enter a network: an embedder with its own null for each kind, and the module that
-combines them.
+"""How conditions enter a network: an embedder for each kind, and the module that combines them.
 
-A network sees features (added to those of the time), tokens (by attention) and maps (concatenated
-to its input). An absent condition is replaced by its null: a row of the class table, learned
-features or one learned token if the null has params, otherwise zeros. For a published network we
-choose whichever reproduces its parameter count.
+A network receives features (added to those of the time), tokens (by attention) and maps
+(concatenated to its input). An absent condition is replaced by its null. If the null has params, it
+is a row of the class table, learned features or one learned token; otherwise it is zero. For a
+published network we choose whichever reproduces its parameter count.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,12 +20,14 @@ from genzoo.nets.parts.embeddings import TimeEmbedding, sinusoidal
 from genzoo.nets.parts.layers import FAN_AVG, ZEROS
 
 TOKEN_STD = 0.02
-"""Standard deviation of embedded tokens and positions at the start (Radford et al. 2019)."""
+"""Initial standard deviation of token and position embeddings (Radford et al. 2019)."""
 
 
 class Encoded(NamedTuple):
-    """The encoded conditions: features [B, E], tokens [B, L, D] with mask bool [B, L], maps
-    [B, *size, C]; None if no condition enters in that way."""
+    """The encoded conditions; each entry is None if no condition enters in that way.
+
+    features: [B, E]. tokens: [B, L, D]. mask: bool [B, L], False for padding. maps: [B, *size, C].
+    """
 
     features: Array | None = None
     tokens: Array | None = None
@@ -35,8 +36,11 @@ class Encoded(NamedTuple):
 
 
 class ClassTable(nn.Module):
-    """(label int32 [B], present [B]) -> [B, features]: a row of a table, whose last is the null
-    where there is one."""
+    """(label int32 [B], present bool [B]) -> [B, features], rows of a table.
+
+    null: whether the table has a last row for absent labels; otherwise their features are zero.
+    std: the initial standard deviation of the table.
+    """
 
     classes: int
     features: int
@@ -53,8 +57,11 @@ class ClassTable(nn.Module):
 
 
 class Vector(nn.Module):
-    """(vector [B, D], present [B]) -> [B, features]: a dense map, and learned features where it is
-    absent. bias: whether the map has one; without it and without a null, zeros mean absence."""
+    """(vector [B, D], present bool [B]) -> [B, features], by a dense layer.
+
+    null: whether an absent vector has learned features; otherwise they are zero. bias: whether the
+    layer has a bias. With neither bias nor null, an absent vector is the same as a zero vector.
+    """
 
     features: int
     null: bool
@@ -71,8 +78,10 @@ class Vector(nn.Module):
 
 
 class Scalar(nn.Module):
-    """(number [B], present [B]) -> [B, features]: the sinusoids of 1000 times the number, for
-    numbers of order 1, through two dense layers."""
+    """(number [B], present bool [B]) -> [B, features], for numbers of order 1.
+
+    Two dense layers act on the sinusoidal embedding of 1000 times the number. null: as in `Vector`.
+    """
 
     features: int
     null: bool
@@ -86,10 +95,11 @@ class Scalar(nn.Module):
 
 
 class TokenSequence(nn.Module):
-    """(Tokens of ids or features, present [B]) -> (tokens [B, L, width], mask [B, L]).
+    """(Tokens of ids or features, present bool [B]) -> (tokens [B, L, width], mask bool [B, L]).
 
-    Ids are looked up in a table and given positions; features of another width go through a dense
-    layer. Where the sequence is absent one token is left: a learned one, or zeros.
+    Ids (vocabulary > 0) are embedded by a table, and learned positions are added. Features of
+    another width go through a dense layer. An absent sequence is replaced by a single token, which
+    is learned (null) or zero. length: the number of learned positions, at least L.
     """
 
     width: int
@@ -113,8 +123,10 @@ class TokenSequence(nn.Module):
 
 
 class Map(nn.Module):
-    """(map [B, *size, C], present [B]) -> the same; where absent one learned value a channel, or
-    zeros."""
+    """(map [B, *size, C], present bool [B]) -> [B, *size, C].
+
+    An absent map is replaced by one learned value for each channel (null), or by zeros.
+    """
 
     null: bool
 
@@ -130,19 +142,19 @@ def check_ways(
 ) -> None:
     """Raises a UserError if a condition enters in a way that the network does not support.
 
-    otherwise: what else the user can do.
+    ways: the supported ways. otherwise: what else the user can do, as the end of the message.
     """
     for name, entry in entries.items():
         if entry.way not in ways:
             offered = " or ".join(map(repr, ways))
             raise UserError(
-                f"The condition {name!r} enters by way = {entry.way!r}, for which this network has "
-                f"no place: take {offered}{otherwise}."
+                f"The condition {name!r} has way = {entry.way!r}, which this network does not "
+                f"support: take {offered}{otherwise}."
             )
 
 
 def value_of(entry: Entry, given: Given | None, like: Array) -> Given:
-    """The condition, or one of the right shape that is absent for every example of x [B, ...]."""
+    """`given`, or if it is None, a condition absent for every example of `like` [B, ...]."""
     if given is not None:
         return given
     rows, length = like.shape[0], max(entry.length, 1)
@@ -159,7 +171,7 @@ def value_of(entry: Entry, given: Given | None, like: Array) -> Given:
 
 
 def feature_embedder(entry: Entry, features: int, name: str, std: float = 1.0) -> nn.Module:
-    """The embedder of a condition that enters by features. std: of a table's rows at the start."""
+    """The embedder of a condition with way = "add". std: the initial deviation of a class table."""
     if entry.kind == "class":
         return ClassTable(entry.size, features, entry.null, std, name=name)
     if entry.kind == "scalar":
@@ -170,8 +182,9 @@ def feature_embedder(entry: Entry, features: int, name: str, std: float = 1.0) -
 class Conditioner(nn.Module):
     """(time [B], conditions, x [B, *size, C]) -> Encoded: embeds the time and the conditions.
 
-    The embedded time [width] goes through two dense layers, and embedded conditions are added to
-    the features that come of it (Nichol & Dhariwal 2021). context: width of the tokens.
+    The time embedding [B, width] goes through two dense layers, and the embedded conditions are
+    added to the result (Nichol & Dhariwal 2021). features: the width of these features. context:
+    the width of the tokens.
     """
 
     embed: TimeEmbedding
@@ -196,8 +209,11 @@ class Conditioner(nn.Module):
 def attended(
     entries: Mapping[str, Entry], conditions: Conditions, x: Array, width: int
 ) -> tuple[Array | None, Array | None]:
-    """(tokens [B, L, width], mask [B, L]) of all conditions to attend to, one after the other; call
-    it inside a compact `__call__`."""
+    """The tokens [B, L, width] and mask bool [B, L] of all conditions with way = "attend".
+
+    The sequences are concatenated. Both are None if there is no such condition. Call it inside a
+    compact `__call__`.
+    """
     parts = []
     for name, entry in entries.items():
         if entry.way != "attend":
@@ -217,9 +233,11 @@ def attended(
 
 
 def concatenated(entries: Mapping[str, Entry], conditions: Conditions, x: Array) -> Array | None:
-    """The maps [B, *size, C] of all conditions to concatenate, a smaller one enlarged bilinearly
-    (Saharia et al. 2021, "Image super-resolution via iterative refinement"); call it inside a
-    compact `__call__`."""
+    """The maps [B, *size, C] of all conditions with way = "concat", or None if there are none.
+
+    Maps of another size are resized bilinearly to that of x (Saharia et al. 2021, Image
+    super-resolution via iterative refinement). Call it inside a compact `__call__`.
+    """
     maps = []
     for name, entry in entries.items():
         if entry.way == "concat":

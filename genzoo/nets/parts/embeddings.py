@@ -1,4 +1,4 @@
-"""Embeddings of the time.
+"""Time embeddings.
 
 Sinusoids as in "Attention is all you need" (Vaswani et al. 2017), in the two layouts in use (Ho et
 al. 2020; Nichol & Dhariwal 2021), and Gaussian Fourier features (Song et al. 2021).
@@ -14,12 +14,12 @@ from genzoo.core.types import Array
 
 TimeEmbedding = Callable[[Array, int], Array]  # (time [B], width) -> [B, width] float32
 
-LONGEST = 10_000.0  # the longest wavelength, over 2 pi, in DDPM steps
-FOURIER_SCALE = 16.0  # standard deviation of the frequencies, in periods
+LONGEST = 10_000.0  # the longest wavelength divided by 2 pi, in DDPM steps
+FOURIER_SCALE = 16.0  # standard deviation of the frequencies, in periods per unit
 
 
 def sinusoidal(time: Array, width: int) -> Array:
-    """[B] -> [B, width]: sines, then cosines; frequencies 1 .. 1 / 10000 with both ends (DDPM)."""
+    """[B] -> [B, width]: sines, then cosines; frequencies from 1 to 1 / 10000 inclusive (DDPM)."""
     half = width // 2
     frequencies = LONGEST ** (-np.arange(half) / max(half - 1, 1))
     angles = _angles(time, frequencies)
@@ -27,7 +27,7 @@ def sinusoidal(time: Array, width: int) -> Array:
 
 
 def sinusoidal_adm(time: Array, width: int) -> Array:
-    """[B] -> [B, width]: cosines, then sines; frequencies 1 .. above 1 / 10000 (iDDPM, ADM)."""
+    """[B] -> [B, width]: cosines, then sines; frequencies in (1 / 10000, 1] (iDDPM, ADM)."""
     half = width // 2
     frequencies = LONGEST ** (-np.arange(half) / half)
     angles = _angles(time, frequencies)
@@ -40,10 +40,10 @@ def fourier(time: Array, width: int) -> Array:
 
 
 def fourier_noise_level(noise_level: Array, width: int) -> Array:
-    """[B] -> [B, width]: sines and cosines of fixed Gaussian frequencies (NCSN++), for noise levels
-    of order 1.
+    """[B] -> [B, width]: sines and cosines of random Gaussian frequencies (NCSN++).
 
-    The frequencies are constants drawn once from seed 0, not params: they are never trained.
+    For noise levels of order 1. The frequencies are constants drawn from seed 0. They are not
+    params and are never trained.
     """
     frequencies = np.random.default_rng(0).normal(size=width // 2) * FOURIER_SCALE
     angles = _angles(noise_level, 2 * np.pi * frequencies)

@@ -1,4 +1,4 @@
-"""The dense part of a transformer block."""
+"""The feed-forward layer of a transformer block."""
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,13 @@ from genzoo.nets.parts.layers import FAN_IN
 
 
 class GEGLU(nn.Module):
-    """x [B, N, C] -> [B, N, C] by a gated hidden layer (Shazeer 2020, GLU variants improve
-    transformers):
+    """x [B, N, C] -> [B, N, C]: a gated feed-forward layer.
+
+    Shazeer 2020 (GLU variants improve transformers):
 
         W_2 (a * gelu(b)) + b_2,  (a, b) = W_1 x + b_1
 
-    expansion: the width of a and of b, in C. The GELU is the exact one.
+    expansion: the width of a and of b, as a multiple of C. The GELU is exact (by erf).
     """
 
     expansion: int

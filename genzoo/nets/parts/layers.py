@@ -1,4 +1,4 @@
-"""Layers that every convolutional network of the zoo is made of, for any number of spatial axes.
+"""Layers of convolutional networks, for any number of spatial axes.
 
 GroupNorm by per-channel sums (Wu & He 2018), convolutions with the initialisation of DDPM (Ho et
 al. 2020), resizing by two, and folding patches of pixels into channels (space to depth).
@@ -17,23 +17,23 @@ DTYPES: Mapping[str, jnp.dtype] = MappingProxyType(
     {"float32": jnp.dtype("float32"), "bfloat16": jnp.dtype("bfloat16")}
 )
 
-# DDPM draws every weight uniformly with the variance 1 / fan_avg, and starts last layers at zero.
+# DDPM draws weights uniformly with variance 1 / fan_avg and starts last layers at zero.
 FAN_AVG = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-# A fused map C -> kC holds k maps C -> C: this gives each of them what FAN_AVG would.
+# For a fused map C -> kC: each of its k maps C -> C then starts as FAN_AVG would start it.
 FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 ZEROS = nn.initializers.zeros_init()
 
 
 def groups_of(channels: int, most: int) -> int:
-    """The greatest divisor of `channels` that is not above `most`: how many groups are normed."""
+    """The number of groups in a GroupNorm: the greatest divisor of `channels` up to `most`."""
     return next(groups for groups in range(min(channels, most), 0, -1) if channels % groups == 0)
 
 
 def wide_groups(channels: int, most: int) -> int:
-    """How many groups, at most `most`, leave each of them four channels, as EDM has it.
+    """The number of groups, at most `most`, with at least four channels each (as in EDM).
 
-    A norm of few channels takes away much of what was added to them all over the map, and one of a
-    lone channel all of it: time and conditions, where they are added before a norm.
+    Time and conditions add a constant to each channel of a map. A GroupNorm with few channels in a
+    group removes much of these constants, and with one channel in each group all of them.
     """
     return max(1, min(most, channels // 4))
 
@@ -41,10 +41,10 @@ def wide_groups(channels: int, most: int) -> int:
 class GroupNorm(nn.Module):
     """x [B, *size, C] -> the same shape, mean 0 and variance 1 per example and group of channels.
 
-    groups: how many, at most; the greatest divisor of C not above it is used. `scale` and `shift`
-    [B, C], when given, make the norm adaptive: norm(x) * (1 + scale) + shift (Dhariwal & Nichol
-    2021, section 3.4), at no cost, because one multiply-add per number applies everything.
-    Statistics and output arithmetic are float32; the result has dtype `dtype`.
+    groups: the most groups; the greatest divisor of C up to it is used. `scale` and `shift` [B, C],
+    if given, make the norm adaptive: norm(x) * (1 + scale) + shift (Dhariwal & Nichol 2021, section
+    3.4). They cost nothing extra, because everything is applied by one multiply-add per number.
+    Statistics and output are computed in float32; the result has type `dtype`.
     """
 
     groups: int = 32
@@ -60,13 +60,13 @@ class GroupNorm(nn.Module):
         y = x.reshape(batch, -1, channels).astype(jnp.float32)
         count = y.shape[1] * (channels // groups)
 
-        # Summing over positions first keeps the channel axis whole; reducing over a split channel
-        # axis costs a pass over strided memory (5% of a training step on a CPU).
+        # Sum over positions first, with the channel axis unsplit. Reducing over a split channel
+        # axis would cost a pass over strided memory (5% of a training step on a CPU).
         def group_mean(z):
             return z.sum(1).reshape(batch, groups, -1).sum(-1) / count
 
         mean = group_mean(y)
-        # Rounding may take a variance of (nearly) nothing below zero, where rsqrt would be nan.
+        # Rounding can make a variance close to zero negative, for which rsqrt would be NaN.
         variance = jnp.maximum(group_mean(y * y) - mean * mean, 0.0)
         per_channel = channels // groups
         factor = jnp.repeat(lax.rsqrt(variance + self.epsilon), per_channel, -1) * gain
@@ -80,12 +80,13 @@ class GroupNorm(nn.Module):
 
 
 class Conv(nn.Module):
-    """x [B, *size, C] -> [B, *ceil(size / stride), features]: as many axes as x has.
+    """x [B, *size, C] -> [B, *ceil(size / stride), features]: a convolution with SAME padding.
 
-    window: the kernel's side. zero: start at zero (last layers). doubled: the convolution of
-    double(x), [B, *2 size, features], in fewer operations: for a window of three two thirds of them
-    along each axis. Stride one and SAME padding only. padding: "SAME", or how many zeros stand on
-    both sides of each axis. Params are float32.
+    window: the side of the kernel. padding: "SAME", or the number of zeros on either side of every
+    axis. zero: whether the kernel starts at zero (last layers). doubled: whether to convolve
+    double(x), which gives [B, *2 size, features] in fewer operations: two thirds as many along each
+    axis for a window of three. It needs stride one and SAME padding (ValueError). Params are
+    float32.
     """
 
     features: int
@@ -99,7 +100,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         axes = x.ndim - 2
-        ours = {"conv_general_dilated": _of_doubled, "promote_dtype": _kernel_as_it_is}
+        ours = {"conv_general_dilated": _conv_doubled, "promote_dtype": _promote_all_but_kernel}
         return nn.Conv(
             self.features,
             (self.window,) * axes,
@@ -112,27 +113,28 @@ class Conv(nn.Module):
         )(x)
 
 
-def _kernel_as_it_is(
+def _promote_all_but_kernel(
     x: Array, kernel: Array, bias: Array, *, dtype: jnp.dtype
 ) -> tuple[Array, Array, Array]:
-    """What a convolution works on, with the kernel in its own precision: its taps are summed."""
+    """Promotes the arguments of a convolution. The kernel stays float32, to add up its taps."""
     return x.astype(dtype), kernel, bias.astype(dtype)
 
 
-def _of_doubled(
+def _conv_doubled(
     x: Array, kernel: Array, strides, padding, *, dimension_numbers, precision, **_
 ) -> Array:
-    """conv(double(x), kernel) with SAME padding and stride one, without doubling.
+    """conv(double(x), kernel) with SAME padding and stride one, without doubling x.
 
-    Behind the doubling a window meets each position of x with several taps, the same ones for all
-    outputs of one parity (Shi et al. 2016, Is the deconvolution layer the same as a convolutional
-    layer?). So each parity is a convolution of x with the sums of those taps: two a side instead of
-    three. Axis by axis, the outputs of the two parities are then put in turn.
+    After doubling, several taps of a window fall on copies of the same position of x, and on the
+    same taps for all outputs of one parity (Shi et al. 2016, Is the deconvolution layer the same as
+    a convolutional layer?). The outputs of one parity are therefore a convolution of x with the
+    sums of these taps: two along each axis instead of three. Along each axis, the outputs of the
+    two parities are then interleaved.
     """
     if padding != "SAME" or any(stride != 1 for stride in strides):
-        raise ValueError("a doubled map is convolved with SAME padding and stride 1 only")
+        raise ValueError("doubled=True needs SAME padding and stride 1")
 
-    def in_turn(kernel: Array, padding: list) -> Array:
+    def interleaved(kernel: Array, padding: list) -> Array:
         if len(padding) == len(strides):
             return lax.conv_general_dilated(
                 x, kernel.astype(x.dtype), strides, padding,
@@ -141,32 +143,32 @@ def _of_doubled(
         axis, parts = len(padding) + 1, []
         for parity in range(2):
             taps, pad = _summed(kernel, axis - 1, parity)
-            parts.append(in_turn(taps, [*padding, pad]))
+            parts.append(interleaved(taps, [*padding, pad]))
         size = parts[0].shape
         return jnp.stack(parts, axis + 1).reshape(*size[:axis], 2 * size[axis], *size[axis + 1 :])
 
-    return in_turn(kernel, [])
+    return interleaved(kernel, [])
 
 
 def _summed(kernel: Array, axis: int, parity: int) -> tuple[Array, tuple[int, int]]:
-    """The taps that meet one position of x added up along an axis, and the padding of x."""
+    """The kernel with taps on one position of x added up along an axis, and the padding of x."""
     window = kernel.shape[axis]
-    met = [(parity + tap - (window - 1) // 2) // 2 for tap in range(window)]
+    places = [(parity + tap - (window - 1) // 2) // 2 for tap in range(window)]
     taps = [
-        sum(lax.slice_in_dim(kernel, t, t + 1, axis=axis) for t in range(window) if met[t] == place)
-        for place in range(met[0], met[-1] + 1)
+        sum(lax.slice_in_dim(kernel, t, t + 1, axis=axis) for t in range(window) if places[t] == i)
+        for i in range(places[0], places[-1] + 1)
     ]
-    return jnp.concatenate(taps, axis), (-met[0], met[-1])
+    return jnp.concatenate(taps, axis), (-places[0], places[-1])
 
 
 def halve(x: Array) -> Array:
-    """Means over windows of side two: [B, *size, C] -> [B, *size / 2, C]."""
+    """Averages over windows of side two: [B, *size, C] -> [B, *size / 2, C]."""
     window = (2,) * (x.ndim - 2)
     return nn.avg_pool(x, window, strides=window)
 
 
 def double(x: Array) -> Array:
-    """Every position twice along each axis (nearest): [B, *size, C] -> [B, *2 size, C]."""
+    """Nearest-neighbour upsampling by two: [B, *size, C] -> [B, *2 size, C]."""
     for axis in range(1, x.ndim - 1):
         x = jnp.repeat(x, 2, axis)
     return x

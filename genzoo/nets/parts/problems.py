@@ -1,18 +1,19 @@
-"""Sentences about settings that cannot be built, which the checks of several networks share.
+"""Checks of settings that several networks share.
 
-Each names the config's key and the remedy.
+Each returns a list of error sentences, [] if there is no error. A sentence names the config key and
+the remedy.
 """
 
 
 def even_problems(key: str, value: int) -> list[str]:
-    """A sentence if the width of sinusoids, sines and cosines, is odd."""
+    """An error if network.key, the width of a sinusoidal embedding, is odd."""
     if value % 2 == 0:
         return []
     return [f"network.{key} = {value}: sinusoids come in pairs, so give an even number."]
 
 
 def indivisible(key: str, value: int, size: tuple[int, ...], unit: int) -> list[str]:
-    """A sentence if `unit`, which follows from network.key = value, does not divide each side."""
+    """An error if `unit`, which follows from network.key = value, does not divide every side."""
     if all(side % unit == 0 for side in size):
         return []
     fits = [sorted({max(side // unit, 1) * unit, -(-side // unit) * unit}) for side in size]

@@ -1,1 +1,1 @@
-"""Transformers."""
+"""Transformers over sequences of tokens."""

@@ -1,17 +1,17 @@
-"""A decoder-only transformer over grids of codes: the prior of VQ-VAE, VQ-VAE-2 and DALL-E.
+"""A decoder-only transformer over grids of codes, the prior of VQ-VAE, VQ-VAE-2 and DALL-E.
 
-Vaswani et al. 2017 (attention), Radford et al. 2019 (GPT-2: norms first, initialisation), Ramesh et
-al. 2021 (codes of images as a sequence). The grids of all levels form one sequence of N positions,
-coarse to fine; level l has codes 0 .. vocabularies[l] - 1, and tokens and logits count from 0 in
-each level:
+Vaswani et al. 2017 (attention), Radford et al. 2019 (GPT-2: pre-normalisation, initialisation),
+Ramesh et al. 2021 (codes of images as a sequence). The grids of all levels form one sequence of N
+positions, from coarse to fine. Level l has codes 0 .. vocabularies[l] - 1; tokens and logits count
+from 0 in each level:
 
     h_0 = start,  h_i = embed[offset(i - 1) + token_{i-1}]                                    (1)
     h_i <- h_i + position_i + sum of embedded conditions                                      (2)
     h <- h + attention(norm(h)),  h <- h + mlp(norm(h)),  `depth` times, seeing j <= i only   (3)
     p(token_i = c | tokens before i) = softmax over c of (norm(h_i) W + b)[offset(i) + c]     (4)
 
-where offset(i) is the sum of the vocabularies of the levels above that of position i. Drawing
-codes one by one keeps the keys and values of (3) in a cache, so that a code costs one position.
+where offset(i) is the sum of the vocabularies of the levels above that of position i. Sampling
+keeps the keys and values of (3) in a cache, so that each code needs one position of the network.
 """
 
 from collections.abc import Callable
@@ -33,20 +33,20 @@ from genzoo.nets.transformer.causal import EPSILON, INIT_STD, NEVER, Block
 
 @dataclass(frozen=True, kw_only=True)
 class TokenNetwork(Network):
-    """A network of sequences of codes, and the same network one position at a time.
+    """A network over sequences of codes, which can also run one position at a time.
 
     init(key, tokens, None, conditions); apply(params, tokens, None, conditions, train=False,
-    key=None) -> logits [B, N, V] float32, V = max(vocabularies); there is no time. tokens: [B, N]
-    int32, counted from 0 in every level, so they are their own targets: logits[:, i] is of
-    tokens[:, i] and sees tokens[:, :i] only. Logits of codes that the level of a position does not
-    have are NEVER.
+    key=None) -> logits [B, N, V] float32, V = max(vocabularies). None stands for the time. tokens:
+    [B, N] int32, counted from 0 in every level. They are also the targets: logits[:, i] predict
+    tokens[:, i] and depend on tokens[:, :i] only. Logits of codes that do not exist in the level of
+    a position are NEVER.
 
     new_cache(batch) -> a cache of zeros.
     step(params, cache, token, position, conditions) -> (logits [B, V], cache): row `position` of
-        apply. token [B] is the code at position - 1 (any at position 0); position [] may be
-        traced. Positions come in order from 0, each with the cache that the one before gave. In a
-        `lax.scan` over positions with the cache in its carry, the cache is changed in place.
-    vocabularies, lengths: codes and positions of each level, coarse to fine.
+        apply. token [B] is the code at position - 1, and is ignored at position 0. position []
+        may be traced. Call it for positions 0, 1, ... in order, each time with the cache from the
+        previous call. A `lax.scan` with the cache in its carry updates it in place.
+    vocabularies, lengths: the number of codes and of positions in each level, from coarse to fine.
     """
 
     new_cache: Callable[[int], Tree]
@@ -56,8 +56,7 @@ class TokenNetwork(Network):
 
 
 class Transformer(nn.Module):
-    """(tokens [B, N] int32, no time, conditions) -> logits [B, N, V] float32: equations (1) to
-    (4)."""
+    """Equations (1) to (4): (tokens [B, N] int32, None, conditions) -> logits [B, N, V] float32."""
 
     vocabularies: tuple[int, ...]
     lengths: tuple[int, ...]
@@ -91,7 +90,7 @@ class Transformer(nn.Module):
         codes = self.embed(tokens[:, :-1] + self._offsets()[:-1])
         start = jnp.broadcast_to(self.start, (batch, 1, self.width))
         h = jnp.concatenate([start, codes], 1) + self.position
-        h = h + self._told(conditions, tokens)[:, None]
+        h = h + self._condition_features(conditions, tokens)[:, None]
         h = self.drop(h, deterministic=not train)
         for block in self.blocks:
             h = block(h, train)
@@ -100,11 +99,11 @@ class Transformer(nn.Module):
     def step(
         self, cache: Tree, token: Array, position: Array, conditions: Conditions
     ) -> tuple[Array, Tree]:
-        """TokenNetwork.step."""
+        """See TokenNetwork.step."""
         offsets = jnp.asarray(self._offsets())
         code = self.embed(token + offsets[jnp.maximum(position - 1, 0)])
         h = jnp.where(position == 0, self.start, code) + self.position[position]
-        h = h + self._told(conditions, token)
+        h = h + self._condition_features(conditions, token)
         new = {}
         for block in self.blocks:
             h, new[block.name] = block.step(h, cache[block.name], position)
@@ -119,18 +118,19 @@ class Transformer(nn.Module):
         starts = np.cumsum([0, *self.vocabularies[:-1]])
         return np.repeat(starts, self.lengths).astype(np.int32)
 
-    def _told(self, conditions: Conditions, like: Array) -> Array:
-        told = jnp.zeros((like.shape[0], self.width))
+    def _condition_features(self, conditions: Conditions, like: Array) -> Array:
+        """The sum of the embedded conditions, [B, width], for B = len(like)."""
+        features = jnp.zeros((like.shape[0], self.width))
         for embedder, (name, entry) in zip(self.embedders, self.entries.items(), strict=True):
-            told = told + embedder(*value_of(entry, conditions.get(name), like))
-        return told
+            features = features + embedder(*value_of(entry, conditions.get(name), like))
+        return features
 
     def _product(self, h: Array, kernel: Array) -> Array:
         kernel = kernel.astype(self.dtype)
         return jnp.matmul(h, kernel, preferred_element_type=jnp.float32)
 
     def _logits(self, h: Array) -> Array:
-        """Equation (4) level by level, so that no logit is computed only to be masked."""
+        """Equation (4) level by level, so that no logit is computed and then masked."""
         parts, widest, first, at = [], max(self.vocabularies), 0, 0
         for vocabulary, length in zip(self.vocabularies, self.lengths, strict=True):
             own = slice(first, first + vocabulary)
@@ -143,31 +143,31 @@ class Transformer(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerSettings:
-    """A transformer over the codes of grids.
+    """A transformer over grids of codes.
 
-    With W the width, V the sum of the vocabularies and N that of the lengths there are
-    2 V W + V + N W + 3 W + depth ((4 + 2 expansion) W^2 + (9 + expansion) W) params, and
-    (classes + 1) W with classes that may be absent.
+    With the width W, V codes and N positions in all levels together, it has
+    2 V W + V + N W + 3 W + depth ((4 + 2 expansion) W^2 + (9 + expansion) W) params, plus
+    (classes + 1) W for a class label that may be absent.
     """
 
-    width: Annotated[int, AtLeast(1), "Of the stream."] = 256
-    depth: Annotated[int, AtLeast(1), "Blocks."] = 6
-    heads: Annotated[int, AtLeast(1), "Heads of attention; they must divide the width."] = 8
-    expansion: Annotated[int, AtLeast(1), "Hidden layer of a block's MLP, in widths."] = 4
+    width: Annotated[int, AtLeast(1), "Width of the residual stream."] = 256
+    depth: Annotated[int, AtLeast(1), "Number of blocks."] = 6
+    heads: Annotated[int, AtLeast(1), "Attention heads; must divide the width."] = 8
+    expansion: Annotated[int, AtLeast(1), "Hidden width of each MLP, in widths."] = 4
     dropout: Annotated[
         float,
         AtLeast(0),
         Below(1),
-        "Of the embedded sequence and of what each block adds, in training.",
+        "Dropout rate on the embedded sequence and on the output of each layer, in training.",
     ] = 0.0
     dtype: Annotated[
         str,
         OneOf(DTYPES),
-        "Of the computation and the cache; params, the stream, softmax, logits stay float32.",
+        "Type used in layers and in the cache; params, stream, softmax and logits stay float32.",
     ] = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
-        """What does not fit together; `shape` is of the data, not of the codes."""
+        """Errors in the settings, as sentences; independent of `shape`, that of the data."""
         del shape
         if self.width % self.heads == 0:
             return []
@@ -179,10 +179,11 @@ class TransformerSettings:
     def build(
         self, *, vocabularies: tuple[int, ...], lengths: tuple[int, ...], entries: Entries
     ) -> TokenNetwork:
-        """A network of the codes of grids, level after level, coarse to fine.
+        """A network over the grids of codes of all levels, from coarse to fine.
 
-        vocabularies, lengths: how many codes and how many positions each level has.
-        entries: how conditions enter, by name: by features, added at every position.
+        vocabularies, lengths: the number of codes and of positions in each level. entries: how each
+            condition enters, by name. All must have way = "add" (UserError): their features are
+            added at every position.
         """
         check_ways(entries, ("add",))
         dtype = DTYPES[self.dtype]

@@ -1,12 +1,12 @@
-"""A classifier of noisy images: the way down of a U-Net, and attention that pools what it gives.
+"""A classifier of noisy images: the encoder of a U-Net followed by attention pooling.
 
 Dhariwal & Nichol 2021 (Diffusion models beat GANs, section 4: classifier guidance), pooling as in
-Radford et al. 2021 (CLIP). Over tokens x_1 .. x_N of the last feature map, and x_0 their mean:
+Radford et al. 2021 (CLIP). With the tokens x_1 .. x_N of the last feature map and their mean x_0:
 
     z_i = x_i + p_i,  i = 0..N,   features = attention(query z_0, keys and values z_0 .. z_N)    (1)
     logits = W features + b                                                                      (2)
 
-At time 0 it is a classifier of clean images, and its features serve probes and distances.
+At time 0 it classifies clean images, and its features can be used for probes and distances.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,10 @@ from genzoo.nets.unet.trunk import Trunk, heads_of
 
 
 class AttentionPool(nn.Module):
-    """Equation (1): x [B, *size, C] -> [B, C]. The size of the first call is the size for good.
+    """Equation (1): x [B, *size, C] -> [B, C].
 
-    heads: must divide C. Query, key and value are one fused map, laid out as in `SelfAttention`.
+    The learned positions p fix the size at initialisation. heads: must divide C. One fused map
+    gives query, key and value, laid out as in `SelfAttention`.
     """
 
     heads: int
@@ -54,10 +55,10 @@ class AttentionPool(nn.Module):
 
 
 class Classifier(nn.Module):
-    """(x [B, *size, C], time [B] or [], conditions) -> logits [B, classes] float32, first zero.
+    """(x [B, *size, C], time [B] or [], conditions) -> logits [B, classes] float32.
 
-    It has no conditions of its own. The features of equation (1) are the output of the inner module
-    "pool".
+    The logits are zero at the start. Conditions other than the time are ignored. The features of
+    equation (1) are the output of the inner module "pool".
     """
 
     classes: int
@@ -70,9 +71,9 @@ class Classifier(nn.Module):
     ) -> Array:
         trunk = self.trunk
         time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
-        told = self.condition(name="condition")(time, conditions, x)
-        h, _ = trunk.descend(x, told.features, None, None, train)
-        # float32 from here on: it is little work, and probes read the features as they are.
+        encoded = self.condition(name="condition")(time, conditions, x)
+        h, _ = trunk.descend(x, encoded.features, None, None, train)
+        # In float32 from here on: it costs little, and probes use the features unrounded.
         h = nn.silu(GroupNorm(trunk.style.groups, trunk.style.epsilon, name="out_norm")(h))
         heads = heads_of(h.shape[-1], trunk.heads, trunk.head_width)
         features = AttentionPool(heads, name="pool")(h)
@@ -81,8 +82,10 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierUNetSettings(ADMSettings):
-    """The encoder of a U-Net as a classifier. The defaults are ADM's; heads and head_width hold for
-    the pooling too."""
+    """The encoder of a U-Net as a classifier.
+
+    The defaults are those of ADM. The pooling uses heads and head_width too.
+    """
 
     multipliers: Multipliers = (1, 2, 3, 4)
     attention: Attention = (32, 16, 8)
@@ -93,10 +96,10 @@ class ClassifierUNetSettings(ADMSettings):
     norm_epsilon: NormEpsilon = 1e-5
 
     def build(self, *, num_classes: int) -> Network:
-        """A classifier of x [B, *size, C] at time [B] in DDPM steps: logits [B, num_classes].
+        """A classifier (x [B, *size, C], time [B] in DDPM steps, {}) -> logits [B, num_classes].
 
-        Time 0 is a clean image. The features before the logits are
-        `features(params, x, time, {}, names=("pool",))`, [B, last width].
+        At time 0 the image is clean. `features(params, x, time, {}, names=("pool",))` gives the
+        features before the logits, [B, last width].
         """
         return network(
             Classifier(

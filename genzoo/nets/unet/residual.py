@@ -1,7 +1,7 @@
-"""The conditioned residual block of diffusion U-Nets, and the ways of changing resolution.
+"""The conditioned residual block of diffusion U-Nets, and ways to change the resolution.
 
 Ho et al. 2020 (additive features), Nichol & Dhariwal 2021 (adaptive norm), Dhariwal & Nichol 2021
-(residual blocks that halve and double), Song et al. 2021 (the same with a FIR filter).
+(residual blocks that halve and double), Song et al. 2021 (halving and doubling by a FIR filter).
 """
 
 from collections.abc import Callable, Mapping
@@ -22,11 +22,11 @@ class BlockStyle:
     """What all blocks of one U-Net share.
 
     scale_shift: whether time features scale and shift the second norm instead of being added.
-    dropout: the rate, before the last convolution. groups, epsilon: of every norm.
-    dtype: of the convolutions and of the stream between blocks; params stay float32.
-    scale: of every sum with a short cut; NCSN++ keeps its variance by sqrt(1/2).
-    project: whether a short cut past a change of resolution is a convolution (NCSN++).
-    condition_bias: whether the map of the time features has a bias; VDM's has none.
+    dropout: the dropout rate before the last convolution. groups, epsilon: those of every norm.
+    dtype: the type of the convolutions and of the stream between blocks; params stay float32.
+    scale: multiplies every sum with a shortcut; NCSN++ preserves the variance with sqrt(1/2).
+    project: whether the shortcut of a block that resamples has a convolution (NCSN++).
+    condition_bias: whether the dense layer on the time features has a bias (not in VDM).
     """
 
     scale_shift: bool
@@ -42,9 +42,9 @@ class BlockStyle:
 class ResidualBlock(nn.Module):
     """(x [B, *size, C], features [B, E], train) -> [B, *size', channels].
 
-    features: of the time and of the conditions. `resize` (halve or double, plainly or by a FIR
-    filter) acts behind the first norm and on the short cut. The second convolution starts at zero,
-    so that the block starts as its short cut.
+    features: those of the time and the conditions. resize: halves or doubles the map, plainly or by
+    a FIR filter, both after the first norm and on the shortcut. The second convolution starts at
+    zero, so that the block starts as its shortcut.
     """
 
     channels: int
@@ -56,20 +56,20 @@ class ResidualBlock(nn.Module):
         style = self.style
         norm = partial(GroupNorm, style.groups, style.epsilon, style.dtype)
         h = nn.silu(norm(name="norm_0")(x))
-        doubled = self.resize is double  # then the convolution is the doubled map's
+        doubled = self.resize is double  # the convolution below then includes the doubling
         if self.resize is not None:
             h, x = h if doubled else self.resize(h), self.resize(x)
         h = Conv(self.channels, doubled=doubled, dtype=style.dtype, name="conv_0")(h)
-        # float32: a cheap map of one vector, on which the whole block depends.
+        # In float32: it is cheap, and the whole block depends on it.
         width = 2 * self.channels if style.scale_shift else self.channels
-        told = nn.Dense(
+        condition = nn.Dense(
             width, use_bias=style.condition_bias, kernel_init=FAN_AVG, name="condition"
         )(nn.silu(features))
         if style.scale_shift:
-            h = norm(name="norm_1")(h, *jnp.split(told, 2, -1))
+            h = norm(name="norm_1")(h, *jnp.split(condition, 2, -1))
         else:
-            told = told.reshape(told.shape[0], *(1,) * (h.ndim - 2), -1)
-            h = norm(name="norm_1")(h + told.astype(h.dtype))
+            condition = condition.reshape(len(condition), *(1,) * (h.ndim - 2), -1)
+            h = norm(name="norm_1")(h + condition.astype(h.dtype))
         h = nn.Dropout(style.dropout, deterministic=not train)(nn.silu(h))
         h = Conv(self.channels, zero=True, dtype=style.dtype, name="conv_1")(h)
         if x.shape[-1] != self.channels or (style.project and self.resize is not None):
@@ -78,7 +78,7 @@ class ResidualBlock(nn.Module):
 
 
 class Resize(nn.Module):
-    """`resize` and nothing to learn; the signature of a block."""
+    """`resize` without params, with the signature of a block."""
 
     channels: int
     style: BlockStyle
@@ -90,10 +90,10 @@ class Resize(nn.Module):
 
 
 class ConvDown(nn.Module):
-    """A convolution of stride two.
+    """A convolution with stride two.
 
-    padding: "SAME" stands for DDPM's, which has zeros only behind the last position; 1 for zeros on
-    both sides, as improved DDPM and latent diffusion have them.
+    padding: "SAME" pads only after the last position (DDPM); 1 pads on both sides (improved DDPM,
+    latent diffusion).
     """
 
     channels: int
@@ -119,7 +119,7 @@ class ConvUp(nn.Module):
 
 @dataclass(frozen=True)
 class Resample:
-    """How a U-Net goes down and up a level: `down(channels, style)(x, features, train)`."""
+    """How a U-Net halves and doubles its maps: `down(channels, style)(x, features, train)`."""
 
     down: Callable[..., nn.Module]
     up: Callable[..., nn.Module]
@@ -138,7 +138,7 @@ RESAMPLES: Mapping[str, Resample] = MappingProxyType(
 
 
 def filtered_blocks(taps: Taps) -> Resample:
-    """Residual blocks that halve and double with a FIR filter; "block" for equal pairs of taps."""
+    """Residual blocks that halve and double by a FIR filter; the same as "block" for two taps."""
     if len(taps) == 2:
         return RESAMPLES["block"]
     return Resample(

@@ -1,4 +1,4 @@
-"""Settings that several U-Nets share, what does not fit together in them and what they make."""
+"""Settings that several U-Nets share, their checks, and the modules built from them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,35 +17,36 @@ from genzoo.nets.parts.resample import Taps, filter_fits
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
 from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of, width_of
 
-Width = Annotated[int, AtLeast(1), "Channels of a level are width times its multiplier."]
+Width = Annotated[int, AtLeast(1), "Each level has width times its multiplier channels."]
 Multipliers = Annotated[
-    tuple[float, ...], Entries(1), Each(Above(0)), "One for each level."
+    tuple[float, ...], Entries(1), Each(Above(0)), "Channel multiplier of each level."
 ]
-Blocks = Annotated[int, AtLeast(1), "Residual blocks per level going down; one more going up."]
+Blocks = Annotated[int, AtLeast(1), "Residual blocks per level; one more in the decoder."]
 Attention = Annotated[
-    tuple[int, ...], "Smaller sides of the feature maps on which blocks end in attention."
+    tuple[int, ...],
+    "Sides of the feature maps with attention after each block (the smaller side of a rectangle).",
 ]
-Heads = Annotated[int, AtLeast(1), "Attention heads, where head_width does not say it."]
-HeadWidth = Annotated[int, AtLeast(0), "Channels of an attention head; 0 goes by heads."]
+Heads = Annotated[int, AtLeast(1), "Attention heads; for head_width = 0."]
+HeadWidth = Annotated[int, AtLeast(0), "Channels of an attention head; 0 to give heads instead."]
 ScaleShift = Annotated[
     bool, "Whether time features scale and shift the norms (iDDPM, ADM) or are added (DDPM)."
 ]
 ResampleName = Annotated[
     str,
     OneOf(RESAMPLES),
-    "conv (DDPM), conv_centred (zeros on both sides of a strided convolution: iDDPM, latent "
-    "diffusion), block (ADM) or plain (means and copies).",
+    "conv (DDPM), conv_centred (strided convolutions padded on both sides: iDDPM, latent "
+    "diffusion), block (ADM) or plain (averages and copies).",
 ]
 ResampleFilter = Annotated[
     tuple[float, ...],
     Entries(2),
-    "Taps along each axis of the filter that halves and doubles: (1, 1) for means and copies "
-    "(DDPM++), (1, 3, 3, 1) in NCSN++.",
+    "Taps of the resampling filter along each axis: (1, 1) for averages and copies (DDPM++), "
+    "(1, 3, 3, 1) for NCSN++.",
 ]
 ProgressiveInput = Annotated[
     str,
     OneOf(("none", "residual")),
-    "none (DDPM++), or residual: the input is added to every level going down (NCSN++).",
+    "none (DDPM++), or residual: the input is added at every level of the encoder (NCSN++).",
 ]
 TimeEmbedding = Annotated[
     str,
@@ -53,19 +54,21 @@ TimeEmbedding = Annotated[
     "sinusoidal (DDPM), sinusoidal_adm (iDDPM, ADM), fourier (NCSN++) for times in DDPM steps; "
     "fourier_noise_level for noise levels of order 1.",
 ]
-Dropout = Annotated[float, AtLeast(0), Below(1), "Inside residual blocks, in training."]
-NormEpsilon = Annotated[float, Above(0), "Added to the variance in GroupNorm: 1e-6 DDPM, 1e-5 ADM."]
+Dropout = Annotated[float, AtLeast(0), Below(1), "Rate inside residual blocks, in training."]
+NormEpsilon = Annotated[float, Above(0), "Added to the variance in GroupNorm: DDPM 1e-6, ADM 1e-5."]
 Patch = Annotated[
-    int, AtLeast(1), "Side of the squares of pixels that become channels before the first layer."
+    int, AtLeast(1), "Side of the patches that are folded into channels before the first layer."
 ]
 RematName = Annotated[
     str,
     OneOf(REMATS),
-    "What is computed again in the backward pass to save memory: none, full (all but block inputs) "
-    "or dots (all but convolutions and products).",
+    "What the backward pass recomputes to save memory: none, full (all but block inputs) or dots "
+    "(all but convolutions and matrix products).",
 ]
 Dtype = Annotated[
-    str, OneOf(DTYPES), "Of convolutions and attention; params, norms, output stay float32."
+    str,
+    OneOf(DTYPES),
+    "Type used in convolutions and attention; params, norms and output stay float32.",
 ]
 
 
@@ -79,9 +82,9 @@ class LevelsSettings:
     attention: Attention = (16,)
     heads: Heads = 1
     time_embedding: TimeEmbedding = "sinusoidal"
-    embedding_width: Annotated[int, AtLeast(0), "Of the time embedding; 0 is width."] = 0
+    embedding_width: Annotated[int, AtLeast(0), "Width of the time embedding; 0 for width."] = 0
     dropout: Dropout = 0.0
-    norm_groups: Annotated[int, AtLeast(1), "Most groups of GroupNorm."] = 32
+    norm_groups: Annotated[int, AtLeast(1), "Maximum number of groups in GroupNorm."] = 32
     norm_epsilon: NormEpsilon = 1e-6
     patch: Patch = 1
     remat: RematName = "none"
@@ -96,20 +99,20 @@ class LevelsSettings:
 def levels_problems(
     shape: tuple[int, ...], settings: LevelsSettings, *, head_width: int = 0
 ) -> list[str]:
-    """What does not fit together in the settings of a U-Net on inputs of `shape` (*size, C)."""
+    """Errors in the settings of a U-Net for inputs of `shape` (*size, C), as sentences."""
     problems = []
     if not all(settings.widths):
         problems.append(
-            f"network.multipliers = {settings.multipliers} leaves a level without channels, since "
-            f"network.width = {settings.width}: take larger ones."
+            f"network.multipliers = {settings.multipliers} with network.width = {settings.width} "
+            "leaves a level without channels: take larger ones."
         )
     key = "embedding_width" if settings.embedding_width else "width"
     problems += even_problems(key, getattr(settings, key))
     problems += _size_problems(shape[:-1], len(settings.multipliers), settings.patch)
     sides = [min(shape[:-1]) // settings.patch >> i for i in range(len(settings.multipliers))]
     problems += attention_problems(settings.attention, sides)
-    at = [i for i, side in enumerate(sides) if side in settings.attention or i == len(sides) - 1]
-    widths = sorted({settings.widths[i] for i in at})
+    attentive = [i for i, side in enumerate(sides) if side in settings.attention]
+    widths = sorted({settings.widths[i] for i in (*attentive, len(sides) - 1)})
     return problems + _head_problems(widths, settings.heads, head_width)
 
 
@@ -122,14 +125,14 @@ class ADMSettings(LevelsSettings):
     resample: ResampleName = "conv"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
-        """What does not fit together, on inputs of `shape` (*size, C)."""
+        """Errors in the settings for inputs of `shape` (*size, C), as sentences."""
         problems = levels_problems(shape, self, head_width=self.head_width)
         if not self.scale_shift:
             problems += _blind_problems(self.widths, self.norm_groups)
         return problems
 
     def trunk(self, depth: int = 0) -> Trunk:
-        """The trunk. depth: of spatial transformers, 0 for self-attention."""
+        """The trunk. depth: blocks of each spatial transformer; 0 for self-attention."""
         style = BlockStyle(
             scale_shift=self.scale_shift,
             dropout=self.dropout,
@@ -155,7 +158,7 @@ class ADMSettings(LevelsSettings):
     def conditioner(
         self, entries: conditions.Entries, context: int = 0
     ) -> Callable[..., nn.Module]:
-        """What makes the module that embeds time and conditions. context: width of the tokens."""
+        """A function that makes the `Conditioner`. context: the width of the tokens."""
         width = self.embedding_width or self.width
         return partial(
             Conditioner,
@@ -168,7 +171,7 @@ class ADMSettings(LevelsSettings):
 
 
 def filter_problems(taps: Taps) -> list[str]:
-    """A sentence if the taps are not a filter that halves and doubles."""
+    """An error if the taps do not form a resampling filter."""
     if filter_fits(taps):
         return []
     return [
@@ -178,25 +181,25 @@ def filter_problems(taps: Taps) -> list[str]:
 
 
 def attention_problems(attention: tuple[int, ...], sides: list[int]) -> list[str]:
-    """A sentence if attention is asked for on a feature map that does not occur."""
-    never = [side for side in attention if side not in sides]
-    if not never:
+    """An error if no feature map has a side listed in `attention`. sides: those that occur."""
+    absent = [side for side in attention if side not in sides]
+    if not absent:
         return []
     return [
-        f"network.attention has {', '.join(map(str, never))}, which no feature map has: "
-        f"their smaller sides are {', '.join(map(str, sides))}."
+        f"network.attention contains {', '.join(map(str, absent))}, but no feature map has that "
+        f"as its smaller side: these sides are {', '.join(map(str, sides))}."
     ]
 
 
 def _blind_problems(widths: tuple[int, ...], groups: int) -> list[str]:
-    """A sentence if the network cannot see its time: where each channel is normed alone, on every
-    level, the norm takes away what was added to it."""
+    """An error if the network cannot depend on the time: if GroupNorm normalises every channel
+    alone on all levels, it removes the constants that the time adds to the channels."""
     if not all(groups_of(width, groups) == width for width in widths if width):
         return []
     channels, few = "/".join(map(str, widths)), max(1, min(widths) // 4)
     return [
-        f"network.norm_groups = {groups} norms each of the {channels} channels of a level alone, "
-        "which takes away the time and the conditions that are added to it: "
+        f"network.norm_groups = {groups} normalises each of the {channels} channels of a level "
+        "alone, which removes the time and the conditions that are added to it: "
         f"set network.norm_groups = {few}, or network.scale_shift = True."
     ]
 

@@ -1,14 +1,14 @@
-"""The U-Net of NCSN++ and DDPM++ as EDM trains it, which is the U-Net of the zoo in another style.
+"""The U-Net of NCSN++ and DDPM++ as trained in EDM: the U-Net of the zoo in another style.
 
 Song et al. 2021 (Score-based generative modeling through SDEs), Karras et al. 2022 (Elucidating the
-design space of diffusion-based generative models, appendix F). Against Ho et al. 2020:
+design space of diffusion-based generative models, appendix F). It differs from Ho et al. 2020 in:
 
     h = sqrt(1/2) (shortcut(x) + residual(x)) after every block and every attention             (1)
     features = silu(W1 silu(W0 (embed(noise) + L onehot(label) sqrt(K) + A augment)))            (2)
 
-The resolution changes inside residual blocks, whose short cut is a convolution then; on the way up
-only the last block of a level attends. This is DDPM++. NCSN++ resamples with a FIR filter instead
-of means and copies, and adds the input to every level l on the way down, with x_0 = x:
+The resolution changes inside residual blocks, whose shortcut is then a convolution. In the decoder
+only the last block of a level has attention. This is DDPM++. NCSN++ resamples by a FIR filter
+instead of averages and copies, and adds the input at every level l of the encoder, with x_0 = x:
 
     h_l = x_l = sqrt(1/2) (down(h_(l-1)) + W * filter(x_(l-1)))                                  (3)
 """
@@ -51,12 +51,11 @@ from genzoo.nets.unet.unet import UNet
 
 
 class NoiseConditioner(nn.Module):
-    """Equation (2): (noise level [B], conditions, x) -> Encoded. The last silu of (2) is the
-    blocks'.
+    """Equation (2) without the last silu: (noise level [B], conditions, x) -> Encoded.
 
-    Conditions enter before the dense layers. An absent class is a row of zeros, and absent
-    augmentations are "not augmented", so that there is nothing to learn for either: their entries
-    need no null.
+    The blocks apply the last silu. Conditions enter before the dense layers. An absent class is a
+    row of zeros, and absent augmentation labels mean "not augmented". Neither has anything to
+    learn, so their entries need no null.
     """
 
     embed: TimeEmbedding
@@ -88,8 +87,8 @@ class NoiseConditioner(nn.Module):
 class SongUNetSettings(LevelsSettings):
     """The U-Net of DDPM++ and NCSN++. The defaults are EDM's DDPM++ for CIFAR-10.
 
-    With a vector of nine numbers that tells of augmentations that network has 55,733,891 params,
-    with 10 classes 55,735,299; EDM's NCSN++ has 56,397,827 without classes.
+    With nine augmentation labels this network has 55,733,891 params, and with 10 classes as well
+    55,735,299. EDM's NCSN++ has 56,397,827 without classes.
     """
 
     multipliers: Multipliers = (2, 2, 2)
@@ -99,15 +98,16 @@ class SongUNetSettings(LevelsSettings):
     progressive_input: ProgressiveInput = "none"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
-        """What does not fit together, on inputs of `shape` (*size, C)."""
+        """Errors in the settings for inputs of `shape` (*size, C), as sentences."""
         return levels_problems(shape, self) + filter_problems(self.resample_filter)
 
     def build(self, *, out_channels: int, entries: Entries) -> Network:
-        """A U-Net of x [B, *size, C], noise level [B] (any real number; EDM: log(sigma) / 4), and
-        conditions. out_channels, entries: as for the U-Net; no entry needs a null.
+        """A U-Net (x [B, *size, C], noise level [B], conditions) -> [B, *size, out_channels].
 
-        The features have 4 width, whatever embedding_width is. Where a level has less than 4
-        channels for each of norm_groups, all levels have fewer groups.
+        The noise level is any real number, in EDM log(sigma) / 4. out_channels, entries: as for the
+        U-Net, by way = "add" or "concat" (UserError); no entry needs a null. The features have
+        width 4 width, whatever embedding_width is. If norm_groups would leave fewer than 4 channels
+        in a group at any level, all levels have fewer groups.
         """
         check_ways(entries, ("add", "concat"))
         style = BlockStyle(

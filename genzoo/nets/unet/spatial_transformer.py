@@ -1,4 +1,4 @@
-"""The spatial transformer, through which a U-Net attends to the tokens of a condition.
+"""The spatial transformer, by which a U-Net attends to the tokens of a condition.
 
 Rombach et al. 2022 (High-resolution image synthesis with latent diffusion models, appendix E.2.1).
 The positions of a feature map x are a sequence h:
@@ -8,7 +8,7 @@ The positions of a feature map x are a sequence h:
     h <- h + GEGLU(n_3(h)),  `depth` times                                                      (2)
     y = x + W_out h                                                                             (3)
 
-norm is a GroupNorm, the n are LayerNorms, and W_out is zero at the start.
+Here norm is a GroupNorm and n_1, n_2, n_3 are LayerNorms. W_out is zero at the start.
 """
 
 from functools import partial
@@ -21,16 +21,16 @@ from genzoo.nets.parts.attention import MultiHeadAttention
 from genzoo.nets.parts.feedforward import GEGLU
 from genzoo.nets.parts.layers import FAN_IN, ZEROS, GroupNorm
 
-# The published models have these, whatever the other norms of the U-Net have.
+# The published models use these, whatever the other norms of the U-Net use.
 GROUP_EPSILON = 1e-6
 LAYER_EPSILON = 1e-5
 EXPANSION = 4
 
 
 class TransformerBlock(nn.Module):
-    """(h [B, N, C], tokens [B, L, D], token_mask [B, L] bool or None) -> [B, N, C]: equation (2).
+    """Equation (2): (h [B, N, C], tokens [B, L, D], token_mask [B, L] bool or None) -> [B, N, C].
 
-    heads: must divide C.
+    heads: must divide C. token_mask: False for padding; None means no padding.
     """
 
     heads: int
@@ -50,8 +50,8 @@ class TransformerBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """(x [B, *size, C], tokens [B, L, D], token_mask [B, L] bool or None) -> [B, *size, C].
 
-    Equations (1) to (3); x itself at the start. heads: must divide C. depth: how often (2) is
-    applied. groups: of norm. token_mask: which tokens there are; None means all.
+    Equations (1) to (3); the identity at the start. heads: must divide C. depth: how often (2) is
+    applied. groups: the most groups of norm. token_mask: False for padding; None means no padding.
     """
 
     heads: int

@@ -1,4 +1,4 @@
-"""The way down and the middle of a U-Net, which diffusion networks and classifiers share.
+"""The encoder and the middle of a U-Net, which diffusion networks and classifiers share.
 
 Ho et al. 2020 (Denoising diffusion probabilistic models), Dhariwal & Nichol 2021 (Diffusion models
 beat GANs), Song et al. 2021 (the input at every resolution), Rombach et al. 2022 (cross-attention).
@@ -22,19 +22,19 @@ from genzoo.nets.unet.spatial_transformer import SpatialTransformer
 
 
 def _save_products(primitive, *_, **__) -> bool:
-    """Keep what convolutions and matrix products gave; norms and activations are computed again."""
+    """Keep the results of convolutions and matrix products; recompute norms and activations."""
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 
 @dataclass(frozen=True)
 class Remat:
-    """What to compute again in the backward pass, to save memory. `wrap` acts on module classes."""
+    """What the backward pass recomputes to save memory. `wrap` acts on module classes."""
 
     wrap: Callable[[type[nn.Module]], type[nn.Module]]
 
 
 def _remat(policy: Callable | None) -> Remat:
-    # Argument 5 of a block, counting self, is `train`: Python's, not the tracer's.
+    # Argument 5 of a block, counting self, is `train`: a Python bool, not traced.
     return Remat(lambda block: nn.remat(block, policy=policy, static_argnums=(5,)))
 
 
@@ -48,17 +48,17 @@ REMATS: Mapping[str, Remat] = MappingProxyType(
 
 
 def width_of(width: int, multiplier: float) -> int:
-    """Channels of a level; multipliers such as 0.5 occur (ADM at 512 pixels)."""
+    """Channels of a level. Multipliers may be fractions such as 0.5 (ADM at 512 pixels)."""
     return int(width * multiplier)
 
 
 def heads_of(channels: int, heads: int, head_width: int) -> int:
-    """How many heads attention over `channels` has: `head_width` wins when it is not 0."""
+    """The number of attention heads for `channels`; `head_width` decides unless it is 0."""
     return channels // head_width if head_width else heads
 
 
 class AttentiveBlock(nn.Module):
-    """A residual block and the attention behind it: the unit of remat.
+    """A residual block followed by attention: the unit of rematerialisation.
 
     (x [B, *size, C], features [B, E], tokens [B, L, D] or None, token_mask [B, L] bool or None,
     train) -> [B, *size, channels]. heads: 0 for no attention. depth: 0 for self-attention, or the
@@ -97,10 +97,9 @@ class AttentiveBlock(nn.Module):
 
 
 class InputStep(nn.Module):
-    """The input of a level of the residual input pyramid of NCSN++, from that of the level above.
+    """One step of NCSN++'s input pyramid: [B, *size, C] -> [B, *size / 2, channels].
 
-    [B, *size, C] -> [B, *size / 2, channels]: a FIR filter, then a convolution of stride two, with
-    zeros around x only once for both.
+    A FIR filter, then a convolution with stride two. x is padded with zeros once, for both.
     """
 
     channels: int
@@ -117,12 +116,13 @@ class InputStep(nn.Module):
 class Trunk:
     """The levels of a U-Net. Its methods make modules, so call them inside a compact `__call__`.
 
-    entry: channels behind the first convolution. widths: of each level. blocks: residual blocks of
-    a level on the way down. attention: where attention follows each block, as the smaller side of
-    the feature map (behind the patch entry). middle: whether the middle has it too. depth: of the
-    spatial transformers that attend to tokens; 0 for self-attention.
-    pyramid: the taps of the filter by which the input comes to each level again, added to what the
-    level above gives (NCSN++); () for none.
+    entry: channels after the first convolution. widths: channels of each level. blocks: residual
+    blocks of a level in the encoder. attention: the sides of the feature maps with attention after
+    each block (after folding patches; the smaller side of a rectangle). middle: whether the middle
+    has attention. heads, head_width: see `heads_of`. patch: the side of the patches folded into
+    channels. depth: blocks of each spatial transformer, which attends to tokens; 0 for
+    self-attention. pyramid: the filter taps of the input pyramid, which adds the resampled input at
+    each level (NCSN++); () for no pyramid.
     """
 
     entry: int
@@ -140,11 +140,11 @@ class Trunk:
     pyramid: Taps = ()
 
     def attends(self, h: Array) -> bool:
-        """Whether blocks on feature maps like h [B, *size, C] end in attention."""
+        """Whether blocks on feature maps of the size of h [B, *size, C] have attention."""
         return min(h.shape[1:-1]) in self.attention
 
     def block(self, name: str, channels: int, attentive: bool) -> nn.Module:
-        """An AttentiveBlock, with attention if `attentive`."""
+        """An AttentiveBlock, with attention only if `attentive`."""
         heads = heads_of(channels, self.heads, self.head_width) if attentive else 0
         return self.remat.wrap(AttentiveBlock)(channels, self.style, heads, self.depth, name=name)
 
@@ -156,14 +156,18 @@ class Trunk:
         token_mask: Array | None,
         train: bool,
     ) -> tuple[Array, list[Array]]:
-        """x [B, *size, C] -> what the middle gave, and what every step on the way down gave."""
-        style, told = self.style, (features, tokens, token_mask, train)
+        """Runs the encoder and the middle on x [B, *size, C].
+
+        Returns the output of the middle [B, *size / (patch 2^(levels - 1)), last width] and the
+        skip connections, the outputs of all steps of the encoder in order.
+        """
+        style, inputs = self.style, (features, tokens, token_mask, train)
         source = fold(x, self.patch)
         h = Conv(self.entry, dtype=style.dtype, name="entry")(source)
         skips = [h]
         for level, channels in enumerate(self.widths):
             for i in range(self.blocks):
-                h = self.block(f"down_{level}_block_{i}", channels, self.attends(h))(h, *told)
+                h = self.block(f"down_{level}_block_{i}", channels, self.attends(h))(h, *inputs)
                 skips.append(h)
             if level < len(self.widths) - 1:
                 down = self.resample.down(channels, style, name=f"down_{level}_resample")
@@ -174,6 +178,6 @@ class Trunk:
                     )
                     h = source = style.scale * (h + step(source))
                 skips.append(h)
-        h = self.block("middle_0", self.widths[-1], self.middle)(h, *told)
-        h = self.block("middle_1", self.widths[-1], False)(h, *told)
+        h = self.block("middle_0", self.widths[-1], self.middle)(h, *inputs)
+        h = self.block("middle_1", self.widths[-1], False)(h, *inputs)
         return h, skips

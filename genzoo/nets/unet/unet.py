@@ -1,4 +1,4 @@
-"""The U-Net of diffusion models: DDPM, improved DDPM, ADM and latent diffusion are settings of it.
+"""The U-Net of diffusion models, with settings for DDPM, improved DDPM, ADM and latent diffusion.
 
 Ho et al. 2020 (Denoising diffusion probabilistic models), Nichol & Dhariwal 2021 (Improved DDPM),
 Dhariwal & Nichol 2021 (Diffusion models beat GANs), Rombach et al. 2022 (High-resolution image
@@ -26,12 +26,12 @@ from genzoo.nets.unet.trunk import Trunk
 class UNet(nn.Module):
     """(x [B, *size, C], time [B] or [], conditions) -> [B, *size, out_channels].
 
-    size: any number of axes; each side must be divisible by patch 2^(levels - 1).
-    condition: the module that makes `Encoded` of (time, conditions, x). Its features go to every
-    block, its tokens to the attention of a trunk with spatial transformers, and its maps are more
-    channels of the input.
-    attention_up: whether every block on the way up attends where those on the way down do, or only
-    the last of its level. The output is float32, and zero at the start.
+    The output is float32 and zero at the start. size: any number of axes; each side must be
+    divisible by patch 2^(levels - 1).
+    condition: makes the module (time, conditions, x) -> `Encoded`. The features go to every block,
+    the tokens to the spatial transformers, and the maps are concatenated to the input.
+    attention_up: whether all blocks of a decoder level have attention if those of the encoder level
+    do, or only the last one.
     """
 
     out_channels: int
@@ -46,20 +46,20 @@ class UNet(nn.Module):
         trunk, style, axes = self.trunk, self.trunk.style, x.ndim - 2
         time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
         encoded = self.condition(name="condition")(time, conditions, x)
-        told = encoded.features, encoded.tokens, encoded.mask, train
+        inputs = encoded.features, encoded.tokens, encoded.mask, train
         if encoded.maps is not None:
             x = jnp.concatenate([x, encoded.maps.astype(x.dtype)], -1)
-        h, skips = trunk.descend(x, *told)
+        h, skips = trunk.descend(x, *inputs)
         for level, channels in reversed(list(enumerate(trunk.widths))):
             for i in range(trunk.blocks + 1):
                 attentive = trunk.attends(h) and (self.attention_up or i == trunk.blocks)
                 block = trunk.block(f"up_{level}_block_{i}", channels, attentive)
-                h = block(jnp.concatenate([h, skips.pop()], -1), *told)
+                h = block(jnp.concatenate([h, skips.pop()], -1), *inputs)
             if level:
                 up = trunk.resample.up(channels, style, name=f"up_{level}_resample")
                 h = up(h, encoded.features, train)
 
-        # The last norm and convolution are float32: rounding here would be noise in the output.
+        # In float32, because rounding here would be noise in the output.
         h = nn.silu(GroupNorm(style.groups, style.epsilon, name="out_norm")(h))
         channels = self.out_channels * trunk.patch**axes
         return unfold(Conv(channels, zero=True, name="out")(h), trunk.patch)
@@ -67,21 +67,23 @@ class UNet(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class UNetSettings(ADMSettings):
-    """The U-Net of DDPM, improved DDPM, ADM and latent diffusion. Published members of this family,
-    with their exact parameter counts: tests/nets/test_unet_counts.py."""
+    """The U-Net of DDPM, improved DDPM, ADM and latent diffusion.
+
+    tests/nets/test_unet_counts.py lists published networks with their exact parameter counts.
+    """
 
     transformer_depth: Annotated[
         int,
         AtLeast(0),
-        "0 for self-attention; otherwise spatial transformers with so many blocks stand in its "
-        "place, which attend to conditions too (latent diffusion).",
+        "0 for self-attention; otherwise the number of blocks in each spatial transformer, which "
+        "also attends to conditions (latent diffusion).",
     ] = 0
     context_width: Annotated[
-        int, AtLeast(0), "Of the tokens that spatial transformers attend to; 0 is width."
+        int, AtLeast(0), "Width of the tokens that spatial transformers attend to; 0 for width."
     ] = 0
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
-        """What does not fit together, on inputs of `shape` (*size, C)."""
+        """Errors in the settings for inputs of `shape` (*size, C), as sentences."""
         problems = super().problems(shape)
         if self.context_width and not self.transformer_depth:
             problems.append(
@@ -91,12 +93,12 @@ class UNetSettings(ADMSettings):
         return problems
 
     def build(self, *, out_channels: int, entries: Entries) -> Network:
-        """A U-Net of x [B, *size, C], time [B] in DDPM steps, and conditions.
+        """A U-Net (x [B, *size, C], time [B], conditions) -> [B, *size, out_channels].
 
-        out_channels: of the output (twice the image's for a learned variance).
-        entries: how conditions enter, by name; others are ignored. ADM's table of classes has no
-            null. To attend to a condition the network needs spatial transformers, and these need
-            such a condition (UserError).
+        Times are DDPM steps. out_channels: twice those of the image for a learned variance.
+        entries: how each condition enters, by name; conditions without an entry are ignored. The
+            class table of ADM has no null. Attending to a condition needs spatial transformers, and
+            these need a condition to attend to (UserError).
         """
         attends = self.transformer_depth > 0
         check_ways(
@@ -107,7 +109,7 @@ class UNetSettings(ADMSettings):
         if attends and not any(entry.way == "attend" for entry in entries.values()):
             raise UserError(
                 f"network.transformer_depth = {self.transformer_depth} attends to conditions, but "
-                "none comes by way = 'attend': give one, or set it to 0."
+                "none has way = 'attend': give one, or set the depth to 0."
             )
         return network(
             UNet(

@@ -1,12 +1,12 @@
 """The network of variational diffusion models: one resolution, many layers, Fourier features.
 
-Kingma et al. 2021 (Variational diffusion models, section 3.4). A likelihood lives in the last bits
-of the pixels, so nothing is ever made coarser, and the input comes with
+Kingma et al. 2021 (Variational diffusion models, section 3.4). The likelihood depends on the lowest
+bits of the pixels. The network therefore never reduces the resolution, and its input is extended by
 
     sin(2^n pi x), cos(2^n pi x),  n = 7, 8                                                      (1)
 
-whose periods are two grey levels and one of an 8-bit image in [-1, 1]. The input is added to the
-output, because the noise that is to be predicted is most of it.
+whose periods are two levels and one level of an 8-bit image in [-1, 1]. The input is added to the
+output, because it consists mostly of the noise to be predicted.
 """
 
 from dataclasses import dataclass
@@ -36,14 +36,15 @@ from genzoo.nets.unet.settings import (
 from genzoo.nets.unet.trunk import REMATS, Trunk
 from genzoo.nets.unet.unet import UNet
 
-FINEST = 16  # 2^n pi x in float32 has lost its phase where n is well above this
+FINEST = 16  # far above this, float32 cannot resolve the phase 2^n pi x
 
 
-def sinusoidal_and_spare(time: Array, width: int) -> Array:
-    """[B] -> [B, width + 1]: `sinusoidal`, and the scalar that VDM keeps for another condition.
+def sinusoidal_and_zero(time: Array, width: int) -> Array:
+    """[B] -> [B, width + 1]: `sinusoidal` followed by a zero.
 
-    The published models are unconditional and have a zero there. Conditions come in as in
-    `Conditioner`, so it is zero here too; its 4 width weights are part of the published count.
+    VDM reserves this entry for a condition. It is zero in the published models, which are
+    unconditional, and zero here, where conditions enter through `Conditioner`. Its 4 width weights
+    are part of the published parameter count.
     """
     return jnp.pad(sinusoidal(time, width), ((0, 0), (0, 1)))
 
@@ -56,10 +57,11 @@ def base2_fourier(x: Array, exponents: tuple[int, ...]) -> Array:
 
 
 class VDMUNet(nn.Module):
-    """(x [B, *size, C], time, conditions) -> x + unet of x and its Fourier features, float32.
+    """(x [B, *size, C], time [B] or [], conditions) -> x + core(x and its features), float32.
 
-    Where the output has other channels than x, the first ones of both are added: x may end in an
-    image that is given (super-resolution), the output in something else (a learned variance).
+    If x and the output differ in their number of channels, only the first channels are added: the
+    last channels of x may be a given image (super-resolution), and those of the output something
+    else (a learned variance).
     """
 
     core: UNet
@@ -75,25 +77,25 @@ class VDMUNet(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class VDMUNetSettings:
-    """The network of variational diffusion models. The defaults are those of CIFAR-10; ImageNet at
-    32 x 32 has width 256 and attention (32,).
+    """The network of variational diffusion models. The defaults are those for CIFAR-10.
 
-    On CIFAR-10 it has 30,578,179 params; with the two ends of a learned gamma 30,578,181.
+    It then has 30,578,179 params, or 30,578,181 with the two ends of a learned gamma. For ImageNet
+    at 32 x 32 the paper uses width 256 and attention (32,).
     """
 
     width: Annotated[int, AtLeast(1), "Channels throughout."] = 128
     blocks: Annotated[
-        int, AtLeast(1), "Residual blocks before the middle; one more behind it."
+        int, AtLeast(1), "Residual blocks before the middle; one more follows it."
     ] = 32
     attention: Annotated[
-        tuple[int, ...], "() or the side of the feature map, for attention after every block."
+        tuple[int, ...], "The side of the feature map for attention after every block; () for none."
     ] = ()
     middle_attention: Annotated[bool, "Whether the middle has self-attention."] = True
     fourier: Annotated[
         tuple[int, ...],
         Each(AtMost(FINEST)),
-        "Exponents n of the waves sin(2^n pi x) of the input, () for none; 7 and 8 are published, "
-        "above 16 float32 does not resolve them.",
+        "Exponents n of the Fourier features sin(2^n pi x), () for none; the paper uses 7 and 8, "
+        "and float32 does not resolve those above 16.",
     ] = (7, 8)
     dropout: Dropout = 0.1
     patch: Patch = 1
@@ -101,18 +103,19 @@ class VDMUNetSettings:
     dtype: Dtype = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
-        """What does not fit together, on inputs of `shape` (*size, C)."""
+        """Errors in the settings for inputs of `shape` (*size, C), as sentences."""
         problems = even_problems("width", self.width)
         unfit = indivisible("patch", self.patch, shape[:-1], self.patch)
         sides = [min(shape[:-1]) // self.patch]
         return problems + (unfit or attention_problems(self.attention, sides))
 
     def build(self, *, out_channels: int, entries: Entries) -> Network:
-        """A network of x [B, *size, C], time [B], and conditions.
+        """A network (x [B, *size, C], time [B], conditions) -> [B, *size, out_channels].
 
-        Time is 1000 (gamma - gamma_min) / (gamma_max - gamma_min), which is DDPM's steps for a
-        gamma that is linear in them; any real number will do. out_channels, entries: as for the
-        U-Net. Code of the paper's authors has 2^n 2 pi in place of 2^n pi, and n = 6, 7.
+        The time is 1000 (gamma - gamma_min) / (gamma_max - gamma_min), the DDPM step if gamma is
+        linear in it; any real number is accepted. out_channels, entries: as for the U-Net, by way =
+        "add" or "concat" (UserError). The authors' code writes the frequencies 2^n pi of equation
+        (1) as 2^n 2 pi with n = 6, 7.
         """
         check_ways(entries, ("add", "concat"))
         style = BlockStyle(
@@ -138,7 +141,7 @@ class VDMUNetSettings:
         )
         condition = partial(
             Conditioner,
-            embed=sinusoidal_and_spare,
+            embed=sinusoidal_and_zero,
             width=self.width,
             features=4 * self.width,
             entries=entries,
