@@ -29,7 +29,7 @@ MISTAKES = [
     (DAE, {"family__amount": "-0.5", "family__corruption": "gaussian"}, "family.amount = -0.5"),
     # VAEs
     (TWO, {"optimizer__stage_ends": "(10,5)", "optimizer__stage_factors": "(1.0,0.5,0.1)"},
-     "optimizer.stage_ends = (10, 5) must rise from above 0"),
+     "optimizer.stage_ends = (10, 5) must be increasing and above 0"),
     (TWO, {"optimizer__stage_ends": "(10,)", "optimizer__stage_factors": "(1.0,-0.5)"},
      "optimizer.stage_factors[1] = -0.5 must be at least 0."),
     (TWO, {"optimizer__stage_ends": "(10,)"}, "stage_factors has 8 entries for 1 stage_ends"),

@@ -1,9 +1,10 @@
-"""Averages of the params over time (EMA), as a pure update.
+"""Exponential moving averages (EMA) of the params, as a pure update.
 
     average <- average + (1 - decay_n) (params - average)
     decay_n = min(decay, (1 + n) / (10 + n))
 
-The warm-up keeps the early average from remembering the random start for 1 / (1 - decay) steps.
+Without the warm-up of the decay, the random initial params would dominate the average for about
+1 / (1 - decay) steps.
 """
 
 from collections.abc import Mapping
@@ -19,27 +20,27 @@ from genzoo.core.types import Array, Tree
 
 @dataclass(frozen=True, kw_only=True)
 class Average:
-    """An average of the params."""
+    """Settings of one average of the params."""
 
-    decay: Annotated[float, AtLeast(0), Below(1), "Share of the average that stays in a step."] = (
+    decay: Annotated[float, AtLeast(0), Below(1), "Fraction of the average kept at each step."] = (
         0.9999
     )
-    warmup: Annotated[bool, "Whether the decay grows to that from 0.1, as above."] = True
+    warmup: Annotated[bool, "Whether the decay starts at 0.1 and rises to `decay`."] = True
 
     def decay_at(self, step: Array) -> Array:
-        """decay_n after `step` updates have been done (0 for the first)."""
+        """decay_n for the update after n = `step` earlier ones, float32 []."""
         if not self.warmup:
             return jnp.float32(self.decay)
         return jnp.minimum(self.decay, (1.0 + step) / (10.0 + step))
 
     def update(self, average: Tree, params: Tree, step: Array) -> Tree:
-        """The average with the new params taken in."""
-        part = 1 - self.decay_at(step)
-        return jax.tree.map(lambda a, p: a + part.astype(a.dtype) * (p - a), average, params)
+        """The average updated with new params. step: the number of earlier updates."""
+        rate = 1 - self.decay_at(step)
+        return jax.tree.map(lambda a, p: a + rate.astype(a.dtype) * (p - a), average, params)
 
 
 def update_all(
     rules: Mapping[str, Average], averages: Mapping[str, Tree], params: Tree, step: Array
 ) -> Mapping[str, Tree]:
-    """Every named average with the new params taken in."""
+    """All averages, by name, updated with new params."""
     return {name: rules[name].update(averages[name], params, step) for name in rules}

@@ -1,13 +1,13 @@
-"""Checkpoints by Orbax, with what Orbax does not give: a damaged one is never loaded in silence.
+"""Checkpoints by Orbax, with checksums: a damaged checkpoint is never loaded silently.
 
-A save is asynchronous. When it has reached the disk, a manifest of sizes and checksums is written
-beside the arrays, last and in one move; a folder without one was not finished. Only then do older
-checkpoints go. On loading every file is compared: a damaged checkpoint is passed over for the next
-older one, and if none is left the run stops and says so. Who only reads never changes the folder:
-a training run may be at work in it.
+Saving is asynchronous. When the arrays are on the disk, a manifest of sizes and checksums is
+written atomically beside them; a folder without a manifest is an unfinished save. Older checkpoints
+are deleted only then. Loading verifies every file. A damaged checkpoint is skipped in favour of the
+next older one, and if none is good, loading fails with an error. Readers never change the folder,
+because a training run may be writing to it.
 
-Of several processes each writes and reads its own shards; which checkpoint is taken is the first
-one's decision, and what fails in one process fails in all.
+Each process writes and reads its own shards. The first process decides which checkpoint to load,
+and a failure in one process is raised in all.
 """
 
 import json
@@ -30,8 +30,8 @@ from genzoo.train.state import TrainState
 
 MANIFEST = "genzoo_manifest.json"
 _ARRAYS, _ABOUT = "state", "run.json"
-_FROZEN = "frozen"  # what only checkpoints of older runs hold
-_NONE = -1  # in the place of a step
+_FROZEN = "frozen"  # only in checkpoints of older versions
+_NONE = -1  # stands for "no checkpoint" in place of a step
 _log = logging.getLogger("genzoo")
 
 
@@ -44,20 +44,20 @@ def _checksum(path: Path) -> int:
 
 
 def write_manifest(folder: Path) -> None:
-    """Size and CRC-32 of every file below `folder`."""
+    """Writes the manifest of `folder`: the size and CRC-32 of every file below it."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     entries = {p.relative_to(folder).as_posix(): [p.stat().st_size, _checksum(p)] for p in files}
     write_atomically(folder / MANIFEST, json.dumps(entries, indent=1))
 
 
 def _arrays_of(state: TrainState) -> dict:
-    """The state as nested dicts, without the frozen variables, which are written once by run."""
+    """The state as nested dicts, without the frozen variables, which a run writes only once."""
     arrays = {f.name: getattr(state, f.name) for f in fields(state) if f.name != _FROZEN}
     return {**arrays, "faults": vars(state.faults)}
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a finished checkpoint, naming the file, or None."""
+    """The first damage found in a finished checkpoint, with the name of the file, or None."""
     try:
         entries = json.loads((folder / MANIFEST).read_text())
     except ValueError:
@@ -77,8 +77,9 @@ def damage(folder: Path) -> str | None:
 class Checkpoints:
     """The checkpoints of one run.
 
-    directory: holds one folder per step. keep: how many of the newest stay. keep_every: steps at
-    multiples of it stay for good, 0 for none. about: what is written beside the arrays as JSON.
+    directory: holds one folder for each step. keep: the number of newest checkpoints to keep.
+    keep_every: checkpoints at multiples of this step are kept for ever; 0 for none. about: metadata
+    written beside the arrays as JSON.
     """
 
     directory: Path
@@ -93,20 +94,20 @@ class Checkpoints:
         self.last_saved: int | None = None
 
     def steps(self) -> list[int]:
-        """The steps with a finished checkpoint, newest first; damaged ones included."""
+        """The steps with a finished checkpoint, newest first, including damaged ones."""
         if not self.directory.is_dir():
             return []
-        found = [int(p.name) for p in self.directory.iterdir() if p.name.isdigit()]
-        return sorted((s for s in found if (self.folder(s) / MANIFEST).is_file()), reverse=True)
+        steps = [int(p.name) for p in self.directory.iterdir() if p.name.isdigit()]
+        return sorted((s for s in steps if (self.folder(s) / MANIFEST).is_file()), reverse=True)
 
     def folder(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """The folder of the checkpoint at a step."""
         return self.directory.absolute() / str(step)
 
     def save(self, state: TrainState) -> None:
-        """Begins to save and returns once the arrays are copied; waits for the save before it.
+        """Starts saving and returns once the arrays are copied; waits for the previous save first.
 
-        Raises UserError when the save before it has failed.
+        Raises UserError if the previous save failed or this one cannot start.
         """
         self.wait()
         step = int(state.step)
@@ -127,7 +128,7 @@ class Checkpoints:
                     write_manifest(folder)
                     self._prune()
                 self.last_saved = step
-            except BaseException as error:  # handed to whoever waits: a thread has no caller
+            except BaseException as error:  # raised again by `wait`, since a thread has no caller
                 self._failure = error
 
         self._finishing = threading.Thread(target=finish, name="finish-checkpoint")
@@ -149,12 +150,12 @@ class Checkpoints:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return UserError(
             f"A checkpoint could not be written to {self.directory} ({why}); the last good one is "
-            f"of step {self.last_saved or 'none'}. Make room or mend the disk, and start again: "
-            "the run goes on from there."
+            f"of step {self.last_saved or 'none'}. Free some space or repair the disk, and start "
+            "the run again: it resumes from there."
         )
 
     def wait(self) -> None:
-        """Until nothing is being written; raises UserError when a save has failed anywhere."""
+        """Waits for the current save. Raises UserError if a save failed in any process."""
         agreed(self._wait)
 
     def _wait(self) -> None:
@@ -166,12 +167,12 @@ class Checkpoints:
             raise self._unsaved(failure) from failure
 
     def restore(self, abstract: TrainState, *, read_only: bool = False) -> TrainState | None:
-        """The newest good state, or None when no save was ever finished.
+        """The newest good state, or None if no save was ever finished.
 
-        abstract: the shapes and shardings to restore into. read_only: leave the folder as it is;
-        else what was damaged or never finished is moved out of the way. The state has no frozen
-        variables, unless it was saved when checkpoints still held them. Raises UserError when
-        checkpoints are there and none of them is good, or when they are of another shape.
+        abstract: the shapes and shardings to restore into. read_only: leaves the folder unchanged;
+        otherwise damaged checkpoints are renamed and unfinished ones deleted. The state has no
+        frozen variables, except in checkpoints of older versions. Raises UserError if all
+        checkpoints are damaged, or if the arrays have other shapes.
         """
         step = self._chosen(read_only)
         if step == _NONE:
@@ -179,16 +180,20 @@ class Checkpoints:
         target = _arrays_of(abstract)
         if self._holds_frozen(step):
             target[_FROZEN] = abstract.frozen
-        found = self._load(step, target)
+        restored = self._load(step, target)
         self.last_saved = step
-        faults = replace(abstract.faults, **found.pop("faults"))
-        return replace(abstract, **{_FROZEN: {}, **found}, faults=faults)
+        faults = replace(abstract.faults, **restored.pop("faults"))
+        return replace(abstract, **{_FROZEN: {}, **restored}, faults=faults)
 
     def restore_parts(
         self, abstract: Mapping[str, Tree], frozen: Mapping[str, Tree]
     ) -> dict | None:
-        """Parts of the newest good state, {name: arrays}, or None when no save was ever finished.
-        Reads only. frozen: shapes of frozen variables, loaded where the checkpoint holds them."""
+        """Parts of the newest good state, {name: arrays}, or None if no save was ever finished.
+
+        Leaves the folder unchanged. abstract: the shapes and shardings of the parts. frozen: those
+        of frozen variables, which are loaded if the checkpoint has them. Raises UserError as
+        `restore` does.
+        """
         step = self._chosen(read_only=True)
         if step == _NONE:
             return None
@@ -196,10 +201,10 @@ class Checkpoints:
         return {_FROZEN: {}, **self._load(step, {**abstract, **old}, whole=False)}
 
     def _chosen(self, read_only: bool) -> int:
-        """The newest good step, which every process sees; or _NONE."""
+        """The newest good step, after checking that every process sees it, or _NONE."""
         step = of_first(lambda: self._newest_good(read_only))
         if step != _NONE:
-            agreed(lambda: self._seen(step))
+            agreed(lambda: self._check_visible(step))
         return step
 
     def _holds_frozen(self, step: int) -> bool:
@@ -207,11 +212,11 @@ class Checkpoints:
 
     def _newest_good(self, read_only: bool) -> int:
         if not read_only:
-            self._forget_unfinished()
+            self._delete_unfinished()
         bad = []
         for step in self.steps():
             if reason := damage(self.folder(step)):
-                _log.warning("Checkpoint %d: %s. The one before it is taken.", step, reason)
+                _log.warning("Checkpoint %d: %s. Trying the previous one.", step, reason)
                 if not read_only:
                     self._set_aside(step)
                 bad.append(f"{step} ({reason})")
@@ -220,7 +225,7 @@ class Checkpoints:
         if bad:
             raise UserError(
                 f"No checkpoint in {self.directory} is good: {', '.join(bad)}. "
-                "Restore the folder from a copy, or start anew in another --workdir."
+                "Restore the folder from a copy, or start a new run in another --workdir."
             )
         return _NONE
 
@@ -229,11 +234,10 @@ class Checkpoints:
         while (self.directory / name).exists():
             number, name = number + 1, f"damaged-{step}-{number}"
         self.folder(step).rename(self.directory / name)
-        _log.warning("It is kept as %s.", self.directory / name)
+        _log.warning("The damaged checkpoint is kept as %s.", self.directory / name)
 
-    def _forget_unfinished(self) -> None:
-        # A kill within a save leaves a folder that would be in the way when the resumed run comes
-        # to the same step.
+    def _delete_unfinished(self) -> None:
+        # A kill during a save leaves a folder that would block the resumed run at the same step.
         if self.directory.is_dir():
             for folder in self.directory.iterdir():
                 if folder.name.isdigit() and not (folder / MANIFEST).is_file():
@@ -251,20 +255,22 @@ class Checkpoints:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"The checkpoint {self.folder(step)} holds other arrays than this config makes "
-                f"({str(error).splitlines()[0]}). Use the config it was trained with, or another "
+                f"({str(error).splitlines()[0]}). Use the config of that run, or another "
                 "--workdir."
             ) from error
 
-    def _seen(self, step: int) -> None:
+    def _check_visible(self, step: int) -> None:
         if not self.folder(step).is_dir():
             raise UserError(
-                f"Process {jax.process_index()} does not see {self.folder(step)}, which the first "
-                "process does: --workdir must be on a file system that all processes share."
+                f"Process {jax.process_index()} cannot see {self.folder(step)}, which exists for "
+                "the first process: --workdir must be on a file system that all processes share."
             )
 
     def close(self) -> None:
-        """Waits for the last save and lets Orbax's threads go. Asks no other process: it may be
-        that this one leaves alone."""
+        """Waits for the last save and stops Orbax's threads.
+
+        It does not communicate with other processes, because this one may be leaving alone.
+        """
         try:
             self._wait()
         finally:

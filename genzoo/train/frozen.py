@@ -1,7 +1,7 @@
-"""Models of other runs that a run uses as they are, on the disk: `frozen/NAME/`, written once.
+"""Frozen models of other runs, stored once in `frozen/NAME/` of a workdir.
 
-Their variables never change, so they are no part of a checkpoint. They are written before the first
-one, each with a manifest of sizes and checksums, last: what has none was not finished.
+Their variables never change, so checkpoints do not contain them. They are written before the first
+checkpoint. Each ends with a manifest of sizes and checksums; a folder without one is unfinished.
 """
 
 import shutil
@@ -21,18 +21,18 @@ _ARRAYS = "variables"
 
 @dataclass(frozen=True)
 class FrozenModels:
-    """The frozen models of one run, in `directory`, a folder for each."""
+    """The frozen models of one run. directory: holds one folder for each model."""
 
     directory: Path
 
     def has(self, names: Mapping[str, Tree]) -> bool:
-        """Whether those of these names were all finished."""
+        """Whether all models with these names were written completely."""
         return all((self._folder(name) / MANIFEST).is_file() for name in names)
 
     def write(self, models: Mapping[str, Tree]) -> None:
-        """Writes each model in the place of what was there. Every process writes its own shards.
+        """Writes the models, replacing existing ones. Every process writes its own shards.
 
-        models: name -> {"params": .., "stats": ..}. Raises UserError where it cannot be written.
+        models: name -> {"params": .., "stats": ..}. Raises UserError if one cannot be written.
         """
         for name, variables in models.items():
             folder = self._folder(name)
@@ -43,13 +43,15 @@ class FrozenModels:
             except OSError as error:
                 raise UserError(
                     f"The frozen model {folder} could not be written ({error.strerror or error}). "
-                    "Make room or mend the disk, and start again."
+                    "Free some space or repair the disk, and start the run again."
                 ) from error
             by_first(lambda folder=folder: write_manifest(folder))
 
     def read(self, abstract: Mapping[str, Tree]) -> dict[str, Tree]:
-        """The models of these names, shapes and shardings. Raises UserError where one is missing,
-        damaged or of other shapes."""
+        """The models with the names, shapes and shardings of `abstract`, by name.
+
+        Raises UserError if one is missing, damaged or has other shapes.
+        """
         agreed(lambda: [self._check(name) for name in abstract])
         return {name: self._read(name, target) for name, target in abstract.items()}
 
@@ -58,7 +60,7 @@ class FrozenModels:
         reason = damage(folder) if (folder / MANIFEST).is_file() else "it is missing"
         if reason:
             raise UserError(
-                f"{folder}, a frozen model that this run was trained with, cannot be used "
+                f"The frozen model {folder}, which this run was trained with, cannot be used "
                 f"({reason}): restore the folder from a copy of --workdir."
             )
 
@@ -70,7 +72,7 @@ class FrozenModels:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{folder} holds other arrays than frozen.{name} of this config makes "
-                f"({str(error).splitlines()[0]}). Use the config the run was trained with."
+                f"({str(error).splitlines()[0]}). Use the config of the run."
             ) from error
 
     def _folder(self, name: str) -> Path:

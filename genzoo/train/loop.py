@@ -1,17 +1,17 @@
 """The training loop. It only orders side effects; the step itself is one compiled program.
 
-The order within a pass, and why:
+The order within a pass, and the reasons:
 
-1. stop, if asked to: before new work is begun, and only between calls, so that a resumed run makes
-   the same calls as a straight one;
-2. next inputs: they follow from the step alone, so nothing is lost by stopping before;
-3. step: asynchronous, the host goes on at once;
-4. log: reads back the sums of the calls since the last report, the only wait for the device;
-5. save: after the log, so that a state with a fault streak is known for what it is;
-6. pictures: last, since they may take long and a kill in them must not cost the save.
+1. stop, if asked to: before new work starts, and only between calls, so that a resumed run makes
+   the same calls as an uninterrupted one;
+2. next inputs: they depend on the step alone, so stopping earlier loses nothing;
+3. step: asynchronous, so the host continues at once;
+4. log: reads the sums of the calls since the last report, and only here waits for the device;
+5. save: after the log, which detects a streak of faults, so that no such state is saved;
+6. pictures: last, because they can take long and a kill during them must not cost the checkpoint.
 
-Saves and the first picture come by the clock too. When is asked once a pass, and answered to all
-processes alike; neither changes a bit of the state.
+Saves and the first picture are also triggered by the clock. All processes agree on these times once
+in every pass. Neither changes the state.
 """
 
 import logging
@@ -39,26 +39,26 @@ _log = logging.getLogger("genzoo")
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """When what happens, in steps; `steps` and `save_every` are multiples of steps_per_call."""
+    """The schedule of a run, in steps; `steps` and `save_every` are multiples of steps_per_call."""
 
-    steps: Annotated[int, AtLeast(1), AtMost(2**31 - 1), "Length of the run."]
-    batch_size: Annotated[int, AtLeast(1), "Examples in a step, on all devices together."]
-    steps_per_call: Annotated[int, AtLeast(1), "Steps in one call of the compiled program."] = 1
+    steps: Annotated[int, AtLeast(1), AtMost(2**31 - 1), "Length of the run, in steps."]
+    batch_size: Annotated[int, AtLeast(1), "Examples in a step, over all devices."]
+    steps_per_call: Annotated[int, AtLeast(1), "Steps in each call of the compiled program."] = 1
     log_every: Annotated[int, AtLeast(1), "Steps between lines of metrics."] = 100
     save_every: Annotated[int, AtLeast(1), "Steps between checkpoints."] = 1000
     save_minutes: Annotated[
-        float, AtLeast(0), "Longest time between checkpoints; 0 goes by steps alone."
+        float, AtLeast(0), "Most minutes between checkpoints; 0 for no limit."
     ] = 10.0
     picture_minutes: Annotated[
-        float, AtLeast(0), "Latest time of the first grid of samples; 0 goes by steps alone."
+        float, AtLeast(0), "Minutes until the first grid of samples at the latest; 0 for no limit."
     ] = 2.0
     fault_limit: Annotated[
-        int, AtLeast(1), "Steps in a row without a finite loss after which the run ends."
+        int, AtLeast(1), "Non-finite steps in a row after which the run stops."
     ] = 10
 
 
 def picture_steps(total: int, first: int) -> set[int]:
-    """About log-spaced steps from `first` on, a factor of sqrt(10) apart, and the last one."""
+    """Roughly log-spaced steps from `first` on, a factor of sqrt(10) apart, and the last step."""
     steps, at = {total}, float(first)
     while first and at < total:
         steps.add(round(at))
@@ -67,8 +67,11 @@ def picture_steps(total: int, first: int) -> set[int]:
 
 
 class _Clock:
-    """What is due by time: a save, and the first picture. Asks as `Stop.reached` takes wishes: each
-    process by its own clock, and every process has counted as many saves and pictures."""
+    """Decides when a save or the first picture is due by time.
+
+    Each process makes its `wishes` by its own clock, for `Stop.reached` to combine. All processes
+    count the same saves and pictures.
+    """
 
     def __init__(self, settings: LoopSettings, *, drawn: bool):
         self._save_after = 60 * settings.save_minutes or math.inf
@@ -77,54 +80,54 @@ class _Clock:
         self._began = self._saved_at = time.monotonic()
 
     def wishes(self) -> tuple[int, int]:
-        """(number of the save that is due, 1 if a picture is due), 0 for what is not."""
+        """(number of the save that is due, 1 if a picture is due), with 0 for what is not due."""
         now = time.monotonic()
         save = now - self._saved_at >= self._save_after
         draw = not self._drawn and now - self._began >= self._draw_after
         return (self._saves + 1) * save, int(draw)
 
     def grants(self, granted: tuple[int, int]) -> tuple[bool, bool]:
-        """(whether to save, whether to draw). What is granted may have been done meanwhile."""
+        """(whether to save, whether to draw), except for what was done since the wish was made."""
         save, draw = granted
         return save > self._saves, bool(draw) and not self._drawn
 
     def saved(self) -> None:
-        """Counts a save, for whatever reason it was made."""
+        """Records that a checkpoint was saved, for any reason."""
         self._saves += 1
         self._saved_at = time.monotonic()
 
     def drew(self) -> None:
-        """Notes that there is a picture."""
+        """Records that a picture was drawn."""
         self._drawn = True
 
 
-class _Foresight:
-    """Says once, after a hundred steps or a minute, how long the run will take."""
+class _Estimate:
+    """Reports once, after a hundred steps or a minute, how long the run will take."""
 
     def __init__(self, first: int):
-        self._first, self._told = first, False
-        self._began, self._apart = time.monotonic(), 0.0
+        self._first, self._reported = first, False
+        self._began, self._excluded = time.monotonic(), 0.0
 
     def leave_out(self, seconds: float) -> None:
-        """Takes time that was not spent on steps out of the rate."""
-        self._apart += seconds
+        """Excludes time that was not spent on steps from the rate."""
+        self._excluded += seconds
 
-    def look(self, state: TrainState, step: int, progress: Progress) -> None:
-        """To be called after each call."""
-        spent = time.monotonic() - self._began - self._apart
-        if self._told or (step - self._first < _ENOUGH and spent < _LONG_ENOUGH):
+    def update(self, state: TrainState, step: int, progress: Progress) -> None:
+        """Call it after each call of the program."""
+        spent = time.monotonic() - self._began - self._excluded
+        if self._reported or (step - self._first < _ENOUGH_STEPS and spent < _ENOUGH_SECONDS):
             return
-        jax.block_until_ready(state)  # once in a run: else it would be the rate of the host
-        self._told = True
-        spent = time.monotonic() - self._began - self._apart
-        progress.foresee(self._first, step, spent / (step - self._first))
+        jax.block_until_ready(state)  # once in a run: otherwise this is only the host's rate
+        self._reported = True
+        spent = time.monotonic() - self._began - self._excluded
+        progress.estimate(self._first, step, spent / (step - self._first))
 
 
-_ENOUGH, _LONG_ENOUGH = 100, 60.0  # steps or seconds after which their rate is known
+_ENOUGH_STEPS, _ENOUGH_SECONDS = 100, 60.0  # after either, the rate is known well enough
 
 
 class _Sums:
-    """Metrics since the last report: sums on the device, as many however many calls went by."""
+    """Metrics since the last report, summed on the device, so that memory use is constant."""
 
     def __init__(self, report: Callable[[dict], dict]):
         self._sums, self._report = None, report
@@ -137,7 +140,7 @@ class _Sums:
             self._sums = _added(self._sums, sums)
 
     def leave_out(self, seconds: float) -> None:
-        """Takes time that was not spent on steps out of the rate."""
+        """Excludes time that was not spent on steps from the rate."""
         self._start += seconds
 
     def read(self, step: int, batch_size: int) -> dict[str, float | list]:
@@ -172,20 +175,19 @@ def train(
     report: Callable[[dict], dict],
     stop: Stop,
 ) -> TrainState:
-    """Runs from the state's step to `settings.steps`.
+    """Trains from the step of `state` to `settings.steps` and returns the final state.
 
-    call: the compiled program of steps_per_call steps; donates the state it is given. inputs: what
-    it takes, from the state's step on. pictures: called with (state, step) at `picture_at`, as soon
-    after as a call ends. report: what is logged of the averaged metrics. stop: asked once a pass;
-    a signal within is answered here. Raises Interrupted when stopped by a signal, UserError when
-    too many steps in a row were not finite.
+    call: the compiled program of steps_per_call steps, which donates its state. inputs: its inputs,
+    from the step of `state` on. pictures: called with (state, step) after the call that reaches a
+    step in `picture_at`. report: averaged metrics -> what is logged. stop: checked once in every
+    pass. Raises Interrupted after a signal, and UserError after too many non-finite steps in a row.
 
-    What is due by time comes as soon after as a call ends; a picture by time only where there are
-    others to come and there was none yet.
+    What is due by time happens at the end of the current call. A picture is due by time only if
+    pictures are planned and none has been drawn yet.
     """
     step = int(state.step)
     stride = settings.steps_per_call
-    sums, foresight = _Sums(report), _Foresight(step)
+    sums, estimate = _Sums(report), _Estimate(step)
     clock = _Clock(settings, drawn=not picture_at or min(picture_at) <= step)
     with stop.gently():
         while step < settings.steps:
@@ -207,24 +209,24 @@ def train(
                     writer.write(step, values)
                 progress.report(step, values, checkpoints.last_saved)
                 _check(faults, settings)
-            foresight.look(state, step, progress)
+            estimate.update(state, step, progress)
             if save_now or due(settings.save_every):
                 _check(jax.device_get(state.faults), settings)
                 checkpoints.save(state)
                 clock.saved()
             if draw_now or any(before < at <= step for at in picture_at):
-                jax.block_until_ready(state)  # steps under way are not the pictures' time
+                jax.block_until_ready(state)  # pending steps are not time for pictures
                 began = time.perf_counter()
                 try:
                     pictures(state, step)
                 except Interrupted:
-                    if step >= settings.steps:  # else the next pass answers it by a save
+                    if step >= settings.steps:  # otherwise the next pass saves and stops
                         checkpoints.wait()
                         raise
                 clock.drew()
                 seconds = time.perf_counter() - began
                 sums.leave_out(seconds)
-                foresight.leave_out(seconds)
+                estimate.leave_out(seconds)
     checkpoints.wait()
     return state
 
@@ -232,9 +234,9 @@ def train(
 def leave(
     state: TrainState, number: int, checkpoints: Checkpoints, settings: LoopSettings
 ) -> NoReturn:
-    """Saves and raises Interrupted, for the signal of that number."""
+    """Saves the state and raises Interrupted. number: that of the signal."""
     step = int(state.step)
-    _log.info("%s: saving step %d.", signal.Signals(number).name, step)
+    _log.info("%s: saving step %d and stopping.", signal.Signals(number).name, step)
     _check(jax.device_get(state.faults), settings)
     checkpoints.save(state)
     checkpoints.wait()
@@ -247,6 +249,6 @@ def _check(faults, settings: LoopSettings) -> None:
         raise UserError(
             f"{limit} steps in a row ({first} to {first + limit - 1}) had a non-finite loss or "
             "gradient; none of them changed the model. Lower optimizer.learning_rate or "
-            "optimizer.clip, and train again: the run goes on from its last checkpoint.",
+            "optimizer.clip, and train again: the run resumes from its last checkpoint.",
             agreed=True,
         )

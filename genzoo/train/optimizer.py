@@ -1,6 +1,8 @@
-"""The optimizer, from optax: Adam or AdamW, clipped by the global norm, with a learning rate that
-warms up linearly and then stays, falls linearly or along a cosine to the end of the run, or goes
-down in stages."""
+"""The optimizer, from optax: Adam or AdamW with gradient clipping by the global norm.
+
+After a linear warm-up, the learning rate is constant, decays linearly or along a cosine until the
+end of the run, or changes in stages.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,23 +20,23 @@ Decay = Callable[["Optimizer", int], optax.Schedule]
 
 
 def constant(optimizer: "Optimizer", steps: int) -> optax.Schedule:
-    """The learning rate throughout."""
+    """A constant learning rate."""
     del steps
     return optax.constant_schedule(optimizer.learning_rate)
 
 
 def linear(optimizer: "Optimizer", steps: int) -> optax.Schedule:
-    """From the learning rate to 0 in a straight line."""
+    """Linear decay from the learning rate to 0 over `steps`."""
     return optax.linear_schedule(optimizer.learning_rate, 0.0, steps)
 
 
 def cosine(optimizer: "Optimizer", steps: int) -> optax.Schedule:
-    """From the learning rate to 0 along half a cosine."""
+    """Decay from the learning rate to 0 along half a cosine over `steps`."""
     return optax.cosine_decay_schedule(optimizer.learning_rate, steps)
 
 
 def stages(optimizer: "Optimizer", steps: int) -> optax.Schedule:
-    """The learning rate times stage_factors[i] from stage_ends[i - 1] to stage_ends[i]."""
+    """The learning rate times stage_factors[i] between stage_ends[i - 1] and stage_ends[i]."""
     del steps
     each = [optax.constant_schedule(optimizer.learning_rate * f) for f in optimizer.stage_factors]
     return optax.join_schedules(each, optimizer.stage_ends)
@@ -50,24 +52,24 @@ DECAYS: Mapping[str, Decay] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AdamSettings:
-    """Hyperparameters of Adam and AdamW."""
+    """Hyperparameters of Adam and AdamW (Kingma & Ba 2015, Loshchilov & Hutter 2019)."""
 
-    learning_rate: Annotated[float, AtLeast(0), AtMost(1000), "After the warm-up."] = 2e-4
+    learning_rate: Annotated[float, AtLeast(0), AtMost(1000), "The rate after the warm-up."] = 2e-4
     warmup: Annotated[int, AtLeast(0), "Steps over which the learning rate rises from 0."] = 0
     clip: Annotated[
-        float, AtLeast(0), "Bound on the global norm of the gradient; 0 for none."
+        float, AtLeast(0), "Bound on the global gradient norm; 0 for no clipping."
     ] = 1.0
-    weight_decay: Annotated[float, AtLeast(0), "Decoupled (AdamW); 0 is plain Adam."] = 0.0
-    b1: Annotated[float, AtLeast(0), Below(1), "Decay of the mean of the gradient."] = 0.9
-    b2: Annotated[float, AtLeast(0), Below(1), "Decay of the mean of its square."] = 0.999
-    eps: Annotated[float, Above(0), "Added to the root of that."] = 1e-8
+    weight_decay: Annotated[float, AtLeast(0), "Decoupled (AdamW); 0 for plain Adam."] = 0.0
+    b1: Annotated[float, AtLeast(0), Below(1), "Decay rate of the first moment."] = 0.9
+    b2: Annotated[float, AtLeast(0), Below(1), "Decay rate of the second moment."] = 0.999
+    eps: Annotated[float, Above(0), "Added to the root of the second moment."] = 1e-8
     stage_ends: Annotated[
-        tuple[int, ...], "Of the decay stages: steps after the warm-up at which one ends."
+        tuple[int, ...], "For decay = 'stages': steps after the warm-up at which a stage ends."
     ] = ()
     stage_factors: Annotated[
         tuple[float, ...],
         Each(AtLeast(0)),
-        "Of the decay stages: of the learning rate, one more than there are ends.",
+        "For decay = 'stages': factors of the learning rate, one more than stage_ends.",
     ] = ()
 
 
@@ -78,65 +80,65 @@ _STAGES = frozenset({"stage_ends", "stage_factors"})
 class OptimizerSettings(AdamSettings):
     """The keys of the section `optimizer`."""
 
-    decay: Annotated[str, OneOf(DECAYS), "Of the learning rate after the warm-up."] = "constant"
+    decay: Annotated[str, OneOf(DECAYS), "How the learning rate decays."] = "constant"
     players: Annotated[
-        dict, "Name of a player of the family -> those of these keys that are different for it."
+        dict, "Name of a player -> the settings of this section that differ for it."
     ] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
-        """What does not fit together."""
-        found = self._problems("optimizer")
+        """Errors in the settings, as sentences."""
+        problems = self._problems("optimizer")
         for name, own in self.players.items():
-            # Of what all players share, a player's own decay may leave something without effect.
+            # Shared stages may have no effect on a player with its own decay; that is no error.
             shared = replace(self, stage_ends=(), stage_factors=()) if "decay" in own else self
-            found += replace(shared, **own)._problems(f"optimizer.players.{name}", own)
-        return found
+            problems += replace(shared, **own)._problems(f"optimizer.players.{name}", own)
+        return problems
 
     def _problems(self, where: str, own: Iterable[str] = _STAGES) -> list[str]:
         ends, factors = self.stage_ends, self.stage_factors
-        found = ignored(self, where, "decay", {"stages": _STAGES & set(own)})
+        problems = ignored(self, where, "decay", {"stages": _STAGES & set(own)})
         if self.decay == "stages" and len(factors) != len(ends) + 1:
-            found.append(
+            problems.append(
                 f"{where}.stage_factors has {len(factors)} entries for {len(ends)} stage_ends: "
                 "it must have one more."
             )
         if any(b <= a for a, b in pairwise((0, *ends))):
-            found.append(f"{where}.stage_ends = {ends} must rise from above 0.")
-        return found
+            problems.append(f"{where}.stage_ends = {ends} must be increasing and above 0.")
+        return problems
 
     def own(self) -> dict[str, dict]:
-        """Player -> the fields of an Optimizer that are different for it."""
+        """Player -> the fields of Optimizer that differ for it."""
         return {
             name: {k: DECAYS[v] if k == "decay" else v for k, v in own.items()}
             for name, own in self.players.items()
         }
 
     def build(self, total_steps: int) -> "Optimizer":
-        """The optimizer of a run of so many steps."""
+        """The optimizer for a run of `total_steps` steps."""
         own = {name: getattr(self, name) for name in AdamSettings.__dataclass_fields__}
         return Optimizer(decay=DECAYS[self.decay], total_steps=total_steps, **own)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(AdamSettings):
-    """Adam(W) of a run. Every number of steps counts those at which its player moves."""
+    """Adam or AdamW for one player. All numbers of steps count the steps at which it moves."""
 
     decay: Decay
     total_steps: int
 
     def schedule(self) -> optax.Schedule:
-        """step -> learning rate."""
+        """The learning rate as a function of the step."""
         after = self.decay(self, max(self.total_steps - self.warmup, 1))
         if not self.warmup:
             return after
-        # (step + 1) / warmup: the first step already moves.
+        # (step + 1) / warmup, so that the first step already has a learning rate above 0.
         first = self.learning_rate / self.warmup
         rising = optax.linear_schedule(first, self.learning_rate, max(self.warmup - 1, 1))
         return optax.join_schedules([rising, after], [self.warmup])
 
     def transformation(self) -> optax.GradientTransformation:
         """The optax transformation."""
-        # Neither has a state, so that a run may go on with the other.
+        # Neither has a state, so a resumed run may switch between them.
         clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
         adam = optax.adamw(
             self.schedule(), b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay
@@ -145,7 +147,7 @@ class Optimizer(AdamSettings):
 
 
 def moves_made(state: Tree) -> Array:
-    """How many moves a transformation with this state has made, by the count of its schedule."""
+    """The number of updates made by a transformation with this state: its schedule's count."""
     return optax.tree.get(
         state, "count", filtering=lambda path, _: path[-1].tuple_name == "ScaleByScheduleState"
     )
@@ -156,16 +158,16 @@ def for_players(
     optimizer: Optimizer,
     own: Mapping[str, Mapping[str, object]] | None = None,
 ) -> dict[str, Optimizer]:
-    """The optimizer of each player, with the length of the run in the player's own moves.
+    """The optimizer of each player; its total_steps counts the steps at which the player moves.
 
-    optimizer: what they share. own: player -> the fields that are different for it. Raises
-    UserError where `own` names a player that is not there.
+    optimizer: the shared settings. own: player -> the fields that differ for it. Raises UserError
+    if `own` has a player that does not exist.
     """
     own = own or {}
     if unknown := own.keys() - players.keys():
         raise UserError(
             *(
-                f"optimizer.players.{name} is no player of this family: it has "
+                f"optimizer.players.{name} is no player of this family, which has "
                 f"{', '.join(players)}."
                 for name in sorted(unknown)
             )

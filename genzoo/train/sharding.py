@@ -1,13 +1,13 @@
-"""Where arrays live: a mesh of `data` and `fsdp` axes, and one rule for each kind of array.
+"""The placement of arrays on a mesh with axes `data` and `fsdp`, by a rule for each kind of array.
 
-The batch is split over both axes. Params and what follows their shape (optimizer moments,
-averages) are split over `fsdp` along their largest divisible dimension, when they are large enough
-to be worth it; `mesh.rules` says otherwise for those whose path matches.
+The batch is split over both axes. Params and arrays of their shape (optimizer moments, averages)
+are split over `fsdp` along their largest divisible dimension if they are large enough for this to
+pay off. `mesh.rules` overrides this for arrays with matching paths.
 
-JAX derives all communication from these placements but for one: left to itself it splits some
-convolutions over their channels, where params are split so, and sends activations about. What is
-split is therefore gathered before a network uses it, and its gradient scattered again: fully
-sharded data parallelism (Rajbhandari et al. 2020, stage 3).
+JAX derives all communication from these placements, with one exception. With split params it would
+split some convolutions over their channels and communicate activations. Split arrays are therefore
+gathered before a network uses them, and their gradients are scattered: fully sharded data
+parallelism (Rajbhandari et al. 2020, ZeRO, stage 3).
 """
 
 import re
@@ -30,26 +30,27 @@ Rules = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class MeshSettings:
-    """Devices along the two axes, and how arrays are split over them.
+    """The number of devices along the two axes, and how arrays are split over them.
 
-    rules: the pattern is a regular expression, looked for in the path of an array, such as
-    `params/down_0_0/conv1/kernel`. how: `replicated`, `largest` or the number of the axis to split.
+    rules: pairs (pattern, how). The pattern is a regular expression, searched for in the path of an
+    array, such as `params/down_0_0/conv1/kernel`. how: `replicated`, `largest` or the number of the
+    axis to split.
     """
 
-    data: Annotated[int, "Devices that share a batch; -1 takes all that fsdp leaves."] = -1
-    fsdp: Annotated[int, AtLeast(1), "Devices that share params."] = 1
+    data: Annotated[int, "Devices along the axis data; -1 for all that fsdp leaves."] = -1
+    fsdp: Annotated[int, AtLeast(1), "Devices over which params are split."] = 1
     rules: Annotated[
         tuple[tuple[str, str], ...],
-        "(pattern, how) for arrays by path, the first match wins: replicated, largest or an axis.",
+        "(pattern, how) by path; the first match applies. how: replicated, largest or an axis.",
     ] = ()
     floor: Annotated[
-        int, AtLeast(1), "Numbers in an array below which splitting costs more than it saves."
+        int, AtLeast(1), "Size (number of entries) below which arrays are not split."
     ] = 2**16
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """A mesh, and the shardings that follow from it."""
+    """A mesh and the shardings derived from it. rules, floor: see MeshSettings."""
 
     mesh: Mesh
     rules: Rules = ()
@@ -57,43 +58,46 @@ class Placement:
 
     @property
     def devices(self) -> int:
-        """How many devices share a batch."""
+        """The number of devices, over which a batch is split."""
         return self.mesh.size
 
     @property
     def platform(self) -> str:
-        """Of the devices: "cpu", "gpu" or "tpu"."""
+        """The platform of the devices: "cpu", "gpu" or "tpu"."""
         return self.mesh.devices.flat[0].platform
 
     @property
     def sharded(self) -> bool:
-        """Whether params are split."""
+        """Whether params are split over devices."""
         return self.mesh.shape["fsdp"] > 1
 
     @property
     def replicated(self) -> NamedSharding:
-        """A whole copy on every device."""
+        """The sharding with a full copy on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     def batch(self, leading: int = 0) -> NamedSharding:
-        """Rows split over all devices, after `leading` axes that are not."""
+        """The sharding of a batch: rows split over all devices, after `leading` unsplit axes."""
         return NamedSharding(self.mesh, PartitionSpec(*[None] * leading, ("data", "fsdp")))
 
     def rows(self, batch_size: int) -> np.ndarray:
-        """The rows of a global batch that this process holds, rising: int64 [n]. They need not lie
-        together: a mesh follows the wires between devices and not their numbers."""
+        """The rows of a global batch that this process holds, ascending: int64 [n].
+
+        They need not be contiguous, because a mesh follows the network topology of the devices, not
+        their numbering.
+        """
         me = jax.process_index()
         held = self.batch().devices_indices_map((batch_size,))
-        mine = [where[0] for device, where in held.items() if device.process_index == me]
-        parts = [np.arange(batch_size)[where] for where in mine]
+        mine = [index[0] for device, index in held.items() if device.process_index == me]
+        parts = [np.arange(batch_size)[rows] for rows in mine]
         return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
     def state(self, tree: Tree) -> Tree:
-        """The sharding of every leaf of a state (arrays or their shapes)."""
+        """The sharding of every leaf of a state, given as arrays or shapes."""
         return jax.tree_util.tree_map_with_path(self._leaf, tree)
 
     def unsplit(self, tree: Tree) -> dict[str, int]:
-        """Path -> bytes of the arrays that every device holds whole although params are split."""
+        """The arrays that are not split although params are: path -> bytes."""
         if not self.sharded:
             return {}
         return {
@@ -103,12 +107,14 @@ class Placement:
         }
 
     def gathered(self, tree: Tree, path: str = "") -> Tree:
-        """Inside a compiled program: the arrays of a part of the state, whole on every device. The
-        gradient goes back to where they were. path: of the part in the state."""
+        """Gathers the arrays of a part of the state on every device, inside a compiled program.
+
+        The gradient is scattered like the arrays. path: the name of the part in the state.
+        """
         if not self.sharded:
             return tree
         key = (jax.tree_util.GetAttrKey(path),)
-        where = jax.tree_util.tree_map_with_path(lambda p, x: self._leaf((*key, *p), x), tree)
+        split = jax.tree_util.tree_map_with_path(lambda p, x: self._leaf((*key, *p), x), tree)
         everywhere = jax.tree.map(lambda _: self.replicated, tree)
 
         @jax.custom_vjp
@@ -116,7 +122,7 @@ class Placement:
             return jax.lax.with_sharding_constraint(tree, everywhere)
 
         def scatter(_, gradient):
-            return (jax.lax.with_sharding_constraint(gradient, where),)
+            return (jax.lax.with_sharding_constraint(gradient, split),)
 
         gather.defvjp(lambda tree: (gather(tree), None), scatter)
         return gather(tree)
@@ -128,7 +134,7 @@ class Placement:
         return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
     def _axis(self, path: tuple, leaf) -> int | None:
-        """The axis that is split, None for none."""
+        """The axis along which a leaf is split, or None. Raises UserError for an unfit rule."""
         parts = self.mesh.shape["fsdp"]
         if parts == 1 or not leaf.shape:
             return None
@@ -140,14 +146,14 @@ class Placement:
             if axis >= len(leaf.shape) or leaf.shape[axis] % parts:
                 raise UserError(
                     f"mesh.rules: axis {axis} of {_name(path)} {tuple(leaf.shape)} cannot be split "
-                    f"over mesh.fsdp = {parts} devices. Name another axis, or '{LARGEST}'."
+                    f"over mesh.fsdp = {parts} devices. Give another axis, or '{LARGEST}'."
                 )
             return axis
         fitting = [axis for axis, size in enumerate(leaf.shape) if size % parts == 0]
         return max(fitting, key=lambda axis: leaf.shape[axis]) if fitting else None
 
     def put_batch(self, batch: Batch, leading: int = 0) -> Batch:
-        """This process's `rows` as part of the global batch on the devices."""
+        """Puts the `rows` of this process on the devices, as its part of the global batch."""
         sharding = self.batch(leading)
         return {k: self._put(sharding, np.asarray(v), leading) for k, v in batch.items()}
 
@@ -158,11 +164,11 @@ class Placement:
         return jax.make_array_from_process_local_data(sharding, value, tuple(shape))
 
     def put_everywhere(self, tree: Tree) -> Tree:
-        """A whole copy on every device; every process gives the same."""
+        """Puts a full copy on every device. All processes must pass the same arrays."""
         return self.put(tree, jax.tree.map(lambda _: self.replicated, tree))
 
     def put(self, tree: Tree, where: Tree) -> Tree:
-        """Arrays that every process holds whole, on the devices by the shardings `where`."""
+        """Puts arrays on devices by the shardings `where`. All processes must pass the same."""
 
         def one(value, sharding):
             value = np.asarray(value)
@@ -176,50 +182,58 @@ def _name(path: tuple) -> str:
 
 
 def problems(settings: MeshSettings, batch_sizes: dict[str, int], devices: int) -> list[str]:
-    """What is wrong with a mesh of these sizes on so many devices, as sentences."""
-    data, fsdp, found = settings.data, settings.fsdp, []
+    """Errors in the settings of a mesh, as sentences.
+
+    batch_sizes: config key -> batch size, which the number of devices must divide. devices: their
+    number.
+    """
+    data, fsdp, sentences = settings.data, settings.fsdp, []
     if fsdp < 1 or devices % fsdp:
         return [f"mesh.fsdp = {fsdp} does not divide the {devices} devices."]
     if data not in (-1, devices // fsdp):
-        found.append(
+        sentences.append(
             f"mesh.data = {data} times mesh.fsdp = {fsdp} is not the number of devices, {devices}; "
-            "mesh.data = -1 takes what there is."
+            "mesh.data = -1 uses all of them."
         )
     for key, size in batch_sizes.items():
         if size % devices:
-            found.append(f"{key} = {size} is not divisible by the {devices} devices of the mesh.")
-    return found + _rule_problems(settings.rules)
+            sentences.append(
+                f"{key} = {size} is not divisible by the {devices} devices of the mesh."
+            )
+    return sentences + _rule_problems(settings.rules)
 
 
 def _rule_problems(rules: Rules) -> list[str]:
-    found = []
+    sentences = []
     for rule in rules:
         if len(rule) != 2:
-            found.append(f"mesh.rules: {tuple(rule)!r} must be a pair (pattern, how).")
+            sentences.append(f"mesh.rules: {tuple(rule)!r} must be a pair (pattern, how).")
             continue
         pattern, how = rule
         try:
             re.compile(pattern)
         except re.error as error:
-            found.append(f"mesh.rules: {pattern!r} is no regular expression ({error}).")
+            sentences.append(f"mesh.rules: {pattern!r} is no regular expression ({error}).")
         if how not in (LARGEST, REPLICATED) and not how.isdecimal():
-            found.append(
-                f"mesh.rules: {how!r} is unknown for {pattern!r}: write '{LARGEST}', "
+            sentences.append(
+                f"mesh.rules: {how!r} is unknown for {pattern!r}: give '{LARGEST}', "
                 f"'{REPLICATED}' or the number of an axis."
             )
-    return found
+    return sentences
 
 
 def placement(
     settings: MeshSettings | None = None, devices: Sequence[jax.Device] | None = None
 ) -> Placement:
-    """The mesh over all devices of all processes, or over those given; raises UserError where the
-    sizes do not fit. Where the devices are of several slices, `data` goes over the slices: what is
-    split over `fsdp` stays on the fast network within one."""
+    """A mesh over the given devices, or over all devices of all processes.
+
+    If the devices belong to several slices, the axis `data` extends over the slices, so that `fsdp`
+    stays on the fast network inside a slice. Raises UserError if the sizes do not fit.
+    """
     settings = settings or MeshSettings()
     devices = list(jax.devices() if devices is None else devices)
-    if found := problems(settings, {}, len(devices)):
-        raise UserError(*found)
+    if sentences := problems(settings, {}, len(devices)):
+        raise UserError(*sentences)
     kinds = (AxisType.Auto, AxisType.Auto)
     shape = (len(devices) // settings.fsdp, settings.fsdp)
     slices = len({getattr(device, "slice_index", 0) for device in devices})

@@ -1,5 +1,4 @@
-"""Starting from the arrays of another run: what has the same path is taken, the rest is drawn anew.
-"""
+"""Starting from the arrays of another run, matched by path; arrays without a match stay fresh."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from genzoo.core.types import Tree
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """How the arrays of another model fit into ours, by path.
+    """How the arrays of another model match ours, by path.
 
-    taken: of the same path and shape in both. missing: only ours. extra: only theirs. reshaped:
-    those of the same path and another shape, as (theirs, ours).
+    taken: paths with the same shape in both models. missing: paths only in ours. extra: paths only
+    in theirs. reshaped: paths with different shapes, and these shapes as (theirs, ours).
     """
 
     taken: frozenset[str]
@@ -25,7 +24,7 @@ class Match:
 
 
 def match(ours: Tree, theirs: Tree) -> Match:
-    """Compares the arrays, or their shapes, of two trees."""
+    """Compares two trees of arrays or shapes."""
     mine, other = tree.by_path(ours), tree.by_path(theirs)
     both = [path for path in mine if path in other]
     reshaped = {
@@ -42,11 +41,11 @@ def match(ours: Tree, theirs: Tree) -> Match:
 
 
 def taken_over(ours: Tree, theirs: Tree) -> Tree:
-    """Our tree with the values of theirs wherever path and shape agree, in our dtypes."""
-    found, other = match(ours, theirs), tree.by_path(theirs)
+    """Our tree with their values wherever path and shape agree, in our dtypes."""
+    taken, other = match(ours, theirs).taken, tree.by_path(theirs)
 
     def one(path: tuple, leaf):
         name = tree.path_string(path)
-        return other[name].astype(leaf.dtype) if name in found.taken else leaf
+        return other[name].astype(leaf.dtype) if name in taken else leaf
 
     return jax.tree_util.tree_map_with_path(one, ours)

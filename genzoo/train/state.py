@@ -1,6 +1,6 @@
-"""The state of a run: all that a checkpoint holds and all that a step changes.
+"""The state of a run: everything that a step changes and a checkpoint holds.
 
-No random key and no data iterator is in it: both follow from (seed, step).
+It contains no random key and no data iterator, because both follow from (seed, step).
 """
 
 from collections.abc import Callable, Mapping
@@ -20,8 +20,11 @@ Start = Callable[[Variables], Variables]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """Non-finite steps, int32 scalars. total: all of them; streak: in a row up to now;
-    since: the step at which the present streak began, or -1."""
+    """Counts of non-finite steps, int32 scalars.
+
+    total: all of them. streak: those in a row up to now. since: the step at which the current
+    streak began, or -1.
+    """
 
     total: Array
     streak: Array
@@ -29,12 +32,15 @@ class Faults:
 
     @classmethod
     def none(cls) -> "Faults":
-        """No fault so far."""
+        """The counts before the first step."""
         return cls(total=jnp.int32(0), streak=jnp.int32(0), since=jnp.int32(-1))
 
     def after(self, finite: Array, step: Array, limit: int) -> "Faults":
-        """With one more step taken in. A streak that has reached the limit is latched, so that the
-        host finds it however rarely it looks."""
+        """The counts after one more step. finite: bool [], whether it was finite. step: int32 [].
+
+        A streak that has reached `limit` never ends, so that the host sees it however rarely it
+        looks.
+        """
         latched = self.streak >= limit
         streak = jnp.where(finite & ~latched, 0, self.streak + ~finite)
         began = jnp.where(self.streak == 0, step, self.since)
@@ -48,9 +54,13 @@ class Faults:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """step: int32, steps done. opt_state: by player, of the params that it trains. averages: params
-    averaged in time, by name. frozen: variables of other runs' models, by name; no step changes
-    them, and no checkpoint holds them."""
+    """The state of training.
+
+    step: int32 [], the number of steps done. params, stats: see Variables. opt_state: by player,
+    for the params that it trains. averages: averages of the params over time, by name. frozen:
+    variables of other runs' models, by name; steps do not change them, and checkpoints do not
+    contain them.
+    """
 
     step: Array
     params: Tree
@@ -72,8 +82,9 @@ def initial(
 ) -> TrainState:
     """The state before the first step. Every average starts as a copy of the params.
 
-    optimizers: by player; empty for what is learned in closed form. frozen: variables of other
-    runs' models, by name. start: what makes of the fresh variables those to start from.
+    optimizers: by player; empty for a family that is fitted in closed form. average_names: the
+    names of the averages. example: a batch, of which only the shapes matter. frozen: variables of
+    other runs' models, by name. start: fresh variables -> those to start from.
     """
     variables = start(replace(family.init(key, example), frozen=frozen or {}))
     return TrainState(
@@ -93,8 +104,7 @@ def initial(
 
 
 def own_params(name: str, player: Player, params: Tree) -> tuple[Tree, Tree]:
-    """(the params that the player of that name trains, the others); raises ValueError where it
-    trains none."""
+    """(the params that the named player trains, the rest). Raises ValueError if it trains none."""
     if "" in player.trains:
         return params, {}
     mine, others = tree.split(params, player.owns)

@@ -1,9 +1,9 @@
 """The training step: a pure function of (state, batch), scanned over several batches per call.
 
-For each player in turn: gradient of the mean loss by the params that it trains, optimizer, new
-params, which the next player sees. Then the averages. A step whose loss or gradient is not finite
-changes nothing but the fault counters. There is no device axis in here: the mean over a sharded
-batch is already the global one.
+Each player in turn computes the gradient of its mean loss by the params that it trains, and updates
+them; the next player sees the new params. Then the averages are updated. A step with a non-finite
+loss or gradient changes only the fault counters. There is no device axis here: the mean over a
+sharded batch is already the global mean.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,24 +27,24 @@ Prepare = Callable[[Batch, Key], Batch]
 
 
 def is_latest(metric: str) -> bool:
-    """Whether the value of a metric is that of the last step and not a mean over steps."""
+    """Whether a metric is reported for the last step instead of averaged over steps."""
     return metric.startswith("learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Updater:
-    """What a step is made of.
+    """The training step and its settings.
 
-    prepare: uint8 batch and key -> float batch (augmentation). accumulate: into how many parts the
-    batch is split, one after the other, to save memory; UserError is raised where a loss couples
-    rows that would come into different parts. fault_limit: non-finite steps in a row after which
-    nothing moves any more and the host is to stop the run. written_out: up to how many passes of a
-    loop over steps or parts are written out instead of looped over. branch: whether a step that is
-    not finite is kept from the state by a branch, which spares a loop on a CPU copies of the state,
-    or by a selection, which needs no look at the device's numbers from the host. skip: whether a
-    branch spares the gradient of a player whose turn it is not; else it is computed and dropped.
-    gathered: (a part of the state, its name) -> the same as networks need it, where a mesh has it
-    split.
+    prepare: (stored batch, key) -> prepared and augmented batch. root: the key from which every
+    step derives its own. accumulate: the number of parts into which the batch is split, processed
+    one after the other to save memory; raises UserError if a loss couples the rows of a batch.
+    fault_limit: non-finite steps in a row after which the state no longer changes and the host must
+    stop the run. written_out: loops over steps or parts of up to this length are unrolled. branch:
+    whether a branch protects the state from a non-finite step, which avoids copies of the state in
+    a loop on a CPU; otherwise a selection does, which needs no value on the host. skip: whether a
+    branch skips the gradient of a player whose turn it is not; otherwise it is computed and
+    discarded. gathered: (part of the state, its name) -> the same part, with split arrays gathered
+    for the networks.
     """
 
     family: Family
@@ -72,7 +72,7 @@ class Updater:
         return passes if passes <= self.written_out else 1
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
-        """One optimizer step on one batch; metrics as (sum, weight)."""
+        """One step on a stored batch [B, ...]: the new state, and metrics as (sum, weight)."""
         prepared = self.prepare(batch, streams.at(streams.named(self.root, "augment"), state.step))
         key = streams.at(streams.named(self.root, "train"), state.step)
         stats, params, opt_state = state.stats, state.params, dict(state.opt_state)
@@ -93,19 +93,19 @@ class Updater:
             params = tree.joined(others, mine)
             measured[name] = sums | {"gradient_norm": (norm, jnp.ones(()) * now)}
         kept = finite & (state.faults.streak < self.fault_limit)
-        if len(measured) > 1:  # what an earlier player has done before a later one failed
+        if len(measured) > 1:  # undo the update of an earlier player if a later one failed
             old = state.params, dict(state.opt_state)
             params, opt_state = tree.where(kept, (params, opt_state), old)
         averages = self._gate(
             kept, lambda old: update_all(self.averages, old, params, state.step), state.averages
         )
         faults = state.faults.after(finite, state.step, self.fault_limit)
-        # What a non-finite step has measured would spoil the mean of its neighbours.
+        # The metrics of a non-finite step would spoil the mean over the other steps.
         measured = tree.where(finite, measured, jax.tree.map(jnp.zeros_like, measured))
         for name, optimizer in self.optimizers.items():
-            made = moves_made(opt_state[name])
-            rate = optimizer.schedule()(jnp.maximum(made - 1, 0))
-            measured[name]["learning_rate"] = (rate, jnp.float32(made > 0))
+            moves = moves_made(opt_state[name])
+            rate = optimizer.schedule()(jnp.maximum(moves - 1, 0))
+            measured[name]["learning_rate"] = (rate, jnp.float32(moves > 0))
         state = TrainState(
             step=state.step + 1,
             params=params,
@@ -120,8 +120,11 @@ class Updater:
     def _in_turn(
         self, now: Array | bool, differentiate: Callable, still: tuple[Tree, Tree]
     ) -> tuple[Tree, Tree, Sums]:
-        """What `differentiate` gives; for a player whose turn it is not, a gradient of 0, the stats
-        as they are and no metrics. still: its params and the stats."""
+        """The result of `differentiate` if it is the player's turn (`now`).
+
+        Otherwise the gradient and the metrics are zero and the stats unchanged. still: the params
+        of the player and the stats.
+        """
         if now is True:
             return differentiate()
 
@@ -132,16 +135,16 @@ class Updater:
         if self.skip:
             like = jax.eval_shape(differentiate)
             return jax.lax.cond(now, differentiate, lambda: idle(like))
-        found = differentiate()
-        return tree.where(now, found, idle(found))
+        result = differentiate()
+        return tree.where(now, result, idle(result))
 
     def _move(self, name: str, gradient: Tree, old: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        """(params, optimizer state) after the player's move, of its own part."""
+        """(own params, optimizer state) after the player's update. old: those before it."""
         params, opt_state = old
-        moves, opt_state = self.optimizers[name].transformation().update(
+        updates, opt_state = self.optimizers[name].transformation().update(
             gradient, opt_state, params
         )
-        return optax.apply_updates(params, moves), opt_state
+        return optax.apply_updates(params, updates), opt_state
 
     def _gate(self, kept: Array, move: Callable[[Tree], Tree], old: Tree) -> Tree:
         if self.branch:
@@ -158,7 +161,7 @@ class Updater:
         batch: Batch,
         key: Key,
     ) -> tuple[Tree, Tree, Sums]:
-        """(gradient of the mean loss by the player's own params, new stats, metrics)."""
+        """(gradient of the mean loss by the player's params, new stats, metrics)."""
 
         def mean_loss(mine, stats, batch, key):
             rows = len(jax.tree.leaves(batch)[0])
@@ -185,7 +188,7 @@ class Updater:
             gradient, (stats, sums) = differentiate(mine, stats, batch, key)
             return gradient, stats, sums
 
-        # Part i takes rows i, i + A, ...: a batch sharded over devices stays where it is.
+        # Part i has rows i, i + A, ..., so that no row of a sharded batch moves between devices.
         def part(x):
             return x.reshape(-1, self.accumulate, *x.shape[1:]).swapaxes(0, 1)
 
@@ -207,10 +210,11 @@ class Updater:
         return gradient, stats, jax.tree.map(lambda x: x.sum(0), sums)
 
     def call(self, state: TrainState, data: Batch, inputs: Batch) -> tuple[TrainState, Sums]:
-        """Several steps in one program.
+        """S steps in one program.
 
-        data: the whole set, held on the device, with inputs {"rows": int32 [S, B]}; or {} with
-        inputs of batches [S, B, ...]. Metrics are summed over the S steps, but for the latest ones.
+        data: the whole data set on the device, with inputs {"rows": int32 [S, B]}; or {}, with
+        batches [S, B, ...] as inputs. Returns the new state and the metrics summed over the S
+        steps; `is_latest` ones are those of the last step.
         """
 
         def one(state, inputs):
@@ -218,7 +222,7 @@ class Updater:
             return self.update(state, batch)
 
         steps = len(jax.tree.leaves(inputs)[0])
-        if steps == 1:  # a loop of one pass would only hide the step from the compiler
+        if steps == 1:  # a loop of one pass would only hinder the compiler
             return one(state, jax.tree.map(lambda x: x[0], inputs))
         state, sums = jax.lax.scan(one, state, inputs, unroll=self._unroll(steps))
 

@@ -1,5 +1,8 @@
-"""Where measurements go: `metrics.jsonl` always (the source of truth for curves), TensorBoard event
-files where that package is installed, and one line of progress for the person who watches."""
+"""Outputs for metrics: `metrics.jsonl`, TensorBoard event files and a line of progress.
+
+`metrics.jsonl` is always written and is the source of truth for curves. TensorBoard files are
+written if that package is installed.
+"""
 
 import importlib.util
 import json
@@ -18,8 +21,11 @@ _log = logging.getLogger("genzoo")
 
 
 class JsonLines:
-    """Appends one JSON object per line. What lies beyond `step` in an older file is dropped, so
-    that a run resumed from an earlier checkpoint has each step once."""
+    """Appends one JSON object per line.
+
+    Lines of an existing file after `step` are dropped, so that a run resumed from an earlier
+    checkpoint has every step once.
+    """
 
     def __init__(self, path: Path, step: int):
         if path.exists():
@@ -28,8 +34,10 @@ class JsonLines:
         self._file = path.open("a")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One line, handed to the system at once: a kill of the process loses nothing. What is not
-        finite is null, since JSON has no word for it."""
+        """Writes one line and flushes it, so that a killed process loses nothing.
+
+        Non-finite values become null, because JSON cannot represent them.
+        """
         known = {k: _finite(v) for k, v in values.items()}
         self._file.write(json.dumps({"step": step, **known}) + "\n")
         self._file.flush()
@@ -56,7 +64,7 @@ class TensorBoard:
     """Scalars as TensorBoard events, without TensorFlow."""
 
     def __init__(self, directory: Path):
-        # The name that tensorboard itself looks for to keep TensorFlow out of the process.
+        # With a module of this name, tensorboard does not import TensorFlow.
         sys.modules.setdefault("tensorboard.compat.notf", sys)
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -65,7 +73,7 @@ class TensorBoard:
         self._writer = EventFileWriter(str(directory))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One event with all values; lists are left to `metrics.jsonl`."""
+        """Writes one event with all scalars; lists are only in `metrics.jsonl`."""
         numbers = {k: v for k, v in values.items() if not isinstance(v, list)}
         scalars = [self._summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
         summary = self._summary(value=scalars)
@@ -77,7 +85,7 @@ class TensorBoard:
 
 
 class Nowhere:
-    """What every process but the first writes to."""
+    """The writer of all processes but the first, which does nothing."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Nothing."""
@@ -87,7 +95,7 @@ class Nowhere:
 
 
 def open_writers(workdir: Path, step: int, *, first_process: bool) -> list:
-    """The writers of a run that goes on from `step`."""
+    """The writers of a run that starts or resumes at `step`."""
     if not first_process:
         return [Nowhere()]
     writers: list = [JsonLines(workdir / "metrics.jsonl", step)]
@@ -96,11 +104,11 @@ def open_writers(workdir: Path, step: int, *, first_process: bool) -> list:
     return writers
 
 
-_SHOWN = (("loss", "loss", 4), ("gradient_norm", "gradient", 3))  # key, word, digits
+_SHOWN = (("loss", "loss", 4), ("gradient_norm", "gradient", 3))  # key, label, digits
 
 
 def duration(seconds: float) -> str:
-    """3725 -> '1h02m'; 95 -> '1m35s'."""
+    """A duration in words: 3725 -> '1h02m', 95 -> '1m35s'."""
     seconds = round(seconds)
     if seconds >= 3600:
         return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
@@ -108,7 +116,10 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """One line per report: rewritten in place on a terminal, plain lines elsewhere."""
+    """One line for each report, rewritten in place on a terminal.
+
+    total: the steps of the run. unit: the word for one example.
+    """
 
     def __init__(self, total: int, first_process: bool, unit: str = "example"):
         self._total, self._unit = total, unit
@@ -118,17 +129,20 @@ class Progress:
             self._bar = tqdm(total=total, bar_format="{percentage:3.0f}%|{bar:20}| {desc}")
 
     def report(self, step: int, values: Mapping[str, float], saved: int | None) -> None:
-        """step/total, examples/s, loss, gradient norm, time to go, last checkpoint."""
+        """Shows step/total, examples/s, loss, gradient norm, time left and last checkpoint.
+
+        saved: the step of the last checkpoint, or None.
+        """
         if self._silent:
             return
         rate = values["steps_per_second"]
-        to_go = duration((self._total - step) / rate) if rate > 0 else "?"
+        left = duration((self._total - step) / rate) if rate > 0 else "?"
         parts = [
             f"step {step}/{self._total}",
             f"{values['examples_per_second']:.0f} {self._unit}s/s",
-            # Absent where every step since the last report was non-finite.
-            *(f"{said} {values[k]:.{n}g}" for k, said, n in _SHOWN if k in values),
-            f"to go {to_go}",
+            # Absent if every step since the last report was non-finite.
+            *(f"{label} {values[k]:.{n}g}" for k, label, n in _SHOWN if k in values),
+            f"{left} left",
             f"saved {'-' if saved is None else saved}",
         ]
         if values["nonfinite_steps"]:
@@ -140,20 +154,23 @@ class Progress:
             self._bar.set_description_str(line, refresh=False)
             self._bar.update(step - self._bar.n)
 
-    def foresee(self, first: int, step: int, seconds: float) -> None:
-        """Says how long the run takes at so many seconds a step. first: the step it went on from,
-        or 0; step: the present one."""
+    def estimate(self, first: int, step: int, seconds: float) -> None:
+        """Shows how long the run will take.
+
+        first: the step at which it resumed, or 0. step: the current step. seconds: the time of one
+        step.
+        """
         if self._silent or step >= self._total:
             return
-        to_go, whole = (duration(seconds * n) for n in (self._total - step, self._total))
-        run = "" if first else f"the run takes about {whole} in all, "
-        line = f"{seconds:.3g} s a step: {run}{to_go} to go, without pictures and checkpoints."
+        left, whole = (duration(seconds * n) for n in (self._total - step, self._total))
+        run = "" if first else f"about {whole} in total, "
+        line = f"{seconds:.3g} s per step: {run}{left} left, without pictures and checkpoints."
         if self._bar is None:
             _log.info(line)
         else:
             self._bar.write(line, file=sys.stderr)
 
     def close(self) -> None:
-        """Leaves the terminal's line."""
+        """Ends the line on the terminal."""
         if self._bar is not None:
             self._bar.close()

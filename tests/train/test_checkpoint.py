@@ -1,4 +1,4 @@
-"""Checkpoints: what is loaded is what was saved, and a damaged one is never loaded in silence."""
+"""Checkpoints are restored exactly, and a damaged one is never loaded silently."""
 
 import errno
 import json
@@ -128,7 +128,7 @@ def test_when_none_is_good_the_run_stops(tmp_path, damage):
 
 def test_an_unfinished_save_is_no_checkpoint(tmp_path):
     saved(tmp_path, 10, 20)
-    (tmp_path / "20" / MANIFEST).unlink()  # what a kill between commit and manifest leaves
+    (tmp_path / "20" / MANIFEST).unlink()  # the result of a kill between commit and manifest
     chex.assert_trees_all_equal(restored(tmp_path), state_at(10))
     saved(tmp_path, 20)
     chex.assert_trees_all_equal(restored(tmp_path), state_at(20))
@@ -145,7 +145,7 @@ def test_an_unfinished_first_save_is_a_fresh_start(tmp_path):
 def test_who_only_reads_changes_nothing(tmp_path):
     saved(tmp_path, 10, 20, 30)
     flip_one_bit(tmp_path / "30")
-    # What a save that another process is busy with looks like.
+    # The state of the folder while another process is saving.
     (tmp_path / "40" / "state.orbax-checkpoint-tmp").mkdir(parents=True)
     before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
     checkpoints = Checkpoints(directory=tmp_path)

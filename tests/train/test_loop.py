@@ -1,4 +1,4 @@
-"""The loop's order of things, its logs, and the mesh it runs on."""
+"""The order of events in the loop, its logs, and the mesh it runs on."""
 
 import json
 import signal
@@ -100,7 +100,7 @@ def test_a_fault_streak_stops_the_run_before_it_is_saved(tmp_path):
 
 @pytest.fixture
 def clocked(monkeypatch):
-    """The loop by a clock that goes on by so many seconds with each call: (seconds) -> call."""
+    """(seconds) -> a call of the program that advances a fake clock by so many seconds."""
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
     monkeypatch.setattr(loop, "time", clock)
@@ -122,7 +122,7 @@ def test_saves_come_by_time_too(tmp_path, monkeypatch, clocked):
     monkeypatch.setattr(
         Checkpoints, "save", lambda self, s: (saved.append(int(s.step)), real(self, s))
     )
-    # At 30 s a step two minutes are over before step 5; one at 8 puts the next off.
+    # At 30 s per step two minutes pass before step 5; a save at 8 postpones the next one.
     run(tmp_path, clocked(30), save_minutes=2, save_every=8, picture_minutes=0)
     assert saved == [5, 8, 13, 16, 20]
     saved.clear()
@@ -135,10 +135,10 @@ def test_saves_come_by_time_too(tmp_path, monkeypatch, clocked):
     ("at", "first", "minutes", "expected"),
     [
         ({12, 20}, 0, 2, [5, 12, 20]),  # once by time, then as planned
-        ({3, 20}, 0, 2, [3, 20]),  # there is one by then
+        ({3, 20}, 0, 2, [3, 20]),  # one exists by then
         ({12, 20}, 0, 0, [12, 20]),
-        (set(), 0, 2, []),  # none are wanted
-        ({5, 20}, 10, 2, [20]),  # a run that goes on has its first one
+        (set(), 0, 2, []),  # no pictures are planned
+        ({5, 20}, 10, 2, [20]),  # a resumed run already has its first one
         ({12, 20}, 2, 2, [7, 12, 20]),
     ],
 )
@@ -166,15 +166,15 @@ def test_what_comes_by_time_changes_no_bit_of_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("first", "seconds", "expected"),
     [
-        (0, 0.5, "0.5 s a step: the run takes about 2m00s in all, 1m10s to go"),  # after 100 steps
-        (50, 0.5, "0.5 s a step: 45s to go"),
-        (0, 40, "40 s a step: the run takes about 2h40m in all, 2h38m to go"),  # after a minute
+        (0, 0.5, "0.5 s per step: about 2m00s in total, 1m10s left"),  # after 100 steps
+        (50, 0.5, "0.5 s per step: 45s left"),
+        (0, 40, "40 s per step: about 2h40m in total, 2h38m left"),  # after a minute
     ],
 )
 def test_how_long_the_run_takes_is_said_once(tmp_path, clocked, caplog, first, seconds, expected):
     with caplog.at_level("INFO", logger="genzoo"):
         run(tmp_path, clocked(seconds), first=first, steps=240, save_every=240, save_minutes=0)
-    assert caplog.text.count("s a step: ") == 1 and expected in caplog.text
+    assert caplog.text.count("s per step: ") == 1 and expected in caplog.text
 
 
 def test_picture_steps_are_log_spaced():

@@ -1,4 +1,4 @@
-"""Memory and disk do not grow with the number of steps. Slow, and of Linux only: it reads /proc.
+"""Memory and disk do not grow with the number of steps. Slow, and only on Linux: it reads /proc.
 
     python -m pytest -m slow
 """
@@ -39,15 +39,15 @@ def test_memory_over_8000_steps(tmp_path):
     )  # fmt: skip
     sizes = []
     while process.poll() is None:
-        # A finished process that nobody has waited for has a status without a size.
+        # The status of a finished process that was not waited for has no size.
         with contextlib.suppress(AttributeError, OSError):
             sizes.append((step_of(tmp_path), resident_bytes(process)))
         time.sleep(0.1)
     assert process.returncode == 0
-    # The allocator gives freed memory back in jumps, some thousand steps apart, and rises by some
-    # percent in between: only a run over several of them tells a leak from a saw-tooth.
-    # From 500 on every program is compiled and every kind of work has been done at least once.
-    # The median, because a save in flight holds a second copy of the state for a moment.
+    # The allocator returns freed memory in jumps, a few thousand steps apart, and grows by a few
+    # percent in between. Only a run over several jumps distinguishes a leak from this sawtooth.
+    # By step 500 every program is compiled and every kind of work was done at least once.
+    # The median, because a save briefly holds a second copy of the state.
     early = statistics.median(size for step, size in sizes if 500 <= step < 1000)
     late = statistics.median(size for step, size in sizes if step >= 6000)
     print(f"median resident MB: {early / 2**20:.0f} at 500-1000, {late / 2**20:.0f} at 6000-8000")

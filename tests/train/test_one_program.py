@@ -1,4 +1,4 @@
-"""A run is one program: traced once, and nothing goes to the devices or comes back unasked."""
+"""A run is one program: traced once, without implicit transfers to or from the devices."""
 
 from collections import Counter
 

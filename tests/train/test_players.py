@@ -1,4 +1,4 @@
-"""Players in turn, against the closed form of a quadratic game under alternating gradient descent:
+"""Players in turn, against the closed form of alternating gradient descent on a quadratic game:
 
     u <- u - rate (a u + b v),  then  v <- v + rate b u,        both linear in (u, v).
 """
@@ -33,7 +33,7 @@ RATE, A, B = 0.1, 0.3, 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class Descent(Optimizer):
-    """Plain gradient descent, after the clipping."""
+    """Plain gradient descent after clipping."""
 
     def transformation(self):
         clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
@@ -59,7 +59,7 @@ def batch(rows=4):
 
 
 def trajectory(updater, state, steps):
-    """(u, v) before each step and after the last, [steps + 1, 2], and the metrics of each step."""
+    """(u, v) before every step and after the last, [steps + 1, 2], and the metrics of each step."""
     step, points, measured = jax.jit(updater.update), [], []
     for _ in range(steps):
         points.append((state.params["one"]["u"][0], state.params["two"]["v"][0]))
@@ -70,7 +70,7 @@ def trajectory(updater, state, steps):
 
 
 def moves(rate_first, rate_second):
-    """The matrix of one step with these learning rates, 0 for a player that rests."""
+    """The matrix of one step with these learning rates, 0 for a player that does not move."""
     first = np.array([[1 - rate_first * A, -rate_first * B], [0, 1]])
     second = np.array([[1, 0], [rate_second * B, 1]])
     return second @ first
@@ -100,14 +100,14 @@ def test_a_player_waits_and_rests_and_counts_its_own_moves(skip):
     game = Game(a=A, b=B, second={"after": 3, "every": 5})
     updater, state = made(game, optimizer=falling, skip=skip)
     found, measured, state = trajectory(updater, state, 17)
-    # It moves at the steps 3, 8 and 13: a straight line from the learning rate down over three.
+    # It moves at steps 3, 8 and 13, so the linear decay takes three moves.
     turns = {3: RATE, 8: RATE * 2 / 3, 13: RATE / 3}
     rates = [(RATE * (1 - n / 17), turns.get(n, 0.0)) for n in range(17)]
     np.testing.assert_allclose(found, expected(rates), rtol=1e-5, atol=1e-6)
     assert state.stats["calls"] == 17 + 3
     for n, sums in enumerate(measured):
         assert sums["loss_first"] == sums["loss"] and sums["loss"][1] == 4
-        rate, weight = sums["learning_rate_second"]  # of its last move
+        rate, weight = sums["learning_rate_second"]  # that of its last move
         assert weight == (n >= 3)
         last = max((turn for turn in turns if turn <= n), default=3)
         assert rate == pytest.approx(turns[last], rel=1e-5)
@@ -148,7 +148,7 @@ def test_no_gradient_of_the_others_is_taken_or_kept():
         )
         assert not others & set(paths.replace("/", " ").split())
         sizes = sorted(leaf.size for leaf in jax.tree.leaves(started[name]))
-        assert sizes == [1, 1, 5, 5]  # Adam's count, the schedule's, two moments
+        assert sizes == [1, 1, 5, 5]  # the counts of Adam and of the schedule, two moments
 
 
 def test_norm_and_clipping_are_of_the_own_part():
@@ -157,11 +157,11 @@ def test_norm_and_clipping_are_of_the_own_part():
     found, measured, _ = trajectory(updater, state, 1)
     u, v = 1.0, -0.5
     gradient = A * u + B * v
-    # The first is clipped to its own norm, the second is not.
+    # The first gradient is clipped by its own norm, and the second is not clipped.
     u_new = u - RATE * clip * np.sign(gradient)
     assert abs(gradient) < abs(B * u) and abs(gradient) < 0.1
     np.testing.assert_allclose(found[1], [u_new, v + RATE * B * u_new], rtol=1e-6)
-    # Of the numbers it trains, not of all: 0.05 of 0.7.
+    # The norm over the params it trains, not over all: 0.05 of 0.7.
     bigger, big = made(Game(a=A, b=B, size=9))
     _, measured, _ = trajectory(bigger, big, 1)
     u, v = np.linspace(1, 2, 9), -0.5 * np.linspace(1, 2, 9)
@@ -197,7 +197,7 @@ def test_a_fault_of_a_later_player_undoes_the_step_and_one_out_of_turn_is_none()
     for settings in ({"skip": True}, {"skip": False}):
         only_second = Game(first={"after": 9}, reader=lambda context: None)
         updater, state = made(only_second, **settings)
-        # What the resting player would measure is not looked at.
+        # The metrics of a player that does not move are ignored.
         poisoned = replace(state, params={**state.params, "two": {"v": jnp.zeros(1)}})
         after, sums = jax.jit(updater.update)(poisoned, batch())
         assert after.faults.total == 0 and sums["loss"] == (0, 0)
@@ -341,7 +341,7 @@ def test_a_player_has_its_own_keys_in_a_config():
     stages = {"stage_ends": "(4,)", "stage_factors": "(1.0, 0.1)"}
     with pytest.raises(UserError, match=r"players.model.stage_ends = \(4,\) has no effect with"):
         checked(**{f"optimizer__players__model__{k}": v for k, v in stages.items()})
-    # Stages that all share are no mistake of the player that has another decay.
+    # Shared stages are no error for a player with another decay.
     shared = {f"optimizer__{k}": v for k, v in stages.items()} | {"optimizer__decay": "stages"}
     found = checked(**shared, optimizer__players__model__decay="linear")
     assert found.optimizer.players.to_dict() == {"model": {"decay": "linear"}}

@@ -1,4 +1,4 @@
-"""The mesh: one rule for every array, and the same training on any number of devices."""
+"""The mesh: one rule for all arrays, and the same training on any number of devices."""
 
 import json
 import os
@@ -15,17 +15,17 @@ from genzoo.core.errors import UserError
 from genzoo.train.sharding import MeshSettings, placement, problems
 
 ROOT = Path(__file__).parents[2]
-STATES = 4  # a split array is so many times in the state: params, two moments of Adam, average
+STATES = 4  # copies of each split array in the state: params, two moments of Adam, average
 
 
 @pytest.fixture(scope="module")
 def runs():
-    """What virtual_devices.py prints, with eight virtual devices."""
+    """The output of virtual_devices.py with eight virtual devices."""
     done = subprocess.run(
         [sys.executable, Path(__file__).parent / "virtual_devices.py"],
         cwd=ROOT, capture_output=True, text=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu",
-             # Compiled in haste: what is sent between devices is decided before.
+             # Fast compilation: communication is decided at an earlier stage.
              "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
                           "--xla_backend_optimization_level=0"},
     )  # fmt: skip
@@ -48,7 +48,7 @@ def test_replicated_sharded_and_mixed_train_alike(runs, devices, fsdp):
     assert (found["split"] > 0) == (fsdp > 1)
     if fsdp == 1:
         assert found["bytes"] == one["bytes"]
-    # 18 arrays, 11,208 bytes together; the last bias has two numbers, which eight do not divide.
+    # 18 arrays, 11,208 bytes in total; the last bias has two entries, not divisible by eight.
     whole = 8 if fsdp == 8 else 0
     if fsdp > 1:
         scalars = one["bytes"] - STATES * 11_208
@@ -92,7 +92,7 @@ def test_players_in_turn_do_not_depend_on_the_mesh(runs):
         for found, expected in zip(runs[mesh]["losses"], one["losses"], strict=True):
             for name, value in expected.items():
                 np.testing.assert_allclose(found[name], value, rtol=1e-5)
-    # u and v with two moments and an average each; three spare numbers do not divide.
+    # u and v with two moments and an average each; the three spare entries are not divisible.
     assert (one["split"], runs["players 4 2"]["split"]) == (0, 8)
 
 

@@ -1,4 +1,4 @@
-"""The training step against what it must equal: optax by hand, itself in parts, itself sharded."""
+"""The training step against optax by hand, against itself in parts, and against itself sharded."""
 
 import chex
 import jax
@@ -120,7 +120,7 @@ def test_a_non_finite_step_changes_nothing_but_the_count():
         chex.assert_trees_all_equal(getattr(after, name), getattr(state, name))
     assert after.step == 2
     assert (after.faults.total, after.faults.streak, after.faults.since) == (1, 1, 1)
-    assert measured["loss"] == (0, 0)  # does not spoil the mean of its neighbours
+    assert measured["loss"] == (0, 0)  # does not spoil the mean over the other steps
     healed, _ = step(after, batch())
     assert (healed.faults.total, healed.faults.streak, healed.faults.since) == (1, 0, -1)
     assert healed.params["w"] != after.params["w"]
@@ -136,7 +136,7 @@ def test_the_logged_learning_rate_is_that_of_the_last_step_that_was_taken(stride
         state, now = call(state, {}, {"x": jnp.stack(images[start : start + stride])})
         sums = now if sums is None else loop._added(sums, now)
         rate, weight = sums["learning_rate"]
-        # Adam itself has counted the steps that it has taken.
+        # Adam counts the steps that it has taken.
         taken = int(optax.tree.get_all_with_path(state.opt_state["model"], "count")[0][1])
         assert rate / weight == pytest.approx(float(optimizer.schedule()(taken - 1)), rel=1e-6)
     assert taken == 9
@@ -150,7 +150,7 @@ def test_a_streak_of_faults_is_latched():
     for _ in range(3):
         state, _ = step(state, broken)
     assert (state.faults.streak, state.faults.since) == (3, 1)
-    held, _ = step(state, batch())  # finite, but the host has not looked yet
+    held, _ = step(state, batch())  # finite, but the host has not checked yet
     assert (held.faults.streak, held.faults.since) == (3, 1)
     chex.assert_trees_all_equal(held.params, state.params)
 

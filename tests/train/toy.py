@@ -1,4 +1,4 @@
-"""A family small enough to follow by hand: a line fitted to points, in closed form if one likes."""
+"""Families small enough to follow by hand: a line fitted to points, and a game of two players."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,10 +36,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Game:
-    """Two players on two subtrees of numbers u and v [size]: the first descends
-    a u^2 / 2 + b u v, the second -b u v, per number; each loss sums over the numbers.
+    """Two players on two subtrees u and v [size]: the first minimises a u^2 / 2 + b u v, the second
+    -b u v, summed over the entries.
 
-    first, second: further fields of the two players. reader: called with the context of each loss.
+    first, second: other fields of the two players. reader: called with the context of each loss.
     """
 
     a: float = 0.3

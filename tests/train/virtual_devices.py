@@ -1,5 +1,6 @@
-"""Run by test_sharding.py in a process of its own with eight virtual devices: a few training steps
-of one config on meshes of one to eight of them, as JSON."""
+"""Trains one config for a few steps on meshes of one to eight virtual devices and prints JSON.
+
+test_sharding.py runs this in a process of its own."""
 
 import json
 import sys
@@ -42,7 +43,7 @@ def experiment(case: tuple, devices: int, **changes: str) -> Experiment:
 
 
 def run(case: tuple, devices: int, **changes: str) -> dict:
-    """Losses of a few calls, bytes of the state on one device, what stayed whole, collectives."""
+    """Losses of a few calls, bytes of the state on one device, unsplit arrays, collectives."""
     made = experiment(case, devices, **changes)
     place, settings = made.placement, made.config.train
     size, stride = settings.batch_size, settings.steps_per_call
@@ -72,8 +73,8 @@ def run(case: tuple, devices: int, **changes: str) -> dict:
 
 
 def players(devices: int, fsdp: int) -> dict:
-    """Two players, the second of which moves at every other step, over twelve steps: where their
-    numbers end, the losses, and how many arrays of the state are split."""
+    """Two players over twelve steps, of which the second moves at every other step: their final
+    params, the losses, and the number of split arrays in the state."""
     game = Game(size=16, second={"after": 2, "every": 2})
     optimizer = Optimizer(decay=constant, total_steps=12, learning_rate=0.01)
     optimizers = for_players(game.losses, optimizer)
@@ -100,8 +101,8 @@ def players(devices: int, fsdp: int) -> dict:
 
 
 def others(folder: Path) -> dict:
-    """A prior upon a tokenizer of another run, started on eight devices with split params, read on
-    eight, four and one: whether the bits are the same, and how many arrays are split."""
+    """A prior on the tokenizer of another run, started on eight devices with split params and read
+    on eight, four and one: whether the bits are equal, and how many arrays are split."""
     path, wide = folder / "vqvae", {"mesh__fsdp": "2", "mesh__floor": "1"}
     tokenizer = experiment((VQVAE, {}), 1)
     _saved(path, tokenizer.config, state := tokenizer.new_state())
@@ -112,7 +113,7 @@ def others(folder: Path) -> dict:
         made = experiment(case, devices, **changes)
         return Experiment(runs.resolve(made.config, None), devices=made.devices)
 
-    # The devices of a mesh are all there are for what opens another run.
+    # Opening another run uses all devices, so this mesh has all of them too.
     ours, place = prior(8, **wide), Workdir(folder / "prior")
     started = runs.first_state(ours, place)
     _saved(place.path, ours.config, started)
@@ -145,7 +146,7 @@ def _equal(one, other) -> bool:
 
 
 def main() -> None:
-    """Prints one JSON object: name of the run -> what came of it."""
+    """Prints one JSON object: name of the run -> its results."""
     split = {"mesh__floor": "1"}
     found = {"points": run(POINTS, 1)}
     for devices, fsdp in [(2, 1), (2, 2), (4, 2), (8, 1), (8, 8)]:
