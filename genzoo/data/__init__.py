@@ -1,1 +1,1 @@
-"""Floor 1: sources of images, their order, and the batches made of them. Imports `core` only."""
+"""Floor 1: data sets, the fields of their records, their order and batches. Imports `core` only."""

@@ -31,8 +31,8 @@ import numpy as np
 from genzoo.core import streams
 from genzoo.core.types import Array, Batch, Images, Key, Keys
 
-_REACH = 3  # of the kernel, in pixels
-_WIDEST = 2  # how far the kernel widens; an image that shrinks more than to half may alias
+_REACH = 3  # of the kernel on either side, in pixels
+_WIDEST = 2  # the most by which the kernel widens; an image shrunk below half may alias
 
 
 class Operations(NamedTuple):
@@ -74,17 +74,20 @@ class Augmentation:
     labels: ClassVar[int] = 9
 
     def __call__(self, images: Images, key: Key) -> tuple[Images, Array]:
-        """Row i depends only on images[i], the key and i. Values may slightly overshoot [-1, 1], as
-        in the original; an example that is only flipped keeps its values bit for bit.
+        """Augmented images and labels; row i depends only on images[i], the key and i.
+
+        Values may slightly overshoot [-1, 1], as in the original. An example that is only flipped
+        keeps its values bit for bit.
         """
         keys = streams.per_example(key, jnp.arange(images.shape[0]))
         operations = self.draw(keys)
         return self.apply(images, operations), labels_of(operations)
 
     def records(self, batch: Batch, key: Key) -> tuple[Batch, Array]:
-        """A prepared batch with the same operations applied to all `fields` of a record, and their
-        labels [B, 9]. Shifts are fractions of the sides, so fields may differ in size. All other
-        entries are unchanged. With one field this equals the call above.
+        """Augments all `fields` of a prepared batch alike; returns the batch and labels [B, 9].
+
+        Shifts are fractions of the sides, so fields may differ in size. All other entries are
+        unchanged. With one field this equals the call above.
         """
         count = batch[self.fields[0]].shape[0]
         operations = self.draw(streams.per_example(key, jnp.arange(count)))
@@ -111,7 +114,7 @@ class Augmentation:
         )
 
     def apply(self, images: Images, operations: Operations) -> Images:
-        """Applies to each image its operations."""
+        """Applies the operations to images [B, H, W, C], each row to its own image."""
         o = operations
         images = jnp.where(_column(o.x_flip), images[:, :, ::-1], images)
         images = jnp.where(_column(o.y_flip), images[:, ::-1], images)
@@ -120,8 +123,8 @@ class Augmentation:
         shrink = jnp.exp2(-self.scale * o.scale)
         back = _product(_diagonal(shrink, shrink), _turn(o.angle), stretch)
         size = jnp.asarray([images.shape[2], images.shape[1]], jnp.float32)
-        moved = (o.scale != 0) | (o.angle != 0) | (o.stretch != 0) | (o.shift != 0).any(-1)
-        return jnp.where(_column(moved), warp(images, back, self.shift * size * o.shift), images)
+        warped = (o.scale != 0) | (o.angle != 0) | (o.stretch != 0) | (o.shift != 0).any(-1)
+        return jnp.where(_column(warped), warp(images, back, self.shift * size * o.shift), images)
 
 
 def labels_of(operations: Operations) -> Array:

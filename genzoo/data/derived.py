@@ -19,16 +19,21 @@ from genzoo.core.types import Array, Batch, Images
 
 @dataclass(frozen=True, kw_only=True)
 class Derived:
-    """A field computed as function(*the prepared fields `of`): arrays [B, ...] -> [B, ...], each
-    row from the same row of its inputs alone."""
+    """A field computed by `function` from the prepared fields named in `of`.
+
+    function: arrays [B, ...] -> [B, ...]; each row depends only on the same row of the inputs.
+    """
 
     of: tuple[str, ...]
     function: Callable[..., Array]
 
 
 def derive(batch: Batch, derived: Mapping[str, Derived]) -> Batch:
-    """A prepared batch with the derived fields added in order, so that a later one may depend on an
-    earlier one. Raises ValueError if a name is taken or unknown."""
+    """A prepared batch with the derived fields added.
+
+    They are added in order, so that a later one may depend on an earlier one. Raises ValueError if
+    a name is taken or unknown.
+    """
     made = dict(batch)
     for name, field in derived.items():
         if name in made:
@@ -40,8 +45,10 @@ def derive(batch: Batch, derived: Mapping[str, Derived]) -> Batch:
 
 
 def downsampled(factor: int) -> Callable[[Images], Images]:
-    """Images [B, H, W, C] -> [B, H / factor, W / factor, C] by averaging squares of pixels. Raises
-    ValueError if the factor does not divide both sides."""
+    """A function [B, H, W, C] -> [B, H / factor, W / factor, C] that averages squares of pixels.
+
+    The function raises ValueError if the factor does not divide both sides.
+    """
 
     def down(images: Images) -> Images:
         batch, height, width, channels = images.shape
@@ -54,11 +61,11 @@ def downsampled(factor: int) -> Callable[[Images], Images]:
 
 
 def edges(images: Images) -> Images:
-    """The magnitude of the gradient of the luma, in values per pixel: [B, H, W, C] in [-1, 1] ->
-    [B, H, W, 1], by the Sobel kernels, [1, 2, 1] across and [-1, 0, 1] along, divided by 8.
+    """The magnitude of the gradient of the luma, per pixel: [B, H, W, C] -> [B, H, W, 1].
 
-    The luma is that of ITU-R BT.601 for three channels, otherwise the mean. The image is padded
-    with its border values.
+    Images are in [-1, 1]. The gradient is taken by the Sobel kernels, [1, 2, 1] across and
+    [-1, 0, 1] along, divided by 8. The luma is that of ITU-R BT.601 for three channels, otherwise
+    the mean. The image is padded with its border values.
     """
     weights = (0.299, 0.587, 0.114) if images.shape[-1] == 3 else None
     luma = jnp.average(images, -1, None if weights is None else jnp.asarray(weights))

@@ -1,6 +1,8 @@
-"""Fashion-mini: a subset of Fashion-MNIST that ships with genzoo, so that a first run needs no
-network. 10,000 training and 2,000 test images: the first 1,000 and 200 of each class, in the
-original order. `embedded/README.md` describes how it was made; MIT licence, copyright Zalando SE.
+"""Fashion-mini: a subset of Fashion-MNIST that ships with genzoo.
+
+With it a first run needs no network. It has 10,000 training and 2,000 test images: the first 1,000
+and 200 of each class, in the original order. `embedded/README.md` describes how it was made. MIT
+licence, copyright Zalando SE.
 """
 
 import io

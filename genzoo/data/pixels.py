@@ -45,8 +45,8 @@ class Fit:
     pixel_limit: int = 89_478_485
 
     def __post_init__(self):
-        if said := size_problem(self.size):
-            raise UserError(f"The image size is {self.size} (data.size): it must be {said}.")
+        if required := size_problem(self.size):
+            raise UserError(f"The image size is {self.size} (data.size): it must be {required}.")
         if self.channels not in _MODES:
             raise UserError(f"data.channels is {self.channels}: it must be 1 (grey) or 3 (colour).")
         if self.resize not in RESIZES:
@@ -65,7 +65,7 @@ def sides(size: int | tuple[int, ...]) -> tuple[int, int]:
 
 
 def size_problem(size: int | tuple[int, ...]) -> str:
-    """What an invalid size should be, as the end of a sentence; "" for a valid size."""
+    """What an invalid size must be instead, as the end of a sentence; "" for a valid size."""
     if isinstance(size, int):
         return "" if size > 0 else "at least 1"
     return "" if len(size) == 2 and min(size) > 0 else "one number, or (height, width), of pixels"
@@ -107,7 +107,10 @@ def _read(stream: BinaryIO, fit: Fit) -> np.ndarray:
 
 
 def from_array(array: np.ndarray, fit: Fit) -> np.ndarray:
-    """An image [H, W] or [H, W, 1 | 3 | 4] of uint8 or uint16 as uint8 `fit.shape`."""
+    """Fits an image [H, W] or [H, W, 1 | 3 | 4] of uint8 or uint16: uint8 `fit.shape`.
+
+    Raises BadImage for other types.
+    """
     array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
     if array.dtype == np.uint16:
         array = _from_sixteen(array)

@@ -1,4 +1,4 @@
-"""Prepare a TensorFlow Datasets set once, in the format that genzoo reads: array_record.
+"""Prepares a TensorFlow Datasets set in array_record, the format that genzoo reads.
 
     python -m genzoo.data.prepare_tfds cifar10 --data_dir=DIR [--archive=cifar-10-binary.tar.gz]
 
@@ -16,7 +16,7 @@ from genzoo.core.errors import UserError
 
 
 def prepare(name: str, data_dir: str, archive: str = "", examples: int | None = None) -> Path:
-    """Write the set below `data_dir` and return its folder.
+    """Writes the set below `data_dir` and returns its folder.
 
     archive: a file that would otherwise be downloaded, recognised by its SHA-256. examples: the
     most examples per split. Raises UserError if TensorFlow is missing or the archive is unknown.
@@ -36,7 +36,7 @@ def prepare(name: str, data_dir: str, archive: str = "", examples: int | None = 
         raise UserError(f"TFDS knows no data set {name!r}: check the spelling.") from error
     with tempfile.TemporaryDirectory() as manual:
         if archive:
-            _lend(builder, Path(archive).expanduser(), Path(manual))
+            _link(builder, Path(archive).expanduser(), Path(manual))
         config = tfds.download.DownloadConfig(
             manual_dir=manual if archive else None,
             try_download_gcs=False,
@@ -46,36 +46,38 @@ def prepare(name: str, data_dir: str, archive: str = "", examples: int | None = 
     return Path(builder.data_path)
 
 
-def _lend(builder: Any, archive: Path, manual: Path) -> None:
-    """Link the archive into the folder where TFDS looks for it, under its registered name."""
+def _link(builder: Any, archive: Path, manual: Path) -> None:
+    """Links the archive into the folder where TFDS looks for it, under its registered name."""
     if not archive.is_file():
         raise UserError(f"There is no file {archive} (--archive).")
     with archive.open("rb") as file:
-        seen = hashlib.file_digest(file, "sha256").hexdigest()
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
     known = {info.checksum: info.filename for info in builder.url_infos.values()}
-    if seen not in known or not known[seen]:
+    if checksum not in known or not known[checksum]:
         names = ", ".join(sorted(filter(None, known.values()))) or "nothing by name"
         raise UserError(
-            f"{archive} has SHA-256 {seen}, which is none of the archives of {builder.name}: TFDS "
-            f"expects {names}, exactly as published."
+            f"{archive} has SHA-256 {checksum}, unlike any archive of {builder.name}: TFDS expects "
+            f"{names}, exactly as published."
         )
-    (manual / known[seen]).symlink_to(archive.resolve())
+    (manual / known[checksum]).symlink_to(archive.resolve())
 
 
 def main() -> int:
-    """Read the command line and prepare; a user's mistake gives exit code 2."""
+    """Runs `prepare` from the command line; returns exit code 2 after a UserError."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("name", help="as TFDS names it, such as cifar10")
+    parser.add_argument("name", help="the name in TFDS, such as cifar10")
     parser.add_argument("--data_dir", required=True, help="the folder to prepare it in")
     parser.add_argument("--archive", default="", help="a local copy of the archive to download")
     parser.add_argument("--examples", type=int, help="the most examples per split, for a trial")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        folder = prepare(given.name, given.data_dir, given.archive, given.examples)
+        folder = prepare(
+            arguments.name, arguments.data_dir, arguments.archive, arguments.examples
+        )
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"Prepared in {folder}; use --config.data.dir={given.data_dir}", file=sys.stderr)
+    print(f"Prepared in {folder}; use --config.data.dir={arguments.data_dir}", file=sys.stderr)
     return 0
 
 

@@ -69,14 +69,17 @@ def open_tfds(
     others: Mapping[str, Field] = MappingProxyType({}),
     memory_limit: int = holding.MEMORY_LIMIT,
 ) -> Source:
-    """A split of a prepared set: `x` uint8 [N, height, width, channels], `label` if the records
-    have one, and `others`.
+    """A split of a prepared set: `x` uint8 [N, height, width, channels] and other fields.
 
-    name: as TFDS names it, such as "cifar10" or "cifar10:3.0.2". split: any split or slice of it,
-    such as "train[:90%]". directory: the TFDS data folder; TFDS' own default when empty. others:
-    features by name that become fields of that name and kind. The order is that of the files (TFDS
-    shuffles when it prepares). A set of up to `memory_limit` bytes is held in memory. If the set is
-    not prepared, raises a UserError with the command that prepares it.
+    There is a `label` int32 [N] if the records have one.
+
+    name: the name in TFDS, such as "cifar10" or "cifar10:3.0.2". split: any split or slice of it,
+    such as "train[:90%]". directory: the TFDS data folder, by default that of TFDS. others: the
+    fields for further features, by the name of the feature. memory_limit: bytes up to which the
+    decoded set is held in memory.
+
+    The order is that of the files; TFDS shuffles when it prepares them. Raises UserError, for a set
+    that is not prepared with the command that prepares it.
     """
     fit = Fit(size=size, channels=channels, resize=resize)
     builder = _builder(name, directory)
@@ -101,11 +104,11 @@ def open_tfds(
         records=records,
         features=features | {feature: feature for feature in others},
     )
-    return _held(source, memory_limit)
+    return _loaded(source, memory_limit)
 
 
 def class_names(name: str, directory: str = "") -> tuple[str, ...]:
-    """The classes of a prepared set, from its description: no record is read."""
+    """The classes of a prepared set, from its description; no record is read."""
     return _features(_builder(name, directory).info.features, name)[2]
 
 
@@ -152,7 +155,8 @@ def _features(features: Any, name: str) -> tuple[str, str | None, tuple[str, ...
     return image, label, tuple(kinds[label].names or ())
 
 
-def _held(source: TfdsSource, memory_limit: int) -> Source:
+def _loaded(source: TfdsSource, memory_limit: int) -> Source:
+    """The source with all records in memory, or the source itself if they do not fit."""
     fields, count = source.spec.fields, len(source)
     if count * sum(field.bytes for field in fields.values()) > memory_limit:
         return source  # prepared files carry checksums: no need to decode them all at the start

@@ -1,5 +1,7 @@
-"""Data from known distributions, against which models can be checked: two sets of points in the
-plane, a spiral and a ring of unequal clouds, and one set of signals, waves.
+"""Data from known distributions, for checking models against exact answers.
+
+There are two sets of points in the plane, a spiral and a ring of unequal clouds, and one set of
+signals, waves.
 
 The points come from mixtures of Gaussians, whose score, likelihood and flow are known exactly. A
 point is drawn from three uniform numbers u, v, w in (0, 1]:
@@ -37,9 +39,9 @@ WAVES = {"train": 10_000, "test": 2000}
 
 
 def _spiral() -> Mixture:
-    # r = angle / (2.25 pi) grows by 8/9 a turn, 15 deviations from one arm to the next. Even steps
-    # of the squared angle are nearly even steps along the arm, half a deviation long: the
-    # components melt into one band.
+    # r = angle / (2.25 pi) grows by 8/9 per turn, so adjacent arms are 15 deviations apart. Equal
+    # steps of the squared angle are nearly equal steps along the arm, about half a deviation long,
+    # so that the components form one smooth band.
     count = 400
     angle = np.pi * np.sqrt(np.linspace(1.5**2, 4.5**2, count))
     around = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
@@ -51,7 +53,7 @@ def _spiral() -> Mixture:
 
 
 def _ring() -> Mixture:
-    # No two components are alike, which exposes a model that forgets one or blurs the narrow ones.
+    # All components differ, which exposes a model that drops one or blurs the narrow ones.
     angle = np.arange(8) / 8 * 2 * np.pi
     return Mixture(
         weights=np.arange(1, 9) / 36,
@@ -60,16 +62,16 @@ def _ring() -> Mixture:
     )
 
 
-_PLACE = Points(shape=(2,))
-SWISSROLL_SPEC = Spec(fields={"x": _PLACE}, density=_spiral())
-"""A spiral of one and a half turns from radius 2/3 to 2, a band 0.06 wide: 400 components."""
+_POINT = Points(shape=(2,))
+SWISSROLL_SPEC = Spec(fields={"x": _POINT}, density=_spiral())
+"""A spiral of one and a half turns from radius 2/3 to 2: 400 components of deviation 0.06."""
 _DIRECTIONS = (
     *("east", "north-east", "north", "north-west"),
     *("west", "south-west", "south", "south-east"),
 )
-MIXTURE_SPEC = Spec(fields={"x": _PLACE, "label": Classes(names=_DIRECTIONS)}, density=_ring())
-"""Eight clouds on a circle of radius 1.5, weights 1/36 .. 8/36 in their order, by turns narrow
-(0.08) and wide (0.2)."""
+MIXTURE_SPEC = Spec(fields={"x": _POINT, "label": Classes(names=_DIRECTIONS)}, density=_ring())
+"""Eight clouds on a circle of radius 1.5, with weights 1/36 .. 8/36 in order, alternately narrow
+(standard deviation 0.08) and wide (0.2)."""
 
 
 AMPLITUDES = np.array([[1.0, 0.0, 0.0], [0.5**0.5, 0.5**0.5, 0.0], [0.5**0.5, 0.0, 0.5**0.5]])
@@ -96,8 +98,10 @@ def open_swissroll(split: str) -> ArraySource:
 
 
 def open_mixture(split: str) -> ArraySource:
-    """The "train" or "test" split of the ring: `x` float32 [N, 2], `label` int32 [N], the cloud of
-    each point."""
+    """The "train" or "test" split of the ring: `x` float32 [N, 2], `label` int32 [N].
+
+    The label is the number of the cloud that the point was drawn from.
+    """
     check_split(split)
     points, component = draw(MIXTURE_SPEC.density, SIZES[split], seed=4 + SPLITS.index(split))
     return ArraySource(
@@ -108,8 +112,11 @@ def open_mixture(split: str) -> ArraySource:
 
 
 def open_waves(split: str) -> ArraySource:
-    """The "train" or "test" split of the waves: `x` float32 [N, 64, 2], `label` int32 [N], the
-    overtone, `frequency` float32 [N, 1], in periods of the fundamental per signal."""
+    """The "train" or "test" split of the waves: `x` float32 [N, 64, 2], `label`, `frequency`.
+
+    label: int32 [N], the class, which determines the overtone. frequency: float32 [N, 1], in
+    periods of the fundamental per signal.
+    """
     check_split(split)
     uniform = _uniform(8 + SPLITS.index(split), WAVES[split], 2 + AMPLITUDES.shape[1])
     label = np.ceil(len(AMPLITUDES) * uniform[:, 0]).astype(np.int32) - 1
@@ -139,5 +146,5 @@ def draw(density: Mixture, count: int, seed: int) -> tuple[np.ndarray, np.ndarra
 def _uniform(seed: int, count: int, each: int) -> np.ndarray:
     """float64 [count, each] in (0, 1]."""
     words = np.random.PCG64(seed).random_raw(each * count).reshape(count, each)
-    # The upper 53 bits, which float64 holds exactly; one more, so that no logarithm is infinite.
+    # The upper 53 bits, which float64 holds exactly, plus one, so that no logarithm is infinite.
     return ((words >> np.uint64(11)) + np.uint64(1)) * 2.0**-53

@@ -1,4 +1,4 @@
-"""Augmentation against NumPy's own flips, turns and rolls, analytic warps, and exact statistics."""
+"""Augmentation against flips, turns and rolls by NumPy, analytic warps and exact statistics."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ augment = jax.jit(AUGMENTATION)
 
 @jax.jit
 def apply(x, done):
-    """Compiled once for all tests; the call is also made without."""
+    """Compiled once for all tests; the call is also tested without compilation."""
     return Augmentation().apply(x, done)
 
 
@@ -28,7 +28,7 @@ def images(*shape):
 
 
 def operations(count, **given):
-    """Nothing is done to any of `count` examples but what is given, the same for all."""
+    """The given operations, the same for all `count` examples; all others are off."""
     nothing = {name: np.zeros(count, np.float32) for name in NAMES}
     nothing |= {name: np.zeros(count, bool) for name in NAMES[:2]}
     nothing |= {"shift": np.zeros((count, 2), np.float32)}
@@ -38,22 +38,22 @@ def operations(count, **given):
 
 
 def waves(x, y, height, width):
-    """A smooth image at any place: cosines that are even about the first and the last pixel, so
-    that the image that goes on by reflection is these same cosines everywhere."""
+    """A smooth image at any position: cosines that are even about the first and the last pixel, so
+    that extending the image by reflection continues the same cosines."""
     first = np.cos(2 * np.pi * x / (width - 1)) * np.cos(np.pi * y / (height - 1))
     second = np.cos(np.pi * x / (width - 1)) + np.cos(2 * np.pi * y / (height - 1))
     return np.stack([first, second / 2], -1)
 
 
 def places(height, width):
-    """(x, y) of every pixel from the middle: [H, W, 2], and the middle."""
+    """(x, y) of every pixel relative to the middle, [H, W, 2], and the middle."""
     middle = np.array([width - 1, height - 1]) / 2
     y, x = np.mgrid[:height, :width]
     return np.stack([x, y], -1) - middle, middle
 
 
 def stack(cases):
-    """Cases of `operations` as one batch."""
+    """Several `operations` as one batch."""
     each = [operations(1, **case) for case in cases]
     return jax.tree.map(lambda *rows: jnp.concatenate(rows), *each)
 
@@ -67,7 +67,7 @@ def test_flips_turns_and_whole_shifts_are_numpys(height, width, channels):
         rolled = np.roll(wide, (down, right), (0, 1))[edge:-edge, edge:-edge]
         return {"shift": np.array([right / width, down / height]) / 0.125}, rolled, 2e-4
 
-    cases = [  # what is done, what comes of it, how exactly
+    cases = [  # operations, expected result, tolerance
         ({}, x, 0),
         ({"x_flip": True}, x[:, ::-1], 0),
         ({"y_flip": True}, x[::-1], 0),
@@ -77,9 +77,9 @@ def test_flips_turns_and_whole_shifts_are_numpys(height, width, channels):
         shifted(3, 0),
         shifted(0, -2),
         shifted(-4, 5),
-        shifted(40, -33),  # as far as the third reflection
+        shifted(40, -33),  # up to the third reflection
     ]
-    if height == width:  # against the clock, as one sees it
+    if height == width:  # anticlockwise on screen
         cases += [({"angle": k * np.pi / 2}, np.rot90(x, k), 2e-5) for k in (1, -1)]
     seen = np.asarray(apply(np.stack(len(cases) * [x]), stack([done for done, _, _ in cases])))
     for image, (done, expected, tolerance) in zip(seen, cases, strict=True):
@@ -87,17 +87,17 @@ def test_flips_turns_and_whole_shifts_are_numpys(height, width, channels):
 
 
 def matrix(angle=0.0, along=1.0, across=1.0):
-    """What stretches by `along` the direction `angle` against the clock, and by `across` across."""
+    """The stretch by `along` in the anticlockwise direction `angle`, and by `across` across it."""
     e, n = np.array([np.cos(angle), -np.sin(angle)]), np.array([np.sin(angle), np.cos(angle)])
     return along * np.outer(e, e) + across * np.outer(n, n)
 
 
 def turn(angle):
-    """The matrix that turns against the clock, where y points down."""
+    """The matrix of an anticlockwise rotation on screen, where y points down."""
     return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
-# (what is done, the matrix and the shift that take old places to new ones, how exactly)
+# (operations, matrix and shift from old to new positions, tolerance)
 WARPS = [
     ({"scale": 1.5}, 2**0.3 * np.eye(2), (0, 0), 1e-3),
     ({"scale": -1.5}, 2**-0.3 * np.eye(2), (0, 0), 1e-2),
@@ -128,8 +128,8 @@ def test_each_operation_and_all_together_are_the_analytic_warp():
 
 
 def test_stripes_too_fine_for_a_shrunken_image_vanish():
-    # Plain interpolation would see every second stripe and give plain black or white; the kernel
-    # of twice the width has a zero there, because it reproduces polynomials (Strang and Fix).
+    # Plain interpolation would sample every second stripe and give all black or all white. The
+    # wider kernel has a zero at this frequency, because it reproduces polynomials (Strang and Fix).
     stripes = np.broadcast_to((-1.0) ** np.arange(32)[:, None], (1, 32, 32, 1)).astype(np.float32)
     x = np.concatenate([stripes, np.ones_like(stripes)])
     seen = jax.jit(warp)(x, jnp.asarray([2.0, 7.0])[:, None, None] * jnp.eye(2), jnp.zeros((2, 2)))
@@ -156,7 +156,7 @@ def test_the_call_is_what_its_parts_are(call):
     np.testing.assert_allclose(labels, labels_of(drawn), atol=1e-6)
     assert labels.shape == (6, Augmentation.labels)
     assert labels.dtype == jnp.float32 and seen.dtype == jnp.float32
-    # The labels of an example are zero if and only if it is as it was, bit for bit.
+    # The labels of an example are zero if and only if it is unchanged bit for bit.
     touched = np.asarray(labels != 0).any(1)
     np.testing.assert_array_equal(touched, (np.asarray(seen) != x).any((1, 2, 3)))
     assert set(touched) == {True, False}
@@ -182,7 +182,7 @@ def test_parameters_follow_their_laws():
         assert kstest(values[values != 0], "norm").pvalue > 1e-3
     for values in (drawn.angle, drawn.direction):
         assert kstest(values[values != 0] / np.pi, "uniform", (-1, 2)).pvalue > 1e-3
-    # A shift is both ways or neither; a direction belongs to a stretch; all else is independent.
+    # Shifts are along both axes or neither, and directions need a stretch; the rest is independent.
     np.testing.assert_array_equal(done["shift"], drawn.shift[:, 1] != 0)
     assert not (done["direction"] & ~done["stretch"]).any()
     alone = [done[name] for name in ("x_flip", "y_flip", "scale", "angle", "stretch", "shift")]
@@ -193,7 +193,7 @@ def test_parameters_follow_their_laws():
 
 
 def test_the_scale_of_an_image_is_log_normal():
-    # Of the factor that a drawn image is really scaled by, measured on a ramp.
+    # The actual scale factor of the images, measured on a ramp.
     ramp = np.broadcast_to((np.arange(33) - 16)[None, :, None], (33, 33, 1)).astype(np.float32)
     drawn = operations(200)._replace(scale=jax.random.normal(jax.random.key(5), (200,)))
     seen = apply(np.broadcast_to(ramp, (200, 33, 33, 1)), drawn)

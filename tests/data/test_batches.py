@@ -35,7 +35,7 @@ def take(count, source, **options):
 
 @dataclass
 class Lazy:
-    """A source that is not in memory, and breaks at one record if told to."""
+    """A source that is not in memory and can fail at one record."""
 
     inner: ArraySource
     breaks_at: int = -1
@@ -120,7 +120,7 @@ def test_evaluation_covers_every_example_once(total, count, batch):
     assert len(batches) == -(-covered // batch)
     assert index.dtype == np.int32 and mask.dtype == np.float32
     np.testing.assert_array_equal(index[mask == 1], np.arange(covered))
-    np.testing.assert_array_equal(index[mask == 0], covered - 1)  # filling repeats the last
+    np.testing.assert_array_equal(index[mask == 0], covered - 1)  # padding repeats the last
     np.testing.assert_array_equal(mask, np.arange(len(mask)) < covered)
     for b in batches:
         np.testing.assert_array_equal(b["x"][:, 0, 0, 0], b["index"])

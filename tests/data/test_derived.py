@@ -1,4 +1,4 @@
-"""Fields that are made of others on the device."""
+"""Fields computed from others on the device."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The embedded subset: complete, and unchanged since it was cut out of the proved full set."""
+"""The embedded subset: complete, and unchanged since it was taken from the verified full set."""
 
 import hashlib
 from importlib import resources
@@ -9,7 +9,7 @@ import pytest
 from genzoo.core.errors import UserError
 from genzoo.data.embedded import open_fashion_mini
 
-# MD5 of images then labels, taken from the full set with its own MD5s proved (embedded/README.md).
+# MD5 of images then labels, computed from the verified full set (embedded/README.md).
 PROVED = {
     "train": (1000, "8e4f986664d128715718568a078a490b"),
     "test": (200, "a9b2ea71362180908eca3cf40a3d87b5"),

@@ -1,4 +1,4 @@
-"""Fetching: atomic, once for all processes, bounded in time, and honest about failures.
+"""Fetching: atomic, once for all processes, limited in time, with reported failures.
 
 The servers are on this machine; no test reaches the network.
 """
@@ -76,7 +76,7 @@ def test_failures_leave_nothing_behind(server, tmp_path, page, reason):
 
 
 def test_no_connection_is_a_reason(tmp_path):
-    with socket.socket() as taken:  # bound and not listening: connections are refused
+    with socket.socket() as taken:  # bound but not listening, so connections are refused
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/file"
         with pytest.raises(fetch.Unavailable, match="no connection"):

@@ -1,4 +1,4 @@
-"""Fields of records: stored, prepared, named by users, mirrored; sources checked against them."""
+"""Fields of records: storage, preparation, parsing, mirroring, and checks of sources."""
 
 import dataclasses
 
@@ -76,7 +76,7 @@ def test_the_kind_decides_and_not_the_shape():
         Vector(shape=(2,), names=("one",))
 
 
-# --- how a user names a value ---------------------------------------------------------------------
+# --- values given by users ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_the_kind_decides_and_not_the_shape():
         (Classes(names=GARMENTS), "Ankle Boot", 2),
         (Classes(names=GARMENTS), "0", 0),
         (Classes(names=GARMENTS), 2, 2),
-        (Classes(names=("3", "1")), "1", 1),  # a name before a number
+        (Classes(names=("3", "1")), "1", 1),  # names take precedence over numbers
         (Classes(names=("a", "A", "b")), "A", 1),
         (numbered(1000), "417", 417),
         (Vector(shape=(2,)), "0.1, -2", [0.1, -2]),

@@ -1,4 +1,4 @@
-"""Any folder of images: every kind is read to the right pixels, everything bad is named."""
+"""Any folder of images: every kind gives the right pixels, and bad files are listed."""
 
 import io
 import re
@@ -109,7 +109,7 @@ def test_crop_takes_the_centred_square_and_stretch_everything(tmp_path):
 def test_images_may_be_higher_than_wide_or_wider_than_high(tmp_path):
     picture = noise(30, 60, 3)
     save(tmp_path / "a.png", picture)
-    # The largest centred part of the aspect, which needs no scaling here.
+    # The largest centred part with this aspect ratio, which needs no scaling here.
     np.testing.assert_array_equal(only(tmp_path, size=(30, 10)), picture[:, 25:35])
     np.testing.assert_array_equal(only(tmp_path, size=(30, 60)), picture)
     flat = np.zeros((30, 60, 3), np.uint8)
@@ -124,7 +124,7 @@ def test_images_may_be_higher_than_wide_or_wider_than_high(tmp_path):
 
 @pytest.mark.parametrize("size", [(48, 64), (64, 48), (7, 5), (33, 100)])
 def test_a_crop_keeps_its_aspect(tmp_path, size):
-    # Of an image that is x + y everywhere, the slopes of what is cut are alike along both axes.
+    # For the image x + y, the slopes after cropping are equal along both axes.
     ramp = np.add.outer(np.arange(120), np.arange(90)).astype(np.uint8)
     save(tmp_path / "a.png", ramp)
     cut = only(tmp_path, size=size, channels=1)[:, :, 0].astype(float)
@@ -132,7 +132,7 @@ def test_a_crop_keeps_its_aspect(tmp_path, size):
     down, across = np.polyfit(np.arange(size[0]), cut.mean(1), 1), np.polyfit(
         np.arange(size[1]), cut.mean(0), 1
     )
-    scale = max(size[0] / 120, size[1] / 90)  # the side that is used whole
+    scale = max(size[0] / 120, size[1] / 90)  # the side that is kept whole
     np.testing.assert_allclose([down[0], across[0]], 1 / scale, rtol=0.03)
 
 
@@ -205,7 +205,7 @@ def test_everything_bad_is_named_before_the_first_step(tmp_path):
     (tmp_path / "vector.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     save(tmp_path / "huge.png", noise(70, 70, 3))
     save(tmp_path / "float.tiff", np.ones((8, 8), np.float32))
-    # Both splits together see every file; with a hold-out of 2 each sees about half.
+    # Both splits together read every file; with a hold-out of 2 each reads about half.
     messages = ""
     for split in ("train", "test"):
         with pytest.raises(UserError) as caught:

@@ -1,4 +1,4 @@
-"""The order of the data: pure, complete, independent of the batch size, stable for ever."""
+"""The order of the data: pure, complete, independent of the batch size, and never changing."""
 
 import numpy as np
 import pytest

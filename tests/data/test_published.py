@@ -1,7 +1,7 @@
-"""CIFAR-10 and the MNIST family: every form is read, nothing unproved is used, failures are told.
+"""CIFAR-10 and the MNIST family: every form is read and verified, and failures are reported.
 
-The sets are small fakes in the official layouts, with their own MD5s put in the place of the
-official ones; the official ones must refuse them.
+The sets are small fakes in the official layouts. Their own MD5s replace the official ones, which
+must reject them.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ def alone(monkeypatch, tmp_path):
 
 @pytest.fixture
 def accepted(monkeypatch):
-    """The fakes' MD5s stand for the official ones."""
+    """Replaces the official MD5s by those of the fakes."""
     md5 = {name: fetch.md5(content) for name, content in BINARY.items()}
     monkeypatch.setattr(cifar, "PUBLISHED", dataclasses.replace(cifar.PUBLISHED, md5=md5))
 
@@ -198,7 +198,7 @@ def test_when_nothing_works_one_message_tells_all():
 
 
 def test_a_folder_without_the_set_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"data.dir.*nothing known.*cifar-10-binary"):
+    with pytest.raises(UserError, match=r"data.dir.*no known files.*cifar-10-binary"):
         cifar.open_cifar10("train", str(tmp_path))
     with pytest.raises(UserError, match="does not exist"):
         cifar.open_cifar10("train", str(tmp_path / "absent"))
@@ -280,7 +280,8 @@ def test_threads_or_processes_that_start_together_fill_the_cache_once(accepted, 
 
 def test_what_the_system_has_is_taken_before_the_network(tmp_path, monkeypatch):
     md5 = {name: fetch.md5(content) for name, content in DIGITS.items()}
-    way = locate.Way(what="system", get=locate.from_system(str(tmp_path), idx.FASHION_MNIST.forms))
+    get = locate.from_system(str(tmp_path), idx.FASHION_MNIST.forms)
+    way = locate.Way(description="system", get=get)
     fashion = dataclasses.replace(idx.FASHION_MNIST, md5=md5, ways=(way,))
     monkeypatch.setattr(idx, "FASHION_MNIST", fashion)
     for name, content in DIGITS.items():

@@ -1,4 +1,4 @@
-"""Prepared TFDS sets, read without TensorFlow. The sets are written by hand as array_record."""
+"""Prepared TFDS sets are read without TensorFlow. The tests write array_record files by hand."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ from PIL import Image
 from genzoo.core.errors import UserError
 from genzoo.data import cifar, fetch
 from genzoo.data.fields import Tokens, Vector
-from genzoo.data.prepare_tfds import _lend
+from genzoo.data.prepare_tfds import _link
 from genzoo.data.source import ArraySource
 from genzoo.data.tfds import TfdsSource, open_tfds
 
@@ -30,7 +30,7 @@ def png(image):
 
 
 def write_set(root, name, version, features, splits):
-    """A prepared set as TFDS leaves it: records of serialized examples beside their description."""
+    """Writes a set as TFDS prepares it: records of serialised examples beside their description."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
     from etils import epath
@@ -216,8 +216,8 @@ def test_a_local_archive_must_be_the_registered_one(tmp_path):
         return SimpleNamespace(name="some_set", url_infos={"https://address": info})
 
     with pytest.raises(UserError, match=rf"SHA-256 {sha}, .*some_set.*registered\.tar\.gz"):
-        _lend(builder("0" * 64), archive, manual)
+        _link(builder("0" * 64), archive, manual)
     with pytest.raises(UserError, match="no file"):
-        _lend(builder(sha), tmp_path / "absent", manual)
-    _lend(builder(sha), archive, manual)
+        _link(builder(sha), tmp_path / "absent", manual)
+    _link(builder(sha), archive, manual)
     assert (manual / "registered.tar.gz").read_bytes() == b"content"

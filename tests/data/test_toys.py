@@ -1,4 +1,4 @@
-"""Toys: points and waves are drawn from what is said of them, and served like images."""
+"""Toys: points and waves follow their documented distributions, and are served like images."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ CASES = pytest.mark.parametrize(
 
 
 def pcg64(seed, count):
-    """PCG XSL-RR 128/64 (O'Neill 2014) written out, from NumPy's state of the seed."""
+    """PCG XSL-RR 128/64 (O'Neill 2014) written out, from the state that NumPy seeds."""
     state = np.random.PCG64(seed).state["state"]
     at, step = state["state"], state["inc"]
     words = []
@@ -80,7 +80,7 @@ def test_the_points_are_those_of_pcg64_written_out(name, split):
 
 @SETS
 def test_the_last_bits_of_a_library_cannot_show(name):
-    """Off by many times what libraries of log and cos differ in, every point rounds the same."""
+    """Errors far above those of any library for log and cos do not change a rounded point."""
     for split in ("train", "test"):
         source = OPENERS[name](split)
         points, _ = toys.draw(source.spec.density, len(source), SEEDS[name, split])
@@ -152,7 +152,7 @@ def test_the_spiral_is_one_band_without_beads_and_its_arms_lie_apart():
     steps = np.linalg.norm(np.diff(density.means, axis=0), axis=-1)
     np.testing.assert_allclose([radius[0], radius[-1]], [2 / 3, 2])
     assert steps.max() < 0.06 and steps.max() / steps.min() < 1.02
-    # Half a turn is 4/9 in radius: between the arms there is next to nothing.
+    # Half a turn is 4/9 in radius; between the arms there is almost nothing.
     gap = density.means[inner] * (1 + (4 / 9) / radius[inner, None])
     assert at(gap)[:200].max() < 1e-6 * at(on)[inner].min()
 
@@ -163,7 +163,7 @@ def test_points_are_served_in_batches_like_images(name):
     batches = train_batches(source, seed=3, batch_size=4000, start_step=1)
     stream = list(itertools.islice(batches, 5))
     batches.close()
-    # Steps 1 to 5 of 4000: what is left of the first epoch and of the second all but nothing.
+    # Steps 1 to 5: the rest of the first epoch, the second, and part of the third.
     straight = train_batches(source, seed=3, batch_size=4000)
     epoch = np.concatenate([batch["x"] for batch in itertools.islice(straight, 5)])[:10_000]
     straight.close()
@@ -200,7 +200,7 @@ def test_specs_are_told_apart_and_may_be_keys():
 
 # --- waves ----------------------------------------------------------------------------------------
 
-OVERTONES = ((1,), (1, 2), (1, 3))  # the harmonics of each class, of equal strength
+OVERTONES = ((1,), (1, 2), (1, 3))  # the harmonics of each class, of equal amplitude
 
 
 @pytest.fixture(scope="module")
@@ -214,8 +214,8 @@ def test_waves_are_what_their_condition_says(waves):
         for wave, label, frequency in zip(
             x, source.arrays["label"], source.arrays["frequency"][:, 0], strict=False
         ):
-            # The two channels are the parts of a complex wave; the amplitudes of its harmonics come
-            # out of least squares, and nothing is left over.
+            # The channels are the parts of a complex wave. Least squares gives the amplitudes of
+            # its harmonics, without a residual.
             h = np.array(OVERTONES[label])
             basis = np.exp(2j * np.pi * np.outer(np.arange(64), h) * float(frequency) / 64)
             found, *_ = np.linalg.lstsq(basis, wave[:, 0] + 1j * wave[:, 1], rcond=None)
@@ -250,5 +250,5 @@ def test_the_covariance_of_waves_is_the_stated_one(waves):
         lag = np.arange(64)
         exact = sum(np.cos(2 * np.pi * h * 2 * lag / 64) for h in harmonics) / len(harmonics) / 2
         measured = np.einsum("nc,nlc->l", x[:, 0], x) / x.shape[0] / 2
-        # |x_0 x_l| is at most 2: the standard error is below sqrt(1 / n), and so is the bias.
+        # |x_0 x_l| is at most 2, so the standard error is below sqrt(1 / n), and so is the bias.
         np.testing.assert_allclose(measured, exact, atol=4 / math.sqrt(len(x)))

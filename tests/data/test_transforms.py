@@ -1,4 +1,4 @@
-"""Bytes to floats and back, and flips."""
+"""Conversion of bytes to floats and back, and random flips."""
 
 import jax
 import jax.numpy as jnp
