@@ -22,9 +22,11 @@ _LEGEND = 30  # the most classes that a legend names; with more there are only m
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of images, uint8 [N, H, W, C]. label: the text to its left. heading: a line of text
-    above it. captions: the text under each image, of any number of lines. marked: the images whose
-    captions are highlighted."""
+    """A row of images, uint8 [N, H, W, C].
+
+    label: the text to its left. heading: a line of text above it. captions: the text under each
+    image, of any number of lines. marked: the images whose captions are highlighted.
+    """
 
     images: np.ndarray
     label: str = ""
@@ -45,8 +47,11 @@ def save_rows(
     apart: Sequence[int] = (),
     title: str = "",
 ) -> None:
-    """Saves rows of images of one shape as PNG. columns: a name above each column. apart: the
-    columns that follow a wider gap."""
+    """Saves rows of images of one shape as PNG.
+
+    columns: a name above each column. apart: the columns that follow a wider gap. title: a line of
+    text above all rows.
+    """
     height, width = rows[0].images.shape[1:3]
     factor = max(1, math.ceil(_LEAST_CELL / min(height, width)))
     height, width = height * factor, width * factor
@@ -135,8 +140,11 @@ def save_plane(
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One level of a codebook. counts [K]: the uses of each code. images: the decoded images of
-    single codes, uint8 [N, H, W, C], the most used first."""
+    """One level of a codebook.
+
+    title: the heading. counts [K]: the number of uses of each code. images: the decoded images of
+    single codes, uint8 [N, H, W, C], the most used first.
+    """
 
     title: str
     counts: np.ndarray
@@ -221,8 +229,11 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", "*")
 
 
 def marks(count: int) -> list[tuple[str, str]]:
-    """(colour, marker) for each of `count` classes. Up to ten classes differ in both, up to a
-    hundred in at least one; further classes repeat earlier pairs."""
+    """(colour, marker) for each of `count` classes.
+
+    Up to ten classes differ in both, and up to a hundred in at least one. Further classes repeat
+    earlier pairs.
+    """
     ten = len(_COLOURS)
     return [(_COLOURS[i % ten], _MARKERS[(i + i // ten) % ten]) for i in range(count)]
 
@@ -230,8 +241,11 @@ def marks(count: int) -> list[tuple[str, str]]:
 def scatter(
     axes, points: np.ndarray, size: float, labels: np.ndarray | None = None, classes: int = 0
 ) -> None:
-    """Plots points [N, 2] as dots, or with labels int [N] as the marks of their classes, in the
-    given order. size: the area of a mark in square points."""
+    """Plots points [N, 2] in the given order, as dots or as the marks of their classes.
+
+    size: the area of a mark in square points. labels: int [N], or None for dots. classes: the
+    number of classes.
+    """
     if labels is None:
         axes.scatter(*points.T, s=size / 2, c=BLUE, alpha=0.7, linewidths=0)
         return

@@ -34,8 +34,11 @@ METRICS: Mapping[str, Callable] = {"euclidean": euclidean, "cosine": cosine}
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The k nearest neighbours of each query so far, nearest first: distance [Q, k] and index
-    [Q, k]; missing neighbours have distance inf and index -1."""
+    """The k nearest neighbours of each query so far, nearest first.
+
+    distance: float64 [Q, k]. index: int64 [Q, k]. Missing neighbours have distance inf and index
+    -1.
+    """
 
     distance: np.ndarray
     index: np.ndarray
@@ -54,8 +57,11 @@ class Neighbours:
         index: np.ndarray,
         own: np.ndarray | None = None,
     ) -> "Neighbours":
-        """The neighbours updated with candidates [N, D], whose indices are [N]. own: the indices
-        [Q] of the queries if they are among the candidates, so that none is its own neighbour."""
+        """The neighbours updated with a batch of candidates [N, D]. metric: a key of METRICS.
+
+        queries: [Q, D]. index: [N], the indices of the candidates. own: [Q], the indices of the
+        queries if they are among the candidates, so that none is its own neighbour.
+        """
         candidates = candidates.astype(np.float64)
         parts = []
         for start in range(0, len(queries), _BLOCK):
@@ -78,8 +84,10 @@ class Neighbours:
 
 
 def vote(labels: np.ndarray, classes: int) -> np.ndarray:
-    """The majority class [Q] of the neighbours' labels [Q, k], nearest first. The nearest neighbour
-    breaks ties."""
+    """The majority class [Q] among the neighbours' labels [Q, k], which are nearest first.
+
+    Of several classes with equally many votes, the class of the nearest neighbour is taken.
+    """
     queries, count = labels.shape
     votes, first = np.zeros((queries, classes)), np.full((queries, classes), count)
     rows = np.arange(queries)

@@ -23,7 +23,7 @@ from genzoo.evaluate.figures import (
 )
 
 _SIDE = 340  # pixels of a panel
-_MOST = 4  # panels beside each other
+_MOST = 4  # panels in a row
 _GAP, _LEFT, _RIGHT, _BELOW, _ABOVE = 24, 72, 18, 56, 40  # pixels around them
 _BAR = 90  # pixels for a colour bar and its numbers
 _SHOWN = 20_000  # points; more make a panel no clearer
@@ -65,7 +65,7 @@ def save_samples(
     longest = max((len(shortened(name, 20)) for name in names), default=0) if count else 0
     figure, panels = _panels(2, box, beside=40 + 8 * longest if count else 0)
     size = float(np.clip(8000 / min(max(len(data), len(samples)), _SHOWN), 1, 12))
-    for i, (axes, what, points) in enumerate(
+    for i, (axes, source, points) in enumerate(
         zip(panels, ("data", "samples"), (data, samples), strict=True)
     ):
         # A random subset in random order, because the data may be sorted by label.
@@ -74,7 +74,7 @@ def save_samples(
         scatter(axes, points[order], 2 * size, known, len(names))
         outside = _outside(points, box)
         lost = f", {outside} outside the frame" if outside else ""
-        axes.set_title(f"{len(points)} {what}{lost}", fontsize=11)
+        axes.set_title(f"{len(points)} {source}{lost}", fontsize=11)
     if count:
         panels[-1].legend(
             handles=legend_marks(panels[-1], names), loc="center left", bbox_to_anchor=(1.0, 0.5),
@@ -139,24 +139,26 @@ def save_trajectories(
     evaluations of each solver.
     """
     # One diverging solver must not set the frame of all the others.
-    sound = [one for one in paths if np.isfinite(one).all()] or paths
-    boxes = sorted((frame(one) for one in sound), key=lambda box: box[1, 0] - box[0, 0])
+    finite = [points for points in paths if np.isfinite(points).all()] or paths
+    boxes = sorted((frame(points) for points in finite), key=lambda box: box[1, 0] - box[0, 0])
     box = boxes[(len(boxes) - 1) // 2]
     figure, panels = _panels(len(paths), box, head=30)
-    count = max(one.shape[1] for one in paths)
+    count = max(points.shape[1] for points in paths)
     size = float(np.clip(3000 / count, 3, 18))
-    for axes, name, one, calls in zip(panels, names, paths, evaluations, strict=True):
+    for axes, name, points, calls in zip(panels, names, paths, evaluations, strict=True):
         thin = float(np.clip(100 / count, 0.3, 1.0))
-        axes.plot(one[..., 0], one[..., 1], color=FAINT, lw=thin, zorder=1)
-        if 2 < len(one) <= 21 and one[..., 0].size <= 2000:  # steps that can be told apart
-            axes.scatter(*one[1:-1].reshape(-1, 2).T, s=3, color=FAINT, linewidths=0, zorder=2)
-        start = axes.scatter(*one[0].T, s=size, color="white", edgecolors=FAINT, lw=0.8, zorder=3)
-        end = axes.scatter(*one[-1].T, s=size, color=BLUE, linewidths=0, zorder=4)
-        outside = _outside(one[-1], box)
+        axes.plot(points[..., 0], points[..., 1], color=FAINT, lw=thin, zorder=1)
+        start, *between, end = points
+        if 0 < len(between) < 20 and points[..., 0].size <= 2000:  # few enough to be distinct
+            steps = np.reshape(between, (-1, 2))
+            axes.scatter(*steps.T, s=3, color=FAINT, linewidths=0, zorder=2)
+        starts = axes.scatter(*start.T, s=size, color="white", edgecolors=FAINT, lw=0.8, zorder=3)
+        ends = axes.scatter(*end.T, s=size, color=BLUE, linewidths=0, zorder=4)
+        outside = _outside(end, box)
         lost = f", {outside} end outside" if outside else ""
         axes.set_title(f"{name}: {calls} NFE{lost}", fontsize=11)
     figure.legend(
-        (start, end), ("start: noise", "end: data"), loc="upper right", ncols=2, frameon=False,
+        (starts, ends), ("start: noise", "end: data"), loc="upper right", ncols=2, frameon=False,
         fontsize=10, borderaxespad=0.3, handletextpad=0.2, markerscale=math.sqrt(25 / size),
     )  # fmt: skip
     save(figure, path)
@@ -218,8 +220,11 @@ def _columns(count: int) -> int:
 
 
 def _panels(count: int, box: np.ndarray, *, beside: int = 0, head: int = 0, each: bool = False):
-    """A figure and `count` axes over a box. beside: pixels at the right of the last column, or of
-    every panel when `each`. head: pixels above all."""
+    """A figure and `count` axes over a box.
+
+    beside: pixels to the right of the last column, or of every panel if `each`. head: pixels above
+    all panels.
+    """
     across, down = (float(extent) for extent in box[1] - box[0])
     side = (_SIDE, max(1, round(_SIDE * down / across)))
     columns = _columns(count)

@@ -16,7 +16,7 @@ import optax
 
 from genzoo.core.types import Array, Labels
 
-_TINY = 1e-6  # of the largest deviation: features that vary less count as constant
+_TINY = 1e-6  # of the largest deviation; features that vary less count as constant
 
 
 class Standard(NamedTuple):
@@ -39,8 +39,11 @@ class Standard(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """The solution of (1): weights [D, C], bias [C]; gradient: the largest absolute entry of the
-    gradient there; iterations: the solver's iterations."""
+    """The solution of (1): weights [D, C] and bias [C].
+
+    gradient: the largest absolute entry of the gradient at the solution. iterations: those of the
+    solver.
+    """
 
     weights: Array
     bias: Array
@@ -63,21 +66,24 @@ def fit(
     tolerance: float = 1e-5,
     limit: int = 2000,
 ) -> Probe:
-    """Minimises (1) until no entry of the gradient exceeds the tolerance or steps have no effect.
+    """Minimises (1) for features x [N, D] and labels [N] of `classes` classes.
+
+    tolerance: stops when no entry of the gradient exceeds it. limit: the most iterations. It also
+    stops when steps no longer change the params.
     """
     solver = optax.lbfgs(memory_size=10)
 
     def value(params):
         return objective(*params, x, labels, l2)
 
-    def slope(gradient):
-        return jnp.maximum(*(jnp.abs(part).max() for part in gradient))
+    def largest(tree):
+        return jnp.maximum(*(jnp.abs(part).max() for part in tree))
 
     value_and_gradient = optax.value_and_grad_from_state(value)
 
-    def goes_on(carry):
+    def unfinished(carry):
         _, _, gradient, moved, done = carry
-        return (slope(gradient) > tolerance) & moved & (done < limit)
+        return (largest(gradient) > tolerance) & moved & (done < limit)
 
     def step(carry):
         params, state, _, _, done = carry
@@ -85,14 +91,14 @@ def fit(
         updates, state = solver.update(
             gradient, state, params, value=loss, grad=gradient, value_fn=value
         )
-        moved = slope(updates) > 0
+        moved = largest(updates) > 0
         params = optax.apply_updates(params, updates)
         return params, state, optax.tree.get(state, "grad"), moved, done + 1
 
     params = (jnp.zeros((x.shape[1], classes), x.dtype), jnp.zeros(classes, x.dtype))
     start = (params, solver.init(params), jax.grad(value)(params), jnp.bool_(True), jnp.int32(0))
-    params, _, gradient, _, done = jax.lax.while_loop(goes_on, step, start)
-    return Probe(*params, slope(gradient), done)
+    params, _, gradient, _, done = jax.lax.while_loop(unfinished, step, start)
+    return Probe(*params, largest(gradient), done)
 
 
 def predict(probe: Probe, x: Array) -> Labels:

@@ -28,11 +28,13 @@ from genzoo.math.likelihood import bits_per_dim
 def score_batch(
     family: Family, variables: Variables, batch: Batch, root: Key, step: Array
 ) -> dict:
-    """Sums over one padded batch: {"loss": name -> (sum, weight), "mask": [B]}, and with a
-    likelihood the per-example totals [B], terms [B] and curve ([K], [B, K]).
+    """Scores of one padded batch: {"loss": name -> (sum, weight), "mask": [B]}.
 
-    batch: prepared, with `mask` [B] and `index` [B] beside the data. step: the training step, on
-    which a loss may depend.
+    A family with a likelihood adds "likelihood", with per-example totals [B], terms [B] and curve
+    ([K], [B, K]) in nats.
+
+    batch: prepared, with `mask` [B] and `index` [B] beside the data. root: the key from which all
+    randomness derives. step: the training step, on which a loss may depend.
     """
     mask, index = batch["mask"], batch["index"]
     key = streams.at(streams.named(root, "evaluate"), index[0])
@@ -84,6 +86,8 @@ class _Mean:
 
 @dataclass
 class _Collected:
+    """The scores summed over batches."""
+
     loss: dict[str, list] = field(default_factory=dict)
     total: _Mean = field(default_factory=_Mean)
     terms: dict[str, _Mean] = field(default_factory=dict)
@@ -152,10 +156,11 @@ def score(
     dimensions: int,
     family: Family,
 ) -> tuple[dict, Mapping[str, str]]:
-    """The report over all batches (loss, nats and bits/dim with terms, curve and standard error),
-    and the family's warnings.
+    """The report over all batches, and the family's warnings.
 
-    evaluate: the compiled `score_batch`; batches: padded, with `mask`.
+    The report has the loss, and for a likelihood nats and bits/dim with terms, curve and standard
+    error. evaluate: the compiled `score_batch`. batches: padded, with `mask` and `index`.
+    dimensions: numbers in one datum, for bits/dim.
     """
     collected = _Collected()
     for batch in batches:

@@ -10,10 +10,10 @@ import numpy as np
 
 from genzoo.evaluate.figures import BLUE, FAINT, INK, RED, blank, marks, save, shortened
 
-_ROWS = 6  # signals of either kind at most
+_ROWS = 6  # the most signals of the data and of the samples
 _WIDE, _TALL, _SPECTRUM = 430, 84, 210  # pixels of a panel of lines, its height; of the spectrum
 _LEFT, _RIGHT, _GAP, _ABOVE, _BELOW = 112, 20, 24, 64, 52
-_LOST = 1e-6  # of the highest power: lower values are not shown
+_LOST = 1e-6  # of the highest power; lower values are not shown
 
 
 def save_samples(
@@ -26,8 +26,10 @@ def save_samples(
     channels: Sequence[str] = (),
     axis: str = "sample",
 ) -> None:
-    """A few signals of the data [N, L, C] beside samples [M, L, C], one line for each channel, all
-    in the frame of the data. Below them are the mean power spectra of all data and all samples.
+    """A few signals of the data [N, L, C] beside samples [M, L, C], and mean power spectra.
+
+    There is one line for each channel, and all panels have the frame of the data. The spectra below
+    are those of all data and all samples.
 
     labels: the classes of both, integers [N] and [M]; each row then shows one class. classes: the
     class names. channels: the channel names. axis: the label of the axis L.
@@ -40,7 +42,7 @@ def save_samples(
     margin = 0.08 * max(high - low, 1e-6)
     count = data.shape[-1]
     palette = [BLUE, RED][:count] if count <= 2 else [colour for colour, _ in marks(count)]
-    for column, (what, values) in enumerate((("data", data), ("samples", samples))):
+    for column, (source, values) in enumerate((("data", data), ("samples", samples))):
         for row, pair in enumerate(places):
             x, y = _LEFT + column * (_WIDE + _GAP), height - _ABOVE - (row + 1) * (_TALL + 6)
             axes = _axes(figure, x, y, _WIDE, _TALL)
@@ -50,7 +52,7 @@ def save_samples(
             axes.set_ylim(low - margin, high + margin)
             axes.locator_params(axis="y", nbins=3)
             if row == 0:
-                axes.set_title(f"{len(values)} {what}", fontsize=11)
+                axes.set_title(f"{len(values)} {source}", fontsize=11)
             if column:
                 axes.set_yticklabels([])
             elif names[row]:
@@ -75,7 +77,9 @@ def save_samples(
 
 def spectrum(signals: np.ndarray) -> np.ndarray:
     """The mean power of signals [N, L, C] at 0, 1, ... L // 2 periods per signal: [L // 2 + 1].
-    Each value includes the negative frequency, so the sum is the mean square of the signals."""
+
+    Each value includes the negative frequency, so the sum is the mean square of the signals.
+    """
     length = signals.shape[1]
     power = np.square(np.abs(np.fft.rfft(signals.astype(np.float64), axis=1) / length)).mean((0, 2))
     both = np.full(len(power), 2.0)  # the frequency and its negative
@@ -104,8 +108,10 @@ def _side_by_side(
     labels: tuple[np.ndarray, np.ndarray] | None,
     classes: Sequence[str],
 ) -> tuple[list[tuple[int, int]], list[str]]:
-    """(index in the data, index in the samples) of each row, and its name. With labels both are of
-    the same class, and the rows cycle through the classes."""
+    """(index in the data, index in the samples) of each row, and the names of the rows.
+
+    With labels, both signals of a row have the same class, and the rows cycle through the classes.
+    """
     if labels is None:
         rows = min(_ROWS, known, made)
         return [(i, i) for i in range(rows)], [""] * rows

@@ -19,7 +19,7 @@ _SIDE, _STD, _K = 11, 1.5, (0.01, 0.03)
 def ssim(one: Images, other: Images, value_range: float = 2.0) -> Array:
     """SSIM of each pair of images [B, H, W, C]: [B], 1 for equal images.
 
-    If a side is below 11, the window has that side.
+    value_range: R, 2 for images in [-1, 1]. If a side is shorter than 11, so is the window.
     """
     channels = one.shape[-1]
     kernels = [_window(side) for side in one.shape[1:3]]
@@ -44,9 +44,9 @@ def ssim(one: Images, other: Images, value_range: float = 2.0) -> Array:
     variance_x = local_mean(one * one) - mean_x**2
     variance_y = local_mean(other * other) - mean_y**2
     covariance = local_mean(one * other) - mean_x * mean_y
-    above = (2 * mean_x * mean_y + c_1) * (2 * covariance + c_2)
-    below = (mean_x**2 + mean_y**2 + c_1) * (variance_x + variance_y + c_2)
-    return (above / below).mean((1, 2, 3))
+    numerator = (2 * mean_x * mean_y + c_1) * (2 * covariance + c_2)
+    denominator = (mean_x**2 + mean_y**2 + c_1) * (variance_x + variance_y + c_2)
+    return (numerator / denominator).mean((1, 2, 3))
 
 
 def _window(side: int) -> np.ndarray:

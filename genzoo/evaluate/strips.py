@@ -1,5 +1,6 @@
-"""Pictures of diffusion on images: how noise becomes an image, the effect of guidance, and solvers
-compared at few steps. All are labelled rows of images from uint8 arrays.
+"""Pictures of diffusion on images: denoising, the effect of guidance, and a comparison of solvers.
+
+All are labelled rows of images from uint8 arrays.
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,9 @@ def save_denoising(
     times: Sequence[float],
     symbol: str = "t",
 ) -> None:
-    """The path of each of N examples from noise to an image, above the image that the model
-    predicted from each state, at eight evenly spaced states.
+    """The path of each of N examples from noise to an image, at eight evenly spaced states.
+
+    Below each state is the image that the model predicted from it.
 
     states: uint8 [S, N, H, W, C], from noise to image; times [S]: their times; symbol: the symbol
     for time in the column headings ("t", or "$\\sigma$"). predicted: uint8 [S, N, H, W, C], or
@@ -67,8 +69,10 @@ def save_solvers(
     reference: np.ndarray,
     reference_name: str = "reference",
 ) -> np.ndarray:
-    """One row for each solver, one column for each number of steps; a cell shows N images made from
-    the same N noises, with the evaluations of the network (NFE) and the distance to the reference.
+    """One row for each solver, one column for each number of steps.
+
+    A cell shows N images from the same N noises, with the number of network evaluations (NFE) and
+    the distance to the reference.
 
     images: [solvers][steps] of uint8 [N, H, W, C]; evaluations: [solvers][steps]; reference: uint8
     [N, H, W, C], shown below the others. Returns the distances, float64 [solvers, steps]: the
@@ -80,10 +84,10 @@ def save_solvers(
             images=np.stack([pictures.grid(cell, shown_width=_CELL) for cell in row]),
             label=name,
             captions=[
-                f"NFE {calls}\nrms {far:.3f}" for calls, far in zip(counts, fars, strict=True)
+                f"NFE {calls}\nrms {rms:.3f}" for calls, rms in zip(counts, errors, strict=True)
             ],
         )
-        for name, row, counts, fars in zip(names, images, evaluations, distances, strict=True)
+        for name, row, counts, errors in zip(names, images, evaluations, distances, strict=True)
     ]
     rows.append(Row(images=pictures.grid(reference, shown_width=_CELL)[None], label=reference_name))
     columns = [f"{count} step{'s' * (count != 1)}" for count in steps]
@@ -92,8 +96,7 @@ def save_solvers(
 
 
 def distance(images: np.ndarray, reference: np.ndarray) -> float:
-    """The root-mean-square difference of two sets of uint8 images of the same shape, in units of
-    pixels in [-1, 1]."""
+    """The root-mean-square difference of two uint8 arrays of one shape, for pixels in [-1, 1]."""
     off = images.astype(np.float64) - reference.astype(np.float64)
     return float(np.sqrt(np.mean(np.square(off))) / 127.5)
 

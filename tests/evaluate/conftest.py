@@ -1,3 +1,3 @@
-"""Each test here may ask for float64."""
+"""All tests here can use float64."""
 
 from oracles import float64  # noqa: F401

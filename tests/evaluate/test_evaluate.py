@@ -1,4 +1,4 @@
-"""Scores are exact under padding, pictures are what they say, costs are consistent."""
+"""Scores are exact under padding, pictures show what they should, and costs are consistent."""
 
 import json
 import time
@@ -19,7 +19,7 @@ from genzoo.runtime.compilation import compile_program, flops, run_once
 
 
 class Guess(Line):
-    """A family with a likelihood that is known: x squared nats, half of it in each term."""
+    """A family with a known likelihood: x squared nats, half of it in each term."""
 
     def likelihood(self, variables, batch, keys):
         del variables

@@ -1,4 +1,4 @@
-"""Figures, looked at pixel by pixel: every image is where it belongs, in its own pixels."""
+"""Figures checked pixel by pixel: every image is in its place, with unchanged pixels."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def pixels(path):
 
 
 def colours(count):
-    """uint8 [count, 3], no two alike and none that text is drawn in."""
+    """uint8 [count, 3], all different and none of them a colour of text."""
     number = np.arange(count)
     return np.stack([50 + number % 7 * 30, 240 - number // 7 % 7 * 30, 9 + number // 49], -1)
 
@@ -37,7 +37,7 @@ def test_rows_are_shown_in_their_order_and_whole(tmp_path, size):
     boxes = []
     for colour in each:
         y, x = np.nonzero((page == colour).all(-1))
-        assert len(y) == side**2  # nothing lies over it
+        assert len(y) == side**2  # nothing covers it
         assert (np.ptp(y), np.ptp(x)) == (side - 1, side - 1)
         boxes.append((y.min(), x.min()))
     (tops, lefts) = np.reshape(boxes, (2, 3, 2)).transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""The marks of classes can be told apart, by readers with each kind of colour blindness too."""
+"""Readers can distinguish the marks of classes, with any kind of colour blindness."""
 
 from itertools import combinations
 
@@ -26,7 +26,7 @@ WHITE = TO_XYZ.sum(1)
 
 
 def lab(colour, vision):
-    """CIELAB of an sRGB colour '#rrggbb' as it is seen."""
+    """CIELAB of an sRGB colour '#rrggbb' as seen with the vision matrix."""
     srgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     xyz = TO_XYZ @ np.clip(np.array(VISION[vision]) @ linear, 0, 1) / WHITE
@@ -35,7 +35,7 @@ def lab(colour, vision):
 
 
 def least_difference(colours, vision):
-    """The least distance in CIELAB between two of them; 2.3 is one that can just be seen."""
+    """The least distance in CIELAB between two of them; 2.3 is just noticeable."""
     seen = [lab(colour, vision) for colour in colours]
     return min(np.linalg.norm(a - b) for a, b in combinations(seen, 2))
 
@@ -59,7 +59,7 @@ def test_marks_differ_in_shape_too():
 
 @pytest.mark.parametrize("classes", [1, 10])
 def test_the_plane_shows_each_class_by_its_own_colour_and_shape(tmp_path, classes):
-    # One code for each class, far apart: as many shapes, in as many colours.
+    # One code for each class, far apart, so as many shapes and colours.
     codes = np.stack([np.arange(classes), np.arange(classes) % 2], -1).astype(np.float32)
     black = np.zeros((2, 2, 8, 8, 1), np.uint8)
     names = [f"class {i}" for i in range(classes)]

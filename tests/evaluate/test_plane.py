@@ -1,4 +1,4 @@
-"""Pictures of the plane, looked at pixel by pixel: what is drawn lies where it belongs."""
+"""Pictures of the plane checked pixel by pixel: everything is drawn in its place."""
 
 import math
 
@@ -19,7 +19,7 @@ def pixels(path):
 
 
 def panel(page, number, *, head=0, beside=0, inset=3):
-    """The inside of a panel of the first row, square ones supposed; and its pixels a side."""
+    """The inside of a square panel of the first row, and its side in pixels."""
     left = plane._LEFT + (plane._SIDE + plane._GAP + beside) * number
     top = head + plane._ABOVE
     whole = page[top : top + plane._SIDE, left : left + plane._SIDE]
@@ -27,7 +27,7 @@ def panel(page, number, *, head=0, beside=0, inset=3):
 
 
 def middle(found, inset, box):
-    """Where the marked pixels [H, W] of a panel lie on average, in the units of its box."""
+    """The mean position of the marked pixels [H, W] of a panel, in the units of its box."""
     y, x = np.nonzero(found)
     part = np.array([x.mean() + inset + 0.5, plane._SIDE - inset - 0.5 - y.mean()]) / plane._SIDE
     return box[0] + part * (box[1] - box[0])
@@ -80,7 +80,7 @@ def test_samples_lie_in_the_frame_of_the_data(tmp_path):
 def test_labels_give_colours_alike_on_both_sides_and_a_legend(tmp_path):
     labels = np.array([0, 1, 2, 3])
     path = tmp_path / "samples.png"
-    # Those of the samples are the other way round: so are the colours.
+    # The samples have the labels, and so the colours, exchanged.
     plane.save_samples(path, SQUARE, SQUARE, (labels, labels[::-1]), ("a", "b", "c"))
     page = pixels(path)
     data, samples = panel(page, 0)[0], panel(page, 1)[0]
@@ -118,7 +118,7 @@ def test_arrows_point_where_the_field_does_and_take_its_length_as_colour(tmp_pat
         inside, _ = panel(page, number)
         arrows, others = ((np.abs(inside - c) <= 1).all(-1) for c in (own, other))
         assert arrows.any() and not others.any()
-        # One arrow fills a cell of the grid: its head is wider than its shaft.
+        # One arrow fills a cell of the grid, and its head is wider than its shaft.
         y, x = np.nonzero(arrows)
         cells = len(inside) / (side + 0.5)
         keep = (np.abs(y - len(inside) / 2) < cells / 2) & (np.abs(x - len(inside) / 2) < cells / 2)
@@ -156,7 +156,7 @@ def test_paths_start_and_end_where_they_do(tmp_path, steps):
     for number, end in enumerate([(1.0, 0.5), (-1.0, 0.5)]):
         inside, inset = panel(page, number, head=30)
         np.testing.assert_allclose(middle(bluish(inside), inset, box), end, atol=0.02)
-        # The whole way between is drawn: the middle of the panel, which is no end, is grey.
+        # The path in between is drawn: the middle of the panel, which is not an end, is grey.
         centre = inside[len(inside) // 2 - 2 : len(inside) // 2 + 2, len(inside) // 2 - 2 :][:, :4]
         assert centre.min() < 180 and np.ptp(centre, axis=-1).max() < 10
 
@@ -190,14 +190,14 @@ def test_a_constant_difference_of_densities_is_its_own_mean(tmp_path, off):
 
 
 def test_the_mean_difference_is_that_under_the_exact_density(tmp_path):
-    """log N(x; 0, 1) - log N(x; m, 1) = m^2 / 2 - m x is normal: |.| has a folded one's mean."""
+    """log N(x; 0, 1) - log N(x; m, 1) = m^2 / 2 - m x is normal, and its absolute value folded."""
     box = np.array([[-6.0, -6.0], [6.0, 6.0]])
     grid, m = plane.places(box, 120), 0.7
     mean = plane.save_densities(
         tmp_path / "d.png", gaussian(grid, 0.0), gaussian(grid, np.array([m, 0.0])), box
     )
     np.testing.assert_allclose(mean, foldnorm.mean(m / 2, scale=m), rtol=1e-3)
-    # A model that has no density where there are data is infinitely wrong, and is drawn as well.
+    # A model without density where there are data is infinitely wrong, but is still drawn.
     model = gaussian(grid, 0.0)
     model[60, 60] = -np.inf
     assert plane.save_densities(tmp_path / "d.png", gaussian(grid, 0.0), model, box) == math.inf

@@ -37,7 +37,7 @@ def test_the_solution_is_that_of_an_independent_solver(float64):
 
     exact = minimize(loss, np.zeros(15), method="BFGS", options={"gtol": 1e-8})
     np.testing.assert_allclose(found.weights.ravel(), exact.x[:12], atol=1e-5)
-    # Only differences of biases count: both solvers start at zero and never leave sum = 0.
+    # Only differences of biases matter; both solvers start at zero and keep the sum at 0.
     np.testing.assert_allclose(found.bias, exact.x[12:], atol=1e-5)
     assert found.gradient < 1e-9 and found.iterations < 100
     slopes = jax.grad(probe.objective, argnums=(0, 1))(

@@ -1,4 +1,4 @@
-"""Collectives counted in HLO written by hand, and the sides of the roofline worked out by hand."""
+"""Collectives counted in handwritten HLO, and the sides of the roofline computed by hand."""
 
 import dataclasses
 
@@ -46,7 +46,7 @@ def test_a_program_that_is_alone_says_nothing():
          "all-reduce", 16, 24),
         ("%r = f32[4] all-reduce(%p), replica_groups=mesh['x'=8] {'x':(1)2}, to_apply=%sum",
          "all-reduce", 16, 16),
-        # what is gathered is what comes out, what is scattered what goes in
+        # gathering counts the output, scattering the input
         ("%r = f32[32]{0} all-gather(%p), replica_groups=[1,8]<=[8], dimensions={0}",
          "all-gather", 128, 112),
         ("%r = f32[4]{0} reduce-scatter(%p), replica_groups=[1,8]<=[8], to_apply=%sum",
@@ -54,7 +54,7 @@ def test_a_program_that_is_alone_says_nothing():
         ("%r = u8[80] all-to-all(%p), replica_groups=[1,8]<=[8]", "all-to-all", 80, 70),
         ("%r = s4[10] collective-permute(%p), source_target_pairs={{0,1},{1,0}}",
          "collective-permute", 5, 5),
-        # asynchronous: of what goes in and out together, what comes out
+        # asynchronous: of the pair of input and output, the output
         ("%r = (f32[4]{0}, f32[32]{0}) all-gather-start(%p), replica_groups=[1,8]<=[8]",
          "all-gather", 128, 112),
         ("%r = ((f32[4], f32[2]{0}), (f32[32]{0}, f32[16])) all-gather-start(%p, %q), "
@@ -114,7 +114,7 @@ WHILE = "%v = (s32[], f32[4]) while(%t), condition=%never, body=%outer"
     [(', backend_config={"known_trip_count":{"n":"3"}}', 30), ("", 10)],
 )
 def test_an_operation_in_a_loop_counts_once_a_pass(known, passes):
-    """Ten passes by the condition's constant, within three that the text tells or one unknown."""
+    """Ten passes by the constant of the condition, inside a loop of three (if known) or one."""
     found = collectives(program(WHILE + known, before=LOOP))
     assert {kind: what.count for kind, what in found.items()} == {
         "all-reduce": passes, "all-gather": passes,
@@ -149,7 +149,7 @@ def test_of_the_branches_of_a_condition_one_runs(branches):
 
 
 def test_text_without_percent_signs():
-    """As the compilers of GPUs and CPUs write it."""
+    """As written by the compilers for GPUs and CPUs."""
     assert collectives(program(WHILE, before=LOOP).replace("%", "")) == collectives(
         program(WHILE, before=LOOP)
     )

@@ -1,4 +1,4 @@
-"""Strips of diffusion, looked at pixel by pixel: every image in its place, and words that fit."""
+"""Strips of diffusion checked pixel by pixel: every image is in its place, and the text fits."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def pixels(path):
 
 
 def plain(count, channels, size=4):
-    """uint8 [count, size, size, channels] of one colour each, no two alike, none of the text's."""
+    """uint8 [count, size, size, channels], each of one colour, all different and unlike text."""
     number = np.arange(count)
     grey = 1 + number  # text begins at 34
     colour = np.stack([40 + number % 9 * 22, 230 - number // 9 * 20, np.full(count, 5)], -1)
@@ -23,7 +23,7 @@ def plain(count, channels, size=4):
 
 
 def corner(page, image):
-    """(top, left, number) of the pixels of the colour of an image, which lie in one square."""
+    """(top, left, number) of the pixels with the colour of an image, which form a square."""
     colour = image[0, 0].astype(int)
     y, x = np.nonzero((page == colour).all(-1))
     return (y.min(), x.min(), len(y)) if len(y) else (-1, -1, 0)
@@ -31,7 +31,7 @@ def corner(page, image):
 
 @pytest.fixture
 def rows(monkeypatch):
-    """What is handed over to be drawn, which is drawn all the same."""
+    """Records the rows passed on for drawing, and still draws them."""
     seen = {}
     draw = strips.save_rows
 
@@ -152,8 +152,8 @@ def test_the_distance_is_in_the_models_units():
 
 @pytest.mark.parametrize("size", [4, 64, 256])
 def test_the_title_of_a_narrow_picture_stays_on_the_page(tmp_path, size):
-    """A page with a long name of the reference is white at its right edge, and no letter of the
-    title is lost: a longer page would hold no more ink."""
+    """With a long name of the reference, the page is white at its right edge and the title is
+    complete: a wider page has no more ink."""
     one = np.zeros((1, size, size, 1), np.uint8)
     name = "reference of a thousand steps of heun"
     path = tmp_path / "solvers.png"
@@ -162,7 +162,7 @@ def test_the_title_of_a_narrow_picture_stays_on_the_page(tmp_path, size):
     assert (page[:, -3:] == 255).all()
     strips.save_solvers(path, [[one] * 5], ["ddim"], [5] * 5, [[5] * 5], one, name)
     wide = pixels(path)
-    # The first rows of both pages hold the title alone.
+    # The first rows of both pages contain only the title.
     end = np.flatnonzero((page < 255).any((1, 2)))
     top = end[0]
     height = 1 + np.flatnonzero(np.diff(end) > 1)[0]
