@@ -192,8 +192,11 @@ def attention_problems(attention: tuple[int, ...], sides: list[int]) -> list[str
 
 
 def _blind_problems(widths: tuple[int, ...], groups: int) -> list[str]:
-    """An error if the network cannot depend on the time: if GroupNorm normalises every channel
-    alone on all levels, it removes the constants that the time adds to the channels."""
+    """An error if the output cannot depend on the time.
+
+    A GroupNorm that normalises every channel alone removes the constants that the time adds. This
+    is an error only if it happens on all levels.
+    """
     if not all(groups_of(width, groups) == width for width in widths if width):
         return []
     channels, few = "/".join(map(str, widths)), max(1, min(widths) // 4)
