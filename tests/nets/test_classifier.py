@@ -75,7 +75,7 @@ def test_all_classes_are_alike_at_the_start():
 @pytest.mark.parametrize(
     "settings, words",
     [
-        (dict(attention=(16, 7)), ["network.attention has 7", "64, 32, 16, 8"]),
+        (dict(attention=(16, 7)), ["network.attention contains 7", "64, 32, 16, 8"]),
         (dict(head_width=60), ["network.head_width is 60", "512"]),
         (dict(multipliers=(1,) * 8), ["network.multipliers has 8 levels", "divisible by 128"]),
         (dict(time_embedding="sin"), ["network.time_embedding = 'sin'"]),

@@ -177,7 +177,7 @@ def test_it_is_the_plain_network(ncsnpp):
     "settings, words",
     [
         (dict(time_embedding="fourrier"), ["network.time_embedding", "'fourier'?"]),
-        (dict(attention=(16, 7)), ["network.attention has 7", "32, 16, 8"]),
+        (dict(attention=(16, 7)), ["network.attention contains 7", "32, 16, 8"]),
         (dict(heads=3), ["network.heads is 3", "256"]),
         (dict(embedding_width=33), ["network.embedding_width = 33", "even"]),
         (dict(resample_filter=(1, 2, 1)), ["network.resample_filter = (1, 2, 1)", "(1, 3, 3, 1)"]),

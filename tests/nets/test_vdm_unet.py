@@ -119,7 +119,7 @@ def test_it_starts_as_the_identity():
         ((32, 32, 3), dict(patch=3), ["network.patch is 3", "divisible by 3", "30 or 33"]),
         ((32, 32, 3), dict(width=33), ["network.width = 33", "even"]),
         ((32, 32, 3), dict(fourier=(7, 30)), ["network.fourier[1] = 30 must be at most 16."]),
-        ((32, 32, 3), dict(attention=(16,)), ["network.attention has 16", "32"]),
+        ((32, 32, 3), dict(attention=(16,)), ["network.attention contains 16", "32"]),
         ((32, 32, 3), dict(remat="al"), ["network.remat = 'al'"]),
     ],
 )
