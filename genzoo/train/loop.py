@@ -47,7 +47,7 @@ class LoopSettings:
     log_every: Annotated[int, AtLeast(1), "Steps between lines of metrics."] = 100
     save_every: Annotated[int, AtLeast(1), "Steps between checkpoints."] = 1000
     save_minutes: Annotated[
-        float, AtLeast(0), "Most minutes between checkpoints; 0 for no limit."
+        float, AtLeast(0), "Maximum minutes between checkpoints; 0 for no limit."
     ] = 10.0
     picture_minutes: Annotated[
         float, AtLeast(0), "Minutes until the first grid of samples at the latest; 0 for no limit."

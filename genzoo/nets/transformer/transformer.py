@@ -153,7 +153,7 @@ class TransformerSettings:
     width: Annotated[int, AtLeast(1), "Width of the residual stream."] = 256
     depth: Annotated[int, AtLeast(1), "Number of blocks."] = 6
     heads: Annotated[int, AtLeast(1), "Attention heads; must divide the width."] = 8
-    expansion: Annotated[int, AtLeast(1), "Hidden width of each MLP, as a multiple of width."] = 4
+    expansion: Annotated[int, AtLeast(1), "Hidden width of the MLPs, in widths."] = 4
     dropout: Annotated[
         float,
         AtLeast(0),

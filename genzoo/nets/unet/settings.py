@@ -17,7 +17,7 @@ from genzoo.nets.parts.resample import Taps, filter_fits
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
 from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of, width_of
 
-Width = Annotated[int, AtLeast(1), "Each level has width times its multiplier channels."]
+Width = Annotated[int, AtLeast(1), "Base number of channels, scaled by the multipliers."]
 Multipliers = Annotated[
     tuple[float, ...], Entries(1), Each(Above(0)), "Channel multiplier of each level."
 ]
@@ -186,8 +186,8 @@ def attention_problems(attention: tuple[int, ...], sides: list[int]) -> list[str
     if not absent:
         return []
     return [
-        f"network.attention contains {', '.join(map(str, absent))}, but no feature map has that "
-        f"as its smaller side: these sides are {', '.join(map(str, sides))}."
+        f"network.attention contains {', '.join(map(str, absent))}, but the smaller sides of the "
+        f"feature maps are {', '.join(map(str, sides))}."
     ]
 
 
