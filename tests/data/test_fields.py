@@ -80,7 +80,7 @@ def test_the_kind_decides_and_not_the_shape():
 
 
 @pytest.mark.parametrize(
-    ("field", "said", "meant"),
+    ("field", "text", "meant"),
     [
         (Classes(names=GARMENTS), "trouser", 1),
         (Classes(names=GARMENTS), "Ankle Boot", 2),
@@ -99,14 +99,14 @@ def test_the_kind_decides_and_not_the_shape():
         (Signal(shape=(3, 1)), "1,2,3", [[1], [2], [3]]),
     ],
 )
-def test_a_value_by_name(field, said, meant):
-    value = field.parse(said, "sample.it")
+def test_a_value_by_name(field, text, meant):
+    value = field.parse(text, "sample.it")
     np.testing.assert_array_equal(value, np.asarray(meant, field.dtype))
     assert not field.wrong(value[None])
 
 
 @pytest.mark.parametrize(
-    ("field", "said", "words"),
+    ("field", "text", "words"),
     [
         (Classes(names=GARMENTS), "trousers", "did you mean 'Trouser'?"),
         (Classes(names=GARMENTS), "3", "a number from 0 to 2"),
@@ -126,9 +126,9 @@ def test_a_value_by_name(field, said, meant):
         (Tokens(shape=(2,), vocabulary=9), "a text", "this field has no tokenizer"),
     ],
 )
-def test_a_wrong_name_is_said_with_its_key_and_remedy(field, said, words):
+def test_a_wrong_name_is_said_with_its_key_and_remedy(field, text, words):
     with pytest.raises(UserError, match=words) as caught:
-        field.parse(said, "sample.it")
+        field.parse(text, "sample.it")
     assert str(caught.value).startswith("sample.it")
 
 

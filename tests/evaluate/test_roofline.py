@@ -116,13 +116,13 @@ WHILE = "%v = (s32[], f32[4]) while(%t), condition=%never, body=%outer"
 def test_an_operation_in_a_loop_counts_once_a_pass(known, passes):
     """Ten passes by the constant of the condition, inside a loop of three (if known) or one."""
     found = collectives(program(WHILE + known, before=LOOP))
-    assert {kind: what.count for kind, what in found.items()} == {
+    assert {kind: each.count for kind, each in found.items()} == {
         "all-reduce": passes, "all-gather": passes,
     }  # fmt: skip
     assert found["all-gather"].bytes == passes * 128
     assert found["all-reduce"].sent == passes * 28
     once = collectives(program(WHILE + known, before=LOOP), once=True)
-    assert {kind: what.count for kind, what in once.items()} == {"all-reduce": 1, "all-gather": 1}
+    assert {kind: each.count for kind, each in once.items()} == {"all-reduce": 1, "all-gather": 1}
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,8 @@ def test_solvers_go_down_and_steps_to_the_right_with_their_distances(
         for s in range(3):
             off = (cells[m, s] / 127.5 - 1) - (reference / 127.5 - 1)
             np.testing.assert_allclose(distances[m, s], np.sqrt((off**2).mean()), rtol=1e-12)
-            said = rows["rows"][m].captions[s]
-            assert said == f"NFE {evaluations[m][s]}\nrms {distances[m, s]:.3f}"
+            caption = rows["rows"][m].captions[s]
+            assert caption == f"NFE {evaluations[m][s]}\nrms {distances[m, s]:.3f}"
     assert rows["columns"] == ["1 step", "5 steps", "20 steps"]
     assert [row.label for row in rows["rows"]] == ["euler", "heun", "reference"]
 

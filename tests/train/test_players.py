@@ -324,9 +324,9 @@ def test_a_player_has_its_own_keys_in_a_config():
             optimizer__players__model__decay="'lnear'",
             optimizer__players__critic="3",
         )
-    said = "\n".join(caught.value.problems)
-    assert "optimizer.players.model.learning_rte is not a known key" in said
-    assert "optimizer.players.critic must be a section (a dict), not 3." in said
+    text = "\n".join(caught.value.problems)
+    assert "optimizer.players.model.learning_rte is not a known key" in text
+    assert "optimizer.players.critic must be a section (a dict), not 3." in text
     with pytest.raises(UserError) as caught:
         checked(
             optimizer__players__model__clip="-1",

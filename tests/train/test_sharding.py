@@ -103,19 +103,19 @@ def test_models_of_other_runs_do_not_depend_on_the_mesh(runs):
 
 
 def test_mesh_problems_are_sentences():
-    def said(devices, sizes=None, **settings):
+    def sentences(devices, sizes=None, **settings):
         return problems(MeshSettings(**settings), sizes or {}, devices)
 
-    assert said(4, {"train.batch_size": 8}) == []
-    assert said(4, data=2, fsdp=2) == []
-    (found,) = said(4, {"train.batch_size": 6})
+    assert sentences(4, {"train.batch_size": 8}) == []
+    assert sentences(4, data=2, fsdp=2) == []
+    (found,) = sentences(4, {"train.batch_size": 6})
     assert found == "train.batch_size = 6 is not divisible by the 4 devices of the mesh."
-    assert said(4, fsdp=3) == ["mesh.fsdp = 3 does not divide the 4 devices."]
-    (found,) = said(1, rules=(("dense(", "replicated"),))
+    assert sentences(4, fsdp=3) == ["mesh.fsdp = 3 does not divide the 4 devices."]
+    (found,) = sentences(1, rules=(("dense(", "replicated"),))
     assert "'dense(' is no regular expression" in found
-    (found,) = said(1, rules=(("dense", "columns"),))
+    (found,) = sentences(1, rules=(("dense", "columns"),))
     assert "'columns' is unknown for 'dense'" in found
-    (found,) = said(1, rules=(("dense",),))
+    (found,) = sentences(1, rules=(("dense",),))
     assert "must be a pair" in found
     with pytest.raises(UserError, match=r"mesh.data = 7"):
         placement(MeshSettings(data=7))

@@ -56,7 +56,7 @@ def run(case: tuple, devices: int, **changes: str) -> dict:
     rows = random.integers(0, 64, (CALLS, stride, size)).astype(np.int32)
     inputs = [place.put_batch({"rows": r[:, place.rows(size)]}, leading=1) for r in rows]
     program = compile_program(made.training(state, data, inputs[0]))
-    said = collectives(program.compiled.as_text(), once=True, most=True)
+    moved = collectives(program.compiled.as_text(), once=True, most=True)
     losses = []
     for one in inputs:
         state, sums = program(state, data, one)
@@ -68,7 +68,7 @@ def run(case: tuple, devices: int, **changes: str) -> dict:
         "bytes": tree.size_in_bytes(shard),
         "split": len(split),
         "unsplit": len(place.unsplit({"params": state.params})),
-        "collectives": {kind: what.count for kind, what in said.items()},
+        "collectives": {kind: each.count for kind, each in moved.items()},
     }
 
 
