@@ -7,7 +7,7 @@ The order within a pass, and the reasons:
 2. next inputs: they depend on the step alone, so stopping earlier loses nothing;
 3. step: asynchronous, so the host continues at once;
 4. log: reads the sums of the calls since the last report, and only here waits for the device;
-5. save: after the log, which detects a streak of faults, so that no such state is saved;
+5. save: after the log, so that a run that must stop because of faults stops before saving;
 6. pictures: last, because they can take long and a kill during them must not cost the checkpoint.
 
 Saves and the first picture are also triggered by the clock. All processes agree on these times once
