@@ -241,10 +241,10 @@ def test_a_frozen_model_that_is_lost_or_damaged_is_named(tmp_path):
     largest = max((place.path / "frozen").rglob("*"), key=lambda p: p.stat().st_size)
     content = largest.read_bytes()
     largest.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(UserError, match=r"frozen/tokenizer, which .* has changed since it was written"):
+    with pytest.raises(UserError, match=r"frozen/tokenizer, .* has changed since it was written"):
         state_of(place.path)
     shutil.rmtree(place.path / "frozen")
-    with pytest.raises(UserError, match=r"tokenizer, a .* \(it is missing\): restore the folder"):
+    with pytest.raises(UserError, match=r"tokenizer, .* \(it is missing\): restore the folder"):
         state_of(place.path)
 
 
