@@ -120,6 +120,6 @@ def test_a_key_without_effect_is_named_with_those_who_use_it():
     assert bounds.ignored(Sampling(method="heun"), "sample", "method", uses) == []
     (problem,) = bounds.ignored(Sampling(churn=2.0, eta=1.0), "sample", "method", uses)
     assert problem == (
-        "sample.churn = 2.0 has no effect with sample.method = 'ddim': leave it at 0.0, or take a "
-        "method that uses it ('edm', 've')."
+        "sample.churn = 2.0 has no effect with sample.method = 'ddim': leave it at 0.0, or "
+        "choose a method that uses it ('edm', 've')."
     )

@@ -220,12 +220,12 @@ def test_all_problems_come_at_once():
         ({"family__p2_k": "2"}, "family.p2_k = 2.0 has no effect with family.weighting"),
         ({"family__min_snr_gamma": "0"}, "family.min_snr_gamma = 0.0 must be above 0."),
         ({"family__objective": "vlb", "family__weighting": "p2"}, "family.weighting = 'p2' has no"),
-        ({"sample__eta": "0.5"}, "with sample.method = 'ancestral': leave it at 0.0, or take a "
-         "method that uses it ('ddim')."),
+        ({"sample__eta": "0.5"}, "with sample.method = 'ancestral': leave it at 0.0, or "
+         "choose a method that uses it ('ddim')."),
         ({"sample__method": "heun", "sample__churn": "3"}, "sample.churn = 3.0 has no effect"),
         ({"sample__rho": "5"}, "sample.rho = 5.0 has no effect with sample.grid = 'uniform'"),
         ({"sample__method": "rk45", "sample__shift": "2"}, "sample.shift = 2.0 has no effect"),
-        ({"sample__tolerance": "1e-3"}, "take a method that uses it ('rk45')."),
+        ({"sample__tolerance": "1e-3"}, "choose a method that uses it ('rk45')."),
         ({"sample__guide_weights": "ema"}, "has no effect without sample.guide: "),
         ({"sample__classifier_scale": "2"}, "has no effect without sample.classifier: "),
         ({"data__size": "64"}, "data.size = 64 has no effect with data.name = 'cifar10'"),
