@@ -61,7 +61,7 @@ def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
     """Changes to a config that make no sense with its conditions, and what is said of each."""
     if not conditions_of(family):
         return []
-    found = [(dict(conditions=dict(depth=dict())), "conditions.depth is no field of the data")]
+    found = [(dict(conditions=dict(depth=dict())), "conditions.depth is not a field of the data")]
     if not points and "label" in conditions_of(family) and "frequency" not in conditions_of(family):
         none = dict(name="folder:none", size=8, labels=False, num_classes=0)
         found.append((dict(data=none), "has no classes"))
@@ -74,13 +74,13 @@ def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
         (dict(conditions={name: dict(dropout=1.0)}), "must be at least 0 and below 1"),
         (
             dict(conditions=always, sample=dict(guidance_scale=2.0)),
-            "needs a condition that training sometimes hid",
+            "needs a condition that training sometimes drops",
         ),
         (
             dict(conditions=always, sample=dict(guidance_scale=1.0, guidance=((name, 2.0),))),
-            f"leans on {name}, which training never hid",
+            f"names {name}, which training never drops",
         ),
-        (dict(sample=dict(guidance=(("depth", 2.0),))), "'depth', which is no condition"),
+        (dict(sample=dict(guidance=(("depth", 2.0),))), "'depth', which is not a condition"),
     ]
 
 
@@ -434,7 +434,7 @@ def test_every_condition_matters(made, name):
     targets = {"label"} if build.FAMILIES[m.experiment.config.family.name].labelled else set()
     for other in batch.keys() - {"x", *m.fields} - targets:  # none of the model's business
         after = m.outputs(m.variables, other_values(batch, other), KEY, keys)
-        assert_same(after, before, f"{other}, which is no condition")
+        assert_same(after, before, f"{other}, which is not a condition")
 
 
 DENOISING = ("ddpm", "score_sde", "edm", "flow_matching", "vdm")

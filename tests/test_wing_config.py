@@ -15,9 +15,9 @@ DVAE, PRIOR = "configs/dvae_cifar.py", "configs/prior_vqvae_fashion.py"
 MISTAKES = [
     # PCA
     (PCA, {"family__components": "0"}, "family.components = 0 must be at least 1."),
-    (PCA, {"train__steps": "5"}, "PCA is computed in one pass, set it to 1."),
-    (PCA, {"data__flip": "true"}, "PCA sees every image once, as it is: set it to False."),
-    (PCA, {"train__averages__ema__decay": "0.9"}, "PCA takes no steps to average over"),
+    (PCA, {"train__steps": "5"}, "PCA is computed in one pass; set it to 1."),
+    (PCA, {"data__flip": "true"}, "PCA uses every image once, unflipped; set it to False."),
+    (PCA, {"train__averages__ema__decay": "0.9"}, "PCA has no training steps to average"),
     (PCA, {"network__width": "5"}, "network.width is not a known key: there are none."),
     # autoencoders
     (AE, {"family__latent": "0"}, "family.latent = 0 must be at least 1."),
@@ -50,7 +50,7 @@ MISTAKES = [
     (VAE, {"family__beta": "-1"}, "family.beta = -1.0 must be at least 0."),
     (VAE, {"family__free_bits": "-1"}, "family.free_bits = -1.0 must be at least 0."),
     (VAE, {"family__std": "0"}, "family.std = 0.0 must be above 0."),
-    (VAE, {"family__objective": "iwae", "family__beta": "2"}, "is a bound without a KL of its own"),
+    (VAE, {"family__objective": "iwae", "family__beta": "2"}, "has no separate KL term"),
     (VAE, {"family__objective": "iwae", "family__free_bits": "1"}, "family.free_bits = 0"),
     (VAE, {"network__downsamples": "3"}, "28 x 28 is not"),
     (VAE, {"network__activation": "gelo"}, "did you mean 'gelu'?"),
@@ -60,7 +60,7 @@ MISTAKES = [
     (TWO, {"network__widths": "(100,-3)"}, "network.widths[1] = -3 must be at least 1."),
     # VQ-VAEs
     (VQ, {"family__codes": "(512,512)"}, "names 2 codebooks for network.levels = 1"),
-    (VQ2, {"family__codes": "(512,)"}, "give one size per level, the finest first."),
+    (VQ2, {"family__codes": "(512,)"}, "give one size per level, finest first."),
     (VQ2, {"family__codes": "()"}, "family.codes = () names 0 codebooks"),
     (VQ, {"family__codes": "(1,)"}, "family.codes[0] = 1 must be at least 2."),
     (VQ, {"family__codebook": "emma"}, "did you mean 'ema'?"),
@@ -77,7 +77,7 @@ MISTAKES = [
     (VQ, {"network__levels": "0", "family__codes": "()"}, "network.levels = 0 must be at least 1."),
     (VQ2, {"data__name": "mnist", "network__downsamples": "2"}, "28 x 28 is not"),
     (VQ, {"network__dtype": "float16"}, "network.dtype = 'float16'"),
-    (VQ, {"train__accumulate": "4"}, "every part would move the averaged codes once"),
+    (VQ, {"train__accumulate": "4"}, "every part of the batch would update"),
     (VQ, {"train__averages__ema__decay": "0.9"}, "would pair an averaged encoder with codes"),
     (VQ, {"sample__temperature": "1"}, "sample.temperature is not a known key"),
     # dVAEs
@@ -103,8 +103,8 @@ MISTAKES = [
     (PRIOR, {"network__depth": "0"}, "network.depth = 0 must be at least 1."),
     (PRIOR, {"network__vocabularies": "(3,)"}, "network.vocabularies is not a known key"),
     (PRIOR, {"frozen__tokenizer__weigths": "ema"}, "did you mean 'weights'?"),
-    (PRIOR, {"frozen__teacher__workdir": "x"}, "frozen.teacher is not of this family"),
-    (VQ, {"frozen__tokenizer__workdir": "x"}, "frozen.tokenizer is not of this family"),
+    (PRIOR, {"frozen__teacher__workdir": "x"}, "frozen.teacher is not used by this family"),
+    (VQ, {"frozen__tokenizer__workdir": "x"}, "frozen.tokenizer is not used by this family"),
 ]
 
 
