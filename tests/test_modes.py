@@ -321,7 +321,7 @@ def test_bad_input_ends_in_a_sentence(here, tmp_path, trained):
     refused(here("--workdir", tmp_path / "new", **run), "--config is missing")
     refused(here("--config=configs/no.py", "--workdir=x", **run), "no such file", "ddpm_cifar")
     refused(here(SMOKE, "--workdir=x", "--mode=dream", **run), "invalid choice: 'dream'")
-    refused(here(SMOKE, "--workdir=x", "--stesp=3", **run), "unknown flag --stesp: a key of")
+    refused(here(SMOKE, "--workdir=x", "--stesp=3", **run), "unknown flag --stesp: set a key of")
     refused(here(SMOKE, "--workdir", tmp_path / "new", "--mode=sample", **run), "train first")
     file = tmp_path / "file"
     file.write_text("")
@@ -337,7 +337,7 @@ def test_bad_input_ends_in_a_sentence(here, tmp_path, trained):
     refused(lacking, "needs a family that can encode; ddpm can: sample, reconstruct, likelihood.")
     asked = "--config.sample.conditions.label=3"
     label = here(f"--workdir={trained}", "--mode=sample", asked, **run)
-    refused(label, "sample.conditions.label = 3 is no condition of this model: it has none.")
+    refused(label, "sample.conditions.label = 3 is not a condition of this model: it has none.")
     folder = here(
         "--config=configs/ddpm_folder.py:smoke", "--workdir", tmp_path / "f",
         f"--config.data.name=folder:{tmp_path}/none", **run,

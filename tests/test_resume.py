@@ -54,7 +54,7 @@ def test_stopped_and_resumed_equals_straight_bit_for_bit(
     reached = Workdir(stopped).checkpoints(keep=2).steps()[0]
     assert 20 <= reached < 80
     done = genzoo(f"--workdir={stopped}", *LONGER)
-    assert f"Going on from the checkpoint of step {reached}." in done.stderr
+    assert f"Resuming from the checkpoint of step {reached}." in done.stderr
     chex.assert_trees_all_equal(final_state(straight), final_state(stopped))
     # The curve has every step once. What was logged before a kill came from the same numbers.
     names = ("step", "loss", "loss_q0", "gradient_norm")

@@ -182,12 +182,12 @@ def test_elastic_training_scoring_and_sampling(done, start, tmp_path):
     )  # fmt: skip
     assert code == 128 + signal.SIGKILL, said
     code, said = interrupted(
-        start(2, f"--workdir={together}"), r"Going on from", signal.SIGTERM, 1
+        start(2, f"--workdir={together}"), r"Resuming from", signal.SIGTERM, 1
     )
     assert code == 75 and "[0] genzoo: Stopped by SIGTERM at step" in said, said
     assert "[1] genzoo" not in said  # what all would say, the first says
     said = done(1, f"--workdir={together}", "--config.train.picture_count=3", devices=8)
-    assert "Going on from the checkpoint of step" in said and "8 device(s)" in said
+    assert "Resuming from the checkpoint of step" in said and "8 device(s)" in said
     assert (together / "samples" / "training" / "step_00000020_ema.png").is_file()
     names = ("step", "loss", "gradient_norm")
     np.testing.assert_allclose(metrics(together, *names), metrics(alone, *names), rtol=1e-4)
@@ -228,7 +228,7 @@ def test_sigterm_in_training_leaves_one_agreed_checkpoint(start, done, tmp_path,
     assert step <= 1 if phase == "compile" else 40 <= step < 80
     more = done(n, f"--workdir={tmp_path}", f"--config.train.steps={step + 20}",
                 "--config.train.save_every=20")  # fmt: skip
-    assert f"Going on from the checkpoint of step {step}." in more
+    assert f"Resuming from the checkpoint of step {step}." in more
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,7 @@ LONG = {
 def test_sigterm_elsewhere_ends_all_processes_alike(start, trained, n, phase):
     mode, arguments, words = LONG[phase]
     if phase == "start" and n == 1:
-        words = "Going on from"
+        words = "Resuming from"
     process = start(n, f"--workdir={trained}", f"--mode={mode}", *arguments)
     code, said = interrupted(process, words, signal.SIGTERM, n - 1)
     assert code == 75 and said.count("genzoo: Stopped by SIGTERM") == 1, said
