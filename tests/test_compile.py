@@ -316,7 +316,7 @@ def report(**train) -> dict:
         (report(fits=False, bytes_per_chip={"total": 20_583_630_766}, suggestion={
             "mesh.fsdp": 4, "train.accumulate": 2, "total_bytes_per_chip": 14_305_954_304}),
          "**no**: 20.58 GB; fits with mesh.fsdp = 4, train.accumulate = 2: 14.31 GB"),
-        (report(collectives=None), "fits: 1.41 GB, 286 GFLOP, collectives not told"),
+        (report(collectives=None), "fits: 1.41 GB, 286 GFLOP, collectives unknown"),
         (report(fits=False, bytes_per_chip={"total": None}, suggestion="nothing tried fits"),
          "**no**: too much; nothing tried fits"),
         ({"error": "genzoo: no such config"}, "not compiled"),

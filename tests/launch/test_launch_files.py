@@ -244,8 +244,8 @@ def test_slurm_dry_run_runs_nothing(cloud):
 
 def test_slurm_says_what_is_wrong(cloud):
     for done, part in (
-        (slurm(cloud, SLURM_JOB_ID=""), "submit it by sbatch"),
-        (slurm(cloud, "--dryrun"), "--dryrun is not known"),
+        (slurm(cloud, SLURM_JOB_ID=""), "submit it with sbatch"),
+        (slurm(cloud, "--dryrun"), "--dryrun is unknown"),
         (slurm(cloud, VENV="/nowhere"), "set VENV"),
     ):
         assert done.returncode == 2 and part in done.stderr
@@ -355,7 +355,7 @@ for ((i = 0; i < 300; i++)); do sleep 0.05; done""")
     assert tpu(worker, "run", "--yes", **knobs).returncode == 0
     until(lambda: len(worker.called("python")) == 3)
     second = tpu(worker, "run", "--yes", **knobs)
-    assert second.returncode == 2 and "a run is going on" in second.stderr
+    assert second.returncode == 2 and "a run is in progress" in second.stderr
     stopped = tpu(worker, "stop", "--yes")
     assert stopped.returncode == 0 and "saved" in stopped.stdout
     calls = worker.called("python")
@@ -390,7 +390,7 @@ def test_tpu_says_what_is_wrong(cloud):
     (cloud.folder / "gcloud").unlink()
     if shutil.which("gcloud") is None:
         done = tpu(cloud, "create", "--yes")
-        assert done.returncode == 2 and "gcloud is not there" in done.stderr
+        assert done.returncode == 2 and "gcloud is missing" in done.stderr
     assert cloud.calls == []
 
 
@@ -525,15 +525,15 @@ def test_submit_hands_the_filled_file_over_and_gives_its_exit_code(cloud):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["gke_jobset.yaml"], "to be given, as NAME=value: IMAGE, BUCKET, GSA"),
-        (["gke_jobset.yaml", "HOST=3"], "HOST is not a knob of this file: HOSTS is nearest"),
-        (["skypilot.yaml", "BUCKET=b", "nodes=2"], "NODES is nearest"),
-        (["skypilot.yaml", "BUCKET"], "knobs are given as NAME=value"),
-        (["skypilot.yaml", "BUCKET=b", "GPUS=[1"], "with these values it is no YAML"),
+        (["gke_jobset.yaml"], "give these settings as NAME=value: IMAGE, BUCKET, GSA"),
+        (["gke_jobset.yaml", "HOST=3"], "HOST is not a setting of this file: did you mean HOSTS?"),
+        (["skypilot.yaml", "BUCKET=b", "nodes=2"], "did you mean NODES?"),
+        (["skypilot.yaml", "BUCKET"], "give settings as NAME=value"),
+        (["skypilot.yaml", "BUCKET=b", "GPUS=[1"], "with these values the file is not valid YAML"),
         (["skypilot.yaml", "BUCKET=b", "NAME="], "name is missing"),
-        (["gke_jobset.yaml", *GIVEN["gke_jobset.yaml"], "KIND=cpu"], "it is one of tpu, gpu"),
+        (["gke_jobset.yaml", *GIVEN["gke_jobset.yaml"], "KIND=cpu"], "must be one of tpu, gpu"),
         (["gke_jobset.yaml", *GIVEN["gke_jobset.yaml"], "TOPOLOGY=4x8"], "not HOSTS=4 machines"),
-        (["gke_jobset.yaml", *GIVEN["gke_jobset.yaml"], "TOPOLOGY=16"], "it looks like 4x4"),
+        (["gke_jobset.yaml", *GIVEN["gke_jobset.yaml"], "TOPOLOGY=16"], "must have the form 4x4"),
         (["absent.yaml"], "there is no"),
     ],
 )
@@ -555,4 +555,4 @@ def test_a_place_without_a_knob_is_refused(cloud, tmp_path):
     file = tmp_path / "job.yaml"
     file.write_text("# A=1  a knob\nname: ${A}${B}\n")
     done = submit(cloud, file)
-    assert done.returncode == 2 and "${B} stands in the file" in done.stderr
+    assert done.returncode == 2 and "${B} is used in the file" in done.stderr

@@ -161,7 +161,7 @@ def test_sigterm_is_passed_on_once_and_ends_the_restarts():
     out, err = process.communicate(timeout=20)
     assert process.returncode == 75
     assert sorted(out.splitlines()) == ["[0] asked", "[1] asked"]
-    assert "starting again" not in err
+    assert "restarting" not in err
 
 
 def test_a_preempted_process_gives_its_peer_time_to_end_by_itself():
@@ -254,7 +254,7 @@ def test_a_dry_run_prints_the_commands_and_starts_nothing(tmp_path):
         (["-n", "2", "--"], "no arguments for genzoo.main"),
         (["-n", "2", "--devices-per-process", "0", "--", "--mode=train"], "at least 1"),
         (["-n", "2", "--restarts", "-1", "--", "--mode=train"], "negative"),
-        (["-n", "2", "--", "--process=1"], "--process=1 is given by this launcher"),
+        (["-n", "2", "--", "--process=1"], "--process=1 is set by this launcher"),
     ],
 )
 def test_bad_input_ends_in_a_sentence(arguments, part, capfd):
