@@ -1,4 +1,4 @@
-"""--mode=list says of every config and variant what the file says of itself."""
+"""--mode=list shows what the docstring of every config says of it and its variants."""
 
 import json
 import re

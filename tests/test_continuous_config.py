@@ -1,4 +1,4 @@
-"""Configs of the families of continuous time: what can be wrong with them is said in a sentence."""
+"""Configs of families in continuous time: every mistake gets a message with a remedy."""
 
 import pytest
 
@@ -60,12 +60,12 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(
-    ("path", "changes", "said"), MISTAKES, ids=lambda v: str(v) if isinstance(v, dict) else ""
+    ("path", "changes", "message"), MISTAKES, ids=lambda v: str(v) if isinstance(v, dict) else ""
 )
-def test_a_mistake_is_named_with_its_remedy(path, changes, said):
+def test_a_mistake_is_named_with_its_remedy(path, changes, message):
     with pytest.raises(UserError) as caught:
         check.check(config.override(config.load(path), changes))
-    assert any(said in problem for problem in caught.value.problems), caught.value.problems
+    assert any(message in problem for problem in caught.value.problems), caught.value.problems
 
 
 def test_a_classifier_needs_classes():

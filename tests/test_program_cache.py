@@ -1,4 +1,4 @@
-"""Compiled programs that are kept on the disk."""
+"""The disk cache of compiled programs."""
 
 import subprocess
 import sys

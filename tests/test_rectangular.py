@@ -1,4 +1,4 @@
-"""A run on images that are wider than high: trained, gone on with, sampled from."""
+"""A run on images that are wider than high: training, resuming, sampling."""
 
 import json
 
@@ -18,7 +18,7 @@ FOLDER = "configs/ddpm_folder.py:smoke"
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A folder of two classes of pictures of several sizes."""
+    """A folder with two classes of images of several sizes."""
     top, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for i, (height, width) in enumerate([(20, 40), (30, 30), (8, 16), (16, 8), (9, 33), (40, 41)]):
         file = top / ("day", "night")[i % 2] / f"{i}.png"

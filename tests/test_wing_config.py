@@ -1,4 +1,4 @@
-"""Mistakes in configs of autoencoders, codes and priors: each is named, with its remedy."""
+"""Mistakes in configs of autoencoders, codes and priors: each gets a message with a remedy."""
 
 import pytest
 from test_config import checked, problems
@@ -129,8 +129,8 @@ def test_pca_of_large_images_is_refused_before_its_memory_is_asked_for(tmp_path)
 
 
 def test_what_a_closed_form_costs_is_described_and_its_fit_is_timed():
-    found = cost.describe(checked(f"{PCA}:smoke"))
-    assert found["parameters"] == 784 * 5 + 5 and "train_step_flops" not in found
-    found = cost.bench(checked(f"{PCA}:smoke", bench__seconds="0"))
-    assert found["fit"]["seconds"] > 0 and "train" not in found
-    assert found["sample"]["step_seconds"]["median"] > 0
+    report = cost.describe(checked(f"{PCA}:smoke"))
+    assert report["parameters"] == 784 * 5 + 5 and "train_step_flops" not in report
+    report = cost.bench(checked(f"{PCA}:smoke", bench__seconds="0"))
+    assert report["fit"]["seconds"] > 0 and "train" not in report
+    assert report["sample"]["step_seconds"]["median"] > 0

@@ -1,5 +1,5 @@
-"""The files of launch/: linted, dry, and run with pretended clusters that write down what they are
-asked for."""
+"""The files of launch/: linted, dry runs, and runs with fake cluster tools that record their
+arguments."""
 
 import math
 import os
@@ -27,7 +27,7 @@ GIVEN = {
 
 
 class Pretended:
-    """Programs first on PATH that write their arguments down and act as told."""
+    """Fake programs, first on PATH, that record their arguments and then run a given script."""
 
     def __init__(self, folder: Path):
         self.folder, self.record = folder / "bin", folder / "record"
@@ -38,7 +38,7 @@ class Pretended:
     def add(self, name: str, body: str = "") -> None:
         file = self.folder / name
         file.write_text(
-            f"#!{shutil.which('bash')}\n"  # not looked up: bash itself may be pretended
+            f"#!{shutil.which('bash')}\n"  # an absolute path, because bash itself may be faked
             f"{{ printf '{name}'; printf ' %q' \"$@\"; echo; }} >>{shlex.quote(str(self.record))}\n"
             f"{body}\n"
         )
@@ -124,7 +124,7 @@ def test_commands_of_the_readme_name_what_there_is():
 
 
 def again(cloud: Pretended, codes: list[int], restarts: int) -> tuple[int, int]:
-    """Exit code and number of runs of a program that ends with these codes, one after another."""
+    """Exit code and number of runs of a program that exits with these codes, one after another."""
     cloud.add("program", f"codes=({' '.join(map(str, codes))})\n"
               f"exit ${{codes[$(grep -c ^program {cloud.record}) - 1]}}")  # fmt: skip
     done = cloud.run("bash", LAUNCH / "again.sh", restarts, "program", "a b", PAUSE="0")
@@ -187,7 +187,7 @@ def test_slurm_asks_for_what_a_restart_needs():
     asked = directives()
     assert asked["signal"] == "TERM@300"  # to the steps; `B:` would be to the script alone
     assert "requeue" in asked and asked["open-mode"] == "append"
-    # All GPUs of a node are seen by all of its tasks, one task each.
+    # Every task sees all GPUs of its node, which has as many tasks as GPUs.
     assert asked["ntasks-per-node"] == asked["gpus-per-node"]
     assert not {"gpus-per-task", "gpu-bind", "gpus"} & asked.keys()
     first_command = re.search(r"^(?!#|$)", (LAUNCH / "slurm.sbatch").read_text(), re.M).start()
@@ -294,7 +294,7 @@ def test_tpu_creates_and_deletes_what_was_asked_for(cloud):
 
 @pytest.fixture
 def worker(cloud):
-    """A cloud of one worker, which is this machine with another home."""
+    """A cloud with one worker: this machine with another home folder."""
     cloud.add("gcloud", """
 case $4 in
     ssh) for part in "$@"; do
@@ -309,7 +309,7 @@ esac""")
 
 
 def put_program(worker: Pretended, body: str) -> None:
-    """What runs on the worker instead of Python."""
+    """Puts a program on the worker in place of Python."""
     worker.add("python", body)
     there = worker.home / "genzoo-venv" / "bin"
     there.mkdir(parents=True)
@@ -438,14 +438,14 @@ def test_job_set(cloud, kind):
     assert pod["terminationGracePeriodSeconds"] >= 60
     assert job["template"]["metadata"]["annotations"]["gke-gcsfuse/volumes"] == "true"
 
-    # Pods have names in DNS by the service, and are selected by what they are labelled with.
+    # The service gives pods DNS names and selects them by their label.
     assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"]
     assert jobset["spec"]["network"] == {
         "enableDNSHostnames": True, "subdomain": service["metadata"]["name"]
     }  # fmt: skip
     assert service["spec"]["selector"].items() <= job["template"]["metadata"]["labels"].items()
 
-    # Exit code 2 fails the job by its policy, which fails the set; 75 is an ordinary failure.
+    # Exit code 2 fails the job by its policy and thereby the set; 75 is an ordinary failure.
     actions = {
         code: rule["action"] for rule in job["podFailurePolicy"]["rules"]
         for code in rule["onExitCodes"]["values"]
@@ -488,13 +488,13 @@ def test_job_set(cloud, kind):
 def test_managed_spot_job(cloud):
     (job,) = documents(cloud, "skypilot.yaml", "NODES=2", "NAME=mine", "EXTRA=--config.seed=1")
     assert job["num_nodes"] == 2 and job["resources"]["use_spot"] is True
-    # 75 always; crashes and mistakes are again.sh's, which tells them apart.
+    # SkyPilot restarts after 75; again.sh handles crashes and mistakes, which it distinguishes.
     assert job["resources"]["job_recovery"] == {
         "recover_on_exit_codes": [75], "max_restarts_on_errors": 0
     }  # fmt: skip
     ((place, mount),) = job["file_mounts"].items()
     assert mount == {"source": "gs://my-runs", "mode": "MOUNT"}
-    # What runs on the second node, with genzoo and the loop around it pretended.
+    # The script of the second node, with genzoo and the loop around it faked.
     cloud.add("bash")
     run = f"set -e\n{job['run']}"
     done = cloud.run(

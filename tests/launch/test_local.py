@@ -1,5 +1,5 @@
-"""launch/local.py with programs of a line instead of genzoo: what each process does is Python
-source, the argument of its number."""
+"""launch/local.py with one-line programs instead of genzoo: process I runs the Python source in
+argument I."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ spec = importlib.util.spec_from_file_location("launch_local", FILE)
 local = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(local)
 
-# The program: own flags first, then one source for each process.
+# The program: its own flags, then one source for each process.
 PROGRAM = """
 import os, signal, sys, time
 own, sources = sys.argv[1:4], sys.argv[4:]
@@ -29,8 +29,8 @@ def stop(*_): print("asked"); os._exit(75)
 def say(text): print(text, file=sys.stderr)
 exec(sources[me])
 """
-# A background job of a shell, such as this suite may be, is born deaf to Ctrl-C, and its children
-# are too.
+# A background job of a shell, as this suite may be, ignores Ctrl-C from its start, and so do its
+# children.
 DRIVER = """
 import json, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,7 +60,7 @@ def run(*sources: str, **options) -> tuple[int, str, str]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and is not only waiting to be buried."""
+    """Whether a process is running, not a zombie."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         return stat.read_text().rsplit(")")[-1].split()[0] != "Z"
@@ -98,8 +98,8 @@ def test_the_first_failure_stops_the_others_and_is_told_again_at_the_end():
     )
     assert code == 3
     assert "[0] asked" in out
-    said = err.splitlines()
-    assert said[-2:] == [
+    lines = err.splitlines()
+    assert lines[-2:] == [
         "launch/local.py: process 1 failed with exit code 3: before", "no such config"
     ]  # fmt: skip
 
@@ -144,8 +144,8 @@ class Ended:
     ],
 )
 def test_whose_failure_it_is(codes, index):
-    found = local.culprit([Ended(i, code) for i, code in enumerate(codes)])
-    assert (found.index if found else None) == index
+    culprit = local.culprit([Ended(i, code) for i, code in enumerate(codes)])
+    assert (culprit.index if culprit else None) == index
 
 
 def wait_for_lines(process: subprocess.Popen, count: int) -> None:
