@@ -77,7 +77,7 @@ def test_a_run_was_killed_and_went_on_bit_for_bit(report):
 
 def test_an_unknown_part_is_refused_and_nothing_asked_shows_the_usage(tmp_path):
     unknown = device("sweet", OUT=str(tmp_path))
-    assert unknown.returncode == 2 and "sweet is no part; parts are: versions" in unknown.stderr
+    assert unknown.returncode == 2 and "sweet is not a part; parts are: versions" in unknown.stderr
     nothing = device(OUT=str(tmp_path), DEVICE_DRY="")
     assert nothing.returncode == 2 and "device.sh first" in nothing.stdout
     assert not any(tmp_path.iterdir())
