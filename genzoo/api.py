@@ -119,23 +119,24 @@ class Run:
 
     # --- samples ----------------------------------------------------------------------------------
 
-    def sample(self, count: int | None = None, **asked: object) -> np.ndarray:
+    def sample(self, count: int | None = None, **settings: object) -> np.ndarray:
         """Samples in the format of the data, [count, ...]; images are uint8 [count, H, W, C].
 
-        asked: values of conditions by name, such as label="sneaker" or text="a red bag"; all other
-        names are keys of the section `sample` (seed, steps, method, guidance_scale, weights ...).
+        settings: values of conditions by name, such as label="sneaker" or text="a red bag"; all
+        other names are keys of the section `sample` (seed, steps, method, weights ...). Raises
+        UserError.
         """
         changes = {} if count is None else {"count": count}
-        requests, variables = self._requests({**changes, **asked})
-        programs = self._compiled("sample", asked)
+        requests, variables = self._requests({**changes, **settings})
+        programs = self._compiled("sample", settings)
         drawn = draw(requests, variables, programs, requests.experiment.config.sample.count)
         return np.concatenate([part.images for part in drawn])
 
-    def predictor(self, **asked: object) -> Callable[[Array, Array], Prediction]:
+    def predictor(self, **settings: object) -> Callable[[Array, Array], Prediction]:
         """(x_t [B, ...] float, t [] or [B]) -> the predicted data and noise, with guidance and
-        clipping, where row i has the conditions of sample i. asked: as for `sample`. For families
-        that solve an equation from noise to data; raises UserError for others."""
-        requests, variables = self._requests(asked)
+        clipping, where row i has the conditions of sample i. settings: as for `sample`. For
+        families that solve an equation from noise to data; raises UserError for others."""
+        requests, variables = self._requests(settings)
         if not isinstance(requests.family, Solves):
             raise UserError(f"{self.config.family.name} has no predictor: it does not denoise.")
 
@@ -150,9 +151,9 @@ class Run:
 
         return predict
 
-    def _requests(self, asked: Mapping[str, object]) -> tuple[Requests, Variables]:
+    def _requests(self, settings: Mapping[str, object]) -> tuple[Requests, Variables]:
         known = conditions_of(self.family)
-        keys = {f"sample.{'conditions.' if k in known else ''}{k}": v for k, v in asked.items()}
+        keys = {f"sample.{'conditions.' if k in known else ''}{k}": v for k, v in settings.items()}
         config = self.config
         if keys:
             config = resolved(configs.override(self.raw, keys), self.place.path)
@@ -164,9 +165,9 @@ class Run:
         requests.check()
         return requests, variables
 
-    def _compiled(self, name: str, asked: Mapping[str, object]) -> dict[int, Program]:
+    def _compiled(self, name: str, settings: Mapping[str, object]) -> dict[int, Program]:
         """The programs compiled by earlier calls with the same arguments."""
-        return self._programs.setdefault((name, repr(sorted(asked.items()))), {})
+        return self._programs.setdefault((name, repr(sorted(settings.items()))), {})
 
     # --- representations --------------------------------------------------------------------------
 

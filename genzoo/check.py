@@ -153,16 +153,16 @@ def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dic
     return {"name": name, **checker.section(rest, keys, where)}
 
 
-def _frozen(checker: Checker, stages: Mapping, wanted) -> dict:
+def _frozen(checker: Checker, stages: Mapping, used) -> dict:
     if not isinstance(stages, Mapping):
         checker.refuse(f"frozen must be a section (a dict), not {stages!r}.")
         return {}
-    for name in sorted(stages.keys() - set(wanted)):
+    for name in sorted(stages.keys() - set(used)):
         checker.problems.append(
-            f"frozen.{name} is not used by this family: {nearest(name, wanted)}"
+            f"frozen.{name} is not used by this family: {nearest(name, used)}"
         )
     keys, resolved = settings_of(FrozenSettings), {}
-    for name in wanted:
+    for name in used:
         resolved[name] = checker.section(stages.get(name, {}), keys, f"frozen.{name}")
         if resolved[name].get("config"):  # perhaps of an older run, with fewer keys
             resolved[name]["config"] = fill(resolved[name]["config"])

@@ -118,7 +118,7 @@ def _entry(own: ConditionSettings, source: Field) -> Entry:
     return Entry(kind=kind, size=size, length=length, way=way, null=own.null)
 
 
-# --- what can be wrong ----------------------------------------------------------------------------
+# --- checks ---------------------------------------------------------------------------------------
 
 
 def problems(config: FrozenConfigDict, known: Mapping[str, Field]) -> list[str]:

@@ -116,16 +116,16 @@ class DDPMSettings:
         """Numbers of steps that the table cannot provide."""
         sample, problems = config.sample, []
         rule = sampling.rule(sample)
-        wanted = {"sample.steps": sample.steps or self.steps}
+        numbers = {"sample.steps": sample.steps or self.steps}
         if not sample.steps:  # otherwise the benchmark takes at most sample.steps
-            wanted["bench.sample_steps"] = config.bench.sample_steps
-        for key, steps in wanted.items():
+            numbers["bench.sample_steps"] = config.bench.sample_steps
+        for key, steps in numbers.items():
             problem = rule and grids.problem(rule, self.steps, steps)
             if problem and sample.method != sampling.ADAPTIVE:
                 problems.append(f"{key} = {steps} with sample.grid = {sample.grid!r}: {problem}")
         if sample.last_sigma and sample.method != sampling.ADAPTIVE and not problems:
             table = SCHEDULES[self.schedule](self.steps)
-            first = rule(self.steps, wanted["sample.steps"])[0] if rule else self.steps
+            first = rule(self.steps, numbers["sample.steps"])[0] if rule else self.steps
             if first <= self.steps * grids.stop(table, sample.last_sigma):
                 problems.append(
                     f"sample.last_sigma = {sample.last_sigma} leaves no step to take: sampling "

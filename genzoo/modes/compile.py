@@ -197,7 +197,7 @@ def _sampler(experiment: Experiment) -> tuple[jax.stages.Lowered, dict]:
     }
 
 
-# --- what would make it fit -----------------------------------------------------------------------
+# --- suggestions ----------------------------------------------------------------------------------
 
 
 def _suggestion(config: FrozenConfigDict, plan: Plan, devices: tuple) -> dict | str:

@@ -125,9 +125,9 @@ def _common(grid: str) -> str:
 
 
 def _solved(requests: Requests, variables: Variables, rows: Batch, **others) -> Solution:
-    asked = {name: values for name, values in rows.items() if name != "keys"}
-    conditions = requests.conditions(variables, asked)
-    negative = requests.negative(variables, asked)
+    requested = {name: values for name, values in rows.items() if name != "keys"}
+    conditions = requests.conditions(variables, requested)
+    negative = requests.negative(variables, requested)
     return requests.family.solve(
         variables, rows["keys"], conditions, negative=negative, **others
     )
@@ -234,11 +234,11 @@ def field(subject: Subject) -> Path:
     positions = plane.places(plane.frame(np.concatenate(noisy)), _SIDE)
     flat = jnp.asarray(positions.reshape(-1, 2), jnp.float32)
     first = {name: jnp.asarray(rows[name][:1]) for name in subject.requests.fields}
-    asked = {name: jnp.repeat(value, len(flat), 0) for name, value in first.items()}
+    requested = {name: jnp.repeat(value, len(flat), 0) for name, value in first.items()}
 
     @jax.jit
     def velocity(variables, t):
-        conditions = subject.requests.conditions(variables, asked)
+        conditions = subject.requests.conditions(variables, requested)
         predicted = subject.family.predictor(variables, conditions)(flat, t)
         return prediction.VELOCITY.from_pair(predicted, schedule, t)
 

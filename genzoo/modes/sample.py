@@ -67,9 +67,9 @@ def draw(
     mine = placement.rows(size)
     for start in range(0, count, batch):
         experiment.stop.check()
-        asked = requests.rows(np.arange(start, start + size))
-        label = asked.get("label", np.zeros(size, np.int32))
-        rows = placement.put_batch({name: values[mine] for name, values in asked.items()})
+        requested = requests.rows(np.arange(start, start + size))
+        label = requested.get("label", np.zeros(size, np.int32))
+        rows = placement.put_batch({name: values[mine] for name, values in requested.items()})
         if size not in programs:
             function = partial(sample_batch, requests)
             programs[size] = experiment.program(function, variables, rows)
