@@ -55,7 +55,7 @@ def test_numbers_are_finite(value):
     assert problem == f"a.b = {value} must be a finite number."
 
 
-def test_both_ends_of_a_range_are_said_together():
+def test_both_ends_of_a_range_are_in_one_sentence():
     rate = Setting(type=float, default=0.0, constraints=(AtLeast(0), Below(1)))
     assert rate.problems("a.b", 0.0) == rate.problems("a.b", 0.99) == []
     for value in (1.0, -0.5):
@@ -114,7 +114,7 @@ class Sampling:
     churn: float = 0.0
 
 
-def test_a_key_without_effect_is_named_with_those_who_use_it():
+def test_a_key_without_effect_is_named_with_the_methods_that_use_it():
     uses = {"ddim": {"eta"}, "edm": {"churn"}, "ve": {"churn"}}
     assert bounds.ignored(Sampling(eta=1.0, steps=5), "sample", "method", uses) == []
     assert bounds.ignored(Sampling(method="heun"), "sample", "method", uses) == []

@@ -47,11 +47,11 @@ def resolved(name: str, *overrides: str):
         ("RESOURCE_EXHAUSTED: something else", None),
     ],
 )  # fmt: skip
-def test_what_the_compiler_says_is_needed(message, needed):
+def test_needed_bytes_are_read_from_the_message(message, needed):
     assert needed_bytes(message) == needed
 
 
-def test_what_is_compiled_takes_what_training_gives():
+def test_the_compiled_step_takes_the_arguments_of_training():
     there = Experiment(resolved(SMOKE), devices=tuple(jax.devices()[:1]))
     source = there.open("train")
     data, inputs = train._inputs(there, source, 0)
@@ -77,7 +77,7 @@ def ahead(monkeypatch, tmp_path):
     return run
 
 
-def test_what_a_family_has_not_is_said(ahead):
+def test_a_program_that_the_family_lacks_is_skipped_with_a_reason(ahead):
     report = ahead("configs/pca_fashion.py:smoke", "--config.compile.program=train")
     assert "closed form" in report["programs"]["train"]["skipped"]
     report = ahead("configs/classifier_fashion.py:smoke", "--config.compile.program=sample")
@@ -114,7 +114,7 @@ def figures(total: int, **others) -> dict:
         ([None, 300, 200, 150, 101], "nothing tried fits"),
     ],
 )  # fmt: skip
-def test_what_would_make_it_fit_is_tried_in_order(sizes, suggestion, monkeypatch):
+def test_remedies_are_tried_in_order(sizes, suggestion, monkeypatch):
     """A fake compiler for four devices. sizes: the bytes of successive programs; None if it runs
     out of memory. Batch 16 on four devices can be halved twice."""
     left, seen = list(sizes), []
@@ -159,7 +159,7 @@ class Lowered:
             raise jax.errors.JaxRuntimeError(self.message)
 
 
-def test_lack_of_memory_is_told_from_other_failures():
+def test_lack_of_memory_is_distinguished_from_other_failures():
     with pytest.raises(OutOfMemory) as raised:
         compile_for("tpu", Lowered("RESOURCE_EXHAUSTED: Used 2.00K of 1.00K hbm."), "O0")
     assert raised.value.needed == 2048
@@ -167,7 +167,7 @@ def test_lack_of_memory_is_told_from_other_failures():
         compile_for("tpu", Lowered("INTERNAL: broken"), "O0")
 
 
-def test_a_text_that_cannot_be_read_is_no_failure(monkeypatch, tmp_path, caplog):
+def test_an_unreadable_program_text_is_not_a_failure(monkeypatch, tmp_path, caplog):
     lowered = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((4,), "float32"))
     plan = dataclasses.replace(topology.named("cpu"), chip=small(100))
 
@@ -189,7 +189,7 @@ def test_levels_are_those_of_jax(level):
     assert given == (None if level == "default" else EffortLevel(level).value)
 
 
-def test_what_is_tried_on_several_devices():
+def test_remedies_on_several_devices():
     plan = topology.named("cpu:12")
     tried = list(mode._remedies(resolved(SMOKE, "--config.train.batch_size=48"), plan))
     assert tried == [("mesh.fsdp", 4), ("network.remat", "full"), ("train.accumulate", 2),

@@ -41,7 +41,7 @@ def test_every_part_is_done(report):
     assert {name: report[name]["status"] for name in report} == dict.fromkeys(parts, "done")
 
 
-def test_speed_is_told_of_genzoo_and_of_torch_or_why_not(report):
+def test_speed_is_reported_for_genzoo_and_torch_or_the_reason_why_not(report):
     installed = all(importlib.util.find_spec(name) for name in ("torch", "diffusers"))
     for case, measures in {
         "ddpm_cifar": ("train_4", "ddim_2"), "edm_cifar": ("train_4",), "adm64": ("train_2",),
@@ -69,13 +69,13 @@ def test_the_suite_ran_and_precision_is_within_its_bounds(report):
     assert {product["format"] for product in products.values()} == {"float32"}
 
 
-def test_a_run_was_killed_and_went_on_bit_for_bit(report):
+def test_a_killed_run_resumed_bit_for_bit(report):
     assert report["resume"]["killed before its end"] and report["resume"]["same bits"]
     assert report["training"]["train"]["exit code"] == 0
     assert report["training"]["reading"]["images_per_second"] > 0
 
 
-def test_an_unknown_part_is_refused_and_nothing_asked_shows_the_usage(tmp_path):
+def test_an_unknown_part_is_refused_and_no_part_shows_the_usage(tmp_path):
     unknown = device("sweet", OUT=str(tmp_path))
     assert unknown.returncode == 2 and "sweet is not a part; parts are: versions" in unknown.stderr
     nothing = device(OUT=str(tmp_path), DEVICE_DRY="")
@@ -83,7 +83,7 @@ def test_an_unknown_part_is_refused_and_nothing_asked_shows_the_usage(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_part_that_fails_or_is_cut_off_leaves_what_it_had(tmp_path, monkeypatch):
+def test_a_part_that_fails_or_is_cut_off_leaves_its_results(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(PEERS))
     monkeypatch.setenv("OUT", str(tmp_path))
     sys.modules.pop("device_report", None)
@@ -108,7 +108,7 @@ def test_a_part_that_fails_or_is_cut_off_leaves_what_it_had(tmp_path, monkeypatc
     sys.modules.pop("device_report")
 
 
-def test_kernels_are_told_apart_by_their_names(monkeypatch):
+def test_kernels_are_classified_by_name(monkeypatch):
     monkeypatch.syspath_prepend(str(PEERS))
     from device_profile import summary
 

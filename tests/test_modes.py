@@ -130,7 +130,7 @@ def test_sample_writes_files_grid_array_and_settings(trained, here):
     assert settings["step"] == 20 and settings["evaluations"] == report["evaluations"] == 5
 
 
-def test_a_call_leaves_what_other_calls_have_written(trained, here):
+def test_a_call_keeps_the_files_of_other_calls(trained, here):
     first, before = sampled(here, trained)
     second, after = sampled(here, trained, "--config.sample.method=heun")
     assert "method=heun" in second["samples"] and first["samples"] != second["samples"]
@@ -160,7 +160,7 @@ def test_the_last_call_is_found_under_a_fixed_name(trained, here, monkeypatch, l
             assert (latest / name).read_bytes() == (Path(report["samples"]) / name).read_bytes()
 
 
-def test_a_folder_of_ones_own_is_not_written_over(trained, here, tmp_path):
+def test_a_named_folder_is_not_overwritten(trained, here, tmp_path):
     report, _ = sampled(here, trained, "--config.sample.into=mine")
     assert report["samples"] == str(trained / "samples" / "mine")
     sampled(here, trained, "--config.sample.into=mine")  # the same call
@@ -202,7 +202,7 @@ def test_what_the_run_calls_its_own_may_change_without_loss(trained, here):
         ),
     ],
 )  # fmt: skip
-def test_a_mode_ends_by_saying_what_it_made(trained, here, tmp_path, mode, settings, made):
+def test_a_mode_ends_by_listing_its_files(trained, here, tmp_path, mode, settings, made):
     place = shutil.copytree(trained, tmp_path / "run", symlinks=True)
     keys = [f"--config.{setting}" for setting in settings]
     done = here(f"--workdir={place}", f"--mode={mode}", *keys)
@@ -294,7 +294,7 @@ def refused(done, *words):
     assert all(word in done.stderr for word in words), done.stderr
 
 
-def test_a_wrong_flag_is_answered_before_all_else(here):
+def test_a_wrong_flag_is_reported_before_anything_else(here):
     run = {"check": None}
     refused(here("--confg=x", **run), "unknown flag --confg: did you mean --config?")
     refused(here("--wordkir", "x", **run), "unknown flag --wordkir: did you mean --workdir?")
@@ -304,7 +304,7 @@ def test_a_wrong_flag_is_answered_before_all_else(here):
     refused(here("ddpm_fashion", **run), "'ddpm_fashion' is not understood")
 
 
-def test_an_unknown_family_says_which_there_are_and_nothing_else(here, tmp_path):
+def test_an_unknown_family_lists_the_families_and_nothing_else(here, tmp_path):
     done = here(SMOKE, f"--workdir={tmp_path}", "--config.family.name=ddmp",
                 "--config.network.heads=3", "--config.train.stesp=3", check=None)  # fmt: skip
     refused(done, "did you mean 'ddpm'? The families are: autoencoder, classifier, ddpm")

@@ -101,14 +101,14 @@ def test_a_family_without_codes_is_named(tmp_path):
     assert error.endswith("it must be a tokenizer of the same data.")
 
 
-def test_data_of_another_shape_are_named(tmp_path):
+def test_data_of_another_shape_is_named(tmp_path):
     make(tmp_path, data__name="cifar10")
     (error,) = problems(prior(tmp_path))
     assert error.startswith(f"frozen.tokenizer.workdir = '{tmp_path}' was trained on images of")
     assert "data.name = 'fashion_mini' has (28, 28, 1)" in error
 
 
-def test_weights_that_are_not_there_are_named(tmp_path):
+def test_unknown_weights_are_named(tmp_path):
     make(tmp_path)
     (error,) = problems(prior(tmp_path, frozen__tokenizer__weights="ema"))
     assert error == "frozen.tokenizer.weights = 'ema' is unknown: it has raw."
@@ -399,7 +399,7 @@ def test_arrays_of_another_shape_are_refused_or_drawn_anew(tmp_path, caplog):
         ("configs/toy_mixture.py:smoke", VAE, r"has no array in common with this model"),
     ],
 )
-def test_a_start_of_no_use_is_said(tmp_path, old, new, message):
+def test_an_unsuitable_start_is_refused(tmp_path, old, new, message):
     untrained(make(tmp_path / "old", old), tmp_path / "old")
     with pytest.raises(UserError, match=message):
         begin(tmp_path, checked(new, start__workdir=str(tmp_path / "old")))

@@ -401,7 +401,7 @@ def test_bad_input_ends_in_a_sentence(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("mode", ["interpolate", "encode", "retrieve", "latents", "probe"])
-def test_a_family_that_cannot_is_named(run, capsys, mode):
+def test_a_family_that_cannot_run_a_mode_is_named(run, capsys, mode):
     _, workdir = run(Line())
     assert main([f"--workdir={workdir}", f"--mode={mode}"]) == 2
     assert "needs a family that can encode; ddpm can:" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from genzoo.runtime import topology
         ("h200:4", "cuda", "4", 4, 1),
     ],
 )
-def test_a_name_stands_for_so_many_devices(name, platform, layout, count, slices):
+def test_the_devices_of_a_name(name, platform, layout, count, slices):
     plan = topology.named(name)
     values = (plan.platform, plan.layout, plan.count, plan.slices)
     assert values == (platform, layout, count, slices)

@@ -113,7 +113,7 @@ def test_each_mistake_has_its_sentence(path, overrides, words):
     assert words in "\n".join(problems(path, **overrides))
 
 
-def test_what_is_at_the_edge_is_no_mistake():
+def test_values_at_the_bounds_are_accepted():
     assert checked(VQ, family__codes="(2,)", family__kmeans="0", family__decay="0")
     assert checked(VQ, family__codebook="gradient", family__revive_below="0")
     assert checked(DVAE, family__kl_steps="0", family__codes="2", family__kl_weight="0")
@@ -122,13 +122,13 @@ def test_what_is_at_the_edge_is_no_mistake():
     assert checked(DAE, family__corruption="gaussian", family__amount="3")
 
 
-def test_pca_of_large_images_is_refused_before_its_memory_is_asked_for(tmp_path):
+def test_pca_of_large_images_is_refused_before_memory_is_allocated(tmp_path):
     large = checked(PCA, data__name=f"folder:{tmp_path}", data__size="256")
     with pytest.raises(UserError, match=r"196608 numbers, .* 288 GiB: make the images smaller"):
         build.family(large)
 
 
-def test_what_a_closed_form_costs_is_described_and_its_fit_is_timed():
+def test_a_fit_in_closed_form_is_described_and_timed():
     report = cost.describe(checked(f"{PCA}:smoke"))
     assert report["parameters"] == 784 * 5 + 5 and "train_step_flops" not in report
     report = cost.bench(checked(f"{PCA}:smoke", bench__seconds="0"))

@@ -34,7 +34,7 @@ def begun(path, settings=None):
     return place
 
 
-def test_a_start_that_came_to_nothing_binds_nobody(tmp_path):
+def test_a_failed_start_can_be_repeated_with_another_config(tmp_path):
     claimed(tmp_path)
     claimed(tmp_path, made(network__norm_epsilon="1e-5"), {"examples": 11, "checksum": 1})
     begun(tmp_path)
@@ -53,7 +53,7 @@ def test_checking_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_key_that_came_later_has_its_default(tmp_path):
+def test_a_newer_key_has_its_default(tmp_path):
     place = begun(tmp_path)
     stored = made().to_dict()
     del stored["network"]["norm_epsilon"], stored["bench"]
@@ -72,7 +72,7 @@ def test_a_key_that_had_no_effect_when_a_run_began_does_not_stop_it(tmp_path):
     place.check(made())
 
 
-def test_a_run_of_an_older_form_is_read_as_of_today_or_refused_in_a_sentence(
+def test_an_older_config_is_upgraded_or_refused_with_a_message(
     tmp_path, monkeypatch
 ):
     place = begun(tmp_path)
@@ -151,7 +151,7 @@ def test_checkpoints_without_a_config_are_refused(tmp_path):
         Workdir(tmp_path).check(made())
 
 
-def test_a_lower_learning_rate_goes_on_and_is_said(tmp_path, caplog):
+def test_a_lower_learning_rate_is_accepted_and_logged(tmp_path, caplog):
     begun(tmp_path)
     with caplog.at_level(logging.INFO, logger="genzoo"):
         claimed(tmp_path, made(optimizer__learning_rate="1e-5"))

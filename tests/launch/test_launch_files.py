@@ -26,7 +26,7 @@ GIVEN = {
 }
 
 
-class Pretended:
+class FakePrograms:
     """Fake programs, first on PATH, that record their arguments and then run a given script."""
 
     def __init__(self, folder: Path):
@@ -67,8 +67,8 @@ class Pretended:
 
 
 @pytest.fixture
-def cloud(tmp_path) -> Pretended:
-    made = Pretended(tmp_path)
+def cloud(tmp_path) -> FakePrograms:
+    made = FakePrograms(tmp_path)
     for name in ("gcloud", "kubectl", "sky", "srun", "scontrol", "sbatch"):
         made.add(name)
     return made
@@ -78,13 +78,13 @@ def cloud(tmp_path) -> Pretended:
 
 
 @pytest.mark.parametrize("file", SHELL, ids=lambda f: f.name)
-def test_bash_reads_it(file):
+def test_bash_can_parse_it(file):
     done = subprocess.run(["bash", "-n", file], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("file", SHELL, ids=lambda f: f.name)
-def test_shellcheck_is_content(file):
+def test_shellcheck_passes(file):
     beside = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     tool = shutil.which("shellcheck", path=beside)
     if tool is None:
@@ -94,7 +94,7 @@ def test_shellcheck_is_content(file):
 
 
 @pytest.mark.parametrize("file", SHELL, ids=lambda f: f.name)
-def test_every_knob_of_a_shell_file_has_a_default_and_a_comment(file):
+def test_every_setting_of_a_shell_file_has_a_default_and_a_comment(file):
     lines = [line for line in file.read_text().splitlines() if line.startswith(': "${')]
     assert lines
     for line in lines:
@@ -123,7 +123,7 @@ def test_commands_of_the_readme_name_what_there_is():
 # --- again.sh.
 
 
-def again(cloud: Pretended, codes: list[int], restarts: int) -> tuple[int, int]:
+def again(cloud: FakePrograms, codes: list[int], restarts: int) -> tuple[int, int]:
     """Exit code and number of runs of a program that exits with these codes, one after another."""
     cloud.add("program", f"codes=({' '.join(map(str, codes))})\n"
               f"exit ${{codes[$(grep -c ^program {cloud.record}) - 1]}}")  # fmt: skip
@@ -194,7 +194,7 @@ def test_slurm_asks_for_what_a_restart_needs():
     assert "#SBATCH" not in (LAUNCH / "slurm.sbatch").read_text()[first_command:]
 
 
-def slurm(cloud: Pretended, *arguments, **knobs: str) -> subprocess.CompletedProcess:
+def slurm(cloud: FakePrograms, *arguments, **knobs: str) -> subprocess.CompletedProcess:
     knobs = {"VENV": sys.prefix, "REPO": str(ROOT), "SLURM_JOB_ID": "7"} | knobs
     return cloud.run("bash", LAUNCH / "slurm.sbatch", *arguments, **knobs)
 
@@ -255,7 +255,7 @@ def test_slurm_says_what_is_wrong(cloud):
 # --- tpu_vm.sh.
 
 
-def tpu(cloud: Pretended, *arguments, **knobs: str) -> subprocess.CompletedProcess:
+def tpu(cloud: FakePrograms, *arguments, **knobs: str) -> subprocess.CompletedProcess:
     return cloud.run("bash", LAUNCH / "tpu_vm.sh", *arguments, **({"BUCKET": "my-runs"} | knobs))
 
 
@@ -263,7 +263,7 @@ VERBS = ["create", "copy", "run", "all", "logs", "status", "stop", "delete"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_tpu_prints_and_does_nothing_unless_told(cloud, verb):
+def test_tpu_only_prints_without_yes(cloud, verb):
     for flags in ((), ("--dry-run",)):
         done = tpu(cloud, verb, *flags, NAME="mine", ZONE="z", PROJECT="p")
         assert done.returncode == 0 and cloud.calls == [] and list(cloud.home.iterdir()) == []
@@ -308,7 +308,7 @@ esac""")
     return cloud
 
 
-def put_program(worker: Pretended, body: str) -> None:
+def put_program(worker: FakePrograms, body: str) -> None:
     """Puts a program on the worker in place of Python."""
     worker.add("python", body)
     there = worker.home / "genzoo-venv" / "bin"
@@ -397,11 +397,11 @@ def test_tpu_says_what_is_wrong(cloud):
 # --- Templates and submit.py.
 
 
-def submit(cloud: Pretended, *arguments) -> subprocess.CompletedProcess:
+def submit(cloud: FakePrograms, *arguments) -> subprocess.CompletedProcess:
     return cloud.run(sys.executable, LAUNCH / "submit.py", *arguments)
 
 
-def documents(cloud: Pretended, file: str, *knobs: str) -> list[dict]:
+def documents(cloud: FakePrograms, file: str, *knobs: str) -> list[dict]:
     done = submit(cloud, LAUNCH / file, *GIVEN[file], *knobs, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert cloud.calls == []
@@ -409,7 +409,7 @@ def documents(cloud: Pretended, file: str, *knobs: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("file", TEMPLATES, ids=lambda f: f.name)
-def test_every_knob_is_used_and_every_place_has_a_knob(file):
+def test_every_setting_is_used_and_every_place_has_a_setting(file):
     text = file.read_text()
     knobs = set(re.findall(r"^# ([A-Z_]+)=\S*\s+\S", text, re.M))
     assert knobs - {"KIND"} == set(re.findall(r"\$\{(\w+)\}", text))
@@ -510,7 +510,7 @@ def test_managed_spot_job(cloud):
     ]]  # fmt: skip
 
 
-def test_submit_hands_the_filled_file_over_and_gives_its_exit_code(cloud):
+def test_submit_passes_the_file_on_and_returns_the_exit_code(cloud):
     kept = cloud.home / "submitted.yaml"
     for tool in ("kubectl", "sky"):
         cloud.add(tool, f'cp "${{@: -1}}" {kept}; exit 5')
@@ -544,14 +544,14 @@ def test_submit_says_what_is_wrong_and_submits_nothing(cloud, arguments, part):
     assert cloud.calls == []
 
 
-def test_a_tool_that_is_not_there_is_named(cloud):
+def test_a_missing_tool_is_named(cloud):
     (cloud.folder / "sky").unlink()
     if shutil.which("sky") is None:
         done = submit(cloud, LAUNCH / "skypilot.yaml", *GIVEN["skypilot.yaml"])
         assert done.returncode == 2 and "sky is not installed here" in done.stderr
 
 
-def test_a_place_without_a_knob_is_refused(cloud, tmp_path):
+def test_a_place_without_a_setting_is_refused(cloud, tmp_path):
     file = tmp_path / "job.yaml"
     file.write_text("# A=1  a knob\nname: ${A}${B}\n")
     done = submit(cloud, file)

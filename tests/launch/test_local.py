@@ -91,7 +91,7 @@ def test_all_get_one_coordinator_and_a_number_each():
     assert [f[1:] for f in flags] == [["--processes=2", f"--process={i}"] for i in range(2)]
 
 
-def test_the_first_failure_stops_the_others_and_is_told_again_at_the_end():
+def test_the_first_failure_stops_the_others_and_is_repeated_at_the_end():
     code, out, err = run(
         "on_term(stop); time.sleep(60)",
         "say('before'); say('no such config'); sys.exit(3)",
@@ -104,7 +104,7 @@ def test_the_first_failure_stops_the_others_and_is_told_again_at_the_end():
     ]  # fmt: skip
 
 
-def test_who_does_not_stop_is_killed():
+def test_processes_that_do_not_stop_are_killed():
     began = time.monotonic()
     code, _, err = run(
         "on_term(signal.SIG_IGN); time.sleep(60)", "time.sleep(0.3); sys.exit(1)", grace=0.3
@@ -143,7 +143,7 @@ class Ended:
         ([1, 75, 2], 2),
     ],
 )
-def test_whose_failure_it_is(codes, index):
+def test_which_process_explains_the_failure(codes, index):
     culprit = local.culprit([Ended(i, code) for i, code in enumerate(codes)])
     assert (culprit.index if culprit else None) == index
 

@@ -48,11 +48,11 @@ def flags(**given):
         ({"TPU_ML_PLATFORM": "JAX", "TPU_SKIP_MDS_QUERY": "1"}, False),
     ],
 )
-def test_whether_there_are_others_is_seen(seen, several):
+def test_other_processes_are_detected(seen, several):
     assert processes._arguments(flags(), seen) == ({} if several else None)
 
 
-def test_flags_say_it_outright():
+def test_flags_state_it_explicitly():
     given = flags(coordinator="host:1234", processes=2, process=1)
     expected = {"coordinator_address": "host:1234", "num_processes": 2, "process_id": 1}
     assert processes._arguments(given, {}) == expected
@@ -81,7 +81,7 @@ def called(numbers, count, seconds=1.0):
     return verdicts
 
 
-def test_a_process_that_does_not_come_is_named():
+def test_a_missing_process_is_named():
     assert called([2, 0, 1], 3) == {0: None, 1: None, 2: None}
     assert called([0, 2], 4) == dict.fromkeys((0, 2), "missing: process 1, 3 of 0 to 3")
     assert "process 0 is missing" in called([1], 2)[1]
@@ -260,7 +260,7 @@ def test_sigterm_elsewhere_ends_all_processes_alike(start, trained, n, phase):
     assert "Traceback" not in output
 
 
-def test_bad_input_is_said_once(done, trained):
+def test_bad_input_is_reported_once(done, trained):
     output = done(2, f"--workdir={trained}", "--config.train.stesp=3", code=2)
     assert output.count("genzoo: train.stesp is not a known key") == 2  # repeated by local.py
     assert "[1] genzoo" not in output
