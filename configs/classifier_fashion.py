@@ -5,7 +5,7 @@
     python -m genzoo.main --workdir=runs/classifier --mode=encode
 
 Variants:
-    :noisy         trained at all noise levels of the cosine table, to guide other models by
+    :noisy         trained at all noise levels of the cosine table, to guide other models with
                    --config.sample.classifier=WORKDIR.
     :laptop        1000 steps of a small network, not yet run to completion. Cost: two to three
                    minutes on 2 CPU cores.

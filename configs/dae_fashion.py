@@ -2,8 +2,8 @@
 
     python -m genzoo.main --config=configs/dae_fashion.py:laptop --workdir=runs/dae_fashion
 
-Half of the pixels are hidden from the encoder. For other corruptions set family.corruption=gaussian
-or salt_and_pepper, family.amount.
+Half of the pixels are hidden from the encoder. For other corruptions set family.corruption to
+gaussian or salt_and_pepper, and family.amount.
 
 Variants:
     :laptop  Cost: two minutes on one CPU core. Result: mean squared error 0.0531 on the test

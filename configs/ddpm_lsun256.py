@@ -4,7 +4,7 @@
     python -m genzoo.main --config=configs/ddpm_lsun256.py --workdir=runs/lsun --config.data.dir=DIR
 
 For a folder of images: --config.data.name=folder:PATH. 113,673,219 parameters; remat is on to save
-memory, and the batch may be split further by --config.train.accumulate. The full run has not been
+memory, and the batch can be split further with --config.train.accumulate. The full run has not been
 made yet.
 Cost: 1.15 million steps of batch 64, published as six days on a TPU v3-8 at 2.2 steps a second.
 Published: FID 6.36 on LSUN Bedroom.

@@ -4,7 +4,7 @@
 
 62,758,787 parameters: the published network, with FIR resampling, a residual input pyramid and
 Fourier features of log sigma. 1.3 million steps of 128 images take days on one accelerator.
-Published: FID 2.38 by predictor-corrector sampling in 2 x 1000 evaluations. The full run has not
+Published: FID 2.38 with predictor-corrector sampling in 2 x 1000 evaluations. The full run has not
 been made yet, so no result is given.
 
 Variants:

@@ -4,11 +4,11 @@
 
 55.7 million parameters. The full run has not been made yet, so no result is given.
 Cost: 1.3 million steps of 128 images, days on one accelerator.
-Published: FID 2.55 by predictor-corrector sampling, for the network with 61.8 million parameters
+Published: FID 2.55 with predictor-corrector sampling, for the network with 61.8 million parameters
 (one more level).
 
 Variants:
-    :likelihood  the likelihood weighting, by importance sampling of t (Song et al. 2021b).
+    :likelihood  the likelihood weighting, with importance sampling of t (Song et al. 2021b).
     :sub_vp      the sub-VP process, the better one for likelihoods. Published: 2.99 bits/dim.
     :smoke       20 steps of a tiny network, for the tests. Cost: seconds.
 """

@@ -1,4 +1,4 @@
-"""Variational diffusion on CIFAR-10 (Kingma et al. 2021): likelihood by a bound in continuous time.
+"""Variational diffusion on CIFAR-10 (Kingma et al. 2021): a likelihood bound in continuous time.
 
     python -m genzoo.main --config=configs/vdm_cifar.py --workdir=runs/vdm
 
@@ -8,7 +8,7 @@ Cost: 10 million steps of 128 images, weeks on eight accelerators.
 Published: 2.65 bits/dim.
 
 Variants:
-    :monotone  a learned monotone network in place of the two learned ends of the schedule.
+    :monotone  a learned monotone network instead of the two learned endpoints of the schedule.
     :smoke     20 steps of a tiny network, for the tests. Cost: seconds.
 """
 

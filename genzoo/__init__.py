@@ -18,7 +18,7 @@ __all__ = ["Run", "__version__", "fit", "open", "read_config"]
 
 
 def __getattr__(name: str) -> object:
-    # JAX takes a second to import, and the command line answers wrong flags before.
+    # Importing JAX takes a second, and the command line reports wrong flags before that.
     if name in __all__:
         from genzoo import api
 

@@ -1,10 +1,10 @@
-"""The same runs from Python and notebooks: what the command line does, with arrays in and out.
+"""The Python interface: what the command line does, with arrays in and out.
 
     run = genzoo.open("runs/fashion")
     images = run.sample(16, seed=0, label="sneaker", steps=20)      uint8 [16, H, W, C]
 
-A call makes the config that the command line would make of the same keys, so that checks, sentences
-(as `UserError`) and numbers are the same, bit for bit. Nothing is written but by `fit`.
+A call resolves the same config as the command line does for the same keys, so that checks, messages
+(as `UserError`) and numbers are the same, bit for bit. Only `fit` writes files.
 """
 
 import base64
@@ -50,34 +50,35 @@ _PATHS = {"linear": paths.lerp, "spherical": paths.slerp}
 
 
 def read_config(path: str, changes: Mapping[str, object] | None = None) -> FrozenConfigDict:
-    """The config that `--config=PATH` makes with these changes, {"train.steps": 100}; checked, and
-    every default in place. Raises UserError."""
+    """The resolved config of `--config=PATH`, checked and with every default in place. changes: by
+    dotted key, such as {"train.steps": 100}. Raises UserError."""
     return resolved(configs.override(configs.load(path), changes or {}))
 
 
 def fit(config: FrozenConfigDict, workdir: str | Path) -> "Run":
-    """Trains to train.steps, or goes on with what the workdir holds, as --mode=train does; the run,
-    open. Raises UserError."""
+    """Trains to train.steps, or resumes the run in the workdir, as --mode=train does, and opens the
+    run. Raises UserError."""
     training.train(resolved(config.to_dict(), Path(workdir)), Path(workdir))
     return open(workdir)
 
 
 def open(workdir: str | Path, changes: Mapping[str, object] | None = None) -> "Run":
-    """The run in a workdir, as its newest checkpoint has it. changes: keys of its config, such as
-    {"sample.steps": 50, "eval.weights": "raw"}. Raises UserError where there is none."""
+    """The run in a workdir, at its newest checkpoint. changes: to its config by dotted key, such as
+    {"sample.steps": 50, "eval.weights": "raw"}. Raises UserError if there is none."""
     place = Workdir(Path(workdir))
     stored = place.config()
     if stored is None:
         raise UserError(f"--workdir={workdir} holds no run (there is no config.json).")
     raw = configs.override(stored, changes or {})
     run = Run(place=place, raw=raw, config=resolved(raw, place.path))
-    run.state  # noqa: B018  (that it can be read is said here, not later)
+    run.state  # noqa: B018  (reports an unreadable checkpoint now rather than later)
     return run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """A trained model. config: resolved. Made by `open` and `fit`."""
+    """A trained model, returned by `open` and `fit`. raw: its config as a plain dict, with changes.
+    config: the same, resolved."""
 
     place: Workdir
     raw: Mapping
@@ -93,7 +94,7 @@ class Run:
 
     @cached_property
     def state(self) -> TrainState:
-        """What the newest good checkpoint holds."""
+        """The state in the newest readable checkpoint."""
         return self.place.load(self.config, self._experiment.abstract_state)
 
     @property
@@ -103,38 +104,39 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Steps that it was trained."""
+        """The number of training steps."""
         return int(self.state.step)
 
     @property
     def variables(self) -> Variables:
-        """Params, stats and frozen models; the params those of sample.weights."""
+        """Params (those that sample.weights names), stats and frozen models."""
         return variables_of(self.state, self.config.sample.weights)
 
     @property
     def params(self) -> Tree:
-        """The params of sample.weights, a nested dict."""
+        """The params that sample.weights names, a nested dict."""
         return self.variables.params
 
     # --- samples ----------------------------------------------------------------------------------
 
-    def sample(self, count: int | None = None, **asked: object) -> np.ndarray:
-        """Samples as they are stored, [count, ...]: of images uint8 [count, H, W, C].
+    def sample(self, count: int | None = None, **settings: object) -> np.ndarray:
+        """Samples in the format of the data, [count, ...]; images are uint8 [count, H, W, C].
 
-        asked: values of conditions by their names, label="sneaker" or text="a red bag"; other names
-        are keys of the section `sample` (seed, steps, method, guidance_scale, weights ...).
+        settings: values of conditions by name, such as label="sneaker" or text="a red bag"; all
+        other names are keys of the section `sample` (seed, steps, method, weights ...). Raises
+        UserError.
         """
         changes = {} if count is None else {"count": count}
-        requests, variables = self._requests({**changes, **asked})
-        programs = self._kept("sample", asked)
+        requests, variables = self._requests({**changes, **settings})
+        programs = self._compiled("sample", settings)
         drawn = draw(requests, variables, programs, requests.experiment.config.sample.count)
         return np.concatenate([part.images for part in drawn])
 
-    def predictor(self, **asked: object) -> Callable[[Array, Array], Prediction]:
-        """(x_t [B, ...] float, t [] or [B]) -> the data and the noise that samples of these
-        conditions are predicted by: guided and clipped, row i as sample i is. asked: as for
-        `sample`. For families that solve an equation from noise to data."""
-        requests, variables = self._requests(asked)
+    def predictor(self, **settings: object) -> Callable[[Array, Array], Prediction]:
+        """(x_t [B, ...] float, t [] or [B]) -> the predicted data and noise, with guidance and
+        clipping, where row i has the conditions of sample i. settings: as for `sample`. For
+        families that solve an equation from noise to data; raises UserError for others."""
+        requests, variables = self._requests(settings)
         if not isinstance(requests.family, Solves):
             raise UserError(f"{self.config.family.name} has no predictor: it does not denoise.")
 
@@ -149,9 +151,9 @@ class Run:
 
         return predict
 
-    def _requests(self, asked: Mapping[str, object]) -> tuple[Requests, Variables]:
-        told = conditions_of(self.family)
-        keys = {f"sample.{'conditions.' if k in told else ''}{k}": v for k, v in asked.items()}
+    def _requests(self, settings: Mapping[str, object]) -> tuple[Requests, Variables]:
+        known = conditions_of(self.family)
+        keys = {f"sample.{'conditions.' if k in known else ''}{k}": v for k, v in settings.items()}
         config = self.config
         if keys:
             config = resolved(configs.override(self.raw, keys), self.place.path)
@@ -163,9 +165,9 @@ class Run:
         requests.check()
         return requests, variables
 
-    def _kept(self, name: str, asked: Mapping[str, object]) -> dict[int, Program]:
-        """The programs compiled by earlier calls that asked for the same."""
-        return self._programs.setdefault((name, repr(sorted(asked.items()))), {})
+    def _compiled(self, name: str, settings: Mapping[str, object]) -> dict[int, Program]:
+        """The programs compiled by earlier calls with the same arguments."""
+        return self._programs.setdefault((name, repr(sorted(settings.items()))), {})
 
     # --- representations --------------------------------------------------------------------------
 
@@ -176,16 +178,16 @@ class Run:
         return np.concatenate([part.embedding for part in passes])
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
-        """What points [N, D] of the space of `encode` stand for, uint8 [N, H, W, C]."""
+        """Images decoded from points [N, D] in the space of `encode`: uint8 [N, H, W, C]."""
         return self._tools("decode").decoded(latents)
 
     def interpolate(
         self, first: Pictures, second: Pictures, count: int = 9, path: str = "linear"
     ) -> np.ndarray:
-        """What lies between two images: uint8 [count + 2, H, W, C], their own decoded codes at the
-        ends. path: "linear" or "spherical"."""
+        """An interpolation between two images in the space of `encode`: uint8 [count + 2, H, W, C],
+        with their reconstructions at the ends. path: "linear" or "spherical"."""
         if path not in _PATHS:
-            raise UserError(f"path = {path!r} is unknown: known are: {', '.join(_PATHS)}.")
+            raise UserError(f"path = {path!r} is unknown: use {' or '.join(map(repr, _PATHS))}.")
         self._tools("encode", "decode")
         ends = self.encode(np.concatenate([self._stored(first), self._stored(second)]))
         times = jnp.linspace(0, 1, count + 2)
@@ -193,8 +195,8 @@ class Run:
         return self.decode(np.asarray(points)[0])
 
     def reconstruct(self, images: Pictures, **fields: object) -> np.ndarray:
-        """What comes back of images that are encoded and decoded, uint8 [N, H, W, C]. fields: what
-        the model is told of them beside, one value for all or a list."""
+        """Reconstructions of images, uint8 [N, H, W, C]. fields: other fields of their records that
+        the model takes, each as one value for all or a list."""
         require(self.family, self.config.family.name, "reconstruct", "reconstruct")
         source = self._source(images, fields)
         variables = variables_of(self.state, self.config.eval.weights)
@@ -202,8 +204,8 @@ class Run:
         return reconstructed(self._experiment, variables, programs, source, len(source)).copy
 
     def likelihood(self, images: Pictures, **fields: object) -> np.ndarray:
-        """-log p of each example in nats, or the family's bound on it, float32 [N]: as --mode=eval
-        averages it. fields: as for `reconstruct`."""
+        """-log p of each example in nats, or the family's bound on it: float32 [N], which
+        --mode=eval averages. fields: as for `reconstruct`."""
         model, source = self._tools("likelihood"), self._source(images, fields)
         root = streams.root(self.config.eval.seed)
 
@@ -226,35 +228,36 @@ class Run:
         )
 
     def _stored(self, images: Pictures) -> np.ndarray:
-        """Data as the data set holds them; images are fitted to its shape."""
+        """Examples in the format of the data set; images are resized to its shape."""
         x = self._experiment.x
         several = isinstance(images, list | tuple) or np.ndim(images) == len(x.shape) + 1
         try:
             return np.stack([x.take(np.asarray(one)) for one in (images if several else [images])])
         except (ValueError, BadImage) as reason:
-            raise UserError(f"This is none of the model's {x.plural}: {reason}.") from reason
+            raise UserError(f"These are not {x.plural} for this model: {reason}.") from reason
 
     def _source(self, images: Pictures, given: Mapping[str, object] | None = None) -> ArraySource:
         arrays = {"x": self._stored(images)}
         known = self._experiment.spec.fields
-        for name, said in (given or {}).items():
+        for name, value in (given or {}).items():
             if name not in known:
-                raise UserError(f"{name} is no field of the data: there are {', '.join(known)}.")
-            each = said if isinstance(said, list) else [said] * len(arrays["x"])
-            arrays[name] = np.stack([known[name].parse(one, name) for one in each])
+                raise UserError(f"{name} is not a field of the data: it has {', '.join(known)}.")
+            values = value if isinstance(value, list) else [value] * len(arrays["x"])
+            arrays[name] = np.stack([known[name].parse(one, name) for one in values])
         spec = Spec(fields={name: known[name] for name in arrays})
         return ArraySource(name="the images", spec=spec, arrays=arrays)
 
     # --- notebooks --------------------------------------------------------------------------------
 
     def history(self) -> list[dict]:
-        """The lines of metrics.jsonl: what training measured, by step."""
+        """The training metrics by step: the lines of metrics.jsonl."""
         file = self.place.path / "metrics.jsonl"
         lines = file.read_text().splitlines() if file.is_file() else []
         return [json.loads(line) for line in lines]
 
     def _repr_html_(self) -> str:
-        """The model's name and size, its newest training picture and its loss, for a notebook."""
+        """The model's name and size, its newest training grid and its loss curve, for a notebook.
+        """
         size = tree.count(self.state.params)
         title = f"{self.config.family.name}, {size:,} parameters, step {self.step:,}"
         shown = [f"<p><b>{html.escape(title)}</b><br>{html.escape(str(self.place.path))}</p>"]

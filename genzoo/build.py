@@ -1,8 +1,8 @@
-"""The only table of names: what a config calls "ddpm", "unet" or "cifar10", and what it builds.
+"""The tables of names: what "ddpm", "unet" or "cifar10" in a config means, and how to build it.
 
-A new family or network is one row here, a new schedule or sampler one in its builders' tables. A
-section's keys, with types and bounds, are the fields of a settings class; `check.py` holds a config
-against them.
+A new family or network is one row here; a new schedule or sampler is one row in the tables of the
+builders. The keys of a section, with types and bounds, are the fields of a settings class, against
+which `check.py` checks a config.
 """
 
 from collections.abc import Mapping
@@ -144,7 +144,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
 
 
 def open_source(data: DataSettings, split: str) -> Source:
-    """The data set's split; reads, and where needed fetches, its files."""
+    """A split of the data set. Reads its files, and downloads them if needed."""
     kind, _, rest = data.name.partition(":")
     fit = {"size": data.size, "channels": data.channels, "resize": data.resize}
     if kind == "folder":
@@ -156,8 +156,8 @@ def open_source(data: DataSettings, split: str) -> Source:
 
 
 def spec(data: DataSettings) -> Spec:
-    """What the records hold, without opening the data. Of folders and TFDS sets a class is known
-    of only where data.num_classes says so."""
+    """The fields of the records, without opening the data. A folder or a TFDS set has a label here
+    only if data.num_classes is set."""
     if row := DATA.get(data.name):
         return row.spec
     fields: dict[str, Field] = {
@@ -169,8 +169,8 @@ def spec(data: DataSettings) -> Spec:
 
 
 def possible_fields(data: DataSettings) -> Mapping[str, Field]:
-    """The fields of the data, before anything is opened: a folder or a TFDS set may turn out to
-    have classes."""
+    """The fields that the data may have, before it is opened: a folder or a TFDS set may have
+    classes."""
     known = dict(spec(data).fields)
     if ":" in data.name:
         known.setdefault("label", numbered(1))
@@ -183,7 +183,7 @@ def example_shape(data: DataSettings) -> tuple[int, ...]:
 
 
 def class_count(data: DataSettings) -> int:
-    """How many classes the data has, by names alone: no image is read."""
+    """The number of classes in the data, from their names; no image is read."""
     row = DATA.get(data.name)
     if row:
         return len(row.spec.classes)
@@ -196,23 +196,23 @@ def class_count(data: DataSettings) -> int:
 
 
 def labels(config: FrozenConfigDict) -> list[str]:
-    """The conditions that are the label of the data."""
+    """The names of the conditions that are made from the label."""
     return [name for name, source in sources(config.conditions).items() if source == "label"]
 
 
 def settled(config: FrozenConfigDict) -> FrozenConfigDict:
-    """The config with the number of classes in it where the model depends on it, so that the model
-    can be built again without the data. Raises UserError where the data has no classes."""
+    """The config with the number of classes filled in if the model depends on it, so that the model
+    can be rebuilt without the data. Raises UserError if the data has no classes."""
     data, labelled = section(config, "data"), FAMILIES[config.family.name].labelled
-    told = labels(config)
-    if not (labelled or told):
+    classes = labels(config)
+    if not (labelled or classes):
         return config
     count = class_count(data)
     if not count:
-        asked = "A classifier learns labels" if labelled else f"conditions.{told[0]} is a class"
-        remedy = "take other data" if labelled else "leave it out"
+        need = "A classifier learns labels" if labelled else f"conditions.{classes[0]} is a class"
+        remedy = "use other data" if labelled else "leave it out"
         raise UserError(
-            f"{asked}, but {data.name} has no classes: {remedy}, or sort the images into one "
+            f"{need}, but {data.name} has no classes: {remedy}, or sort the images into one "
             "folder per class."
         )
     if data.name in DATA or data.num_classes:
@@ -224,39 +224,39 @@ def settled(config: FrozenConfigDict) -> FrozenConfigDict:
 
 
 def section(config: FrozenConfigDict, name: str):
-    """A section that is the same in every config, as its dataclass; without the family's own keys,
-    where it has some there."""
-    return _chosen(SECTIONS[name], config[name])
+    """A section that every config has, as its dataclass, without keys that the family adds to it.
+    """
+    return _instance(SECTIONS[name], config[name])
 
 
-def _chosen(settings: type, values: Mapping):
+def _instance(settings: type, values: Mapping):
     return settings(**{k: values[k] for k in settings.__dataclass_fields__})
 
 
 def sampling(config: FrozenConfigDict):
-    """The family's own keys of the section `sample`, as their dataclass."""
-    return _chosen(FAMILIES[config.family.name].sampling, config.sample)
+    """The family's own keys in the section `sample`, as their dataclass."""
+    return _instance(FAMILIES[config.family.name].sampling, config.sample)
 
 
 def scoring(config: FrozenConfigDict):
-    """The family's own keys of the section `eval`, as their dataclass."""
-    return _chosen(FAMILIES[config.family.name].scoring, config.eval)
+    """The family's own keys in the section `eval`, as their dataclass."""
+    return _instance(FAMILIES[config.family.name].scoring, config.eval)
 
 
 def family_settings(config: FrozenConfigDict):
     """The section `family`, as its dataclass."""
-    return _chosen(FAMILIES[config.family.name].settings, config.family)
+    return _instance(FAMILIES[config.family.name].settings, config.family)
 
 
 def network_settings(config: FrozenConfigDict):
     """The section `network`, as its dataclass; None for a family without a network."""
     if not FAMILIES[config.family.name].networks:
         return None
-    return _chosen(NETWORKS[config.network.name].settings, config.network)
+    return _instance(NETWORKS[config.network.name].settings, config.network)
 
 
 def family(config: FrozenConfigDict) -> Family:
-    """The family that the config describes."""
+    """The model family of the config."""
     data, row = section(config, "data"), FAMILIES[config.family.name]
     x, network = spec(data).fields["x"], network_settings(config)
     parts = Parts(
@@ -276,11 +276,11 @@ def family(config: FrozenConfigDict) -> Family:
 def optimizers(
     config: FrozenConfigDict, players: Mapping[str, Player]
 ) -> dict[str, Optimizer]:
-    """The optimizer of each player. Raises UserError for a player that is not there."""
+    """The optimizer of each player. Raises UserError if the config names an unknown player."""
     settings = section(config, "optimizer")
     return for_players(players, settings.build(config.train.steps), settings.own())
 
 
 def averages(config: FrozenConfigDict) -> dict[str, Average]:
-    """The averages that the config names."""
+    """The averages of the config, by name."""
     return {name: Average(**values) for name, values in config.train.averages.items()}

@@ -1,7 +1,7 @@
-"""What can be wrong with a config, found before anything is built, all of it at once.
+"""Checks a config before anything is built and reports all problems at once.
 
-`check` resolves a config against the keys of its sections and types, then looks across sections:
-sizes that must divide, names that must be known, settings that make no sense together.
+`check` resolves a config against the keys and types of its sections and then checks rules across
+sections: sizes that must divide, names that must be known, settings that conflict.
 """
 
 import difflib
@@ -26,29 +26,29 @@ from genzoo.train.averages import Average
 
 
 def check(raw: dict, devices: int | None = None) -> FrozenConfigDict:
-    """The config with every default in place. Raises UserError with all that is wrong with it.
+    """The config with every default in place. Raises UserError with all of its problems.
 
-    devices: how many it is to run on, those at hand if None.
+    devices: the number of devices to run on, by default those of this machine.
     """
     checker, resolved = _resolve(raw)
-    found = checker.problems
+    problems = checker.problems
     if checker.usable:
         across = _problems(freeze(resolved), devices or jax.device_count())
-        found = found + unmentioned(across, checker.wrong)
-    if found:
-        raise UserError(*found)
+        problems = problems + unmentioned(across, checker.wrong)
+    if problems:
+        raise UserError(*problems)
     return freeze(resolved)
 
 
 def fill(raw: dict) -> dict:
-    """The config of a run begun before as a plain dict, as it would be written today: with new keys
-    at their defaults, and so those that have no effect. Raises UserError for unknown keys, wrong
-    types and values out of bounds."""
+    """The config of an older run as a plain dict in today's form: new keys, and keys without
+    effect, have their defaults. Raises UserError for unknown keys, wrong types and values out of
+    bounds."""
     checker, resolved = _resolve(upgrade(raw))
     if checker.problems:
         raise UserError(*checker.problems)
-    found = freeze(resolved)
-    for sentence in (*build.section(found, "data").problems(), *_across_keys(found)):
+    filled = freeze(resolved)
+    for sentence in (*build.section(filled, "data").problems(), *_across_keys(filled)):
         if isinstance(sentence, WithoutEffect):
             *sections, key = sentence.key.split(".")
             place = resolved
@@ -71,7 +71,7 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
     resolved["family"] = _named(checker, raw.get("family", {}), build.FAMILIES, "family")
     row = build.FAMILIES.get(resolved["family"].get("name"))
     if row is None and (name := _name_of(raw.get("family"))):
-        raise UserError(_unknown_family(name))  # on it depends what all else may be
+        raise UserError(_unknown_family(name))  # the other keys depend on it
     networks = {name: build.NETWORKS[name] for name in row.networks} if row else build.NETWORKS
     network = raw.get("network", {})
     if networks:
@@ -92,13 +92,12 @@ def _player_keys() -> dict[str, Setting]:
 
 
 def _players(checker: Checker, players: Mapping) -> dict:
-    """What the players of `optimizer` have of their own, and no defaults: the rest follows what
-    they share."""
-    found = {}
+    """The keys that each player overrides, without defaults: the others have the shared values."""
+    overrides = {}
     for name, own in players.items():
         whole = checker.section(own, _player_keys(), f"optimizer.players.{name}")
-        found[name] = {k: v for k, v in whole.items() if k in own}
-    return found
+        overrides[name] = {k: v for k, v in whole.items() if k in own}
+    return overrides
 
 
 def _name_of(values: object) -> object:
@@ -113,20 +112,21 @@ def _unknown_family(name: object) -> str:
 
 
 def _keys(section: str, row: FamilyRow | None) -> dict[str, Setting]:
-    """What may stand in a section, also because of the family."""
+    """The keys of a section, including those that the family adds."""
     own = row.own_keys.get(section, {}) if row else {}
     return {**settings_of(SECTIONS[section]), **own}
 
 
 def documented(config: FrozenConfigDict) -> dict[str, dict]:
     """Dotted key -> its type, bounds or choices, default and meaning, for every key that a config
-    with this family and network may have. One without a default must be given."""
+    with this family and network may have. Keys without a default are required."""
     row = build.FAMILIES[config.family.name]
     sections = {"": settings_of(RunSettings)}
     networks = {name: build.NETWORKS[name] for name in row.networks}
     for name, table in {"family": build.FAMILIES, "network": networks}.items():
         if table:
-            known, about = (OneOf(table),), f"Which {name}: its other keys depend on it."
+            known = (OneOf(table),)
+            about = f"Name of the {name}, on which the other keys of the section depend."
             choice = Setting(type=str, default=REQUIRED, constraints=known, about=about)
             sections[name] = {"name": choice, **settings_of(table[config[name].name].settings)}
     for stage in row.of_role("frozen"):
@@ -153,90 +153,94 @@ def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dic
     return {"name": name, **checker.section(rest, keys, where)}
 
 
-def _frozen(checker: Checker, stages: Mapping, wanted) -> dict:
+def _frozen(checker: Checker, stages: Mapping, used) -> dict:
     if not isinstance(stages, Mapping):
         checker.refuse(f"frozen must be a section (a dict), not {stages!r}.")
         return {}
-    for name in sorted(stages.keys() - set(wanted)):
-        checker.problems.append(f"frozen.{name} is not of this family: {nearest(name, wanted)}")
-    keys, found = settings_of(FrozenSettings), {}
-    for name in wanted:
-        found[name] = checker.section(stages.get(name, {}), keys, f"frozen.{name}")
-        if found[name].get("config"):  # of an older run perhaps, with fewer keys
-            found[name]["config"] = fill(found[name]["config"])
-    return found
+    for name in sorted(stages.keys() - set(used)):
+        checker.problems.append(
+            f"frozen.{name} is not used by this family: {nearest(name, used)}"
+        )
+    keys, resolved = settings_of(FrozenSettings), {}
+    for name in used:
+        resolved[name] = checker.section(stages.get(name, {}), keys, f"frozen.{name}")
+        if resolved[name].get("config"):  # perhaps of an older run, with fewer keys
+            resolved[name]["config"] = fill(resolved[name]["config"])
+    return resolved
 
 
 def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
     data, train = build.section(config, "data"), config.train
-    found = _data_problems(data)
-    if not found:
-        found += data.problems()
+    problems = _data_problems(data)
+    if not problems:
+        problems += data.problems()
         spec = build.spec(data)
         shape = spec.shape
-        found += _kind_problems(config, spec.fields["x"])
-        if config.eval.get("trace") == "exact" and math.prod(shape) > _MOST_EXACT:
-            found.append(
+        problems += _kind_problems(config, spec.fields["x"])
+        if config.eval.get("trace") == "exact" and math.prod(shape) > _MAX_EXACT:
+            problems.append(
                 f"eval.trace = 'exact' takes a product for each of {math.prod(shape)} dimensions: "
-                "take 'hutchinson'."
+                "use 'hutchinson'."
             )
-        found += _told_problems(config, data)
+        problems += _condition_problems(config, data)
     network = build.network_settings(config)
-    if not found and network:
-        found += network.problems(build.example_shape(data))
-    found += _across_keys(config)
+    if not problems and network:
+        problems += network.problems(build.example_shape(data))
+    problems += _across_keys(config)
     sizes = {f"{s}.batch_size": config[s].batch_size for s in ("train", "eval")}
-    found += sharding.problems(build.section(config, "mesh"), sizes, devices)
+    problems += sharding.problems(build.section(config, "mesh"), sizes, devices)
     if train.accumulate > 1 and train.batch_size % (train.accumulate * devices):
-        found.append(
+        problems.append(
             f"train.batch_size = {train.batch_size} is not divisible by train.accumulate = "
-            f"{train.accumulate} times the devices ({devices})."
+            f"{train.accumulate} times the number of devices ({devices})."
         )
     for key in ("steps", "save_every"):
         if train[key] % train.steps_per_call:
-            found.append(
+            problems.append(
                 f"train.{key} = {train[key]} is not a multiple of train.steps_per_call = "
                 f"{train.steps_per_call}."
             )
     if RAW in train.averages:
-        found.append(f"train.averages must not name an average {RAW!r}: that is the params.")
+        problems.append(
+            f"train.averages must not name an average {RAW!r}, which means the params themselves: "
+            "choose another name."
+        )
     if ":" not in data.name:
-        found += OneOf(SPLITS).problems("eval.split", config.eval.split)
+        problems += OneOf(SPLITS).problems("eval.split", config.eval.split)
     for where in ("sample", "eval"):
         known = OneOf((RAW, *train.averages))
-        found += known.problems(f"{where}.weights", config[where].weights)
-    return found
+        problems += known.problems(f"{where}.weights", config[where].weights)
+    return problems
 
 
-def _told_problems(config: FrozenConfigDict, data: DataSettings) -> list[str]:
-    """What is wrong with what the model is told."""
+def _condition_problems(config: FrozenConfigDict, data: DataSettings) -> list[str]:
+    """Problems of the section `conditions`."""
     name = config.family.name
     if config.conditions and not build.FAMILIES[name].told:
-        told = ", ".join(sorted(k for k, row in build.FAMILIES.items() if row.told))
+        conditional = ", ".join(sorted(k for k, row in build.FAMILIES.items() if row.told))
         return [
             f"conditions.{next(iter(config.conditions))}: {name} takes no conditions; leave the "
-            f"section out, or take one of the families {told}."
+            f"section out, or use one of the families {conditional}."
         ]
     return conditions.problems(config, build.possible_fields(data))
 
 
 def _across_keys(config: FrozenConfigDict) -> list[str]:
-    """What the settings classes say of several keys at once, but for the network, which has to do
-    with the shape of the data."""
-    found = []
+    """The settings classes' own problems across keys, except those of the network, which depend on
+    the shape of the data."""
+    problems = []
     for own in (build.family_settings(config), build.sampling(config), build.scoring(config)):
-        found += own.problems(config) if hasattr(own, "problems") else []
+        problems += own.problems(config) if hasattr(own, "problems") else []
     for name in ("optimizer", "start"):
-        found += build.section(config, name).problems()
-    return found
+        problems += build.section(config, name).problems()
+    return problems
 
 
-_MOST_EXACT = 256  # dimensions: an exact trace takes a product with each of them at once
-
+_MAX_EXACT = 256  # dimensions: an exact trace takes a product with each of them at once
 
 
 def _kind_problems(config: FrozenConfigDict, x: Field) -> list[str]:
-    """What is wrong where data of one kind meet a family or a network for others."""
+    """Data of a kind that the family or the network cannot model."""
     data, family, network = config.data, config.family.name, config.network.get("name")
     kind = type(x)
 
@@ -247,27 +251,26 @@ def _kind_problems(config: FrozenConfigDict, x: Field) -> list[str]:
         networks = sorted({n for name in build.FAMILIES for n in able(name)})
         families = [name for name, row in build.FAMILIES.items() if kind in row.kinds]
         return [
-            f"data.name = {data.name!r} is {x.plural}, not {_words(build.FAMILIES[family].kinds)}: "
-            f"take one of the families {', '.join(families)} with network.name = "
+            f"data.name = {data.name!r} is {x.plural}, not {_plurals(build.FAMILIES[family].kinds)}"
+            f": use one of the families {', '.join(families)} with network.name = "
             f"{_one_of(networks)}, or other data."
         ]
     if network and kind not in build.NETWORKS[network].kinds:
         return [
-            f"network.name = {network!r} is for {_words(build.NETWORKS[network].kinds)}, and "
-            f"{data.name} is {x.plural}: take network.name = {_one_of(able(family))}, or other "
-            "data."
+            f"network.name = {network!r} is for {_plurals(build.NETWORKS[network].kinds)}, but "
+            f"{data.name} is {x.plural}: use network.name = {_one_of(able(family))}, or other data."
         ]
     if data.flip and not x.spatial:
-        return [f"data.flip = True mirrors images, and these are {x.plural}: set it to False."]
+        return [f"data.flip = True mirrors images, but these are {x.plural}: set it to False."]
     if config.family.get("augment") and not x.spatial:
         return [
-            f"family.augment = {config.family.augment} changes images, and these are {x.plural}: "
+            f"family.augment = {config.family.augment} augments images, but these are {x.plural}: "
             "set it to 0."
         ]
     return []
 
 
-def _words(kinds: Sequence[type[Field]]) -> str:
+def _plurals(kinds: Sequence[type[Field]]) -> str:
     return " or ".join(kind.plural for kind in kinds)
 
 
@@ -280,14 +283,14 @@ def _data_problems(data: DataSettings) -> list[str]:
     if not colon:
         known = OneOf((*build.DATA, "folder:PATH", "tfds:NAME"))
         return known.problems("data.name", data.name)
-    found = []
+    problems = []
     if kind not in ("folder", "tfds") or not rest:
-        found.append(f"data.name = {data.name!r}: write folder:PATH or tfds:NAME.")
+        problems.append(f"data.name = {data.name!r}: write folder:PATH or tfds:NAME.")
     if data.size == 0:
-        found.append(
+        problems.append(
             f"data.size must be given for {kind}: the side of the images in pixels, or (height, "
             "width)."
         )
-    elif wanted := size_problem(data.size):
-        found.append(f"data.size = {data.size!r} must be {wanted}.")
-    return found
+    elif requirement := size_problem(data.size):
+        problems.append(f"data.size = {data.size!r} must be {requirement}.")
+    return problems

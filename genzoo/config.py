@@ -1,9 +1,9 @@
 """Configs: a page of plain data in a Python file, checked key by key before anything is built.
 
-A file defines `get_config(variant)` and returns a `ml_collections.ConfigDict`; `file.py:variant`
-picks a variant. What may stand in a section is read off the settings class that it becomes, so that
-there is no second list of keys. All mistakes are reported at once. Only the resolved JSON is
-ever loaded back: a config file is a program, a workdir's `config.json` is not.
+A file defines `get_config(variant)`, which returns a `ml_collections.ConfigDict`;
+`file.py:variant` selects a variant. The keys of a section are the fields of its settings class, so
+there is no second list of keys. All mistakes are reported at once. Only the resolved JSON is loaded
+back, because a config file is a program and a workdir's `config.json` is not.
 """
 
 import ast
@@ -28,8 +28,9 @@ Section = Mapping[str, Setting]
 
 
 def choose(config: ConfigDict, variants: Mapping[str, Mapping], variant: str) -> ConfigDict:
-    """The config with the values of the named variant put in; "" is the config as it is. A section
-    in which a variant names something else (another network) replaces the whole section."""
+    """The config with the values of the named variant; "" leaves the config unchanged. A section in
+    which the variant changes `name` (another network, say) is replaced as a whole. Raises UserError
+    if there is no such variant."""
     if variant and variant not in variants:
         raise UserError(f"There is no variant {variant!r}: {nearest(variant, variants)}")
     if variant:
@@ -43,14 +44,14 @@ def choose(config: ConfigDict, variants: Mapping[str, Mapping], variant: str) ->
 
 
 def load(path: str) -> dict:
-    """The plain dict that `file.py:variant` or a `config.json` gives. A file of configs/ may be
-    named without its folder and its ending: `ddpm_fashion:laptop`."""
+    """The plain dict of `file.py:variant` or a `config.json`. Files in configs/ need neither the
+    folder nor the suffix: `ddpm_fashion:laptop`. Raises UserError."""
     name, _, variant = (path, "", "") if path.endswith(".json") else path.partition(":")
-    file = _found(name)
+    file = _config_file(name)
     if file.suffix == ".json":
         return read_json(file)
     if file.suffix != ".py":
-        raise UserError(f"--config={name}: a config is a .py file, or the config.json of a run.")
+        raise UserError(f"--config={name}: give a .py file, or the config.json of a run.")
     spec = importlib.util.spec_from_file_location("genzoo_config_file", file)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -66,9 +67,9 @@ def load(path: str) -> dict:
         ) from error
 
 
-def _found(name: str) -> Path:
-    """The file that a name means: as it is written, with .py behind it, or in configs/, which is
-    looked for in the working directory and then beside the package."""
+def _config_file(name: str) -> Path:
+    """The file of a name: the path itself, with .py appended, or in a folder configs/ in the
+    working directory or beside the package, in this order."""
     folders = [Path("configs"), Path(__file__).parents[1] / "configs"]
     names = [name] if name.endswith((".py", ".json")) else [name, f"{name}.py"]
     places = [Path(n) for n in names] + [folder / n for folder in folders for n in names if n]
@@ -77,29 +78,28 @@ def _found(name: str) -> Path:
             return file
     known = next(filter(None, (sorted(p.name for p in f.glob("*.py")) for f in folders)), [])
     close = difflib.get_close_matches(f"{Path(name).stem}.py", known, n=1, cutoff=0.8)
-    hint = f" In configs/ there are: {', '.join(known)}." if known else ""
+    hint = f" configs/ holds: {', '.join(known)}." if known else ""
     hint = f" Did you mean {close[0].removesuffix('.py')!r}?" if close else hint
     raise UserError(f"--config={name}: there is no such file.{hint}")
 
 
 def read_json(file: Path) -> dict:
-    """The resolved config in a file. Raises UserError where it is damaged."""
+    """The resolved config in a file. Raises UserError if the file is damaged."""
     try:
-        found = json.loads(file.read_text())
+        content = json.loads(file.read_text())
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}): restore it from a copy.") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{file} does not hold a config: restore it from a copy.")
-    return found
+    return content
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upgrade:
-    """What has changed in configs since some runs began.
+    """A change to the form of configs that older runs lack.
 
-    applies: whether a config is of before. change: the same config as it would be written today.
-    tree: where the arrays of a checkpoint have changed as well, a sentence that says so and what to
-    do about it; "" where a run can go on.
+    applies: whether a config has the old form. change: converts it to the new form. tree: a message
+    with a remedy if the arrays of checkpoints have changed too; "" if old runs can resume.
     """
 
     applies: Callable[[Mapping], bool]
@@ -108,7 +108,7 @@ class Upgrade:
 
 
 def _without(section: str, key: str) -> Callable[[dict], dict]:
-    """What leaves a key out."""
+    """A change that removes a key."""
 
     def change(raw: dict) -> dict:
         del raw[section][key]
@@ -118,12 +118,12 @@ def _without(section: str, key: str) -> Callable[[dict], dict]:
 
 
 def _has(section: str, key: str) -> Callable[[Mapping], bool]:
-    """Whether a config has a key."""
+    """A test for whether a config has a key."""
     return lambda raw: isinstance(raw.get(section), Mapping) and key in raw[section]
 
 
-def _told_a_class(raw: dict) -> dict:
-    """The class as a condition like any other."""
+def _class_condition(raw: dict) -> dict:
+    """Moves the class from `family` to the section `conditions`."""
     conditional = raw["family"].pop("conditional", False)
     dropout = raw["family"].pop("label_dropout", 0.0)
     if conditional:
@@ -131,8 +131,8 @@ def _told_a_class(raw: dict) -> dict:
     return raw
 
 
-def _asked_for_a_class(raw: dict) -> dict:
-    """The label of samples as the value of a condition."""
+def _sampled_class(raw: dict) -> dict:
+    """Moves the label of samples to `sample.conditions`."""
     label = raw["sample"].pop("label")
     if label >= 0:
         raw["sample"]["conditions"] = {"label": label}
@@ -140,43 +140,43 @@ def _asked_for_a_class(raw: dict) -> dict:
 
 
 UPGRADES: tuple[Upgrade, ...] = (
-    Upgrade(  # a table of classes has a row for no label
+    Upgrade(  # the class table now always has a row for an absent label
         applies=lambda raw: _has("network", "null_class")(raw)
         and not raw["network"]["null_class"]
         and raw.get("family", {}).get("conditional", False),
         change=_without("network", "null_class"),
-        tree="The run was trained with network.null_class = False, and its table of classes has no "
-        "row for an absent label, as every one has today: start anew in another --workdir.",
+        tree="The run was trained with network.null_class = False, so its class table has no row "
+        "for an absent label, which is required now: start anew in another --workdir.",
     ),
     Upgrade(applies=_has("network", "null_class"), change=_without("network", "null_class")),
-    Upgrade(  # a label is a class, and a noise level is one
+    Upgrade(  # "label" now always means a class, not a noise level
         applies=lambda raw: raw.get("network", {}).get("time_embedding") == "fourier_label",
         change=lambda raw: {
             **raw, "network": {**raw["network"], "time_embedding": "fourier_noise_level"}
         },
     ),
-    # How images were augmented is a condition of the family, family.augment.
+    # The family now conditions the network on augmentations: family.augment.
     Upgrade(applies=_has("network", "augment"), change=_without("network", "augment")),
-    Upgrade(applies=_has("family", "conditional"), change=_told_a_class),
-    Upgrade(applies=_has("sample", "label"), change=_asked_for_a_class),
+    Upgrade(applies=_has("family", "conditional"), change=_class_condition),
+    Upgrade(applies=_has("sample", "label"), change=_sampled_class),
 )
-"""In the order in which they came. Without one: keys that are new take their defaults."""
+"""In chronological order. New keys need no upgrade; they take their defaults."""
 
 
 def upgrade(raw: dict, upgrades: Sequence[Upgrade] | None = None) -> dict:
-    """The config of a run begun before, as it would be written today: keys renamed, removed, put
-    elsewhere. Every stored config is read through here."""
+    """The config of an older run in today's form, with keys renamed, removed or moved. Every stored
+    config is read through this function."""
     return _upgraded(raw, upgrades)[0]
 
 
 def outdated(raw: dict, upgrades: Sequence[Upgrade] | None = None) -> list[str]:
-    """Why the checkpoints of a run with this stored config cannot be read today; none if they can.
-    """
+    """Why the checkpoints of a run with this stored config can no longer be read; empty if they
+    can."""
     return [each.tree for each in _upgraded(raw, upgrades)[1] if each.tree]
 
 
 def _upgraded(raw: dict, upgrades: Sequence[Upgrade] | None) -> tuple[dict, list[Upgrade]]:
-    """(the config as it would be written today, the upgrades that it took)."""
+    """(the config in today's form, the upgrades that were applied)."""
     raw, taken = copy.deepcopy(raw), []
     for each in UPGRADES if upgrades is None else upgrades:
         if each.applies(raw):
@@ -188,9 +188,9 @@ def _upgraded(raw: dict, upgrades: Sequence[Upgrade] | None) -> tuple[dict, list
 class Checker:
     """Resolves a config against the settings of its sections and collects every problem.
 
-    Where a value is not what its key takes, the default stands in its place, so that it does not
-    hide what else is wrong. wrong: the dotted keys of these. usable: whether there was such a
-    default everywhere.
+    An invalid value is replaced by its default, so that it does not hide other problems. problems:
+    sentences for the user. wrong: the dotted keys with invalid values. usable: whether each of them
+    had a default.
     """
 
     def __init__(self):
@@ -199,12 +199,12 @@ class Checker:
         self.usable = True
 
     def refuse(self, problem: str) -> None:
-        """Notes a problem that leaves nothing to look at."""
+        """Records a problem after which the resolved config cannot be checked further."""
         self.problems.append(problem)
         self.usable = False
 
     def section(self, values: object, keys: Section, where: str) -> dict:
-        """`values` with defaults filled in and types made exact."""
+        """`values` with defaults filled in and converted to the declared types."""
         if not isinstance(values, Mapping):
             self.refuse(f"{where} must be a section (a dict), not {values!r}.")
             return {}
@@ -222,13 +222,13 @@ class Checker:
         return resolved
 
     def value(self, value: object, setting: Setting, where: str) -> object:
-        """One value as its declared type and within its bounds, or the default in its place."""
+        """One value in its declared type and within its bounds, or else the default."""
         before = len(self.problems)
         typed = self._typed(value, setting.type, where)
         if len(self.problems) == before:
             self.problems += setting.problems(where, typed)
         elif typing.get_origin(setting.type) in (dict, Mapping) and isinstance(typed, Mapping):
-            return typed  # what is wrong within has been replaced there
+            return typed  # invalid values inside have already been replaced
         if len(self.problems) == before:
             return typed
         self.wrong.add(where)
@@ -238,9 +238,9 @@ class Checker:
     def _typed(self, value: object, kind: object, where: str) -> object:
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if origin is types.UnionType:
-            fits = [one for one in arguments if _may_be(value, one)]
-            if fits:
-                return self._typed(value, fits[0], where)
+            matching = [one for one in arguments if _may_be(value, one)]
+            if matching:
+                return self._typed(value, matching[0], where)
         if origin is tuple and isinstance(value, list | tuple):
             kinds = arguments
             if len(arguments) == 2 and arguments[1] is Ellipsis:
@@ -259,7 +259,7 @@ class Checker:
         if kind is str and isinstance(value, int) and not isinstance(value, bool):
             return str(value)  # --config.data.dir=2024
         if not (kind in (int, float, str, bool) and type(value) is kind):
-            self.problems.append(f"{where} = {value!r} must be {_described(kind)}.")
+            self.problems.append(f"{where} = {value!r} must be {_in_words(kind)}.")
         return value
 
 
@@ -267,15 +267,15 @@ _NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "True
 
 
 def _may_be(value: object, kind: object) -> bool:
-    """Whether a value is of a kind of which a union has several."""
+    """Whether a value may be meant as this member of a union of types."""
     if typing.get_origin(kind) is tuple:
         return isinstance(value, list | tuple)
     return type(value) is kind
 
 
-def _described(kind: object) -> str:
+def _in_words(kind: object) -> str:
     if typing.get_origin(kind) is types.UnionType:
-        return " or ".join(_described(one) for one in typing.get_args(kind))
+        return " or ".join(_in_words(one) for one in typing.get_args(kind))
     if typing.get_origin(kind) is tuple and typing.get_args(kind)[0] not in _NAMES:
         return "a tuple of tuples"
     if typing.get_origin(kind) is tuple:
@@ -284,9 +284,9 @@ def _described(kind: object) -> str:
 
 
 def parse_overrides(arguments: list[str], flags: Iterable[str] = ()) -> dict[str, str]:
-    """{"train.steps": "100"} from ["--config.train.steps=100"] (or the value as next argument).
-    Raises UserError for anything else. flags: those of the program, for a hint."""
-    found, rest = {}, list(arguments)
+    """{"train.steps": "100"} from ["--config.train.steps=100"], or with the value as the next
+    argument. Raises UserError for anything else. flags: of the program, for hints in messages."""
+    overrides, rest = {}, list(arguments)
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("--config."):
@@ -296,14 +296,14 @@ def parse_overrides(arguments: list[str], flags: Iterable[str] = ()) -> dict[str
             if not rest or rest[0].startswith("--"):
                 raise UserError(f"--config.{name} has no value: write --config.{name}=VALUE.")
             value = rest.pop(0)
-        found[name] = value
-    return found
+        overrides[name] = value
+    return overrides
 
 
 def _not_understood(argument: str, flags: Iterable[str]) -> str:
-    set_by = "a key of the config is set by --config.section.key=VALUE."
+    usage = "set a key of the config with --config.section.key=VALUE."
     if not argument.startswith("-"):
-        return f"{argument!r} is not understood: {set_by}"
+        return f"{argument!r} is not understood: {usage}"
     flag = argument.partition("=")[0]
     close = difflib.get_close_matches(flag, list(flags), n=1, cutoff=0.75)
     if close:
@@ -313,12 +313,12 @@ def _not_understood(argument: str, flags: Iterable[str]) -> str:
         if not difflib.get_close_matches(section.partition(".")[0], ["config"], cutoff=0.75):
             return f"unknown flag {flag}: did you mean --config.{section}?"
         return f"unknown flag {flag}: did you mean --config.{section.partition('.')[2]}?"
-    return f"unknown flag {flag}: {set_by}"
+    return f"unknown flag {flag}: {usage}"
 
 
 def override(config: Mapping, overrides: Mapping[str, object]) -> dict:
-    """The config with other values of some keys. A text, as the command line has it, is read as a
-    Python literal where it is one; the schema then checks the type as for any other value."""
+    """The config with new values for some dotted keys. A string, as from the command line, is
+    parsed as a Python literal if it is one; types are checked later, as for any other value."""
     config = copy.deepcopy(config)
     for path, value in overrides.items():
         *sections, name = path.split(".")
@@ -347,19 +347,19 @@ def freeze(resolved: dict) -> FrozenConfigDict:
 
 
 def differences(one: Mapping, other: Mapping, where: str = "") -> dict[str, tuple]:
-    """Dotted key -> (value in one, value in other), for every key whose values differ. A section
-    that one of them lacks is like an empty one."""
-    found = {}
+    """Dotted key -> (value in one, value in other), for every key whose values differ. A missing
+    section counts as an empty one."""
+    changed = {}
     for name in sorted(one.keys() | other.keys()):
         a, b, place = one.get(name), other.get(name), f"{where}{name}"
         sections = isinstance(a, Mapping) + isinstance(b, Mapping)
         if sections == 2 or (sections and None in (a, b)):
-            found |= differences(a or {}, b or {}, place + ".")
+            changed |= differences(a or {}, b or {}, place + ".")
         elif json.dumps(a) != json.dumps(b):
-            found[place] = (a, b)
-    return found
+            changed[place] = (a, b)
+    return changed
 
 
 def write_json(path: Path, value: object) -> None:
-    """JSON in one move: a reader never sees half a file."""
+    """Writes JSON atomically, so that a reader never sees half a file."""
     write_atomically(path, json.dumps(value, indent=2) + "\n")

@@ -1,7 +1,7 @@
-"""What the modes share: a config and what is built from it, each part on first use.
+"""What the modes share: a config and the objects built from it, each on first use.
 
-Nothing here knows a family: `build.py` makes it, and everything else looks at it through the
-contract.
+Nothing here knows a particular family: `build.py` builds it, and everything else uses it through
+the contract.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,9 +39,9 @@ from genzoo.train.step import Updater
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """What every mode shares: the config and what is built from it, each part on first use.
+    """A config and the objects built from it, each on first use.
 
-    stop: what loops ask whether to go on. devices: other than those at hand, to compile for.
+    stop: tells loops when to stop. devices: to compile for, if not those of this machine.
     """
 
     config: FrozenConfigDict
@@ -60,41 +60,41 @@ class Experiment:
 
     @cached_property
     def optimizers(self) -> dict[str, Optimizer]:
-        """By player; none for what is learned in closed form."""
+        """The optimizer of each player; empty for a family that is fitted in closed form."""
         if isinstance(self.family, Fits):
             return {}
         return build.optimizers(self.config, self.family.losses)
 
     @cached_property
     def spec(self) -> Spec:
-        """What the records hold, as far as it is known before the data is opened."""
+        """The fields of the records, as far as they are known before the data is opened."""
         return build.spec(build.section(self.config, "data"))
 
     @property
     def x(self) -> Field:
-        """The field that is the datum."""
+        """The field of the datum x."""
         return self.spec.fields["x"]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one datum."""
+        """The shape of one datum."""
         return self.spec.shape
 
     @property
     def classes(self) -> int:
-        """How many classes the model knows; 0 where it has nothing to do with any."""
+        """The number of classes that the model knows; 0 if it does not use classes."""
         if not (build.labels(self.config) or build.FAMILIES[self.config.family.name].labelled):
             return 0
         return build.class_count(build.section(self.config, "data"))
 
     @property
     def unit(self) -> str:
-        """What one example is called where they are counted."""
+        """The name of one example, for counts."""
         return self.x.singular
 
     @property
     def exact_density(self) -> GaussianMixture | None:
-        """What the data were drawn from, where that is known."""
+        """The density that the data was drawn from, if it is known."""
         known = self.spec.density
         if known is None:
             return None
@@ -104,32 +104,32 @@ class Experiment:
 
     @property
     def root(self) -> Key:
-        """The key of the run."""
+        """The random key of the run."""
         return streams.root(self.config.seed)
 
     def example(self, count: int) -> Batch:
-        """Shapes of a prepared batch."""
+        """The shapes of a prepared batch."""
         return {name: kind.example(count) for name, kind in self.spec.fields.items()}
 
     def stored(self, *rows: int, sharding: jax.sharding.Sharding | None = None) -> Batch:
-        """Shapes of records as they are stored, [*rows, ...]."""
+        """The shapes of stored records, [*rows, ...]."""
         return {
             name: kind.stored_example(*rows, sharding=sharding)
             for name, kind in self.spec.fields.items()
         }
 
     def prepared(self, batch: Batch) -> Batch:
-        """A batch of stored records as models see it, not augmented; what is no field (masks,
-        indices) stays as it is."""
+        """A batch of stored records as models see it, without augmentation. Entries that are not
+        fields (masks, indices) stay unchanged."""
         return fields.prepare(batch, fields=self.spec.fields)
 
     def flat(self, records: Batch) -> Batch:
-        """Of stored records the fields of the run, as they are held on the devices."""
+        """The run's fields of stored records, in the layout held on the devices."""
         return fields.flat(fields.only(records, self.spec.fields), self.spec.fields)
 
     @cached_property
     def others(self) -> Mapping[str, "Experiment"]:
-        """What made the frozen models, by name, on our mesh."""
+        """The experiments of the frozen models, by name, on our mesh."""
         mesh = self.config.mesh.to_dict()
         return {
             name: Experiment(freeze({**stage.config.to_dict(), "mesh": mesh}), devices=self.devices)
@@ -139,8 +139,8 @@ class Experiment:
     def initial_state(
         self, frozen: Mapping[str, Tree] | None = None, start: Start = lambda fresh: fresh
     ) -> TrainState:
-        """The state at step 0. frozen: the models of other runs, untrained ones if None. start:
-        what makes of the fresh variables those to start from."""
+        """The state at step 0. frozen: the models of other runs; fresh ones if None. start: maps
+        the fresh variables to those that training starts from."""
         if frozen is None:
             frozen = {name: other.initial_variables().tree for name, other in self.others.items()}
         zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in self.example(1).items()}
@@ -149,12 +149,12 @@ class Experiment:
         return initial(self.family, self.optimizers, names, key, zeros, frozen, start)
 
     def initial_variables(self) -> Variables:
-        """Those of the state at step 0."""
+        """The variables of the state at step 0."""
         return variables_of(self.initial_state(), RAW)
 
     @cached_property
     def abstract_state(self) -> TrainState:
-        """Shapes and shardings of the state, without its memory."""
+        """The shapes and shardings of the state, without allocating it."""
         shapes = jax.eval_shape(self.initial_state)
         return jax.tree.map(
             lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
@@ -167,27 +167,27 @@ class Experiment:
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
 
     def new_state(self) -> TrainState:
-        """The state at step 0, on the devices where it belongs, with untrained frozen models."""
+        """The state at step 0 in its shardings, with fresh frozen models."""
         return run_once(self.initial_state, out_shardings=self._state_shardings)
 
     def started_state(
         self, frozen: Mapping[str, Tree], given: Tree, start: Callable[[Variables, Tree], Variables]
     ) -> TrainState:
-        """The state at step 0 with these frozen models, which are where they belong.
+        """The state at step 0 with these frozen models, which are already in their shardings.
 
-        start: (fresh variables, given) -> those to start from; given: what else it needs.
+        start: (fresh variables, given) -> the variables to start from. given: its second argument.
         """
 
         def made(frozen: Mapping[str, Tree], given: Tree) -> TrainState:
             state = self.initial_state(frozen, lambda fresh: start(fresh, given))
-            return replace(state, frozen={})  # whole as they are, with no copy of them
+            return replace(state, frozen={})  # they are added below, without a copy
 
         where = replace(self._state_shardings, frozen={})
         return replace(run_once(made, frozen, given, out_shardings=where), frozen=frozen)
 
     def training(self, state: TrainState, data: Batch, inputs: Batch) -> jax.stages.Lowered:
-        """`Updater.call`, to be compiled, for arrays or shapes; it takes the state's memory for the
-        state it returns."""
+        """`Updater.call`, lowered for arrays or shapes. It donates the state: the new one reuses
+        its memory."""
         call = jax.jit(
             self.updater(self.config.train.accumulate).call,
             donate_argnums=(0,),
@@ -208,12 +208,13 @@ class Experiment:
             root=self.root,
             accumulate=accumulate,
             fault_limit=self.config.train.fault_limit,
-            # XLA on a CPU computes the gradient of a convolution some forty times slower inside a
-            # loop than outside (jaxlib 0.10.2): few passes are written out there. Many are not, for
-            # the sake of the compile time: those are for models without convolutions.
+            # On a CPU, XLA computes the gradient of a convolution about forty times slower inside a
+            # loop than outside (jaxlib 0.10.2), so a few passes are unrolled there. Many are not,
+            # because of the compile time; they are for models without convolutions.
             written_out=8 if on_cpu else 1,
             branch=on_cpu,
-            # Nor inside a branch: there a player out of turn computes its gradient for nothing.
+            # The same holds inside a branch, so on a CPU a player out of turn computes its gradient
+            # and discards it.
             skip=not on_cpu,
             gathered=self.placement.gathered,
         )
@@ -221,8 +222,8 @@ class Experiment:
     def lowered(
         self, function: Callable, variables: Variables, rows: Batch
     ) -> jax.stages.Lowered:
-        """A function of (variables, rows), to be compiled, for arrays or shapes; every process gets
-        the whole of its value."""
+        """A function of (variables, rows), lowered for arrays or shapes. Its value is replicated,
+        so that every process has all of it."""
 
         def call(variables, rows):
             parts = {name: getattr(variables, name) for name in ("params", "stats", "frozen")}
@@ -232,41 +233,44 @@ class Experiment:
         return jax.jit(call, out_shardings=self.placement.replicated).lower(variables, rows)
 
     def program(self, function: Callable, variables: Variables, rows: Batch) -> Program:
-        """The same, compiled."""
+        """The compiled program of `lowered`."""
         return compile_program(self.lowered(function, variables, rows))
 
     def open(self, split: str) -> Source:
-        """A split of the data, with the fields and as many classes as the model was built for."""
+        """A split of the data. Raises UserError if it lacks a field of the model or has another
+        number of classes."""
         source = build.open_source(build.section(self.config, "data"), split)
-        wanted, found = self.classes, len(source.spec.classes)
-        if wanted and wanted != found:
-            remedy = f"set data.num_classes = {found}" if found else "sort it into class folders"
+        ours, theirs = self.classes, len(source.spec.classes)
+        if ours and ours != theirs:
+            remedy = f"set data.num_classes = {theirs}" if theirs else "sort it into class folders"
             raise UserError(
-                f"The model has {wanted} classes and {source.name} has {found}: {remedy}."
+                f"The model has {ours} classes, but {source.name} has {theirs}: {remedy}."
             )
         if missing := sorted(self.spec.fields.keys() - source.spec.fields.keys()):
             raise UserError(
-                f"{source.name} has no {', '.join(missing)}, which data.num_classes = "
-                f"{self.config.data.num_classes} says it has: set it to 0."
+                f"{source.name} has no {', '.join(missing)}, although data.num_classes = "
+                f"{self.config.data.num_classes}: set it to 0."
             )
         return source
 
 
 def variables_of(state: TrainState, weights: str) -> Variables:
-    """The params themselves ("raw") or an average of them, with the stats."""
+    """The params themselves ("raw") or a named average of them, with stats and frozen models."""
     params = state.params if weights == RAW else state.averages[weights]
     return Variables(params=params, stats=state.stats, frozen=state.frozen)
 
 
 def sample_keys(seed: int, index: Array) -> Keys:
-    """The keys of samples by their index [n]."""
+    """The random keys of samples, from their indices [n]."""
     return streams.per_example(streams.named(streams.root(seed), "sample"), index)
 
 
 def require(family: Family, name: str, capability: str, mode: str) -> None:
-    """Raises UserError when the family lacks what a mode needs."""
+    """Raises UserError if the family lacks a capability that a mode needs."""
     if not isinstance(family, CAPABILITIES[capability]):
         can = ", ".join(capabilities(family)) or "nothing beyond training"
         instead = build.FAMILIES[name].instead.get(capability, "")
-        said = f"--mode={mode} needs a family that can {capability}; {name} can: {can}. {instead}"
-        raise UserError(said.strip())
+        raise UserError(
+            f"--mode={mode} needs a family that can {capability}; {name} can: {can}. {instead}"
+            .strip()
+        )

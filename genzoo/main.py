@@ -1,8 +1,8 @@
 """The command line: `python -m genzoo.main --config=FILE[:variant] --workdir=DIR --mode=MODE`.
 
-Any key of the config can be set by `--config.section.key=VALUE`. Exit code 0 only if the work was
-done; 2 for a mistake of the user's, said in a sentence or two on standard error; 75 after a SIGTERM
-that was answered by a checkpoint.
+Any key of the config can be set with `--config.section.key=VALUE`. The exit code is 0 only if the
+work was done, 2 after a mistake of the user's, which standard error explains in one or two
+sentences, and 75 after a SIGTERM.
 """
 
 import argparse
@@ -23,22 +23,23 @@ if TYPE_CHECKING:
     from genzoo.runtime.stopping import Stop
 
 _MODES = {
-    "train": "trains, or goes on with what the workdir holds (default)",
-    "eval": "scores the model into eval.json",
-    "sample": "draws images into samples/",
+    "train": "trains, or resumes the run in the workdir (default)",
+    "eval": "scores the model and writes eval.json",
+    "sample": "draws samples into samples/",
     "reconstruct": "encodes and decodes test images, for families that can",
-    "interpolate": "draws what lies between two images, for families that encode and decode",
+    "interpolate": "interpolates between two images, for families that encode and decode",
     "encode": "writes the embeddings of a split or a folder, for families that encode",
-    "retrieve": "finds the nearest training images of others, for families that encode",
-    "latents": "draws what units, planes and codes stand for, for families that decode them",
-    "probe": "measures how well embeddings tell the classes apart, for families that encode",
-    "describe": "prints parameters, operations and every key of the config as JSON; makes nothing",
+    "retrieve": "finds the training images nearest to given ones, for families that encode",
+    "latents": "draws what units, planes and codes mean, for families that decode them",
+    "probe": "measures how well a linear probe of embeddings predicts the classes, for families "
+    "that encode",
+    "describe": "prints parameters, operations and every key of the config as JSON; writes nothing",
     "list": "prints every config and variant with its cost and result, as a table and as JSON",
-    "bench": "times training step and sampler on this machine, as JSON",
-    "compile": "compiles for a TPU, GPUs or CPUs that need not be there; prints the cost as JSON",
+    "bench": "times the training step and the sampler on this machine; prints JSON",
+    "compile": "compiles for TPUs, GPUs or CPUs that need not be present; prints the cost as JSON",
     "doctor": "prints what this machine offers, as JSON",
 }
-_SURROUNDINGS = (  # faults of the machine, not of the program
+_ENVIRONMENT = (  # faults of the machine, not of the program
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
 )  # fmt: skip
 _WITHOUT_WORKDIR = ("describe", "list", "bench", "compile", "doctor")
@@ -52,22 +53,23 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", help="NAME or NAME:variant of a file in configs/, or the path "
-                        "of another; not needed for a workdir that holds a run")  # fmt: skip
+                        "of another file; not needed if the workdir holds a run")  # fmt: skip
     parser.add_argument("--workdir", type=Path, help="the folder of the run")
     parser.add_argument("--mode", default="train", choices=_MODES,
                         help="; ".join(f"{k}: {v}" for k, v in _MODES.items()))  # fmt: skip
     parser.add_argument("--no_compile_cache", action="store_true",
-                        help="compile anew, and keep nothing of it for the next start")  # fmt: skip
+                        help="neither read nor write the cache of compiled programs")  # fmt: skip
     group = parser.add_argument_group(
-        "several processes", "found without flags under SLURM, Open MPI and on TPU slices; launch/ "
-        "has a launcher for each")  # fmt: skip
+        "several processes", "detected without flags under SLURM, Open MPI and on TPU slices; "
+        "launch/ has a launcher for each")  # fmt: skip
     group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
-    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
-    group.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+    group.add_argument("--processes", type=int, metavar="N", help="the number of processes")
+    group.add_argument("--process", type=int, metavar="I", help="the number of this one, from 0")
     group.add_argument("--start_timeout", type=int, default=300, metavar="SECONDS",
                        help="how long to wait for the others (%(default)s)")  # fmt: skip
     group.add_argument("--heartbeat_timeout", type=int, default=100, metavar="SECONDS",
-                       help="a process silent for so long is given up (%(default)s)")  # fmt: skip
+                       help="how long a process may be silent before it counts as lost "
+                       "(%(default)s)")  # fmt: skip
     return parser
 
 
@@ -83,15 +85,15 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
     else:
         raw = Workdir(arguments.workdir).config() if arguments.workdir else None
     if raw is None:
-        raise UserError("--config is missing: give a file of configs/, NAME[:variant].")
+        raise UserError("--config is missing: give the name of a file in configs/, NAME[:variant].")
     raw = config.override(raw, changes)
-    # Before anything looks for devices, since here they are others.
+    # Must come before anything looks for devices, because this mode uses others.
     devices = compile.prepare(raw) if arguments.mode == "compile" else None
     return resolved(raw, arguments.workdir, devices)
 
 
 def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> dict:
-    # Imported here, so that --help and a wrong flag are answered at once.
+    # Imported here, so that --help and wrong flags are answered at once.
     from genzoo.modes import (
         catalogue,
         compile,
@@ -111,11 +113,11 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
 
     if arguments.mode == "doctor":
         if overrides:
-            raise UserError(f"--mode=doctor takes no {overrides[0]}: only --workdir.")
+            raise UserError(f"--mode=doctor takes no {overrides[0]}, only --workdir: leave it out.")
         return doctor.examine(arguments.workdir)
     if arguments.mode == "list":
         if overrides:
-            raise UserError(f"--mode=list takes no {overrides[0]}.")
+            raise UserError(f"--mode=list takes no {overrides[0]}: leave it out.")
         return catalogue.catalogue()
     if arguments.mode not in _WITHOUT_WORKDIR and arguments.workdir is None:
         raise UserError(f"--mode={arguments.mode} needs --workdir=DIR, the folder of the run.")
@@ -147,7 +149,7 @@ def main(argv: list[str]) -> int:
         print(f"genzoo: {problem}", file=sys.stderr)
         return 2
     with _interruptible():
-        # JAX takes a second to import: --help and a wrong flag are answered before.
+        # Importing JAX takes a second; --help and wrong flags are answered before.
         from genzoo.data.fetch import cache_dir
         from genzoo.runtime.processes import Group
         from genzoo.runtime.program_cache import keep_programs
@@ -161,9 +163,9 @@ def main(argv: list[str]) -> int:
                     keep_programs(cache_dir() / "programs")
                 result = _work(arguments, overrides, stop)
             except (Exception, Interrupted, KeyboardInterrupt) as error:
-                code, words, agreed = _ending(error, arguments.workdir)
+                code, message, agreed = _ending(error, arguments.workdir)
                 if group.speaks or not agreed:
-                    print(words, file=sys.stderr)
+                    print(message, file=sys.stderr)
                 return group.leave(code, together=agreed)
             if group.speaks:
                 print(json.dumps(result, indent=2))
@@ -171,7 +173,7 @@ def main(argv: list[str]) -> int:
 
 
 def _unknown_flag(parser: argparse.ArgumentParser, overrides: list[str]) -> str:
-    """What is wrong with arguments that are no flags of the program, "" if nothing is."""
+    """The problem with arguments that are neither flags nor keys of a config; "" if none."""
     from genzoo.config import parse_overrides
 
     flags = [flag for action in parser._actions for flag in action.option_strings]
@@ -184,7 +186,7 @@ def _unknown_flag(parser: argparse.ArgumentParser, overrides: list[str]) -> str:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM as an exception, before there is anything that must end in order."""
+    """Turns SIGTERM into an exception until `Stop` takes over."""
 
     def stop(number: int, frame):
         raise SystemExit(75)
@@ -197,7 +199,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _ending(error: BaseException, workdir: Path | None) -> tuple[int, str, bool]:
-    """(exit code, what is said, whether all processes end so) of what the work ended in."""
+    """(exit code, message, whether all processes end in the same way) for an exception."""
     if isinstance(error, UserError):
         return 2, "\n".join(f"genzoo: {p}" for p in error.problems), error.agreed
     if isinstance(error, Interrupted):
@@ -206,12 +208,12 @@ def _ending(error: BaseException, workdir: Path | None) -> tuple[int, str, bool]
         return 1, f"genzoo: {error}", False
     if isinstance(error, KeyboardInterrupt):
         return 130, "genzoo: Stopped by Ctrl-C. What had been saved is kept.", False
-    if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
-        said = (
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+        message = (
             f"genzoo: {error.filename or workdir}: {error.strerror}. Make room or give another "
-            "folder, and start again: a run goes on from its last checkpoint."
+            "folder, and start again: a run resumes from its last checkpoint."
         )
-        return 2, said, False
+        return 2, message, False
     return 1, "".join(traceback.format_exception(error)), False
 
 

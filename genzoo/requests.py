@@ -1,8 +1,8 @@
-"""What samples are asked to be: a value of each condition for each sample.
+"""The conditions of samples: a value of each condition for each sample.
 
-`sample.conditions` names values as the fields of the data understand them: a class or its name, a
-text, numbers, a file; "none" leaves a condition out. A class that is not named runs through all of
-them in turn; any other condition is then that of the records of the test split, one after another.
+`sample.conditions` holds values in the notation of their fields: a class or its name, a text,
+numbers, or a file; "none" makes a condition absent. If no class is given, samples cycle through all
+classes; for other conditions, they cycle through the records of the test split.
 """
 
 from collections.abc import Mapping
@@ -23,19 +23,19 @@ from genzoo.data.fields import Classes, Field
 from genzoo.experiment import Experiment
 
 NONE = "none"
-_LABEL = "label"  # what a classifier is asked for
+_LABEL = "label"  # the condition that a guiding classifier uses
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Requests:
-    """The requests of a run. family: the one that samples, perhaps with a guide."""
+    """The requested conditions of a run's samples. family: that samples, perhaps with a guide."""
 
     experiment: Experiment
     family: Family
 
     @cached_property
     def sources(self) -> Mapping[str, str]:
-        """Condition -> the field that it is made of; a classifier's label among them."""
+        """Condition -> the field that it is made from, including the label of a classifier."""
         known = conditions.sources(self.experiment.config.conditions)
         sources = {name: known[name] for name in conditions_of(self.family)}
         if getattr(self.family, "classifier", None) is not None:
@@ -44,29 +44,29 @@ class Requests:
 
     @cached_property
     def fields(self) -> Mapping[str, Field]:
-        """The fields that conditions are made of."""
+        """The fields that conditions are made from."""
         known = self.experiment.spec.fields
         return {name: known[name] for name in dict.fromkeys(self.sources.values())}
 
     @property
     def labelled(self) -> bool:
-        """Whether samples are of a class each."""
+        """Whether each sample has a class."""
         return _LABEL in self.fields
 
     @property
     def classes(self) -> int:
-        """How many classes samples go through in turn; 0 where they are not of a class, or of one
-        alone."""
+        """The number of classes that samples cycle through; 0 if they have no class, or all the
+        same one."""
         label = self.fields.get(_LABEL)
-        return label.count if label and _LABEL not in self._named else 0
+        return label.count if label and _LABEL not in self._requested else 0
 
     def check(self) -> None:
-        """Raises UserError where a value is none of its condition."""
-        self._named  # noqa: B018
+        """Raises UserError if a value is not valid for its condition."""
+        self._requested  # noqa: B018
 
     @cached_property
-    def _named(self) -> Mapping[str, np.ndarray | None]:
-        """Field -> the stored value that the user named, None for absent."""
+    def _requested(self) -> Mapping[str, np.ndarray | None]:
+        """Field -> the stored value that the user requested, None for an absent condition."""
         return self._parsed("conditions")
 
     @cached_property
@@ -75,34 +75,37 @@ class Requests:
 
     def _parsed(self, key: str) -> dict[str, np.ndarray | None]:
         values, problems = {}, []
-        for name, said in self.experiment.config.sample.get(key, {}).items():
+        for name, text in self.experiment.config.sample.get(key, {}).items():
             place = f"sample.{key}.{name}"
             if name not in self.sources:
                 known = nearest(name, self.sources) if self.sources else "it has none."
-                problems.append(f"{place} = {said!r} is no condition of this model: {known}")
+                problems.append(f"{place} = {text!r} is not a condition of this model: {known}")
                 continue
             source = self.sources[name]
-            if said in (-1, "-1") and isinstance(self.fields[source], Classes):
+            if text in (-1, "-1") and isinstance(self.fields[source], Classes):
                 continue  # all in turn
             try:
-                value = None if said == NONE else self.fields[source].parse(said, place)
+                value = None if text == NONE else self.fields[source].parse(text, place)
             except UserError as error:
                 problems += error.problems
                 continue
             if source in values and not np.array_equal(values[source], value):
-                problems.append(f"{place} = {said!r}: another condition has {source} otherwise.")
+                problems.append(
+                    f"{place} = {text!r} contradicts another condition made from {source}: give "
+                    "both the same value."
+                )
             values[source] = value
         if problems:
             raise UserError(*problems)
         return values
 
     def rows(self, index: np.ndarray) -> Batch:
-        """What samples of these numbers [n] are asked to be: `index`, and a stored value of every
-        field that conditions are made of."""
+        """The requests of the samples with these indices [n]: `index`, int32, and a stored value of
+        every field that conditions are made from."""
         rows, read = {"index": index.astype(np.int32)}, None
         for name, kind in self.fields.items():
-            if name in self._named:
-                value = self._named[name]
+            if name in self._requested:
+                value = self._requested[name]
                 value = np.zeros(kind.shape, kind.dtype) if value is None else value
                 rows[name] = np.broadcast_to(value, (len(index), *kind.shape))
             elif isinstance(kind, Classes):
@@ -121,19 +124,19 @@ class Requests:
         return self.experiment.open("test")
 
     def example(self, size: int, sharding: jax.sharding.Sharding | None = None) -> Batch:
-        """The shapes of `rows`."""
+        """The shapes of `rows` for `size` samples."""
         index = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=sharding)
         own = {k: v.stored_example(size, sharding=sharding) for k, v in self.fields.items()}
         return {"index": index, **own}
 
     def conditions(self, variables: Variables, rows: Batch) -> Conditions:
-        """The conditions that rows stand for."""
+        """The conditions of `rows`."""
         given = self._gathered(variables, rows)
-        absent = {n for n, source in self.sources.items() if self._named.get(source, 0) is None}
+        absent = {n for n, source in self.sources.items() if self._requested.get(source, 0) is None}
         return without(given, absent)
 
     def negative(self, variables: Variables, rows: Batch) -> Conditions:
-        """The conditions that guidance leans away from, in place of absent ones."""
+        """The conditions that guidance moves away from, in place of absent ones."""
         if not self._avoided:
             return {}
         count = rows["index"].shape[0]

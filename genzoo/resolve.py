@@ -1,4 +1,5 @@
-"""From the plain dict of a config to the resolved config of a run, for flags and Python alike."""
+"""From the plain dict of a config to the resolved config of a run, for the command line and Python.
+"""
 
 from pathlib import Path
 
@@ -12,14 +13,17 @@ from genzoo.workdir import Workdir
 def resolved(
     raw: dict, workdir: Path | None = None, devices: int | None = None
 ) -> FrozenConfigDict:
-    """The config with every default in place, checked, with what its data and its frozen models say
-    filled in. workdir: of the run, which may know what the data said when it began. devices: how
-    many it is for, those at hand if None. Raises UserError."""
+    """The checked config with every default in place, and with what follows from its data and its
+    frozen models.
+
+    workdir: of the run; it may hold what was read from the data when the run began. devices: the
+    number of devices to run on, by default those of this machine. Raises UserError.
+    """
     place = Workdir(workdir) if workdir else None
     stored = place.config() if place else None
     checked = check.check(raw, devices)
     if stored and not checked.data.num_classes and stored["data"]["num_classes"]:
-        # Counted when the run began; the data need not be here any more.
+        # Counted when the run began; the data may no longer be available.
         known = {**checked.data, "num_classes": stored["data"]["num_classes"]}
         checked = freeze(checked.to_dict() | {"data": known})
     begun = stored if stored and place.begun else None

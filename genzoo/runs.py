@@ -1,9 +1,9 @@
-"""Other runs, opened as trained models: to be used as they are (`frozen`), to start from (`start`),
-or to be asked while sampling (`sample.guide`, `sample.classifier`).
+"""Opens other runs as trained models: to use unchanged (`frozen`), to start from (`start`), or to
+steer sampling (`sample.guide`, `sample.classifier`).
 
-A config names each by its workdir. The config of a frozen model goes into the resolved config of
-the new run and its variables go into the new workdir, once: from the first checkpoint on, one
-workdir is enough. What a run starts from is not needed any more either.
+A config names each by its workdir. The config of a frozen model is copied into the resolved config
+of the new run, and its variables are written once into the new workdir. After the first checkpoint
+the new workdir is therefore enough, and the run that it started from is not needed either.
 """
 
 import logging
@@ -32,7 +32,7 @@ _log = logging.getLogger("genzoo")
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A model that a run has trained: what it is, its variables on our devices, its config."""
+    """A model trained by a run: its family, its variables on our devices, and its config."""
 
     family: Family
     variables: Variables
@@ -42,10 +42,11 @@ class Trained:
 def open_run(
     workdir: Path, weights: str = RAW, mesh: MeshSettings | None = None, *, key: str = "--workdir"
 ) -> Trained:
-    """The model of the run in a workdir, which is only read.
+    """Opens the model of the run in a workdir, read-only.
 
-    weights: an average's name or "raw". mesh: where its variables go, over all devices if None.
-    key: what names the workdir, for messages. Raises UserError where there is no such model.
+    weights: the name of an average, or "raw". mesh: for its variables, by default over all devices.
+    key: the flag or key that names the workdir in messages. Raises UserError if there is no such
+    model.
     """
     other = _Other(key=key, workdir=workdir, weights=weights)
     config = other.config()
@@ -56,8 +57,8 @@ def open_run(
 
 @dataclass(frozen=True, kw_only=True)
 class _Other:
-    """A run as a config names it. key, weights_key: the keys that do. remedy: what to do where
-    there is none."""
+    """A run that a config refers to. key, weights_key: the keys that name its workdir and weights.
+    remedy: what to do if the workdir holds no run."""
 
     key: str
     workdir: Path
@@ -70,60 +71,61 @@ class _Other:
         return f"{self.key} = {str(self.workdir)!r}"
 
     def config(self) -> FrozenConfigDict:
-        """As the run was made; it is not checked again, since what depends on the devices there
-        (the mesh, sizes of batches) is of no concern here."""
+        """The config of that run. It is not checked again, because settings that depend on its
+        devices (mesh, batch sizes) do not matter here."""
         stored = Workdir(self.workdir).config()
         if stored is None:
             flag = self.key if self.key.startswith("--") else f"--config.{self.key}"
             raise UserError(
                 f"{self._here} holds no run (there is no config.json): {self.remedy}, or give its "
-                f"workdir by {flag}=DIR."
+                f"workdir with {flag}=DIR."
             )
         return freeze(stored)
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What is wrong with the weights that are asked of it."""
+        """A sentence if it has no weights of this name."""
         known = [RAW, *config.train.averages]
         if self.weights in known:
             return []
         return [f"{self.weights_key} = {self.weights!r} is unknown: it has {', '.join(known)}."]
 
     def misfits(self, config: FrozenConfigDict, stage: Stage, ours: FrozenConfigDict) -> list[str]:
-        """Why it is not what the stage asks for, besides."""
-        family, found = build.family(config), []
+        """Why its model cannot serve as this stage of our run; all problems, also of `weights`."""
+        family, problems = build.family(config), []
         lacking = {k: v for k, v in stage.needs.items() if _value(config, k) != v}
         if lacking or not isinstance(family, stage.capability):
             trained = " and ".join(f"{k} = {v}" for k, v in stage.needs.items())
-            found.append(
+            problems.append(
                 f"{self._here} holds a {config.family.name} of {config.data.name} (it can: "
                 f"{', '.join(capabilities(family))}): it must be {stage.called}"
                 + (f", trained with {trained}." if trained else ".")
             )
         theirs, shape = _shape(config), _shape(ours)
         if stage.same_shape and theirs != shape:
-            found.append(
-                f"{self._here} was trained on images of {theirs}, and data.name = "
+            problems.append(
+                f"{self._here} was trained on images of shape {theirs}, but data.name = "
                 f"{ours.data.name!r} has {shape}: use the same data in both."
             )
-        return found + self.problems(config)
+        return problems + self.problems(config)
 
     def require_trained(self, config: FrozenConfigDict) -> None:
-        """Raises UserError where it has no checkpoint to take its variables from."""
+        """Raises UserError if it has no checkpoint."""
         if not Workdir(self.workdir).begun:
             raise UserError(
-                f"{self._here} holds no finished checkpoint: {self.remedy}, at least to "
-                f"train.save_every = {config.train.save_every}."
+                f"{self._here} holds no finished checkpoint: {self.remedy}, at least to step "
+                f"{config.train.save_every} (train.save_every)."
             )
 
     def open(self, config: FrozenConfigDict, mesh: MeshSettings) -> Trained:
         """The model, with its variables on our mesh."""
         theirs = freeze({**config.to_dict(), "mesh": asdict(mesh)})
         experiment = Experiment(theirs)
+        abstract = experiment.abstract_state
         try:
-            found = Workdir(self.workdir).variables(theirs, experiment.abstract_state, self.weights)
+            variables = Workdir(self.workdir).variables(theirs, abstract, self.weights)
         except UserError as error:
             raise UserError(*(f"{self._here}: {problem}" for problem in error.problems)) from error
-        return Trained(family=experiment.family, variables=found, config=theirs)
+        return Trained(family=experiment.family, variables=variables, config=theirs)
 
 
 def _value(config: FrozenConfigDict, key: str) -> object:
@@ -158,10 +160,10 @@ def _frozen(name: str, stage: FrozenConfigDict) -> _Other:
 
 
 def resolve(config: FrozenConfigDict, stored: dict | None) -> FrozenConfigDict:
-    """The config with the configs of the runs that it names in section `frozen`.
+    """The config with the configs of the runs in its section `frozen` filled in.
 
-    stored: what the workdir keeps of this run, which knows them without the other workdirs. Raises
-    UserError where a run is missing, or is of no use here.
+    stored: the config in the workdir of this run, which already holds them; the other workdirs are
+    then not needed. Raises UserError if a run is missing or unsuitable.
     """
     known = (stored or {}).get("frozen", {})
     stages = {name: _resolved(name, stage, known) for name, stage in config.frozen.items()}
@@ -178,11 +180,12 @@ def resolve(config: FrozenConfigDict, stored: dict | None) -> FrozenConfigDict:
 
 
 def _resolved(name: str, stage: FrozenConfigDict, known: dict) -> dict:
-    mine = known.get(name, {})
+    before = known.get(name, {})
+    same = all(before.get(key) == stage[key] for key in ("workdir", "weights"))
     if stage.config:
         return stage.to_dict()
-    if mine.get("config") and mine["workdir"] == stage.workdir and mine["weights"] == stage.weights:
-        return mine
+    if before.get("config") and same:
+        return before
     settled = build.settled(_frozen(name, stage).config())
     return {**stage.to_dict(), "config": resolve(settled, settled.to_dict()).to_dict()}
 
@@ -191,7 +194,7 @@ def _resolved(name: str, stage: FrozenConfigDict, known: dict) -> dict:
 
 
 def check(experiment: Experiment) -> None:
-    """Raises UserError where a run that a new one needs is not there or of no use."""
+    """Raises UserError if a run that a new one needs is missing or unsuitable."""
     config = experiment.config
     for name, stage in config.frozen.items():
         _frozen(name, stage).require_trained(stage.config)
@@ -200,14 +203,14 @@ def check(experiment: Experiment) -> None:
     for name, stage in _row(config).of_role("start").items():
         if not config.start.workdir:
             raise UserError(
-                f"start.workdir must be given: a {config.family.name} starts from its {name}, "
+                f"start.workdir must be given: {config.family.name} starts from its {name}, "
                 f"{stage.called}."
             )
 
 
 def first_state(experiment: Experiment, place: Workdir) -> TrainState:
-    """The state at step 0, with the models of other runs in place. Those that are frozen are
-    written into the workdir."""
+    """The state at step 0, with the models of other runs in place. Writes the frozen ones into the
+    workdir."""
     config, mesh = experiment.config, _mesh(experiment.config)
     if not config.frozen and not config.start.workdir:
         return experiment.new_state()
@@ -221,19 +224,20 @@ def first_state(experiment: Experiment, place: Workdir) -> TrainState:
     if config.start.workdir:
         other, theirs, fitting = _started_from(experiment)
         given = other.open(theirs, mesh).variables.tree
-        _say_what_is_taken(config, fitting)
+        _log_match(config, fitting)
     return experiment.started_state(frozen, given, partial(_started, experiment))
 
 
 def keep_frozen(state: TrainState, place: Workdir) -> None:
-    """Writes the frozen models of a state from a checkpoint that still held them, once."""
+    """Writes the frozen models of a state into the workdir unless they are there: older checkpoints
+    still hold them."""
     if state.frozen and not place.frozen.has(state.frozen):
         place.frozen.write(state.frozen)
 
 
 def _started_from(experiment: Experiment) -> tuple[_Other, FrozenConfigDict, Match | None]:
-    """(the run in section `start`, its config, how its arrays fit where they are copied by path);
-    raises UserError where it is of no use."""
+    """(the run in section `start`, its config, the match of its arrays with ours). The match is
+    None if the family makes its own start. Raises UserError if the run is unsuitable."""
     config, family = experiment.config, experiment.family
     other = _Other(
         key="start.workdir",
@@ -245,7 +249,7 @@ def _started_from(experiment: Experiment) -> tuple[_Other, FrozenConfigDict, Mat
     theirs = other.config()
     if isinstance(family, Fits):
         raise UserError(
-            f"start.workdir is of no use to a {config.family.name}, which is learned in closed "
+            f"start.workdir has no effect on {config.family.name}, which is fitted in closed "
             "form: leave it empty."
         )
     other.require_trained(theirs)
@@ -254,7 +258,7 @@ def _started_from(experiment: Experiment) -> tuple[_Other, FrozenConfigDict, Mat
         problems += other.misfits(theirs, stage, config)
     if problems:
         raise UserError(*problems)
-    if _begins_by_itself(experiment):
+    if _makes_own_start(experiment):
         return other, theirs, None
     there = Experiment(freeze({**theirs.to_dict(), "mesh": config.mesh.to_dict()}))
     fitting = match(_learned(experiment.abstract_state), _learned(there.abstract_state))
@@ -263,8 +267,8 @@ def _started_from(experiment: Experiment) -> tuple[_Other, FrozenConfigDict, Mat
         more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
         raise UserError(
             f"start.workdir = {config.start.workdir!r} has arrays of another shape: "
-            f"{'; '.join(shown[:3])}{more}. Make the same network, or set start.partial = True: "
-            "they are then drawn anew."
+            f"{'; '.join(shown[:3])}{more}. Use the same network, or set start.partial = True to "
+            "draw them anew."
         )
     if not fitting.taken:
         raise UserError(
@@ -278,48 +282,48 @@ def _learned(state: TrainState) -> Tree:
     return {"params": state.params, "stats": state.stats}
 
 
-def _begins_by_itself(experiment: Experiment) -> bool:
-    """Whether the family makes its first params of what `start` names."""
+def _makes_own_start(experiment: Experiment) -> bool:
+    """Whether the family itself computes its first params from the run in `start`."""
     row = _row(experiment.config)
     return bool(row.of_role("start")) and isinstance(experiment.family, Starts)
 
 
 def _started(experiment: Experiment, fresh: Variables, given: Tree) -> Variables:
-    """The variables to start from, made of fresh ones and of those of the run in `start`."""
+    """The variables to start from, made from fresh ones and those of the run in `start` (given)."""
     if isinstance(experiment.family, Starts):
-        begun = dict.fromkeys(_row(experiment.config).of_role("start"), given)
-        params = experiment.family.start(replace(fresh, frozen={**fresh.frozen, **begun}))
-        different = match(fresh.params, params)
-        if different.missing or different.extra or different.reshaped:
-            raise ValueError(f"`start` gives other arrays than `init`: {different}.")
+        named = dict.fromkeys(_row(experiment.config).of_role("start"), given)
+        params = experiment.family.start(replace(fresh, frozen={**fresh.frozen, **named}))
+        fitting = match(fresh.params, params)
+        if fitting.missing or fitting.extra or fitting.reshaped:
+            raise ValueError(f"`start` gives other arrays than `init`: {fitting}.")
         fresh = replace(fresh, params=params)
-    if not given or _begins_by_itself(experiment):
+    if not given or _makes_own_start(experiment):
         return fresh
-    taken = taken_over({"params": fresh.params, "stats": fresh.stats}, given)
-    return replace(fresh, **taken)
+    copied = taken_over({"params": fresh.params, "stats": fresh.stats}, given)
+    return replace(fresh, **copied)
 
 
-def _say_what_is_taken(config: FrozenConfigDict, fitting: Match | None) -> None:
+def _log_match(config: FrozenConfigDict, fitting: Match | None) -> None:
     if fitting is None:
         return
     _log.info(
-        "%d arrays are those of start.workdir = %r.", len(fitting.taken), config.start.workdir
+        "Copied %d arrays from start.workdir = %r.", len(fitting.taken), config.start.workdir
     )
-    for said, paths in {
+    for heading, paths in {
         "Drawn anew, since they are not there": fitting.missing,
         "Drawn anew, since they have another shape there": tuple(fitting.reshaped),
-        "Left behind, since they have no place here": fitting.extra,
+        "Left behind, since this model does not have them": fitting.extra,
     }.items():
         if paths:
-            _log.info("%s: %s.", said, ", ".join(paths))
+            _log.info("%s: %s.", heading, ", ".join(paths))
 
 
 # --- sampling -------------------------------------------------------------------------------------
 
 
 def for_sampling(ours: Experiment, variables: Variables) -> tuple[Family, Variables]:
-    """Our (family, variables) with the models that sampling asks besides, where the config names
-    them: fields of the family, and `frozen` variables of the same names."""
+    """Our (family, variables) with the models that steer sampling, if the config names any: as
+    fields of the family, and as `frozen` variables of the same names."""
     config, family, frozen = ours.config, ours.family, dict(variables.frozen)
     for name, stage in _row(config).of_role("sampling").items():
         if not config.sample[name]:
@@ -337,14 +341,14 @@ def for_sampling(ours: Experiment, variables: Variables) -> tuple[Family, Variab
         classes = ours.classes, Experiment(theirs).classes
         if all(classes) and classes[0] != classes[1]:
             problems.append(
-                f"sample.{name} knows {classes[1]} classes, and this model {classes[0]}: name "
+                f"sample.{name} has {classes[1]} classes, but this model has {classes[0]}: name "
                 f"{stage.called}."
             )
         if problems:
             raise UserError(*problems)
         if theirs.data.name != config.data.name:
             _log.warning(
-                "sample.%s was trained on %s, and what it steers on %s.",
+                "sample.%s was trained on %s, but the model that it steers on %s.",
                 name, theirs.data.name, config.data.name,
             )  # fmt: skip
         trained = other.open(theirs, _mesh(config))

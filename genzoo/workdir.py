@@ -1,8 +1,8 @@
 """The folder of one run: `config.json`, `metrics.jsonl`, `checkpoints/`, `frozen/`, `samples/`,
 `eval.json`.
 
-A workdir belongs to one config and one data set. Training in it with others, or reading it with a
-config that makes another model, is refused before anything is written.
+A workdir belongs to one config and one data set. Training in it with others, or reading it with the
+config of another model, is refused before anything is written.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.frozen import FrozenModels
 from genzoo.train.state import TrainState
 
-# What may change between a run and its continuation: how long, how often, where, how carefully.
+# Keys that may change when a run resumes: how long, how often, where, how carefully.
 _FREE_IN_TRAINING = (
     "sample.", "eval.", "mesh.", "bench.", "tools.", "compile.", "data.dir", "train.steps",
     "train.steps_per_call", "train.log_every", "train.save_every", "train.keep",
@@ -38,43 +38,43 @@ _FREE_IN_TRAINING = (
     "train.save_minutes", "train.picture_minutes",
     "optimizer.learning_rate", "optimizer.clip",
 )  # fmt: skip
-# Of these, what changes the numbers of the run and not only its housekeeping.
-_WORTH_SAYING = ("train.steps", "optimizer.")
-# What a checkpoint's arrays depend on.
+# Those of them that change the numbers of the run and not only its housekeeping.
+_LOGGED = ("train.steps", "optimizer.")
+# Keys on which the arrays of a checkpoint depend.
 _BOUND_IN_READING = (
     "family.", "network.", "conditions.", "frozen.", "data.name", "data.size", "data.channels",
 )  # fmt: skip
 SAMPLE_SETTINGS = "settings.json"
-"""What tells with which settings a folder of samples was made."""
+"""The file with the settings of a folder of samples."""
 LATEST = "latest"
-_TAKEN = (LATEST, "training")  # names in samples/ that are not those of a call
-_LONGEST = 100  # letters of the name of a folder
+_RESERVED = (LATEST, "training")  # names in samples/ that a call may not use
+_MAX_NAME = 100  # characters in the name of a folder
 _log = logging.getLogger("genzoo")
 
 
 def _shared(key: str) -> str:
-    """The key that all players share for one that a player has of its own."""
+    """The shared key that a player's own key overrides."""
     return re.sub(r"^optimizer\.players\.[^.]+\.", "optimizer.", key)
 
 
 @dataclass(frozen=True)
 class Workdir:
-    """The folder at `path`."""
+    """The folder of a run, at `path`."""
 
     path: Path
 
     @property
     def samples(self) -> Path:
-        """Where samples go."""
+        """The folder of samples."""
         return self.path / "samples"
 
     def training_grid(self, step: int, weights: str) -> Path:
-        """Where a grid drawn during training goes."""
+        """The file of a sample grid drawn during training."""
         return self.samples / "training" / f"step_{step:08d}_{weights}.png"
 
     def config(self) -> dict | None:
-        """The config of the run in this folder, as it was resolved; keys that have come since with
-        their defaults."""
+        """The resolved config of the run in this folder, with defaults for newer keys; None if
+        there is no run."""
         file = self.path / "config.json"
         if not file.is_file():
             return None
@@ -84,25 +84,25 @@ class Workdir:
             raise UserError(*(f"{file}: {problem}" for problem in error.problems)) from error
 
     def _readable(self) -> None:
-        """Raises UserError when the checkpoints are of an older form, which has no reader."""
+        """Raises UserError if the checkpoints have an older form that can no longer be read."""
         if problems := outdated(read_json(self.path / "config.json")):
             raise UserError(*(f"--workdir={self.path}: {problem}" for problem in problems))
 
     @property
     def begun(self) -> bool:
-        """Whether a checkpoint was ever finished here: before that, a start that failed may be
-        made again with another config."""
+        """Whether there is a finished checkpoint. Before that, a failed start may be repeated with
+        another config."""
         return bool(self.checkpoints(keep=1).steps())
 
     def check(self, config: FrozenConfigDict) -> None:
-        """Raises UserError when the folder cannot be written or belongs to another config. Writes
-        nothing: what else may be wrong is looked at before the folder is claimed."""
+        """Raises UserError if the folder cannot be written or belongs to another config. Writes
+        nothing, because other checks come before the folder is claimed."""
         self.check_writable()
         before = self.config()
         if before is None and self.begun:
             raise UserError(
-                f"--workdir={self.path} holds checkpoints and no config.json, so nobody can tell "
-                "whose they are: restore it from a copy, or give another --workdir."
+                f"--workdir={self.path} holds checkpoints and no config.json, so their config is "
+                "unknown: restore it from a copy, or give another --workdir."
             )
         if before and self.begun:
             self._readable()
@@ -111,11 +111,11 @@ class Workdir:
         if bound:
             raise UserError(self._other_config(bound))
         for key, (old, new) in changed.items():
-            if key.startswith(_WORTH_SAYING) and key != "train.steps_per_call":
-                _log.info("%s was %s and is now %s: not the same run any more.", key, old, new)
+            if key.startswith(_LOGGED) and key != "train.steps_per_call":
+                _log.info("%s was %s and is now %s: this changes the run.", key, old, new)
 
     def check_writable(self) -> None:
-        """Raises UserError when the folder cannot be written."""
+        """Raises UserError if the folder cannot be written."""
         place = self.path.absolute()
         while not place.exists():
             place = place.parent
@@ -125,8 +125,8 @@ class Workdir:
             raise UserError(self._unwritable(f"no permission in {place}"))
 
     def claim(self, config: FrozenConfigDict, data: dict) -> IO:
-        """Makes the folder this config's and this data set's, for as long as the returned file is
-        open. data: what tells the data set from another."""
+        """Makes the folder and claims it for this config and data set while the returned file is
+        open. data: what identifies the data set. Raises UserError if that is not possible."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             guard = (self.path / ".lock").open("a")
@@ -146,21 +146,21 @@ class Workdir:
         return guard
 
     def _same_data(self, data: dict) -> None:
-        # The order of the examples follows from their number: with another set a resumed run would
-        # see others than a straight one, and a hold-out might move into training.
+        # The order of the examples depends on their number. With another data set, a resumed run
+        # would see other examples than an uninterrupted one, and held-out ones might be trained on.
         file = self.path / "data.json"
         before = read_json(file) if file.is_file() and self.begun else {}
-        # A run that is older than an entry does not have it.
+        # Runs from before an entry existed do not have it.
         changed = differences(before, {k: v for k, v in data.items() if k in before})
         if changed:
-            said = "; ".join(f"{k} was {a} and is {b}" for k, (a, b) in changed.items())
+            shown = "; ".join(f"{k} was {a} and is {b}" for k, (a, b) in changed.items())
             raise UserError(
-                f"The data has changed since the run in --workdir={self.path} began ({said}): "
+                f"The data has changed since the run in --workdir={self.path} began ({shown}): "
                 "restore it, or start anew in another --workdir."
             )
 
     def write(self, name: str, value: dict) -> None:
-        """A JSON file in the folder, by the first process."""
+        """Writes a JSON file in the folder, from the first process."""
         by_first(lambda: self._write(name, value))
 
     def _write(self, name: str, value: dict) -> None:
@@ -170,32 +170,35 @@ class Workdir:
             raise UserError(self._unwritable(error.strerror)) from error
 
     def sample_folder(self, config: FrozenConfigDict, step: int) -> Path:
-        """Where a call of `--mode=sample` writes: a folder of `samples/` with the name sample.into,
-        else with one made of the step and of the keys whose values are not the run's own. Never one
-        that holds what a call with other settings has written; raises UserError where sample.into
-        names such a one."""
-        asked = {k: v for k, v in config.sample.to_dict().items() if k != "into"}
+        """The folder in `samples/` for a call of `--mode=sample`.
+
+        Its name is sample.into or, if that is empty, made from the step and from the settings that
+        differ from the run's own. It never holds samples with other settings; raises UserError if
+        sample.into names such a folder.
+        """
+        settings = {k: v for k, v in config.sample.to_dict().items() if k != "into"}
         if into := config.sample.into:
-            if into in _TAKEN or Path(into).name != into or into.startswith("."):
+            if into in _RESERVED or Path(into).name != into or into.startswith("."):
                 raise UserError(
                     f"sample.into = {into!r} must be the name of a folder: without slashes, and "
-                    f"other than {' and '.join(_TAKEN)}."
+                    f"not {' or '.join(_RESERVED)}."
                 )
             folder = self.samples / into
-            if other := _other_samples(folder, asked):
+            if other := _other_samples(folder, settings):
                 raise UserError(
                     f"sample.into = {into!r}: {folder} {other}. Give another name, or remove it."
                 )
             return folder
         own = (self.config() or {}).get("sample", {})
-        name = _named(step, {k: v for k, (_, v) in differences(own, asked).items() if k in asked})
+        changed = {k: v for k, (_, v) in differences(own, settings).items() if k in settings}
+        name = _folder_name(step, changed)
         names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
         folders = (self.samples / each for each in names)
-        return next(folder for folder in folders if not _other_samples(folder, asked))
+        return next(folder for folder in folders if not _other_samples(folder, settings))
 
     def begin_samples(self, folder: Path, settings: dict) -> None:
-        """Makes the folder ready for samples with these settings, by the first process. What the
-        same call has left there goes, so that none of it is taken for new."""
+        """Prepares the folder for samples with these settings, in the first process. Removes what
+        an earlier call with the same settings left there, so that it is not mistaken for new."""
 
         def begin():
             try:
@@ -210,12 +213,12 @@ class Workdir:
         by_first(begin)
 
     def end_samples(self, folder: Path, settings: dict) -> None:
-        """Writes the settings again, with what is known now, and lets `samples/latest` be this
-        folder: by a link, or where there are none by a copy."""
+        """Writes the final settings and makes `samples/latest` point to this folder: by a link, or
+        by a copy if the file system has no links."""
 
         def end():
             self._write(f"{folder.relative_to(self.path)}/{SAMPLE_SETTINGS}", settings)
-            _be_latest(folder)
+            _point_latest_to(folder)
 
         by_first(end)
 
@@ -228,11 +231,12 @@ class Workdir:
 
     @property
     def frozen(self) -> FrozenModels:
-        """The models of other runs that this one uses as they are."""
+        """The frozen models of other runs that this one uses."""
         return FrozenModels(self.path / "frozen")
 
     def load(self, config: FrozenConfigDict, abstract: TrainState) -> TrainState:
-        """The newest good state, for use by a config that makes the same model. Reads only."""
+        """The newest readable state, for a config of the same model. Only reads. Raises UserError.
+        """
         self._same_model(config)
         checkpoints = self.checkpoints(keep=config.train.keep)
         state = checkpoints.restore(abstract, read_only=True)
@@ -242,7 +246,8 @@ class Workdir:
         return self.completed(state, abstract)
 
     def completed(self, state: TrainState, abstract: TrainState) -> TrainState:
-        """A state from a checkpoint with the frozen models, which newer ones do not hold."""
+        """A state from a checkpoint, with the frozen models, which newer checkpoints do not hold.
+        """
         if state.frozen or not abstract.frozen:
             return state
         return replace(state, frozen=self.frozen.read(abstract.frozen))
@@ -250,20 +255,20 @@ class Workdir:
     def variables(
         self, config: FrozenConfigDict, abstract: TrainState, weights: str
     ) -> Variables:
-        """The params themselves ("raw") or an average of them, with stats and frozen models, and
-        nothing else of the newest good state. Reads only."""
+        """The params themselves ("raw") or an average of them, with stats and frozen models, from
+        the newest readable checkpoint. Only reads these arrays. Raises UserError."""
         self._same_model(config)
         own = {"params": abstract.params}
         if weights != RAW:
             own = {"averages": {weights: abstract.averages[weights]}}
         checkpoints = self.checkpoints(keep=config.train.keep)
-        found = checkpoints.restore_parts({**own, "stats": abstract.stats}, abstract.frozen)
+        parts = checkpoints.restore_parts({**own, "stats": abstract.stats}, abstract.frozen)
         checkpoints.close()
-        if found is None:
+        if parts is None:
             raise UserError(self._unfinished(config))
-        frozen = found["frozen"] or (abstract.frozen and self.frozen.read(abstract.frozen))
-        params = found["params"] if weights == RAW else found["averages"][weights]
-        return Variables(params=params, stats=found["stats"], frozen=frozen)
+        frozen = parts["frozen"] or (abstract.frozen and self.frozen.read(abstract.frozen))
+        params = parts["params"] if weights == RAW else parts["averages"][weights]
+        return Variables(params=params, stats=parts["stats"], frozen=frozen)
 
     def _same_model(self, config: FrozenConfigDict) -> None:
         before = self.config()
@@ -280,8 +285,8 @@ class Workdir:
 
     def _unfinished(self, config: FrozenConfigDict) -> str:
         return (
-            f"--workdir={self.path} holds no finished checkpoint yet: train on, at least to "
-            f"train.save_every = {config.train.save_every}."
+            f"--workdir={self.path} holds no finished checkpoint yet: train at least to step "
+            f"{config.train.save_every} (train.save_every)."
         )
 
     def _other_config(self, changed: dict[str, tuple]) -> str:
@@ -294,50 +299,48 @@ class Workdir:
 
     def _unwritable(self, why: str) -> str:
         return (
-            f"--workdir={self.path} cannot be written ({why}): "
-            "give a folder that you may write to."
+            f"--workdir={self.path} cannot be written ({why}): give a folder with write permission."
         )
 
 
 def announced(paths: Iterable[Path]) -> list[str]:
-    """The paths of what a mode has made, for its report; the first process logs them."""
-    found = [str(path) for path in paths]
-    for path in found if is_first() else ():
+    """The paths of the files that a mode wrote, for its report; the first process logs them."""
+    written = [str(path) for path in paths]
+    for path in written if is_first() else ():
         _log.info("Wrote %s", path)
-    return found
+    return written
 
 
-def _named(step: int, changed: dict) -> str:
-    """step_00001800_method=heun_steps=20: letters that every file system takes, and not too many of
-    them."""
+def _folder_name(step: int, changed: dict) -> str:
+    """step_00001800_method=heun_steps=20, limited in length and to characters that every file
+    system accepts."""
     parts = [f"step_{step:08d}"]
     for key, value in changed.items():
         plain = re.sub(r"[^\w.,+-]+", "-", str(value)).strip("-.")
         parts.append(f"{key}={plain}")
     name = "_".join(parts)
-    if len(name) <= _LONGEST:
+    if len(name) <= _MAX_NAME:
         return name
-    return f"{name[:_LONGEST]}_{zlib.crc32(json.dumps(changed).encode()):08x}"
+    return f"{name[:_MAX_NAME]}_{zlib.crc32(json.dumps(changed).encode()):08x}"
 
 
-def _other_samples(folder: Path, asked: dict) -> str:
-    """Why a folder is not that of a call with the settings that are asked for, "" where it may
-    be."""
+def _other_samples(folder: Path, settings: dict) -> str:
+    """Why a folder cannot be used for samples with these settings; "" if it can."""
     file = folder / SAMPLE_SETTINGS
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return ""
     if not file.is_file():
-        return f"is there and has no {SAMPLE_SETTINGS}"
-    changed = differences(read_json(file).get("sample", {}), asked)
-    said = [f"{key} = {before!r}" for key, (before, _) in changed.items()]
-    return f"holds samples with {', '.join(said)}" if said else ""
+        return f"exists and has no {SAMPLE_SETTINGS}"
+    changed = differences(read_json(file).get("sample", {}), settings)
+    shown = [f"{key} = {before!r}" for key, (before, _) in changed.items()]
+    return f"holds samples with {', '.join(shown)}" if shown else ""
 
 
-def _be_latest(folder: Path) -> None:
+def _point_latest_to(folder: Path) -> None:
     link, beside = folder.parent / LATEST, folder.parent / f".{LATEST}"
     copied = link.is_dir() and not link.is_symlink()
     if copied and not (link / SAMPLE_SETTINGS).is_file():
-        _log.warning("%s is left as it is: it holds no samples.", link)
+        _log.warning("%s is left unchanged, because it holds no samples.", link)
         return
     if copied:
         shutil.rmtree(link)

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Runs a command again when it stopped with a checkpoint saved or crashed:
+# Restarts a command that stopped with a checkpoint saved, or crashed:
 #
 #     bash launch/again.sh RESTARTS COMMAND [ARGUMENT...]
 #
-# exit code  0  done                            -> 0
-#            2  a mistake of the user's         -> 2, never again
-#           75  stopped by SIGTERM, it is saved -> again, as often as it happens
-#     another   a crash                         -> again, RESTARTS times in all
+# exit code  0  done                               -> exits with 0
+#            2  a mistake of the user's            -> exits with 2
+#           75  stopped by SIGTERM, with all saved -> restarts, every time
+#     another   a crash                            -> restarts, RESTARTS times in all
 #
-# After SIGTERM or Ctrl-C to this script the command gets SIGTERM and nothing is started again: the
-# code that it ends with is ours. tpu_vm.sh and skypilot.yaml run this on every machine.
+# SIGTERM or Ctrl-C to this script is passed on to the command as SIGTERM; nothing is restarted and
+# this script exits with the command's code. tpu_vm.sh and skypilot.yaml run it on every machine.
 set -u
 
-# Knobs, from the environment.
-: "${PAUSE:=15}" # seconds before the next start, in which the peers of a crash come to their end
+# Settings, from the environment.
+: "${PAUSE:=15}" # seconds before a restart, so that the peers of a crashed process end first
 
 if [[ $# -lt 2 || ! $1 =~ ^[0-9]+$ ]]; then
     echo "again.sh: give the number of restarts and a command." >&2
@@ -30,7 +30,7 @@ interrupted=''
 stop() {
     stopped=yes
     interrupted=yes
-    # Just started, its number not yet known: the signal is owed to it.
+    # If the command has just started and its process id is not known yet, it gets the signal later.
     if [[ -n $child ]]; then kill -s TERM "$child" 2>/dev/null; else owed=yes; fi
 }
 trap stop TERM INT
@@ -39,8 +39,8 @@ while [[ -z $stopped ]]; do
     "$@" &
     child=$!
     if [[ -n $owed ]]; then kill -s TERM "$child" 2>/dev/null; fi
-    # A signal cuts `wait` short with a code of its own, so it is asked again; 127 from a second
-    # question means that the first had the answer.
+    # A signal interrupts `wait`, which then returns another code, so wait again. If the second call
+    # returns 127, the first one already had the exit code.
     code=127
     interrupted=yes
     while [[ -n $interrupted ]]; do
@@ -63,7 +63,7 @@ while [[ -z $stopped ]]; do
             ;;
     esac
     if [[ -z $stopped ]]; then
-        echo "again.sh: $reason; starting again in $PAUSE s, $left restarts after a crash left." >&2
+        echo "again.sh: $reason; restarting in $PAUSE s, $left restarts after a crash left." >&2
         sleep "$PAUSE" &
         wait $!
     fi

@@ -1,11 +1,11 @@
-"""The table of what every full-size config takes on every kind of machine, none of which is here.
+"""Makes a table of what every full-size config needs on every kind of TPU slice, without the TPUs.
 
     python launch/compile_table.py --write
 
 Compiles the training step of each config for each topology with `--mode=compile`, one at a time and
-nicely, in about a minute each; prints a Markdown table and, with --write, puts it into the README
-of the project. What was compiled before is not compiled again, so a table that was broken off is
-gone on with. Needs the extra `tpu-compile`.
+at low priority, in about a minute each. Prints a Markdown table and, with --write, puts it into the
+project's README. Reports are cached, so an interrupted run continues where it stopped. Needs the
+extra `tpu-compile`.
 """
 
 import argparse
@@ -21,22 +21,22 @@ CONFIGS = HERE.parent / "configs"
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- compile table -->", "<!-- end of compile table -->"
 TOPOLOGIES = ("v5e-1", "v5e-16", "v5e-256", "v5p-64", "v6e-16")
-_SMALL = ("toy", "fashion")  # in the names of configs that are made for a laptop
+_SMALL = ("toy", "fashion")  # parts of the names of configs for a laptop
 
 
 def full_size() -> list[str]:
-    """The names of the configs that are not made for a laptop."""
+    """The names of the configs that are not for a laptop."""
     names = sorted(path.stem for path in CONFIGS.glob("*.py"))
     return [name for name in names if not any(word in name for word in _SMALL)]
 
 
 def enough(batch: int, devices: int) -> int:
-    """The least multiple of the devices that is no less than a batch."""
+    """The smallest multiple of the number of devices that is at least the batch size."""
     return -(-batch // devices) * devices
 
 
 def compiled(name: str, topology: str, level: str) -> dict:
-    """The report of a config's training step: of `--mode=compile`, or {"error": what it said}."""
+    """The report of `--mode=compile` on a config's training step, or {"error": its message}."""
     from genzoo import config
     from genzoo.runtime.topology import named
 
@@ -59,14 +59,14 @@ def compiled(name: str, topology: str, level: str) -> dict:
             capture_output=True, text=True, check=False, cwd=HERE.parent,
         )  # fmt: skip
     if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["no words"])[-1]}
+        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
     report = json.loads(done.stdout)
     return {**report, "given_batch": train["batch_size"]}
 
 
 def _first_stages(stages: dict, folder: Path) -> list[str]:
-    """The flags that name runs of the models that a config builds upon, as they would be trained by
-    the configs that those runs are called after: their shapes are all that is needed of them."""
+    """Flags that name runs of the frozen models of a config. Each run is only the config.json of
+    the config that its workdir is named after, since nothing but shapes is needed."""
     from genzoo import check, config
 
     flags = []
@@ -74,14 +74,14 @@ def _first_stages(stages: dict, folder: Path) -> list[str]:
         source, place = CONFIGS / f"{Path(stage['workdir']).name}.py", folder / name
         if source.exists():
             place.mkdir()
-            found = check.check(config.load(str(source)), devices=1)
-            (place / "config.json").write_text(json.dumps(found.to_dict()))
+            checked = check.check(config.load(str(source)), devices=1)
+            (place / "config.json").write_text(json.dumps(checked.to_dict()))
             flags.append(f"--config.frozen.{name}.workdir={place}")
     return flags
 
 
 def cell(report: dict) -> str:
-    """A report in a few words of Markdown."""
+    """A report as the text of a Markdown cell."""
     if "error" in report:
         return "not compiled"
     train = report["programs"]["train"]
@@ -94,17 +94,17 @@ def cell(report: dict) -> str:
     if not train["fits"]:
         return f"**no**: {size}{other}; {_remedy(train.get('suggestion'))}"
     work = f"{_short(train['flops_per_chip'] / 1e9)} GFLOP"
-    return f"fits: {size}, {work}, {_said(train['collectives'])}{other}"
+    return f"fits: {size}, {work}, {_collectives(train['collectives'])}{other}"
 
 
-def _said(collectives: dict | None) -> str:
+def _collectives(collectives: dict | None) -> str:
     if collectives is None:
-        return "collectives not told"
-    found = (
-        f"{what['count']:g} {kind} of {_short(what['bytes'] / 1e6)} MB"
-        for kind, what in collectives.items()
+        return "collectives unknown"
+    listed = (
+        f"{total['count']:g} {kind} of {_short(total['bytes'] / 1e6)} MB"
+        for kind, total in collectives.items()
     )
-    return ", ".join(found) or "no collectives"
+    return ", ".join(listed) or "no collectives"
 
 
 def _short(number: float) -> str:
@@ -116,20 +116,20 @@ def _remedy(suggestion: dict | str | None) -> str:
         return suggestion or "nothing was tried"
     changes = {key: value for key, value in suggestion.items() if "." in key}
     total = suggestion["total_bytes_per_chip"] / 1e9
-    said = ", ".join(f"{key} = {value}" for key, value in changes.items())
-    return f"fits with {said}: {total:.2f} GB"
+    settings = ", ".join(f"{key} = {value}" for key, value in changes.items())
+    return f"fits with {settings}: {total:.2f} GB"
 
 
 def table(reports: dict[str, dict[str, dict]], level: str) -> str:
-    """The Markdown of reports by config and topology."""
+    """The Markdown table of reports by config and topology."""
     columns = list(next(iter(reports.values())))
-    found = [report for row in reports.values() for report in row.values()]
-    versions = next((report["versions"] for report in found if "versions" in report), {})
+    flat = [report for row in reports.values() for report in row.values()]
+    versions = next((report["versions"] for report in flat if "versions" in report), {})
     made_by = ", ".join(f"{package} {number}" for package, number in versions.items())
     lines = [
-        f"Compiled at level {level} by {made_by}; nothing was run. Per chip: memory in all (data "
-        "set, state, scratch and program; 1 GB = 10^9 bytes), work of one training step, and what "
-        "the chips say to each other in it.",
+        f"Compiled at level {level} by {made_by}; nothing was run. Per chip: total memory (data "
+        "set, state, scratch and program; 1 GB = 10^9 bytes), operations of one training step, and "
+        "its collectives.",
         "",
         f"| config (batch) | {' | '.join(columns)} |",
         "|---" * (len(columns) + 1) + "|",
@@ -145,7 +145,7 @@ def table(reports: dict[str, dict[str, dict]], level: str) -> str:
 
 
 def write(text: str, path: Path) -> None:
-    """Puts the text between the marks of a file, or at its end where it has none."""
+    """Puts the text between the markers in a file, or at its end if there are none."""
     whole = path.read_text() if path.exists() else ""
     marked = f"{BEGIN}\n{text}\n{END}"
     if BEGIN in whole and END in whole:
@@ -159,17 +159,18 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--configs", default=",".join(full_size()), help="names, with commas")
-    parser.add_argument("--topologies", default=",".join(TOPOLOGIES), help="names, with commas")
-    parser.add_argument("--level", default="O0", help="of optimisation (%(default)s)")
-    parser.add_argument("--results", type=Path, help="a JSON file to keep reports in: those that "
-                        "stand in it are taken as they are")  # fmt: skip
+    commas = "names, separated by commas"
+    parser.add_argument("--configs", default=",".join(full_size()), help=commas)
+    parser.add_argument("--topologies", default=",".join(TOPOLOGIES), help=commas)
+    parser.add_argument("--level", default="O0", help="optimisation level (%(default)s)")
+    parser.add_argument("--results", type=Path, help="a JSON file for the reports; reports already "
+                        "in it are reused")  # fmt: skip
     parser.add_argument("--write", action="store_true", help=f"put the table into {README.name}")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str]) -> int:
-    """Makes the table; 1 if a config could not be compiled."""
+    """Makes the table; returns the exit code, 1 if a config could not be compiled."""
     arguments = _parsed(argv)
     from genzoo.core.errors import UserError
     from genzoo.runtime.topology import named
@@ -193,8 +194,8 @@ def main(argv: list[str]) -> int:
                 if arguments.results:
                     arguments.results.write_text(json.dumps(kept, indent=1))
             reports.setdefault(name, {})[topology] = kept[key]
-            said = kept[key].get("error") or cell(kept[key])
-            print(f"{name} {topology}: {said}", file=sys.stderr, flush=True)
+            outcome = kept[key].get("error") or cell(kept[key])
+            print(f"{name} {topology}: {outcome}", file=sys.stderr, flush=True)
     text = table(reports, arguments.level)
     print(text)
     if arguments.write:

@@ -1,11 +1,12 @@
-"""Runs genzoo in N real processes on this host: on CPU, or with one GPU for each.
+"""Runs genzoo in N processes on this host: on the CPU, or with one GPU each.
 
     python launch/local.py -n 2 -- --config=configs/ddpm_fashion.py:smoke --workdir=runs/two
 
-Every process is `python -m genzoo.main --coordinator=... --processes=N --process=I` and what stands
-after `--`. Its output comes out with `[I] ` before each line. The first process that fails stops
-the others; its last lines are repeated at the end and its exit code becomes ours. Ctrl-C and
-SIGTERM are passed on to all; a second Ctrl-C kills. Standard library only.
+Every process runs `python -m genzoo.main --coordinator=... --processes=N --process=I` followed by
+the arguments after `--`. Each line of its output is prefixed with `[I] `. The first process that
+fails stops the others; the launcher repeats its last lines at the end and exits with its code.
+Ctrl-C and SIGTERM are passed on to all processes; a second Ctrl-C kills them. Uses only the
+standard library.
 """
 
 import argparse
@@ -25,22 +26,22 @@ from pathlib import Path
 
 PROGRAM = (sys.executable, "-m", "genzoo.main")
 USER_ERROR, PREEMPTED = 2, 75
-_POLL = 0.02  # seconds between two looks at the processes
-_TAIL = 12  # lines of standard error repeated of the process that failed
+_POLL = 0.02  # seconds between two checks of the processes
+_TAIL = 12  # lines of standard error that are repeated after a failure
 _DEVICES_FLAG = "--xla_force_host_platform_device_count"
 _OURS = ("--coordinator", "--processes", "--process")
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def free_port() -> int:
-    """A port of this host that nobody listens on now."""
+    """A port of this host on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def visible_gpus(environ, devices: Path = Path("/dev")) -> list[str]:
-    """Names of the GPUs as CUDA_VISIBLE_DEVICES takes them; empty where there is none."""
+    """The names of the GPUs in the form of CUDA_VISIBLE_DEVICES; empty if there are none."""
     if "CUDA_VISIBLE_DEVICES" in environ:
         names = environ["CUDA_VISIBLE_DEVICES"].split(",")
         return [name.strip() for name in names if name.strip() not in ("", "-1")]
@@ -49,12 +50,12 @@ def visible_gpus(environ, devices: Path = Path("/dev")) -> list[str]:
 
 
 def environments(n: int, devices_per_process: int | None, environ, gpus) -> list[dict[str, str]]:
-    """What each process gets besides the environment that we have."""
+    """The changes to our environment for each process. Raises ValueError if GPUs are lacking."""
     if devices_per_process is None and environ.get("JAX_PLATFORMS") != "cpu" and gpus:
         if n > len(gpus):
             raise ValueError(f"{n} processes need a GPU each, and {len(gpus)} can be seen: give "
-                             f"-n {len(gpus)}, or --devices-per-process for CPU.")  # fmt: skip
-        # The ids count within what is visible; without them JAX takes a surrounding SLURM task's.
+                             f"-n {len(gpus)}, or --devices-per-process for the CPU.")  # fmt: skip
+        # Ids count among the visible GPUs. Without them JAX uses those of a surrounding SLURM task.
         return [{"CUDA_VISIBLE_DEVICES": gpu, "JAX_LOCAL_DEVICE_IDS": "0"} for gpu in gpus[:n]]
     kept = [f for f in environ.get("XLA_FLAGS", "").split() if not f.startswith(_DEVICES_FLAG)]
     flags = " ".join([*kept, f"{_DEVICES_FLAG}={devices_per_process or 1}"])
@@ -68,26 +69,26 @@ def commands(program, n: int, port: int, arguments) -> list[list[str]]:
 
 
 def shares(n: int, cores) -> list[set[int]]:
-    """The cores of each of n processes: as many for all, none of them shared; or all of them for
-    each, where there are more processes than cores."""
+    """The cores of each of n processes: equally many for each and none shared, or all cores for
+    each if there are more processes than cores."""
     cores = sorted(cores)
     size = len(cores) // n
     return [set(cores[i * size : (i + 1) * size]) if size else set(cores) for i in range(n)]
 
 
-def _at_birth(cores: set[int]) -> Callable[[], None]:
-    """What the child does before its program (Linux).
+def _before_exec(cores: set[int]) -> Callable[[], None]:
+    """What the child process does before it runs its program (Linux).
 
-    cores: its own; an empty set leaves it as it is. Processes that compute on the same cores run
-    into each other, and so do the threads of one: the one of JAX's collectives (gloo) spins while
-    another is writing, and takes the core away from it just then. In the batch class no thread is
-    put off its core for one that has woken up. On two cores two processes of two threads made a
-    step in 0.23 s, each on its own core in 0.63 s, so and in the batch class in 0.15 s, and one
-    process on both in 0.15 s.
+    cores: that it may use; an empty set changes nothing. Processes that compute on the same cores
+    slow each other down, and so do the threads of one process: the thread of JAX's collectives
+    (gloo) spins while another one writes, and takes the core from it just then. In the batch class
+    a thread that wakes up does not preempt a running one. On two cores, a step of two processes
+    with two threads each took 0.23 s; 0.63 s with one core per process; 0.15 s with one core per
+    process in the batch class; and 0.15 s for a single process on both cores.
     """
 
     def prepare() -> None:
-        if _LIBC is not None:  # a launcher that was killed outright leaves no processes behind
+        if _LIBC is not None:  # if the launcher is killed, its processes are killed too
             _LIBC.prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
         if cores:
             with contextlib.suppress(OSError):  # a container may forbid it
@@ -98,12 +99,13 @@ def _at_birth(cores: set[int]) -> Callable[[], None]:
 
 
 def say(message: str) -> None:
-    """A line of the launcher's own, without a process's prefix."""
+    """Prints a message of the launcher itself, without the prefix of a process."""
     print(f"launch/local.py: {message}", file=sys.stderr, flush=True)
 
 
 class Process:
-    """One process with its prefixed output; `code` is as a shell has it, None while it runs."""
+    """One process with its prefixed output. code: its exit code in the convention of shells, None
+    while it runs."""
 
     def __init__(self, index: int, command: list[str], changes: dict[str, str], cores: set[int]):
         self.index, self.code = index, None
@@ -112,40 +114,41 @@ class Process:
         self._popen = subprocess.Popen(
             command, env={**os.environ, "PYTHONUNBUFFERED": "1", **changes},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, errors="replace", start_new_session=True, preexec_fn=_at_birth(cores),
+            text=True, errors="replace", start_new_session=True, preexec_fn=_before_exec(cores),
         )  # fmt: skip
 
     def listen(self, lock: threading.Lock) -> None:
-        """Begins to pass the output on."""
-        for way in (self._popen.stdout, sys.stdout), (self._popen.stderr, sys.stderr):
-            thread = threading.Thread(target=self._pass_on, args=(*way, lock), daemon=True)
+        """Starts to forward the output."""
+        for pipe in (self._popen.stdout, sys.stdout), (self._popen.stderr, sys.stderr):
+            thread = threading.Thread(target=self._forward, args=(*pipe, lock), daemon=True)
             thread.start()
             self._threads.append(thread)
 
-    def _pass_on(self, source, target, lock) -> None:
+    def _forward(self, source, target, lock) -> None:
         for line in source:
             if target is sys.stderr:
                 self.tail.append(line.rstrip())
-            # If nobody reads us any more we go on reading, so that the process is not held up.
+            # If our own output is closed we keep reading, so that the process does not block.
             with lock, contextlib.suppress(OSError, ValueError):
                 target.write(f"[{self.index}] {line.rstrip()}\n")
                 target.flush()
 
     def poll(self) -> int | None:
-        """The exit code, once there is one; what the process left behind is ended then."""
+        """The exit code, or None. Once the process has ended, kills the processes it left behind.
+        """
         if self.code is None and (code := self._popen.poll()) is not None:
             for thread in self._threads:
-                thread.join(timeout=1)  # its helpers end with it, if they end by themselves
+                thread.join(timeout=1)  # helpers of the process may still end by themselves
             self._signal_group(signal.SIGKILL)
             self.code = 128 - code if code < 0 else code
         return self.code
 
     def send(self, number: int) -> None:
-        """Signals the process; to kill is to kill what it started too."""
+        """Sends a signal to the process; SIGKILL also goes to the processes that it started."""
         if self.code is None and number == signal.SIGKILL:
             self._signal_group(number)
         elif self.code is None:
-            # Not the group: its data workers must live until the checkpoint is written.
+            # Not to the group: its data workers must live until the checkpoint is written.
             self._popen.send_signal(number)
 
     def _signal_group(self, number: int) -> None:
@@ -154,33 +157,34 @@ class Process:
 
 
 def culprit(ended: list[Process]) -> Process | None:
-    """The process that tells why a run failed, of those that ended by themselves, in their order.
+    """The process that best explains why a run failed, or None if none failed.
 
-    A user's mistake explains more than a preemption, and that more than a crash; a process that
-    was aborted because its peer had gone (SIGABRT) explains least. What all of them end with alike
-    the first one says.
+    ended: the processes that ended by themselves, in that order. A user's mistake explains more
+    than a preemption, which explains more than a crash; a process that was aborted because its peer
+    had gone (SIGABRT) explains least. Mistakes and preemptions are common to all processes, of
+    which process 0 reports them.
     """
     ranks = {USER_ERROR: 0, PREEMPTED: 1, 128 + signal.SIGABRT: 3}
     failed = [process for process in ended if process.code]
 
     def rank(process: Process) -> tuple[int, int]:
-        alike = process.code in (USER_ERROR, PREEMPTED)
-        return ranks.get(process.code, 2), process.index if alike else 0
+        common = process.code in (USER_ERROR, PREEMPTED)
+        return ranks.get(process.code, 2), process.index if common else 0
 
     return min(failed, key=rank, default=None)
 
 
 class Attempt:
-    """All processes, from their start to the end of the last.
+    """One start of all processes, until the last one has ended.
 
-    `signals` is filled by a handler while we watch: each kind is passed on once.
+    signals: received ones, appended by a handler while we watch; each kind is passed on once.
     """
 
     def __init__(self, lines: list[list[str]], changes: list[dict[str, str]],
                  cores: list[set[int]], signals: list[int]):  # fmt: skip
-        # All are started before the first thread: forking beside threads is not safe.
+        # All are started before the first thread, because forking beside threads is not safe.
         each = zip(lines, changes, cores, strict=True)
-        self.processes = [Process(index, *its) for index, its in enumerate(each)]
+        self.processes = [Process(index, *own) for index, own in enumerate(each)]
         self.ended: list[Process] = []
         self._signals, self._passed_on = signals, 0
         lock = threading.Lock()
@@ -188,13 +192,13 @@ class Attempt:
             process.listen(lock)
 
     def finish(self, grace: float, settle: float) -> int:
-        """Waits for the end and says whose failure it was; returns the exit code."""
+        """Waits for the end, reports which process failed, and returns the exit code."""
         self._watch(until_failure=True)
         if first := culprit(self.ended):
-            # After a preemption the others are about to end: the stop was agreed between them.
+            # After a preemption the others are about to end too, since all agreed to stop.
             self._watch(grace if first.code == PREEMPTED else settle)
         guilty = culprit(self.ended)
-        if not self._signals:  # else they have been asked to stop, and are not asked twice
+        if not self._signals:  # otherwise they have already been asked to stop
             self._send(signal.SIGTERM)
         self._watch(grace)
         self._send(signal.SIGKILL)
@@ -203,7 +207,7 @@ class Attempt:
             return 0
         by = f" ({signal.Signals(guilty.code - 128).name})" if guilty.code > 128 else ""
         if guilty.code == PREEMPTED:
-            say("all processes stopped as they were asked to; the same command goes on from there.")
+            say("all processes stopped on request; the same command resumes the run.")
             return guilty.code
         last = "\n".join(guilty.tail) or "it wrote nothing to standard error."
         say(f"process {guilty.index} failed with exit code {guilty.code}{by}: {last}")
@@ -237,16 +241,16 @@ class Attempt:
 def launch(n: int, arguments, *, changes: list[dict[str, str]], cores: list[set[int]],
            program=PROGRAM, restarts: int = 0, grace: float = 30.0,
            settle: float = 1.0) -> int:  # fmt: skip
-    """Runs n processes to their end, and again after a failure; returns the exit code.
+    """Runs n processes to their end and restarts them after a failure; returns the exit code.
 
     Args:
         arguments: of the program, the same for all.
-        changes: what each has in its environment besides ours.
-        cores: what each computes on; an empty set where the system may choose.
+        changes: to our environment, for each process.
+        cores: that each process may use; an empty set leaves the choice to the system.
         program: the command before its arguments.
-        restarts: how often to start again, with a new port; never after a user's mistake or a
+        restarts: maximum number of restarts, each with a new port; none after a user's mistake or a
             signal to us.
-        grace: seconds between SIGTERM and SIGKILL for those whose peer has failed.
+        grace: seconds between SIGTERM and SIGKILL for processes whose peer has failed.
         settle: seconds in which the others may end by themselves after the first failure.
     """
     signals: list[int] = []
@@ -259,7 +263,7 @@ def launch(n: int, arguments, *, changes: list[dict[str, str]], cores: list[set[
         code = Attempt(lines, changes, cores, signals).finish(grace, settle)
         if code in (0, USER_ERROR) or signals or attempt == restarts:
             break
-        say(f"starting again, {attempt + 1} of {restarts}.")
+        say(f"restarting, {attempt + 1} of {restarts}.")
     return code
 
 
@@ -274,9 +278,9 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
     add("--devices-per-process", type=int, metavar="K",
         help="run on CPU, with K virtual devices in each process (default 1)")
     add("--restarts", type=int, default=0, metavar="R",
-        help="start again up to R times after a crash or exit code 75")
+        help="restart up to R times after a crash or exit code 75")
     add("--grace", type=float, default=30.0, metavar="SECONDS",
-        help="from SIGTERM to SIGKILL for the peers of a failure (default 30)")
+        help="time from SIGTERM to SIGKILL for the peers of a failed process (default 30)")
     add("--dry-run", action="store_true", help="print the commands, start nothing")
     cut = argv.index("--") if "--" in argv else len(argv)
     settings = parser.parse_args(argv[:cut])
@@ -291,12 +295,12 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
         raise ValueError("no arguments for genzoo.main: give them after --, as in -n 2 -- "
                          "--config=configs/ddpm_fashion.py:smoke --workdir=DIR")  # fmt: skip
     if ours := [a for a in settings.arguments if a.split("=")[0] in _OURS]:
-        raise ValueError(f"{ours[0]} is given by this launcher: leave it out.")
+        raise ValueError(f"{ours[0]} is set by this launcher: leave it out.")
     return settings
 
 
 def main(argv: list[str]) -> int:
-    """Parses the command line and runs; returns the exit code."""
+    """Parses the command line and runs the processes; returns the exit code."""
     try:
         settings = _parsed(argv)
         n, gpus = settings.n, visible_gpus(os.environ)
@@ -309,10 +313,10 @@ def main(argv: list[str]) -> int:
         return USER_ERROR
     if settings.dry_run:
         lines = commands(PROGRAM, n, free_port(), settings.arguments)
-        for change, its, command in zip(changes, cores, lines, strict=True):
-            where = f"taskset --cpu-list {','.join(map(str, sorted(its)))} chrt --batch 0"
-            said = [f"{k}={shlex.quote(v)}" for k, v in change.items()]
-            print(*said, *([where] if its else []), shlex.join(command))
+        for change, own, command in zip(changes, cores, lines, strict=True):
+            where = f"taskset --cpu-list {','.join(map(str, sorted(own)))} chrt --batch 0"
+            settings_shown = [f"{k}={shlex.quote(v)}" for k, v in change.items()]
+            print(*settings_shown, *([where] if own else []), shlex.join(command))
         return 0
     return launch(n, settings.arguments, changes=changes, cores=cores, restarts=settings.restarts,
                   grace=settings.grace)  # fmt: skip

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Makes a Cloud TPU slice, runs genzoo on all of its workers, and takes it down again.
+# Creates a Cloud TPU slice, runs genzoo on all of its workers, and deletes it again.
 #
-#     CONFIG=configs/ddpm_cifar.py bash launch/tpu_vm.sh all          # prints the commands only
-#     CONFIG=configs/ddpm_cifar.py bash launch/tpu_vm.sh all --yes    # does it; costs money
+#     CONFIG=configs/ddpm_cifar.py bash launch/tpu_vm.sh all          # only prints the commands
+#     CONFIG=configs/ddpm_cifar.py bash launch/tpu_vm.sh all --yes    # runs them; costs money
 #
-# verbs: create  the slice
-#        copy    this checkout to every worker, with a virtual environment and the bucket mounted
+# verbs: create  creates the slice
+#        copy    copies this checkout to every worker, sets up Python and mounts the bucket
 #        run     starts genzoo on every worker, in the background: it outlives this connection
 #        all     create, copy, run
 #        logs    follows the log of worker WORKER
-#        status  whether the slice is there
-#        stop    ends the run by SIGTERM: it saves, and `run` goes on from there
-#        delete  the slice; the run's folder stays in the bucket
+#        status  shows the state of the slice
+#        stop    stops the run with SIGTERM: it saves, and `run` resumes it
+#        delete  deletes the slice; the run's folder stays in the bucket
 #
-# Spot capacity is rarely there at once: QUEUED=1 asks for it as a queued resource, which waits in
-# line (`create` returns at once; go on with copy when it is ACTIVE, as `status` shows).
+# Spot capacity is rarely available at once. QUEUED=1 requests it as a queued resource: `create`
+# returns at once; continue with `copy` when `status` shows ACTIVE.
 set -eu
 
-# Knobs, from the environment.
+# Settings, from the environment.
 : "${NAME:=genzoo}"                         # of the slice, and of its folder in the bucket
 : "${PROJECT:=}"                            # the Google Cloud project; empty: gcloud's own setting
 : "${ZONE:=us-west4-a}"                     # where TYPE is offered
@@ -30,20 +30,20 @@ set -eu
 : "${CONFIG:=configs/ddpm_cifar.py}"        # FILE.py or FILE.py:variant
 : "${WORKDIR:=$MOUNT/$NAME}"                # the folder of the run, seen by all workers
 : "${MODE:=train}"                          # a mode of genzoo.main
-: "${EXTRA:=}"                              # more arguments of genzoo.main, as one would type them
+: "${EXTRA:=}"                              # further arguments of genzoo.main, separated by spaces
 : "${RESTARTS:=10}"                         # restarts after a crash
-: "${PYTHON:=3.12}"                         # fetched by uv: the images carry one that is too old
-: "${WORKER:=0}"                            # whose log `logs` shows
+: "${PYTHON:=3.12}"                         # installed by uv: the images' own Python is too old
+: "${WORKER:=0}"                            # the worker whose log `logs` shows
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 verb=${1:-}
 yes=${2:-}
 if [[ -n $yes && $yes != --yes && $yes != --dry-run ]] || (($# > 2)); then
-    echo "tpu_vm.sh: one verb, and --yes to do it; settings are environment variables." >&2
+    echo "tpu_vm.sh: give one verb, and --yes to run it; settings are environment variables." >&2
     exit 2
 fi
 
-# Does it, or prints what it would do.
+# Runs a command, or prints it.
 step() {
     if [[ $yes == --yes ]]; then
         "$@"
@@ -58,11 +58,11 @@ if [[ -n $PROJECT ]]; then place+=("--project=$PROJECT"); fi
 slice=("--accelerator-type=$TYPE")
 if [[ $SPOT == 1 ]]; then slice+=(--spot); fi
 
-# Runs one of the worker_ verbs below on workers; the knobs travel in front of the command.
+# Runs one of the worker_ verbs below on workers, with the settings in front of the command.
 there() {
-    local workers=$1 knob command='cd ~/genzoo &&'
-    for knob in NAME BUCKET MOUNT CONFIG WORKDIR MODE EXTRA RESTARTS PYTHON; do
-        command+=" $knob=$(printf '%q' "${!knob}")"
+    local workers=$1 setting command='cd ~/genzoo &&'
+    for setting in NAME BUCKET MOUNT CONFIG WORKDIR MODE EXTRA RESTARTS PYTHON; do
+        command+=" $setting=$(printf '%q' "${!setting}")"
     done
     step gcloud compute tpus tpu-vm ssh "$NAME" "${place[@]}" "--worker=$workers" \
         "--command=$command bash launch/tpu_vm.sh $2 --yes"
@@ -89,7 +89,7 @@ copy() {
     there all worker_setup
 }
 
-# On a worker: Python, genzoo, the bucket.
+# On a worker: installs Python and genzoo, and mounts the bucket.
 worker_setup() {
     export PATH=$HOME/.local/bin:$PATH
     command -v uv >/dev/null || python3 -m pip install --quiet --user uv
@@ -106,14 +106,14 @@ worker_setup() {
     fi
     sudo mkdir -p "$MOUNT"
     sudo chown "$(id -un)" "$MOUNT"
-    # Every worker must see at once what another has written, and checkpoints are renamed folders.
+    # A worker must immediately see what another has written, and checkpoints are renamed folders.
     gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 --rename-dir-limit=100000 "$BUCKET" "$MOUNT"
 }
 
-# On a worker: starts the run in the background, unless one is there.
+# On a worker: starts the run in the background, unless one is running.
 worker_run() {
     if kill -0 "$(cat "$HOME/genzoo.pid" 2>/dev/null)" 2>/dev/null; then
-        echo "tpu_vm.sh: a run is going on here; stop it first." >&2
+        echo "tpu_vm.sh: a run is in progress here; stop it first." >&2
         return 2
     fi
     local extra
@@ -164,11 +164,11 @@ case $verb in
         ;;
 esac
 if [[ $yes == --yes ]] && ! command -v gcloud >/dev/null; then
-    echo "tpu_vm.sh: gcloud is not there: install the Google Cloud CLI, then gcloud auth login." >&2
+    echo "tpu_vm.sh: gcloud is missing: install the Google Cloud CLI, then gcloud auth login." >&2
     exit 2
 fi
 if [[ -z $BUCKET && $WORKDIR == "$MOUNT/$NAME" && $verb =~ ^(all|copy|run)$ ]]; then
-    echo "tpu_vm.sh: set BUCKET, or WORKDIR to a folder that all workers see already." >&2
+    echo "tpu_vm.sh: set BUCKET, or WORKDIR to a folder that all workers can see." >&2
     if [[ $yes == --yes ]]; then exit 2; fi
 fi
 case $verb in
@@ -179,7 +179,7 @@ case $verb in
     all)
         create
         if [[ $QUEUED == 1 && $yes == --yes ]]; then
-            echo "tpu_vm.sh: it waits in line; when status says ACTIVE, go on with copy and run." >&2
+            echo "tpu_vm.sh: the request is queued; when status says ACTIVE, use copy and run." >&2
             exit 0
         fi
         copy
@@ -187,5 +187,5 @@ case $verb in
         ;;
 esac
 if [[ $yes != --yes ]]; then
-    echo "tpu_vm.sh: nothing was done; --yes does it." >&2
+    echo "tpu_vm.sh: nothing was done; give --yes to run the commands." >&2
 fi

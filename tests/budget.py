@@ -1,10 +1,10 @@
-"""What tests cost, in seconds of processor time: the clock on the wall tells what else the machine
-does. The slowest twenty and the dearest files are printed at the end of every run.
+"""The cost of tests in seconds of processor time, since wall-clock time depends on what else the
+machine does. The twenty slowest tests and files are printed at the end of every run.
 
-A test should take 8 s at most without its fixtures, compiling what it needs; the summary marks
-those that take more. One that takes fifteen times as much and is not listed here fails: processor
-time too varies with the machine, and a test that starts whole runs with nothing compiled yet takes
-a minute. GENZOO_TEST_SECONDS moves that bound, 0 removes it.
+A test should take at most 8 s without its fixtures but with compilation; the summary marks those
+that take more. A test that takes fifteen times as much and is not listed here fails. The factor
+leaves room because processor time also varies with the machine, and a test that starts whole runs
+without compiled programs takes a minute. GENZOO_TEST_SECONDS sets that bound; 0 removes it.
 """
 
 import os
@@ -17,12 +17,13 @@ import pytest
 BUDGET = 8.0
 BOUND = float(os.environ.get("GENZOO_TEST_SECONDS", 15 * BUDGET))
 
-# File::function of the tests that may take any time: they start several runs.
+# File::function of tests without a limit, because they start several runs.
 LISTED = frozenset({"test_processes.py::test_elastic_training_scoring_and_sampling"})
 
 
 def _spent() -> float:
-    """Processor time of this process, all its threads, and of those it started that have ended."""
+    """Processor time of this process with all its threads, and of its child processes that ended.
+    """
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
@@ -49,14 +50,14 @@ def pytest_runtest_call(item):
     item.user_properties.append(("seconds", seconds))
     if 0 < BOUND < seconds and _name(item.nodeid) not in LISTED and "slow" not in item.keywords:
         pytest.fail(
-            f"This test took {seconds:.0f} s of processor time, where a test should take "
+            f"This test took {seconds:.0f} s of processor time, but a test should take at most "
             f"{BUDGET:.0f} s: make it smaller, mark it slow, or list it in tests/budget.py."
         )
     return result
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Where the time went."""
+    """Prints the slowest files and tests."""
     each, files = {}, Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -1,7 +1,7 @@
 """Cases with exact answers, shared by the tests: schedules, data distributions, tiny networks.
 
-The two fixtures at the top run a mathematical test with and without jit, and in float64; the
-conftest.py of each room that wants them imports them from here.
+The two fixtures at the top run a mathematical test with and without jit, and in float64; each
+folder whose tests use them imports them in its conftest.py.
 """
 
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ from genzoo.samplers.predictor import Prediction
 
 @pytest.fixture(params=["plain", "jit"])
 def compiled(request):
-    """Wraps a function of arrays: as it is, or jitted."""
+    """Wraps a function of arrays: unchanged, or jitted."""
     return jax.jit if request.param == "jit" else lambda function: function
 
 
 @pytest.fixture
 def float64():
-    """Float64 for the length of one test."""
+    """Enables float64 for one test."""
     with jax.enable_x64(True):
         yield
 
@@ -53,22 +53,22 @@ class Exploding(schedules.Schedule):
 
 
 def name_of(value):
-    """Test ids: names of makers and grids, anything else as pytest does it."""
+    """Test ids: the names of makers and grids, and pytest's own ids for anything else."""
     return getattr(value, "__name__", None)
 
 
 def every_schedule(steps: int = 100) -> list[schedules.Schedule]:
-    """One of each table and two that are not variance preserving."""
+    """One schedule of each table, and two that are not variance preserving."""
     return [*(make(steps) for make in schedules.TABLES), StraightLine(), Exploding()]
 
 
 def continuous_schedules() -> list[schedules.Schedule]:
-    """One of each process of continuous time."""
+    """One schedule of each process in continuous time."""
     return list(continuous.ALL)
 
 
 def naive_table(betas):
-    """(alpha_bar, posterior variance with nan first), by the formulas of Ho et al. as printed."""
+    """(alpha_bar, posterior variance with nan first), from the formulas printed in Ho et al."""
     alpha_bar = np.cumprod(1 - betas)
     before = np.append(1.0, alpha_bar[:-1])
     variance = (1 - before) / (1 - alpha_bar) * betas
@@ -113,7 +113,7 @@ STANDARD_NORMAL = Mixture((1.0,), (0.0,), (1.0,))
 
 
 def perfect(schedule, x_0):
-    """The predictor that knows the data: x_0 itself and the noise that explains x_t."""
+    """The predictor that knows the data: it returns x_0 and the noise that gives x_t."""
 
     def predict(x, t):
         return Prediction(x_0, (x - schedule.alpha(t) * x_0) / schedule.sigma(t))
@@ -123,7 +123,8 @@ def perfect(schedule, x_0):
 
 @dataclass(frozen=True)
 class Network:
-    """(init, apply) around a function (params, x, n, conditions) -> output; notes conditions."""
+    """(init, apply) around a function (params, x, n, conditions) -> output. told: the conditions of
+    all calls."""
 
     function: object
     told: list = field(default_factory=list)
@@ -139,7 +140,7 @@ class Network:
 
 
 def entry_of(classes: int, null: bool = True) -> dict[str, Entry]:
-    """How a label enters a network; nothing for no classes."""
+    """The entry of a label; empty without classes."""
     return {"label": Entry(kind="class", size=classes, null=null)} if classes else {}
 
 

@@ -1,4 +1,4 @@
-"""What tests ask of the folder of a run."""
+"""Reads the folder of a run for tests."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,12 @@ from genzoo.workdir import Workdir
 
 
 def final_state(workdir: Path) -> TrainState:
-    """The newest state in it."""
-    found = check.check(Workdir(workdir).config())
-    return jax.device_get(Workdir(workdir).load(found, Experiment(found).abstract_state))
+    """The newest state in a workdir."""
+    config = check.check(Workdir(workdir).config())
+    return jax.device_get(Workdir(workdir).load(config, Experiment(config).abstract_state))
 
 
 def metrics(workdir: Path, *names: str) -> list[list]:
-    """The named values of every line of its log, None for those that are not there."""
+    """The named values in every line of metrics.jsonl, None for missing ones."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [[json.loads(line).get(name) for name in names] for line in lines]

@@ -1,4 +1,4 @@
-"""The Python door: the numbers of the command line, its sentences, and the README's ten lines."""
+"""The Python interface: numbers and messages as on the command line, and the README's ten lines."""
 
 import ast
 import json
@@ -44,9 +44,9 @@ def printed(capsys, *arguments) -> dict:
 
 
 def test_samples_are_those_of_the_command_line_bit_for_bit(run, capsys):
-    told = ["--config.sample.conditions.label=sneaker", "--config.sample.seed=3"]
+    flags = ["--config.sample.conditions.label=sneaker", "--config.sample.seed=3"]
     place = f"--workdir={run.place.path}"
-    report = printed(capsys, place, "--mode=sample", "--config.sample.npz=True", *told)
+    report = printed(capsys, place, "--mode=sample", "--config.sample.npz=True", *flags)
     expected = np.load(Path(report["samples"]) / "samples.npz")
     images = run.sample(label="sneaker", seed=3)
     assert images.dtype == np.uint8 and (expected["label"] == 7).all()
@@ -65,7 +65,7 @@ def test_reconstructions_and_likelihoods_are_those_of_the_command_line(run, caps
     printed(capsys, place, "--mode=reconstruct")
     errors = json.loads((run.place.path / "reconstruct.json").read_text())["mean_squared_errors"]
     ours = np.square((copies.astype(float) - test["x"][:3]) / 127.5).mean((1, 2, 3))
-    np.testing.assert_allclose(ours, errors, atol=0.02)  # of copies that are rounded to levels
+    np.testing.assert_allclose(ours, errors, atol=0.02)  # our copies are rounded to pixel levels
 
 
 def test_data_of_every_kind_go_in_as_the_fields_say():
@@ -74,13 +74,13 @@ def test_data_of_every_kind_go_in_as_the_fields_say():
     np.testing.assert_array_equal(api.Run._stored(run, waves), waves.astype(np.float32))
     np.testing.assert_array_equal(api.Run._stored(run, waves[0]), waves[:1].astype(np.float32))
     np.testing.assert_array_equal(api.Run._stored(run, list(waves)), waves.astype(np.float32))
-    with pytest.raises(UserError, match=r"none of the model's signals: its shape is \(2, 64\)"):
+    with pytest.raises(UserError, match=r"not signals for this model: its shape is \(2, 64\)"):
         api.Run._stored(run, waves[0].T)
-    with pytest.raises(UserError, match="compares images, and waves is signals"):
+    with pytest.raises(UserError, match="compares images, but waves is signals"):
         reconstructed(run._experiment, None, {}, None, 3)
     run = SimpleNamespace(_experiment=Experiment(small("ddpm_fashion")))
     assert api.Run._stored(run, np.zeros((40, 30, 3), np.uint8)).shape == (1, 28, 28, 1)
-    with pytest.raises(UserError, match="none of the model's images: pixels are float64"):
+    with pytest.raises(UserError, match="These are not images for this model: pixels are float64"):
         api.Run._stored(run, np.zeros((28, 28, 1)))
 
 
@@ -100,7 +100,7 @@ def test_codes_go_in_and_out_as_pictures_of_any_size(tmp_path):
     square = np.zeros((28, 28, 1), np.uint8)
     codes = run.encode([photo, square])
     assert codes.shape[0] == 2 and codes.dtype == np.float32
-    # A program for one image may add in another order than one for two.
+    # A program for one image may sum in another order than a program for two.
     np.testing.assert_allclose(run.encode(photo), codes[:1], rtol=2e-6, atol=1e-6)
     between = run.interpolate(photo, square, count=3)
     assert between.shape == (5, 28, 28, 1) and between.dtype == np.uint8
@@ -110,7 +110,7 @@ def test_codes_go_in_and_out_as_pictures_of_any_size(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda run: run.sample(label="boat"), "'boat' is not a class: give a number from 0 to 9"),
         (lambda run: run.sample(stps=3), "sample.stps is not a known key: did you mean 'steps'?"),
@@ -122,8 +122,8 @@ def test_codes_go_in_and_out_as_pictures_of_any_size(tmp_path):
         (lambda run: genzoo.read_config("ddpm_fashoin"), "Did you mean 'ddpm_fashion'?"),
     ],
 )
-def test_a_mistake_is_the_sentence_of_the_command_line(run, call, said):
-    with pytest.raises(UserError, match=re.escape(said)):
+def test_a_mistake_is_the_sentence_of_the_command_line(run, call, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         call(run)
 
 

@@ -1,4 +1,4 @@
-"""The shape of the house: floors, cycles, Flax behind its bridge, size of files, docstrings."""
+"""The architecture: floors, cycles, Flax only in nets, the size of files, docstrings."""
 
 import ast
 import re
@@ -17,9 +17,9 @@ FLOORS = {
     "experiment": 6, "requests": 6, "resolve": 6, "runs": 6, "modes": 7,
     "api": 8, "main": 8,
 }  # fmt: skip
-# Rooms of one floor that must not know each other.
+# Packages on one floor that must not import each other.
 SIBLINGS = {"math", "nets", "data", "train", "evaluate"}
-ALONE = {"core"}  # which imports nothing but itself
+ALONE = {"core"}  # imports only itself
 
 
 def module_name(file: Path) -> str:
@@ -32,7 +32,7 @@ MODULES = {module_name(file): file for file in FILES}
 
 @cache
 def imported(file: Path) -> set[str]:
-    """Full names of what a file imports, also inside functions."""
+    """The full names of all imports in a file, also inside functions."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -86,7 +86,7 @@ def test_flax_stays_in_nets():
 
 
 def test_no_heavy_framework_is_imported():
-    allowed = {"genzoo.data.prepare_tfds"}  # a separate process, on request, with its own extra
+    allowed = {"genzoo.data.prepare_tfds"}  # a separate process with its own extra
     for name, file in MODULES.items():
         heavy = {n.split(".")[0] for n in imported(file)} & {"tensorflow", "torch"}
         assert not heavy or name in allowed, f"{name} imports {heavy}"
@@ -125,8 +125,8 @@ def test_public_things_have_docstrings():
 def test_top_level_holds_what_the_design_names_and_nothing_else():
     allowed = {"pyproject.toml", "genzoo", "configs", "launch", "tests", "README.md", "LICENSE"}
     made = {"build", "dist", "runs", "genzoo.egg-info", "__pycache__"}
-    found = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
-    assert found <= allowed | made
+    present = {p.name for p in ROOT.iterdir() if not p.name.startswith(".")}
+    assert present <= allowed | made
 
 
 def test_no_unfinished_marks():
@@ -140,7 +140,7 @@ def test_nothing_above_build_knows_a_family_and_the_trainer_knows_none():
             assert not {n for n in imported(file) if room(n) == "families"}, name
 
 
-def test_the_linter_is_content():
+def test_the_linter_passes():
     done = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--output-format=concise", "."],
         cwd=ROOT, capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""Bounds of settings: what they let pass, and the sentence about what they do not."""
+"""Constraints on settings: which values they accept, and their messages for others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ TABLE = {"linear": 1, "cosine": 2}
 
 
 @pytest.mark.parametrize(
-    ("constraint", "good", "bad", "said"),
+    ("constraint", "good", "bad", "ending"),
     [
         (AtLeast(2), (2, 3), 1, "a.b = 1 must be at least 2."),
         (AtMost(2), (2, -3), 2.5, "a.b = 2.5 must be at most 2."),
@@ -42,11 +42,11 @@ TABLE = {"linear": 1, "cosine": 2}
     ],
     ids=str,
 )
-def test_each_constraint_has_its_sentence(constraint, good, bad, said):
+def test_each_constraint_has_its_sentence(constraint, good, bad, ending):
     for value in good:
         assert constraint.problems("a.b", value) == []
     (problem,) = constraint.problems("a.b", bad)
-    assert problem.endswith(said)
+    assert problem.endswith(ending)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -55,7 +55,7 @@ def test_numbers_are_finite(value):
     assert problem == f"a.b = {value} must be a finite number."
 
 
-def test_both_ends_of_a_range_are_said_together():
+def test_both_ends_of_a_range_are_in_one_sentence():
     rate = Setting(type=float, default=0.0, constraints=(AtLeast(0), Below(1)))
     assert rate.problems("a.b", 0.0) == rate.problems("a.b", 0.99) == []
     for value in (1.0, -0.5):
@@ -78,13 +78,13 @@ class Toy:
 
 
 def test_fields_are_read_with_type_default_bounds_and_sentence():
-    found = bounds.settings_of(Toy)
-    assert list(found) == ["needed", "width", "heads", "names"]
-    assert found["needed"].default is bounds.REQUIRED and found["needed"].type is int
-    assert found["heads"] == Setting(
+    settings = bounds.settings_of(Toy)
+    assert list(settings) == ["needed", "width", "heads", "names"]
+    assert settings["needed"].default is bounds.REQUIRED and settings["needed"].type is int
+    assert settings["heads"] == Setting(
         type=int, default=3, constraints=(AtLeast(1), Below(100)), about="Attention heads."
     )
-    assert found["names"].default == {} and found["names"].type == Mapping[str, int]
+    assert settings["names"].default == {} and settings["names"].type == Mapping[str, int]
 
 
 def test_a_value_out_of_bounds_neither_breaks_nor_hides_other_rules():
@@ -92,16 +92,16 @@ def test_a_value_out_of_bounds_neither_breaks_nor_hides_other_rules():
     assert bounds.problems(Toy(needed=1, heads=5), "net", "toys") == [
         "net.heads = 5 does not divide net.width of toys."
     ]
-    # The rule would divide by zero, and with the default would find fault with what was not given.
+    # With 0 the rule would divide by zero; with the default it would report a value never given.
     assert bounds.problems(Toy(needed=1, heads=0, width=7), "net", "toys") == [
         "net.heads = 0 must be at least 1 and below 100."
     ]
 
 
 def test_sentences_about_keys_that_are_known_to_be_wrong_are_left_out():
-    said = ["a.b = 1 is x.", "a.bc = 1 is x.", "take a smaller a.b.", "a.b[2] is x.", "xa.b"]
-    assert bounds.unmentioned(said, ["a.b"]) == ["a.bc = 1 is x.", "xa.b"]
-    assert bounds.unmentioned(said, []) == said
+    sentences = ["a.b = 1 is x.", "a.bc = 1 is x.", "take a smaller a.b.", "a.b[2] is x.", "xa.b"]
+    assert bounds.unmentioned(sentences, ["a.b"]) == ["a.bc = 1 is x.", "xa.b"]
+    assert bounds.unmentioned(sentences, []) == sentences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +114,12 @@ class Sampling:
     churn: float = 0.0
 
 
-def test_a_key_without_effect_is_named_with_those_who_use_it():
+def test_a_key_without_effect_is_named_with_the_methods_that_use_it():
     uses = {"ddim": {"eta"}, "edm": {"churn"}, "ve": {"churn"}}
     assert bounds.ignored(Sampling(eta=1.0, steps=5), "sample", "method", uses) == []
     assert bounds.ignored(Sampling(method="heun"), "sample", "method", uses) == []
     (problem,) = bounds.ignored(Sampling(churn=2.0, eta=1.0), "sample", "method", uses)
     assert problem == (
-        "sample.churn = 2.0 has no effect with sample.method = 'ddim': leave it at 0.0, or take a "
-        "method that uses it ('edm', 've')."
+        "sample.churn = 2.0 has no effect with sample.method = 'ddim': leave it at 0.0, or "
+        "choose a method that uses it ('edm', 've')."
     )

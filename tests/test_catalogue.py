@@ -1,4 +1,4 @@
-"""--mode=list says of every config and variant what the file says of itself."""
+"""--mode=list shows what the docstring of every config says of it and its variants."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def test_labels_and_variants_are_read_from_the_docstring(tmp_path):
     assert "    :laptop         cost: a minute\n                    result: it works: well" in shown
 
 
-def test_a_folder_without_configs_is_named(tmp_path):
+def test_a_folder_without_configs_is_reported(tmp_path):
     with pytest.raises(UserError, match="There are no configs in"):
         catalogue.catalogue(tmp_path)
 

@@ -1,6 +1,6 @@
-"""`--mode=compile`: what is reported of a program, what would make it fit, and the table of all.
+"""`--mode=compile`: the report on a program, the suggestion if it does not fit, and the table.
 
-The programs are real ones, compiled in processes of their own; nothing is run.
+The programs are real and compiled in their own processes; nothing is run.
 """
 
 import dataclasses
@@ -47,11 +47,11 @@ def resolved(name: str, *overrides: str):
         ("RESOURCE_EXHAUSTED: something else", None),
     ],
 )  # fmt: skip
-def test_what_the_compiler_says_is_needed(message, needed):
+def test_needed_bytes_are_read_from_the_message(message, needed):
     assert needed_bytes(message) == needed
 
 
-def test_what_is_compiled_takes_what_training_gives():
+def test_the_compiled_step_takes_the_arguments_of_training():
     there = Experiment(resolved(SMOKE), devices=tuple(jax.devices()[:1]))
     source = there.open("train")
     data, inputs = train._inputs(there, source, 0)
@@ -68,7 +68,7 @@ def test_sets_whose_size_is_known_have_a_row(name):
 
 @pytest.fixture
 def ahead(monkeypatch, tmp_path):
-    """Makes a report within this process, on its one CPU device."""
+    """Makes a report in this process, on its one CPU device."""
     monkeypatch.setenv("GENZOO_CACHE", str(tmp_path))
 
     def run(name: str, *overrides: str) -> dict:
@@ -77,11 +77,11 @@ def ahead(monkeypatch, tmp_path):
     return run
 
 
-def test_what_a_family_has_not_is_said(ahead):
-    found = ahead("configs/pca_fashion.py:smoke", "--config.compile.program=train")
-    assert "closed form" in found["programs"]["train"]["skipped"]
-    found = ahead("configs/classifier_fashion.py:smoke", "--config.compile.program=sample")
-    assert "cannot sample" in found["programs"]["sample"]["skipped"]
+def test_a_program_that_the_family_lacks_is_skipped_with_a_reason(ahead):
+    report = ahead("configs/pca_fashion.py:smoke", "--config.compile.program=train")
+    assert "closed form" in report["programs"]["train"]["skipped"]
+    report = ahead("configs/classifier_fashion.py:smoke", "--config.compile.program=sample")
+    assert "cannot sample" in report["programs"]["sample"]["skipped"]
 
 
 @pytest.mark.parametrize(("key", "known"), [("level", "O0"), ("program", "train")])
@@ -114,9 +114,9 @@ def figures(total: int, **others) -> dict:
         ([None, 300, 200, 150, 101], "nothing tried fits"),
     ],
 )  # fmt: skip
-def test_what_would_make_it_fit_is_tried_in_order(sizes, suggestion, monkeypatch):
-    """A made-up compiler for four devices, whose programs take so many bytes, one after the other;
-    None where it gives up. Batch 16 on four devices can be halved twice."""
+def test_remedies_are_tried_in_order(sizes, suggestion, monkeypatch):
+    """A fake compiler for four devices. sizes: the bytes of successive programs; None if it runs
+    out of memory. Batch 16 on four devices can be halved twice."""
     left, seen = list(sizes), []
 
     def answer(*_):
@@ -134,21 +134,21 @@ def test_what_would_make_it_fit_is_tried_in_order(sizes, suggestion, monkeypatch
     monkeypatch.setattr(topology, "devices", lambda plan: ())
     plan = dataclasses.replace(topology.named("v5e-4"), chip=small(100))
     smoke = resolved(SMOKE, "--config.compile.program=train")
-    found = mode.compile_ahead(smoke, plan)["programs"]["train"]
+    report = mode.compile_ahead(smoke, plan)["programs"]["train"]
     steps = [(1, "none", 1), (4, "none", 1), (4, "full", 1), (4, "full", 2), (4, "full", 4)]
     assert seen == steps[: len(sizes)] and not left
-    assert found["fits"] is (suggestion is None)
+    assert report["fits"] is (suggestion is None)
     if isinstance(suggestion, dict):
-        assert found["suggestion"] == suggestion | {"total_bytes_per_chip": 90}
+        assert report["suggestion"] == suggestion | {"total_bytes_per_chip": 90}
     elif suggestion:
-        assert found["suggestion"].startswith(suggestion)
+        assert report["suggestion"].startswith(suggestion)
     untried = resolved(SMOKE, "--config.compile.program=train", "--config.compile.suggest=False")
     left[:] = [200]
     assert "suggestion" not in mode.compile_ahead(untried, plan)["programs"]["train"]
 
 
 class Lowered:
-    """In the place of a lowered program: takes down its options, and fails if told to."""
+    """Stands in for a lowered program: records its options, and fails on request."""
 
     def __init__(self, message: str = ""):
         self.message, self.options = message, None
@@ -159,7 +159,7 @@ class Lowered:
             raise jax.errors.JaxRuntimeError(self.message)
 
 
-def test_lack_of_memory_is_told_from_other_failures():
+def test_lack_of_memory_is_distinguished_from_other_failures():
     with pytest.raises(OutOfMemory) as raised:
         compile_for("tpu", Lowered("RESOURCE_EXHAUSTED: Used 2.00K of 1.00K hbm."), "O0")
     assert raised.value.needed == 2048
@@ -167,7 +167,7 @@ def test_lack_of_memory_is_told_from_other_failures():
         compile_for("tpu", Lowered("INTERNAL: broken"), "O0")
 
 
-def test_a_text_that_cannot_be_read_is_no_failure(monkeypatch, tmp_path, caplog):
+def test_an_unreadable_program_text_is_not_a_failure(monkeypatch, tmp_path, caplog):
     lowered = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((4,), "float32"))
     plan = dataclasses.replace(topology.named("cpu"), chip=small(100))
 
@@ -175,9 +175,9 @@ def test_a_text_that_cannot_be_read_is_no_failure(monkeypatch, tmp_path, caplog)
         raise jax.errors.JaxRuntimeError("INTERNAL: arity")
 
     monkeypatch.setattr(jax.stages.Compiled, "as_text", unreadable)
-    found = compiled.shown(compiled.measured(lowered, plan, "O0", tmp_path), plan, 1)
-    assert found["collectives"] is None and found["fits"]
-    assert found["roofline"]["seconds"]["network"] is None
+    report = compiled.shown(compiled.measured(lowered, plan, "O0", tmp_path), plan, 1)
+    assert report["collectives"] is None and report["fits"]
+    assert report["roofline"]["seconds"]["network"] is None
     assert "INTERNAL: arity" in caplog.text
 
 
@@ -189,7 +189,7 @@ def test_levels_are_those_of_jax(level):
     assert given == (None if level == "default" else EffortLevel(level).value)
 
 
-def test_what_is_tried_on_several_devices():
+def test_remedies_on_several_devices():
     plan = topology.named("cpu:12")
     tried = list(mode._remedies(resolved(SMOKE, "--config.train.batch_size=48"), plan))
     assert tried == [("mesh.fsdp", 4), ("network.remat", "full"), ("train.accumulate", 2),
@@ -197,7 +197,7 @@ def test_what_is_tried_on_several_devices():
 
 
 def test_cpu_devices_from_start_to_end(genzoo, tmp_path):
-    """Twenty steps a call in a loop, on eight devices: one step reduces each gradient once, and
+    """Twenty steps per call in a loop, on eight devices: one step reduces each gradient once and
     costs what `describe` counts; the second time nothing is compiled."""
     env = {"GENZOO_CACHE": str(tmp_path)}
     where = ("--config=configs/vae_fashion.py:smoke", "--config.train.steps_per_call=20",
@@ -213,8 +213,8 @@ def test_cpu_devices_from_start_to_end(genzoo, tmp_path):
     assert weights <= train["collectives"]["all-reduce"]["bytes"] <= 1.01 * weights
     assert train["flops_per_chip"] * 8 == pytest.approx(described["train_step_flops"], rel=1e-6)
     assert train["state_bytes_per_chip"] == described["state_bytes"]
-    assert train["bytes_per_chip"]["aliased"] >= described["state_bytes"]  # taken for the new one
-    assert sample["batch_size"] == 16  # nine, filled up to a multiple of the devices
+    assert train["bytes_per_chip"]["aliased"] >= described["state_bytes"]  # the new state reuses it
+    assert sample["batch_size"] == 16  # nine, padded to a multiple of the devices
     assert train["fits"] is None and first["chip"] is None
     again = json.loads(genzoo(*run, "--config.compile.program=train", env=env).stdout)
     assert again["programs"]["train"] == train | {"cached": True}
@@ -222,8 +222,9 @@ def test_cpu_devices_from_start_to_end(genzoo, tmp_path):
 
 
 def test_split_params_take_less_and_are_gathered(genzoo, tmp_path):
-    """What a device holds is worked out here anew: a quarter of each array with 100 numbers or more
-    and an axis that four divides, all of the others. The sampler gathers each once, in no loop."""
+    """The memory of a device is recomputed here: a quarter of each array with at least 100 numbers
+    and an axis divisible by four, and all of the others. The sampler gathers each once, outside any
+    loop."""
     programs = json.loads(
         genzoo(
             "--mode=compile", f"--config={POINTS}", "--config.compile.topology=cpu:4",
@@ -232,7 +233,7 @@ def test_split_params_take_less_and_are_gathered(genzoo, tmp_path):
             env={"GENZOO_CACHE": str(tmp_path)},
         ).stdout
     )["programs"]  # fmt: skip
-    found, sampler = programs["train"], programs["sample"]["collectives"]
+    train, sampler = programs["train"], programs["sample"]["collectives"]
     there = Experiment(resolved(POINTS)).abstract_state
 
     def whole(leaf):
@@ -244,12 +245,12 @@ def test_split_params_take_less_and_are_gathered(genzoo, tmp_path):
     leaves, params = jax.tree.leaves(there), jax.tree.leaves(there.params)
     split = [leaf for leaf in leaves if not whole(leaf)]
     everywhere = [leaf for leaf in params if whole(leaf)]
-    assert found["mesh"] == {"data": 1, "fsdp": 4}
-    assert found["state_bytes_per_chip"] == size(leaves) - size(split) * 3 // 4
-    assert found["whole_on_every_device"] == {"arrays": len(everywhere), "bytes": size(everywhere)}
+    assert train["mesh"] == {"data": 1, "fsdp": 4}
+    assert train["state_bytes_per_chip"] == size(leaves) - size(split) * 3 // 4
+    assert train["whole_on_every_device"] == {"arrays": len(everywhere), "bytes": size(everywhere)}
     assert everywhere and len(everywhere) < len(params)
-    assert found["collectives"]["all-gather"]["count"] > 0
-    # And what comes out: the samples, whether they are finite, how often the network was asked.
+    assert train["collectives"]["all-gather"]["count"] > 0
+    # And the outputs: the samples, whether they are finite, and the numbers of evaluations.
     assert sampler["all-gather"]["count"] <= len(params) - len(everywhere) + 3
     assert set(sampler) == {"all-gather"}
 
@@ -261,26 +262,26 @@ def test_a_topology_must_be_given(genzoo):
 
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu (extra tpu-compile)")
 def test_a_tpu_that_is_not_here(genzoo, tmp_path):
-    """A U-Net's training step for four chips: each has the whole state, which is taken for the new
-    one, and reduces the gradients."""
+    """A U-Net's training step for four chips: each holds the whole state, whose memory the new one
+    reuses, and reduces the gradients."""
     done = genzoo(
         "--mode=compile", f"--config={SMOKE}", "--config.compile.topology=v5e:2x2",
         "--config.compile.program=train", env={"GENZOO_CACHE": str(tmp_path)},
     )  # fmt: skip
-    found = json.loads(done.stdout)
-    train = found["programs"]["train"]
+    report = json.loads(done.stdout)
+    train = report["programs"]["train"]
     there = Experiment(resolved(SMOKE))
     weights = tree.size_in_bytes(there.abstract_state.params)
     state = tree.size_in_bytes(there.abstract_state)
-    assert found["versions"]["libtpu"] and found["level"] == "O0"
-    assert train["fits"] and train["bytes_per_chip"]["total"] < found["chip"]["memory_bytes"]
+    assert report["versions"]["libtpu"] and report["level"] == "O0"
+    assert train["fits"] and train["bytes_per_chip"]["total"] < report["chip"]["memory_bytes"]
     assert train["state_bytes_per_chip"] == state
-    # Small arrays are filled up to the tiles of the memory, so the state takes more than its bytes.
+    # Small arrays are padded to memory tiles, so the state takes more than its bytes.
     aliased, outputs = (train["bytes_per_chip"][key] for key in ("aliased", "outputs"))
     assert state <= aliased <= outputs <= 1.05 * aliased
     assert 0.5 * weights <= train["collectives"]["all-reduce"]["bytes"] <= 1.01 * weights
     one = json.loads(genzoo("--mode=describe", f"--config={SMOKE}").stdout)["train_step_flops"]
-    assert train["flops_per_chip"] == pytest.approx(one / 4, rel=0.5)  # fused, counted otherwise
+    assert train["flops_per_chip"] == pytest.approx(one / 4, rel=0.5)  # fusion changes the count
     assert 0 < train["roofline"]["share_of_peak"] < 1
     assert math.isfinite(train["roofline"]["step_seconds"])
 
@@ -290,7 +291,7 @@ def test_a_tpu_that_is_not_here(genzoo, tmp_path):
 
 @pytest.fixture(scope="module")
 def script():
-    """launch/compile_table.py, which is in no package."""
+    """launch/compile_table.py, which is not in a package."""
     spec = spec_from_file_location("compile_table", ROOT / "launch" / "compile_table.py")
     module = sys.modules["compile_table"] = module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -316,7 +317,7 @@ def report(**train) -> dict:
         (report(fits=False, bytes_per_chip={"total": 20_583_630_766}, suggestion={
             "mesh.fsdp": 4, "train.accumulate": 2, "total_bytes_per_chip": 14_305_954_304}),
          "**no**: 20.58 GB; fits with mesh.fsdp = 4, train.accumulate = 2: 14.31 GB"),
-        (report(collectives=None), "fits: 1.41 GB, 286 GFLOP, collectives not told"),
+        (report(collectives=None), "fits: 1.41 GB, 286 GFLOP, collectives unknown"),
         (report(fits=False, bytes_per_chip={"total": None}, suggestion="nothing tried fits"),
          "**no**: too much; nothing tried fits"),
         ({"error": "genzoo: no such config"}, "not compiled"),

@@ -50,7 +50,7 @@ def problems(path: str, **overrides: str) -> list[str]:
 
 
 def with_stages(path: str, workdir: Path):
-    """The resolved config; of each first stage that it names there is a workdir with a config."""
+    """The resolved config, with a workdir that holds a config for each frozen model."""
     raw, (_, _, variant) = config.load(path), path.partition(":")
     for name, stage in raw.get("frozen", {}).items():
         theirs = f"configs/{Path(stage['workdir']).name}.py:{variant}".rstrip(":")
@@ -80,7 +80,7 @@ def test_every_config_is_sound_and_its_shapes_work_out(path, tmp_path):
 
 
 def traced_modes(experiment: Experiment) -> None:
-    """What the modes would compile, with nothing but shapes."""
+    """Traces what the modes would compile, with shapes only."""
     family, state, rows = experiment.family, experiment.abstract_state, experiment.example(4)
     variables = Variables(params=state.params, stats=state.stats, frozen=state.frozen)
     keys = jax.eval_shape(lambda: sample_keys(0, jnp.arange(4)))
@@ -121,21 +121,22 @@ def test_published_sizes(path, parameters):
 
 
 def test_defaults_are_filled_in_and_frozen():
-    found = checked(CIFAR)
-    assert found.sample.eta == 0.0 and found.mesh.fsdp == 1 and found.train.fault_limit == 10
+    resolved = checked(CIFAR)
+    assert resolved.sample.eta == 0.0 and resolved.mesh.fsdp == 1
+    assert resolved.train.fault_limit == 10
     with pytest.raises(AttributeError):
-        found.train.steps = 3
+        resolved.train.steps = 3
 
 
 def test_resolved_json_loads_back_to_the_same(tmp_path):
-    found = checked(f"{CIFAR}:smoke")
-    config.write_json(tmp_path / "config.json", found.to_dict())
+    resolved = checked(f"{CIFAR}:smoke")
+    config.write_json(tmp_path / "config.json", resolved.to_dict())
     again = check.check(config.load(str(tmp_path / "config.json")))
-    assert again.to_dict() == found.to_dict()
+    assert again.to_dict() == resolved.to_dict()
 
 
 def test_overrides_take_the_type_of_the_key():
-    found = checked(
+    resolved = checked(
         CIFAR,
         train__steps="30",
         optimizer__learning_rate="1",
@@ -144,9 +145,9 @@ def test_overrides_take_the_type_of_the_key():
         data__flip="false",
         train__averages__ema__decay="0.5",
     )
-    assert found.train.steps == 30 and found.optimizer.learning_rate == 1.0
-    assert found.network.multipliers == (1.0, 2.0) and found.data.flip is False
-    assert found.train.averages.ema.decay == 0.5
+    assert resolved.train.steps == 30 and resolved.optimizer.learning_rate == 1.0
+    assert resolved.network.multipliers == (1.0, 2.0) and resolved.data.flip is False
+    assert resolved.train.averages.ema.decay == 0.5
 
 
 def test_a_misspelt_name_does_not_make_its_keys_wrong():
@@ -155,7 +156,7 @@ def test_a_misspelt_name_does_not_make_its_keys_wrong():
 
 
 def test_all_problems_come_at_once():
-    found = problems(
+    messages = problems(
         CIFAR,
         trian__steps="3",
         train__stepz="4",
@@ -163,8 +164,8 @@ def test_all_problems_come_at_once():
         sample__steps="2000",
         train__accumulate="7",
     )
-    text = "\n".join(found)
-    assert len(found) == 5
+    text = "\n".join(messages)
+    assert len(messages) == 5
     assert "trian is not a known section: did you mean 'train'?" in text
     assert "train.stepz is not a known key: did you mean 'steps'?" in text
     assert "network.heads is 3, which does not divide" in text
@@ -191,17 +192,17 @@ def test_all_problems_come_at_once():
         ({"sample__method": "dimm"}, "did you mean 'ddim'?"),
         ({"sample__grid": "quadratic", "sample__steps": "1"}, "start from pure noise at step 1"),
         ({"sample__weights": "emma"}, "did you mean 'ema'?"),
-        ({"sample__guidance_scale": "2.0"}, "needs a condition that training sometimes hid"),
+        ({"sample__guidance_scale": "2.0"}, "needs a condition that training sometimes drops"),
         ({"conditions__label__dropout": "1"}, "dropout = 1.0 must be at least 0 and below 1."),
-        ({"conditions__labl__dropout": "0.1"}, "conditions.labl is no field of the data"),
-        ({"conditions__label__way": "concat"}, "is none for 10 classes: take 'add' or 'attend'."),
+        ({"conditions__labl__dropout": "0.1"}, "conditions.labl is not a field of the data"),
+        ({"conditions__label__way": "concat"}, "not possible for 10 classes: use 'add' or 'atte"),
         ({"conditions__x__dropout": "0.1"}, "conditions.x is x itself"),
         (
             {"conditions__small__of": "x", "conditions__small__transform": "downsample3"},
             "'downsample3' is unknown",
         ),
         ({"family__variance": "learned_range"}, "gets no gradient from"),
-        ({"family__objective": "hybrid"}, "teaches a learned variance"),
+        ({"family__objective": "hybrid"}, "trains a learned variance"),
         ({"eval__bound_steps": "1000"}, "eval.bound_steps = 1000 must be between 0"),
         ({"train__averages__ema__decay": "2"}, "train.averages.ema.decay = 2.0 must be"),
         ({"optimizer__b2": "1.5"}, "optimizer.b2 = 1.5 must be at least 0 and below 1."),
@@ -220,12 +221,12 @@ def test_all_problems_come_at_once():
         ({"family__p2_k": "2"}, "family.p2_k = 2.0 has no effect with family.weighting"),
         ({"family__min_snr_gamma": "0"}, "family.min_snr_gamma = 0.0 must be above 0."),
         ({"family__objective": "vlb", "family__weighting": "p2"}, "family.weighting = 'p2' has no"),
-        ({"sample__eta": "0.5"}, "with sample.method = 'ancestral': leave it at 0.0, or take a "
-         "method that uses it ('ddim')."),
+        ({"sample__eta": "0.5"}, "with sample.method = 'ancestral': leave it at 0.0, or "
+         "choose a method that uses it ('ddim')."),
         ({"sample__method": "heun", "sample__churn": "3"}, "sample.churn = 3.0 has no effect"),
         ({"sample__rho": "5"}, "sample.rho = 5.0 has no effect with sample.grid = 'uniform'"),
         ({"sample__method": "rk45", "sample__shift": "2"}, "sample.shift = 2.0 has no effect"),
-        ({"sample__tolerance": "1e-3"}, "take a method that uses it ('rk45')."),
+        ({"sample__tolerance": "1e-3"}, "choose a method that uses it ('rk45')."),
         ({"sample__guide_weights": "ema"}, "has no effect without sample.guide: "),
         ({"sample__classifier_scale": "2"}, "has no effect without sample.classifier: "),
         ({"data__size": "64"}, "data.size = 64 has no effect with data.name = 'cifar10'"),
@@ -239,8 +240,8 @@ def test_each_mistake_has_its_sentence(overrides, words):
 
 
 def test_a_wrong_type_does_not_hide_the_rest():
-    found = problems(CIFAR, sample__count="0", sample__npz="7", network__heads="3")
-    assert len(found) == 3
+    messages = problems(CIFAR, sample__count="0", sample__npz="7", network__heads="3")
+    assert len(messages) == 3
 
 
 def test_a_number_may_name_a_folder():
@@ -256,8 +257,8 @@ def test_a_missing_key_is_named():
 
 def test_batch_must_divide_the_devices(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 3)
-    found = problems(CIFAR, mesh__data="-1")
-    assert "train.batch_size = 128 is not divisible by the 3 devices of the mesh." in found
+    messages = problems(CIFAR, mesh__data="-1")
+    assert "train.batch_size = 128 is not divisible by the 3 devices of the mesh." in messages
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ def test_a_config_is_found_by_its_name(variant, tmp_path, monkeypatch):
     expected = config.load(f"configs/ddpm_fashion.py{variant}")
     for name in ("ddpm_fashion", "configs/ddpm_fashion", "ddpm_fashion.py"):
         assert config.load(name + variant) == expected
-    monkeypatch.chdir(tmp_path)  # where there is no configs/
+    monkeypatch.chdir(tmp_path)  # without a folder configs/
     assert config.load(f"ddpm_fashion{variant}") == expected
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mine.py").write_text("def get_config(v): 1 / 0")
@@ -295,28 +296,28 @@ def test_a_config_is_found_by_its_name(variant, tmp_path, monkeypatch):
 
 
 def test_every_key_is_documented():
-    found = check.documented(checked(CIFAR))
-    assert found["family.steps"] == {
+    documented = check.documented(checked(CIFAR))
+    assert documented["family.steps"] == {
         "type": "int", "bounds": "at least 2", "default": 1000, "about": "Steps T of the table.",
     }  # fmt: skip
-    assert found["optimizer.b2"]["bounds"] == "at least 0 and below 1"
-    assert found["family.schedule"]["choices"] == sorted(ddpm.SCHEDULES)
-    assert found["network.multipliers"]["type"] == "tuple[float, ...]"
-    assert found["network.multipliers"]["bounds"] == (
+    assert documented["optimizer.b2"]["bounds"] == "at least 0 and below 1"
+    assert documented["family.schedule"]["choices"] == sorted(ddpm.SCHEDULES)
+    assert documented["network.multipliers"]["type"] == "tuple[float, ...]"
+    assert documented["network.multipliers"]["bounds"] == (
         "a tuple with at least 1 entry and each above 0"
     )
-    assert "default" not in found["data.name"] and "default" not in found["family.name"]
-    assert found["train.averages"]["type"] == "section"
-    assert found["train.averages.NAME.decay"]["default"] == 0.9999
-    assert json.loads(json.dumps(found)) is not None
+    assert "default" not in documented["data.name"] and "default" not in documented["family.name"]
+    assert documented["train.averages"]["type"] == "section"
+    assert documented["train.averages.NAME.decay"]["default"] == 0.9999
+    assert json.loads(json.dumps(documented)) is not None
 
 
 @pytest.mark.parametrize("path", EVERY)
 def test_the_keys_of_every_config_are_those_documented_each_with_a_sentence(path):
     resolved = checked(path)
     documented = check.documented(resolved)
-    for key, said in documented.items():
-        assert said["about"].endswith("."), key
+    for key, entry in documented.items():
+        assert entry["about"].endswith("."), key
     values = {
         f"{section}.{key}": value
         for section, keys in resolved.items()
@@ -326,7 +327,7 @@ def test_the_keys_of_every_config_are_those_documented_each_with_a_sentence(path
     expected = {"seed", "conditions", *values} | {
         f"frozen.{name}.{key}" for name, stage in resolved.frozen.items() for key in stage
     }
-    listed = {key for key in documented if ".NAME." not in key}  # names are the user's
+    listed = {key for key in documented if ".NAME." not in key}  # the user chooses these names
     assert listed == expected
 
 
@@ -344,8 +345,8 @@ def test_an_override_needs_a_value():
 
 
 def test_differences_are_by_dotted_key():
-    found = config.differences({"a": {"b": 1, "c": (1, 2)}, "d": 1}, {"a": {"b": 2, "c": [1, 2]}})
-    assert found == {"a.b": (1, 2), "d": (1, None)}
+    changed = config.differences({"a": {"b": 1, "c": (1, 2)}, "d": 1}, {"a": {"b": 2, "c": [1, 2]}})
+    assert changed == {"a.b": (1, 2), "d": (1, None)}
 
 
 def test_the_constants_of_a_weighting_are_settings():

@@ -1,4 +1,4 @@
-"""Configs of the families of continuous time: what can be wrong with them is said in a sentence."""
+"""Configs of families in continuous time: every mistake gets a message with a remedy."""
 
 import pytest
 
@@ -13,17 +13,17 @@ WAVES = "configs/toy_waves.py"
 GUIDED, CLASSES = "configs/ddpm_fashion_cond.py", "configs/classifier_fashion.py"
 
 MISTAKES = [
-    (TOY, {"data.name": "mnist"}, "'point_mlp' is for points, and mnist is images: take network."),
-    (TOY, {"data.name": "waves"}, "and waves is signals: take network.name = 'unet' or 'song_"),
-    (FLOW, {"data.name": "swissroll"}, "'unet' is for images or signals, and swissroll is points: "
-     "take network.name = 'point_mlp', or other data."),
-    (GUIDED, {"data.name": "waves"}, "is signals, not images: take one of the families score_sde, "
+    (TOY, {"data.name": "mnist"}, "'point_mlp' is for points, but mnist is images: use network."),
+    (TOY, {"data.name": "waves"}, "but waves is signals: use network.name = 'unet' or 'song_"),
+    (FLOW, {"data.name": "swissroll"}, "'unet' is for images or signals, but swissroll is points: "
+     "use network.name = 'point_mlp', or other data."),
+    (GUIDED, {"data.name": "waves"}, "is signals, not images: use one of the families score_sde, "
      "edm, flow_matching, vdm with network.name = 'song_unet' or 'unet', or other data."),
-    (VDM, {"data.name": "waves"}, "'vdm_unet' is for images, and waves is signals"),
-    (WAVES, {"data.flip": "True"}, "data.flip = True mirrors images, and these are signals"),
-    (EDM, {"data.name": "waves", "data.flip": "False"}, "family.augment = 0.12 changes images"),
+    (VDM, {"data.name": "waves"}, "'vdm_unet' is for images, but waves is signals"),
+    (WAVES, {"data.flip": "True"}, "data.flip = True mirrors images, but these are signals"),
+    (EDM, {"data.name": "waves", "data.flip": "False"}, "family.augment = 0.12 augments images"),
     (TOY, {"data.flip": "True"}, "data.flip = True mirrors images"),
-    (TOY, {"sample.steps": "0"}, "continuous time has no table"),
+    (TOY, {"sample.steps": "0"}, "has no table whose steps"),
     (TOY, {"sample.method": "huen"}, "sample.method = 'huen' is unknown: did you mean 'heun'?"),
     (TOY, {"sample.grid": "karas"}, "did you mean 'karras'?"),
     (TOY, {"eval.trace": "hutch"}, "eval.trace = 'hutch' is unknown"),
@@ -39,17 +39,17 @@ MISTAKES = [
     (FLOW, {"family.path": "linear"}, "family.path = 'linear' is unknown"),
     (FLOW, {"family.shift": "0"}, "family.shift = 0.0 must be above 0."),
     (FLOW, {"family.times_drawn": "logit"}, "family.times_drawn = 'logit' is unknown"),
-    (FLOW, {"sample.guidance_scale": "2"}, "needs a condition that training sometimes hid"),
+    (FLOW, {"sample.guidance_scale": "2"}, "needs a condition that training sometimes drops"),
     (FLOW, {"sample.guidance_low": "0.9", "sample.guidance_high": "0.2"}, "0 <= low <= high <= 1"),
     (FLOW, {"sample.tolerance": "0"}, "sample.tolerance = 0.0 must be between 1e-12 and 1."),
-    (GUIDED, {"family.zero_terminal": "True", "family.prediction": "eps"}, "take 'v' or 'x_0'"),
-    (GUIDED, {"conditions.label.dropout": "0"}, "needs a condition that training sometimes hid"),
-    (GUIDED, {"sample.guidance": "(('label', 2.0),)"}, "are both given"),
+    (GUIDED, {"family.zero_terminal": "True", "family.prediction": "eps"}, "use 'v' or 'x_0'"),
+    (GUIDED, {"conditions.label.dropout": "0"}, "needs a condition that training sometimes drops"),
+    (GUIDED, {"sample.guidance": "(('label', 2.0),)"}, "are both set"),
     (GUIDED, {"sample.negative.label": "1", "sample.guidance_scale": "1"}, "without guidance on"),
     (FLOW, {"family.prediction": "eps"}, "says nothing of the data at t = 1"),
     (FLOW, {"eval.trace": "exact"}, "a product for each of 3072 dimensions"),
-    (FLOW, {"network.time_embedding": "fourier_noise_level"}, "take 'fourier' or 'sinusoidal'"),
-    (EDM, {"network.time_embedding": "fourier"}, "take 'fourier_noise_level' or 'sinusoidal'"),
+    (FLOW, {"network.time_embedding": "fourier_noise_level"}, "use 'fourier' or 'sinusoidal'"),
+    (EDM, {"network.time_embedding": "fourier"}, "use 'fourier_noise_level' or 'sinusoidal'"),
     (CLASSES, {"family.process": "vq"}, "family.process = 'vq' is unknown"),
     (SDE, {"family.process": "vp", "family.sigma_max": "50"}, "family.sigma_max = 50.0 has no"),
     (FLOW, {"family.times_mean": "0.5"}, "with family.times_drawn = 'uniform'"),
@@ -60,12 +60,12 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(
-    ("path", "changes", "said"), MISTAKES, ids=lambda v: str(v) if isinstance(v, dict) else ""
+    ("path", "changes", "message"), MISTAKES, ids=lambda v: str(v) if isinstance(v, dict) else ""
 )
-def test_a_mistake_is_named_with_its_remedy(path, changes, said):
+def test_a_mistake_is_named_with_its_remedy(path, changes, message):
     with pytest.raises(UserError) as caught:
         check.check(config.override(config.load(path), changes))
-    assert any(said in problem for problem in caught.value.problems), caught.value.problems
+    assert any(message in problem for problem in caught.value.problems), caught.value.problems
 
 
 def test_a_classifier_needs_classes():

@@ -1,4 +1,4 @@
-"""The scripts for a machine with a card: all of device.sh in tiny sizes on this CPU."""
+"""The scripts for a machine with a GPU: all of device.sh in tiny sizes on this CPU."""
 
 import importlib.util
 import json
@@ -24,14 +24,14 @@ def device(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """What a dry run of all parts leaves."""
+    """The report of a dry run of all parts."""
     out = tmp_path_factory.mktemp("device")
     done = device("--dry", OUT=str(out))
-    found = json.loads((out / "device.json").read_text())
+    content = json.loads((out / "device.json").read_text())
     assert done.returncode == 0, (done.stdout[-3000:], done.stderr[-3000:])
     assert (out / "fm_fashion.png").stat().st_size > 0
     assert {file.name for file in out.iterdir()} == {"device.json", "fm_fashion.png"}
-    return found
+    return content
 
 
 def test_every_part_is_done(report):
@@ -41,20 +41,20 @@ def test_every_part_is_done(report):
     assert {name: report[name]["status"] for name in report} == dict.fromkeys(parts, "done")
 
 
-def test_speed_is_told_of_genzoo_and_of_torch_or_why_not(report):
+def test_speed_is_reported_for_genzoo_and_torch_or_the_reason_why_not(report):
     installed = all(importlib.util.find_spec(name) for name in ("torch", "diffusers"))
     for case, measures in {
         "ddpm_cifar": ("train_4", "ddim_2"), "edm_cifar": ("train_4",), "adm64": ("train_2",),
     }.items():  # fmt: skip
         for measure in measures:
-            found = dict(report[case][measure])
-            own = found.pop("genzoo")
+            peers = dict(report[case][measure])
+            own = peers.pop("genzoo")
             size = int(measure.split("_")[1])
             assert own["images_per_second"] == pytest.approx(size / own["seconds"], rel=1e-2)
             assert own["tflops"] >= 0 and own["compile_seconds"] > 0 and own["rounds"] == 1
-            assert "share_of_peak" not in own  # of a CPU no peak is known
-            assert found.keys() == ({"torch"} if case != "edm_cifar" else set())
-            for peer in found.values():
+            assert "share_of_peak" not in own  # the peak of a CPU is unknown
+            assert peers.keys() == ({"torch"} if case != "edm_cifar" else set())
+            for peer in peers.values():
                 if installed:
                     assert peer["parameters"] == own["parameters"] and peer["over_genzoo"] > 0
                 else:
@@ -66,24 +66,24 @@ def test_the_suite_ran_and_precision_is_within_its_bounds(report):
     assert outcomes["passed"] > 10 and not outcomes["failed"] and not outcomes["failures"]
     assert 0 < report["precision"]["training step"]["bfloat16"]["error"] < 0.1
     products = report["precision"]["float32 products by default"]
-    assert {found["format"] for found in products.values()} == {"float32"}
+    assert {product["format"] for product in products.values()} == {"float32"}
 
 
-def test_a_run_was_killed_and_went_on_bit_for_bit(report):
+def test_a_killed_run_resumed_bit_for_bit(report):
     assert report["resume"]["killed before its end"] and report["resume"]["same bits"]
     assert report["training"]["train"]["exit code"] == 0
     assert report["training"]["reading"]["images_per_second"] > 0
 
 
-def test_an_unknown_part_is_refused_and_nothing_asked_shows_the_usage(tmp_path):
+def test_an_unknown_part_is_refused_and_no_part_shows_the_usage(tmp_path):
     unknown = device("sweet", OUT=str(tmp_path))
-    assert unknown.returncode == 2 and "sweet is no part; parts are: versions" in unknown.stderr
+    assert unknown.returncode == 2 and "sweet is not a part; parts are: versions" in unknown.stderr
     nothing = device(OUT=str(tmp_path), DEVICE_DRY="")
     assert nothing.returncode == 2 and "device.sh first" in nothing.stdout
     assert not any(tmp_path.iterdir())
 
 
-def test_a_part_that_fails_or_is_cut_off_leaves_what_it_had(tmp_path, monkeypatch):
+def test_a_part_that_fails_or_is_cut_off_leaves_its_results(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(PEERS))
     monkeypatch.setenv("OUT", str(tmp_path))
     sys.modules.pop("device_report", None)
@@ -108,7 +108,7 @@ def test_a_part_that_fails_or_is_cut_off_leaves_what_it_had(tmp_path, monkeypatc
     sys.modules.pop("device_report")
 
 
-def test_kernels_are_told_apart_by_their_names(monkeypatch):
+def test_kernels_are_classified_by_name(monkeypatch):
     monkeypatch.syspath_prepend(str(PEERS))
     from device_profile import summary
 
@@ -119,9 +119,9 @@ def test_kernels_are_told_apart_by_their_names(monkeypatch):
         "loop_fusion_12": "elementwise", "triton_poi_fused_add_5": "elementwise",
         "something else": "other",
     }  # fmt: skip
-    found = summary(dict.fromkeys(names, 0.002), calls=2, span=0.032)
-    assert found["ms_a_call"] == 8.0 and found["busy"] == 0.5
-    assert found["by_kind"] == {
+    figures = summary(dict.fromkeys(names, 0.002), calls=2, span=0.032)
+    assert figures["ms_a_call"] == 8.0 and figures["busy"] == 0.5
+    assert figures["by_kind"] == {
         kind: 2.0 if kind == "elementwise" else 1.0 for kind in names.values()
     }
 

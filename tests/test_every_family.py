@@ -1,7 +1,8 @@
-"""What every family must do, whatever it is made of: one list of properties over `FAMILIES`.
+"""Properties that every family must have, tested for all of `FAMILIES`.
 
-Each case is the `:smoke` variant of a config, made smaller still. All that a family can compute is
-one compiled program, `outputs`, which the properties run on batches that differ in one respect.
+Each case is the `:smoke` variant of a config, made even smaller. Everything that a family can
+compute is one compiled program, `outputs`, which the properties run on batches that differ in one
+respect.
 """
 
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
 
 CLASSES = 3
-# A data set of this name is never opened: shapes and classes are all that is asked of it.
+# A data set of this name is never opened; only its shapes and classes are used.
 IMAGES = dict(name="tfds:none", size=8, channels=1, num_classes=CLASSES, flip=False)
 
 
@@ -46,41 +47,41 @@ IMAGES = dict(name="tfds:none", size=8, channels=1, num_classes=CLASSES, flip=Fa
 
 
 def always(family: Family, dropout: float) -> Family:
-    """The family whose conditions are absent in training with this probability, each and all."""
+    """The family, with every condition dropped in training with this probability."""
     specs = {name: replace(spec, dropout=dropout) for name, spec in family.conditions.items()}
     return replace(family, conditions=specs)
 
 
 def other_values(batch: Mapping, name: str, shift: int = 1) -> dict:
-    """The batch with another value of a field in every row."""
+    """The batch, with another value of a field in every row."""
     changed = batch[name] + shift
     return {**batch, name: changed % CLASSES if name == "label" else changed}
 
 
 def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
-    """Changes to a config that make no sense with its conditions, and what is said of each."""
+    """Changes to a config that conflict with its conditions, each with its message."""
     if not conditions_of(family):
         return []
-    found = [(dict(conditions=dict(depth=dict())), "conditions.depth is no field of the data")]
+    cases = [(dict(conditions=dict(depth=dict())), "conditions.depth is not a field of the data")]
     if not points and "label" in conditions_of(family) and "frequency" not in conditions_of(family):
         none = dict(name="folder:none", size=8, labels=False, num_classes=0)
-        found.append((dict(data=none), "has no classes"))
+        cases.append((dict(data=none), "has no classes"))
     if not droppable(conditions_of(family)):
-        return found
+        return cases
     name = next(iter(conditions_of(family)))
     always = {k: dict(dropout=0.0) for k in conditions_of(family)}
     return [
-        *found,
+        *cases,
         (dict(conditions={name: dict(dropout=1.0)}), "must be at least 0 and below 1"),
         (
             dict(conditions=always, sample=dict(guidance_scale=2.0)),
-            "needs a condition that training sometimes hid",
+            "needs a condition that training sometimes drops",
         ),
         (
             dict(conditions=always, sample=dict(guidance_scale=1.0, guidance=((name, 2.0),))),
-            f"leans on {name}, which training never hid",
+            f"names {name}, which training never drops",
         ),
-        (dict(sample=dict(guidance=(("depth", 2.0),))), "'depth', which is no condition"),
+        (dict(sample=dict(guidance=(("depth", 2.0),))), "'depth', which is not a condition"),
     ]
 
 
@@ -89,9 +90,9 @@ def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """path: of a config. changes: to it, by section. spread: whether random times are spread over
-    the batch, so that those of a row depend on the size of the batch. apart: whether the rows of a
-    batch have nothing to do with each other in training. rounding: relative, of its outputs."""
+    """path: of a config. changes: to it, by section. spread: whether random times are stratified
+    over the batch, so that those of a row depend on the batch size. apart: whether the rows of a
+    batch are independent in training. rounding: the relative rounding error of its outputs."""
 
     path: str
     changes: Mapping[str, Mapping] = field(default_factory=dict)
@@ -101,7 +102,7 @@ class Case:
 
 
 TOLD = dict(conditions=dict(label=dict(dropout=0.1)))
-# A class and what the picture looks like from afar.
+# A class, and a small copy of the image.
 SEEN_SMALL = dict(
     conditions=dict(
         label=dict(dropout=0.1), low=dict(of="x", transform="downsample2", dropout=0.2)
@@ -141,7 +142,7 @@ CASES = {
     ),
     "score_sde": Case(
         path="toy_mixture",
-        # So near the data a loose solver's choice of steps would follow the rounding.
+        # So close to the data, the steps of a solver with a loose tolerance depend on rounding.
         changes=dict(family=dict(name="score_sde"), eval=dict(tolerance=1e-6), **TOLD),
         rounding=2e-4,
     ),
@@ -200,7 +201,7 @@ def settled(case: Case):
 
 
 class Made:
-    """A family with variables none of which is at its start, and all that it can compute."""
+    """A family with variables away from their initial values, and all that it can compute."""
 
     def __init__(self, case: Case):
         self.case = case
@@ -208,7 +209,7 @@ class Made:
         self.family = self.experiment.family
         self.specs = conditions_of(self.family)
         own = self.experiment.config.conditions
-        self.fields = {own[name].of or name for name in self.specs}  # that it is told of
+        self.fields = {own[name].of or name for name in self.specs}  # of its conditions
         self.traces = 0
         self.where = jax.tree.map(lambda leaf: leaf.sharding, self.experiment.abstract_state)
         whole = self.experiment.placement.replicated
@@ -221,7 +222,8 @@ class Made:
 
     @cached_property
     def state(self) -> TrainState:
-        """After a first step from params that are not at their start, where much is zero."""
+        """The state after a first step, from params away from their initial values, many of which
+        are zero."""
         state = self.experiment.new_state()
         if isinstance(self.family, Fits):
             batches = [self.prepared(self.stored(30, seed)) for seed in range(2)]
@@ -232,11 +234,11 @@ class Made:
 
     @property
     def variables(self) -> Variables:
-        """Its params, stats and first stages."""
+        """Its params, stats and frozen models."""
         return variables_of(self.state, "raw")
 
     def stored(self, count: int, seed: int) -> dict:
-        """Random records, as they are stored."""
+        """Random records in the stored format."""
         rng = np.random.default_rng(seed)
 
         def column(name, shape, dtype):
@@ -271,9 +273,10 @@ def moved(tree):
 
 
 def outputs(family: Family, told, variables: Variables, batch, key, keys) -> dict:
-    """All that the family can compute of a batch, [B, ...] each. told: the fields that it is told.
-    key: of the losses, which draw for the whole batch. keys [B]: of the rest, by example."""
-    found = {}
+    """All that the family can compute from a batch, [B, ...] each. told: the fields of its
+    conditions. key: for the losses, which draw for the whole batch. keys [B]: for the rest, one per
+    example."""
+    computed = {}
     for name, player in family.losses.items():
         for train in (True, False):
             context = Context(
@@ -282,36 +285,36 @@ def outputs(family: Family, told, variables: Variables, batch, key, keys) -> dic
             )  # fmt: skip
             values, aux = player.loss(variables.params, context)
             where = f"{name} in {'training' if train else 'evaluation'}"
-            found[f"loss: {where}"] = values
+            computed[f"loss: {where}"] = values
             for metric, value in aux.metrics.items():
                 value = value.values if isinstance(value, Weighted) else value
-                found[f"metric: {metric} of {where}"] = value
+                computed[f"metric: {metric} of {where}"] = value
     conditions = gather(conditions_of(family), batch, variables.frozen)
     data = {k: v for k, v in batch.items() if k == "x" or k in told}
     if isinstance(family, Samples):
-        found["sample"] = family.sample(variables, keys, conditions)
+        computed["sample"] = family.sample(variables, keys, conditions)
     if isinstance(family, Observes):
-        found["observe"] = family.observe(data, keys)
+        computed["observe"] = family.observe(data, keys)
     if isinstance(family, Reconstructs):
-        found["reconstruct"] = family.reconstruct(variables, data, keys)
+        computed["reconstruct"] = family.reconstruct(variables, data, keys)
     if isinstance(family, Encodes):
-        found["encode"] = family.encode(variables, data, keys)
+        computed["encode"] = family.encode(variables, data, keys)
         if isinstance(family, Decodes):
-            found["decode"] = family.decode(variables, found["encode"])
+            computed["decode"] = family.decode(variables, computed["encode"])
     if isinstance(family, Tokenizes):
         codes = family.codes(variables, data)
-        found |= {f"codes {level}": value for level, value in enumerate(codes)}
-        found["decode_codes"] = family.decode_codes(variables, codes)
+        computed |= {f"codes {level}": value for level, value in enumerate(codes)}
+        computed["decode_codes"] = family.decode_codes(variables, codes)
     if isinstance(family, Likelihoods):
         likelihood = family.likelihood(variables, data, keys)
-        found["likelihood"] = likelihood.total
-        found |= {f"term: {name}": value for name, value in likelihood.terms.items()}
-    return found
+        computed["likelihood"] = likelihood.total
+        computed |= {f"term: {name}": value for name, value in likelihood.terms.items()}
+    return computed
 
 
 @pytest.fixture(scope="module")
 def made():
-    """Name of a case -> it, made at the first call."""
+    """Name of a case -> its family, made at the first call."""
     kept: dict[str, Made] = {}
 
     def of(name: str) -> Made:
@@ -334,13 +337,13 @@ def keys_of(*indices: int):
 
 
 def rows(batch: Mapping, *indices: int) -> dict:
-    """These rows of a batch."""
+    """Selects rows of a batch."""
     return {name: values[jnp.asarray(indices)] for name, values in batch.items()}
 
 
-def assert_same(one: Mapping, other: Mapping, what: str, rounding: float = 2e-5) -> None:
-    """Lists every output in which the two differ by more than rounding. To the noise and back
-    again, a flow makes it larger."""
+def assert_same(one: Mapping, other: Mapping, heading: str, rounding: float = 2e-5) -> None:
+    """Fails with a list of all outputs that differ by more than rounding, which a flow from data to
+    noise and back amplifies."""
     assert one.keys() == other.keys()
     differing = {}
     for name in one:
@@ -348,7 +351,7 @@ def assert_same(one: Mapping, other: Mapping, what: str, rounding: float = 2e-5)
         gap = np.abs(a - b).max()
         if not gap <= (1e-3 if name == "reconstruct" else rounding) * max(np.abs(b).max(), 1):
             differing[name] = gap
-    assert not differing, f"{what}: {differing}"
+    assert not differing, f"{heading}: {differing}"
 
 
 # --- properties -----------------------------------------------------------------------------------
@@ -361,13 +364,13 @@ def test_every_family_has_a_case():
 @every_case()
 def test_everything_is_finite_and_one_for_each_example(made, name):
     m = made(name)
-    found = m.outputs(m.variables, m.batch(2), KEY, keys_of(0, 1))
-    assert [k for k, v in found.items() if v.shape[:1] != (2,)] == []
-    assert [k for k, v in found.items() if k.startswith("loss") and v.shape != (2,)] == []
-    assert [k for k, v in found.items() if not np.isfinite(v).all()] == []
+    computed = m.outputs(m.variables, m.batch(2), KEY, keys_of(0, 1))
+    assert [k for k, v in computed.items() if v.shape[:1] != (2,)] == []
+    assert [k for k, v in computed.items() if k.startswith("loss") and v.shape != (2,)] == []
+    assert [k for k, v in computed.items() if not np.isfinite(v).all()] == []
     shape = m.experiment.shape
     images = ("sample", "observe", "reconstruct", "decode", "decode_codes")
-    assert [k for k in images if k in found and found[k].shape[1:] != shape] == []
+    assert [k for k in images if k in computed and computed[k].shape[1:] != shape] == []
 
 
 @every_case(where=lambda name, case: case.apart)
@@ -377,7 +380,7 @@ def test_rows_do_not_see_each_other(made, name):
     ba = rows(ab, 1, 0)
     both = m.outputs(m.variables, ab, KEY, keys_of(0, 1))
     turned = m.outputs(m.variables, ba, KEY, keys_of(1, 0))
-    # A loss draws by row: in another place, other noise. All else draws by key.
+    # A loss draws noise by row, so another row has other noise. All else draws by key.
     by_key = {k for k in both if not k.startswith(("loss", "metric"))}
     own = {k: both[k] for k in by_key}
     assert_same(rows({k: turned[k] for k in by_key}, 1, 0), own, "turned round")
@@ -394,7 +397,7 @@ def test_rows_do_not_see_each_other(made, name):
 
 @every_case(where=lambda name, case: not case.apart)
 def test_rows_that_are_coupled_may_stand_in_any_order(made, name):
-    # With one time for all, what is drawn goes with the data, in whatever row they stand.
+    # With one time for all rows, the draws depend on the data and not on the row.
     m = made(name)
 
     class Half:
@@ -411,7 +414,7 @@ def test_rows_that_are_coupled_may_stand_in_any_order(made, name):
     both = losses(m.variables.params, batch, True)
     turned = losses(m.variables.params, rows(batch, *order), True)
     np.testing.assert_allclose(turned, both[jnp.asarray(order)], rtol=1e-5)
-    # The pairs are not those of the rows as they stand.
+    # The pairs are not those of the original rows.
     assert np.abs(losses(m.variables.params, batch, False) - both).max() > 1e-3
 
 
@@ -424,17 +427,17 @@ def test_every_condition_matters(made, name):
         gaps: dict = {}
         for shift in range(1, CLASSES):
             after = m.outputs(m.variables, other_values(batch, condition, shift), KEY, keys)
-            for what in after:
-                if what.startswith("loss") or what in ("sample", "likelihood"):
-                    gap = np.abs(after[what] - before[what]).reshape(2, -1).max(1)
-                    gaps[what] = np.maximum(gaps.get(what, 0), gap)
-        # Codes that are drawn may be the same by chance: one row will do.
+            for output in after:
+                if output.startswith("loss") or output in ("sample", "likelihood"):
+                    gap = np.abs(after[output] - before[output]).reshape(2, -1).max(1)
+                    gaps[output] = np.maximum(gaps.get(output, 0), gap)
+        # Drawn codes may be equal by chance, so one differing row is enough.
         deaf = [k for k, v in gaps.items() if (v.max() if k == "sample" else v.min()) < 1e-5]
         assert not deaf, f"{condition} changes nothing in {deaf}"
     targets = {"label"} if build.FAMILIES[m.experiment.config.family.name].labelled else set()
-    for other in batch.keys() - {"x", *m.fields} - targets:  # none of the model's business
+    for other in batch.keys() - {"x", *m.fields} - targets:  # fields that the model does not use
         after = m.outputs(m.variables, other_values(batch, other), KEY, keys)
-        assert_same(after, before, f"{other}, which is no condition")
+        assert_same(after, before, f"{other}, which is not a condition")
 
 
 DENOISING = ("ddpm", "score_sde", "edm", "flow_matching", "vdm")
@@ -461,8 +464,8 @@ def test_an_absent_condition_is_the_null_whatever_its_value(made, name):
         x = jnp.ones((2, *m.experiment.shape)) / 3
         return m.family.predictor(m.variables, conditions, scale)(x, jnp.float32(0.4)).x_0
 
-    told, hidden, null = losses(batch)
-    assert np.abs(told - null).min() > 1e-5
+    present, hidden, null = losses(batch)
+    assert np.abs(present - null).min() > 1e-5
     assert_same({"loss": hidden}, {"loss": null}, "hidden in training")
     conditions = gather(m.specs, batch)
     nothing = predicted({}, 1.0)
@@ -480,15 +483,15 @@ def test_an_absent_condition_is_the_null_whatever_its_value(made, name):
 def test_bad_conditions_are_refused(made, name):
     m = made(name)
     raw = m.experiment.config.to_dict()
-    for changes, said in mistakes(m.family, points=len(m.experiment.shape) == 1):
+    for changes, message in mistakes(m.family, points=len(m.experiment.shape) == 1):
         changed = {**raw, **{k: {**raw[k], **v} for k, v in changes.items()}}
-        if "conditions" in changes:  # of each condition, the keys that are named
+        if "conditions" in changes:  # merges the changed keys into each condition
             own = raw["conditions"]
             merged = {k: {**own.get(k, {}), **v} for k, v in changes["conditions"].items()}
             changed["conditions"] = {**own, **merged}
         with pytest.raises(UserError) as caught:
             build.settled(check.check(changed))
-        assert any(said in problem for problem in caught.value.problems), caught.value.problems
+        assert any(message in problem for problem in caught.value.problems), caught.value.problems
 
 
 @every_case()
@@ -523,7 +526,7 @@ def test_training_is_one_program_that_moves_every_param_and_resumes_exactly(
     checkpoints = Checkpoints(directory=tmp_path)
     resumed = checkpoints.restore(m.experiment.abstract_state)
     checkpoints.close()
-    resumed = replace(resumed, frozen=start.frozen)  # which are written once, by themselves
+    resumed = replace(resumed, frozen=start.frozen)  # written once, apart from checkpoints
     for batch in batches[2:]:
         resumed, _ = m.update(resumed, batch)
     chex.assert_trees_all_equal(resumed, straight)

@@ -1,6 +1,6 @@
-"""What every network must do, whatever it is for: one list of properties over `NETWORKS`.
+"""Properties that every network must have, tested for all of `NETWORKS`.
 
-What belongs to one network or to the denoisers alone is in tests/nets/.
+Tests of single networks and of denoisers are in tests/nets/.
 """
 
 from collections.abc import Callable
@@ -21,15 +21,15 @@ TOLD = {"label": Entry(kind="class", size=CLASSES)}
 
 
 def labels(*values: int) -> dict[str, Given]:
-    """Labels as the one condition, of which the last is absent."""
+    """Labels as the only condition; the last one is absent."""
     present = np.arange(len(values)) < len(values) - 1
     return {"label": Given(jnp.asarray(values, jnp.int32), jnp.asarray(present))}
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A network, or all that meet at a latent, as one function. init(key) -> params;
-    apply(params, *inputs) -> outputs of `shapes`; inputs: the floats among them."""
+    """A network, or several that share a latent, as one function. init(key) -> params;
+    apply(params, *inputs) -> outputs of `shapes`. inputs: the floating-point ones."""
 
     init: Callable
     apply: Callable
@@ -49,7 +49,7 @@ def _denoiser(made: Callable, shape: tuple[int, ...]) -> Whole:
 
 
 def _conditioned(made: Callable, shape: tuple[int, ...]) -> Whole:
-    """A denoiser with a condition of every way in: added, attended to, concatenated."""
+    """A denoiser with one condition for every way in: added, attended to, concatenated."""
     entries = {
         **TOLD,
         "text": Entry(kind="tokens", size=5, length=4, way="attend"),
@@ -155,7 +155,7 @@ def _normal(*shape: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Case:
-    """whole: of (a builder that has its settings, the shape of the data) -> the network."""
+    """whole: (a builder with its settings, the shape of the data) -> the network."""
 
     whole: Callable[..., Whole]
     shape: tuple[int, ...]
@@ -185,7 +185,7 @@ CASES = {
 
 
 def has(name: str, key: str) -> bool:
-    """Whether the network has this setting."""
+    """Whether a network has this setting."""
     return key in NETWORKS[name].settings.__dataclass_fields__
 
 
@@ -197,7 +197,7 @@ def whole(name: str, **changes) -> Whole:
 
 
 def params_of(net: Whole) -> dict:
-    """Params without a zero among them."""
+    """Params without zeros."""
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(net.init, jax.random.key(0))
     return jax.tree.map(
@@ -219,9 +219,9 @@ def test_settings_have_no_problem_and_outputs_their_shapes_and_dtype():
             net = whole(name, **changes)
             params = jax.eval_shape(net.init, jax.random.key(0))
             outputs = jax.eval_shape(net.apply, params, *net.inputs)
-            found = tuple(out.shape for out in outputs)
-            if found != net.shapes:
-                wrong.append(f"{name}, {changes}: {found}, not {net.shapes}")
+            shapes = tuple(out.shape for out in outputs)
+            if shapes != net.shapes:
+                wrong.append(f"{name}, {changes}: {shapes}, not {net.shapes}")
             leaves = [*jax.tree.leaves(params), *outputs]
             if any(leaf.dtype != jnp.float32 for leaf in leaves):
                 wrong.append(f"{name}, {changes}: params or outputs are not float32")
@@ -230,7 +230,7 @@ def test_settings_have_no_problem_and_outputs_their_shapes_and_dtype():
 
 @pytest.mark.parametrize("name", CASES)
 def test_forward_derivatives_are_those_of_finite_differences(name):
-    # By params and inputs at once, along a random direction.
+    # With respect to params and inputs together, along a random direction.
     net = whole(name)
     again = whole(name, remat="full") if has(name, "remat") else net
     at = (params_of(net), *net.inputs)
@@ -241,16 +241,16 @@ def test_forward_derivatives_are_those_of_finite_differences(name):
     ahead, behind = (
         apply(jax.tree.map(lambda a, b, s=s: a + s * h * b, at, along)) for s in (1, -1)
     )
-    for found, a, b in zip(jvp(at, along), ahead, behind, strict=True):
+    for tangent, a, b in zip(jvp(at, along), ahead, behind, strict=True):
         difference = (a - b) / (2 * h)
-        assert np.abs(found).max() > 0.01
-        close = np.abs(found - difference) < 0.02 * np.abs(found).max()
-        assert close.mean() > 0.9  # between the two a ReLU may turn, of which there is none
+        assert np.abs(tangent).max() > 0.01
+        close = np.abs(tangent - difference) < 0.02 * np.abs(tangent).max()
+        assert close.mean() > 0.9  # a ReLU may switch between the two points
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if has(n, "remat")])
 def test_remat_changes_neither_params_nor_gradients(name):
-    modes = ("full", "dots") if name == "unet" else ("full",)  # one network for what both share
+    modes = ("full", "dots") if name == "unet" else ("full",)  # one network tests both modes
     plain, *others = [whole(name, remat=remat) for remat in ("none", *modes)]
     shapes = jax.eval_shape(plain.init, jax.random.key(0))
     params = params_of(plain)
@@ -266,6 +266,6 @@ def test_remat_changes_neither_params_nor_gradients(name):
     assert scale > 0.1
     for net in others:
         assert jax.eval_shape(net.init, jax.random.key(0)) == shapes
-        found, grads = gradient(net)
-        np.testing.assert_allclose(found, value, rtol=1e-5)
+        again, grads = gradient(net)
+        np.testing.assert_allclose(again, value, rtol=1e-5)
         chex.assert_trees_all_close(grads, expected, rtol=0, atol=2e-5 * scale)

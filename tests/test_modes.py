@@ -1,5 +1,5 @@
-"""The program as a user meets it: each mode, on the embedded data. In a process of its own where
-that matters (several devices, what is imported); else in this one, which saves the start of JAX."""
+"""The program as a user sees it: each mode, on the embedded data. It runs in its own process if
+that matters (several devices, imports); otherwise in this one, which saves the start of JAX."""
 
 import json
 import re
@@ -32,19 +32,19 @@ def trained(tmp_path_factory, genzoo):
 
 @pytest.fixture
 def here(capsys, caplog):
-    """Runs the program in this process; like `genzoo`. What is logged counts as standard error."""
+    """Runs the program in this process, like `genzoo`. Log messages count as standard error."""
 
     def run(*arguments, check: int | None = 0):
         capsys.readouterr()
         caplog.clear()
         try:
             code = main([str(argument) for argument in arguments])
-        except SystemExit as stopped:  # of the parser of flags
+        except SystemExit as stopped:  # from the flag parser
             code = stopped.code
         out, err = capsys.readouterr()
-        said = err + caplog.text
-        assert check is None or code == check, said[-3000:]
-        return SimpleNamespace(returncode=code, stdout=out, stderr=said)
+        stderr = err + caplog.text
+        assert check is None or code == check, stderr[-3000:]
+        return SimpleNamespace(returncode=code, stdout=out, stderr=stderr)
 
     return run
 
@@ -52,9 +52,9 @@ def here(capsys, caplog):
 def test_train_leaves_what_it_promises(trained):
     assert (trained / "config.json").is_file()
     assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["10", "20"]
-    found = metrics(trained, "step", "loss", "gradient_norm", "learning_rate")
-    assert [row[0] for row in found] == [4, 8, 12, 16, 20]
-    assert all(np.isfinite(row).all() for row in found)
+    rows = metrics(trained, "step", "loss", "gradient_norm", "learning_rate")
+    assert [row[0] for row in rows] == [4, 8, 12, 16, 20]
+    assert all(np.isfinite(row).all() for row in rows)
     grids = {p.name for p in (trained / "samples" / "training").iterdir()}
     assert grids == {f"step_{s:08d}_{w}.png" for s in (10, 20) for w in ("raw", "ema")}
 
@@ -70,8 +70,9 @@ def test_a_finished_run_has_nothing_to_do(trained, here):
 
 
 def test_steps_per_call_give_the_same_training(tmp_path, here, trained):
-    # Not the same bits: the compiler fuses a loop's body in its own way. Params are no measure: the
-    # gradient of a bias before a norm is rounding noise, which Adam scales to full steps.
+    # Not the same bits, because the compiler fuses the body of a loop differently. Params cannot be
+    # compared: the gradient of a bias before a norm is rounding noise, which Adam scales to full
+    # steps.
     workdir = tmp_path / "two"
     here(
         SMOKE, f"--workdir={workdir}", "--config.train.picture_count=0",
@@ -102,7 +103,7 @@ def test_samples_do_not_depend_on_batch_or_devices(trained, genzoo, here):
 
 
 def sampled(here, workdir, *settings):
-    """The report of a call of --mode=sample, and everything below samples/ with its time."""
+    """The report of a call of --mode=sample, and all files below samples/ with their times."""
     asked = ["--config.sample.count=3", "--config.sample.steps=5", *settings]
     report = json.loads(here(f"--workdir={workdir}", "--mode=sample", *asked).stdout)
     files = (workdir / "samples").rglob("*")
@@ -129,7 +130,7 @@ def test_sample_writes_files_grid_array_and_settings(trained, here):
     assert settings["step"] == 20 and settings["evaluations"] == report["evaluations"] == 5
 
 
-def test_a_call_leaves_what_other_calls_have_written(trained, here):
+def test_a_call_keeps_the_files_of_other_calls(trained, here):
     first, before = sampled(here, trained)
     second, after = sampled(here, trained, "--config.sample.method=heun")
     assert "method=heun" in second["samples"] and first["samples"] != second["samples"]
@@ -138,7 +139,7 @@ def test_a_call_leaves_what_other_calls_have_written(trained, here):
     third, last = sampled(here, trained)
     assert third["samples"] == first["samples"]
     own = {f for f in last if str(f).startswith(first["samples"] + "/")}
-    assert len(own) == 5 and all(last[f] > before[f] for f in own)  # the same call: anew
+    assert len(own) == 5 and all(last[f] > before[f] for f in own)  # the same call rewrites them
     others = (before.keys() | after.keys()) - own
     others -= {f for f in others if "latest" in f.parts}
     assert others and all(last[f] == {**before, **after}[f] for f in others)
@@ -159,7 +160,7 @@ def test_the_last_call_is_found_under_a_fixed_name(trained, here, monkeypatch, l
             assert (latest / name).read_bytes() == (Path(report["samples"]) / name).read_bytes()
 
 
-def test_a_folder_of_ones_own_is_not_written_over(trained, here, tmp_path):
+def test_a_named_folder_is_not_overwritten(trained, here, tmp_path):
     report, _ = sampled(here, trained, "--config.sample.into=mine")
     assert report["samples"] == str(trained / "samples" / "mine")
     sampled(here, trained, "--config.sample.into=mine")  # the same call
@@ -177,7 +178,7 @@ def test_a_folder_of_ones_own_is_not_written_over(trained, here, tmp_path):
 
 
 def test_what_the_run_calls_its_own_may_change_without_loss(trained, here):
-    # Named by what differs from the run, two calls may come to one name; not to one folder.
+    # Two calls may get the same name from the settings that differ, but not the same folder.
     first, _ = sampled(here, trained, "--config.sample.seed=7")
     raw = json.loads((trained / "config.json").read_text())
     changed = raw | {"sample": raw["sample"] | {"grid": "uniform"}}
@@ -201,7 +202,7 @@ def test_what_the_run_calls_its_own_may_change_without_loss(trained, here):
         ),
     ],
 )  # fmt: skip
-def test_a_mode_ends_by_saying_what_it_made(trained, here, tmp_path, mode, settings, made):
+def test_a_mode_ends_by_listing_its_files(trained, here, tmp_path, mode, settings, made):
     place = shutil.copytree(trained, tmp_path / "run", symlinks=True)
     keys = [f"--config.{setting}" for setting in settings]
     done = here(f"--workdir={place}", f"--mode={mode}", *keys)
@@ -230,20 +231,21 @@ def test_eval_is_exact_on_a_padded_batch_and_on_more_devices(trained, genzoo, he
     )
     assert expected["bits_per_dim_standard_error"] > 0
     for size, devices in [(4, 1), (4, 2)]:
-        found = evaluate(size, devices)
-        assert found["examples"] == 11
-        assert found["bits_per_dim"] == pytest.approx(expected["bits_per_dim"], rel=1e-4)
+        report = evaluate(size, devices)
+        assert report["examples"] == 11
+        assert report["bits_per_dim"] == pytest.approx(expected["bits_per_dim"], rel=1e-4)
 
 
 def test_describe_is_one_json_document(here):
     done = here("--config=configs/ddpm_cifar.py", "--mode=describe")
-    found = json.loads(done.stdout)
-    assert found["parameters"] == 35_746_307
-    assert found["parameter_bytes"] == 4 * 35_746_307
+    report = json.loads(done.stdout)
+    assert report["parameters"] == 35_746_307
+    assert report["parameter_bytes"] == 4 * 35_746_307
     # Ho et al.'s network takes about 6 billion multiply-adds on a 32 x 32 image.
-    assert found["flops_per_example"] == pytest.approx(2 * 6.0e9, rel=0.1)
-    assert found["train_step_flops"] == pytest.approx(128 * 3 * found["flops_per_example"], rel=0.1)
-    assert found["config"]["family"]["name"] == "ddpm"
+    assert report["flops_per_example"] == pytest.approx(2 * 6.0e9, rel=0.1)
+    step = 128 * 3 * report["flops_per_example"]
+    assert report["train_step_flops"] == pytest.approx(step, rel=0.1)
+    assert report["config"]["family"]["name"] == "ddpm"
 
 
 @pytest.mark.parametrize(
@@ -251,25 +253,25 @@ def test_describe_is_one_json_document(here):
     [("ddpm_fashion:smoke", [28, 28, 1], 10), ("toy_mixture:smoke", [2], 8)],
 )
 def test_describe_says_the_shape_that_the_data_has(here, name, shape, classes):
-    found = json.loads(here(f"--config={name}", "--mode=describe").stdout)
-    assert found["data"]["shape"] == shape and found["data"]["classes"] == classes
-    assert "channels" not in found["config"]["data"] and "size" not in found["config"]["data"]
+    report = json.loads(here(f"--config={name}", "--mode=describe").stdout)
+    assert report["data"]["shape"] == shape and report["data"]["classes"] == classes
+    assert "channels" not in report["config"]["data"] and "size" not in report["config"]["data"]
 
 
 def test_bench_reports_training_and_sampling(here):
     done = here(SMOKE, "--mode=bench", "--config.bench.seconds=0.2")
-    found = json.loads(done.stdout)
+    report = json.loads(done.stdout)
     for part in ("train", "sample"):
-        assert found[part]["step_seconds"]["median"] > 0
-        assert found[part]["compile_seconds"] > 0
+        assert report[part]["step_seconds"]["median"] > 0
+        assert report[part]["compile_seconds"] > 0
         for key in ("examples_per_second", "flops_per_second", "peak_memory_bytes"):
-            assert found[part][key] > 0
+            assert report[part][key] > 0
 
 
 def test_doctor(genzoo, tmp_path):
-    found = json.loads(genzoo("--mode=doctor", env={"GENZOO_CACHE": str(tmp_path)}).stdout)
-    assert found["tensorflow_or_torch_in_process"] == []
-    assert found["devices"] and found["packages"]["jax"] and found["cache"] == str(tmp_path)
+    report = json.loads(genzoo("--mode=doctor", env={"GENZOO_CACHE": str(tmp_path)}).stdout)
+    assert report["tensorflow_or_torch_in_process"] == []
+    assert report["devices"] and report["packages"]["jax"] and report["cache"] == str(tmp_path)
 
 
 def test_too_many_non_finite_steps_stop_the_run_and_write_no_state(here, tmp_path):
@@ -292,17 +294,17 @@ def refused(done, *words):
     assert all(word in done.stderr for word in words), done.stderr
 
 
-def test_a_wrong_flag_is_answered_before_all_else(here):
+def test_a_wrong_flag_is_reported_before_anything_else(here):
     run = {"check": None}
     refused(here("--confg=x", **run), "unknown flag --confg: did you mean --config?")
     refused(here("--wordkir", "x", **run), "unknown flag --wordkir: did you mean --workdir?")
-    said = "unknown flag --train.steps: did you mean --config.train.steps?"
-    refused(here(SMOKE, "--train.steps=3", **run), said)
+    hint = "unknown flag --train.steps: did you mean --config.train.steps?"
+    refused(here(SMOKE, "--train.steps=3", **run), hint)
     refused(here("--confg.train.steps=3", **run), "did you mean --config.train.steps?")
     refused(here("ddpm_fashion", **run), "'ddpm_fashion' is not understood")
 
 
-def test_an_unknown_family_says_which_there_are_and_nothing_else(here, tmp_path):
+def test_an_unknown_family_lists_the_families_and_nothing_else(here, tmp_path):
     done = here(SMOKE, f"--workdir={tmp_path}", "--config.family.name=ddmp",
                 "--config.network.heads=3", "--config.train.stesp=3", check=None)  # fmt: skip
     refused(done, "did you mean 'ddpm'? The families are: autoencoder, classifier, ddpm")
@@ -321,7 +323,7 @@ def test_bad_input_ends_in_a_sentence(here, tmp_path, trained):
     refused(here("--workdir", tmp_path / "new", **run), "--config is missing")
     refused(here("--config=configs/no.py", "--workdir=x", **run), "no such file", "ddpm_cifar")
     refused(here(SMOKE, "--workdir=x", "--mode=dream", **run), "invalid choice: 'dream'")
-    refused(here(SMOKE, "--workdir=x", "--stesp=3", **run), "unknown flag --stesp: a key of")
+    refused(here(SMOKE, "--workdir=x", "--stesp=3", **run), "unknown flag --stesp: set a key of")
     refused(here(SMOKE, "--workdir", tmp_path / "new", "--mode=sample", **run), "train first")
     file = tmp_path / "file"
     file.write_text("")
@@ -337,7 +339,7 @@ def test_bad_input_ends_in_a_sentence(here, tmp_path, trained):
     refused(lacking, "needs a family that can encode; ddpm can: sample, reconstruct, likelihood.")
     asked = "--config.sample.conditions.label=3"
     label = here(f"--workdir={trained}", "--mode=sample", asked, **run)
-    refused(label, "sample.conditions.label = 3 is no condition of this model: it has none.")
+    refused(label, "sample.conditions.label = 3 is not a condition of this model: it has none.")
     folder = here(
         "--config=configs/ddpm_folder.py:smoke", "--workdir", tmp_path / "f",
         f"--config.data.name=folder:{tmp_path}/none", **run,
@@ -386,8 +388,8 @@ def noise(devices, first, size):
 
 for devices, sizes in {1: (1, 3, 8), 2: (2, 4, 8), 4: (4, 8)}.items():
     for size in sizes:
-        found = [noise(devices, first, size) for first in range(0, 24, size)]
-        print(hashlib.sha256(np.concatenate(found)[:24].tobytes()).hexdigest())
+        parts = [noise(devices, first, size) for first in range(0, 24, size)]
+        print(hashlib.sha256(np.concatenate(parts)[:24].tobytes()).hexdigest())
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""Compiled programs that are kept on the disk."""
+"""The disk cache of compiled programs."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ print(jax.jit(lambda x: 2 * x + int(sys.argv[2]))(1.0))
 """
 
 
-def test_a_program_without_its_time_of_use_does_not_keep_others_from_being_written(
+def test_a_program_without_its_time_of_use_does_not_prevent_others_from_being_written(
     tmp_path, surroundings
 ):
     env = {k: v for k, v in surroundings().items() if not k.startswith("JAX_COMPILATION_CACHE")}
@@ -36,7 +36,7 @@ def test_a_program_without_its_time_of_use_does_not_keep_others_from_being_writt
     assert not (tmp_path.stat().st_mode & 0o077)
 
 
-def test_what_has_its_times_is_left_alone(tmp_path):
+def test_complete_programs_are_left_unchanged(tmp_path):
     (tmp_path / "one-cache").write_bytes(b"program")
     program_cache.mend(tmp_path)
     used = tmp_path / "one-atime"

@@ -1,4 +1,4 @@
-"""The README keeps its word: its commands are the ones that CI runs, its links and flags exist."""
+"""The README is correct: CI runs its commands, and its links, configs, modes and keys exist."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_every_key_named_exists():
         known |= check.documented(check.check(config.load(f"{file}:smoke")))
     for key in set(re.findall(r"--config\.([a-z_.]+)=", README)) - {"section.key"}:
         parts = key.split(".")
-        # Of conditions and averages the user chooses the names.
+        # The user chooses the names of conditions and averages.
         named = ".".join([*parts[:-2], "NAME", parts[-1]])
         section = ".".join(parts[:-1])
         free = known.get(section, {}).get("type") == "section" and not any(

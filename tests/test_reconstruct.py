@@ -24,18 +24,18 @@ class Halved(Line):
 def run(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "family", lambda config: Halved())
     raw = config.load("configs/ddpm_fashion.py:smoke")
-    found = check.check(config.override(raw, {"sample.count": "5", "eval.batch_size": "3"}))
+    settings = check.check(config.override(raw, {"sample.count": "5", "eval.batch_size": "3"}))
     place = Workdir(tmp_path)
-    place.claim(found, {}).close()
+    place.claim(settings, {}).close()
     checkpoints = place.checkpoints(keep=1)
-    checkpoints.save(Experiment(found).initial_state())
+    checkpoints.save(Experiment(settings).initial_state())
     checkpoints.close()
-    return found, tmp_path
+    return settings, tmp_path
 
 
 def test_pairs_errors_and_psnr(run):
-    found, workdir = run
-    report = reconstruct(found, workdir)
+    settings, workdir = run
+    report = reconstruct(settings, workdir)
     image = open_fashion_mini("test").arrays["x"][:5] / 127.5 - 1.0
     expected = np.square(image / 2).reshape(5, -1).mean(-1)
     stored = json.loads((workdir / "reconstruct.json").read_text())

@@ -1,4 +1,4 @@
-"""A run on images that are wider than high: trained, gone on with, sampled from."""
+"""A run on images that are wider than high: training, resuming, sampling."""
 
 import json
 
@@ -18,7 +18,7 @@ FOLDER = "configs/ddpm_folder.py:smoke"
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A folder of two classes of pictures of several sizes."""
+    """A folder with two classes of images of several sizes."""
     top, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for i, (height, width) in enumerate([(20, 40), (30, 30), (8, 16), (16, 8), (9, 33), (40, 41)]):
         file = top / ("day", "night")[i % 2] / f"{i}.png"
@@ -55,7 +55,7 @@ def test_it_is_sampled_and_scored(workdir, capsys):
     assert "data.size is (8, 16) there and (16, 8) here" in capsys.readouterr().err
 
 
-def test_it_goes_on(pictures, workdir, tmp_path):
+def test_it_resumes(pictures, workdir, tmp_path):
     assert main(arguments(pictures, tmp_path / "run", steps=10)) == 0
     assert main(arguments(pictures, tmp_path / "run")) == 0
     chex.assert_trees_all_equal(
@@ -85,7 +85,7 @@ def test_images_read_again_each_time_give_the_same_run(pictures, workdir, tmp_pa
         ("(8,18)", "each side of the data must be divisible by 4; 8 x 18 is not"),
     ],
 )
-def test_a_wrong_size_is_said_with_its_remedy(size, words):
+def test_a_wrong_size_is_reported_with_a_remedy(size, words):
     changes = {"data.name": "folder:x", "data.size": size, "network.attention": "()"}
     with pytest.raises(UserError) as caught:
         check.check(config.override(config.load(FOLDER), changes | {"network.patch": "2"}))

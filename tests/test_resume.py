@@ -1,5 +1,5 @@
-"""A run that is stopped, by a kill or by a SIGTERM, and begun again has the bits of a straight one.
-Each is a process of its own, compiled as a user's is."""
+"""A run that is killed or stopped by SIGTERM and resumed has the same bits as an uninterrupted one.
+Each is its own process, compiled as for a user."""
 
 import signal
 import subprocess
@@ -22,7 +22,7 @@ LONGER = [
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, genzoo):
-    """A workdir with a run that nothing has disturbed."""
+    """A workdir with an uninterrupted run."""
     workdir = tmp_path_factory.mktemp("run") / "straight"
     genzoo(SMOKE, f"--workdir={workdir}", *LONGER)
     return workdir
@@ -40,8 +40,8 @@ def run_until_killed(workdir, number, at_step, env, *more):
         assert process.poll() is None and time.monotonic() < limit, process.stderr.read()[-2000:]
         time.sleep(0.005)
     process.send_signal(number)
-    _, said = process.communicate(timeout=120)
-    return process.returncode, said
+    _, output = process.communicate(timeout=120)
+    return process.returncode, output
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -49,18 +49,18 @@ def test_stopped_and_resumed_equals_straight_bit_for_bit(
     tmp_path, genzoo, surroundings, straight, number
 ):
     stopped = tmp_path / "stopped"
-    code, said = run_until_killed(stopped, number, 20, surroundings(), *LONGER)
-    assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL), said
+    code, output = run_until_killed(stopped, number, 20, surroundings(), *LONGER)
+    assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL), output
     reached = Workdir(stopped).checkpoints(keep=2).steps()[0]
     assert 20 <= reached < 80
     done = genzoo(f"--workdir={stopped}", *LONGER)
-    assert f"Going on from the checkpoint of step {reached}." in done.stderr
+    assert f"Resuming from the checkpoint of step {reached}." in done.stderr
     chex.assert_trees_all_equal(final_state(straight), final_state(stopped))
-    # The curve has every step once. What was logged before a kill came from the same numbers.
+    # The curve has every step once; values logged before a kill are the same numbers.
     names = ("step", "loss", "loss_q0", "gradient_norm")
     expected = {row[0]: row for row in metrics(straight, *names)}
-    found = metrics(stopped, *names)
-    assert [row[0] for row in found] == sorted({row[0] for row in found})
-    # A mean over a log interval cut in two by the stop is of fewer steps; the others are equal.
-    whole = [row for row in found if row[0] // 5 != reached // 5 + 1 and row[0] in expected]
+    rows = metrics(stopped, *names)
+    assert [row[0] for row in rows] == sorted({row[0] for row in rows})
+    # A log interval that the stop cut in two averages over fewer steps; all others are equal.
+    whole = [row for row in rows if row[0] // 5 != reached // 5 + 1 and row[0] in expected]
     assert len(whole) >= 14 and all(row == expected[row[0]] for row in whole)

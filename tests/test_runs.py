@@ -1,5 +1,5 @@
-"""Other runs: found by their workdir, refused in a sentence, and not needed any more once the first
-checkpoint of the run that uses them, or started from them, is there."""
+"""Other runs: opened by their workdir, refused with a message if unsuitable, and no longer needed
+once the run that uses them or started from them has a checkpoint."""
 
 import json
 import shutil
@@ -33,28 +33,28 @@ def checked(path, **overrides):
 
 
 def make(workdir, path=VQVAE, **overrides):
-    """A workdir in which a run of this config has begun."""
-    found = checked(path, **overrides)
-    config.write_json(workdir / "config.json", found.to_dict())
-    return found
+    """Creates a workdir in which a run of this config has begun."""
+    resolved = checked(path, **overrides)
+    config.write_json(workdir / "config.json", resolved.to_dict())
+    return resolved
 
 
 def prior(workdir, **overrides):
     return checked(PRIOR, frozen__tokenizer__workdir=str(workdir), **overrides)
 
 
-def untrained(found, workdir, change=lambda state: state):
-    """Saves the state at step 0, and gives it."""
-    state = change(Experiment(found).new_state())
+def untrained(resolved, workdir, change=lambda state: state):
+    """Saves the state at step 0 and returns it."""
+    state = change(Experiment(resolved).new_state())
     checkpoints = Workdir(workdir).checkpoints(keep=2)
     checkpoints.save(state)
     checkpoints.close()
     return jax.device_get(state)
 
 
-def problems(found, stored=None) -> list[str]:
+def problems(resolved, stored=None) -> list[str]:
     with pytest.raises(UserError) as caught:
-        runs.resolve(found, stored)
+        runs.resolve(resolved, stored)
     return list(caught.value.problems)
 
 
@@ -63,24 +63,24 @@ def problems(found, stored=None) -> list[str]:
 
 def test_the_config_of_the_tokenizer_is_filled_in(tmp_path):
     theirs = make(tmp_path)
-    found = runs.resolve(prior(tmp_path), None)
-    stage = found.frozen.tokenizer
+    resolved = runs.resolve(prior(tmp_path), None)
+    stage = resolved.frozen.tokenizer
     assert json.dumps(stage.config.to_dict()) == json.dumps(theirs.to_dict())
     assert (stage.workdir, stage.weights) == (str(tmp_path), "raw")
-    assert found.to_dict() | {"frozen": 0} == prior(tmp_path).to_dict() | {"frozen": 0}
-    grids = Experiment(found).family.tokenizer.code_grids
+    assert resolved.to_dict() | {"frozen": 0} == prior(tmp_path).to_dict() | {"frozen": 0}
+    grids = Experiment(resolved).family.tokenizer.code_grids
     assert [(grid.shape, grid.size) for grid in grids] == [((7, 7), 16)]
 
 
 def test_a_config_without_frozen_models_is_left_alone():
-    found = checked(VQVAE)
-    assert runs.resolve(found, None) is found
+    resolved = checked(VQVAE)
+    assert runs.resolve(resolved, None) is resolved
 
 
 def test_a_missing_workdir_is_named(tmp_path):
-    (said,) = problems(prior(tmp_path / "nowhere"))
-    assert said.startswith(f"frozen.tokenizer.workdir = '{tmp_path}/nowhere' holds no run")
-    assert "train the tokenizer first" in said and "--config.frozen.tokenizer.workdir=DIR" in said
+    (error,) = problems(prior(tmp_path / "nowhere"))
+    assert error.startswith(f"frozen.tokenizer.workdir = '{tmp_path}/nowhere' holds no run")
+    assert "train the tokenizer first" in error and "--config.frozen.tokenizer.workdir=DIR" in error
 
 
 def test_a_workdir_must_be_given():
@@ -89,65 +89,65 @@ def test_a_workdir_must_be_given():
     with pytest.raises(UserError, match=r"frozen.tokenizer.workdir must be given."):
         check.check(raw)
     raw["frozen"] = {"tokenizer": {"workdir": "x"}, "tokeniser": {"workdir": "x"}}
-    with pytest.raises(UserError, match=r"frozen.tokeniser is not of this .* mean 'tokenizer'"):
+    with pytest.raises(UserError, match=r"frozen.tokeniser is not used by .* mean 'tokenizer'"):
         check.check(raw)
 
 
 def test_a_family_without_codes_is_named(tmp_path):
     make(tmp_path, "configs/vae_fashion.py:smoke")
-    (said,) = problems(prior(tmp_path))
-    assert said.startswith(f"frozen.tokenizer.workdir = '{tmp_path}' holds a vae of fashion_mini ")
-    assert "(it can: sample, reconstruct" in said
-    assert said.endswith("it must be a tokenizer of the same data.")
+    (error,) = problems(prior(tmp_path))
+    assert error.startswith(f"frozen.tokenizer.workdir = '{tmp_path}' holds a vae of fashion_mini ")
+    assert "(it can: sample, reconstruct" in error
+    assert error.endswith("it must be a tokenizer of the same data.")
 
 
-def test_data_of_another_shape_are_named(tmp_path):
+def test_data_of_another_shape_is_named(tmp_path):
     make(tmp_path, data__name="cifar10")
-    (said,) = problems(prior(tmp_path))
-    assert said.startswith(f"frozen.tokenizer.workdir = '{tmp_path}' was trained on images of (32,")
-    assert "data.name = 'fashion_mini' has (28, 28, 1)" in said
+    (error,) = problems(prior(tmp_path))
+    assert error.startswith(f"frozen.tokenizer.workdir = '{tmp_path}' was trained on images of")
+    assert "data.name = 'fashion_mini' has (28, 28, 1)" in error
 
 
-def test_weights_that_are_not_there_are_named(tmp_path):
+def test_unknown_weights_are_named(tmp_path):
     make(tmp_path)
-    (said,) = problems(prior(tmp_path, frozen__tokenizer__weights="ema"))
-    assert said == "frozen.tokenizer.weights = 'ema' is unknown: it has raw."
+    (error,) = problems(prior(tmp_path, frozen__tokenizer__weights="ema"))
+    assert error == "frozen.tokenizer.weights = 'ema' is unknown: it has raw."
 
 
 def test_all_problems_come_at_once(tmp_path):
     make(tmp_path, "configs/vae_fashion.py:smoke", data__name="cifar10")
-    found = problems(prior(tmp_path, frozen__tokenizer__weights="emma"))
-    assert len(found) == 3 and all(said.startswith("frozen.tokenizer.") for said in found)
-    assert found[2].endswith("it has raw, ema.")
+    messages = problems(prior(tmp_path, frozen__tokenizer__weights="emma"))
+    assert len(messages) == 3 and all(error.startswith("frozen.tokenizer.") for error in messages)
+    assert messages[2].endswith("it has raw, ema.")
 
 
 def test_a_tokenizer_may_have_been_trained_on_other_devices(tmp_path, monkeypatch):
     raw = make(tmp_path).to_dict()
-    raw["mesh"]["data"] = 4  # what nobody may ask for on one device
+    raw["mesh"]["data"] = 4  # invalid on one device
     raw["eval"]["batch_size"] = 7
     config.write_json(tmp_path / "config.json", raw)
     with pytest.raises(UserError, match=r"mesh.data = 4"):
         check.check(raw)
-    found = runs.resolve(prior(tmp_path), None)
+    resolved = runs.resolve(prior(tmp_path), None)
     state = untrained(config.freeze({**raw, "mesh": {**raw["mesh"], "data": -1}}), tmp_path)
-    started = runs.first_state(Experiment(found), Workdir(tmp_path / "prior"))
+    started = runs.first_state(Experiment(resolved), Workdir(tmp_path / "prior"))
     expected = {TOKENIZER: {"params": state.params, "stats": state.stats}}
     chex.assert_trees_all_equal(started.frozen, expected)
 
 
 def test_the_stored_config_is_enough_unless_another_run_is_named(tmp_path):
     make(tmp_path / "first")
-    found = runs.resolve(prior(tmp_path / "first"), None)
-    stored = json.loads(json.dumps(found.to_dict()))
+    resolved = runs.resolve(prior(tmp_path / "first"), None)
+    stored = json.loads(json.dumps(resolved.to_dict()))
     shutil.rmtree(tmp_path / "first")
-    # From the file of the config, and from the workdir's own.
+    # From the config file, and from the workdir's own config.
     again = runs.resolve(prior(tmp_path / "first"), stored)
-    assert config.differences(again.to_dict(), found.to_dict()) == {}
+    assert config.differences(again.to_dict(), resolved.to_dict()) == {}
     again = runs.resolve(check.check(stored), stored)
-    assert config.differences(again.to_dict(), found.to_dict()) == {}
-    # Another tokenizer is another: its config is read.
-    (said,) = problems(prior(tmp_path / "second"), stored)
-    assert "second' holds no run" in said
+    assert config.differences(again.to_dict(), resolved.to_dict()) == {}
+    # For another tokenizer, its own config is read.
+    (error,) = problems(prior(tmp_path / "second"), stored)
+    assert "second' holds no run" in error
     make(tmp_path / "second", family__codes="(32,)")
     other = runs.resolve(prior(tmp_path / "second"), stored)
     assert other.frozen.tokenizer.config.family.codes == (32,)
@@ -155,11 +155,11 @@ def test_the_stored_config_is_enough_unless_another_run_is_named(tmp_path):
 
 def test_a_tokenizer_without_a_checkpoint_is_named(tmp_path):
     make(tmp_path)
-    found = runs.resolve(prior(tmp_path), None)
+    resolved = runs.resolve(prior(tmp_path), None)
     with pytest.raises(UserError) as caught:
-        runs.check(Experiment(found))
-    (said,) = caught.value.problems
-    assert said.startswith(f"frozen.tokenizer.workdir = '{tmp_path}' holds no finished checkpoint")
+        runs.check(Experiment(resolved))
+    (error,) = caught.value.problems
+    assert error.startswith(f"frozen.tokenizer.workdir = '{tmp_path}' holds no finished checkpoint")
 
 
 # --- from the command line ------------------------------------------------------------------------
@@ -168,8 +168,8 @@ QUICK = ["--config.train.picture_count=0", "--config.train.steps=4", "--config.t
 
 
 def state_of(workdir):
-    found = config.freeze(Workdir(workdir).config())
-    return jax.device_get(Workdir(workdir).load(found, Experiment(found).abstract_state))
+    resolved = config.freeze(Workdir(workdir).config())
+    return jax.device_get(Workdir(workdir).load(resolved, Experiment(resolved).abstract_state))
 
 
 def test_from_the_first_checkpoint_on_one_workdir_is_enough(tmp_path, capsys):
@@ -201,12 +201,12 @@ def test_from_the_first_checkpoint_on_one_workdir_is_enough(tmp_path, capsys):
     state = state_of(second)
     assert state.step == 6
     chex.assert_trees_all_equal(state.frozen, expected)
-    # Written once, whatever has been saved since, and in no checkpoint.
+    # Written once, regardless of later saves, and not into checkpoints.
     assert kept == {p: p.stat().st_mtime_ns for p in (second / "frozen").rglob("*") if p.is_file()}
     for folder in (second / "checkpoints").iterdir():
         stored = json.loads((folder / "state" / "_METADATA").read_text())["tree_metadata"]
         assert not any("frozen" in key or "codebook" in key for key in stored), stored.keys()
-    # To begin another run with it is to be told that it is gone.
+    # Another run that needs it is refused, because it is gone.
     capsys.readouterr()
     named[1] = f"--workdir={tmp_path / 'third'}"
     assert main(named) == 2
@@ -214,21 +214,21 @@ def test_from_the_first_checkpoint_on_one_workdir_is_enough(tmp_path, capsys):
 
 
 def test_a_config_of_before_there_were_frozen_models_still_loads(tmp_path):
-    found = make(tmp_path)
-    state = untrained(found, tmp_path)
-    raw = found.to_dict()
+    resolved = make(tmp_path)
+    state = untrained(resolved, tmp_path)
+    raw = resolved.to_dict()
     del raw["frozen"]
     config.write_json(tmp_path / "config.json", raw)
     chex.assert_trees_all_equal(state_of(tmp_path), jax.device_get(state))
 
 
 def prior_run(tmp_path):
-    """A workdir with a prior at step 0, the tokenizer's state, and ours."""
+    """A workdir with a prior at step 0, the tokenizer's state, and the prior's."""
     tokenizer = untrained(make(tmp_path / "vqvae"), tmp_path / "vqvae")
-    found = runs.resolve(prior(tmp_path / "vqvae"), None)
+    resolved = runs.resolve(prior(tmp_path / "vqvae"), None)
     place = Workdir(tmp_path / "prior")
-    config.write_json(place.path / "config.json", found.to_dict())
-    state = runs.first_state(Experiment(found), place)
+    config.write_json(place.path / "config.json", resolved.to_dict())
+    state = runs.first_state(Experiment(resolved), place)
     checkpoints = place.checkpoints(keep=1)
     checkpoints.save(state)
     checkpoints.close()
@@ -266,7 +266,7 @@ def test_a_checkpoint_that_holds_frozen_models_still_loads_and_is_split_when_res
     chex.assert_trees_all_equal(state_of(place.path), state)
     trained = runs.open_run(place.path)
     chex.assert_trees_all_equal(trained.variables.frozen, state.frozen)
-    assert not (place.path / "frozen").exists()  # who only reads changes nothing
+    assert not (place.path / "frozen").exists()  # reading changes nothing
     assert main([f"--workdir={place.path}", *QUICK]) == 0
     after = state_of(place.path)
     assert after.step == 4 and (place.path / "frozen" / "tokenizer").is_dir()
@@ -280,7 +280,7 @@ VAE = "configs/vae_fashion.py:smoke"
 
 
 def shifted(state):
-    """With an average that differs from the params."""
+    """The state, with an average that differs from the params."""
     averages = {k: jax.tree.map(lambda x: x + 1, v) for k, v in state.averages.items()}
     return replace(state, averages=averages)
 
@@ -295,7 +295,7 @@ def test_another_run_is_opened_as_a_trained_model(tmp_path):
         assert trained.config.family.name == "vae" and isinstance(trained.family, Reconstructs)
     with pytest.raises(UserError, match=r"weights = 'emma' is unknown: it has raw, ema\."):
         runs.open_run(tmp_path / "vae", "emma")
-    with pytest.raises(UserError, match=r"--workdir = '.*nowhere' holds no run.* by --workdir=DIR"):
+    with pytest.raises(UserError, match=r"--workdir = '.*nowhere' holds no run.* --workdir=DIR"):
         runs.open_run(tmp_path / "nowhere")
     make(tmp_path / "begun", VAE)
     with pytest.raises(UserError, match=r"begun' *: .* holds no finished checkpoint yet"):
@@ -321,9 +321,9 @@ def test_a_frozen_model_keeps_the_frozen_models_of_its_own(tmp_path):
 # --- start ----------------------------------------------------------------------------------------
 
 
-def begin(tmp_path, found):
+def begin(tmp_path, resolved):
     """The state at step 0 of a run of this config."""
-    experiment = Experiment(found)
+    experiment = Experiment(resolved)
     runs.check(experiment)
     return jax.device_get(runs.first_state(experiment, Workdir(tmp_path / "new")))
 
@@ -331,12 +331,12 @@ def begin(tmp_path, found):
 def test_a_run_starts_with_the_bits_of_another(tmp_path):
     raised = untrained(make(tmp_path / "old", VAE, seed="5"), tmp_path / "old", shifted)
     for weights, params in {"raw": raised.params, "ema": raised.averages["ema"]}.items():
-        found = checked(VAE, start__workdir=str(tmp_path / "old"), start__weights=weights)
-        state = begin(tmp_path, found)
+        resolved = checked(VAE, start__workdir=str(tmp_path / "old"), start__weights=weights)
+        state = begin(tmp_path, resolved)
         chex.assert_trees_all_equal(state.params, params)
         chex.assert_trees_all_equal(state.averages["ema"], params)
         assert state.step == 0
-        fresh = jax.device_get(Experiment(found).new_state())
+        fresh = jax.device_get(Experiment(resolved).new_state())
         chex.assert_trees_all_equal(state.opt_state, fresh.opt_state)
         different = jax.tree.map(lambda a, b: bool((a != b).any()), fresh.params, state.params)
         assert any(jax.tree.leaves(different))
@@ -354,38 +354,38 @@ def test_codes_that_are_no_params_are_started_from_too(tmp_path):
 
 def test_what_does_not_match_is_listed_by_path_and_drawn_anew(tmp_path, caplog):
     old = untrained(make(tmp_path / "old", VQVAE, network__blocks="0"), tmp_path / "old")
-    found = checked(VQVAE, start__workdir=str(tmp_path / "old"), network__blocks="1", seed="3")
+    resolved = checked(VQVAE, start__workdir=str(tmp_path / "old"), network__blocks="1", seed="3")
     with caplog.at_level("INFO", logger="genzoo"):
-        state = begin(tmp_path, found)
+        state = begin(tmp_path, resolved)
     theirs, ours = tree.by_path(old.params), tree.by_path(state.params)
-    fresh = tree.by_path(jax.device_get(Experiment(found).new_state()).params)
+    fresh = tree.by_path(jax.device_get(Experiment(resolved).new_state()).params)
     missing = ours.keys() - theirs.keys()
     assert missing and not theirs.keys() - ours.keys()
     for path, leaf in ours.items():
         expected = fresh[path] if path in missing else theirs[path]
         np.testing.assert_array_equal(leaf, expected, err_msg=path)
-    (said,) = [m for m in caplog.messages if m.startswith("Drawn anew, since they are not there")]
-    assert all(f"params/{path}" in said for path in missing)
-    # The other way round, they are left behind.
+    (line,) = [m for m in caplog.messages if m.startswith("Drawn anew, since they are not there")]
+    assert all(f"params/{path}" in line for path in missing)
+    # In the other direction, they are left behind.
     caplog.clear()
     untrained(make(tmp_path / "wide", VQVAE, network__blocks="1"), tmp_path / "wide")
     narrow = checked(VQVAE, start__workdir=str(tmp_path / "wide"), network__blocks="0")
     with caplog.at_level("INFO", logger="genzoo"):
         begin(tmp_path, narrow)
-    (said,) = [m for m in caplog.messages if m.startswith("Left behind")]
-    assert all(f"params/{path}" in said for path in missing)
+    (line,) = [m for m in caplog.messages if m.startswith("Left behind")]
+    assert all(f"params/{path}" in line for path in missing)
 
 
 def test_arrays_of_another_shape_are_refused_or_drawn_anew(tmp_path, caplog):
     untrained(make(tmp_path / "old", VAE, family__latents="(2,)"), tmp_path / "old")
     wanted = {"start__workdir": str(tmp_path / "old"), "family__latents": "(5,)"}
-    said = r"has arrays of another shape: params/.* there and .* here"
-    with pytest.raises(UserError, match=said):
+    line = r"has arrays of another shape: params/.* there and .* here"
+    with pytest.raises(UserError, match=line):
         begin(tmp_path, checked(VAE, **wanted))
     with caplog.at_level("INFO", logger="genzoo"):
         state = begin(tmp_path, checked(VAE, **wanted, start__partial="True"))
-    (said,) = [m for m in caplog.messages if "another shape there:" in m]
-    named = said.split(": ")[1].rstrip(".").split(", ")
+    (line,) = [m for m in caplog.messages if "another shape there:" in m]
+    named = line.split(": ")[1].rstrip(".").split(", ")
     fresh = tree.by_path(jax.device_get(Experiment(checked(VAE, **wanted)).new_state().params))
     for path in named:
         name = path.removeprefix("params/")
@@ -393,22 +393,22 @@ def test_arrays_of_another_shape_are_refused_or_drawn_anew(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
-        (VAE, "configs/pca_fashion.py:smoke", r"of no use to a pca, which is learned in closed"),
+        (VAE, "configs/pca_fashion.py:smoke", r"no effect on pca, which is fitted in closed form"),
         ("configs/toy_mixture.py:smoke", VAE, r"has no array in common with this model"),
     ],
 )
-def test_a_start_of_no_use_is_said(tmp_path, old, new, said):
+def test_an_unsuitable_start_is_refused(tmp_path, old, new, message):
     untrained(make(tmp_path / "old", old), tmp_path / "old")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         begin(tmp_path, checked(new, start__workdir=str(tmp_path / "old")))
 
 
 def test_a_start_is_needed_only_once_and_stays_what_it_was(tmp_path, capsys):
     old, new = tmp_path / "old", tmp_path / "new"
-    found = make(old, VAE, seed="5")
-    untrained(found, old)
+    resolved = make(old, VAE, seed="5")
+    untrained(resolved, old)
     named = [f"--config={VAE}", f"--workdir={new}", *QUICK, "--config.train.steps_per_call=1"]
     assert main([*named, f"--config.start.workdir={tmp_path / 'nowhere'}"]) == 2
     assert "start.workdir = " in capsys.readouterr().err and not new.exists()
@@ -425,7 +425,7 @@ def test_a_start_is_needed_only_once_and_stays_what_it_was(tmp_path, capsys):
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
-    """params: a copy of the teacher's under "copy", and a number that is learned."""
+    """params: a copy of the teacher's under "copy", and one learned number."""
 
     teacher: Family | None
 
@@ -447,7 +447,7 @@ class Student:
 
 @pytest.fixture
 def students(monkeypatch, tmp_path):
-    """A teacher of images of another shape, and two kinds of student."""
+    """A teacher for images of another shape, and two kinds of student."""
     teacher = make(tmp_path / "teacher", VAE, data__name="cifar10")
     state = untrained(teacher, tmp_path / "teacher", shifted)
 
@@ -476,18 +476,18 @@ def student(name, **sections):
 
 def test_a_student_begins_as_a_copy_of_its_frozen_teacher(students, tmp_path):
     where, teacher = students
-    found = student(
+    resolved = student(
         "frozen_student", frozen={"teacher": {"workdir": str(where), "weights": "ema"}}
     )
-    found = runs.resolve(found, None)  # whatever the shape of the teacher's images
-    state = begin(tmp_path, found)
+    resolved = runs.resolve(resolved, None)  # whatever the shape of the teacher's images
+    state = begin(tmp_path, resolved)
     expected = teacher.averages["ema"]
     chex.assert_trees_all_equal(state.params["copy"], expected)
     chex.assert_trees_all_equal(state.averages["ema"]["copy"], expected)
     chex.assert_trees_all_equal(state.frozen["teacher"]["params"], expected)
-    trained = mode.train(config.freeze(found.to_dict()), tmp_path / "run")
+    trained = mode.train(config.freeze(resolved.to_dict()), tmp_path / "run")
     after = jax.device_get(
-        Workdir(tmp_path / "run").load(found, Experiment(found).abstract_state)
+        Workdir(tmp_path / "run").load(resolved, Experiment(resolved).abstract_state)
     )
     assert trained["step"] == after.step and after.params["gain"] != 1
     chex.assert_trees_all_equal(after.params["copy"], expected)
@@ -507,7 +507,7 @@ def test_a_student_that_only_starts_from_its_teacher_keeps_nothing_of_it(student
     build.FAMILIES["started_student"] = row
     with pytest.raises(UserError) as caught:
         begin(tmp_path, other)
-    assert [said.split(": ")[-1] for said in caught.value.problems] == [
+    assert [error.split(": ")[-1] for error in caught.value.problems] == [
         "it must be a tokenizer.", "use the same data in both.",
     ]  # fmt: skip
 

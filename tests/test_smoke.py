@@ -1,7 +1,7 @@
-"""One config of each family and each kind of data is trained, scored, sampled from, reconstructed
-and looked into, as a user would, but in this process. What a family cannot do, it says.
+"""Trains one config of each family and each kind of data and runs all modes on it, as a user would
+but in this process. A mode that a family cannot run is refused with a message.
 
-The `:smoke` of every other config is run by `-m slow`; its shapes are traced in test_config.py.
+`-m slow` runs the `:smoke` variant of every other config; test_config.py traces its shapes.
 """
 
 import json
@@ -20,7 +20,7 @@ ONE_OF_A_KIND = (
     "pca_fashion", "prior_vqvae_fashion", "sde_vp_cifar", "toy_swissroll", "toy_waves",
     "vae_fashion", "vdm_cifar", "vqvae_fashion",
 )  # fmt: skip
-# The other ddpm_* smoke runs have tests of their own, or want CIFAR-10 or a folder.
+# The other ddpm_* smoke runs have their own tests, or need CIFAR-10 or a folder.
 EVERY = [
     name if name in ONE_OF_A_KIND else pytest.param(name, marks=pytest.mark.slow)
     for name in (file.stem for file in CONFIGS)
@@ -35,7 +35,7 @@ MODES = {
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """Name of a config -> the workdir of its smoke run, trained at the first call."""
+    """Name of a config -> the workdir of its smoke run, which is trained at the first call."""
     done = {}
 
     def trained(name: str) -> Path:
@@ -84,7 +84,7 @@ def test_modes(name, workdir, capsys):
         capsys.readouterr()
         code = main([f"--workdir={place}", f"--mode={mode}"])
         if mode == "reconstruct" and name.startswith("toy"):
-            assert code == 2 and "compares images, and" in capsys.readouterr().err
+            assert code == 2 and "compares images, but" in capsys.readouterr().err
         elif family in can:
             assert code == 0
             made = {"sample": "latest/grid.png", "reconstruct": "reconstruction.png"}[mode]
@@ -92,10 +92,10 @@ def test_modes(name, workdir, capsys):
             if family in DENOISING and mode == "sample":
                 assert json.loads(capsys.readouterr().out)["evaluations"] > 3
         else:
-            said = capsys.readouterr().err
-            assert code == 2 and f"needs a family that can {mode}; {family} can:" in said
+            message = capsys.readouterr().err
+            assert code == 2 and f"needs a family that can {mode}; {family} can:" in message
             if mode == "sample" and family in ("vqvae", "dvae"):
-                assert "Train a token_prior" in said
+                assert "Train a token_prior" in message
 
 
 def test_pictures_of_images(workdir, capsys):
@@ -105,14 +105,14 @@ def test_pictures_of_images(workdir, capsys):
     for name in ("denoising", "guidance", "inpainting"):
         assert (place / "samples" / "latest" / f"{name}.png").is_file()
     capsys.readouterr()
-    for names, said in {
+    for names, message in {
         "colourisation": "these are grey",
         "field": "'field' is unknown",
         "denoisng": "did you mean 'denoising'?",
     }.items():
         wrong = f"--config.sample.pictures={names}"
         assert main([f"--workdir={place}", "--mode=sample", wrong]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_pictures_of_points(workdir):
@@ -125,7 +125,7 @@ def test_pictures_of_points(workdir):
     assert points.shape == (8, 2) and points.dtype == np.float32
     assert main([f"--workdir={place}", "--mode=eval"]) == 0
     report = json.loads((place / "eval.json").read_text())
-    # The density is known: its mean over the first 16 test points, by a loop over components.
+    # The exact density, averaged over the first 16 test points with a loop over components.
     spec, x = toys.SWISSROLL_SPEC.density, toys.open_swissroll("test").arrays["x"][:16]
     squares = np.square(x[:, None] - spec.means).sum(-1) / (2 * spec.deviations**2)
     parts = spec.weights * np.exp(-squares) / (2 * np.pi * spec.deviations**2)
@@ -134,12 +134,12 @@ def test_pictures_of_points(workdir):
 
 def test_signals_are_drawn_and_kept(workdir):
     place = workdir("toy_waves")
-    told = ["--config.sample.conditions.label=octave", "--config.sample.method=euler"]
-    assert main([f"--workdir={place}", "--mode=sample", *told]) == 0
+    flags = ["--config.sample.conditions.label=octave", "--config.sample.method=euler"]
+    assert main([f"--workdir={place}", "--mode=sample", *flags]) == 0
     samples = place / "samples" / "latest"
-    found = np.load(samples / "samples.npz")
-    assert found["x"].shape == (6, 64, 2) and found["x"].dtype == np.float32
-    assert (found["label"] == 1).all() and not list(samples.glob("0*.png"))
+    arrays = np.load(samples / "samples.npz")
+    assert arrays["x"].shape == (6, 64, 2) and arrays["x"].dtype == np.float32
+    assert (arrays["label"] == 1).all() and not list(samples.glob("0*.png"))
     assert (samples / "grid.png").is_file()
     data = json.loads((place / "data.json").read_text())
     assert data["fields"] == {
@@ -160,13 +160,13 @@ def test_a_weaker_model_and_a_classifier_steer(workdir, tmp_path, capsys):
     assert main([*sample, *steered, "--config.sample.guide_weights=raw"]) == 0
     assert (place / "samples" / "latest" / "000000.png").read_bytes() != plain
     capsys.readouterr()
-    for wrong, said in {
+    for wrong, message in {
         f"guide={tmp_path}": "holds no run",
         f"guide={classifier}": "it must be a weaker model of the same data",
         f"classifier={place}": "trained with family.noisy = True",
     }.items():
         assert main([*sample, f"--config.sample.{wrong}"]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A request to stop is heard wherever it comes."""
+"""A request to stop takes effect whenever it comes."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""The modes that look into a representation, on families whose representation is known."""
+"""The modes that examine a representation, on families whose representation is known."""
 
 import json
 
@@ -39,7 +39,7 @@ class Flat(Line):
 
 
 class Halves(Line):
-    """Two units: the mean of the upper and of the lower half."""
+    """Two units: the means of the upper and of the lower half."""
 
     def encode(self, variables, batch, keys):
         return batch["x"].reshape(-1, 2, 14 * 28).mean(-1)
@@ -56,14 +56,14 @@ class Noisy(Halves):
 
 
 class Knowing(Line):
-    """Its representation is the class, and nothing else."""
+    """Its representation is only the class."""
 
     def encode(self, variables, batch, keys):
         return jax.nn.one_hot(batch["label"], 10)
 
 
 class Tokens(Line):
-    """Level 0: the brightness of the image, 3 codes. Level 1: that of the halves, 5 codes."""
+    """Level 0: the brightness of the image, 3 codes. Level 1: that of its halves, 5 codes."""
 
     code_grids = (CodeGrid(shape=(), size=3), CodeGrid(shape=(2, 1), size=5))
 
@@ -82,28 +82,28 @@ class Tokens(Line):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A workdir of a toy family, and its config with what is changed in it."""
+    """A workdir of a toy family, and its config with changes."""
 
     def made(family, **changes):
         monkeypatch.setattr(build, "family", lambda config: family)
         raw = config.load("configs/ddpm_fashion.py:smoke")
         raw["eval"] |= {"batch_size": 64, "count": 0, "weights": "raw"}
         changes = {k.replace("_", ".", 1): str(v) for k, v in changes.items()}
-        found = check.check(config.override(raw, changes))
+        settings = check.check(config.override(raw, changes))
         place = Workdir(tmp_path / "run")
         if not place.config():
-            place.claim(found, {}).close()
+            place.claim(settings, {}).close()
             checkpoints = place.checkpoints(keep=1)
-            checkpoints.save(Experiment(found).initial_state())
+            checkpoints.save(Experiment(settings).initial_state())
             checkpoints.close()
-        return found, place.path
+        return settings, place.path
 
     return made
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The rows that a mode has drawn."""
+    """The rows drawn by a mode."""
     seen, real = [], figures.save_rows
 
     def save(path, rows, **more):
@@ -137,13 +137,13 @@ def archive(workdir):
 def test_encode_writes_every_embedding(run):
     settings, workdir = run(Halves())
     report = encode(settings, workdir)
-    found = archive(workdir)
+    arrays = archive(workdir)
     assert report["files"] == [str(workdir / "embeddings.npz")]
     assert report["count"] == 2000 and report["dimensions"] == 2
-    assert found["embedding"].dtype == np.float32
-    np.testing.assert_allclose(found["embedding"], halves(TEST["x"]), atol=1e-6)
-    np.testing.assert_array_equal(found["label"], TEST["label"])
-    np.testing.assert_array_equal(found["index"], np.arange(2000))
+    assert arrays["embedding"].dtype == np.float32
+    np.testing.assert_allclose(arrays["embedding"], halves(TEST["x"]), atol=1e-6)
+    np.testing.assert_array_equal(arrays["label"], TEST["label"])
+    np.testing.assert_array_equal(arrays["index"], np.arange(2000))
 
 
 def test_a_random_encoder_gives_an_image_the_same_in_any_batch_and_other_splits_others(run):
@@ -168,10 +168,10 @@ def test_encode_reads_a_folder_of_images_of_any_size(run, tmp_path):
     (tmp_path / "images" / "words.txt").write_text("")
     settings, workdir = run(Halves(), tools_folder=tmp_path / "images")
     assert encode(settings, workdir)["count"] == 2
-    found = archive(workdir)
-    assert found["file"].tolist() == ["b.png", "more/ä.png"] and "label" not in found
+    arrays = archive(workdir)
+    assert arrays["file"].tolist() == ["b.png", "more/ä.png"] and "label" not in arrays
     expected = [halves(TEST["x"][3:4])[0], [51 / 127.5 - 1] * 2]
-    np.testing.assert_allclose(found["embedding"], expected, atol=1e-6)
+    np.testing.assert_allclose(arrays["embedding"], expected, atol=1e-6)
     (tmp_path / "images" / "a.png").write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"a.png cannot be used as an image: not an image in any"):
         encode(settings, workdir)
@@ -190,7 +190,7 @@ def test_paths_go_from_image_to_image(run, drawn):
         ends = [int(pair[key].split()[1]) for key in ("first", "second")]
         assert TEST["label"][ends[0]] != TEST["label"][ends[1]]
         first, second = TEST["x"][ends]
-        # An identical decoder gives at the ends of the path what stands beside them.
+        # With an identity decoder, the ends of the path equal the originals beside them.
         for place, expected in ((0, first), (1, first), (-2, second), (-1, second)):
             np.testing.assert_array_equal(row.images[place], expected)
         assert len(row.images) == 13
@@ -200,7 +200,7 @@ def test_paths_go_from_image_to_image(run, drawn):
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     assert np.cos(np.radians(pair["angle_degrees"])) == pytest.approx(cosine, rel=1e-5)
     assert pair["distance"] == pytest.approx(np.linalg.norm(a - b), rel=1e-5)
-    # Half way along the sphere lies (u + v) / |u + v| at the mean of the norms.
+    # The midpoint on the sphere is (u + v) / |u + v| times the mean of the norms.
     u, v = a / np.linalg.norm(a), b / np.linalg.norm(b)
     length = (np.linalg.norm(a) + np.linalg.norm(b)) / 2 / np.linalg.norm(u + v)
     expected = np.clip(length * (u + v), -1, 1).reshape(28, 28, 1)
@@ -246,14 +246,14 @@ def test_neighbours_are_those_of_brute_force(run, drawn, metric):
             x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, candidates)
         )
     right = []
-    for number, found in enumerate(stored(workdir, "retrieve.json")["queries"]):
+    for number, query in enumerate(stored(workdir, "retrieve.json")["queries"]):
         distance = np.linalg.norm(candidates - queries[number], axis=1)
         if metric == "cosine":
             distance = distance**2 / 2
         order = np.argsort(distance, kind="stable")[:5]
-        assert found["indices"] == order.tolist() and found["index"] == number
-        np.testing.assert_allclose(found["distances"], distance[order], rtol=1e-4)
-        assert found["labels"] == TRAIN["label"][order].tolist()
+        assert query["indices"] == order.tolist() and query["index"] == number
+        np.testing.assert_allclose(query["distances"], distance[order], rtol=1e-4)
+        assert query["labels"] == TRAIN["label"][order].tolist()
         right.append(np.mean(TRAIN["label"][order] == TEST["label"][number]))
         expected = np.concatenate([TEST["x"][number][None], TRAIN["x"][order]])
         np.testing.assert_array_equal(drawn[number].images, expected)
@@ -265,14 +265,14 @@ def test_neighbours_are_those_of_brute_force(run, drawn, metric):
 def test_a_training_image_is_not_its_own_neighbour_and_a_file_finds_itself(run, tmp_path):
     settings, workdir = run(Flat(), eval_split="train", tools_neighbours=1)
     retrieve(settings, workdir)
-    for number, found in enumerate(stored(workdir, "retrieve.json")["queries"]):
-        assert found["indices"][0] != number and found["distances"][0] > 1
+    for number, query in enumerate(stored(workdir, "retrieve.json")["queries"]):
+        assert query["indices"][0] != number and query["distances"][0] > 1
     Image.fromarray(TRAIN["x"][321, ..., 0]).save(tmp_path / "query.png")
     settings, workdir = run(Flat(), tools_first=tmp_path / "query.png", tools_neighbours=2)
     assert "precision" not in retrieve(settings, workdir)
-    (found,) = stored(workdir, "retrieve.json")["queries"]
-    assert found["file"] == "query.png" and found["indices"][0] == 321
-    assert found["distances"][0] == pytest.approx(0, abs=1e-5)
+    (query,) = stored(workdir, "retrieve.json")["queries"]
+    assert query["file"] == "query.png" and query["indices"][0] == 321
+    assert query["distances"][0] == pytest.approx(0, abs=1e-5)
 
 
 # --- latents --------------------------------------------------------------------------------------
@@ -328,12 +328,12 @@ def test_codes_are_counted_and_decoded_one_by_one(run, monkeypatch):
         np.bincount(np.floor((bright.ravel() + 1) / 2 * 5).astype(int), minlength=5),
     ]
     commonest = [counts.argmax() for counts in expected]
-    for number, found in enumerate(stored(workdir, "latents.json")["levels"]):
+    for number, level in enumerate(stored(workdir, "latents.json")["levels"]):
         counts = expected[number]
-        assert found["counts"] == counts.tolist() and found["size"] == len(counts)
-        assert found["in_use"] == (counts > 0).sum()
+        assert level["counts"] == counts.tolist() and level["size"] == len(counts)
+        assert level["in_use"] == (counts > 0).sum()
         shares = counts[counts > 0] / counts.sum()
-        assert found["perplexity"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+        assert level["perplexity"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
         order = [code for code in np.argsort(-counts, kind="stable") if counts[code]]
         for code, image in zip(order, floats(seen[number].images), strict=True):
             both = [code if level == number else commonest[level] for level in (0, 1)]
@@ -368,20 +368,20 @@ def test_a_representation_that_knows_the_classes_is_told_apart_from_pixels(run):
 
 def test_two_examples_are_named_by_number(run):
     settings, workdir = run(Flat(), tools_first="3", tools_second="5")
-    found = interpolate(settings, workdir)["pairs"]
-    plain = [[name.split(" (")[0] for name in pair] for pair in found]
+    pairs = interpolate(settings, workdir)["pairs"]
+    plain = [[name.split(" (")[0] for name in pair] for pair in pairs]
     assert plain == [["example 3", "example 5"]]
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def test_bad_input_ends_in_a_sentence(run, tmp_path, capsys):
     _, workdir = run(Flat())
 
-    def refused(mode, said, *more):
+    def refused(mode, message, *more):
         assert main([f"--workdir={workdir}", f"--mode={mode}", *more]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
     none, plain = tmp_path / "none.png", tmp_path / "plain.png"
     plain.write_text("words")
@@ -389,19 +389,19 @@ def test_bad_input_ends_in_a_sentence(run, tmp_path, capsys):
     refused("retrieve", "plain.png cannot be used as an image", f"--config.tools.first={plain}")
     refused("interpolate", "tools.second is missing", f"--config.tools.first={plain}")
     numbers = ("--config.tools.first=3", "--config.tools.second=2000")
-    refused("interpolate", "has the examples 0 to", *numbers)
-    refused("interpolate", "has no two examples", "--config.eval.count=1")
-    refused("latents", "needs 2 examples at least", "--config.eval.count=1")
+    refused("interpolate", "must be from 0 to", *numbers)
+    refused("interpolate", "needs two examples", "--config.eval.count=1")
+    refused("latents", "needs at least 2 examples", "--config.eval.count=1")
     refused("encode", "there is no such folder", f"--config.tools.folder={none}")
     (tmp_path / "empty").mkdir()
     refused("encode", "holds no images", f"--config.tools.folder={tmp_path}/empty")
-    refused("probe", "is what the probe learns from", "--config.eval.split=train")
+    refused("probe", "is the training set of the probe", "--config.eval.split=train")
     refused("retrieve", "tools.metric = 'taxi' is unknown", "--config.tools.metric=taxi")
     refused("retrieve", "tools.neighbours = 0 must be", "--config.tools.neighbours=0")
 
 
 @pytest.mark.parametrize("mode", ["interpolate", "encode", "retrieve", "latents", "probe"])
-def test_a_family_that_cannot_is_named(run, capsys, mode):
+def test_a_family_that_cannot_run_a_mode_is_named(run, capsys, mode):
     _, workdir = run(Line())
     assert main([f"--workdir={workdir}", f"--mode={mode}"]) == 2
     assert "needs a family that can encode; ddpm can:" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What the names of machines stand for, and what is said of those that stand for none."""
+"""Topologies by name, and the messages for unknown names."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from genzoo.runtime import topology
         ("v5e-16", "tpu", "4x4", 16, 1),
         ("v5e-256", "tpu", "16x16", 256, 1),
         ("v6e-16", "tpu", "4x4", 16, 1),
-        ("v5p-8", "tpu", "2x2x1", 4, 1),  # counts TensorCores: two to a chip
+        ("v5p-8", "tpu", "2x2x1", 4, 1),  # counts TensorCores, two per chip
         ("v5p-64", "tpu", "2x4x4", 32, 1),
         ("v5p:4x4x4", "tpu", "4x4x4", 64, 1),
         ("2xv5e-256", "tpu", "16x16", 512, 2),
@@ -25,10 +25,10 @@ from genzoo.runtime import topology
         ("h200:4", "cuda", "4", 4, 1),
     ],
 )
-def test_a_name_stands_for_so_many_devices(name, platform, layout, count, slices):
+def test_the_devices_of_a_name(name, platform, layout, count, slices):
     plan = topology.named(name)
-    found = (plan.platform, plan.layout, plan.count, plan.slices)
-    assert found == (platform, layout, count, slices)
+    values = (plan.platform, plan.layout, plan.count, plan.slices)
+    assert values == (platform, layout, count, slices)
 
 
 @pytest.mark.parametrize("kind", topology._SLICES)
@@ -54,8 +54,8 @@ def test_a_slice_that_is_not_sold_is_answered_with_those_that_are():
 
 
 def test_chips_differ_as_their_makers_say():
-    """Ratios that the announcements give: v6e has 4.7 times the peak of v5e and twice the memory
-    and bandwidth; H200 has 1.76 times the memory and 1.4 times the bandwidth of H100."""
+    """The ratios of the announcements: v6e has 4.7 times the peak of v5e and twice the memory and
+    bandwidth; H200 has 1.76 times the memory and 1.4 times the bandwidth of H100."""
     v5e, v6e, h100, h200 = (topology.named(n).chip for n in ("v5e-1", "v6e-1", "h100", "h200"))
     assert v6e.peak_flops / v5e.peak_flops == pytest.approx(4.7, abs=0.05)
     assert v6e.memory_bytes / v5e.memory_bytes == pytest.approx(2, rel=0.02)
@@ -80,7 +80,7 @@ def test_too_many_cpu_devices_for_this_process():
 
 
 def test_surroundings_of_a_tpu_are_left_alone(monkeypatch):
-    """Where there is a TPU, its own description of itself must stand."""
+    """If there is a TPU, its own description must not be changed."""
     monkeypatch.setattr(topology, "_has_tpu", lambda: True)
     monkeypatch.setattr(topology.os, "environ", {})
     monkeypatch.setattr(topology.jax.config, "update", lambda key, value: None)

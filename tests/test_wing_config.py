@@ -1,4 +1,4 @@
-"""Mistakes in configs of autoencoders, codes and priors: each is named, with its remedy."""
+"""Mistakes in configs of autoencoders, codes and priors: each gets a message with a remedy."""
 
 import pytest
 from test_config import checked, problems
@@ -15,9 +15,9 @@ DVAE, PRIOR = "configs/dvae_cifar.py", "configs/prior_vqvae_fashion.py"
 MISTAKES = [
     # PCA
     (PCA, {"family__components": "0"}, "family.components = 0 must be at least 1."),
-    (PCA, {"train__steps": "5"}, "PCA is computed in one pass, set it to 1."),
-    (PCA, {"data__flip": "true"}, "PCA sees every image once, as it is: set it to False."),
-    (PCA, {"train__averages__ema__decay": "0.9"}, "PCA takes no steps to average over"),
+    (PCA, {"train__steps": "5"}, "PCA is computed in one pass; set it to 1."),
+    (PCA, {"data__flip": "true"}, "PCA uses every image once, unflipped; set it to False."),
+    (PCA, {"train__averages__ema__decay": "0.9"}, "PCA has no training steps to average"),
     (PCA, {"network__width": "5"}, "network.width is not a known key: there are none."),
     # autoencoders
     (AE, {"family__latent": "0"}, "family.latent = 0 must be at least 1."),
@@ -50,7 +50,7 @@ MISTAKES = [
     (VAE, {"family__beta": "-1"}, "family.beta = -1.0 must be at least 0."),
     (VAE, {"family__free_bits": "-1"}, "family.free_bits = -1.0 must be at least 0."),
     (VAE, {"family__std": "0"}, "family.std = 0.0 must be above 0."),
-    (VAE, {"family__objective": "iwae", "family__beta": "2"}, "is a bound without a KL of its own"),
+    (VAE, {"family__objective": "iwae", "family__beta": "2"}, "has no separate KL term"),
     (VAE, {"family__objective": "iwae", "family__free_bits": "1"}, "family.free_bits = 0"),
     (VAE, {"network__downsamples": "3"}, "28 x 28 is not"),
     (VAE, {"network__activation": "gelo"}, "did you mean 'gelu'?"),
@@ -60,7 +60,7 @@ MISTAKES = [
     (TWO, {"network__widths": "(100,-3)"}, "network.widths[1] = -3 must be at least 1."),
     # VQ-VAEs
     (VQ, {"family__codes": "(512,512)"}, "names 2 codebooks for network.levels = 1"),
-    (VQ2, {"family__codes": "(512,)"}, "give one size per level, the finest first."),
+    (VQ2, {"family__codes": "(512,)"}, "give one size per level, finest first."),
     (VQ2, {"family__codes": "()"}, "family.codes = () names 0 codebooks"),
     (VQ, {"family__codes": "(1,)"}, "family.codes[0] = 1 must be at least 2."),
     (VQ, {"family__codebook": "emma"}, "did you mean 'ema'?"),
@@ -77,7 +77,7 @@ MISTAKES = [
     (VQ, {"network__levels": "0", "family__codes": "()"}, "network.levels = 0 must be at least 1."),
     (VQ2, {"data__name": "mnist", "network__downsamples": "2"}, "28 x 28 is not"),
     (VQ, {"network__dtype": "float16"}, "network.dtype = 'float16'"),
-    (VQ, {"train__accumulate": "4"}, "every part would move the averaged codes once"),
+    (VQ, {"train__accumulate": "4"}, "every part of the batch would update"),
     (VQ, {"train__averages__ema__decay": "0.9"}, "would pair an averaged encoder with codes"),
     (VQ, {"sample__temperature": "1"}, "sample.temperature is not a known key"),
     # dVAEs
@@ -103,8 +103,8 @@ MISTAKES = [
     (PRIOR, {"network__depth": "0"}, "network.depth = 0 must be at least 1."),
     (PRIOR, {"network__vocabularies": "(3,)"}, "network.vocabularies is not a known key"),
     (PRIOR, {"frozen__tokenizer__weigths": "ema"}, "did you mean 'weights'?"),
-    (PRIOR, {"frozen__teacher__workdir": "x"}, "frozen.teacher is not of this family"),
-    (VQ, {"frozen__tokenizer__workdir": "x"}, "frozen.tokenizer is not of this family"),
+    (PRIOR, {"frozen__teacher__workdir": "x"}, "frozen.teacher is not used by this family"),
+    (VQ, {"frozen__tokenizer__workdir": "x"}, "frozen.tokenizer is not used by this family"),
 ]
 
 
@@ -113,7 +113,7 @@ def test_each_mistake_has_its_sentence(path, overrides, words):
     assert words in "\n".join(problems(path, **overrides))
 
 
-def test_what_is_at_the_edge_is_no_mistake():
+def test_values_at_the_bounds_are_accepted():
     assert checked(VQ, family__codes="(2,)", family__kmeans="0", family__decay="0")
     assert checked(VQ, family__codebook="gradient", family__revive_below="0")
     assert checked(DVAE, family__kl_steps="0", family__codes="2", family__kl_weight="0")
@@ -122,15 +122,15 @@ def test_what_is_at_the_edge_is_no_mistake():
     assert checked(DAE, family__corruption="gaussian", family__amount="3")
 
 
-def test_pca_of_large_images_is_refused_before_its_memory_is_asked_for(tmp_path):
+def test_pca_of_large_images_is_refused_before_memory_is_allocated(tmp_path):
     large = checked(PCA, data__name=f"folder:{tmp_path}", data__size="256")
     with pytest.raises(UserError, match=r"196608 numbers, .* 288 GiB: make the images smaller"):
         build.family(large)
 
 
-def test_what_a_closed_form_costs_is_described_and_its_fit_is_timed():
-    found = cost.describe(checked(f"{PCA}:smoke"))
-    assert found["parameters"] == 784 * 5 + 5 and "train_step_flops" not in found
-    found = cost.bench(checked(f"{PCA}:smoke", bench__seconds="0"))
-    assert found["fit"]["seconds"] > 0 and "train" not in found
-    assert found["sample"]["step_seconds"]["median"] > 0
+def test_a_fit_in_closed_form_is_described_and_timed():
+    report = cost.describe(checked(f"{PCA}:smoke"))
+    assert report["parameters"] == 784 * 5 + 5 and "train_step_flops" not in report
+    report = cost.bench(checked(f"{PCA}:smoke", bench__seconds="0"))
+    assert report["fit"]["seconds"] > 0 and "train" not in report
+    assert report["sample"]["step_seconds"]["median"] > 0

@@ -18,23 +18,23 @@ def made(**overrides):
     return check.check(config.override(config.load("configs/ddpm_fashion.py:smoke"), dotted))
 
 
-def claimed(path, found=None, data=DATA):
+def claimed(path, settings=None, data=DATA):
     place = Workdir(path)
-    place.check(found or made())
-    place.claim(found or made(), data).close()
+    place.check(settings or made())
+    place.claim(settings or made(), data).close()
     return place
 
 
-def begun(path, found=None):
-    """A claimed workdir in which a checkpoint was finished."""
-    place = claimed(path, found)
+def begun(path, settings=None):
+    """A claimed workdir with a finished checkpoint."""
+    place = claimed(path, settings)
     manifest = path / "checkpoints" / "10" / "genzoo_manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
     return place
 
 
-def test_a_start_that_came_to_nothing_binds_nobody(tmp_path):
+def test_a_failed_start_can_be_repeated_with_another_config(tmp_path):
     claimed(tmp_path)
     claimed(tmp_path, made(network__norm_epsilon="1e-5"), {"examples": 11, "checksum": 1})
     begun(tmp_path)
@@ -53,7 +53,7 @@ def test_checking_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_key_that_came_later_has_its_default(tmp_path):
+def test_a_newer_key_has_its_default(tmp_path):
     place = begun(tmp_path)
     stored = made().to_dict()
     del stored["network"]["norm_epsilon"], stored["bench"]
@@ -66,13 +66,13 @@ def test_a_key_that_came_later_has_its_default(tmp_path):
 def test_a_key_that_had_no_effect_when_a_run_began_does_not_stop_it(tmp_path):
     place = begun(tmp_path)
     stored = made().to_dict()
-    stored["sample"] |= {"churn": 40.0, "rho": 5.0}  # refused in a new config
+    stored["sample"] |= {"churn": 40.0, "rho": 5.0}  # an error in a new config
     (tmp_path / "config.json").write_text(json.dumps(stored))
     assert place.config() == made().to_dict()
     place.check(made())
 
 
-def test_a_run_of_an_older_form_is_read_as_of_today_or_refused_in_a_sentence(
+def test_an_older_config_is_upgraded_or_refused_with_a_message(
     tmp_path, monkeypatch
 ):
     place = begun(tmp_path)
@@ -98,20 +98,20 @@ def test_a_run_of_an_older_form_is_read_as_of_today_or_refused_in_a_sentence(
 
 @pytest.mark.parametrize("null", [True, False])
 def test_the_null_class_was_once_a_setting(tmp_path, null):
-    found = made(conditions__label__dropout="0.1")
-    place, stored = begun(tmp_path, found), found.to_dict()
-    # As such a run was written: a class was the only condition.
+    settings = made(conditions__label__dropout="0.1")
+    place, stored = begun(tmp_path, settings), settings.to_dict()
+    # The form of such a run, when a class was the only condition.
     del stored["conditions"], stored["sample"]["conditions"]
     stored["family"] |= {"conditional": True, "label_dropout": 0.1}
     stored["sample"]["label"] = -1
     stored["network"]["null_class"] = null
     (tmp_path / "config.json").write_text(json.dumps(stored))
-    assert place.config() == found.to_dict()
+    assert place.config() == settings.to_dict()
     if null:
-        place.check(found)
+        place.check(settings)
     else:
         with pytest.raises(UserError, match="no row for an absent label"):
-            place.check(found)
+            place.check(settings)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_checkpoints_without_a_config_are_refused(tmp_path):
         Workdir(tmp_path).check(made())
 
 
-def test_a_lower_learning_rate_goes_on_and_is_said(tmp_path, caplog):
+def test_a_lower_learning_rate_is_accepted_and_logged(tmp_path, caplog):
     begun(tmp_path)
     with caplog.at_level(logging.INFO, logger="genzoo"):
         claimed(tmp_path, made(optimizer__learning_rate="1e-5"))
@@ -163,8 +163,8 @@ def test_the_number_of_classes_is_settled_by_names_alone(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(b"never opened")
     folder = {"data__name": f"folder:{tmp_path}", "data__size": "28", "data__channels": "1"}
-    found = build.settled(made(**folder, conditions__label__dropout="0.1"))
-    assert found.data.num_classes == 2
+    settings = build.settled(made(**folder, conditions__label__dropout="0.1"))
+    assert settings.data.num_classes == 2
     assert build.settled(made(**folder)).data.num_classes == 0
     with pytest.raises(UserError, match="has no classes"):
         build.settled(made(**folder, data__labels="false", conditions__label__dropout="0.1"))

@@ -1,1 +1,1 @@
-"""Floor 6: how the sections of a config become objects; `build.py` is the table of them."""
+"""Floor 6: builders that turn the sections of a config into objects; `build.py` lists them all."""

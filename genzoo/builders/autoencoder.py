@@ -1,4 +1,4 @@
-"""The settings of plain and denoising autoencoders, and the family that they build."""
+"""The settings of plain and denoising autoencoders, which build the family."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -23,28 +23,28 @@ CORRUPTIONS = {
 class AutoencoderSettings:
     """The plain autoencoder and the denoising one: families/autoencoder.py."""
 
-    latent: Annotated[int, AtLeast(1), "Numbers of the code, at each place of its grid."] = 32
+    latent: Annotated[int, AtLeast(1), "Dimension of the code, at each place of its grid."] = 32
     corruption: Annotated[
-        str, OneOf(CORRUPTIONS), "How the data that the encoder sees are corrupted."
+        str, OneOf(CORRUPTIONS), "How the encoder's input is corrupted."
     ] = "none"
     amount: Annotated[
-        float, AtLeast(0), "Standard deviation (gaussian), or the share of places it spoils."
+        float, AtLeast(0), "Standard deviation (gaussian), or the fraction of corrupted values."
     ] = 0.0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
+        """Settings that conflict."""
         del config
         amounts = {name: {"amount"} for name in CORRUPTIONS if name != "none"}
-        found = ignored(self, "family", "corruption", amounts)
+        problems = ignored(self, "family", "corruption", amounts)
         if self.corruption not in ("none", "gaussian") and self.amount > 1:
-            found.append(
-                f"family.amount = {self.amount} must be between 0 and 1: it is the share of places "
-                f"that family.corruption = {self.corruption!r} spoils."
+            problems.append(
+                f"family.amount = {self.amount} must be between 0 and 1: it is the fraction of "
+                f"values that family.corruption = {self.corruption!r} corrupts."
             )
-        return found
+        return problems
 
     def build(self, parts: Parts) -> Family:
-        """The family."""
+        """Builds the family."""
         (pair,) = parts.network(
             shape=parts.shape,
             encoded=(self.latent,),

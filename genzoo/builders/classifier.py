@@ -1,4 +1,4 @@
-"""The settings of a classifier, and the family that they build."""
+"""The settings of a classifier, which build the family."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from genzoo.families import classifier as classifier_family
 from genzoo.math import times
 from genzoo.math.schedules import Schedule
 
-# Of bounded noise: guidance on any other schedule asks at the same noise level of these.
+# All have bounded noise. To guide a sampler with another schedule, the classifier is evaluated at
+# the time of its own schedule with the same noise level.
 PROCESSES: Mapping[str, Callable[[], Schedule]] = {
     **PATHS,
     **{f"ddpm_{name}": partial(table, 1000) for name, table in SCHEDULES.items()},
@@ -27,11 +28,11 @@ PROCESSES: Mapping[str, Callable[[], Schedule]] = {
 class ClassifierSettings:
     """A classifier: families/classifier.py."""
 
-    noisy: Annotated[bool, "Whether it learns at every noise level of the process."] = False
-    process: Annotated[str, OneOf(PROCESSES), "The noise of a noisy classifier."] = "vp"
+    noisy: Annotated[bool, "Whether it is trained at all noise levels of the process."] = False
+    process: Annotated[str, OneOf(PROCESSES), "The noise process of a noisy classifier."] = "vp"
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
+        """Settings that conflict."""
         del config
         if self.noisy:
             return []
@@ -39,7 +40,7 @@ class ClassifierSettings:
         return without_effect(self, "family", ("process",), why, "set family.noisy = True")
 
     def build(self, parts: Parts) -> Family:
-        """The family."""
+        """Builds the family."""
         return classifier_family.Classifier(
             network=parts.network(num_classes=parts.classes),
             noisy=self.noisy,

@@ -1,7 +1,7 @@
-"""The section `conditions`: what a model is told besides x and t, and how it enters the network.
+"""The section `conditions`: inputs of a model besides x and t, and how they enter the network.
 
-Kind and size of a condition come from the field of the data that it is made of; a config says only
-the way in, and how often training hides it.
+The kind and size of a condition follow from the field of the data that it is made from. A config
+sets only how it enters and how often training drops it.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ TRANSFORMS: Mapping[str, Callable[[Array], Array] | None] = {
     "downsample8": derived.downsampled(8),
     "edges": derived.edges,
 }
-"""What may be made of an image before the network is told it."""
+"""Transforms of an image before it becomes a condition."""
 WAYS = ("add", "attend", "concat")
 _WAYS_OF: Mapping[str, tuple[str, ...]] = {
     "class": ("add", "attend"),
@@ -33,7 +33,7 @@ _WAYS_OF: Mapping[str, tuple[str, ...]] = {
     "ids": ("attend",),
     "map": ("concat",),
 }
-"""Kind of entry -> the ways in, the usual one first."""
+"""Kind of condition -> the ways in which it may enter the network, the default first."""
 _KINDS: Mapping[type[Field], str] = {
     fields.Classes: "class",
     fields.Vector: "vector",
@@ -47,27 +47,26 @@ _KINDS: Mapping[type[Field], str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionSettings:
-    """One condition; its name in the section is that of the field that it is made of, if `of` does
-    not say otherwise."""
+    """One condition. It is made from the field of the same name, unless `of` names another."""
 
-    of: Annotated[str, "The field that it is made of; empty for the one of its own name."] = ""
+    of: Annotated[str, "The field that it is made from; empty for the one of the same name."] = ""
     transform: Annotated[
-        str, OneOf(TRANSFORMS), "What is made of an image: downsampled by 2, 4 or 8, edges, none."
+        str, OneOf(TRANSFORMS), "Applied to an image: downsampling by 2, 4 or 8, edges, or none."
     ] = "none"
     way: Annotated[
         str,
         OneOf(("", *WAYS)),
-        "add (to the features of the time), attend (cross-attention), concat (to the network's "
-        "input); empty for what is usual.",
+        "add (to the time embedding), attend (cross-attention), concat (to the network's input); "
+        "empty for the default of its kind.",
     ] = ""
     dropout: Annotated[
-        float, AtLeast(0), Below(1), "Share of the examples trained without it, for guidance."
+        float, AtLeast(0), Below(1), "Fraction of examples trained without it, for guidance."
     ] = 0.0
     together: Annotated[
-        str, "A name that conditions share which are to be absent together; empty for none."
+        str, "A name shared by conditions that are dropped together; empty to drop it on its own."
     ] = ""
     null: Annotated[
-        bool, "Whether absence has params of its own; without, an absent condition adds nothing."
+        bool, "Whether absence has a learned embedding; if not, an absent condition adds nothing."
     ] = True
 
 
@@ -75,14 +74,14 @@ Settings = Mapping[str, ConditionSettings]
 
 
 def sources(section: Mapping) -> dict[str, str]:
-    """Condition -> the field that it is made of, of the section `conditions`."""
+    """Condition -> the field that it is made from. section: `conditions` of a config."""
     return {name: own.of or name for name, own in section.items()}
 
 
 def told(
     settings: Settings, known: Mapping[str, Field]
 ) -> tuple[dict[str, Condition], dict[str, Entry]]:
-    """(what a model is told, how it enters the network) of a section without problems. known: the
+    """(the conditions, how each enters the network) of a section without problems. known: the
     fields of the data."""
     conditions, entries = {}, {}
     for name, source in sources(settings).items():
@@ -119,17 +118,17 @@ def _entry(own: ConditionSettings, source: Field) -> Entry:
     return Entry(kind=kind, size=size, length=length, way=way, null=own.null)
 
 
-# --- what can be wrong ----------------------------------------------------------------------------
+# --- checks ---------------------------------------------------------------------------------------
 
 
 def problems(config: FrozenConfigDict, known: Mapping[str, Field]) -> list[str]:
-    """What is wrong with the section `conditions`, and where guidance asks for what it does not
-    offer. known: the fields of the data."""
+    """Problems of the section `conditions`, and of guidance that it does not support. known: the
+    fields of the data."""
     settings = {name: ConditionSettings(**own) for name, own in config.conditions.items()}
-    found = []
+    problems = []
     for name, source in sources(settings).items():
-        found += _field_problems(name, settings[name], source, known)
-    return found or _together_problems(settings) + _guidance_problems(config, settings)
+        problems += _field_problems(name, settings[name], source, known)
+    return problems or _together_problems(settings) + _guidance_problems(config, settings)
 
 
 def _field_problems(
@@ -137,29 +136,30 @@ def _field_problems(
 ) -> list[str]:
     where = f"conditions.{name}"
     if source not in known:
-        said = f"{where}.of = {source!r}" if own.of else where
-        return [f"{said} is no field of the data: {nearest(source, known)}"]
-    found = known[source]
+        key = f"{where}.of = {source!r}" if own.of else where
+        return [f"{key} is not a field of the data: {nearest(source, known)}"]
+    kept = known[source]
     if source == "x" and own.transform == "none":
         return [
-            f"{where} is x itself, which the model is to make: give a {where}.transform, such as "
-            "'downsample4' or 'edges'."
+            f"{where} is x itself, which the model generates: set {where}.transform, for instance "
+            "to 'downsample4' or 'edges'."
         ]
-    if own.transform != "none" and not isinstance(found, fields.Image):
+    if own.transform != "none" and not isinstance(kept, fields.Image):
         return [
-            f"{where}.transform = {own.transform!r} is of images, and {source} is {found}: set it "
-            "to 'none'."
+            f"{where}.transform = {own.transform!r} applies to images, but {source} is {kept}: "
+            "set it to 'none'."
         ]
     factor = own.transform.removeprefix("downsample")
-    if factor.isdecimal() and any(side % int(factor) for side in found.shape[:2]):
+    if factor.isdecimal() and any(side % int(factor) for side in kept.shape[:2]):
         return [
-            f"{where}.transform = {own.transform!r} needs sides that {factor} divides, and {source}"
-            f" has {found.shape[0]} x {found.shape[1]} pixels."
+            f"{where}.transform = {own.transform!r} needs sides divisible by {factor}, but "
+            f"{source} has {kept.shape[0]} x {kept.shape[1]} pixels: choose a smaller factor, or "
+            "another size."
         ]
-    kind = _KINDS[type(found)]
+    kind = _KINDS[type(kept)]
     if own.way and own.way not in _WAYS_OF[kind]:
         offered = " or ".join(map(repr, _WAYS_OF[kind]))
-        return [f"{where}.way = {own.way!r} is none for {found}: take {offered}."]
+        return [f"{where}.way = {own.way!r} is not possible for {kept}: use {offered}."]
     return []
 
 
@@ -169,10 +169,10 @@ def _together_problems(settings: Settings) -> list[str]:
         if own.together:
             rates.setdefault(own.together, {})[name] = own.dropout
     return [
-        f"conditions {', '.join(rate)} are to be absent together ({coin!r}), and their dropout "
-        f"differs ({', '.join(map(str, rate.values()))}): give all the same."
-        for coin, rate in rates.items()
-        if len(set(rate.values())) > 1
+        f"conditions {', '.join(dropouts)} are dropped together ({group!r}), but their dropout "
+        f"differs ({', '.join(map(str, dropouts.values()))}): give them all the same."
+        for group, dropouts in rates.items()
+        if len(set(dropouts.values())) > 1
     ]
 
 
@@ -181,25 +181,25 @@ def _guidance_problems(config: FrozenConfigDict, settings: Settings) -> list[str
     if "guidance" not in sample:
         return []
     dropped = [name for name, own in settings.items() if own.dropout]
-    found = []
+    problems = []
     if sample.guidance_scale != 1 and not (sample.guide or dropped):
-        found.append(
+        problems.append(
             f"sample.guidance_scale = {sample.guidance_scale} needs a condition that training "
-            "sometimes hid: give one a dropout (conditions.label.dropout = 0.1), name a weaker "
+            "sometimes drops: give one a dropout (conditions.label.dropout = 0.1), name a weaker "
             "model in sample.guide, or leave it at 1."
         )
     if sample.guidance and sample.guidance_scale != 1:
-        found.append(
-            "sample.guidance and sample.guidance_scale are both given: leave sample.guidance_scale "
+        problems.append(
+            "sample.guidance and sample.guidance_scale are both set: leave sample.guidance_scale "
             "at 1, or sample.guidance empty."
         )
     if sample.guidance and sample.guide:
-        found.append("sample.guidance has no effect beside sample.guide: leave one of them out.")
+        problems.append("sample.guidance has no effect with sample.guide: leave one of them out.")
     names = [name for name, _ in sample.guidance]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        found.append(f"sample.guidance names {name} twice: give it once.")
-    found += [
-        f"sample.{key} names {name!r}, which is no condition of this model: "
+        problems.append(f"sample.guidance names {name} twice: name it once.")
+    problems += [
+        f"sample.{key} names {name!r}, which is not a condition of this model: "
         f"{nearest(name, settings)}"
         for key, given in (("guidance", names), ("negative", sample.negative))
         for name in given
@@ -207,22 +207,22 @@ def _guidance_problems(config: FrozenConfigDict, settings: Settings) -> list[str
     ]
     for name in dict.fromkeys(name for name in names if name in settings):
         if not settings[name].dropout:
-            found.append(
-                f"sample.guidance leans on {name}, which training never hid: give "
-                f"conditions.{name}.dropout above 0 and train, or leave it out."
+            problems.append(
+                f"sample.guidance names {name}, which training never drops: train with "
+                f"conditions.{name}.dropout above 0, or leave it out."
             )
-        coin = settings[name].together
-        others = [n for n, own in settings.items() if coin and own.together == coin and n != name]
+        group = settings[name].together
+        others = [n for n, own in settings.items() if group and own.together == group and n != name]
         if others:
-            found.append(
-                f"sample.guidance leans on {name} alone, which is only ever absent together with "
-                f"{', '.join(others)}: take sample.guidance_scale, which leans on all at once."
+            problems.append(
+                f"sample.guidance names {name} alone, which is only dropped together with "
+                f"{', '.join(others)}: use sample.guidance_scale, which guides all at once."
             )
-    leaned = set(dropped if sample.guidance_scale != 1 else names)
-    found += [
-        f"sample.negative.{name} has no effect without guidance on it: give it a scale in "
+    guided = set(dropped if sample.guidance_scale != 1 else names)
+    problems += [
+        f"sample.negative.{name} has no effect without guidance on {name}: give it a scale in "
         "sample.guidance."
         for name in sample.negative
-        if name in settings and name not in leaned
+        if name in settings and name not in guided
     ]
-    return found
+    return problems

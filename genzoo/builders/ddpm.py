@@ -1,4 +1,4 @@
-"""The settings of DDPM, and the family that they build."""
+"""The settings of DDPM, which build the family."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -38,7 +38,7 @@ WEIGHTING_KEYS = {
     "min_snr": frozenset(("min_snr_gamma",)),
     "p2": frozenset(("p2_gamma", "p2_k")),
 }
-"""Weighting -> the keys of `family` that it uses, of those that some other weighting ignores."""
+"""Weighting -> the keys of `family` that it uses and another weighting ignores."""
 STEP_DISTRIBUTIONS = {"uniform": weighting.UniformSteps, "loss_aware": weighting.LossAwareSteps}
 OBJECTIVES = {
     "simple": ddpm_family.simple,
@@ -49,12 +49,12 @@ OBJECTIVES = {
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionScoring:
-    """The keys of `eval` of a bound by steps."""
+    """The keys of `eval` for a bound that is a sum over steps."""
 
     bound_steps: Annotated[
         int,
         AtLeast(0),
-        "Steps of the bound per example, one drawn from each of so many strata; 0 for every step.",
+        "Number of steps used to estimate the bound, one drawn from each stratum; 0 for all.",
     ] = 0
 
 
@@ -65,13 +65,13 @@ class DDPMSettings:
     steps: Annotated[int, AtLeast(2), "Steps T of the table."] = 1000
     schedule: Annotated[str, OneOf(SCHEDULES), "The noise schedule of the table."] = "linear"
     zero_terminal: Annotated[
-        bool, "Whether nothing of the data is left at the end of the table (Lin et al. 2023)."
+        bool, "Whether the last step of the table is pure noise (Lin et al. 2023)."
     ] = False
     prediction: Annotated[str, OneOf(_PREDICTIONS), "What the network predicts."] = "eps"
-    variance: Annotated[str, OneOf(VARIANCES), "Of the reverse steps."] = "fixed_large"
-    weighting: Annotated[str, OneOf(WEIGHTINGS), "Of the squared error."] = "uniform"
+    variance: Annotated[str, OneOf(VARIANCES), "Variance of the reverse steps."] = "fixed_large"
+    weighting: Annotated[str, OneOf(WEIGHTINGS), "Weighting of the squared error."] = "uniform"
     min_snr_gamma: Annotated[
-        float, Above(0), "SNR above which min_snr holds the weight of the x_0 error constant."
+        float, Above(0), "SNR above which min_snr keeps the weight of the x_0 error constant."
     ] = 5.0
     p2_gamma: Annotated[float, AtLeast(0), "Exponent of p2: 0 weighs the eps error evenly."] = 1.0
     p2_k: Annotated[float, Above(0), "Added to the SNR by p2."] = 1.0
@@ -83,63 +83,63 @@ class DDPMSettings:
     ] = "simple"
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
-        found = self._step_problems(config)
-        found += ignored(self, "family", "weighting", WEIGHTING_KEYS)
+        """Settings that conflict."""
+        problems = self._step_problems(config)
+        problems += ignored(self, "family", "weighting", WEIGHTING_KEYS)
         weighted = {"simple": {"weighting"}, "hybrid": {"weighting"}}
-        found += ignored(self, "family", "objective", weighted)
+        problems += ignored(self, "family", "objective", weighted)
         learned = VARIANCES[self.variance].learned
         if learned and self.objective == "simple":
-            found.append(
+            problems.append(
                 f"family.variance = {self.variance!r} gets no gradient from family.objective = "
-                "'simple': take 'hybrid' or 'vlb', or a fixed variance."
+                "'simple': use 'hybrid' or 'vlb', or a fixed variance."
             )
         if learned and self.weighting == "vlb":
-            found.append(
+            problems.append(
                 f"family.weighting = 'vlb' needs a fixed variance, not family.variance = "
-                f"{self.variance!r}: take family.objective = 'vlb', which teaches it, or a fixed "
-                "one."
+                f"{self.variance!r}: use family.objective = 'vlb', which trains it, or a fixed "
+                "variance."
             )
         if not learned and self.objective == "hybrid":
-            found.append(
-                "family.objective = 'hybrid' teaches a learned variance: set family.variance = "
-                "'learned_range', or take family.objective = 'simple'."
+            problems.append(
+                "family.objective = 'hybrid' trains a learned variance: set family.variance = "
+                "'learned_range', or use family.objective = 'simple'."
             )
         if self.zero_terminal and self.prediction not in ("v", "x_0"):
-            found.append(
-                f"family.zero_terminal = True leaves family.prediction = {self.prediction!r} "
-                "nothing to tell the data by at the last step: take 'v' or 'x_0'."
+            problems.append(
+                f"family.prediction = {self.prediction!r} says nothing of the data at the last "
+                "step, which is pure noise with family.zero_terminal = True: use 'v' or 'x_0'."
             )
-        return found
+        return problems
 
     def _step_problems(self, config: FrozenConfigDict) -> list[str]:
-        """What asks for more steps than the table has, or for others."""
-        sample, found = config.sample, []
+        """Numbers of steps that the table cannot provide."""
+        sample, problems = config.sample, []
         rule = sampling.rule(sample)
-        asked = {"sample.steps": sample.steps or self.steps}
-        if not sample.steps:  # else the bench takes no more than those
-            asked["bench.sample_steps"] = config.bench.sample_steps
-        for key, steps in asked.items():
-            wrong = rule and grids.problem(rule, self.steps, steps)
-            if wrong and sample.method != sampling.ADAPTIVE:
-                found.append(f"{key} = {steps} with sample.grid = {sample.grid!r}: {wrong}")
-        if sample.last_sigma and sample.method != sampling.ADAPTIVE and not found:
+        numbers = {"sample.steps": sample.steps or self.steps}
+        if not sample.steps:  # otherwise the benchmark takes at most sample.steps
+            numbers["bench.sample_steps"] = config.bench.sample_steps
+        for key, steps in numbers.items():
+            problem = rule and grids.problem(rule, self.steps, steps)
+            if problem and sample.method != sampling.ADAPTIVE:
+                problems.append(f"{key} = {steps} with sample.grid = {sample.grid!r}: {problem}")
+        if sample.last_sigma and sample.method != sampling.ADAPTIVE and not problems:
             table = SCHEDULES[self.schedule](self.steps)
-            first = rule(self.steps, asked["sample.steps"])[0] if rule else self.steps
+            first = rule(self.steps, numbers["sample.steps"])[0] if rule else self.steps
             if first <= self.steps * grids.stop(table, sample.last_sigma):
-                found.append(
+                problems.append(
                     f"sample.last_sigma = {sample.last_sigma} leaves no step to take: sampling "
-                    f"starts at step {first} of the table, where sigma / alpha is below it."
+                    f"starts at step {first} of the table, where sigma / alpha is already smaller."
                 )
         if config.eval.bound_steps >= self.steps:
-            found.append(
+            problems.append(
                 f"eval.bound_steps = {config.eval.bound_steps} must be between 0 (every step) and "
-                f"{self.steps - 1}, the steps of the bound."
+                f"{self.steps - 1}, the number of steps in the bound."
             )
-        return found
+        return problems
 
     def build(self, parts: Parts) -> Family:
-        """The family."""
+        """Builds the family."""
         table = SCHEDULES[self.schedule](self.steps)
         if self.zero_terminal:
             table = schedules.rescaled_to_zero_terminal(table)

@@ -1,4 +1,4 @@
-"""What all denoising families are given alike, and what the settings of several have in common."""
+"""The parts and settings that denoising families share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,9 +37,11 @@ def shared(
     variance: gaussian.ReverseVariance = gaussian.FIXED_SMALL,
     table: TableSchedule | None = None,
 ) -> dict:
-    """What every denoising family is given alike. prediction, level, input_scale: of its
-    `Denoiser`. entries: of conditions that are the family's own. table: where its schedule is
-    one."""
+    """The fields that every denoising family has, by name.
+
+    prediction, level, input_scale: for its `Denoiser`. entries: of conditions that the family adds
+    itself. variance: of the reverse steps. table: its schedule, if that is a table.
+    """
     conditions, ways = told(parts.conditions, parts.fields)
     channels = parts.shape[-1] * (1 + variance.learned)
     return {
@@ -64,50 +66,50 @@ def shared(
 
 @dataclass(frozen=True, kw_only=True)
 class FlowScoring:
-    """The keys of `eval` of the likelihood by the probability flow."""
+    """The keys of `eval` for the likelihood under the probability flow ODE."""
 
     trace: Annotated[
         str,
         OneOf(TRACES),
-        "Of the Jacobian: hutchinson (random probes) or exact (a product for each dimension).",
+        "Trace of the Jacobian: hutchinson (random probes) or exact (one product per dimension).",
     ] = "hutchinson"
-    probes: Annotated[int, AtLeast(1), "Random probes that hutchinson averages."] = 1
-    tolerance: Annotated[float, Between(1e-12, 1), "Of the adaptive solver."] = 1e-5
+    probes: Annotated[int, AtLeast(1), "Random probes averaged by hutchinson."] = 1
+    tolerance: Annotated[float, Between(1e-12, 1), "Tolerance of the adaptive solver."] = 1e-5
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
+        """Settings that conflict."""
         del config
         return ignored(self, "eval", "trace", {"hutchinson": {"probes"}})
 
 
 def flow(parts: Parts, end: float | None = None) -> OdeLikelihood:
-    """How the likelihood is integrated. end: the last time, where that is not the schedule's."""
+    """The integrator of the likelihood. end: the last time, if it is not the schedule's."""
     score = parts.eval
     trace = TRACES[score.trace](score.probes)
     return OdeLikelihood(trace=trace, rtol=score.tolerance, atol=score.tolerance, end=end)
 
 
 def continuous_problems(config: FrozenConfigDict, *, of_order_one: bool = False) -> list[str]:
-    """What does not suit a family of continuous time. of_order_one: whether the network is told
-    noise levels of order 1, and not of order 1000."""
-    found = []
+    """Settings that do not suit a family in continuous time. of_order_one: whether the noise levels
+    that the network sees are of order 1 rather than 1000."""
+    problems = []
     unfit = "fourier" if of_order_one else "fourier_noise_level"
     if config.network.get("time_embedding") == unfit:
         other = "fourier_noise_level" if of_order_one else "fourier"
-        found.append(
-            f"network.time_embedding = {unfit!r} does not suit what {config.family.name} tells the "
-            f"network: take {other!r} or 'sinusoidal'."
+        problems.append(
+            f"network.time_embedding = {unfit!r} does not suit the noise levels of "
+            f"{config.family.name}: use {other!r} or 'sinusoidal'."
         )
     if config.sample.steps < 1 and config.sample.method != sampling.ADAPTIVE:
-        found.append(
-            f"sample.steps = {config.sample.steps}: continuous time has no table to take all steps "
-            "of, so it must be at least 1."
+        problems.append(
+            f"sample.steps = {config.sample.steps} must be at least 1: a model in continuous time "
+            "has no table whose steps could all be taken."
         )
-    return found
+    return problems
 
 
 def order_problems(config: FrozenConfigDict, low: str, high: str) -> list[str]:
-    """A sentence if one key of the family is not below another."""
+    """A sentence if the key `low` of the family is not below the key `high`."""
     if config.family[low] < config.family[high]:
         return []
     return [

@@ -1,4 +1,4 @@
-"""The settings of the discrete VAE of DALL-E, and the family that they build."""
+"""The settings of the discrete VAE of DALL-E, which build the family."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -19,20 +19,20 @@ DECODERS = {
 class DVAESettings:
     """The discrete VAE of DALL-E: families/dvae.py."""
 
-    codes: Annotated[int, AtLeast(2), "How many codes there are."] = 8192
+    codes: Annotated[int, AtLeast(2), "Number of codes."] = 8192
     decoder: Annotated[
         str, OneOf(DECODERS), "The distribution of the data given the codes."
     ] = "logit_laplace"
-    kl_weight: Annotated[float, AtLeast(0), "What the weight of the KL term rises to."] = 6.6
+    kl_weight: Annotated[float, AtLeast(0), "Final weight of the KL term."] = 6.6
     kl_steps: Annotated[int, AtLeast(0), "Steps over which it rises from 0."] = 5000
-    temperature_start: Annotated[float, Above(0), "Of the relaxation, at the start."] = 1.0
-    temperature_end: Annotated[float, Above(0), "Of the relaxation, in the end."] = 0.0625
+    temperature_start: Annotated[float, Above(0), "Initial temperature of the relaxation."] = 1.0
+    temperature_end: Annotated[float, Above(0), "Final temperature of the relaxation."] = 0.0625
     temperature_steps: Annotated[
-        int, AtLeast(0), "Steps over which the temperature goes from one to the other."
+        int, AtLeast(0), "Steps over which the temperature falls to its final value."
     ] = 150_000
 
     def build(self, parts: Parts) -> Family:
-        """The family."""
+        """Builds the family."""
         model = DECODERS[self.decoder]()
         return dvae_family.DVAE(
             networks=parts.network(

@@ -1,4 +1,4 @@
-"""The settings of EDM, and the family that they build."""
+"""The settings of EDM, which build the family."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -26,24 +26,26 @@ _AUGMENTED = Entry(kind="vector", size=Augmentation.labels, null=False)
 class EDMSettings:
     """EDM: families/edm.py."""
 
-    sigma_min: Annotated[float, Above(0), "Least noise of the schedule."] = 0.002
-    sigma_max: Annotated[float, Above(0), "Greatest noise of the schedule."] = 80.0
+    sigma_min: Annotated[float, Above(0), "Smallest noise level of the schedule."] = 0.002
+    sigma_max: Annotated[float, Above(0), "Largest noise level of the schedule."] = 80.0
     data_deviation: Annotated[float, Above(0), "Standard deviation of the data."] = 0.5
     noise_mean: Annotated[float, "Mean of ln sigma in training."] = -1.2
-    noise_deviation: Annotated[float, Above(0), "Deviation of ln sigma in training."] = 1.2
+    noise_deviation: Annotated[
+        float, Above(0), "Standard deviation of ln sigma in training."
+    ] = 1.2
     augment: Annotated[
         float,
         Between(0, 1),
-        "Probability of each augmentation, of which the network is told; 0 for none.",
+        "Probability of each augmentation, on which the network is conditioned; 0 for none.",
     ] = 0.0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
-        found = continuous_problems(config, of_order_one=True)
-        return found + order_problems(config, "sigma_min", "sigma_max")
+        """Settings that conflict."""
+        problems = continuous_problems(config, of_order_one=True)
+        return problems + order_problems(config, "sigma_min", "sigma_max")
 
     def build(self, parts: Parts) -> Family:
-        """The family."""
+        """Builds the family."""
         spatial = tuple(name for name, field in parts.fields.items() if field.spatial)
         augmentation = Augmentation(p=self.augment, fields=spatial)
         return edm_family.EDM(

@@ -1,4 +1,4 @@
-"""The settings of flow matching, and the family that they build."""
+"""The settings of flow matching, which build the family."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,33 +42,35 @@ TIMES: Mapping[str, Callable[[float, float], times.TimeDistribution]] = {
 class FlowMatchingSettings:
     """Flow matching: families/flow_matching.py."""
 
-    path: Annotated[str, OneOf(PATHS), "From data to noise."] = "straight"
+    path: Annotated[str, OneOf(PATHS), "The path from data to noise."] = "straight"
     prediction: PredictionName = "velocity"
-    weighting: Annotated[str, OneOf(WEIGHTINGS), "Of the squared error."] = "velocity"
-    times_drawn: Annotated[str, OneOf(TIMES), "How t is drawn in training."] = "uniform"
-    times_mean: Annotated[float, "Mean of the logit of t, of logit_normal."] = 0.0
-    times_deviation: Annotated[float, Above(0), "Its deviation, of logit_normal."] = 1.0
+    weighting: Annotated[str, OneOf(WEIGHTINGS), "Weighting of the squared error."] = "velocity"
+    times_drawn: Annotated[str, OneOf(TIMES), "Distribution of t in training."] = "uniform"
+    times_mean: Annotated[float, "Mean of logit(t) for logit_normal."] = 0.0
+    times_deviation: Annotated[
+        float, Above(0), "Standard deviation of logit(t) for logit_normal."
+    ] = 1.0
     shift: Annotated[
-        float, Above(0), "Moves the times towards the noise, for large images; 1 leaves them."
+        float, Above(0), "Shifts the times towards noise if above 1, for large images; 1 is off."
     ] = 1.0
     paired: Annotated[
         bool, "Whether noise and data are paired by optimal transport within a batch."
     ] = False
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
-        found = continuous_problems(config)
+        """Settings that conflict."""
+        problems = continuous_problems(config)
         own = {"logit_normal": {"times_mean", "times_deviation"}}
-        found += ignored(self, "family", "times_drawn", own)
+        problems += ignored(self, "family", "times_drawn", own)
         if self.path in ("straight", "cosine") and self.prediction in ("eps", "score"):
-            found.append(
-                f"family.prediction = {self.prediction!r} says nothing of the data at t = 1, where "
-                f"family.path = {self.path!r} has none: take 'velocity', 'v' or 'x_0'."
+            problems.append(
+                f"family.prediction = {self.prediction!r} says nothing of the data at t = 1, which "
+                f"is pure noise with family.path = {self.path!r}: use 'velocity', 'v' or 'x_0'."
             )
-        return found
+        return problems
 
     def build(self, parts: Parts) -> Family:
-        """The family."""
+        """Builds the family."""
         drawn = TIMES[self.times_drawn](self.times_mean, self.times_deviation)
         return flow_family.FlowMatching(
             schedule=PATHS[self.path](),

@@ -1,4 +1,4 @@
-"""The settings of principal components, and the family that they build."""
+"""The settings of PCA, which build the family."""
 
 import math
 from dataclasses import dataclass
@@ -12,35 +12,35 @@ from genzoo.core.contract import Family
 from genzoo.core.errors import UserError
 from genzoo.families import pca as pca_family
 
-_MOST_NUMBERS = 16_384  # of an example: 2 GiB of covariance
+_MAX_DIMENSION = 16_384  # of an example: 2 GiB of covariance
 
 
 @dataclass(frozen=True, kw_only=True)
 class PCASettings:
     """Principal components and probabilistic PCA: families/pca.py."""
 
-    components: Annotated[int, AtLeast(1), "How many are kept."] = 2
+    components: Annotated[int, AtLeast(1), "Number of principal components kept."] = 2
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
-        found = []
+        """Settings that conflict."""
+        problems = []
         if config.data.flip:
-            found.append("data.flip: PCA sees every image once, as it is: set it to False.")
+            problems.append("data.flip: PCA uses every image once, unflipped; set it to False.")
         if config.train.averages:
-            found.append("train.averages: PCA takes no steps to average over, set it to {}.")
+            problems.append("train.averages: PCA has no training steps to average; set it to {}.")
         if config.train.steps != 1:
-            found.append(
-                f"train.steps = {config.train.steps}: PCA is computed in one pass, set it to 1."
+            problems.append(
+                f"train.steps = {config.train.steps}: PCA is computed in one pass; set it to 1."
             )
-        return found
+        return problems
 
     def build(self, parts: Parts) -> Family:
-        """The family; UserError where its matrix would take too much memory."""
-        numbers = math.prod(parts.shape)
-        if numbers > _MOST_NUMBERS:
+        """Builds the family. Raises UserError if the covariance would take too much memory."""
+        dimension = math.prod(parts.shape)
+        if dimension > _MAX_DIMENSION:
             raise UserError(
-                f"An example has {numbers} numbers, and PCA needs a matrix of their square, "
-                f"{8 * numbers**2 / 2**30:.0f} GiB: make the images smaller (data.size), at most "
-                f"{_MOST_NUMBERS} numbers."
+                f"An example has {dimension} numbers, so the covariance of PCA takes "
+                f"{8 * dimension**2 / 2**30:.0f} GiB: make the images smaller (data.size), at most "
+                f"{_MAX_DIMENSION} numbers."
             )
         return pca_family.PCA(components=self.components, shape=parts.shape)

@@ -1,4 +1,4 @@
-"""Rows of the tables in `build.py`: what is known of a data set, a network, a family by name."""
+"""Rows of the tables in `build.py`: data sets, networks and families."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from genzoo.settings import Nothing
 
 @dataclass(frozen=True, kw_only=True)
 class DataRow:
-    """A data set known by name: (split, dir) -> source, and its spec before it is opened."""
+    """A data set. open: (split, dir) -> source. spec: its fields, known before it is opened."""
 
     open: Callable[..., Source]
     spec: Spec
@@ -22,8 +22,8 @@ class DataRow:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRow:
-    """settings: a settings class with `problems(shape)` and `build(**given)`, where the family
-    knows what is to be given. kinds: of data that it takes."""
+    """A network. settings: a settings class with `problems(shape)` and `build(**arguments)`, whose
+    arguments come from the family. kinds: of data that it accepts."""
 
     settings: type
     kinds: tuple[type[Field], ...] = (Image,)
@@ -31,12 +31,12 @@ class NetworkRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a family's builder is handed beside its own section.
+    """Inputs of a family's builder besides the section `family`.
 
-    shape: of one datum. levels: whether the data are on 256 levels, as images are. classes: of the
-    data, where the family learns them. fields: of the data. conditions: what the model is told.
-    network: builds the network of the config from what the family supplies. sample, eval: the
-    family's own keys of these sections. frozen: models of other runs, by name.
+    shape: of one datum. levels: whether the data has 256 levels, as images do. classes: the number
+    of classes, if the family learns them, else 0. fields: of the data. conditions: of the config.
+    network: builds the network of the config from the arguments that the family supplies. sample,
+    eval: the family's own keys in these sections. frozen: models of other runs, by name.
     """
 
     shape: tuple[int, ...]
@@ -52,14 +52,16 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What a family needs of another run.
+    """A model of another run that a family needs.
 
-    capability: the protocol that the model there must satisfy. called: what it must be, in words.
-    role: "frozen" if training uses it as it is: section `frozen`, under its own name. "start" if
-    training starts from it: section `start`; the family `Starts`. "sampling" if sampling alone asks
-    it, where it is named: `sample.NAME`, with `sample.NAME_weights`. same_shape: whether it is
-    handed examples of our own shape. needs: dotted keys of its config and the values they must
-    have.
+    capability: the protocol that it must satisfy. called: its description in messages, such as "a
+    tokenizer of the same data".
+    role: "frozen" if training uses it unchanged; the config names it in the section `frozen`.
+    "start" if training starts from it; the config names it in the section `start` and the family
+    `Starts`. "sampling" if only sampling uses it, and only if `sample.NAME` names it, with
+    `sample.NAME_weights`.
+    same_shape: whether its data must have our shape. needs: dotted keys of its config and the
+    values that they must have.
     """
 
     capability: type
@@ -71,13 +73,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
-    """settings: a settings class with `build(parts) -> Family`.
+    """A family. settings: a settings class with `build(parts) -> Family`.
 
-    networks: the networks that it can be made of; none for a family without. sampling, scoring:
-    settings classes of its own keys in the sections `sample` and `eval`. Each of the three says in
-    `problems(config)` what does not fit together, where there is something to say. stages: what it
-    needs of other runs, by name. instead: capability that it lacks -> a sentence on where to find
-    it. labelled: whether it always learns from labels, and not only where it is told them. told:
+    networks: the networks that it can use; empty for a family without one. sampling, scoring:
+    settings classes of its own keys in the sections `sample` and `eval`. Any of the three classes
+    may have a method `problems(config)` that lists conflicting settings. stages: models of other
+    runs that it needs, by name. instead: a capability that it lacks -> a sentence on what to use
+    instead. labelled: whether it always needs labels, and not only when conditioned on them. told:
     whether it takes conditions. kinds: of data that it models.
     """
 
@@ -92,10 +94,10 @@ class FamilyRow:
     kinds: tuple[type[Field], ...] = (Image,)
 
     def of_role(self, role: str) -> Mapping[str, Stage]:
-        """Those of its stages that have this role, by name."""
+        """Its stages with this role, by name."""
         return {name: stage for name, stage in self.stages.items() if stage.role == role}
 
     @property
     def own_keys(self) -> Mapping[str, Mapping[str, Setting]]:
-        """What may stand in other sections because of this family."""
+        """Section -> the keys that this family adds to it."""
         return {"sample": settings_of(self.sampling), "eval": settings_of(self.scoring)}

@@ -1,5 +1,4 @@
-"""The settings of sampling of families that denoise, and what they build: methods, grids, clipping,
-guidance."""
+"""Sampling settings of denoising families, which build methods, grids, clipping and guidance."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -47,7 +46,7 @@ STEERING = {
         needs={"family.noisy": True},
     ),
 }
-"""The runs that sampling may ask besides: the keys of `sample` that name them."""
+"""Models of other runs that may steer sampling, by the key of `sample` that names them."""
 CLIPPINGS = {
     "none": predictor.unchanged,
     "clip": predictor.clipped,
@@ -70,11 +69,11 @@ def _churned(step: Callable[..., Step]) -> Method:
 
 
 FINAL_ORDERS = {"published": None, "few": None, "always": True, "never": False}
-"""Name -> whether the last steps have a lower order; None of "few" means below 15 steps."""
+"""Name -> whether the last steps have a lower order; None, for "few", means if below 15 steps."""
 
 
 def _ending(step: Callable[..., Step], **fields) -> Method:
-    # A multistep method, whose order may fall at the end.
+    # A multistep method, whose order may be lower in the last steps.
     def method(schedule, sample, variance):
         del variance
         published = sample.final_order == "published"
@@ -130,7 +129,7 @@ METHODS: Mapping[str, Method] = {
     "predictor_corrector": _corrected,
 }
 ADAPTIVE = "rk45"
-"""The method that chooses its own steps: no grid, and no number of steps."""
+"""The method that chooses its own steps, without a grid or a number of steps."""
 _STEPPED = frozenset(("steps", "grid", "shift", "unroll", "last_sigma"))
 _CHURN = frozenset(("churn", "churn_low", "churn_high", "churn_noise"))
 _MULTISTEP = (
@@ -145,8 +144,8 @@ METHOD_KEYS: Mapping[str, frozenset[str]] = {
     "predictor_corrector": _STEPPED | {"corrector", "corrector_snr"},
     ADAPTIVE: frozenset(("tolerance",)),
 }
-"""Method -> the keys of `sample` that it uses, of those that some other method ignores. A method
-that uses `grid` also uses the keys of that grid: see GRID_KEYS."""
+"""Method -> the keys of `sample` that it uses and another method ignores. A method that uses `grid`
+also uses the keys of that grid: see GRID_KEYS."""
 
 RULES: Mapping[str, grids.Rule] = {
     "uniform": grids.leading,
@@ -156,7 +155,7 @@ RULES: Mapping[str, grids.Rule] = {
     "uniform_open": grids.leading_open,
     "linspace_open": grids.linspace_open,
 }
-"""Grids that choose among the steps of a table."""
+"""Grids that select steps of a table."""
 _IN_TIME: Mapping[str, Grid] = {
     "uniform": grids.even_to_nearest,
     "quadratic": grids.squares,
@@ -176,30 +175,31 @@ GRID_KEYS: Mapping[str, frozenset[str]] = {
     "karras": frozenset(("rho",)),
     **dict.fromkeys(("uniform", "uniform_open"), frozenset(("steps_offset",))),
 }
-"""Grid -> the keys of `sample` that it uses, of those that some other grid ignores."""
+"""Grid -> the keys of `sample` that it uses and another grid ignores."""
 
 
 MethodName = Annotated[str, OneOf((*METHODS, ADAPTIVE)), "The sampler."]
-Steps = Annotated[int, AtLeast(0), "Of the sampler; 0 takes every step of a table."]
-GridName = Annotated[str, OneOf(GRIDS), "Where the steps lie."]
+Steps = Annotated[int, AtLeast(0), "Steps of the sampler; 0 takes every step of a table."]
+GridName = Annotated[str, OneOf(GRIDS), "Placement of the steps in time."]
 ClippingName = Annotated[
-    str, OneOf(CLIPPINGS), "Of the predicted data: none, clip to [-1, 1], dynamic (Imagen)."
+    str, OneOf(CLIPPINGS), "Clipping of the predicted data: none, clip (to [-1, 1]), dynamic "
+    "(Imagen)."
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSampling:
-    """The keys of `sample` of families that denoise."""
+    """The keys of `sample` for denoising families."""
 
     method: MethodName = "ancestral"
     steps: Steps = 0
     grid: GridName = "uniform"
     eta: Annotated[
-        float, Between(0, 1, "deterministic", "DDPM"), "Share of noise in the steps of ddim."
+        float, Between(0, 1, "deterministic", "DDPM"), "Amount of noise in the steps of ddim."
     ] = 0.0
     rho: Annotated[float, AtLeast(1e-3), "Exponent of the grid karras."] = 7.0
     shift: Annotated[
-        float, AtLeast(1e-6), "Moves the grid towards the noise where above 1; 1 leaves it."
+        float, AtLeast(1e-6), "Shifts the grid towards noise if above 1; 1 is off."
     ] = 1.0
     steps_offset: Annotated[
         int, AtLeast(0), "Added to the steps of the grids uniform and uniform_open on a table."
@@ -208,7 +208,7 @@ class DiffusionSampling:
         float,
         AtLeast(0),
         "sigma / alpha at which sampling stops, but at least that of the schedule's first step; 0 "
-        "for the data.",
+        "goes all the way to the data.",
     ] = 0.0
     final_order: Annotated[
         str,
@@ -217,68 +217,70 @@ class DiffusionSampling:
         "always or never.",
     ] = "published"
     churn: Annotated[float, AtLeast(0), "S_churn of edm, euler, dpm2 (Karras et al. 2022)."] = 0.0
-    churn_low: Annotated[float, AtLeast(0), "S_min: the least sigma with churn."] = 0.0
-    churn_high: Annotated[float, AtLeast(0), "S_max: the greatest sigma with churn."] = 1e9
-    churn_noise: Annotated[float, AtLeast(0), "S_noise: the deviation of the churned noise."] = 1.0
+    churn_low: Annotated[float, AtLeast(0), "S_min: the smallest sigma with churn."] = 0.0
+    churn_high: Annotated[float, AtLeast(0), "S_max: the largest sigma with churn."] = 1e9
+    churn_noise: Annotated[float, AtLeast(0), "S_noise: the deviation of the added noise."] = 1.0
     corrector: Annotated[
         str,
         OneOf(CORRECTORS),
-        "Of predictor_corrector: langevin, or annealed (Song & Ermon 2019), for data of few "
-        "dimensions.",
+        "Corrector of predictor_corrector: langevin, or annealed (Song & Ermon 2019) for data of "
+        "few dimensions.",
     ] = "langevin"
     corrector_snr: Annotated[
         float, AtLeast(0), "Signal-to-noise ratio of the corrector of predictor_corrector."
     ] = 0.16
-    tolerance: Annotated[float, Between(1e-12, 1), "Of rk45, relative and absolute."] = 1e-5
+    tolerance: Annotated[
+        float, Between(1e-12, 1), "Relative and absolute tolerance of rk45."
+    ] = 1e-5
     clip: ClippingName = "clip"
     guidance_scale: Annotated[float, "Classifier-free guidance: 1 is off, 0 unconditional."] = 1.0
     guidance: Annotated[
         tuple[tuple[str, float], ...],
-        "((condition, scale), ...): guidance over several conditions, one after the other.",
+        "((condition, scale), ...): guidance over several conditions, in this order.",
     ] = ()
     negative: Annotated[
-        dict, "Condition -> a value that guidance leans away from, in place of its absence."
+        dict, "Condition -> a value that guidance moves away from, in place of its absence."
     ] = field(default_factory=dict)
     guidance_rescale: Annotated[
-        float, Between(0, 1), "Of the guided prediction's deviation (Lin et al. 2023)."
+        float, Between(0, 1), "Rescaling of the guided prediction (phi of Lin et al. 2023)."
     ] = 0.0
     guidance_low: Annotated[float, Between(0, 1), "Earliest time t with guidance."] = 0.0
     guidance_high: Annotated[float, Between(0, 1), "Latest time t with guidance."] = 1.0
-    guide: Annotated[str, "Workdir of a weaker model to lean away from (autoguidance)."] = ""
+    guide: Annotated[str, "Workdir of a weaker model to move away from (autoguidance)."] = ""
     guide_weights: Annotated[str, "An average of that run, or raw."] = RAW
-    classifier: Annotated[str, "Workdir of a noisy classifier to lean towards."] = ""
+    classifier: Annotated[str, "Workdir of a noisy classifier that guides."] = ""
     classifier_weights: Annotated[str, "An average of that run, or raw."] = RAW
-    classifier_scale: Annotated[float, "How much the classifier's gradient counts."] = 1.0
+    classifier_scale: Annotated[float, "Scale of the classifier's gradient."] = 1.0
     resample: Annotated[
-        int, AtLeast(1), "How often a step is taken where part of the data is known (RePaint)."
+        int, AtLeast(1), "Repetitions of each step where part of the data is known (RePaint)."
     ] = 1
     pictures: Annotated[
-        str, "What else to draw, names with commas: see --mode=sample in the README."
+        str, "Further pictures to draw, separated by commas: see --mode=sample in the README."
     ] = ""
-    unroll: Annotated[int, AtLeast(1), "Steps of the sampling loop that are written out."] = 1
+    unroll: Annotated[int, AtLeast(1), "Unrolled steps of the sampling loop."] = 1
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
-        found = ignored(self, "sample", "method", _METHODS_OWN)
+        """Settings that conflict."""
+        problems = ignored(self, "sample", "method", _METHODS_OWN)
         if self.method != ADAPTIVE:
-            found += ignored(self, "sample", "grid", GRID_KEYS)
+            problems += ignored(self, "sample", "grid", GRID_KEYS)
         if not self.guide:
             why, remedy = "without sample.guide", "name a workdir there"
-            found += without_effect(self, "sample", ("guide_weights",), why, remedy)
+            problems += without_effect(self, "sample", ("guide_weights",), why, remedy)
         if not self.classifier:
             why, keys = "without sample.classifier", ("classifier_weights", "classifier_scale")
-            found += without_effect(self, "sample", keys, why, "name a workdir there")
+            problems += without_effect(self, "sample", keys, why, "name a workdir there")
         if self.guidance_low > self.guidance_high:
-            found.append(
+            problems.append(
                 f"sample.guidance_low = {self.guidance_low} and sample.guidance_high = "
                 f"{self.guidance_high} must be times with 0 <= low <= high <= 1."
             )
-        return found
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContinuousSampling(DiffusionSampling):
-    """The same of families of continuous time, with the defaults of EDM."""
+    """The same for families in continuous time, with the defaults of EDM."""
 
     method: MethodName = "heun"
     steps: Steps = 18
@@ -286,7 +288,7 @@ class ContinuousSampling(DiffusionSampling):
     clip: ClippingName = "none"
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
+        """Settings that conflict."""
         table_only = without_effect(
             self, "sample", ("steps_offset",), "in continuous time", "sample a model with a table"
         )
@@ -296,27 +298,27 @@ class ContinuousSampling(DiffusionSampling):
 
 
 _GENERAL = {"steps", "grid", "unroll"}
-"""Keys of all methods but the adaptive one, which its pictures of other methods still use."""
+"""Keys that only the adaptive method ignores; with it, pictures of other methods still use them."""
 _METHODS_OWN = {name: keys - _GENERAL for name, keys in METHOD_KEYS.items()}
 
 
 def rule(sample: DiffusionSampling) -> grids.Rule | None:
-    """How the settings choose among the steps of a table; None where they choose times."""
-    found = RULES.get(sample.grid)
-    if found and "steps_offset" in GRID_KEYS[sample.grid]:
-        return grids.offset(found, sample.steps_offset)
-    return found
+    """The rule that selects steps of a table; None if the grid consists of times instead."""
+    chosen = RULES.get(sample.grid)
+    if chosen and "steps_offset" in GRID_KEYS[sample.grid]:
+        return grids.offset(chosen, sample.steps_offset)
+    return chosen
 
 
 def grid(sample: DiffusionSampling, *, table: bool) -> Grid:
     """The grid of the settings, for a table or for continuous time."""
     if sample.grid in _IN_NOISE:
-        found = _IN_NOISE[sample.grid](sample.rho)
+        unshifted = _IN_NOISE[sample.grid](sample.rho)
     elif table:
-        found = grids.on_table(rule(sample))
+        unshifted = grids.on_table(rule(sample))
     else:
-        found = _IN_TIME[sample.grid]
-    return grids.shifted(found, sample.shift)
+        unshifted = _IN_TIME[sample.grid]
+    return grids.shifted(unshifted, sample.shift)
 
 
 def sampler(
@@ -325,7 +327,8 @@ def sampler(
     *,
     table: TableSchedule | None = None,
 ) -> MakeSampler:
-    """What the settings say takes noise to data, once the schedule is known."""
+    """The sampler of the settings, as a function of the schedule. variance: of ancestral steps.
+    table: the schedule of a model with a table of steps."""
     if sample.method == ADAPTIVE:
         return partial(_adaptive, sample.tolerance)
     method = METHODS[sample.method]
@@ -343,7 +346,7 @@ def _adaptive(tolerance: float, schedule: Schedule) -> AdaptiveSampler:
 
 
 def guidance(sample: DiffusionSampling) -> Guidance:
-    """How sampling leans towards its condition."""
+    """The guidance of the settings."""
     return Guidance(
         scale=sample.guidance_scale,
         scales=tuple((name, scale) for name, scale in sample.guidance),

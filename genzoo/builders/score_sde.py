@@ -1,4 +1,4 @@
-"""The settings of score SDEs, and the family that they build."""
+"""The settings of score SDEs, which build the family."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ TOLD: Mapping[str, denoising.OfTime] = {
     "time": denoising.thousandths,
     "log_noise": sde_family.log_noise,
 }
-# A weighting together with the times that suit it.
+# Each weighting with the distribution of times that goes with it.
 OBJECTIVES: Mapping[str, tuple[weighting.Weighting, times.TimeDistribution]] = {
     "simple": (weighting.SCORE_MATCHING, times.UniformTimes()),
     "likelihood": (weighting.LIKELIHOOD, times.UniformTimes()),
@@ -56,23 +56,23 @@ class ScoreSDESettings:
     objective: Annotated[
         str,
         OneOf(OBJECTIVES),
-        "Weighting and times: simple, likelihood, or the latter by importance sampling.",
+        "Weighting and times: simple, likelihood, or likelihood with importance sampling.",
     ] = "simple"
     told: Annotated[
-        str, OneOf(TOLD), "What the network is told of the noise: time or log_noise."
+        str, OneOf(TOLD), "How the network is given the noise level: time or log_noise."
     ] = "time"
     dequantise: Annotated[
-        bool, "Whether levels of the training data are spread over their bins, as in evaluation."
+        bool, "Whether the training data is dequantised uniformly, as in evaluation."
     ] = False
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
-        found = continuous_problems(config)
-        found += ignored(self, "family", "process", {"ve": {"sigma_min", "sigma_max"}})
-        return found + order_problems(config, "sigma_min", "sigma_max")
+        """Settings that conflict."""
+        problems = continuous_problems(config)
+        problems += ignored(self, "family", "process", {"ve": {"sigma_min", "sigma_max"}})
+        return problems + order_problems(config, "sigma_min", "sigma_max")
 
     def build(self, parts: Parts) -> Family:
-        """The family."""
+        """Builds the family."""
         ve = self.process == "ve"
         ends = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max} if ve else {}
         chosen, drawn = OBJECTIVES[self.objective]

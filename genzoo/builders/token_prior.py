@@ -1,4 +1,4 @@
-"""The settings of the prior over codes, and the family that they build."""
+"""The settings of the prior over codes, which build the family."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,16 +13,16 @@ from genzoo.math.tokens import Truncation
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSampling:
-    """The keys of `sample` of a prior over codes."""
+    """The keys of `sample` for a prior over codes."""
 
     temperature: Annotated[
-        float, ZeroOr("greedy", Between(0.01, 100)), "Of the codes' distribution; logits / it."
+        float, ZeroOr("greedy", Between(0.01, 100)), "Divides the logits of the codes."
     ] = 1.0
     top_k: Annotated[
-        int, AtLeast(0), "How many of the likeliest codes are kept; 0 for all."
+        int, AtLeast(0), "Number of most probable codes kept; 0 for all."
     ] = 0
     top_p: Annotated[
-        float, Above(0), AtMost(1), "The mass of the likeliest codes that is kept; 1 for all."
+        float, Above(0), AtMost(1), "Probability mass of the codes kept; 1 for all."
     ] = 1.0
 
 
@@ -31,7 +31,7 @@ class TokenPriorSettings:
     """A transformer over the codes of a frozen tokenizer: families/token_prior.py."""
 
     def build(self, parts: Parts) -> Family:
-        """The family."""
+        """Builds the family."""
         tokenizer = parts.frozen[prior_family.TOKENIZER]
         conditions, entries = told(parts.conditions, parts.fields)
         sample = parts.sample

@@ -1,4 +1,4 @@
-"""The settings of variational autoencoders, and the family that they build."""
+"""The settings of variational autoencoders, which build the family."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -35,16 +35,16 @@ _BINARISATIONS = ("stochastic", "threshold")
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSampling:
-    """The keys of `sample` of a VAE."""
+    """The keys of `sample` for a VAE."""
 
     noise: Annotated[
-        bool, "Whether pixels are drawn from the decoder's distribution; else its mean is shown."
+        bool, "Whether to draw pixels from the decoder's distribution rather than show its mean."
     ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportanceScoring:
-    """The keys of `eval` of a VAE."""
+    """The keys of `eval` for a VAE."""
 
     importance_samples: Annotated[
         int, AtLeast(1), "K of the importance-weighted bound; 1 is the ELBO."
@@ -59,46 +59,46 @@ class VAESettings:
         tuple[int, ...],
         Entries(1, 2),
         Each(AtLeast(1)),
-        "Size of one layer of latents, or of two, such as (100, 50).",
+        "Dimensions of one layer of latents, or of two, such as (100, 50).",
     ] = (50,)
     decoder: Annotated[str, OneOf(OBSERVATIONS), "The distribution of the data given z."] = (
         "bernoulli"
     )
     binarise: Annotated[
-        str, OneOf(_BINARISATIONS), "How bernoulli makes images black and white."
+        str, OneOf(_BINARISATIONS), "How images are binarised for bernoulli."
     ] = "stochastic"
     std: Annotated[
-        float, Above(0), "Deviation of gaussian, and where that of gaussian_shared starts."
+        float, Above(0), "Standard deviation of gaussian; initial one of gaussian_shared."
     ] = 1.0
     components: Annotated[int, AtLeast(1), "Components of logistic_mixture."] = 10
     objective: Annotated[str, OneOf(OBJECTIVES), "The bound that is maximised."] = "elbo"
-    samples: Annotated[int, AtLeast(1), "Of z for each example in training."] = 1
+    samples: Annotated[int, AtLeast(1), "Samples of z per example in training."] = 1
     beta: Annotated[float, AtLeast(0), "Weight of the KL term (Higgins et al. 2017)."] = 1.0
     warmup: Annotated[str, OneOf(WARMUPS), "How the weight of the KL term rises."] = "none"
-    warmup_steps: Annotated[int, AtLeast(0), "Over so many steps, or in each cycle of them."] = 0
-    free_bits: Annotated[float, AtLeast(0), "Nats of KL below which it is not reduced."] = 0.0
+    warmup_steps: Annotated[int, AtLeast(0), "Steps of the warm-up, or of each of its cycles."] = 0
+    free_bits: Annotated[float, AtLeast(0), "Nats of KL below which it is not penalised."] = 0.0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
+        """Settings that conflict."""
         del config
-        found = ignored(self, "family", "decoder", _DECODER_KEYS)
+        problems = ignored(self, "family", "decoder", _DECODER_KEYS)
         warming = {name: {"warmup_steps"} for name in WARMUPS if name != "none"}
-        found += ignored(self, "family", "warmup", warming)
+        problems += ignored(self, "family", "warmup", warming)
         if self.warmup != "none" and self.warmup_steps < 1:
-            found.append(
+            problems.append(
                 f"family.warmup = {self.warmup!r} needs family.warmup_steps of at least 1."
             )
         if self.objective == "iwae" and (
             self.beta != 1 or self.free_bits or self.warmup != "none"
         ):
-            found.append(
-                "family.objective = 'iwae' is a bound without a KL of its own: set family.beta = 1,"
-                " family.free_bits = 0 and family.warmup = 'none'."
+            problems.append(
+                "family.objective = 'iwae' has no separate KL term: set family.beta = 1, "
+                "family.free_bits = 0 and family.warmup = 'none'."
             )
-        return found
+        return problems
 
     def build(self, parts: Parts) -> Family:
-        """The family."""
+        """Builds the family."""
         model, latents = OBSERVATIONS[self.decoder](self), self.latents
         pairs = parts.network(
             shape=parts.shape,

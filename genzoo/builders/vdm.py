@@ -1,4 +1,4 @@
-"""The settings of variational diffusion, and the family that they build."""
+"""The settings of variational diffusion, which build the family."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ SCHEDULES: Mapping[str, Callable[[float, float], vdm.LearnedGamma]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TimeScoring:
-    """The keys of `eval` of a bound in continuous time."""
+    """The keys of `eval` for a bound in continuous time."""
 
     draws: Annotated[
         int, AtLeast(1), "Times per example over which the diffusion loss is averaged."
@@ -48,21 +48,21 @@ class VDMSettings:
     """Variational diffusion: families/vdm.py."""
 
     schedule: Annotated[
-        str, OneOf(SCHEDULES), "fixed, linear (two learned ends) or monotone (a learned network)."
+        str, OneOf(SCHEDULES), "fixed, linear (learned endpoints) or monotone (a learned network)."
     ] = "linear"
     gamma_min: Annotated[float, "-logsnr at t = 0, at the start of training."] = -13.3
     gamma_max: Annotated[float, "-logsnr at t = 1, at the start of training."] = 5.0
     prediction: PredictionName = "eps"
     steps: Annotated[
-        int, AtLeast(0), "Of the discrete bound, 0 for continuous time."
+        int, AtLeast(0), "Steps of the discrete bound; 0 for continuous time."
     ] = 0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
+        """Settings that conflict."""
         return continuous_problems(config) + order_problems(config, "gamma_min", "gamma_max")
 
     def build(self, parts: Parts) -> Family:
-        """The family."""
+        """Builds the family."""
         return vdm.VDM(
             schedule=SCHEDULES[self.schedule](self.gamma_min, self.gamma_max),
             steps=self.steps,

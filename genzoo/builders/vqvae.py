@@ -1,4 +1,4 @@
-"""The settings of VQ-VAE and VQ-VAE-2, and the family that they build."""
+"""The settings of VQ-VAE and VQ-VAE-2, which build the family."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -29,13 +29,13 @@ class VQVAESettings:
     codes: Annotated[
         tuple[int, ...],
         Each(AtLeast(2)),
-        "Codes of each level, the finest first: as many entries as network.levels.",
+        "Number of codes of each level, finest first: as many entries as network.levels.",
     ] = (512,)
-    latent: Annotated[int, AtLeast(1), "Numbers of a code."] = 64
+    latent: Annotated[int, AtLeast(1), "Dimension of a code."] = 64
     codebook: Annotated[
         str, OneOf(CODEBOOKS), "ema (moving averages) or gradient (learned by the optimizer)."
     ] = "ema"
-    decay: Annotated[float, AtLeast(0), Below(1), "Of the moving averages of ema."] = 0.99
+    decay: Annotated[float, AtLeast(0), Below(1), "Decay of the moving averages of ema."] = 0.99
     epsilon: Annotated[float, Above(0), "Laplace smoothing of the counts of ema."] = 1e-5
     kmeans: Annotated[
         int, AtLeast(0), "Iterations of k-means on the first batch, from which ema starts."
@@ -44,7 +44,7 @@ class VQVAESettings:
         float,
         AtLeast(0),
         Below(1),
-        "Codes of ema used less often than this share of an even use start anew; 0 for never.",
+        "Codes of ema used less than this fraction of uniform use are replaced; 0 for never.",
     ] = 0.0
     commitment: Annotated[float, AtLeast(0), "Weight of the commitment loss."] = 0.25
     data_variance: Annotated[
@@ -52,27 +52,27 @@ class VQVAESettings:
     ] = 1.0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
-        """What does not fit together."""
-        found = ignored(self, "family", "codebook", _CODEBOOK_KEYS)
+        """Settings that conflict."""
+        problems = ignored(self, "family", "codebook", _CODEBOOK_KEYS)
         if len(self.codes) != config.network.levels:
-            found.append(
+            problems.append(
                 f"family.codes = {self.codes} names {len(self.codes)} codebooks for network.levels "
-                f"= {config.network.levels}: give one size per level, the finest first."
+                f"= {config.network.levels}: give one size per level, finest first."
             )
         if self.codebook == "ema" and config.train.accumulate > 1:
-            found.append(
-                f"train.accumulate = {config.train.accumulate}: every part would move the averaged "
-                "codes once. Set it to 1, or family.codebook = 'gradient'."
+            problems.append(
+                f"train.accumulate = {config.train.accumulate}: every part of the batch would "
+                "update the averaged codes. Set it to 1, or family.codebook = 'gradient'."
             )
         if self.codebook == "ema" and config.train.averages:
-            found.append(
-                "train.averages would pair an averaged encoder with codes that follow the other "
-                "one: set it to {}, or family.codebook = 'gradient'."
+            problems.append(
+                "train.averages would pair an averaged encoder with codes that follow the raw "
+                "encoder: set it to {}, or family.codebook = 'gradient'."
             )
-        return found
+        return problems
 
     def build(self, parts: Parts) -> Family:
-        """The family."""
+        """Builds the family."""
         return vqvae_family.VQVAE(
             network=parts.network(
                 shape=parts.shape, latent=self.latent, decoded=parts.shape[-1]

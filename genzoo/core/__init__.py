@@ -1,1 +1,1 @@
-"""Floor 0: array names, the contract, random streams, tree helpers, the user's errors."""
+"""Floor 0: array types, the contract, random streams, tree helpers, errors."""

@@ -1,12 +1,12 @@
-"""What a setting may be: bounds and choices in its annotation, and the sentences that users get.
+"""Constraints on settings: bounds and choices in annotations, and the messages that users get.
 
     @dataclass(frozen=True, kw_only=True)
     class DDPMSettings:
         steps: Annotated[int, AtLeast(2), "Steps T of the table."] = 1000
 
 A settings class is a frozen dataclass of such fields. Checks, error messages and the list of keys
-in `--mode=describe` all come from these annotations; what depends on several keys at once is said
-by the class's own method `problems`.
+in `--mode=describe` all come from these annotations. Rules that involve several keys are in the
+class's own method `problems`.
 """
 
 import math
@@ -33,7 +33,7 @@ def _unless(holds: bool, key: str, value: object, bound: object) -> list[str]:
 
 @dataclass(frozen=True)
 class _End:
-    """An end of the range of a number."""
+    """A bound on a number."""
 
     end: float
     words: ClassVar[str]
@@ -73,7 +73,7 @@ class Below(_End):
 
 @dataclass(frozen=True)
 class Between:
-    """low <= value <= high. low_means, high_means: what the ends stand for, if that helps."""
+    """low <= value <= high. low_means, high_means: the meaning of each end, if it has one."""
 
     low: float
     high: float
@@ -94,7 +94,7 @@ class Between:
 
 @dataclass(frozen=True)
 class ZeroOr:
-    """0, which has a meaning of its own, or what another constraint allows."""
+    """0, which has a meaning of its own, or a value that another constraint allows."""
 
     means: str
     other: Constraint
@@ -109,7 +109,7 @@ class ZeroOr:
 
 @dataclass(frozen=True)
 class OneOf:
-    """A name of a table, or one of a few values."""
+    """A name from a table, or one of a few values."""
 
     known: Iterable
 
@@ -158,17 +158,20 @@ class Each:
 
     def problems(self, key: str, value: tuple) -> list[str]:
         """See Constraint."""
-        each = (self.entry.problems(f"{key}[{i}]", entry) for i, entry in enumerate(value))
-        return [problem for found in each for problem in found]
+        return [
+            problem
+            for i, entry in enumerate(value)
+            for problem in self.entry.problems(f"{key}[{i}]", entry)
+        ]
 
 
 REQUIRED = MISSING
-"""The default of a setting that must be given."""
+"""Stands for the default of a setting that has none and must be given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One field of a settings class. about: its sentence in the documentation."""
+    """One field of a settings class. about: its one-sentence documentation."""
 
     type: object
     default: object
@@ -176,8 +179,8 @@ class Setting:
     about: str = ""
 
     def problems(self, key: str, value: object) -> list[str]:
-        """The first thing that is wrong with a value of the right type, as a list of sentences; a
-        tuple may have several. Numbers must be finite."""
+        """The first constraint that a value of the right type violates, as a list of sentences: at
+        most one, or one per entry of a tuple. Floats must be finite."""
         if isinstance(value, float) and not math.isfinite(value):
             return [f"{key} = {value} must be a finite number."]
         ends = [c for c in self.constraints if isinstance(c, _End)]
@@ -190,20 +193,20 @@ class Setting:
 
     @property
     def documented(self) -> dict:
-        """Type, bounds or choices, default and meaning, as JSON knows them."""
+        """Type, bounds or choices, default and meaning, ready for JSON."""
         choices = [sorted(c.known) for c in self.constraints if isinstance(c, OneOf)]
         bounds = [str(c) for c in self.constraints if not isinstance(c, OneOf)]
-        found: dict = {"type": _named(self.type)}
+        entry: dict = {"type": _type_name(self.type)}
         if bounds:
-            found["bounds"] = " and ".join(bounds)
+            entry["bounds"] = " and ".join(bounds)
         if choices:
-            (found["choices"],) = choices
+            (entry["choices"],) = choices
         if self.default is not REQUIRED:
-            found["default"] = self.default
-        return {**found, "about": self.about}
+            entry["default"] = self.default
+        return {**entry, "about": self.about}
 
 
-def _named(kind: object) -> str:
+def _type_name(kind: object) -> str:
     if kind is dict or typing.get_origin(kind) in (dict, Mapping):
         return "section"
     return str(kind) if typing.get_origin(kind) else getattr(kind, "__name__", str(kind))
@@ -229,34 +232,38 @@ def _setting(annotation: object, default: object, factory: object) -> Setting:
 
 
 def problems(settings: object, where: str, *context: object) -> list[str]:
-    """Everything wrong with an instance of a settings class, with values of the right types.
+    """All problems of an instance of a settings class whose values have the right types.
 
-    Each value is checked against its annotation, then the whole by the class's own
-    `problems(*context)`. There a value that is out of bounds is replaced by its default, so that it
-    neither breaks the other rules nor hides what they find.
-    where: the section of the config that sentences name.
+    Each value is checked against its annotation, then the whole instance by the class's own
+    `problems(*context)`. For the latter, values out of bounds are replaced by their defaults, so
+    that they neither break the other rules nor hide other problems.
+    where: the section of the config, as messages name it.
     """
-    found, defaults = {}, {}
+    by_key, defaults = {}, {}
     for name, setting in settings_of(type(settings)).items():
         if sentences := setting.problems(f"{where}.{name}", getattr(settings, name)):
-            found[f"{where}.{name}"] = sentences
+            by_key[f"{where}.{name}"] = sentences
             defaults[name] = setting.default
-    each = [sentence for sentences in found.values() for sentence in sentences]
+    out_of_bounds = [sentence for sentences in by_key.values() for sentence in sentences]
     if REQUIRED in defaults.values():
-        return each
-    return each + unmentioned(replace(settings, **defaults).problems(*context), found)
+        return out_of_bounds
+    across = replace(settings, **defaults).problems(*context)
+    return out_of_bounds + unmentioned(across, by_key)
 
 
 def unmentioned(sentences: Iterable[str], keys: Iterable[str]) -> list[str]:
-    """The sentences that name none of the keys: what follows from a value that has already been
-    called wrong is not said again."""
+    """The sentences that mention none of the keys, so that a value already reported as wrong is
+    not reported again through its consequences."""
     patterns = [re.compile(rf"(?<![\w.]){re.escape(key)}(?![\w])") for key in keys]
     return [s for s in sentences if not any(pattern.search(s) for pattern in patterns)]
 
 
 class WithoutEffect(str):
-    """A sentence about a key that is set and has no effect. key: dotted. default: what may stand
-    there; in the config of a run that began when this was no mistake, it is put there."""
+    """A sentence about a key that is set but has no effect.
+
+    key: the dotted key. default: its default, which replaces the value when the config of an older
+    run is read, from a time when this was not yet an error.
+    """
 
     key: str
     default: object
@@ -265,9 +272,12 @@ class WithoutEffect(str):
 def without_effect(
     settings: object, where: str, keys: Iterable[str], why: str, remedy: str
 ) -> list[str]:
-    """A sentence for each of the keys that is set to other than its default although it has no
-    effect. why, remedy: "with ..." or "without ...", and what would make use of it."""
-    known, found = settings_of(type(settings)), []
+    """A sentence for each of these keys that differs from its default although it has no effect.
+
+    why: completes "has no effect", such as "with ..." or "without ...". remedy: what would make the
+    key take effect, as an imperative.
+    """
+    known, sentences = settings_of(type(settings)), []
     for key in sorted(keys):
         value, default = getattr(settings, key), known[key].default
         if value == default:
@@ -276,8 +286,8 @@ def without_effect(
             f"{where}.{key} = {value!r} has no effect {why}: leave it at {default!r}, or {remedy}."
         )
         sentence.key, sentence.default = f"{where}.{key}", default
-        found.append(sentence)
-    return found
+        sentences.append(sentence)
+    return sentences
 
 
 def ignored(
@@ -285,13 +295,13 @@ def ignored(
 ) -> list[str]:
     """A sentence for each key that is set although the chosen name ignores it.
 
-    choice: the key that holds the name. uses: the keys that each name uses; a key that no name uses
-    is none of this function's business.
+    choice: the key that holds the name. uses: the keys that each name uses; keys that no name uses
+    are not checked.
     """
-    name, found = getattr(settings, choice), []
+    name, sentences = getattr(settings, choice), []
     for key in {key for keys in uses.values() for key in keys} - set(uses.get(name, ())):
         users = ", ".join(repr(user) for user, keys in uses.items() if key in keys)
         why = f"with {where}.{choice} = {name!r}"
-        remedy = f"take a {choice} that uses it ({users})"
-        found += without_effect(settings, where, (key,), why, remedy)
-    return sorted(found)
+        remedy = f"choose a {choice} that uses it ({users})"
+        sentences += without_effect(settings, where, (key,), why, remedy)
+    return sorted(sentences)

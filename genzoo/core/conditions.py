@@ -1,8 +1,8 @@
-"""Conditions: what a model is told besides x and t, present or absent for each example.
+"""Conditions: inputs of a model besides x and t, present or absent for each example.
 
-A class, a caption, a map or a vector is read from a record, or from what a frozen model makes of
-it. Only the network's embedder knows what absence looks like: here it is a flag. A condition that
-a mapping does not hold at all is absent for every example.
+A class, a caption, a map or a vector is read from a record, or computed from it by a frozen model.
+Here absence is only a flag; the network's embedder decides how to represent it. A condition missing
+from a mapping is absent for every example.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,16 +17,21 @@ from genzoo.core.types import Array, Batch, Key, Tree
 
 
 class Given(NamedTuple):
-    """The value of a condition for each example: arrays [B, ...], and whether it is present: bool
-    [B]. An absent value is never looked at; it keeps the shape of a present one."""
+    """A condition of a batch.
+
+    value: arrays [B, ...]. present: bool [B]. The value of an absent condition is never read, but
+    has the shape of a present one.
+    """
 
     value: Tree
     present: Array
 
 
 class Tokens(NamedTuple):
-    """A sequence as a condition: ids int32 [B, L] or features [B, L, D], and mask bool [B, L], True
-    where there is a token and not padding."""
+    """A sequence as a condition.
+
+    tokens: ids, int32 [B, L], or features [B, L, D]. mask: bool [B, L], False for padding.
+    """
 
     tokens: Array
     mask: Array
@@ -38,17 +43,17 @@ Read = Callable[[Batch, Frozen], Tree]
 
 
 def field(name: str) -> Read:
-    """Reads a field of the record as it is."""
+    """A `read` that returns a field of the record unchanged."""
     return lambda batch, frozen: batch[name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """Where a condition comes from and how often training hides it.
+    """Where a condition comes from and how often training drops it.
 
-    read: (batch, frozen) -> the value of each example. dropout: the probability that an example is
-    trained without it; 0 means that the model never sees it absent. together: a name that several
-    conditions share whose absence is drawn by one coin; "" for a coin of its own.
+    read: (batch, frozen) -> its value for each example. dropout: the probability that it is dropped
+    for an example in training; 0 means that the model never sees it absent. together: a name shared
+    by conditions that are dropped together; "" for one that is dropped on its own.
     """
 
     read: Read
@@ -62,8 +67,8 @@ Specs = Mapping[str, Condition]
 def gather(
     specs: Specs, batch: Batch, frozen: Frozen | None = None, key: Key | None = None
 ) -> Conditions:
-    """The conditions of a batch. With a key some are dropped at random, each example for itself and
-    each coin from a stream of its own name; without a key all are present."""
+    """The conditions of a batch. With a key, some are dropped at random, independently for each
+    example and from a named stream per group; without a key, all are present."""
     gathered = {}
     for name, spec in specs.items():
         value = spec.read(batch, frozen or {})
@@ -77,7 +82,7 @@ def gather(
 
 
 def without(conditions: Conditions, names: Iterable[str]) -> Conditions:
-    """The conditions with those of the given names absent for every example."""
+    """The conditions, with the named ones absent for every example."""
     hidden = frozenset(names)
     return {
         name: given._replace(present=jnp.zeros_like(given.present)) if name in hidden else given
@@ -86,14 +91,14 @@ def without(conditions: Conditions, names: Iterable[str]) -> Conditions:
 
 
 def droppable(specs: Specs) -> tuple[str, ...]:
-    """The names of the conditions that training sometimes hides, which guidance can lean on."""
+    """The names of the conditions that training sometimes drops, so that they can be guided."""
     return tuple(name for name, spec in specs.items() if spec.dropout)
 
 
 def groups(specs: Specs, names: Iterable[str]) -> tuple[frozenset[str], ...]:
-    """For each name in order, all conditions that share its coin: they are guided together."""
-    coin = {name: spec.together or name for name, spec in specs.items()}
-    return tuple(frozenset(n for n, c in coin.items() if c == coin[name]) for name in names)
+    """For each name in order, all conditions that are dropped, and so guided, together with it."""
+    group = {name: spec.together or name for name, spec in specs.items()}
+    return tuple(frozenset(n for n, g in group.items() if g == group[name]) for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +106,10 @@ class Entry:
     """How a condition enters a network.
 
     kind: "class" (int32 [B] below `size`), "scalar" ([B]), "vector" ([B, size]), "ids" (`Tokens`
-    of ids below `size`, of `length` positions), "tokens" (`Tokens` of features of width `size`) or
-    "map" ([B, *size of x, channels], `size` channels). way: "add" to the features of the time,
-    "attend" by cross-attention, "concat" to the network's input. null: whether absence has params
-    of its own; without, an absent condition contributes zeros.
+    of ids below `size`, with `length` positions), "tokens" (`Tokens` of features of width `size`)
+    or "map" ([B, *spatial shape of x, size]). way: "add" to the time embedding, "attend" by
+    cross-attention, or "concat" to the network's input. null: whether absence has a learned
+    embedding; otherwise an absent condition contributes zeros.
     """
 
     kind: str

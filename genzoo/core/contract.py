@@ -1,8 +1,8 @@
-"""What a model family is, and what it may be able to do.
+"""The contract of a model family: two members that all have, and optional capabilities.
 
-A family is a frozen object with two members, `init` and `losses`. Everything else is a capability:
-a protocol that it may satisfy and that a mode asks for. The trainer, the evaluators and the modes
-know a family through this file alone.
+A family is a frozen object with `init` and `losses`. Everything else is a capability: a protocol
+that a family may satisfy and a mode may require. The trainer, the evaluators and the modes know
+families only through this file.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,11 +20,11 @@ from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, broadcast
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Variables:
-    """What a family is made of: `params` are learned by gradient, `stats` by the losses' own rule.
+    """The arrays of a model: `params` are trained by gradient, `stats` are updated by the losses.
 
     Both are nested dicts. Codebook averages, running statistics and loss histories are stats.
-    frozen: the variables of models that other runs have trained, by name, each as a `tree`. They
-    never change. `init` leaves them out: they are put in place once the runs are opened.
+    frozen: the variables of models trained by other runs, by name, each as a `tree`. They never
+    change. `init` leaves them out; they are added when those runs are opened.
     """
 
     params: Tree
@@ -33,8 +33,8 @@ class Variables:
 
     @property
     def tree(self) -> dict[str, Tree]:
-        """The same as a nested dict, {"params": .., "stats": ..}, with "frozen" where there are
-        such: what the model is in the `frozen` of another one."""
+        """The same as a nested dict, {"params": .., "stats": ..}, plus "frozen" if not empty: the
+        form in which another model holds this one in its own `frozen`."""
         parts = {"params": self.params, "stats": self.stats}
         return parts | ({"frozen": dict(self.frozen)} if self.frozen else {})
 
@@ -42,16 +42,16 @@ class Variables:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Everything a loss may look at besides the params.
+    """The inputs of a loss besides the params.
 
     batch: arrays with a leading axis B; `x` is float in [-1, 1], `label` int32.
     key: the randomness of this step. step: int32 scalar.
-    stats: the family's own statistics; a loss hands back their new value in `Aux`.
-    averages: params averaged over time, by name (a consistency model reads its target there).
+    stats: the family's own statistics; a loss returns their new values in `Aux`.
+    averages: params averaged over time, by name (a consistency model finds its target here).
     frozen: the variables of other runs' models, as in Variables.
-    mask: of a loss that couples the rows of a batch, and of no other: [B], 1 for an example and 0
-    for padding, whatever the padding holds.
-    train: whether dropout is on and stats are to be renewed.
+    mask: [B], 1 for examples and 0 for padding, whose content is arbitrary; None unless the loss
+    couples the rows of a batch.
+    train: whether dropout is active and stats are updated.
     """
 
     batch: Batch
@@ -67,8 +67,7 @@ class Context:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Weighted:
-    """A metric in which examples count differently, or not at all: values [B, ...], weights [B]
-    >= 0."""
+    """A metric to be averaged with weights: values [B, ...], weights [B], at least 0."""
 
     values: Array
     weights: Array
@@ -77,10 +76,10 @@ class Weighted:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Aux:
-    """What a loss hands back beside its values: metrics and the new stats.
+    """What a loss returns beside its values: metrics and the new stats.
 
-    A metric is [B], or Weighted, or has trailing axes [B, ...]: the mean over the examples is then
-    an array, from which the family makes what is worth reporting (`Reports`).
+    A metric is an array [B], Weighted, or an array [B, ...]. The mean of the last over the examples
+    is an array, which the family turns into reported numbers (see `Reports`).
     """
 
     metrics: Mapping[str, Array | Weighted] = field(default_factory=dict)
@@ -92,12 +91,13 @@ Loss = Callable[[Tree, Context], tuple[Array, Aux]]
 
 @dataclass(frozen=True, kw_only=True)
 class Player:
-    """A loss, the part of the params that it trains, and when.
+    """A loss, the params that it trains, and the steps at which it trains them.
 
-    loss: (params, context) -> (values [B] in nats or its own unit, Aux). The caller averages.
-    trains: path prefixes such as ("generator/",); the empty prefix is everything. after, every: the
-    player moves at the steps n >= after for which n - after is a multiple of `every`. couples_rows:
-    whether the loss of one example depends on the others of its batch, as a contrastive loss does.
+    loss: (params, context) -> (values [B] in nats or the family's own unit, Aux). The caller
+    averages. trains: path prefixes such as ("generator/",); the empty prefix matches everything.
+    after, every: the player moves at steps n >= after where n - after is a multiple of `every`.
+    couples_rows: whether the loss of an example depends on the others in its batch, as a
+    contrastive loss does.
     """
 
     loss: Loss
@@ -116,7 +116,7 @@ class Player:
         return f"{path}/".startswith(self.trains)
 
     def moves_at(self, step: Array) -> Array:
-        """Whether it moves at this step, the first being 0."""
+        """Whether it moves at this step, counted from 0."""
         return (step >= self.after) & ((step - self.after) % self.every == 0)
 
     def moves_before(self, step: int | Array) -> int | Array:
@@ -131,10 +131,10 @@ class Family(Protocol):
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """Player name -> player. One, named "model", for nearly all; a GAN has two."""
+        """Player name -> player. Most families have one, named "model"; a GAN has two."""
 
     def init(self, key: Key, example: Batch) -> Variables:
-        """The variables at the start. `example` is a batch of which only the shapes count."""
+        """Fresh variables. Only the shapes and dtypes of `example`, a batch, are used."""
 
 
 @runtime_checkable
@@ -142,18 +142,18 @@ class Samples(Protocol):
     """The family can draw new examples."""
 
     def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
-        """One example per key [B] -> [B, ...]; row i depends on row i of the arguments alone."""
+        """One example per key [B] -> [B, ...]. Row i depends only on row i of the arguments."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """What solving for samples gave.
+    """Samples obtained by solving an equation, with their cost and, on request, their path.
 
-    x: [B, ...]. evaluations: int [B], how often the model was asked for each sample (NFE): a guided
-    prediction is one. network_rows: int [B], rows that networks were given for each sample in all,
-    one for every branch of guidance, a guide's and a classifier's among them. states, predicted: on
-    request what x was after each step, and which data were predicted there: [S, B, ...].
+    x: [B, ...]. evaluations: int [B], model evaluations per sample (NFE); a guided prediction is
+    one. network_rows: int [B], rows of network input per sample: one for each branch of guidance,
+    and those of a guide or a classifier. states, predicted: [S, B, ...], x after each step and the
+    data predicted there; None unless requested.
     """
 
     x: Array
@@ -165,35 +165,36 @@ class Solution:
 
 @runtime_checkable
 class Solves(Protocol):
-    """The family samples by solving an equation from noise to data, by whatever solver it is given:
-    what pictures of fields, paths and solvers need."""
+    """The family samples by solving an equation from noise to data, with any solver. Pictures of
+    fields, paths and solvers need this."""
 
     def solve(
         self, variables: Variables, keys: Keys, conditions: Conditions, **others
     ) -> Solution:
-        """As `sample`, with what it took; `sampler` and `guidance_scale` other than its own."""
+        """As `sample`, with its cost. others: a `sampler` or `guidance_scale` to override its own.
+        """
 
     def schedule_of(self, params: Tree) -> Any:
         """The noise schedule."""
 
     def predictor(self, variables: Variables, conditions: Conditions) -> Callable:
-        """(x_t [B, ...], t) -> the data and the noise that x_t is made of."""
+        """(x_t [B, ...], t) -> a prediction of the data and the noise in x_t."""
 
 
 @runtime_checkable
 class Reconstructs(Protocol):
-    """The family can encode an example and decode it again."""
+    """The family can encode an example and decode the result."""
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
-        """What comes back of each example of the batch: [B, ...]."""
+        """The reconstruction of each example in the batch: [B, ...]."""
 
 
 @runtime_checkable
 class Observes(Protocol):
-    """The family is not shown the data as they are: corrupted, binarised or masked."""
+    """The model sees a modified version of the data: corrupted, binarised or masked."""
 
     def observe(self, batch: Batch, keys: Keys) -> Images:
-        """What `reconstruct` with these keys is shown of each example: [B, ...]."""
+        """The version of each example that `reconstruct` sees with these keys: [B, ...]."""
 
 
 @runtime_checkable
@@ -206,15 +207,15 @@ class Encodes(Protocol):
 
 @runtime_checkable
 class Decodes(Protocol):
-    """The family can decode its representation: what `encode` gives, and points between."""
+    """The family can decode points in the space of its representation."""
 
     def decode(self, variables: Variables, latent: Array) -> Images:
-        """The examples that points [B, D] of the space of `encode` stand for: [B, ...]."""
+        """The examples decoded from points [B, D] in the space of `encode`: [B, ...]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodeGrid:
-    """One level of a discrete representation: codes 0 .. size - 1 at the places of `shape`."""
+    """One level of a discrete representation: a grid of `shape` with codes from 0 to size - 1."""
 
     shape: tuple[int, ...]
     size: int
@@ -222,29 +223,29 @@ class CodeGrid:
 
 @runtime_checkable
 class Tokenizes(Protocol):
-    """The family has a discrete representation: grids of codes, the coarsest first."""
+    """The family has a discrete representation: grids of codes, coarsest first."""
 
     @property
     def code_grids(self) -> tuple[CodeGrid, ...]:
         """The levels."""
 
     def codes(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
-        """The codes of each example: int32 [B, *shape] by level."""
+        """The codes of each example: int32 [B, *shape] for each level."""
 
     def decode_codes(self, variables: Variables, codes: tuple[Array, ...]) -> Images:
-        """The examples that codes stand for: [B, ...]."""
+        """The examples decoded from codes, int32 [B, *shape] for each level: [B, ...]."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Likelihood:
-    """An exact likelihood, or a bound on it, in nats per example (negative log-likelihood).
+    """Negative log-likelihoods in nats per example, exact or as an upper bound.
 
-    total: [B]. terms: name -> [B], which sum to the total.
-    curve: optional (positions [K] in [0, 1], values [B, K]): how the total spreads over time.
-    density: the total is that of a density of data in [-1, 1], not of a probability of levels:
-    there are no bits per dimension of it. of, dimensions: what it is a likelihood of and how many
-    numbers that has, if not of the data.
+    total: [B]. terms: name -> [B]; they sum to the total.
+    curve: optional (positions [K] in [0, 1], values [B, K]): the total as a function of time.
+    density: whether the total is of a density of data in [-1, 1] rather than of a probability of
+    pixel levels; bits per dimension are then undefined. of, dimensions: the variable that is scored
+    and its dimension, when that is not the data.
     """
 
     total: Array
@@ -257,34 +258,34 @@ class Likelihood:
 
 @runtime_checkable
 class Likelihoods(Protocol):
-    """The family can say how likely an example is."""
+    """The family can compute the likelihood of an example, or a bound on it."""
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """Per example, by the randomness of its own key: the same in whatever batch it stands."""
+        """Row i depends only on row i of the batch and of the keys, not on the rest of the batch.
+        """
 
 
 @runtime_checkable
 class Fits(Protocol):
-    """The family is learned in closed form from one pass over the data, not by gradient steps."""
+    """The family is fitted in closed form in one pass over the data, without gradient steps."""
 
     def fit(self, batches: Iterable[Batch], key: Key) -> Variables:
-        """The variables, from prepared batches of any size, each example once."""
+        """The fitted variables, from prepared batches of any size that hold each example once."""
 
 
 @runtime_checkable
 class Starts(Protocol):
-    """The family starts from the params of another model: a student of its teacher's, a ControlNet
-    of those of the model that it steers."""
+    """The family starts from the params of another model: a student from its teacher, a ControlNet
+    from the model that it steers."""
 
     def start(self, variables: Variables) -> Tree:
-        """The params at step 0, of the same structure as those of `init`, which `variables` holds
-        together with the models of other runs in `frozen`."""
+        """The params at step 0, with the same structure as those of `init`. `variables` holds
+        those of `init`, and in `frozen` the models of other runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """values: what is logged, numbers or lists of them. warnings: sentences for the user, by what
-    they are about."""
+    """values: logged numbers, or lists of them. warnings: topic -> a sentence for the user."""
 
     values: Mapping[str, float | list]
     warnings: Mapping[str, str] = field(default_factory=dict)
@@ -292,8 +293,8 @@ class Report:
 
 @runtime_checkable
 class Reports(Protocol):
-    """The family reads its own metrics: what is no mean over examples (a perplexity, the number of
-    active units) is made here of what is, and what has gone wrong is said in words."""
+    """The family interprets its metrics. Figures that are no mean over examples (perplexity, the
+    number of active units) are computed here from such means; problems become warnings."""
 
     def report(self, measured: Mapping[str, np.ndarray]) -> Report:
         """measured: the metrics of the losses, averaged over many examples."""
@@ -301,15 +302,15 @@ class Reports(Protocol):
 
 @runtime_checkable
 class Conditional(Protocol):
-    """The family can be told more than x and t."""
+    """The family takes conditions besides x and t."""
 
     @property
     def conditions(self) -> Mapping[str, Condition]:
-        """What it can be told, by name."""
+        """Its conditions by name."""
 
 
 def conditions_of(family: Family) -> Mapping[str, Condition]:
-    """What the family can be told, by name; nothing where it has no conditions."""
+    """The conditions of the family by name; empty if it takes none."""
     return family.conditions if isinstance(family, Conditional) else {}
 
 
@@ -325,41 +326,41 @@ CAPABILITIES: Mapping[str, type] = {
 
 
 def capabilities(family: Family) -> tuple[str, ...]:
-    """The names of what this family can do."""
+    """The names of the family's capabilities."""
     return tuple(name for name, protocol in CAPABILITIES.items() if isinstance(family, protocol))
 
 
 def weighted(metric: Array | Weighted, mask: Array | None = None) -> tuple[Array, Array]:
-    """(sum, weight) of a metric over the batch; `mask` [B] leaves padding out."""
+    """(weighted sum, total weight) of a metric over the batch. mask: [B], 0 for padding."""
     if not isinstance(metric, Weighted):
         metric = Weighted(values=metric, weights=jnp.ones(metric.shape[:1], metric.dtype))
     weights = metric.weights if mask is None else metric.weights * mask
     each = broadcast(weights, metric.values)
-    # A zero weight must silence even a non-finite value, which 0 * nan would not.
+    # A weight of zero must remove even a non-finite value; 0 * nan would not.
     return jnp.where(each > 0, metric.values * each, 0).sum(0), weights.sum()
 
 
-_OF_THE_FIRST = ("loss", "gradient_norm", "learning_rate")
+_FROM_FIRST = ("loss", "gradient_norm", "learning_rate")
 
 
 def by_name(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What each player measures, {player: {metric: value}}, under one name each. The metrics of a
-    single player keep theirs. Of several, each is `metric_player`, and the loss, the gradient norm
-    and the learning rate of the first stand under their own names as well."""
+    """The metrics of all players, {player: {metric: value}}, in one flat dict. Metrics of a single
+    player keep their names. With several players each is named `metric_player`, and the loss, the
+    gradient norm and the learning rate of the first also keep their plain names."""
     if len(measured) == 1:
         return dict(*measured.values())
     named = {f"{k}_{player}": v for player, own in measured.items() for k, v in own.items()}
     first = next(iter(measured.values()))
-    return {k: first[k] for k in _OF_THE_FIRST if k in first} | named
+    return {k: first[k] for k in _FROM_FIRST if k in first} | named
 
 
 def scalars(measured: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The averaged metrics that are single numbers: what every report begins with."""
+    """The averaged metrics that are single numbers, with which every report begins."""
     return {k: float(v) for k, v in measured.items() if np.ndim(v) == 0}
 
 
 def reported(family: Family, measured: Mapping[str, np.ndarray]) -> Report:
-    """The family's own report of averaged metrics, or the metrics as they are."""
+    """The family's own report on averaged metrics, or the metrics unchanged."""
     if isinstance(family, Reports):
         return family.report(measured)
     return Report(values={k: np.asarray(v).tolist() for k, v in measured.items()})

@@ -1,4 +1,4 @@
-"""The exceptions that end a run in a sentence: a mistake of the user's, and a stop on request."""
+"""Exceptions that end a run with a message instead of a traceback."""
 
 import difflib
 import signal
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in a config, a file or the surroundings. Its text is shown as it is, exit code 2.
+    """A mistake in a config, a file or the environment. Its text is printed as it is; exit code 2.
 
-    The text is one or two sentences that name the key or the file and say what to do about it.
-    Several independent problems may be given at once; each becomes a line. agreed: that every
-    process of the run ends with the same words, so that one is enough to say them.
+    The text is one or two sentences that name the key or the file and give a remedy. Several
+    independent problems may be given at once, one per line. agreed: whether all processes of the
+    run end with the same message, so that only one needs to print it.
     """
 
     def __init__(self, *problems: str, agreed: bool = False):
@@ -19,16 +19,16 @@ class UserError(Exception):
 
 
 class Alone(Exception):
-    """Other processes of this run did not come, or did not stay; its text is shown as it is. The
-    same start may do better another time, so it is no mistake of the user's."""
+    """Other processes of this run failed to join, or were lost. Its text is printed as it is. A
+    retry may succeed, so this is not a UserError."""
 
 
 class Interrupted(BaseException):
-    """The work was asked to stop.
+    """The run was asked to stop by a signal.
 
-    It may be raised anywhere, like KeyboardInterrupt, so it is no Exception: who catches those, as
-    logging does, must not swallow it. signal: the signal's number. step: of the checkpoint that a
-    run has saved to go on from. agreed: that every process of the run stops now.
+    Like KeyboardInterrupt, it may be raised anywhere and is no Exception, so that code that catches
+    exceptions, such as logging, does not swallow it. number: of the signal. step: of the checkpoint
+    saved on the way out, if any. agreed: whether all processes of the run stop now.
     """
 
     def __init__(self, number: int, step: int | None = None, agreed: bool = True):
@@ -38,7 +38,7 @@ class Interrupted(BaseException):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """'did you mean X?' for the known name closest to `name`, or the list of all if none is."""
+    """'did you mean X?' with the known name closest to `name`, or the list if none is close."""
     known = sorted(known)
     if not known:
         return "there are none."

@@ -1,7 +1,7 @@
 """Random streams: keys are derived from (seed, name, step), never carried in a state.
 
-Step N therefore has the same noise after a restart, on any number of devices or processes, and
-two uses of randomness cannot disturb each other.
+Step N therefore has the same noise after a restart and on any number of devices or processes, and
+adding a use of randomness does not change the others.
 """
 
 import zlib
@@ -18,17 +18,18 @@ def root(seed: int) -> Key:
 
 
 def named(key: Key, name: str) -> Key:
-    """The key of a named stream. The name is hashed by CRC-32, which is stable across versions."""
+    """The key of a named stream. The name is hashed with CRC-32, which is stable across versions.
+    """
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def at(key: Key, step: int | Array) -> Key:
-    """The key of one step of a stream."""
+    """The key of one step in a stream."""
     return jax.random.fold_in(key, step)
 
 
 def per_example(key: Key, indices: Array) -> Keys:
-    """One key per example from its index [B]: example i has the same key in any batch."""
+    """One key per example, from its index [B]; example i has the same key in any batch."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
 
 

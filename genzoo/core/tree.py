@@ -35,16 +35,16 @@ def where(condition: Array, new: Tree, old: Tree) -> Tree:
 
 
 def split(tree: Tree, keep: Callable[[str], bool], path: str = "") -> tuple[Tree, Tree]:
-    """(those leaves of a nested dict whose path `keep` holds for, the other leaves), each as a
-    nested dict without empty branches. path: of the tree itself, put before those of its leaves."""
+    """(the leaves of a nested dict whose path satisfies `keep`, the other leaves), each as a nested
+    dict without empty branches. path: a prefix for the paths of all leaves."""
     kept, others = {}, {}
     for name, branch in tree.items():
         below = f"{path}/{name}" if path else name
         if isinstance(branch, Mapping):
-            mine, rest = split(branch, keep, below)
+            matching, rest = split(branch, keep, below)
         else:
-            mine, rest = (branch, {}) if keep(below) else ({}, branch)
-        kept |= {name: mine} if not _empty(mine) else {}
+            matching, rest = (branch, {}) if keep(below) else ({}, branch)
+        kept |= {name: matching} if not _empty(matching) else {}
         others |= {name: rest} if not _empty(rest) else {}
     return kept, others
 
@@ -54,6 +54,6 @@ def _empty(branch: Tree) -> bool:
 
 
 def joined(one: Tree, other: Tree) -> Tree:
-    """The nested dict with the leaves of both, which must have no leaf in common."""
+    """A nested dict with the leaves of both trees, which must have no leaf in common."""
     both = {k: joined(one[k], other[k]) for k in one.keys() & other.keys()}
     return {**one, **other, **both}

@@ -1,3 +1,3 @@
-"""The version of genzoo, which reports and folders of samples name."""
+"""The version of genzoo, recorded in reports and sample folders."""
 
 VERSION = "0.1.0"

@@ -1,1 +1,1 @@
-"""Floor 6: one file per mode of the command line; each looks at a family through the contract."""
+"""Floor 7: one file per mode of the command line; each uses a family through its contract."""

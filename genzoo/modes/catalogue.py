@@ -1,11 +1,11 @@
-"""`--mode=list`: what there is in configs/, by what each file says of itself.
+"""`--mode=list`: lists the configs in configs/, from their docstrings.
 
-A config's docstring starts with a line that says what it is. Below stand the command, and in any
-paragraph or entry of a variant, after these words: "Cost: ...", "Result: ..." and "Published: ...".
-The variants are a list at the end:
+The docstring of a config starts with a one-line summary. Below it are the command and, in any
+paragraph or in the entry of a variant, "Cost: ...", "Result: ..." and "Published: ...". The
+variants are a list at the end:
 
     Variants:
-        :laptop  what it is. Cost: five minutes on 2 CPU cores. Result: about 4.2 bits/dim.
+        :laptop  its summary. Cost: five minutes on 2 CPU cores. Result: about 4.2 bits/dim.
 
 No config is executed for this.
 """
@@ -23,28 +23,29 @@ _VARIANT = re.compile(r"^ +:(\w+) +(.*)$")
 
 
 def catalogue(folder: Path = Path("configs")) -> dict:
-    """{"configs": [...]}: every config and variant of a folder, and a table of them in the log."""
+    """{"configs": [...]}: every config and variant in a folder; logs them as a table. Raises
+    UserError if the folder holds none."""
     files = sorted(folder.glob("*.py"))
     if not files:
         raise UserError(
-            f"There are no configs in {folder}/: start --mode=list from the folder of the project."
+            f"There are no configs in {folder}/: run --mode=list in the project's folder."
         )
-    found = [entry for file in files for entry in entries(file)]
-    _log.info("%s", table(found))
-    return {"configs": found}
+    listed = [entry for file in files for entry in entries(file)]
+    _log.info("%s", table(listed))
+    return {"configs": listed}
 
 
 def entries(file: Path) -> list[dict[str, str]]:
-    """The config itself and its variants, each as far as the docstring says: "config" (what
-    --config takes), "about", "cost", "result", "published"."""
-    text = ast.get_docstring(ast.parse(file.read_text())) or ""
-    whole, variants = _split(text)
+    """The config itself and its variants: "config" (as --config takes it), "about", and "cost",
+    "result" and "published" if the docstring has them."""
+    docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
+    whole, variants = _split(docstring)
     first, _, rest = whole.partition("\n")
-    found = [{"config": str(file), "about": first, **_labelled(rest)[1]}]
-    for name, said in variants.items():
-        about, labels = _labelled(said)
-        found.append({"config": f"{file}:{name}", "about": about, **labels})
-    return found
+    listed = [{"config": str(file), "about": first, **_labelled(rest)[1]}]
+    for name, text in variants.items():
+        about, labels = _labelled(text)
+        listed.append({"config": f"{file}:{name}", "about": about, **labels})
+    return listed
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:
@@ -63,24 +64,24 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _labelled(text: str) -> tuple[str, dict[str, str]]:
-    """(the text before the first label, what each label says: up to the next one, the end of the
-    paragraph or the list of variants)."""
+    """(the text before the first label, label -> its text). The text of a label ends at the next
+    label, at the end of the paragraph or at the list of variants."""
     text = re.sub(r"^Variants:$", "", text, flags=re.M)
     first, *parts = re.split(rf"\b({'|'.join(_LABELS)}): ", text)
-    said = {
+    labelled = {
         label.lower(): " ".join(part.split("\n\n")[0].split()).removesuffix(".")
         for label, part in zip(parts[::2], parts[1::2], strict=True)
     }
-    return " ".join(first.split()).removesuffix("."), said
+    return " ".join(first.split()).removesuffix("."), labelled
 
 
-def table(found: list[dict[str, str]]) -> str:
-    """The entries for a reader."""
+def table(listed: list[dict[str, str]]) -> str:
+    """The entries as a table for reading."""
     lines = []
-    for entry in found:
+    for entry in listed:
         file, _, variant = entry["config"].partition(":")
-        said = [f"{label}: {entry[label]}" for label in map(str.lower, _LABELS) if label in entry]
-        first, *rest = [entry["about"], *said] if entry["about"] else said or [""]
+        notes = [f"{label}: {entry[label]}" for label in map(str.lower, _LABELS) if label in entry]
+        first, *rest = [entry["about"], *notes] if entry["about"] else notes or [""]
         if variant:
             lines.append(f"    :{variant:<14} {first}")
             lines += [f"{'':20}{line}" for line in rest]

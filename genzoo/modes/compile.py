@@ -1,9 +1,9 @@
-"""`--mode=compile`: compiles a config's programs for devices that need not be there.
+"""`--mode=compile`: compiles a config's programs for devices that need not be present.
 
-The very training step and sampler that would run there, from shapes alone, for a TPU slice, for
-GPUs or for virtual CPU devices: what they hold, compute and say to each other per chip, and whether
-they fit; if not, what would make them. What was found is kept, so that an unchanged program is not
-compiled again.
+It compiles the same training step and sampler that would run on a TPU slice, on GPUs or on virtual
+CPU devices, from shapes alone. It reports memory, operations and communication per chip and whether
+the program fits; if not, it searches for settings that make it fit. Reports are cached, so that an
+unchanged program is not compiled again.
 """
 
 import logging
@@ -30,19 +30,22 @@ from genzoo.runtime import topology
 from genzoo.runtime.compilation import flops
 from genzoo.runtime.compiled import measured, shown, versions
 from genzoo.runtime.topology import Plan
+from genzoo.train.state import TrainState
 
 _log = logging.getLogger("genzoo")
 _PROGRAMS = ("train", "sample")
-# Training examples of the sets that are held on the devices, by their publishers.
+# Published numbers of training examples, for the data sets that are held on the devices.
 _EXAMPLES = {
     "cifar10": 50_000, "mnist": 60_000, "fashion_mnist": 60_000,
 }  # fmt: skip
 
 
 def prepare(raw: Mapping) -> int:
-    """Makes this process one that only compiles, for the topology that a config (unchecked) names.
-    Returns how many devices that is; UserError if there is no such topology. To be called before
-    JAX has looked for devices."""
+    """Prepares this process to compile only, for the topology of a config that is still unchecked.
+
+    Returns the number of devices. Raises UserError if the topology is missing or unknown. Must be
+    called before JAX has looked for devices.
+    """
     settings = raw.get("compile", {})
     settings = settings if isinstance(settings, Mapping) else {}
     name = settings.get("topology", "")
@@ -53,19 +56,19 @@ def prepare(raw: Mapping) -> int:
         )
     plan = topology.named(str(name))
     topology.prepare(plan)
-    # What is kept of such programs could not be read back: the TPU's compiler has no client here.
+    # Cached programs could not be read back: there is no client for the TPU's compiler here.
     jax.config.update("jax_enable_compilation_cache", False)
     return plan.count
 
 
 def compile_ahead(config: FrozenConfigDict, plan: Plan | None = None) -> dict:
-    """What the programs of a config cost on the topology that it names, or on a plan's."""
+    """The cost of a config's programs on the topology that it names, or on that of `plan`."""
     settings = config.compile
     plan = plan or topology.named(settings.topology)
-    wanted = _PROGRAMS if settings.program == "all" else (settings.program,)
+    names = _PROGRAMS if settings.program == "all" else (settings.program,)
     devices = topology.devices(plan)
     reports = {}
-    for name in wanted:
+    for name in names:
         report = _report(name, Experiment(config, devices=devices), plan)
         if report.get("fits") is False and settings.suggest and name == "train":
             report["suggestion"] = _suggestion(config, plan, devices)
@@ -81,27 +84,27 @@ def compile_ahead(config: FrozenConfigDict, plan: Plan | None = None) -> dict:
 
 
 def _report(name: str, experiment: Experiment, plan: Plan) -> dict:
-    """What one program costs; with the reason where the family has no such program."""
+    """The cost of one program, or the reason why the family has no such program."""
     family, config = experiment.family, experiment.config
     if name == "train" and isinstance(family, Fits):
-        return {"skipped": f"{config.family.name} is fitted in closed form, in no steps"}
+        return {"skipped": f"{config.family.name} is fitted in closed form, without steps"}
     if name == "sample" and "sample" not in capabilities(family):
         return {"skipped": f"{config.family.name} cannot sample"}
     lowered, about = {"train": _training, "sample": _sampler}[name](experiment)
-    found = measured(lowered, plan, config.compile.level, cache_dir() / "compiled")
-    if found["out_of_memory"]:
-        return {**about, "cached": found["cached"], "fits": False,
-                "bytes_per_chip": {"total": found["needed"]}}  # fmt: skip
-    if name == "train" or found["flops"] is None:
+    figures = measured(lowered, plan, config.compile.level, cache_dir() / "compiled")
+    if figures["out_of_memory"]:
+        return {**about, "cached": figures["cached"], "fits": False,
+                "bytes_per_chip": {"total": figures["needed"]}}  # fmt: skip
+    if name == "train" or figures["flops"] is None:
         whole = _operations(config, name) / plan.count
         if about.get("steps_per_call", 1) * about.get("accumulate", 1) > 1:
-            # A loop counts as one pass in both, so what is missing of one is missing of the other.
-            if found["flops"]:
-                found["bytes_accessed"] *= whole / found["flops"]
-            found["flops"] = whole
-        # The compiler may make loops of its own, such as to gather params while it uses them.
-        found["flops"] = max(found["flops"] or 0.0, whole)
-    return {**about, **shown(found, plan, about.get("steps_per_call"))}
+            # Operations and bytes both count a loop as one pass, so the same factor corrects both.
+            if figures["flops"]:
+                figures["bytes_accessed"] *= whole / figures["flops"]
+            figures["flops"] = whole
+        # The compiler may add loops of its own, for example to gather params while using them.
+        figures["flops"] = max(figures["flops"] or 0.0, whole)
+    return {**about, **shown(figures, plan, about.get("steps_per_call"))}
 
 
 # --- the programs ---------------------------------------------------------------------------------
@@ -121,16 +124,16 @@ def _training(experiment: Experiment) -> tuple[jax.stages.Lowered, dict]:
         "mesh": dict(placement.mesh.shape),
         "examples_on_every_device": held,
         "state_bytes": tree.size_in_bytes(state),
-        "state_bytes_per_chip": _held(state),
+        "state_bytes_per_chip": _bytes_per_chip(state),
         "whole_on_every_device": {"arrays": len(whole), "bytes": sum(whole.values())},
         "counts_per": "step",
     }
 
 
 def _operations(config: FrozenConfigDict, name: str) -> float:
-    """Of a step, or of a pass of the sampler's loop, on all devices together; as it would be
-    counted on one device. Without the loops over steps and parts, since a loop counts as one pass.
-    """
+    """Operations of a training step, or of one pass of the sampler's loop, on all devices together,
+    as counted for one device. Leaves out the loops over steps and parts of a batch, because a loop
+    counts as one pass."""
     one = freeze(config.to_dict() | {"mesh": {**config.mesh, "data": -1, "fsdp": 1}})
     alone = Experiment(one, devices=(jax.devices("cpu")[0],))
     if name == "train":
@@ -139,7 +142,7 @@ def _operations(config: FrozenConfigDict, name: str) -> float:
     return flops(*_sampling(alone))
 
 
-def _held(state) -> int:
+def _bytes_per_chip(state: TrainState) -> int:
     return sum(
         leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
         for leaf in jax.tree.leaves(state)
@@ -147,7 +150,7 @@ def _held(state) -> int:
 
 
 def _inputs(experiment: Experiment) -> tuple[Batch, Batch, int]:
-    """(what is held on the devices, the inputs of a call, how many examples are held)."""
+    """(the data held on the devices, the inputs of a call, the number of examples held)."""
     config, placement = experiment.config, experiment.placement
     size, passes = config.train.batch_size, config.train.steps_per_call
     count = _examples(experiment)
@@ -160,12 +163,13 @@ def _inputs(experiment: Experiment) -> tuple[Batch, Batch, int]:
 
 
 def _examples(experiment: Experiment) -> int:
-    """Examples of the training set, where it is held on the devices; 0 where batches come from the
-    host, as is taken for folders and TFDS sets of unknown size."""
+    """The size of the training set if it is held on the devices; 0 if batches come from the host,
+    which is assumed for folders and TFDS sets, whose size is unknown."""
     name = experiment.config.data.name
     if name in _EXAMPLES:
         return _EXAMPLES[name]
-    return len(experiment.open("train")) if name in build.DATA else 0  # in the package, or made up
+    # The other sets are in the package or synthetic.
+    return len(experiment.open("train")) if name in build.DATA else 0
 
 
 def _placed(sharding, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -173,10 +177,10 @@ def _placed(sharding, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 
 def _sampling(experiment: Experiment) -> tuple[Callable, Variables, Batch]:
-    """The sampler of one batch, and the shapes of what it takes."""
+    """The sampler of one batch, and the shapes of its arguments."""
     config, placement = experiment.config, experiment.placement
-    wanted = min(config.sample.batch_size, config.sample.count)
-    size = -(-wanted // placement.devices) * placement.devices
+    batch = min(config.sample.batch_size, config.sample.count)
+    size = -(-batch // placement.devices) * placement.devices
     variables = variables_of(experiment.abstract_state, config.sample.weights)
     requests = Requests(experiment=experiment, family=experiment.family)
     rows = requests.example(size, placement.batch())
@@ -189,15 +193,15 @@ def _sampler(experiment: Experiment) -> tuple[jax.stages.Lowered, dict]:
     return experiment.lowered(function, variables, rows), {
         "batch_size": rows["index"].shape[0],
         "mesh": dict(placement.mesh.shape),
-        "counts_per": "one pass of each loop; the collectives with all passes",
+        "counts_per": "one pass of each loop; all passes for the collectives",
     }
 
 
-# --- what would make it fit -----------------------------------------------------------------------
+# --- suggestions ----------------------------------------------------------------------------------
 
 
 def _suggestion(config: FrozenConfigDict, plan: Plan, devices: tuple) -> dict | str:
-    """The first of the usual remedies, each on top of those before, with which training fits."""
+    """The first changes with which training fits: the usual remedies, added one after the other."""
     changes: dict[str, object] = {}
     for key, value in _remedies(config, plan):
         changes[key] = value
@@ -205,18 +209,18 @@ def _suggestion(config: FrozenConfigDict, plan: Plan, devices: tuple) -> dict | 
         for name, chosen in changes.items():
             part, leaf = name.split(".")
             raw[part] = {**raw[part], leaf: chosen}
-        said = ", ".join(f"{k} = {v!r}" for k, v in changes.items())
-        _log.info("It does not fit on %s; trying %s.", plan.name, said)
+        settings = ", ".join(f"{k} = {v!r}" for k, v in changes.items())
+        _log.info("It does not fit on %s; trying %s.", plan.name, settings)
         report = _report("train", Experiment(freeze(raw), devices=devices), plan)
         if report["fits"]:
             return {**changes, "total_bytes_per_chip": report["bytes_per_chip"]["total"]}
-    return "nothing tried fits" + (f" (the last: {said})" if changes else "")
+    return "nothing tried fits" + (f" (the last: {settings})" if changes else "")
 
 
 def _remedies(config: FrozenConfigDict, plan: Plan) -> Iterator[tuple[str, object]]:
     share = plan.count & -plan.count  # the largest power of two that divides it
     if share > config.mesh.fsdp:
-        if config.mesh.data != -1:  # not tried alone: fsdp follows
+        if config.mesh.data != -1:  # changes nothing alone, but fsdp needs it
             yield "mesh.data", -1
         yield "mesh.fsdp", share
     if config.network.get("remat", "full") != "full":

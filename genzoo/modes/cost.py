@@ -1,4 +1,4 @@
-"""`--mode=describe` and `--mode=bench`: what a config costs, by count and by clock."""
+"""`--mode=describe` and `--mode=bench`: the cost of a config, counted and timed."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ from genzoo.train.state import TrainState
 
 
 def _costs(experiment: Experiment) -> dict:
-    """Counts that follow from shapes alone: no memory, no compile."""
+    """Counts from shapes alone, without memory or compilation."""
     family, state = experiment.family, experiment.abstract_state
 
     def forward(params, stats, frozen, batch):
@@ -44,7 +44,7 @@ def _costs(experiment: Experiment) -> dict:
     size = experiment.config.train.batch_size
     training = {}
     if not isinstance(family, Fits):
-        # Accumulation does the same work in a loop, which the count would take for one pass.
+        # Accumulation does the same work in a loop, which would count as one pass.
         training["train_step_flops"] = flops(
             experiment.updater(1).update, state, experiment.stored(size)
         )
@@ -61,10 +61,10 @@ def _costs(experiment: Experiment) -> dict:
 
 
 def describe(config: FrozenConfigDict) -> dict:
-    """What the config makes, without making it."""
+    """Parameters, operations, capabilities and keys of a config, without building the arrays."""
     experiment = Experiment(config)
     data, shown = build.section(config, "data"), config.to_dict()
-    if data.name in build.DATA:  # then these say nothing of the data
+    if data.name in build.DATA:  # these keys do not apply then
         shown["data"] = {k: v for k, v in shown["data"].items() if k not in OF_LOOSE_IMAGES}
     return {
         "family": config.family.name,
@@ -81,7 +81,7 @@ def describe(config: FrozenConfigDict) -> dict:
 
 
 def _classes(data: DataSettings) -> int | None:
-    """How many the data has; None where it is not at hand to be asked."""
+    """The number of classes in the data; None if the data is not available."""
     try:
         return build.class_count(data)
     except UserError:
@@ -89,8 +89,7 @@ def _classes(data: DataSettings) -> int | None:
 
 
 def bench(config: FrozenConfigDict) -> dict:
-    """Times the training step, or the fit, and the sampler on the devices at hand, on made-up
-    data."""
+    """Times the training step (or the fit) and the sampler on this machine, with synthetic data."""
     experiment = Experiment(config)
     result = {
         "devices": [d.device_kind for d in jax.devices()],
@@ -112,7 +111,7 @@ def _made_up(experiment: Experiment, count: int) -> dict[str, np.ndarray]:
 
 
 def _bench_fit(experiment: Experiment) -> dict:
-    """What is learned in closed form, from two batches."""
+    """Times a fit in closed form on two batches."""
     size = experiment.config.train.batch_size
     batch = jax.device_get(experiment.prepared(_made_up(experiment, size)))
     seconds = cost.time_calls(
@@ -142,20 +141,20 @@ def _bench_step(experiment: Experiment) -> tuple[dict, TrainState]:
         return measured
 
     seconds = cost.time_calls(step, config.bench.seconds)
-    found = cost.summary(
+    summary = cost.summary(
         program,
         seconds,
         examples=size * stride,
         parts=stride,
         flops=_costs(experiment)["train_step_flops"],
     )
-    return found, holder[0]
+    return summary, holder[0]
 
 
 def _bench_sampler(config: FrozenConfigDict, state: TrainState) -> dict:
-    """The sampler, over a few steps where it takes steps; each step costs the same."""
+    """Times the sampler over a few of its steps, which all cost the same."""
     steps, shorter = 1, config.to_dict()
-    adaptive = config.sample.get("method") == ADAPTIVE  # as many as it takes, from start to end
+    adaptive = config.sample.get("method") == ADAPTIVE  # timed from start to end
     if "steps" in config.sample and not adaptive:
         steps = min(config.bench.sample_steps, config.sample.steps or config.bench.sample_steps)
         shorter["sample"] |= {"steps": steps}
@@ -170,7 +169,7 @@ def _bench_sampler(config: FrozenConfigDict, state: TrainState) -> dict:
     seconds = cost.time_calls(once, config.bench.seconds)
     (program,) = programs.values()
     one_step = flops(partial(sample_batch, requests), variables, requests.example(size))
-    found = cost.summary(
+    summary = cost.summary(
         program, seconds, examples=size, parts=steps, flops=one_step
     )
-    return {"steps": steps, **found}
+    return {"steps": steps, **summary}

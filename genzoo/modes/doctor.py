@@ -1,4 +1,4 @@
-"""`--mode=doctor`: what this machine offers, and what would stand in the way. Needs no config."""
+"""`--mode=doctor`: what this machine offers, and its problems. Needs no config."""
 
 import importlib
 import importlib.metadata
@@ -22,9 +22,9 @@ _PACKAGES = (
 
 
 def examine(workdir: Path | None) -> dict:
-    """Devices, versions, disk, cache, data found, and whether TensorFlow is in the process: there
-    must be none, it would take the accelerator's memory for itself."""
-    # What a training process may come to import; none of it may bring TensorFlow along.
+    """Devices, versions, disk, cache, available data, and whether TensorFlow or PyTorch is loaded;
+    neither should be, because it would occupy the accelerator's memory."""
+    # Packages that training may import; they must not import TensorFlow.
     for name in ("grain", "tensorflow_datasets"):
         importlib.import_module(name)
     disk = shutil.disk_usage(_existing(workdir or Path.cwd()))
@@ -61,11 +61,11 @@ def _existing(path: Path) -> Path:
 
 
 def _problems(free: int, heavy: list[str]) -> list[str]:
-    found = []
+    problems = []
     if free < 2**30:
-        found.append("Less than 1 GiB of disk is free: checkpoints may not fit.")
+        problems.append("Less than 1 GiB of disk is free: checkpoints may not fit.")
     if heavy:
-        found.append(f"{' and '.join(heavy)} got imported: it takes accelerator memory.")
+        problems.append(f"{' and '.join(heavy)} was imported and may occupy accelerator memory.")
     if not os.access(_existing(cache_dir()), os.W_OK):
-        found.append(f"The cache folder {cache_dir()} cannot be written: set GENZOO_CACHE.")
-    return found
+        problems.append(f"The cache folder {cache_dir()} cannot be written: set GENZOO_CACHE.")
+    return problems

@@ -1,5 +1,8 @@
-"""`--mode=encode`: the representation of many images as one array file; and what every mode that
-looks into a representation needs: a trained model, passes over images, decoded codes."""
+"""`--mode=encode`: writes the representations of many images into one array file.
+
+Also holds what all modes that examine a representation share: the trained model, passes over
+images, decoding.
+"""
 
 import logging
 import zipfile
@@ -27,13 +30,13 @@ from genzoo.runtime.compilation import Program
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import Workdir, announced
 
-FILES = "files"  # what stands in the place of a split for images from files
+FILES = "files"  # the name used instead of a split for images from files
 _log = logging.getLogger("genzoo")
 
 
 class Embedded(NamedTuple):
-    """Some images of a source: index int32 [n] in it, embedding float32 [n, D], image uint8
-    [n, H, W, C], label int32 [n] or None."""
+    """Images of a source with their embeddings: index in the source int32 [n], embedding float32
+    [n, D], image uint8 [n, H, W, C], label int32 [n] or None."""
 
     index: np.ndarray
     embedding: np.ndarray
@@ -43,7 +46,7 @@ class Embedded(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained model as the tools look at it. programs: the compiled ones, by name and shapes."""
+    """A trained model for the tools. programs: compiled programs by name and shapes."""
 
     experiment: Experiment
     place: Workdir
@@ -57,25 +60,29 @@ class Trained:
         return self.experiment.family
 
     def files(self, files: Sequence[Path]) -> Source:
-        """Images from files, fitted to the shape of the model's examples."""
+        """Images from files, resized to the shape of the model's examples."""
         resize = self.experiment.config.data.resize
         return loose.open_files(files, replace(self.experiment.x, resize=resize))
 
     def embeddings(
         self, source: Source, split: str, indices: np.ndarray, title: str = "encoding"
     ) -> Iterator[Embedded]:
-        """The images of a source with the given indices, in batches, in that order. split: names
-        the randomness, which belongs to an index in whatever batch it stands; FILES for files."""
+        """The embeddings of the images with the given indices, in batches and in that order. split:
+        names the random stream (FILES for files); the randomness of an image depends only on its
+        index. title: of the progress bar. Raises UserError if an embedding is not finite."""
         key = streams.named(streams.root(self.experiment.config.eval.seed), f"encode {split}")
         function = partial(_embedded, self.experiment, key)
-        for found in self.passes(f"encode {split}", function, source.read, indices, title):
-            if not np.isfinite(found["embedding"]).all():
-                raise UserError(f"The model's representation of {source.name} is not finite.")
-            index, embedding, x = (found[name] for name in ("index", "embedding", "x"))
-            yield Embedded(index, embedding, x, found.get("label"))
+        for batch in self.passes(f"encode {split}", function, source.read, indices, title):
+            if not np.isfinite(batch["embedding"]).all():
+                raise UserError(
+                    f"The model's representation of {source.name} is not finite: use another "
+                    "average (eval.weights) or train again."
+                )
+            index, embedding, x = (batch[name] for name in ("index", "embedding", "x"))
+            yield Embedded(index, embedding, x, batch.get("label"))
 
     def decoded(self, latents: np.ndarray, title: str = "decoding") -> np.ndarray:
-        """What codes [N, D] stand for, uint8 [N, H, W, C]."""
+        """Images decoded from points [N, D] in the latent space, uint8 [N, H, W, C]."""
         latents = np.asarray(latents, np.float32)
         return self.images(
             "decode",
@@ -88,8 +95,8 @@ class Trained:
     def images(
         self, name: str, function: Callable, read: Callable, count: int, title: str
     ) -> np.ndarray:
-        """The images that a function of (variables, rows) makes of rows 0 .. count - 1, as uint8
-        [N, H, W, C]. The arguments are those of `passes`."""
+        """The images that a function of (variables, rows) returns for rows 0 to count - 1: uint8
+        [count, H, W, C]. The other arguments are those of `passes`."""
 
         def drawn(variables, rows):
             return transforms.to_uint8(function(variables, rows))
@@ -99,9 +106,9 @@ class Trained:
     def passes(
         self, name: str, function: Callable, read: Callable, indices: np.ndarray, title: str
     ) -> Iterator:
-        """What a function of (variables, rows) makes of the rows that `read` gives for the indices,
-        in batches of eval.batch_size, as arrays on every process. The rows hold `index` too; name:
-        which function it is, as each is compiled once for every shape."""
+        """Applies a function of (variables, rows) to the rows that `read` returns for the indices,
+        in batches of eval.batch_size; yields host arrays, in every process. The rows also hold
+        `index`. name: identifies the function, which is compiled once for each shape."""
         placement, total = self.experiment.placement, len(indices)
         size = min(self.experiment.config.eval.batch_size, total)
         size = -(-size // placement.devices) * placement.devices
@@ -121,8 +128,8 @@ class Trained:
 def trained(
     config: FrozenConfigDict, workdir: Path, mode: str, *needed: str, stop: Stop | None = None
 ) -> Trained:
-    """The newest state of the run in the workdir, with eval.weights. Raises UserError where the
-    family lacks one of the capabilities needed, or the workdir is of no use."""
+    """The newest model of the run in the workdir, with eval.weights. needed: capabilities. Raises
+    UserError if the family lacks one of them or the workdir holds no such model."""
     experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     for capability in needed:
         require(experiment.family, config.family.name, capability, mode)
@@ -133,35 +140,36 @@ def trained(
 
 
 def chosen(config: FrozenConfigDict, source: Source) -> np.ndarray:
-    """The indices of the first eval.count examples of a source, all for 0."""
+    """The indices of the first eval.count examples of a source; 0 means all."""
     return np.arange(min(config.eval.count or len(source), len(source)))
 
 
 def spread(total: int, count: int) -> np.ndarray:
-    """At most `count` of `total` indices, evenly spread: the sets that are sorted by class too
-    give some of each."""
+    """At most `count` of `total` indices, evenly spaced, so that data sorted by class gives some
+    of each."""
     count = min(count, total)
     return np.arange(count) * total // count
 
 
 def collected(passes: Iterator[Embedded], count: int) -> Mapping[str, np.ndarray]:
-    """{"embedding": float32 [N, D], "index": [N], "label": [N] where there are labels} of `count`
-    images: no more than this is held in memory."""
+    """{"embedding": float32 [count, D], "index": int32 [count], "label": int32 [count] if there are
+    labels}. The images themselves are not kept in memory."""
     arrays: dict[str, np.ndarray] = {}
     done = 0
-    for found in passes:
+    for batch in passes:
         for name in ("embedding", "index", "label"):
-            values = getattr(found, name)
+            values = getattr(batch, name)
             if values is not None:
                 new = np.empty((count, *values.shape[1:]), values.dtype)
                 arrays.setdefault(name, new)[done : done + len(values)] = values
-        done += len(found.index)
+        done += len(batch.index)
     return arrays
 
 
 def encode(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """The embeddings of eval.split, or of the images below tools.folder, as `embeddings.npz`:
-    `embedding` float32 [N, D], `index` [N], and `label` [N] or for a folder `file` [N]."""
+    """Writes the embeddings of eval.split, or of the images below tools.folder, as
+    `embeddings.npz`: `embedding` float32 [N, D], `index` [N], and `label` [N], or `file` [N] for a
+    folder."""
     model = trained(config, workdir, "encode", "encode", stop=stop)
     names: dict[str, np.ndarray] = {}
     if config.tools.folder:
@@ -184,7 +192,7 @@ def encode(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    # What np.savez does, which cannot write an array of the name `file`.
+    # Like np.savez, which cannot write an array named `file`.
     with aside(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, values in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:

@@ -1,4 +1,4 @@
-"""`--mode=eval`: scores the model on a split into `eval.json`."""
+"""`--mode=eval`: scores the model on a split and writes `eval.json`."""
 
 import itertools
 import logging
@@ -25,7 +25,8 @@ _log = logging.getLogger("genzoo")
 
 
 def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Scores the model on eval.split into `eval.json`, with the protocol beside the figures."""
+    """Scores the model on eval.split and writes `eval.json`, with the protocol beside the figures.
+    """
     experiment, place, settings = Experiment(config, stop or Stop()), Workdir(workdir), config.eval
     place.check_writable()
     state = place.load(config, experiment.abstract_state)
@@ -33,7 +34,7 @@ def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     source = experiment.open(settings.split)
     placement, started = experiment.placement, time.perf_counter()
     count = min(settings.count or len(source), len(source))
-    found = batches.eval_batches(
+    on_host = batches.eval_batches(
         source,
         batch_size=settings.batch_size,
         count=count,
@@ -41,10 +42,10 @@ def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     )
     total = -(-count // settings.batch_size)
     _log.info("Scoring %d examples on %d device(s).", count, jax.device_count())
-    found = tqdm(found, total=total, desc="evaluating", unit="batch", disable=None)
+    on_host = tqdm(on_host, total=total, desc="evaluating", unit="batch", disable=None)
 
     def placed() -> Iterator[Batch]:
-        for batch in found:
+        for batch in on_host:
             experiment.stop.check()
             yield placement.put_batch(batch)
 

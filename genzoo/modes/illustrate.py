@@ -1,7 +1,8 @@
-"""Pictures that teach, drawn by `--mode=sample` on request: how noise becomes data, what guidance
-does, how solvers differ, and for points in the plane the field, the paths and the density.
+"""Explanatory pictures, drawn by `--mode=sample` on request.
 
-Each is a function of (Subject) that writes one file into the folder of the call.
+For images: how noise becomes data, the effect of guidance, how solvers differ, completion. For
+points in the plane: the velocity field, the paths and the density. Each is a function of a Subject
+that writes one file into the folder of the call.
 """
 
 import logging
@@ -38,22 +39,22 @@ from genzoo.samplers.solver import start
 _log = logging.getLogger("genzoo")
 
 STEPS = (5, 10, 20, 50, 100)
-"""Numbers of steps at which solvers are compared: one program serves them all."""
+"""Numbers of steps at which solvers are compared, with one program for all."""
 SCALES = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Guidance scales that are compared."""
 PATHS = ("euler", "heun", "dpmpp_2m", "unipc", "ancestral", "dpmpp_2m_sde")
-"""Solvers whose paths are drawn, with so many steps:"""
+"""Solvers whose paths are drawn, with PATH_STEPS steps each."""
 PATH_STEPS = 20
 NOISE = (0.05, 0.25, 0.7, 2.5)
-"""Where a field is drawn: sigma / alpha, of data of order 1."""
-_FLOW = sampling.ADAPTIVE  # what the others are compared with
-_KNOWN = 8  # test images that are completed
+"""Noise levels at which a field is drawn: sigma / alpha, for data of order 1."""
+_FLOW = sampling.ADAPTIVE  # the reference for the other solvers
+_KNOWN = 8  # test images to complete
 _SIDE, _FINE, _POINTS, _LINES, _LOOSE = 21, 64, 2000, 120, 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """What pictures are drawn of: a trained model and what it was trained on."""
+    """The subject of the pictures: a trained model. folder: for the files."""
 
     requests: Requests
     variables: Variables
@@ -71,16 +72,17 @@ class Subject:
 
     @cached_property
     def settings(self) -> DiffusionSampling:
-        """The keys of section `sample` that are the family's own."""
+        """The family's own keys in the section `sample`."""
         return build.sampling(self.experiment.config)
 
     @cached_property
     def schedule(self) -> Schedule:
-        """The model's."""
+        """The noise schedule of the model."""
         return self.family.schedule_of(self.variables.params)
 
     def rows(self, count: int) -> Batch:
-        """(keys, condition) of the first `count` samples of `--mode=sample`."""
+        """The random keys ("keys") and conditions of the first `count` samples of `--mode=sample`.
+        """
         config, index = self.experiment.config, np.arange(count)
         return {
             "keys": sample_keys(config.sample.seed, jnp.asarray(index)),
@@ -88,12 +90,13 @@ class Subject:
         }
 
     def solve(self, rows: Batch, **others) -> Solution:
-        """The family's solve, compiled."""
+        """The family's `solve`, compiled. others: its further arguments."""
         run = jax.jit(partial(_solved, self.requests, **others))
         return jax.device_get(run(self.variables, rows))
 
     def by_method(self, name: str, rows: Batch, counts: tuple[int, ...]) -> list[Solution]:
-        """What a method gives with so many steps each, from the same noise: one program."""
+        """The solutions of a method from the same noise for each number of steps in `counts`, with
+        one program."""
         own, schedule = self.settings, self.schedule
         table = isinstance(schedule, TableSchedule)
         grid = sampling.grid(replace(own, grid=_common(own.grid)), table=table)
@@ -108,23 +111,23 @@ class Subject:
 
             return _solved(self.requests, variables, rows, sampler=make)
 
-        found = []
+        solutions = []
         for count in counts:
             times = np.zeros(max(counts) + 1)
             times[: count + 1] = grid(schedule, count)
-            found.append(jax.device_get(run(self.variables, rows, jnp.asarray(times), count)))
-        return found
+            solutions.append(jax.device_get(run(self.variables, rows, jnp.asarray(times), count)))
+        return solutions
 
 
 def _common(grid: str) -> str:
-    # Of the rules of tables only this one is fit for every number of steps.
+    # The only rule for tables that suits every number of steps.
     return "trailing" if grid == "uniform" else grid
 
 
 def _solved(requests: Requests, variables: Variables, rows: Batch, **others) -> Solution:
-    asked = {name: values for name, values in rows.items() if name != "keys"}
-    conditions = requests.conditions(variables, asked)
-    negative = requests.negative(variables, asked)
+    requested = {name: values for name, values in rows.items() if name != "keys"}
+    conditions = requests.conditions(variables, requested)
+    negative = requests.negative(variables, requested)
     return requests.family.solve(
         variables, rows["keys"], conditions, negative=negative, **others
     )
@@ -134,19 +137,19 @@ def _solved(requests: Requests, variables: Variables, rows: Batch, **others) -> 
 
 
 def denoising(subject: Subject) -> Path:
-    """What x_t is on its way from noise to data, over the x_0 predicted there."""
+    """x_t on its way from noise to data, above the x_0 predicted there."""
     rows = subject.rows(4)
     schedule = subject.schedule
-    found = subject.solve(rows, trajectory=True)
+    solution = subject.solve(rows, trajectory=True)
     times = subject.family.sampler(schedule).times
     path = subject.folder / "denoising.png"
-    states = _bytes(_states(subject, times, rows, found))
-    strips.save_denoising(path, states, _bytes(found.predicted), np.asarray(times))
+    states = _bytes(_states(subject, times, rows, solution))
+    strips.save_denoising(path, states, _bytes(solution.predicted), np.asarray(times))
     return path
 
 
 def guidance(subject: Subject) -> Path:
-    """One noise per class at several guidance scales."""
+    """One sample per class at several guidance scales, each from the same noise."""
     shown = min(subject.experiment.classes, 10)
     rows = {**subject.rows(shown), "label": jnp.arange(shown, dtype=jnp.int32)}
     run = jax.jit(lambda v, rows, scale: _solved(subject.requests, v, rows, guidance_scale=scale).x)
@@ -158,8 +161,8 @@ def guidance(subject: Subject) -> Path:
 
 
 def solvers(subject: Subject) -> Path:
-    """Every method at several numbers of steps, from one noise, with the distance to where the
-    flow ends."""
+    """Samples of every method at several numbers of steps, from the same noise, with their distance
+    to the end point of the probability flow."""
     rows = subject.rows(4)
     names = list(sampling.METHODS)
     flow = sampling.sampler(replace(subject.settings, method=_FLOW), gaussian.FIXED_SMALL)
@@ -167,9 +170,9 @@ def solvers(subject: Subject) -> Path:
     _log.info("%s: %.0f evaluations.", _FLOW, np.mean(reference.evaluations))
     images, evaluations = [], []
     for name in names:
-        found = subject.by_method(name, rows, STEPS)
-        images.append([_bytes(one.x) for one in found])
-        evaluations.append([int(np.mean(one.evaluations)) for one in found])
+        solutions = subject.by_method(name, rows, STEPS)
+        images.append([_bytes(one.x) for one in solutions])
+        evaluations.append([int(np.mean(one.evaluations)) for one in solutions])
         _log.info("%s: %s evaluations.", name, ", ".join(map(str, evaluations[-1])))
     path = subject.folder / "solvers.png"
     strips.save_solvers(path, images, names, STEPS, evaluations, _bytes(reference.x), _FLOW)
@@ -177,7 +180,7 @@ def solvers(subject: Subject) -> Path:
 
 
 def inpainting(subject: Subject) -> Path:
-    """Test images of which the middle is hidden, and what is made of them."""
+    """Test images with the centre masked, and completions of them."""
     height, width, _ = subject.experiment.shape
     mask = np.ones((height, width, 1), bool)
     mask[height // 4 : -(height // 4), width // 4 : -(width // 4)] = False
@@ -185,18 +188,18 @@ def inpainting(subject: Subject) -> Path:
 
 
 def colourisation(subject: Subject) -> Path:
-    """Test images without their colours, and what is made of them."""
+    """Test images without colour, and colourisations of them."""
     return _completed(subject, "colourisation.png", grey(subject.experiment.shape[-1]))
 
 
 def _completed(subject: Subject, name: str, project: Projection) -> Path:
-    """Rows of test images, what is known of them, and two ways to complete each."""
+    """Rows of test images, their known part, and two completions of each."""
     source = subject.experiment.open("test")
     records = source.read(np.arange(_KNOWN))
     known = transforms.to_float(records["x"])
     schedule = subject.schedule
     own = subject.family.sampler(schedule)
-    asked = {name: records[name] for name in subject.requests.fields}
+    conditions = {name: records[name] for name in subject.requests.fields}
 
     def make(schedule):
         step = RePaint(
@@ -207,12 +210,12 @@ def _completed(subject: Subject, name: str, project: Projection) -> Path:
 
     rows = [
         Row(images=records["x"], label="test image"),
-        Row(images=_bytes(project(known)), label="what is known"),
+        Row(images=_bytes(project(known)), label="known part"),
     ]
     for first in (0, _KNOWN):
-        mine = {k: v[first:] for k, v in subject.rows(first + _KNOWN).items()}
-        found = subject.solve({**mine, **asked}, sampler=make)
-        rows.append(Row(images=_bytes(found.x), label="completed"))
+        own_keys = {k: v[first:] for k, v in subject.rows(first + _KNOWN).items()}
+        solution = subject.solve({**own_keys, **conditions}, sampler=make)
+        rows.append(Row(images=_bytes(solution.x), label="completed"))
     save_rows(subject.folder / name, rows)
     return subject.folder / name
 
@@ -221,7 +224,7 @@ def _completed(subject: Subject, name: str, project: Projection) -> Path:
 
 
 def field(subject: Subject) -> Path:
-    """The velocity of the flow at several times, over the noisy points it acts on."""
+    """The velocity of the flow at several times, over the noisy points that it moves."""
     points = _points(subject)
     schedule = subject.schedule
     rows = subject.rows(1)
@@ -231,13 +234,13 @@ def field(subject: Subject) -> Path:
     positions = plane.places(plane.frame(np.concatenate(noisy)), _SIDE)
     flat = jnp.asarray(positions.reshape(-1, 2), jnp.float32)
     first = {name: jnp.asarray(rows[name][:1]) for name in subject.requests.fields}
-    asked = {name: jnp.repeat(value, len(flat), 0) for name, value in first.items()}
+    requested = {name: jnp.repeat(value, len(flat), 0) for name, value in first.items()}
 
     @jax.jit
     def velocity(variables, t):
-        conditions = subject.requests.conditions(variables, asked)
-        seen = subject.family.predictor(variables, conditions)(flat, t)
-        return prediction.VELOCITY.from_pair(seen, schedule, t)
+        conditions = subject.requests.conditions(variables, requested)
+        predicted = subject.family.predictor(variables, conditions)(flat, t)
+        return prediction.VELOCITY.from_pair(predicted, schedule, t)
 
     vectors = [np.asarray(velocity(subject.variables, jnp.float32(t))) for t in times]
     path = subject.folder / "field.png"
@@ -255,16 +258,16 @@ def trajectories(subject: Subject) -> Path:
         settings = replace(subject.settings, method=name, steps=PATH_STEPS)
         table = schedule if isinstance(schedule, TableSchedule) else None
         make = sampling.sampler(settings, gaussian.FIXED_SMALL, table=table)
-        found = subject.solve(rows, sampler=make, trajectory=True)
-        paths.append(_states(subject, make(schedule).times, rows, found))
-        evaluations.append(int(found.evaluations[0]))
+        solution = subject.solve(rows, sampler=make, trajectory=True)
+        paths.append(_states(subject, make(schedule).times, rows, solution))
+        evaluations.append(int(solution.evaluations[0]))
     path = subject.folder / "trajectories.png"
     plane.save_trajectories(path, PATHS, paths, evaluations)
     return path
 
 
 def density(subject: Subject) -> Path:
-    """The log density by the flow, beside the exact one."""
+    """The log density under the probability flow, beside the exact one."""
     mixture = subject.experiment.exact_density
     box = plane.frame(_points(subject), margin=0.2)
     places = plane.places(box, _FINE)
@@ -272,7 +275,7 @@ def density(subject: Subject) -> Path:
     keys = streams.per_example(streams.root(0), jnp.arange(len(flat)))
     batch = {"x": flat}
     family, config = subject.family, subject.experiment.config.to_dict()
-    if "tolerance" in config["eval"]:  # finer than a picture shows is not worth the time
+    if "tolerance" in config["eval"]:  # a picture needs no smaller tolerance
         config["eval"] |= {"tolerance": _LOOSE}
         family = build.family(freeze(config))
     run = jax.jit(lambda variables: family.likelihood(variables, batch, keys).total)
@@ -280,7 +283,7 @@ def density(subject: Subject) -> Path:
     exact = np.asarray(mixture.log_density(flat)).reshape(places.shape[:2])
     path = subject.folder / "density.png"
     error = plane.save_densities(path, exact, model, box)
-    _log.info("Log density: on average %.3g nats from the exact one.", error)
+    _log.info("Log density: mean absolute error %.3g nats.", error)
     return path
 
 
@@ -298,11 +301,11 @@ OF_POINTS: Mapping[str, Picture] = {
     "density": density,
 }
 PICTURES: Mapping[type[Field], Mapping[str, Picture]] = {Image: OF_IMAGES, Points: OF_POINTS}
-"""By the kind of data."""
+"""Kind of data -> its pictures by name."""
 
 
 def chosen(experiment: Experiment) -> list[Picture]:
-    """The pictures that sample.pictures names. Raises UserError."""
+    """The pictures named in sample.pictures. Raises UserError if one is unknown or impossible."""
     known = PICTURES.get(type(experiment.x), {})
     settings, family = build.sampling(experiment.config), experiment.family
     names = [n.strip() for n in getattr(settings, "pictures", "").split(",") if n.strip()]
@@ -313,8 +316,8 @@ def chosen(experiment: Experiment) -> list[Picture]:
     adaptive = getattr(settings, "method", "") == sampling.ADAPTIVE
     for name in {"denoising", "inpainting", "colourisation"} & set(names) if adaptive else ():
         problems.append(
-            f"{name} is drawn step by step, and {sampling.ADAPTIVE} takes steps of its own for "
-            "each image: choose another sample.method."
+            f"{name} is drawn step by step, but {sampling.ADAPTIVE} chooses its own steps for each "
+            "image: set another sample.method."
         )
     if "guidance" in names and "label" not in droppable(conditions_of(family)):
         problems.append(
@@ -322,11 +325,14 @@ def chosen(experiment: Experiment) -> list[Picture]:
             "(conditions.label.dropout)."
         )
     if "colourisation" in names and experiment.shape[-1] == 1:
-        problems.append("colourisation needs images in colour; these are grey.")
+        problems.append("colourisation needs colour images, but these are grey: leave it out.")
     if "density" in names and not (experiment.exact_density and isinstance(family, Likelihoods)):
-        problems.append("density needs data of a known density, such as swissroll.")
+        problems.append(
+            "density needs data with a known density, such as swissroll, and a model with a "
+            "likelihood: leave it out."
+        )
     if "density" in names and conditions_of(family):
-        problems.append("density is that of all data together, and this model is told classes.")
+        problems.append("density needs a model without conditions: leave it out.")
     if problems:
         raise UserError(*(f"sample.pictures: {problem}" for problem in problems))
     return [known[name] for name in names]
@@ -337,12 +343,12 @@ def _points(subject: Subject) -> np.ndarray:
     return source.read(np.arange(min(len(source), _POINTS)))["x"]
 
 
-def _states(subject: Subject, times: Array, rows: Batch, found: Solution) -> np.ndarray:
-    """[S + 1, N, ...]: the states with the noise that they set out from, all at unit scale: x_t /
+def _states(subject: Subject, times: Array, rows: Batch, solution: Solution) -> np.ndarray:
+    """[S + 1, N, ...]: the initial noise and the states, all at unit scale: x_t /
     sqrt(alpha^2 + sigma^2)."""
     schedule, times = subject.schedule, jnp.asarray(times)
     first = start(schedule, times[0], streams.fold(rows["keys"], 0), subject.family.shape)
-    path = np.concatenate([np.asarray(first)[None], found.states])
+    path = np.concatenate([np.asarray(first)[None], solution.states])
     scale = np.asarray(jnp.hypot(schedule.alpha(times), schedule.sigma(times)))
     return path / scale.reshape(-1, *(1,) * (path.ndim - 1))
 

@@ -1,4 +1,4 @@
-"""`--mode=interpolate`: what lies between two images in the space of a representation."""
+"""`--mode=interpolate`: interpolates between two images in the space of a representation."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -20,13 +20,13 @@ from genzoo.workdir import announced
 STEPS = 9
 """Points between the two ends."""
 _PAIRS = 4
-_LOOKED_AT = 64  # examples among which pairs of different classes are looked for
+_CANDIDATES = 64  # examples among which pairs of different classes are chosen
 _PATHS = {"linear": paths.lerp, "spherical": paths.slerp}
 
 
 class Pairs(NamedTuple):
-    """Where paths begin and end: images uint8 [P, 2, H, W, C], embedding [P, 2, D], and the name of
-    each end."""
+    """The ends of paths: images uint8 [P, 2, H, W, C], embedding [P, 2, D], and a name for each
+    end."""
 
     images: np.ndarray
     embedding: np.ndarray
@@ -34,11 +34,11 @@ class Pairs(NamedTuple):
 
 
 def interpolate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Straight and spherical paths between pairs of images of eval.split, of different classes
-    where there are any, or between tools.first and tools.second (files, or examples by number), as
+    """Draws straight and spherical paths between images: pairs from eval.split, of different
+    classes if there are any, or tools.first and tools.second (files, or examples by number). Writes
     `samples/interpolation.png` and `interpolate.json`."""
     model = trained(config, workdir, "interpolate", "encode", "decode", stop=stop)
-    pairs = _of_files(model) if _two_files(config) else _of_split(model)
+    pairs = _from_files(model) if _two_files(config) else _from_split(model)
     times = np.linspace(0, 1, STEPS + 2, dtype=np.float32)
     a, b = jnp.asarray(pairs.embedding[:, 0]), jnp.asarray(pairs.embedding[:, 1])
     pictures = {}
@@ -51,7 +51,7 @@ def interpolate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
         "step": model.step,
         "paths": list(_PATHS),
         "times": [round(float(t), 6) for t in times],
-        "pairs": [_described(*ends) for ends in zip(pairs.names, pairs.embedding, strict=True)],
+        "pairs": [_description(*ends) for ends in zip(pairs.names, pairs.embedding, strict=True)],
     }
     if is_first():
         _draw(model, pairs, pictures, times)
@@ -61,18 +61,18 @@ def interpolate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
 
 
 def pairs_of(indices: np.ndarray, labels: np.ndarray | None, count: int) -> list[tuple[int, int]]:
-    """At most `count` pairs of the indices [N], in order and each used once: neighbours, or where
-    there are labels [N] of several classes, each with the next of another class."""
+    """At most `count` pairs of the indices [N], in order and each index once: neighbours or, if the
+    labels [N] have several classes, each index with the next one of another class."""
     if labels is None or len(set(labels.tolist())) < 2:
         labels = np.arange(len(indices))
-    left, found = list(range(len(indices))), []
-    while left and len(found) < count:
+    left, pairs = list(range(len(indices))), []
+    while left and len(pairs) < count:
         first = left.pop(0)
         other = next((place for place in left if labels[place] != labels[first]), None)
         if other is not None:
             left.remove(other)
-            found.append((int(indices[first]), int(indices[other])))
-    return found
+            pairs.append((int(indices[first]), int(indices[other])))
+    return pairs
 
 
 def _two_files(config: FrozenConfigDict) -> bool:
@@ -80,41 +80,44 @@ def _two_files(config: FrozenConfigDict) -> bool:
     if bool(first) != bool(second):
         missing = "second" if first else "first"
         raise UserError(
-            f"tools.{missing} is missing: interpolation takes two images, files or numbers of "
-            "examples of eval.split, by --config.tools.first and --config.tools.second."
+            f"tools.{missing} is missing: give two images, as files or as numbers of examples in "
+            "eval.split, with --config.tools.first and --config.tools.second."
         )
     return bool(first) and not (first.isdecimal() and second.isdecimal())
 
 
-def _of_files(model: Trained) -> Pairs:
+def _from_files(model: Trained) -> Pairs:
     tools = model.experiment.config.tools
     files = [loose.existing(tools[key], f"tools.{key}") for key in ("first", "second")]
-    (found,) = model.embeddings(model.files(files), FILES, np.arange(2))
+    (both,) = model.embeddings(model.files(files), FILES, np.arange(2))
     names = [(files[0].name, files[1].name)]
-    return Pairs(found.image[None], found.embedding[None], names)
+    return Pairs(both.image[None], both.embedding[None], names)
 
 
-def _of_split(model: Trained) -> Pairs:
+def _from_split(model: Trained) -> Pairs:
     config = model.experiment.config
     source = model.experiment.open(config.eval.split)
     if config.tools.first:
         pairs = np.array([[int(config.tools.first), int(config.tools.second)]])
         if pairs.max() >= len(source):
             raise UserError(
-                f"tools.first and tools.second: the {config.eval.split} split of {source.name} "
-                f"has the examples 0 to {len(source) - 1}."
+                f"tools.first and tools.second must be from 0 to {len(source) - 1}, the examples "
+                f"of the {config.eval.split} split of {source.name}."
             )
     else:
         pairs = np.array(_pairs_in(source, chosen(config, source)))
     if not len(pairs):
-        raise UserError(f"The {config.eval.split} split of {source.name} has no two examples.")
-    found = list(model.embeddings(source, config.eval.split, pairs.ravel()))
-    image = np.concatenate([part.image for part in found])
-    embedding = np.concatenate([part.embedding for part in found])
+        raise UserError(
+            f"--mode=interpolate needs two examples, but eval.split = {config.eval.split!r} with "
+            f"eval.count = {config.eval.count} gives fewer: raise eval.count."
+        )
+    batches = list(model.embeddings(source, config.eval.split, pairs.ravel()))
+    image = np.concatenate([batch.image for batch in batches])
+    embedding = np.concatenate([batch.embedding for batch in batches])
     names = [f"example {index}" for index in pairs.ravel()]
-    if found[0].label is not None:
-        classes = [source.spec.classes[k] for part in found for k in part.label]
-        names = [f"{name} ({known})" for name, known in zip(names, classes, strict=True)]
+    if batches[0].label is not None:
+        classes = [source.spec.classes[k] for batch in batches for k in batch.label]
+        names = [f"{name} ({title})" for name, title in zip(names, classes, strict=True)]
     return Pairs(
         image.reshape(*pairs.shape, *image.shape[1:]),
         embedding.reshape(*pairs.shape, -1),
@@ -123,17 +126,17 @@ def _of_split(model: Trained) -> Pairs:
 
 
 def _pairs_in(source: Source, indices: np.ndarray) -> list[tuple[int, int]]:
-    found = []
-    # A set that is sorted by class has others only far from its beginning.
-    for candidates in (indices[:_LOOKED_AT], indices[spread(len(indices), _LOOKED_AT)]):
+    pairs = []
+    # In data sorted by class, the first examples all have the same class.
+    for candidates in (indices[:_CANDIDATES], indices[spread(len(indices), _CANDIDATES)]):
         labels = source.read(candidates).get("label")
-        found = pairs_of(candidates, labels, _PAIRS)
+        pairs = pairs_of(candidates, labels, _PAIRS)
         if labels is None or len(set(labels.tolist())) > 1:
             break
-    return found
+    return pairs
 
 
-def _described(names: tuple[str, str], ends: np.ndarray) -> dict:
+def _description(names: tuple[str, str], ends: np.ndarray) -> dict:
     first, second = ends.astype(np.float64)
     norms = np.linalg.norm(ends.astype(np.float64), axis=1)
     cosine = first @ second / max(norms.prod(), 1e-300)

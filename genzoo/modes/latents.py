@@ -1,4 +1,4 @@
-"""`--mode=latents`: pictures of a latent space: what its units do, its plane, its codebook."""
+"""`--mode=latents`: draws a latent space: traversals of its units, its plane, its codebook."""
 
 import logging
 from collections.abc import Iterable
@@ -20,20 +20,23 @@ from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import announced
 
-_UNITS = 10  # of largest variance, which are traversed
+_UNITS = 10  # number of units traversed, those of largest variance
 _DEVIATIONS = np.linspace(-3, 3, 13)
-_MOST_UNITS = 4096  # beyond which a single unit means little
-_LISTED = 256  # units up to which mean and deviation of each are written down
-_SIDE = 20  # of the grid over a plane of codes
-_CENTRAL = (0.005, 0.995)  # quantiles between which it lies
-_CODES = 64  # of each level, which are decoded
+_MOST_UNITS = 4096  # with more, a single unit means little
+_LISTED = 256  # with more units, their means and deviations are not reported
+_SIDE = 20  # side of the grid over a plane of codes
+_CENTRAL = (0.005, 0.995)  # quantiles of the codes that bound the grid
+_CODES = 64  # number of codes decoded of each level
 _log = logging.getLogger("genzoo")
 
 
 def latents(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Pictures of the latent space over eval.split, and the numbers in `latents.json`:
-    `samples/traversals.png` of the units of largest variance, `samples/latent_plane.png` where
-    there are two units, and `samples/codebook.png` for a family that tokenizes."""
+    """Draws the latent space of eval.split and writes its figures into `latents.json`.
+
+    The pictures are `samples/traversals.png` of the units of largest variance,
+    `samples/latent_plane.png` if there are two units, and `samples/codebook.png` for a family that
+    tokenizes.
+    """
     tokenizes = isinstance(build.family(config), Tokenizes)
     needed = () if tokenizes else ("encode", "decode")
     model = trained(config, workdir, "latents", *needed, stop=stop)
@@ -41,8 +44,8 @@ def latents(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -
     indices = chosen(config, source)
     if len(indices) < 2:
         raise UserError(
-            f"--mode=latents looks at how codes spread and needs 2 examples at least: eval.split = "
-            f"{config.eval.split!r} with eval.count = {config.eval.count} gives {len(indices)}."
+            f"--mode=latents needs at least 2 examples, but eval.split = {config.eval.split!r} "
+            f"with eval.count = {config.eval.count} gives {len(indices)}: raise eval.count."
         )
     report = {"split": config.eval.split, "step": model.step, "examples": len(indices)}
     if isinstance(model.family, Encodes) and isinstance(model.family, Decodes):
@@ -54,7 +57,7 @@ def latents(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -
     units, drawn = report.get("units", {}), {}
     drawn["traversals.png"], drawn["latent_plane.png"] = "traversed" in units, "plane" in units
     drawn["codebook.png"] = tokenizes
-    made = [model.place.samples / name for name, is_there in drawn.items() if is_there]
+    made = [model.place.samples / name for name, was_drawn in drawn.items() if was_drawn]
     return shown | {"files": announced([*made, model.place.path / "latents.json"])}
 
 
@@ -63,8 +66,11 @@ def latents(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -
 
 @dataclass(frozen=True, kw_only=True)
 class Codes:
-    """Codes of many examples: mean and standard deviation [D] of each unit, the code of the first
-    example [D], and of two units all codes [N, 2] with their labels [N] where there are any."""
+    """Statistics of the codes of many examples.
+
+    mean, deviation: [D], of each unit. first: [D], the code of the first example. points, labels:
+    all codes [N, 2] and their labels [N], if there are two units and labels; else None.
+    """
 
     mean: np.ndarray
     deviation: np.ndarray
@@ -74,19 +80,19 @@ class Codes:
 
 
 def summed_up(passes: Iterable[Embedded]) -> Codes:
-    """What there is to know of the codes, without holding all of them."""
+    """The statistics of the codes in one pass, without keeping all codes in memory."""
     count, kept, labels = 0, [], []
-    for found in passes:
-        codes = found.embedding.astype(np.float64)
+    for batch in passes:
+        codes = batch.embedding.astype(np.float64)
         if not count:
             first = codes[0]
             total, squares = np.zeros_like(first), np.zeros_like(first)
         count += len(codes)
-        total += (codes - first).sum(0)  # around one of them, so that little cancels
+        total += (codes - first).sum(0)  # relative to one code, which avoids cancellation
         squares += np.square(codes - first).sum(0)
         if codes.shape[1] == 2:
-            kept.append(found.embedding)
-            labels.append(found.label)
+            kept.append(batch.embedding)
+            labels.append(batch.label)
     shift = total / count
     return Codes(
         mean=first + shift,
@@ -98,8 +104,8 @@ def summed_up(passes: Iterable[Embedded]) -> Codes:
 
 
 def traversed(codes: Codes) -> tuple[np.ndarray, np.ndarray]:
-    """(units [U], codes [U, T, D]): the units of largest variance, each going from -3 to 3
-    deviations around its mean while the others stay at the first example's."""
+    """(units [U], codes [U, T, D]): the units of largest variance, each varied from -3 to 3
+    standard deviations around its mean while the others keep the values of the first example."""
     order = np.argsort(-codes.deviation, kind="stable")[:_UNITS]
     points = np.tile(codes.first, (len(order), len(_DEVIATIONS), 1))
     for row, unit in enumerate(order):
@@ -111,20 +117,20 @@ def _units(model: Trained, source: Source, indices: np.ndarray) -> dict:
     config = model.experiment.config
     codes = summed_up(model.embeddings(source, config.eval.split, indices))
     size = len(codes.mean)
-    found: dict = {"dimensions": size}
+    report: dict = {"dimensions": size}
     if size <= _LISTED:
-        found |= {"mean": codes.mean.tolist(), "deviation": codes.deviation.tolist()}
+        report |= {"mean": codes.mean.tolist(), "deviation": codes.deviation.tolist()}
     if size > _MOST_UNITS:
-        found["traversals"] = (
-            f"There are no traversals: a code has {size} units, more than {_MOST_UNITS}, and one "
-            "alone changes next to nothing."
+        report["traversals"] = (
+            f"No traversals were drawn: a code has {size} units, more than {_MOST_UNITS}, and a "
+            "single one changes almost nothing."
         )
-        _log.info(found["traversals"])
+        _log.info(report["traversals"])
     else:
-        found["traversed"] = _traversals(model, codes)
+        report["traversed"] = _traversals(model, codes)
     if codes.points is not None:
-        found["plane"] = _plane(model, codes, source.spec.classes)
-    return found
+        report["plane"] = _plane(model, codes, source.spec.classes)
+    return report
 
 
 def _traversals(model: Trained, codes: Codes) -> list[int]:
@@ -179,8 +185,8 @@ def _codebook(model: Trained, source: Source, indices: np.ndarray) -> list[dict]
         return model.family.codes(variables, model.experiment.prepared(rows))
 
     for codes in model.passes("codes", tokens, source.read, indices, "reading codes"):
-        for level, found in enumerate(codes):
-            counts[level] += np.bincount(found.ravel(), minlength=grids[level].size)
+        for level, grid_codes in enumerate(codes):
+            counts[level] += np.bincount(grid_codes.ravel(), minlength=grids[level].size)
     levels, report = [], []
     for level, (grid, used) in enumerate(zip(grids, counts, strict=True)):
         numbers = {
@@ -204,8 +210,8 @@ def _codebook(model: Trained, source: Source, indices: np.ndarray) -> list[dict]
 def _single_codes(
     model: Trained, grids: tuple[CodeGrid, ...], counts: list[np.ndarray], level: int
 ) -> np.ndarray:
-    """What the most used codes of a level decode to, each at every place of it, the other levels at
-    their most frequent code."""
+    """Images decoded from the most used codes of a level, each repeated over the whole grid, with
+    the other levels at their most frequent code."""
     order = np.argsort(-counts[level], kind="stable")[:_CODES]
     order = order[counts[level][order] > 0]
 

@@ -1,4 +1,4 @@
-"""`--mode=probe`: how well a representation tells the classes apart, beside the raw pixels."""
+"""`--mode=probe`: classification accuracy from a representation, compared with raw pixels."""
 
 import logging
 from pathlib import Path
@@ -17,91 +17,91 @@ from genzoo.runtime.stopping import Stop
 from genzoo.workdir import announced
 
 NEIGHBOURS = 20
-"""Whose votes are counted."""
+"""Number of nearest neighbours that vote."""
 _TRAIN = "train"
-_PIXELS = 64 * 64 * 3  # values of an image from which it is averaged over squares of pixels
-_BATCH = 512  # candidates whose distances from all queries are held at once
+_PIXELS = 64 * 64 * 3  # an image with more values is averaged over squares of pixels
+_BATCH = 512  # candidates whose distances from all queries are in memory at once
 _log = logging.getLogger("genzoo")
 
 
 def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """The accuracies on eval.split of a linear probe and of the votes of the nearest neighbours,
-    learned from tools.probe_examples training images, of embeddings and of raw pixels, as
+    """Measures the accuracies on eval.split of a linear probe and of a nearest-neighbour vote, both
+    fitted to tools.probe_examples training images, for embeddings and for raw pixels. Writes
     `probe.json`."""
     model = trained(config, workdir, "probe", "encode", stop=stop)
     if config.eval.split == _TRAIN:
-        raise UserError("eval.split = 'train' is what the probe learns from; set it to 'test'.")
+        raise UserError("eval.split = 'train' is the training set of the probe: set it to 'test'.")
     train, test = model.experiment.open(_TRAIN), model.experiment.open(config.eval.split)
     classes = len(train.spec.classes)
     if not classes:
-        raise UserError(f"--mode=probe needs classes; {train.name} has none.")
-    learned = _features(model, train, _TRAIN, spread(len(train), config.tools.probe_examples))
-    asked = _features(model, test, config.eval.split, chosen(config, test))
+        raise UserError(f"--mode=probe needs classes, but {train.name} has none: use other data.")
+    fitted = _features(model, train, _TRAIN, spread(len(train), config.tools.probe_examples))
+    scored = _features(model, test, config.eval.split, chosen(config, test))
     report = {
         "split": config.eval.split,
         "step": model.step,
-        "train_examples": len(learned["label"]),
-        "test_examples": len(asked["label"]),
+        "train_examples": len(fitted["label"]),
+        "test_examples": len(scored["label"]),
         "classes": classes,
-        "neighbours": min(NEIGHBOURS, len(learned["label"])),
+        "neighbours": min(NEIGHBOURS, len(fitted["label"])),
         "metric": config.tools.metric,
         "l2": config.tools.probe_l2,
     }
     for name in ("embedding", "pixels"):
-        both = [(part[name], part["label"]) for part in (learned, asked)]
+        both = [(part[name], part["label"]) for part in (fitted, scored)]
         report[name] = _scores(*both, classes, config, name)
     model.place.write("probe.json", report)
     return report | {"files": announced([model.place.path / "probe.json"])}
 
 
 def _scores(
-    learned: tuple, asked: tuple, classes: int, config: FrozenConfigDict, name: str
+    fitted: tuple, scored: tuple, classes: int, config: FrozenConfigDict, name: str
 ) -> dict:
-    (x, labels), (asked_x, truth) = learned, asked
+    (x, labels), (test_x, truth) = fitted, scored
     standard = linear.Standard.of(x)
 
-    def solved(x, labels):
+    def fit(x, labels):
         return linear.fit(x, labels, classes=classes, l2=config.tools.probe_l2)
 
-    found = jax.jit(solved)(jnp.asarray(standard(x)), jnp.asarray(labels, jnp.int32))
-    if found.gradient > 1e-3:
+    fitted_probe = jax.jit(fit)(jnp.asarray(standard(x)), jnp.asarray(labels, jnp.int32))
+    if fitted_probe.gradient > 1e-3:
         _log.warning(
             "The linear probe of the %s has not converged after %d iterations (largest slope "
-            "%.2g): a larger tools.probe_l2 makes it easier.",
+            "%.2g): raise tools.probe_l2.",
             name,
-            found.iterations,
-            found.gradient,
+            fitted_probe.iterations,
+            fitted_probe.gradient,
         )
-    near = Neighbours.none(len(asked_x), min(NEIGHBOURS, len(x)))
+    near = Neighbours.none(len(test_x), min(NEIGHBOURS, len(x)))
     for start in range(0, len(x), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(x)))
-        near = near.with_batch(config.tools.metric, asked_x, x[rows], rows)
+        near = near.with_batch(config.tools.metric, test_x, x[rows], rows)
 
-    def guessed(features: np.ndarray) -> np.ndarray:
-        return np.asarray(linear.predict(found, jnp.asarray(standard(features))))
+    def predicted(features: np.ndarray) -> np.ndarray:
+        return np.asarray(linear.predict(fitted_probe, jnp.asarray(standard(features))))
 
     return {
         "dimensions": x.shape[1],
-        "linear_accuracy": float((guessed(asked_x) == truth).mean()),
-        "linear_train_accuracy": float((guessed(x) == labels).mean()),
+        "linear_accuracy": float((predicted(test_x) == truth).mean()),
+        "linear_train_accuracy": float((predicted(x) == labels).mean()),
         "neighbour_accuracy": float((vote(labels[near.index], classes) == truth).mean()),
-        "iterations": int(found.iterations),
-        "largest_slope": float(found.gradient),
+        "iterations": int(fitted_probe.iterations),
+        "largest_slope": float(fitted_probe.gradient),
     }
 
 
 def _features(model: Trained, source: Source, split: str, indices: np.ndarray) -> dict:
     """{"embedding": [N, D], "pixels": [N, D'], "label": [N]}."""
-    found: dict[str, list] = {"embedding": [], "pixels": [], "label": []}
+    parts: dict[str, list] = {"embedding": [], "pixels": [], "label": []}
     for batch in model.embeddings(source, split, indices, f"encoding {split}"):
-        found["embedding"].append(batch.embedding)
-        found["pixels"].append(_pixels(batch.image))
-        found["label"].append(batch.label)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+        parts["embedding"].append(batch.embedding)
+        parts["pixels"].append(_pixels(batch.image))
+        parts["label"].append(batch.label)
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W, C] as float32 [N, D] in [-1, 1]; large ones averaged over squares."""
+    """uint8 [N, H, W, C] -> float32 [N, D] in [-1, 1]; large images are averaged over squares."""
     count, height, width, channels = images.shape
     side = 1
     while (height // side) * (width // side) * channels > _PIXELS:

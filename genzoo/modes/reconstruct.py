@@ -1,4 +1,4 @@
-"""`--mode=reconstruct`: what comes back of test images that a model has encoded and decoded."""
+"""`--mode=reconstruct`: encodes and decodes test images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ from genzoo.workdir import Workdir, announced
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstructions:
-    """uint8 images [N, H, W, C] and scores [N]. shown: what the model was shown, where that is not
-    the original."""
+    """Images uint8 [N, H, W, C] and scores [N]. shown: what the model saw, if not the original.
+    copy: the reconstruction."""
 
     original: np.ndarray
     shown: np.ndarray | None
@@ -38,12 +38,12 @@ class Reconstructions:
 
     @property
     def caption(self) -> str:
-        """What stands side by side."""
+        """A caption that names the parts of `side_by_side`."""
         names = ["original", "shown to the model", "reconstruction"]
         return "each: " + " | ".join(n for n in names if self.shown is not None or n[0] != "s")
 
     def side_by_side(self) -> np.ndarray:
-        """Each original, what was shown of it, and its reconstruction joined to one wide image."""
+        """Each original, what the model saw of it, and its reconstruction, as one wide image."""
         parts = [self.original, self.shown, self.copy]
         return np.concatenate([part for part in parts if part is not None], axis=2)
 
@@ -55,13 +55,13 @@ def reconstructed(
     source: Source,
     count: int,
 ) -> Reconstructions:
-    """Reconstructions of the first `count` images. programs: the compiled ones by batch size.
-    UserError for data of another kind."""
+    """Reconstructions of the first `count` images. programs: compiled programs by batch size, which
+    are added here. Raises UserError if the data is not images."""
     _require_images(experiment)
     placement = experiment.placement
     size = -(-min(experiment.config.eval.batch_size, count) // placement.devices)
     size *= placement.devices
-    found = []
+    parts = []
     for batch in batches.eval_batches(
         source, batch_size=size, count=count, rows=placement.rows(size)
     ):
@@ -71,17 +71,17 @@ def reconstructed(
             function = partial(_compared, experiment)
             programs[size] = experiment.program(function, variables, rows)
         values, mask = jax.device_get(programs[size](variables, rows))
-        found.append({k: v[mask > 0] for k, v in values.items()})
-    joined = {k: np.concatenate([one[k] for one in found]) for k in found[0]}
+        parts.append({k: v[mask > 0] for k, v in values.items()})
+    joined = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     if np.array_equal(joined.get("shown"), joined["original"]):
         joined["shown"] = None
     return Reconstructions(**{"shown": None, **joined})
 
 
 def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """The first sample.count images of eval.split beside what comes back of them (between the two,
-    where it differs, what the model was shown) as `samples/reconstruction.png`, with the scores of
-    each in `reconstruct.json`."""
+    """Draws the first sample.count images of eval.split beside their reconstructions as
+    `samples/reconstruction.png`, with what the model saw in between if that differs, and writes the
+    scores of each into `reconstruct.json`."""
     experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     require(experiment.family, config.family.name, "reconstruct", "reconstruct")
     _require_images(experiment)
@@ -89,8 +89,8 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.eval.weights)
     source = experiment.open(config.eval.split)
-    found = reconstructed(experiment, variables, {}, source, config.sample.count)
-    error = found.mean_squared_error.astype(np.float64)
+    images = reconstructed(experiment, variables, {}, source, config.sample.count)
+    error = images.mean_squared_error.astype(np.float64)
     # The range of the images is 2, from -1 to 1.
     psnr = 10 * np.log10(4 / np.maximum(error, 1e-20))
     report = {
@@ -99,17 +99,17 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
         "count": len(error),
         "mean_squared_error": float(error.mean()),
         "psnr": float(psnr.mean()),
-        "ssim": float(found.ssim.mean()),
+        "ssim": float(images.ssim.mean()),
         "mean_squared_errors": error.tolist(),
         "psnrs": psnr.tolist(),
-        "ssims": found.ssim.tolist(),
+        "ssims": images.ssim.tolist(),
     }
     place.write("reconstruct.json", report)
     picture = place.samples / "reconstruction.png"
     if is_first():
-        shown = found.side_by_side()[: pictures.LARGEST_GRID // 2]
-        columns = 8 if found.shown is None else 6
-        pictures.save_grid(picture, shown, columns=columns, caption=found.caption)
+        shown = images.side_by_side()[: pictures.LARGEST_GRID // 2]
+        columns = 8 if images.shown is None else 6
+        pictures.save_grid(picture, shown, columns=columns, caption=images.caption)
     short = {k: v for k, v in report.items() if not isinstance(v, list)}
     return short | {"files": announced([picture, place.path / "reconstruct.json"])}
 
@@ -117,8 +117,8 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
 def _require_images(experiment: Experiment) -> None:
     if not isinstance(experiment.x, Image):
         raise UserError(
-            f"--mode=reconstruct compares images, and {experiment.config.data.name} is "
-            f"{experiment.x.plural}."
+            f"--mode=reconstruct compares images, but {experiment.config.data.name} is "
+            f"{experiment.x.plural}: use another mode, such as sample or eval."
         )
 
 

@@ -1,4 +1,4 @@
-"""`--mode=retrieve`: the training images that a representation has nearest to others."""
+"""`--mode=retrieve`: finds the training images nearest to given ones in a representation."""
 
 from pathlib import Path
 
@@ -16,28 +16,30 @@ from genzoo.runtime.stopping import Stop
 from genzoo.workdir import announced
 
 _QUERIES = 8
-_SHOWN = 16  # neighbours in the picture at most
+_SHOWN = 16  # maximum number of neighbours in the picture
 _TRAIN = "train"
 
 
 def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """The tools.neighbours nearest training images, by tools.metric, of the first images of
-    eval.split or of the file tools.first: `samples/neighbours.png` and `retrieve.json`, with labels
-    also the precision, which is the share of neighbours of the query's class."""
+    """Finds the tools.neighbours training images nearest by tools.metric to the first images of
+    eval.split, or to the file tools.first. Writes `samples/neighbours.png` and `retrieve.json`; if
+    there are labels, also the precision, the fraction of neighbours with the query's class."""
     model = trained(config, workdir, "retrieve", "encode", stop=stop)
     train = model.experiment.open(_TRAIN)
     queries, names = _queries(model)
     own = queries.index if not names and config.eval.split == _TRAIN else None
     candidates = len(train) - (own is not None)
     if candidates < 1:
-        raise UserError(f"The train split of {train.name} has no other example.")
+        raise UserError(
+            f"The train split of {train.name} has no other example: set eval.split to 'test'."
+        )
     count = min(config.tools.neighbours, candidates)
-    found = Neighbours.none(len(queries.index), count)
+    nearest = Neighbours.none(len(queries.index), count)
     for batch in model.embeddings(train, _TRAIN, np.arange(len(train)), "searching"):
         metric = config.tools.metric
-        found = found.with_batch(metric, queries.embedding, batch.embedding, batch.index, own)
-    records = train.read(found.index.ravel())
-    labels = records["label"].reshape(found.index.shape) if "label" in records else None
+        nearest = nearest.with_batch(metric, queries.embedding, batch.embedding, batch.index, own)
+    records = train.read(nearest.index.ravel())
+    labels = records["label"].reshape(nearest.index.shape) if "label" in records else None
     report = {
         **({"query": config.tools.first} if names else {"split": config.eval.split}),
         "step": model.step,
@@ -46,23 +48,23 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     }
     if labels is not None and queries.label is not None:
         report["precision"] = float((labels == queries.label[:, None]).mean())
-    report["queries"] = _listed(queries, names, found, labels)
+    report["queries"] = _listed(queries, names, nearest, labels)
     model.place.write("retrieve.json", report)
     if is_first():
-        images = records["x"].reshape(*found.index.shape, *records["x"].shape[1:])
-        _draw(model, queries, names, found, images, labels, train)
+        images = records["x"].reshape(*nearest.index.shape, *records["x"].shape[1:])
+        _draw(model, queries, names, nearest, images, labels, train)
     shown = {k: v for k, v in report.items() if k != "queries"}
     made = [model.place.samples / "neighbours.png", model.place.path / "retrieve.json"]
     return shown | {"files": announced(made)}
 
 
 def _queries(model: Trained) -> tuple[Embedded, list[str]]:
-    """The queries, and the names of those that come from files."""
+    """The queries, and their names if they come from files."""
     config = model.experiment.config
     if config.tools.first:
         file = loose.existing(config.tools.first, "tools.first")
-        (found,) = model.embeddings(model.files([file]), FILES, np.arange(1))
-        return found, [file.name]
+        (embedded,) = model.embeddings(model.files([file]), FILES, np.arange(1))
+        return embedded, [file.name]
     source = model.experiment.open(config.eval.split)
     count = min(_QUERIES, len(source))
     parts = list(model.embeddings(source, config.eval.split, np.arange(count)))
@@ -73,14 +75,14 @@ def _queries(model: Trained) -> tuple[Embedded, list[str]]:
 
 
 def _listed(
-    queries: Embedded, names: list[str], found: Neighbours, labels: np.ndarray | None
+    queries: Embedded, names: list[str], nearest: Neighbours, labels: np.ndarray | None
 ) -> list[dict]:
     listed = []
     for i, index in enumerate(queries.index.tolist()):
         query = {"file": names[i]} if names else {"index": index}
         if queries.label is not None:
             query["label"] = int(queries.label[i])
-        near = {"indices": found.index[i].tolist(), "distances": found.distance[i].tolist()}
+        near = {"indices": nearest.index[i].tolist(), "distances": nearest.distance[i].tolist()}
         if labels is not None:
             near["labels"] = labels[i].tolist()
         listed.append({**query, **near})
@@ -91,7 +93,7 @@ def _draw(
     model: Trained,
     queries: Embedded,
     names: list[str],
-    found: Neighbours,
+    nearest: Neighbours,
     images: np.ndarray,
     labels: np.ndarray | None,
     train: Source,
@@ -102,13 +104,13 @@ def _draw(
     def named(label: int) -> str:
         return figures.shortened(train.spec.classes[label])
 
-    rows, shown = [], min(_SHOWN, found.index.shape[1])
+    rows, shown = [], min(_SHOWN, nearest.index.shape[1])
     for i, index in enumerate(queries.index.tolist()):
         known = None if labels is None else labels[i]
         captions = [
             figures.shortened(names[i]) if names else f"example {index}",
             *(
-                caption(found.distance[i, rank], None if known is None else known[rank])
+                caption(nearest.distance[i, rank], None if known is None else known[rank])
                 for rank in range(shown)
             ),
         ]

@@ -1,4 +1,4 @@
-"""`--mode=sample`: draws images, each call into a folder of its own in the workdir's `samples/`."""
+"""`--mode=sample`: draws samples, each call into its own folder in the workdir's `samples/`."""
 
 import logging
 import time
@@ -37,8 +37,12 @@ _log = logging.getLogger("genzoo")
 
 
 class Drawn(NamedTuple):
-    """A batch of samples [n, ...] as they are stored, their labels [n], and where the family counts
-    that how often the model was asked for each, and how many rows its networks had: [n, 2]."""
+    """A batch of samples.
+
+    images: the samples [n, ...] in the format of the data. labels: int32 [n]. evaluations: [n, 2],
+    model evaluations and rows of network input per sample; [0, 2] if the family does not count
+    them.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -51,10 +55,10 @@ NOTHING = np.zeros((0, 2))
 def draw(
     requests: Requests, variables: Variables, programs: dict[int, Program], count: int
 ) -> Iterator[Drawn]:
-    """Samples 0 .. count - 1 in batches.
+    """Samples 0 to count - 1 in batches.
 
-    A batch has sample.batch_size rows, or `count` if that is less, filled up to a multiple of the
-    devices; the last one is drawn whole and cut. programs: the compiled ones by batch size.
+    A batch has min(sample.batch_size, count) rows, padded to a multiple of the devices; the last
+    one is drawn whole and cut. programs: compiled programs by batch size, which are added here.
     """
     experiment = requests.experiment
     config, placement = experiment.config, experiment.placement
@@ -63,70 +67,72 @@ def draw(
     mine = placement.rows(size)
     for start in range(0, count, batch):
         experiment.stop.check()
-        asked = requests.rows(np.arange(start, start + size))
-        label = asked.get("label", np.zeros(size, np.int32))
-        rows = placement.put_batch({name: values[mine] for name, values in asked.items()})
+        requested = requests.rows(np.arange(start, start + size))
+        label = requested.get("label", np.zeros(size, np.int32))
+        rows = placement.put_batch({name: values[mine] for name, values in requested.items()})
         if size not in programs:
             function = partial(sample_batch, requests)
             programs[size] = experiment.program(function, variables, rows)
-        found = jax.device_get(programs[size](variables, rows))
+        samples = jax.device_get(programs[size](variables, rows))
         real = min(batch, count - start)
-        finite = found.get("finite", np.ones(size, bool))[:real]
+        finite = samples.get("finite", np.ones(size, bool))[:real]
         if not finite.all():
-            lost = f"{(~finite).sum()} of {real} samples are not finite"
-            _log.warning("%s%s", lost, _remedies(config.sample))
-        yield Drawn(found["x"][:real], label[:real], found.get("evaluations", NOTHING)[:real])
+            problem = f"{(~finite).sum()} of {real} samples are not finite"
+            _log.warning("%s%s", problem, _remedies(config.sample))
+        yield Drawn(samples["x"][:real], label[:real], samples.get("evaluations", NOTHING)[:real])
 
 
 def _remedies(settings: FrozenConfigDict) -> str:
-    """What may help against samples that are not finite, among what is not so already."""
-    known = []
+    """Settings that may help against samples that are not finite and are not in use yet."""
+    remedies = []
     if settings.get("method") == ADAPTIVE:
-        known.append("a smaller sample.tolerance")
-    elif settings.get("steps"):  # 0 is as many as there are
-        known.append(f"more steps than sample.steps = {settings.steps}")
+        remedies.append("a smaller sample.tolerance")
+    elif settings.get("steps"):  # 0 already takes all steps
+        remedies.append(f"more steps than sample.steps = {settings.steps}")
     if "method" in settings:
-        known.append("another sample.method or sample.grid")
+        remedies.append("another sample.method or sample.grid")
     if settings.get("clip") == "none":
-        known.append("sample.clip = 'clip'")
+        remedies.append("sample.clip = 'clip'")
     if settings.get("guidance_scale", 1.0) > 1:
-        known.append("a lower sample.guidance_scale")
-    return f": try {', or '.join(known)}." if known else "."
+        remedies.append("a lower sample.guidance_scale")
+    return f": try {', or '.join(remedies)}." if remedies else "."
 
 
 def columns_of(requests: Requests) -> int:
-    """Columns of a grid: one per class where the samples go through the classes in turn, 0 for
-    about a square. More than 20 classes would make a strip."""
+    """Columns of a grid: one per class if the samples cycle through at most 20 classes; else 0,
+    which makes the grid about square."""
     return requests.classes if requests.classes <= 20 else 0
 
 
 def sample_batch(requests: Requests, variables: Variables, rows: Batch) -> dict[str, Array]:
-    """One datum `x` per row, as it is stored, from what the row asks for alone; with `evaluations`
-    of a family that counts them."""
+    """One sample `x` per row, in the format of the data, which depends on that row alone. For a
+    family that `Solves`, also `evaluations` [B, 2] (see `Drawn`) and `finite` bool [B]."""
     family, x = requests.family, requests.experiment.x
     keys = sample_keys(requests.experiment.config.sample.seed, rows["index"])
     conditions = requests.conditions(variables, rows)
     if not isinstance(family, Solves):
         return {"x": x.stored(family.sample(variables, keys, conditions))}
-    found = family.solve(
+    solution = family.solve(
         variables, keys, conditions, negative=requests.negative(variables, rows)
     )
-    finite = jnp.isfinite(found.x).reshape(found.x.shape[0], -1).all(-1)
+    finite = jnp.isfinite(solution.x).reshape(solution.x.shape[0], -1).all(-1)
     return {
-        "x": x.stored(found.x),
-        "evaluations": jnp.stack([found.evaluations, found.network_rows], axis=-1),
+        "x": x.stored(solution.x),
+        "evaluations": jnp.stack([solution.evaluations, solution.network_rows], axis=-1),
         "finite": finite,
     }
 
 
 def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Draws sample.count samples into a folder of their own in the workdir's `samples/`: of images
-    one PNG each and a grid, of points and signals an array and a scatter or lines; the pictures
-    that sample.pictures names; and `settings.json`, how they were made. `samples/latest` is then
-    that folder."""
+    """Draws sample.count samples into their own folder in the workdir's `samples/`.
+
+    Images are written as one PNG each and a grid; points and signals as an array and a plot. The
+    folder also holds the pictures named in sample.pictures and the settings in `settings.json`.
+    Afterwards `samples/latest` points to it.
+    """
     experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     require(experiment.family, config.family.name, "sample", "sample")
-    wanted = illustrate.chosen(experiment)
+    chosen_pictures = illustrate.chosen(experiment)
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.sample.weights)
     family, variables = for_sampling(experiment, variables)
@@ -161,20 +167,20 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     seconds = time.perf_counter() - started
     _log.info("%d samples in %.1f s.", config.sample.count, seconds)
     report = {"samples": str(folder), "count": config.sample.count, "step": int(state.step)}
-    if len(asked := np.concatenate(evaluations)):
-        calls, rows = (round(float(mean), 1) for mean in asked.mean(axis=0))
+    if len(counted := np.concatenate(evaluations)):
+        calls, rows = (round(float(mean), 1) for mean in counted.mean(axis=0))
         counts = {"evaluations": calls, "network_rows": rows}
         report |= counts
         settings |= counts
-        _log.info("%s evaluations (NFE) per sample, %s rows of networks.", calls, rows)
-    if wanted:
-        made += _illustrate(wanted, requests, variables, folder)
+        _log.info("Per sample: %s evaluations (NFE), %s rows of network input.", calls, rows)
+    if chosen_pictures:
+        made += _illustrate(chosen_pictures, requests, variables, folder)
     place.end_samples(folder, settings | {"seconds": round(seconds, 1)})
     return report | {"files": announced([*made, folder / SAMPLE_SETTINGS])}
 
 
 def _settings(config: FrozenConfigDict, step: int) -> dict:
-    """How samples were made: what cannot be read off them later."""
+    """The settings of samples, which cannot be recovered from the samples themselves."""
     return {
         "genzoo": VERSION,
         "family": config.family.name,
@@ -187,24 +193,24 @@ def _settings(config: FrozenConfigDict, step: int) -> dict:
 
 
 def _illustrate(
-    wanted: list[illustrate.Picture], requests: Requests, variables: Variables, folder: Path
+    chosen: list[illustrate.Picture], requests: Requests, variables: Variables, folder: Path
 ) -> list[Path]:
-    """Of several processes the first draws the pictures, on a device of its own."""
+    """Draws the pictures. With several processes the first one draws them, on its own device."""
     if jax.process_count() > 1:
         replicated = requests.experiment.placement.replicated
         whole = jax.jit(lambda tree: tree, out_shardings=replicated)
         variables = jax.device_get(whole(variables))
     subject = illustrate.Subject(requests=requests, variables=variables, folder=folder)
     made: list[Path] = []
-    by_first(lambda: made.extend(picture(subject) for picture in wanted))
+    by_first(lambda: made.extend(picture(subject) for picture in chosen))
     return made
 
 
 def save_samples(
     requests: Requests, path: Path, samples: np.ndarray, labels: np.ndarray
 ) -> None:
-    """A picture by the kind of data: a grid of images, points as a scatter or signals as lines
-    beside test data."""
+    """Draws samples by the kind of data: a grid of images, or points as a scatter and signals as
+    lines beside test data."""
     experiment = requests.experiment
     x = experiment.x
     if isinstance(x, Image):

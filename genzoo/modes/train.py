@@ -1,4 +1,4 @@
-"""`--mode=train`: trains, or goes on with what the workdir holds."""
+"""`--mode=train`: trains, or resumes the run in the workdir."""
 
 import contextlib
 import itertools
@@ -40,11 +40,11 @@ from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir, announced
 
 _log = logging.getLogger("genzoo")
-_PICTURED = {"sample", "reconstruct"}  # what a family can that training pictures are made of
+_PICTURED = {"sample", "reconstruct"}  # capabilities, one of which training grids need
 
 
 def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Trains to train.steps, going on from what the workdir holds."""
+    """Trains to train.steps, or resumes the run in the workdir. Returns the step and the files."""
     experiment = Experiment(config, stop or Stop())
     with experiment.stop.gently():
         return _train(experiment, Workdir(workdir))
@@ -55,25 +55,24 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
     settings, stop = build.section(config, "train"), experiment.stop
     agreed(lambda: _check(experiment, place))
     source = agreed(lambda: experiment.open("train"))
-    with contextlib.ExitStack() as open_things:
-        # The folder is claimed before anything in it is touched; what can be wrong with the input
-        # has been looked at by now.
+    with contextlib.ExitStack() as cleanup:
+        # The folder is claimed before anything in it changes, and after the input was checked.
         about = {
             "examples": len(source),
             "checksum": source.checksum(),
             "fields": {name: str(field) for name, field in source.spec.fields.items()},
         }
-        open_things.enter_context(agreed(lambda: place.claim(config, about)))
+        cleanup.enter_context(agreed(lambda: place.claim(config, about)))
         checkpoints = place.checkpoints(
             keep=settings.keep,
             keep_every=settings.keep_every,
             about={"config": config.to_dict(), "data": about},
         )
-        open_things.callback(checkpoints.close)
+        cleanup.callback(checkpoints.close)
         state = _start(experiment, place, checkpoints)
         step = int(state.step)
         if step >= settings.steps:
-            _log.info("Step %d of %d is done: raise train.steps to go on.", step, settings.steps)
+            _log.info("Step %d of %d is done: raise train.steps to train on.", step, settings.steps)
             return {"step": step}
         if isinstance(experiment.family, Fits):
             state = _fitted(experiment, state, source)
@@ -83,11 +82,11 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
                 _training_pictures(experiment, place)(state, int(state.step))
             return _report(experiment, place, state, started)
         data, inputs = _inputs(experiment, source, step)
-        open_things.callback(inputs.close)
+        cleanup.callback(inputs.close)
         example = next(inputs)
         if number := stop.reached():
             leave(state, number, checkpoints, settings)
-        _say_what_is_whole(experiment, state)
+        _log_unsplit(experiment, state)
         _log.info("Compiling the training step for %d device(s).", jax.device_count())
         program = compile_program(experiment.training(state, data, example))
         _log.info(
@@ -101,9 +100,9 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
         )
         outputs = writers.open_writers(place.path, step, first_process=is_first())
         for output in outputs:
-            open_things.callback(output.close)
+            cleanup.callback(output.close)
         progress = writers.Progress(settings.steps, is_first(), experiment.unit)
-        open_things.callback(progress.close)
+        cleanup.callback(progress.close)
         state = train_loop(
             state,
             lambda state, rows: program(state, data, rows),
@@ -121,25 +120,25 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
 
 
 def _paced(settings: TrainSettings) -> TrainSettings:
-    """Without a first picture by time where only the last one is asked for."""
+    """The settings, without a first picture by time if only the last picture is wanted."""
     return settings if settings.picture_first else replace(settings, picture_minutes=0.0)
 
 
 def _report(experiment: Experiment, place: Workdir, state: TrainState, started: float) -> dict:
-    """Of a run that has come to its end: also where everything is."""
+    """The report on a finished run, with the files it wrote."""
     step, seconds = int(state.step), round(time.perf_counter() - started, 1)
-    _log.info("Step %d is done, after %s of this start.", step, writers.duration(seconds))
+    _log.info("Step %d is done, %s after this start.", step, writers.duration(seconds))
     weights = (RAW, *experiment.config.train.averages)
     made = [place.path / "metrics.jsonl", place.path / "checkpoints" / str(step)]
     made += [place.training_grid(step, name) for name in weights]
     return {"step": step, "seconds": seconds, "files": announced(p for p in made if p.exists())}
 
 
-def _say_what_is_whole(experiment: Experiment, state: TrainState) -> None:
+def _log_unsplit(experiment: Experiment, state: TrainState) -> None:
     if whole := experiment.placement.unsplit({"params": state.params}):
         largest = max(whole, key=whole.get)
         _log.info(
-            "Over mesh.fsdp = %d, %d arrays of params stay whole on every device, %.2f MB in all; "
+            "With mesh.fsdp = %d, %d arrays of params stay whole on every device, %.2f MB in all; "
             "the largest is %s.",
             experiment.config.mesh.fsdp, len(whole), sum(whole.values()) / 1e6, largest,
         )  # fmt: skip
@@ -148,7 +147,7 @@ def _say_what_is_whole(experiment: Experiment, state: TrainState) -> None:
 def _check(experiment: Experiment, place: Workdir) -> None:
     place.check(experiment.config)
     Requests(experiment=experiment, family=experiment.family).check()
-    experiment.updater(experiment.config.train.accumulate)  # raises where the players do not fit
+    experiment.updater(experiment.config.train.accumulate)  # raises if the players do not fit
     if not place.begun:
         runs.check(experiment)
 
@@ -161,16 +160,16 @@ def _start(experiment: Experiment, place: Workdir, checkpoints: Checkpoints) -> 
         return runs.first_state(experiment, place)
     if int(state.step) % stride:
         raise UserError(
-            f"The checkpoint is at step {state.step}, which train.steps_per_call = {stride} does "
-            "not divide: give one that does."
+            f"train.steps_per_call = {stride} does not divide the step of the checkpoint, "
+            f"{state.step}: choose a divisor of it."
         )
-    _log.info("Going on from the checkpoint of step %d.", state.step)
+    _log.info("Resuming from the checkpoint of step %d.", state.step)
     runs.keep_frozen(state, place)
     return place.completed(state, experiment.abstract_state)
 
 
 def _inputs(experiment: Experiment, source: Source, start: int) -> tuple[Batch, Iterator[Batch]]:
-    """(what is held on the devices, the inputs of each call from step `start` on)."""
+    """(the data held on the devices, the inputs of each call from step `start` on)."""
     config, placement = experiment.config, experiment.placement
     size, stride = config.train.batch_size, config.train.steps_per_call
     mine = placement.rows(size)
@@ -178,9 +177,9 @@ def _inputs(experiment: Experiment, source: Source, start: int) -> tuple[Batch, 
 
         def rows() -> Iterator[Batch]:
             for step in range(start, config.train.steps, stride):
-                found = order.indices(config.seed, step * size, stride * size, len(source))
-                found = found.reshape(stride, size)[:, mine].astype(np.int32)
-                yield placement.put_batch({"rows": found}, leading=1)
+                indices = order.indices(config.seed, step * size, stride * size, len(source))
+                indices = indices.reshape(stride, size)[:, mine].astype(np.int32)
+                yield placement.put_batch({"rows": indices}, leading=1)
 
         return placement.put_everywhere(experiment.flat(source.arrays)), rows()
 
@@ -200,9 +199,9 @@ def _inputs(experiment: Experiment, source: Source, start: int) -> tuple[Batch, 
 
 
 def _fitted(experiment: Experiment, state: TrainState, source: Source) -> TrainState:
-    """The state after the one pass that a closed form takes."""
+    """The state after one pass over the data, for a family fitted in closed form."""
 
-    def passed():
+    def prepared():
         size, unit = experiment.config.train.batch_size, experiment.unit
         with tqdm(total=len(source), desc="fitting", unit=unit, disable=None) as bar:
             for start in range(0, len(source), size):
@@ -211,24 +210,24 @@ def _fitted(experiment: Experiment, state: TrainState, source: Source) -> TrainS
                 yield jax.device_get(experiment.prepared(source.read(rows)))
                 bar.update(len(rows))
 
-    found = experiment.family.fit(passed(), streams.named(experiment.root, "fit"))
-    found = experiment.placement.put(
-        {"params": found.params, "stats": found.stats},
+    variables = experiment.family.fit(prepared(), streams.named(experiment.root, "fit"))
+    fitted = experiment.placement.put(
+        {"params": variables.params, "stats": variables.stats},
         jax.tree.map(lambda leaf: leaf.sharding, {"params": state.params, "stats": state.stats}),
     )
-    averages = {name: jax.tree.map(jnp.copy, found["params"]) for name in state.averages}
-    return replace(state, step=state.step + 1, averages=averages, **found)
+    averages = {name: jax.tree.map(jnp.copy, fitted["params"]) for name in state.averages}
+    return replace(state, step=state.step + 1, averages=averages, **fitted)
 
 
 class Watch:
-    """What is logged of averaged metrics, by the family's own report; what it warns of is said once
-    it has been so in three reports in a row, since the first steps of a run look like a failure."""
+    """Turns averaged metrics into logged values with the family's own report. A warning is logged
+    after three reports in a row, because the first steps of a run look like a failure."""
 
     def __init__(self, family: Family):
         self._family, self._streak = family, {}
 
     def __call__(self, measured: dict) -> dict:
-        """The values of the report."""
+        """The values to log. measured: averaged metrics by name."""
         report = reported(self._family, measured)
         self._streak = {k: self._streak.get(k, 0) + 1 for k in report.warnings}
         for about, warning in report.warnings.items():
@@ -245,8 +244,8 @@ def _picture_steps(experiment: Experiment) -> set[int]:
 
 
 def _training_pictures(experiment: Experiment, place: Workdir) -> Callable:
-    """Grids of the same samples, or for a family that cannot sample of the same reconstructions,
-    from the params and from every average."""
+    """A function (state, step) that draws the same samples, or the same reconstructions for a
+    family that cannot sample, from the params and from every average."""
     count = experiment.config.train.picture_count
     samples = "sample" in capabilities(experiment.family)
     programs: dict[int, Program] = {}
@@ -258,8 +257,8 @@ def _training_pictures(experiment: Experiment, place: Workdir) -> Callable:
             drawn = draw(requests, variables, programs, count)
             images, labels, _ = (np.concatenate(part) for part in zip(*drawn, strict=True))
             return partial(save_samples, requests, samples=images, labels=labels)
-        seen = reconstructed(experiment, variables, programs, source, count)
-        return partial(pictures.save_grid, images=seen.side_by_side(), caption=seen.caption)
+        page = reconstructed(experiment, variables, programs, source, count)
+        return partial(pictures.save_grid, images=page.side_by_side(), caption=page.caption)
 
     def save(state: TrainState, step: int) -> None:
         for weights in (RAW, *experiment.config.train.averages):

@@ -1,4 +1,4 @@
-"""Decisions that all processes of one run must make alike.
+"""Decisions on which all processes of one run must agree.
 
 All processes must call these functions, and in the same order. With a single process each function
 reduces to a plain call.
@@ -13,12 +13,13 @@ from jax.experimental import multihost_utils
 
 from genzoo.core.errors import UserError
 
-_ROOM = 4096  # bytes of a message that are sent; the same number from every process
+_ROOM = 4096  # bytes per message; every process sends the same number
 T = TypeVar("T")
 
 
 def alone() -> bool:
-    """Whether there is no other process. Touches no device: some modes choose devices later."""
+    """Whether there is no other process. Touches no device, since some modes choose devices later.
+    """
     return not jax.distributed.is_initialized()
 
 
@@ -37,10 +38,10 @@ def agreed(work: Callable[[], T]) -> T:
         result = work()
     except UserError as error:
         problems = error.problems
-    said = np.zeros(_ROOM, np.uint8)
+    message = np.zeros(_ROOM, np.uint8)
     text = "\n".join(problems).encode()[:_ROOM]
-    said[: len(text)] = np.frombuffer(text, np.uint8)
-    for row in multihost_utils.process_allgather(said):
+    message[: len(text)] = np.frombuffer(text, np.uint8)
+    for row in multihost_utils.process_allgather(message):
         if row.any():
             text = bytes(row[row > 0]).decode(errors="ignore")
             raise UserError(*text.split("\n"), agreed=True)

@@ -83,12 +83,12 @@ def collectives(text: str, *, most: bool = False, once: bool = False) -> dict[st
 
 
 def _add(sums: dict[str, Collective], more: Mapping[str, Collective], times: int) -> None:
-    for kind, what in more.items():
-        sums[kind] = sums.get(kind, _NONE).plus(what, times)
+    for kind, collective in more.items():
+        sums[kind] = sums.get(kind, _NONE).plus(collective, times)
 
 
 def _sent(sums: Mapping[str, Collective]) -> float:
-    return sum(what.sent for what in sums.values())
+    return sum(collective.sent for collective in sums.values())
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
@@ -116,7 +116,7 @@ def _callees(line: str, bodies: Mapping[str, list[str]]) -> Iterator[tuple[str, 
 
 
 def _names(pattern: re.Pattern, line: str) -> list[str]:
-    """The computations that an attribute names: one, or several in braces."""
+    """The computations named by an attribute: one, or several in braces."""
     lists = [one or several for one, several in pattern.findall(line)]
     return [name.strip().lstrip("%") for names in lists for name in names.split(",") if name]
 

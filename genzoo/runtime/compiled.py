@@ -101,7 +101,8 @@ def _compiled(lowered: jax.stages.Lowered, platform: str, level: str) -> dict:
 def _plain(text: str | None, *, once: bool = False, most: bool = False) -> dict[str, dict] | None:
     if text is None:
         return None
-    return {kind: asdict(what) for kind, what in collectives(text, once=once, most=most).items()}
+    counted = collectives(text, once=once, most=most)
+    return {kind: asdict(collective) for kind, collective in counted.items()}
 
 
 def shown(figures: dict, plan: Plan, steps: int | None = None) -> dict:
@@ -129,8 +130,8 @@ def shown(figures: dict, plan: Plan, steps: int | None = None) -> dict:
     if figures["collectives_at_most"] != figures["collectives"]:  # some are in a rare branch
         report["collectives_at_most"] = _divided(figures["collectives_at_most"], steps or 1)
     if plan.chip:
-        said = figures["collectives" if steps else "collectives_once"]
-        sent = None if said is None else sum(what["sent"] for what in said.values())
+        counted = figures["collectives" if steps else "collectives_once"]
+        sent = None if counted is None else sum(kind["sent"] for kind in counted.values())
         report["roofline"] = estimate(
             plan.chip,
             flops=figures["flops"],
@@ -144,12 +145,12 @@ def shown(figures: dict, plan: Plan, steps: int | None = None) -> dict:
     return report
 
 
-def _divided(said: Mapping[str, dict] | None, parts: int) -> dict[str, dict] | None:
-    if said is None:
+def _divided(counted: Mapping[str, dict] | None, parts: int) -> dict[str, dict] | None:
+    if counted is None:
         return None
     return {
-        kind: {key: _whole(what[key] / parts) for key in ("count", "bytes")}
-        for kind, what in said.items()
+        kind: {key: _whole(collective[key] / parts) for key in ("count", "bytes")}
+        for kind, collective in counted.items()
     }
 
 

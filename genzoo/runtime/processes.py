@@ -154,12 +154,12 @@ def _within(seconds: float, work: Callable[[], object]) -> None:
 def _failure(error: Exception, flags: argparse.Namespace) -> str:
     seen = {name: os.environ[name] for name in _variables() if name in os.environ}
     rank = next((seen[name] for name in _RANKS if name in seen), flags.process)
-    said = " ".join(str(error).split())[:600]
-    told = ", ".join(f"{name}={value}" for name, value in seen.items()) or "none"
+    reason = " ".join(str(error).split())[:600]
+    variables = ", ".join(f"{name}={value}" for name, value in seen.items()) or "none"
     return (
-        f"Process {rank} of this run did not find all the others: {said}. Flags: coordinator="
+        f"Process {rank} of this run did not find all the others: {reason}. Flags: coordinator="
         f"{flags.coordinator}, processes={flags.processes}, process={flags.process}; environment "
-        f"variables: {told}. Start the missing processes, or raise --start_timeout (now "
+        f"variables: {variables}. Start the missing processes, or raise --start_timeout (now "
         f"{flags.start_timeout} s)."
     )
 

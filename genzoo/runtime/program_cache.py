@@ -22,8 +22,8 @@ def keep_programs(folder: Path, most_bytes: int = 4 << 30) -> None:
         return  # a missing cache is no reason to stop
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         _log.warning(
-            "Compiled programs are not kept: other users can write to %s. Run chmod 700 on it, or "
-            "give --no_compile_cache.", folder,
+            "Compiled programs are not cached, because other users can write to %s. Run chmod 700 "
+            "on it, or give --no_compile_cache.", folder,
         )  # fmt: skip
         return
     mend(folder)
@@ -43,5 +43,5 @@ def mend(folder: Path) -> None:
         try:
             if not used.exists():
                 used.write_bytes(program.stat().st_mtime_ns.to_bytes(8, "little"))
-        except OSError:  # another process has taken it away
+        except OSError:  # another process has removed it
             continue

@@ -1,9 +1,9 @@
-"""SIGTERM and SIGINT as requests on which all processes of a run agree, together with wishes.
+"""Stopping on SIGTERM or SIGINT at a point on which all processes of a run agree.
 
 A signal may reach only one process, or each at a different moment. If each acted on its own, one
 would save while another waits for it in the next step. With several processes a signal therefore
-only raises a flag, and every pass of a loop combines the flags of all processes on the devices.
-Work that is due by the clock, which differs between processes, is agreed on in the same way.
+only sets a flag, and every pass of a loop combines the flags of all processes on the devices. Work
+that is due by the clock, which differs between processes, is agreed on in the same way: as wishes.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 class Stop:
     """A context in which a signal ends the work by raising `Interrupted`: at once if there is
-    nothing to save or to agree on, otherwise when a loop asks. A second SIGINT always ends it at
-    once."""
+    nothing to save or to agree on, otherwise when a loop checks for it. A second SIGINT always ends
+    it at once."""
 
     def __init__(self):
         self.number: int | None = None  # the signal that this process received
@@ -51,7 +51,7 @@ class Stop:
 
     @contextlib.contextmanager
     def gently(self) -> Iterator[None]:
-        """A context in which a signal waits until a loop asks for it."""
+        """A context in which a signal takes effect only when a loop checks for it."""
         self._gentle += 1
         try:
             yield
@@ -61,9 +61,9 @@ class Stop:
     def reached(self, *wishes: int) -> int | None:
         """The signal on which all processes must stop now, or None. Call it once per pass.
 
-        wishes: integers of at least 0, equally many from every process. The largest of each over
-        all processes becomes `granted`. With several processes both answers are those of the pass
-        before, so that the devices are busy with the next step while the host waits for the flags.
+        wishes: integers of at least 0, the same number of them from every process. The maximum of
+        each over all processes becomes `granted`. With several processes both results are those of
+        the previous pass, so that the devices run the next step while the host waits for the flags.
         A wish may therefore be granted once more than needed.
         """
         if not self.several:
@@ -78,8 +78,8 @@ class Stop:
         return self._agreed
 
     def check(self) -> None:
-        """Raises Interrupted in all processes if any of them received a signal. For loops that wait
-        for every result anyway."""
+        """Raises Interrupted in all processes if any of them received a signal. For loops that
+        already wait for every result."""
         if self.several and self._agreed is None:
             self._agreed = int(self._joined()[0]) or None
         number = self._agreed if self.several else self.number

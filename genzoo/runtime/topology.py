@@ -1,8 +1,8 @@
-"""Machines that need not be present: the meaning of a topology's name, and the limits of its chips.
+"""Machines that need not be present: topologies by name, and the limits of their chips.
 
-`named("v5e-16")` is a plan: the kind, number and layout of chips. `devices(plan)` are JAX devices
-to compile for: described by libtpu for a TPU and by the CUDA plugin for a GPU, virtual devices for
-a CPU. Nothing can run on described devices.
+`named("v5e-16")` returns a plan: the kind, number and layout of chips. `devices(plan)` returns JAX
+devices to compile for: descriptions by libtpu for a TPU or by the CUDA plugin for a GPU, virtual
+devices for a CPU. Nothing can run on a description.
 
 Names follow Google Cloud, which counts chips for v5e and v6e but TensorCores for v5p. A v5p chip
 has two TensorCores, which JAX uses as one device (v5p-64 is 32 devices).
@@ -201,8 +201,8 @@ def _tpu(plan: Plan) -> tuple[jax.Device, ...]:
             f"{plan.kind}:{plan.layout}", platform="tpu", **alone, **several
         )
     except jax.errors.JaxRuntimeError as error:
-        said = str(error).split("\n")[0]
-        raise UserError(f"libtpu refuses compile.topology = {plan.name!r}: {said}") from error
+        reason = str(error).split("\n")[0]
+        raise UserError(f"libtpu refuses compile.topology = {plan.name!r}: {reason}") from error
     return tuple(description.devices)
 
 
@@ -219,10 +219,10 @@ def _cuda(plan: Plan) -> tuple[jax.Device, ...]:
 
 def _require(module: str, package: str, extra: str, plan: Plan) -> None:
     try:
-        there = find_spec(module) is not None
+        installed = find_spec(module) is not None
     except ModuleNotFoundError:
-        there = False
-    if not there:
+        installed = False
+    if not installed:
         raise UserError(
             f"compile.topology = {plan.name!r} needs the package {package}: "
             f"pip install 'genzoo[{extra}]'."

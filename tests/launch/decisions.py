@@ -1,5 +1,5 @@
-"""Run by test_processes.py as a program of two processes: decisions that only one of them has a
-reason for, and rows of a batch that do not lie together. Prints `fine` from each."""
+"""Run by test_processes.py as two processes: decisions for which only one of them has a reason, and
+batches whose rows are not contiguous. Each process prints `fine`."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ def fails(words: str):
 
 
 def rows_follow_the_mesh() -> None:
-    """Devices of the two processes by turns: each holds every other pair of rows."""
+    """The devices of the two processes alternate: each process holds every other pair of rows."""
     first, second = ([d for d in jax.devices() if d.process_index == i] for i in range(2))
     grid = np.array([first[0], second[0], first[1], second[1]]).reshape(2, 2)
     place = Placement(Mesh(grid, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2))

@@ -1,5 +1,5 @@
-"""The files of launch/: linted, dry, and run with pretended clusters that write down what they are
-asked for."""
+"""The files of launch/: linted, dry runs, and runs with fake cluster tools that record their
+arguments."""
 
 import math
 import os
@@ -26,8 +26,8 @@ GIVEN = {
 }
 
 
-class Pretended:
-    """Programs first on PATH that write their arguments down and act as told."""
+class FakePrograms:
+    """Fake programs, first on PATH, that record their arguments and then run a given script."""
 
     def __init__(self, folder: Path):
         self.folder, self.record = folder / "bin", folder / "record"
@@ -38,7 +38,7 @@ class Pretended:
     def add(self, name: str, body: str = "") -> None:
         file = self.folder / name
         file.write_text(
-            f"#!{shutil.which('bash')}\n"  # not looked up: bash itself may be pretended
+            f"#!{shutil.which('bash')}\n"  # an absolute path, because bash itself may be faked
             f"{{ printf '{name}'; printf ' %q' \"$@\"; echo; }} >>{shlex.quote(str(self.record))}\n"
             f"{body}\n"
         )
@@ -67,8 +67,8 @@ class Pretended:
 
 
 @pytest.fixture
-def cloud(tmp_path) -> Pretended:
-    made = Pretended(tmp_path)
+def cloud(tmp_path) -> FakePrograms:
+    made = FakePrograms(tmp_path)
     for name in ("gcloud", "kubectl", "sky", "srun", "scontrol", "sbatch"):
         made.add(name)
     return made
@@ -78,13 +78,13 @@ def cloud(tmp_path) -> Pretended:
 
 
 @pytest.mark.parametrize("file", SHELL, ids=lambda f: f.name)
-def test_bash_reads_it(file):
+def test_bash_can_parse_it(file):
     done = subprocess.run(["bash", "-n", file], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("file", SHELL, ids=lambda f: f.name)
-def test_shellcheck_is_content(file):
+def test_shellcheck_passes(file):
     beside = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     tool = shutil.which("shellcheck", path=beside)
     if tool is None:
@@ -94,7 +94,7 @@ def test_shellcheck_is_content(file):
 
 
 @pytest.mark.parametrize("file", SHELL, ids=lambda f: f.name)
-def test_every_knob_of_a_shell_file_has_a_default_and_a_comment(file):
+def test_every_setting_of_a_shell_file_has_a_default_and_a_comment(file):
     lines = [line for line in file.read_text().splitlines() if line.startswith(': "${')]
     assert lines
     for line in lines:
@@ -123,8 +123,8 @@ def test_commands_of_the_readme_name_what_there_is():
 # --- again.sh.
 
 
-def again(cloud: Pretended, codes: list[int], restarts: int) -> tuple[int, int]:
-    """Exit code and number of runs of a program that ends with these codes, one after another."""
+def again(cloud: FakePrograms, codes: list[int], restarts: int) -> tuple[int, int]:
+    """Exit code and number of runs of a program that exits with these codes, one after another."""
     cloud.add("program", f"codes=({' '.join(map(str, codes))})\n"
               f"exit ${{codes[$(grep -c ^program {cloud.record}) - 1]}}")  # fmt: skip
     done = cloud.run("bash", LAUNCH / "again.sh", restarts, "program", "a b", PAUSE="0")
@@ -187,14 +187,14 @@ def test_slurm_asks_for_what_a_restart_needs():
     asked = directives()
     assert asked["signal"] == "TERM@300"  # to the steps; `B:` would be to the script alone
     assert "requeue" in asked and asked["open-mode"] == "append"
-    # All GPUs of a node are seen by all of its tasks, one task each.
+    # Every task sees all GPUs of its node, which has as many tasks as GPUs.
     assert asked["ntasks-per-node"] == asked["gpus-per-node"]
     assert not {"gpus-per-task", "gpu-bind", "gpus"} & asked.keys()
     first_command = re.search(r"^(?!#|$)", (LAUNCH / "slurm.sbatch").read_text(), re.M).start()
     assert "#SBATCH" not in (LAUNCH / "slurm.sbatch").read_text()[first_command:]
 
 
-def slurm(cloud: Pretended, *arguments, **knobs: str) -> subprocess.CompletedProcess:
+def slurm(cloud: FakePrograms, *arguments, **knobs: str) -> subprocess.CompletedProcess:
     knobs = {"VENV": sys.prefix, "REPO": str(ROOT), "SLURM_JOB_ID": "7"} | knobs
     return cloud.run("bash", LAUNCH / "slurm.sbatch", *arguments, **knobs)
 
@@ -244,8 +244,8 @@ def test_slurm_dry_run_runs_nothing(cloud):
 
 def test_slurm_says_what_is_wrong(cloud):
     for done, part in (
-        (slurm(cloud, SLURM_JOB_ID=""), "submit it by sbatch"),
-        (slurm(cloud, "--dryrun"), "--dryrun is not known"),
+        (slurm(cloud, SLURM_JOB_ID=""), "submit it with sbatch"),
+        (slurm(cloud, "--dryrun"), "--dryrun is unknown"),
         (slurm(cloud, VENV="/nowhere"), "set VENV"),
     ):
         assert done.returncode == 2 and part in done.stderr
@@ -255,7 +255,7 @@ def test_slurm_says_what_is_wrong(cloud):
 # --- tpu_vm.sh.
 
 
-def tpu(cloud: Pretended, *arguments, **knobs: str) -> subprocess.CompletedProcess:
+def tpu(cloud: FakePrograms, *arguments, **knobs: str) -> subprocess.CompletedProcess:
     return cloud.run("bash", LAUNCH / "tpu_vm.sh", *arguments, **({"BUCKET": "my-runs"} | knobs))
 
 
@@ -263,7 +263,7 @@ VERBS = ["create", "copy", "run", "all", "logs", "status", "stop", "delete"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_tpu_prints_and_does_nothing_unless_told(cloud, verb):
+def test_tpu_only_prints_without_yes(cloud, verb):
     for flags in ((), ("--dry-run",)):
         done = tpu(cloud, verb, *flags, NAME="mine", ZONE="z", PROJECT="p")
         assert done.returncode == 0 and cloud.calls == [] and list(cloud.home.iterdir()) == []
@@ -294,7 +294,7 @@ def test_tpu_creates_and_deletes_what_was_asked_for(cloud):
 
 @pytest.fixture
 def worker(cloud):
-    """A cloud of one worker, which is this machine with another home."""
+    """A cloud with one worker: this machine with another home folder."""
     cloud.add("gcloud", """
 case $4 in
     ssh) for part in "$@"; do
@@ -308,8 +308,8 @@ esac""")
     return cloud
 
 
-def put_program(worker: Pretended, body: str) -> None:
-    """What runs on the worker instead of Python."""
+def put_program(worker: FakePrograms, body: str) -> None:
+    """Puts a program on the worker in place of Python."""
     worker.add("python", body)
     there = worker.home / "genzoo-venv" / "bin"
     there.mkdir(parents=True)
@@ -355,7 +355,7 @@ for ((i = 0; i < 300; i++)); do sleep 0.05; done""")
     assert tpu(worker, "run", "--yes", **knobs).returncode == 0
     until(lambda: len(worker.called("python")) == 3)
     second = tpu(worker, "run", "--yes", **knobs)
-    assert second.returncode == 2 and "a run is going on" in second.stderr
+    assert second.returncode == 2 and "a run is in progress" in second.stderr
     stopped = tpu(worker, "stop", "--yes")
     assert stopped.returncode == 0 and "saved" in stopped.stdout
     calls = worker.called("python")
@@ -390,18 +390,18 @@ def test_tpu_says_what_is_wrong(cloud):
     (cloud.folder / "gcloud").unlink()
     if shutil.which("gcloud") is None:
         done = tpu(cloud, "create", "--yes")
-        assert done.returncode == 2 and "gcloud is not there" in done.stderr
+        assert done.returncode == 2 and "gcloud is missing" in done.stderr
     assert cloud.calls == []
 
 
 # --- Templates and submit.py.
 
 
-def submit(cloud: Pretended, *arguments) -> subprocess.CompletedProcess:
+def submit(cloud: FakePrograms, *arguments) -> subprocess.CompletedProcess:
     return cloud.run(sys.executable, LAUNCH / "submit.py", *arguments)
 
 
-def documents(cloud: Pretended, file: str, *knobs: str) -> list[dict]:
+def documents(cloud: FakePrograms, file: str, *knobs: str) -> list[dict]:
     done = submit(cloud, LAUNCH / file, *GIVEN[file], *knobs, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert cloud.calls == []
@@ -409,7 +409,7 @@ def documents(cloud: Pretended, file: str, *knobs: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("file", TEMPLATES, ids=lambda f: f.name)
-def test_every_knob_is_used_and_every_place_has_a_knob(file):
+def test_every_setting_is_used_and_every_place_has_a_setting(file):
     text = file.read_text()
     knobs = set(re.findall(r"^# ([A-Z_]+)=\S*\s+\S", text, re.M))
     assert knobs - {"KIND"} == set(re.findall(r"\$\{(\w+)\}", text))
@@ -438,14 +438,14 @@ def test_job_set(cloud, kind):
     assert pod["terminationGracePeriodSeconds"] >= 60
     assert job["template"]["metadata"]["annotations"]["gke-gcsfuse/volumes"] == "true"
 
-    # Pods have names in DNS by the service, and are selected by what they are labelled with.
+    # The service gives pods DNS names and selects them by their label.
     assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"]
     assert jobset["spec"]["network"] == {
         "enableDNSHostnames": True, "subdomain": service["metadata"]["name"]
     }  # fmt: skip
     assert service["spec"]["selector"].items() <= job["template"]["metadata"]["labels"].items()
 
-    # Exit code 2 fails the job by its policy, which fails the set; 75 is an ordinary failure.
+    # Exit code 2 fails the job by its policy and thereby the set; 75 is an ordinary failure.
     actions = {
         code: rule["action"] for rule in job["podFailurePolicy"]["rules"]
         for code in rule["onExitCodes"]["values"]
@@ -488,13 +488,13 @@ def test_job_set(cloud, kind):
 def test_managed_spot_job(cloud):
     (job,) = documents(cloud, "skypilot.yaml", "NODES=2", "NAME=mine", "EXTRA=--config.seed=1")
     assert job["num_nodes"] == 2 and job["resources"]["use_spot"] is True
-    # 75 always; crashes and mistakes are again.sh's, which tells them apart.
+    # SkyPilot restarts after 75; again.sh handles crashes and mistakes, which it distinguishes.
     assert job["resources"]["job_recovery"] == {
         "recover_on_exit_codes": [75], "max_restarts_on_errors": 0
     }  # fmt: skip
     ((place, mount),) = job["file_mounts"].items()
     assert mount == {"source": "gs://my-runs", "mode": "MOUNT"}
-    # What runs on the second node, with genzoo and the loop around it pretended.
+    # The script of the second node, with genzoo and the loop around it faked.
     cloud.add("bash")
     run = f"set -e\n{job['run']}"
     done = cloud.run(
@@ -510,7 +510,7 @@ def test_managed_spot_job(cloud):
     ]]  # fmt: skip
 
 
-def test_submit_hands_the_filled_file_over_and_gives_its_exit_code(cloud):
+def test_submit_passes_the_file_on_and_returns_the_exit_code(cloud):
     kept = cloud.home / "submitted.yaml"
     for tool in ("kubectl", "sky"):
         cloud.add(tool, f'cp "${{@: -1}}" {kept}; exit 5')
@@ -525,15 +525,15 @@ def test_submit_hands_the_filled_file_over_and_gives_its_exit_code(cloud):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["gke_jobset.yaml"], "to be given, as NAME=value: IMAGE, BUCKET, GSA"),
-        (["gke_jobset.yaml", "HOST=3"], "HOST is not a knob of this file: HOSTS is nearest"),
-        (["skypilot.yaml", "BUCKET=b", "nodes=2"], "NODES is nearest"),
-        (["skypilot.yaml", "BUCKET"], "knobs are given as NAME=value"),
-        (["skypilot.yaml", "BUCKET=b", "GPUS=[1"], "with these values it is no YAML"),
+        (["gke_jobset.yaml"], "give these settings as NAME=value: IMAGE, BUCKET, GSA"),
+        (["gke_jobset.yaml", "HOST=3"], "HOST is not a setting of this file: did you mean HOSTS?"),
+        (["skypilot.yaml", "BUCKET=b", "nodes=2"], "did you mean NODES?"),
+        (["skypilot.yaml", "BUCKET"], "give settings as NAME=value"),
+        (["skypilot.yaml", "BUCKET=b", "GPUS=[1"], "with these values the file is not valid YAML"),
         (["skypilot.yaml", "BUCKET=b", "NAME="], "name is missing"),
-        (["gke_jobset.yaml", *GIVEN["gke_jobset.yaml"], "KIND=cpu"], "it is one of tpu, gpu"),
+        (["gke_jobset.yaml", *GIVEN["gke_jobset.yaml"], "KIND=cpu"], "must be one of tpu, gpu"),
         (["gke_jobset.yaml", *GIVEN["gke_jobset.yaml"], "TOPOLOGY=4x8"], "not HOSTS=4 machines"),
-        (["gke_jobset.yaml", *GIVEN["gke_jobset.yaml"], "TOPOLOGY=16"], "it looks like 4x4"),
+        (["gke_jobset.yaml", *GIVEN["gke_jobset.yaml"], "TOPOLOGY=16"], "must have the form 4x4"),
         (["absent.yaml"], "there is no"),
     ],
 )
@@ -544,15 +544,15 @@ def test_submit_says_what_is_wrong_and_submits_nothing(cloud, arguments, part):
     assert cloud.calls == []
 
 
-def test_a_tool_that_is_not_there_is_named(cloud):
+def test_a_missing_tool_is_named(cloud):
     (cloud.folder / "sky").unlink()
     if shutil.which("sky") is None:
         done = submit(cloud, LAUNCH / "skypilot.yaml", *GIVEN["skypilot.yaml"])
         assert done.returncode == 2 and "sky is not installed here" in done.stderr
 
 
-def test_a_place_without_a_knob_is_refused(cloud, tmp_path):
+def test_a_place_without_a_setting_is_refused(cloud, tmp_path):
     file = tmp_path / "job.yaml"
     file.write_text("# A=1  a knob\nname: ${A}${B}\n")
     done = submit(cloud, file)
-    assert done.returncode == 2 and "${B} stands in the file" in done.stderr
+    assert done.returncode == 2 and "${B} is used in the file" in done.stderr

@@ -1,5 +1,5 @@
-"""launch/local.py with programs of a line instead of genzoo: what each process does is Python
-source, the argument of its number."""
+"""launch/local.py with one-line programs instead of genzoo: process I runs the Python source in
+argument I."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ spec = importlib.util.spec_from_file_location("launch_local", FILE)
 local = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(local)
 
-# The program: own flags first, then one source for each process.
+# The program: its own flags, then one source for each process.
 PROGRAM = """
 import os, signal, sys, time
 own, sources = sys.argv[1:4], sys.argv[4:]
@@ -29,8 +29,8 @@ def stop(*_): print("asked"); os._exit(75)
 def say(text): print(text, file=sys.stderr)
 exec(sources[me])
 """
-# A background job of a shell, such as this suite may be, is born deaf to Ctrl-C, and its children
-# are too.
+# A background job of a shell, as this suite may be, ignores Ctrl-C from its start, and so do its
+# children.
 DRIVER = """
 import json, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,7 +60,7 @@ def run(*sources: str, **options) -> tuple[int, str, str]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and is not only waiting to be buried."""
+    """Whether a process is running, not a zombie."""
     stat = Path(f"/proc/{pid}/stat")
     try:
         return stat.read_text().rsplit(")")[-1].split()[0] != "Z"
@@ -91,20 +91,20 @@ def test_all_get_one_coordinator_and_a_number_each():
     assert [f[1:] for f in flags] == [["--processes=2", f"--process={i}"] for i in range(2)]
 
 
-def test_the_first_failure_stops_the_others_and_is_told_again_at_the_end():
+def test_the_first_failure_stops_the_others_and_is_repeated_at_the_end():
     code, out, err = run(
         "on_term(stop); time.sleep(60)",
         "say('before'); say('no such config'); sys.exit(3)",
     )
     assert code == 3
     assert "[0] asked" in out
-    said = err.splitlines()
-    assert said[-2:] == [
+    lines = err.splitlines()
+    assert lines[-2:] == [
         "launch/local.py: process 1 failed with exit code 3: before", "no such config"
     ]  # fmt: skip
 
 
-def test_who_does_not_stop_is_killed():
+def test_processes_that_do_not_stop_are_killed():
     began = time.monotonic()
     code, _, err = run(
         "on_term(signal.SIG_IGN); time.sleep(60)", "time.sleep(0.3); sys.exit(1)", grace=0.3
@@ -143,9 +143,9 @@ class Ended:
         ([1, 75, 2], 2),
     ],
 )
-def test_whose_failure_it_is(codes, index):
-    found = local.culprit([Ended(i, code) for i, code in enumerate(codes)])
-    assert (found.index if found else None) == index
+def test_which_process_explains_the_failure(codes, index):
+    culprit = local.culprit([Ended(i, code) for i, code in enumerate(codes)])
+    assert (culprit.index if culprit else None) == index
 
 
 def wait_for_lines(process: subprocess.Popen, count: int) -> None:
@@ -161,7 +161,7 @@ def test_sigterm_is_passed_on_once_and_ends_the_restarts():
     out, err = process.communicate(timeout=20)
     assert process.returncode == 75
     assert sorted(out.splitlines()) == ["[0] asked", "[1] asked"]
-    assert "starting again" not in err
+    assert "restarting" not in err
 
 
 def test_a_preempted_process_gives_its_peer_time_to_end_by_itself():
@@ -254,7 +254,7 @@ def test_a_dry_run_prints_the_commands_and_starts_nothing(tmp_path):
         (["-n", "2", "--"], "no arguments for genzoo.main"),
         (["-n", "2", "--devices-per-process", "0", "--", "--mode=train"], "at least 1"),
         (["-n", "2", "--restarts", "-1", "--", "--mode=train"], "negative"),
-        (["-n", "2", "--", "--process=1"], "--process=1 is given by this launcher"),
+        (["-n", "2", "--", "--process=1"], "--process=1 is set by this launcher"),
     ],
 )
 def test_bad_input_ends_in_a_sentence(arguments, part, capfd):

@@ -1,4 +1,4 @@
-"""Real processes: they train together, stop together, and go on in another number."""
+"""Real processes: they train together, stop together, and resume in another number."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ from genzoo.runtime import processes, roll_call
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "launch" / "local.py"
 SMOKE = "--config=configs/ddpm_fashion.py:smoke"
-# A network that compiles in a second, trained for long enough to be interrupted.
+# A network that compiles in a second, trained long enough to be interrupted.
 POINTS = (
     "--config=configs/toy_mixture.py:smoke", "--config.train.steps=2000",
     "--config.train.steps_per_call=1", "--config.train.save_every=1000",
@@ -40,19 +40,19 @@ def flags(**given):
         ({}, False),
         ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, False),
         ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, True),
-        ({"SLURM_NTASKS": "8"}, False),  # the shell of an allocation is no task of it
+        ({"SLURM_NTASKS": "8"}, False),  # a shell in an allocation is not one of its tasks
         ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, True),
         ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0"}, True),
         ({"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, False),
-        ({"TPU_ML_PLATFORM": "JAX"}, True),  # chips are here
+        ({"TPU_ML_PLATFORM": "JAX"}, True),  # there are chips
         ({"TPU_ML_PLATFORM": "JAX", "TPU_SKIP_MDS_QUERY": "1"}, False),
     ],
 )
-def test_whether_there_are_others_is_seen(seen, several):
+def test_other_processes_are_detected(seen, several):
     assert processes._arguments(flags(), seen) == ({} if several else None)
 
 
-def test_flags_say_it_outright():
+def test_flags_state_it_explicitly():
     given = flags(coordinator="host:1234", processes=2, process=1)
     expected = {"coordinator_address": "host:1234", "num_processes": 2, "process_id": 1}
     assert processes._arguments(given, {}) == expected
@@ -60,28 +60,28 @@ def test_flags_say_it_outright():
 
 
 def called(numbers, count, seconds=1.0):
-    """What each process is told, by number: None where all are there."""
+    """The verdict for each process by number, None if all are present."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
-    told = {}
+    verdicts = {}
 
     def answer(number):
         try:
             roll_call.answer(f"127.0.0.1:{port}", count, number, seconds=seconds)
-            told[number] = None
+            verdicts[number] = None
         except OSError as error:
-            told[number] = str(error)
+            verdicts[number] = str(error)
 
     threads = [threading.Thread(target=answer, args=(number,)) for number in numbers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    return told
+    return verdicts
 
 
-def test_a_process_that_does_not_come_is_named():
+def test_a_missing_process_is_named():
     assert called([2, 0, 1], 3) == {0: None, 1: None, 2: None}
     assert called([0, 2], 4) == dict.fromkeys((0, 2), "missing: process 1, 3 of 0 to 3")
     assert "process 0 is missing" in called([1], 2)[1]
@@ -90,7 +90,7 @@ def test_a_process_that_does_not_come_is_named():
 
 @pytest.fixture(scope="module")
 def surroundings(tmp_path_factory):
-    """The environment of all processes here: one cache, and programs compiled in haste."""
+    """The environment of all processes here: one cache, and the suite's fast compiler flags."""
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -101,7 +101,7 @@ def surroundings(tmp_path_factory):
 
 @pytest.fixture
 def start(surroundings):
-    """Starts N processes through launch/local.py, or one without it; with several devices each."""
+    """Starts N processes with launch/local.py, or one without it, each with several devices."""
     running = []
 
     def run(n, *arguments, devices=1):
@@ -121,13 +121,13 @@ def start(surroundings):
 
 @pytest.fixture
 def done(start):
-    """What they print until they are all done, with exit code 0 or the one given."""
+    """Their output, after all have ended with exit code 0 or the given one."""
 
     def run(n, *arguments, code=0, devices=1):
         process = start(n, *arguments, devices=devices)
-        said, _ = process.communicate(timeout=240)
-        assert process.returncode == code, said
-        return said
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == code, output
+        return output
 
     return run
 
@@ -138,16 +138,16 @@ def children(process) -> list[int]:
 
 
 def interrupted(process, words, number, whom=None) -> tuple[int, str]:
-    """Sends a signal once the words are printed: to one of the processes, or to what started
-    them; (exit code, all that was printed)."""
-    said, sent = [], False
+    """Sends a signal once the words are printed, to one of the processes or to their launcher;
+    returns (exit code, output)."""
+    output, sent = [], False
     for line in process.stdout:
-        said.append(line)
+        output.append(line)
         if not sent and re.search(words, line):
             sent = True
             os.kill(process.pid if whom is None else children(process)[whom], number)
-    assert sent, "".join(said)
-    return process.wait(timeout=120), "".join(said)
+    assert sent, "".join(output)
+    return process.wait(timeout=120), "".join(output)
 
 
 def test_decisions_are_taken_together(start, surroundings, tmp_path):
@@ -166,28 +166,28 @@ def test_decisions_are_taken_together(start, surroundings, tmp_path):
         for line, change in zip(lines, changes, strict=True)
     ]  # fmt: skip
     for process in running:
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0 and "fine" in said, said
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0 and "fine" in output, output
 
 
 def test_elastic_training_scoring_and_sampling(done, start, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
-    # No mean over steps that a stop cuts in two; pictures at the end only.
+    # Logs every step, so that a stop cuts no mean in two; pictures only at the end.
     each = ("--config.train.log_every=1", "--config.train.picture_count=0")
     done(0, SMOKE, f"--workdir={alone}", *each)
-    # Four processes are killed, two are asked to stop, one of eight devices ends what they began.
-    code, said = interrupted(
+    # Four processes are killed, two are stopped, and one with eight devices finishes the run.
+    code, output = interrupted(
         start(4, SMOKE, f"--workdir={together}", *each, "--config.train.save_every=5"),
         r"step 10/20", signal.SIGKILL, 2,
     )  # fmt: skip
-    assert code == 128 + signal.SIGKILL, said
-    code, said = interrupted(
-        start(2, f"--workdir={together}"), r"Going on from", signal.SIGTERM, 1
+    assert code == 128 + signal.SIGKILL, output
+    code, output = interrupted(
+        start(2, f"--workdir={together}"), r"Resuming from", signal.SIGTERM, 1
     )
-    assert code == 75 and "[0] genzoo: Stopped by SIGTERM at step" in said, said
-    assert "[1] genzoo" not in said  # what all would say, the first says
-    said = done(1, f"--workdir={together}", "--config.train.picture_count=3", devices=8)
-    assert "Going on from the checkpoint of step" in said and "8 device(s)" in said
+    assert code == 75 and "[0] genzoo: Stopped by SIGTERM at step" in output, output
+    assert "[1] genzoo" not in output  # only the first process prints a message common to all
+    output = done(1, f"--workdir={together}", "--config.train.picture_count=3", devices=8)
+    assert "Resuming from the checkpoint of step" in output and "8 device(s)" in output
     assert (together / "samples" / "training" / "step_00000020_ema.png").is_file()
     names = ("step", "loss", "gradient_norm")
     np.testing.assert_allclose(metrics(together, *names), metrics(alone, *names), rtol=1e-4)
@@ -202,12 +202,12 @@ def test_elastic_training_scoring_and_sampling(done, start, tmp_path):
     assert two["bits_per_dim"] == pytest.approx(one["bits_per_dim"], rel=1e-5)
 
     def sampled(n):
-        said = done(
+        output = done(
             n, f"--workdir={together}", "--mode=sample", "--config.sample.count=5",
             "--config.sample.batch_size=3", "--config.sample.pictures=denoising",
         )  # fmt: skip
         folder = together / "samples" / "latest"
-        assert said.count('"count": 5') == 1 and (folder / "denoising.png").is_file()
+        assert output.count('"count": 5') == 1 and (folder / "denoising.png").is_file()
         return np.stack([np.asarray(Image.open(folder / f"{i:06d}.png")) for i in range(5)])
 
     assert np.abs(sampled(0).astype(int) - sampled(2)).max() <= 1
@@ -217,18 +217,18 @@ def test_elastic_training_scoring_and_sampling(done, start, tmp_path):
 @pytest.mark.parametrize("phase", ["compile", "train"])
 def test_sigterm_in_training_leaves_one_agreed_checkpoint(start, done, tmp_path, n, phase):
     words = {"compile": "Compiling", "train": "step 40/2000"}[phase]
-    code, said = interrupted(
+    code, output = interrupted(
         start(n, *POINTS, f"--workdir={tmp_path}"), words, signal.SIGTERM, n - 1
     )
-    assert code == 75, said
-    (step,) = map(int, re.findall(r"Stopped by SIGTERM at step (\d+), saved", said))
+    assert code == 75, output
+    (step,) = map(int, re.findall(r"Stopped by SIGTERM at step (\d+), saved", output))
     kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
     assert kept == [step]
-    # At once: in training within a step or two of the signal, whose step was being logged.
+    # At once: within a step or two of the signal, while its step was being logged.
     assert step <= 1 if phase == "compile" else 40 <= step < 80
     more = done(n, f"--workdir={tmp_path}", f"--config.train.steps={step + 20}",
                 "--config.train.save_every=20")  # fmt: skip
-    assert f"Going on from the checkpoint of step {step}." in more
+    assert f"Resuming from the checkpoint of step {step}." in more
 
 
 @pytest.fixture(scope="module")
@@ -253,17 +253,17 @@ LONG = {
 def test_sigterm_elsewhere_ends_all_processes_alike(start, trained, n, phase):
     mode, arguments, words = LONG[phase]
     if phase == "start" and n == 1:
-        words = "Going on from"
+        words = "Resuming from"
     process = start(n, f"--workdir={trained}", f"--mode={mode}", *arguments)
-    code, said = interrupted(process, words, signal.SIGTERM, n - 1)
-    assert code == 75 and said.count("genzoo: Stopped by SIGTERM") == 1, said
-    assert "Traceback" not in said
+    code, output = interrupted(process, words, signal.SIGTERM, n - 1)
+    assert code == 75 and output.count("genzoo: Stopped by SIGTERM") == 1, output
+    assert "Traceback" not in output
 
 
-def test_bad_input_is_said_once(done, trained):
-    said = done(2, f"--workdir={trained}", "--config.train.stesp=3", code=2)
-    assert said.count("genzoo: train.stesp is not a known key") == 2  # repeated by local.py
-    assert "[1] genzoo" not in said
+def test_bad_input_is_reported_once(done, trained):
+    output = done(2, f"--workdir={trained}", "--config.train.stesp=3", code=2)
+    assert output.count("genzoo: train.stesp is not a known key") == 2  # repeated by local.py
+    assert "[1] genzoo" not in output
 
 
 @pytest.mark.parametrize(

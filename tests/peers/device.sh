@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Runs genzoo on the accelerator of this machine and beside torch; writes $OUT/device.json.
+# Measures genzoo on this machine's accelerator and compares it with torch; writes $OUT/device.json.
 #
-#   tests/peers/device.sh first      versions, precision, a fast part of the suite, ddpm_cifar beside
+#   tests/peers/device.sh first      versions, precision, a fast part of the suite, ddpm_cifar with
 #                                    torch, edm_cifar
-#   tests/peers/device.sh second     ADM-64 beside torch, two minutes of training, resume after a kill
+#   tests/peers/device.sh second     ADM-64 with torch, two minutes of training, resume after a kill
 #   tests/peers/device.sh PART...    parts by name
 #   tests/peers/device.sh --dry ...  the same in tiny sizes on the CPU; without a name, all parts
 #
-# For a machine with a card, JAX and torch, but no network: fetch what else is needed beforehand with
-# device_wheels.sh. A call takes seven minutes at most, and each part has a limit of its own. The
-# report is written after every step, so a call that is cut off leaves what it had measured. Exit
-# code 1 if any part failed or was cut off.
+# For a machine with a GPU, JAX and torch, but no network: fetch the other packages beforehand with
+# device_wheels.sh. A call takes at most seven minutes, and each part has its own time limit. The
+# report is written after every step, so an interrupted call leaves its results so far. The exit
+# code is 1 if any part failed or was cut off.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -38,7 +38,7 @@ for word in "$@"; do
     second) parts+=("${SECOND[@]}") ;;
     *)
       if [[ ! -v LIMIT[$word] ]]; then
-        echo "device.sh: $word is no part; parts are: ${FIRST[*]} ${SECOND[*]}" >&2
+        echo "device.sh: $word is not a part; parts are: ${FIRST[*]} ${SECOND[*]}" >&2
         exit 2
       fi
       parts+=("$word")
@@ -61,14 +61,14 @@ trap 'rm -rf "$DEVICE_SCRATCH"' EXIT
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONUNBUFFERED=1
 export GENZOO_CACHE=${GENZOO_CACHE:-$DEVICE_SCRATCH/cache}  # the runs share compiled programs
-export XLA_PYTHON_CLIENT_PREALLOCATE=false                  # torch uses the same card
+export XLA_PYTHON_CLIENT_PREALLOCATE=false                  # torch uses the same GPU
 if [[ -n $DEVICE_DRY ]]; then
   export JAX_PLATFORMS=cpu
-  # A busy CPU may take longer for what is tiny.
+  # A busy CPU may need more time even for tiny sizes.
   slowness=10
 else
   slowness=1
-  # With the CPU by name, JAX ends with an error where it cannot use the card.
+  # With this list, JAX fails if it cannot use the GPU.
   export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda,cpu}
   if compgen -G "$wheels/*.whl" >/dev/null; then
     "$python" -m pip install --quiet --no-index --no-deps --no-compile --upgrade \

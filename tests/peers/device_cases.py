@@ -1,4 +1,4 @@
-"""What device.sh times: a config with its batch sizes, and the same network in diffusers' terms.
+"""The cases that device.sh times: a config with its batch sizes, and the same network in diffusers.
 
 Full sizes are those of the papers; --dry has tiny ones of the same kind, for a CPU.
 """
@@ -11,9 +11,9 @@ from device_report import DRY
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """config, changes: of genzoo. measures: what is timed, in this order: "train_N" is a training
-    step of batch N, "ddim_N" N samples by DDIM. contenders: beside genzoo, by measure. tiny:
-    changes for --dry. sample_steps: of DDIM."""
+    """config, changes: of genzoo. measures: timed in this order; "train_N" is a training step with
+    batch N, "ddim_N" is N samples by DDIM. contenders: besides genzoo, by measure. tiny: changes
+    for --dry. sample_steps: of DDIM."""
 
     config: str
     measures: tuple[str, ...]
@@ -34,8 +34,9 @@ class Case:
         return changes
 
 
-# "torch": torch.compile as it is. "torch_graphs": its mode "reduce-overhead", which replays CUDA
-# graphs and keeps their memory; it helps where the host is late, so not for the largest batch.
+# "torch": torch.compile with defaults. "torch_graphs": its mode "reduce-overhead", which replays
+# CUDA graphs and keeps their memory. It helps if the host is the bottleneck, so it is left out for
+# the largest batch.
 _BOTH = ("torch", "torch_graphs")
 _ADM = {
     "data.name": "tfds:imagenet_resized/64x64", "data.size": "64", "data.channels": "3",
@@ -89,7 +90,7 @@ CASES = {
 
 def twin(network: Mapping, side: int, classes: int, learned_variance: bool) -> dict:
     """The keyword arguments of diffusers' UNet2DModel for the network of a config: DDPM's, or ADM's
-    where it has resampling blocks."""
+    if it has resampling blocks."""
     adm = network["resample"] == "block"
     sides = [side >> level for level in range(len(network["multipliers"]))]
     attends = [s in network["attention"] for s in sides]

@@ -1,4 +1,4 @@
-"""genzoo's side of device_speed.py: the training step and the sampler that a run would have."""
+"""genzoo's side of device_speed.py: the training step and the sampler of a run."""
 
 import sys
 import tempfile
@@ -22,14 +22,14 @@ from genzoo.runtime.cost import peak_memory_bytes
 
 
 class Genzoo:
-    """The contender. The data set is made up and held on the device, as a small set of a run is;
+    """The contender. A synthetic data set is held on the device, as a small data set is in a run;
     the state is donated; each step gets its row numbers from the host."""
 
     def __init__(self, case: str):
         self._case, self._calls, self._state = CASES[case], {}, None
 
     def compile(self, measure: str) -> dict:
-        """Compiles the program of a measure: seconds, parameters, the bytes that it needs."""
+        """Compiles the program of a measure; returns seconds, parameters and the bytes it needs."""
         kind, size = measure.split("_")
         raw = config.override(config.load(self._case.config), self._case.settings(measure))
         experiment = Experiment(check.check(raw))
@@ -45,7 +45,7 @@ class Genzoo:
         }
 
     def burst(self, measure: str, calls: str) -> dict:
-        """Seconds a call over several calls, which the device may overlap as in a run."""
+        """Seconds per call over several calls, which the device may overlap as in a run."""
         start = time.perf_counter()
         for _ in range(int(calls)):
             waited = self._calls[measure]()
@@ -54,7 +54,7 @@ class Genzoo:
         return {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}
 
     def profile(self, measure: str) -> dict:
-        """The kernels of three calls, by their time."""
+        """The kernels of three calls, sorted by time."""
         folder = Path(tempfile.mkdtemp(dir=SCRATCH))
         with jax.profiler.trace(str(folder)):
             self.burst(measure, "3")
@@ -68,8 +68,8 @@ class Genzoo:
         data = placement.put_everywhere(experiment.flat(held))
 
         def rows():
-            found = random.integers(0, 2 * size, (1, size)).astype(np.int32)
-            return placement.put_batch({"rows": found}, leading=1)
+            indices = random.integers(0, 2 * size, (1, size)).astype(np.int32)
+            return placement.put_batch({"rows": indices}, leading=1)
 
         program = compile_program(experiment.training(self._state, data, rows()))
 
@@ -91,7 +91,7 @@ class Genzoo:
 
 
 def _bytes(analysis) -> int | None:
-    """Of arguments, results and scratch together, where the backend tells."""
+    """The bytes of arguments, results and scratch together, if the backend reports them."""
     if analysis is None:
         return None
     return (

@@ -1,12 +1,12 @@
-"""A pytest plugin that writes each test's outcome to $DEVICE_OUTCOMES when it is known, as a line
-of JSON, so that a run that is cut off leaves what it had."""
+"""A pytest plugin that appends each test's outcome to $DEVICE_OUTCOMES as a line of JSON, so that
+an interrupted run leaves its results so far."""
 
 import json
 import os
 
 
 def pytest_runtest_logreport(report):
-    """A test has one outcome: of its call, or of a set-up or tear-down that did not pass."""
+    """Writes one outcome per test: of its call, or of a set-up or tear-down that failed."""
     if report.when != "call" and report.passed:
         return
     line = {"test": report.nodeid, "outcome": report.outcome, "seconds": report.duration}
@@ -17,6 +17,6 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_configure(config):
-    """Of several processes the first alone writes, which is told all outcomes."""
+    """With several processes only the main one writes, which receives all outcomes."""
     if hasattr(config, "workerinput"):
         config.pluginmanager.unregister(name="device_outcomes")

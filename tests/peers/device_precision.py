@@ -1,11 +1,11 @@
-"""Which precision float32 products have by default here, and how far a training step is off.
+"""The default precision of float32 products on this device, and its effect on a training step.
 
     python tests/peers/device_precision.py
 
-One step of a small U-Net on the card, with products in full float32 ("highest"), with the default
-of the platform (TensorFloat-32 on recent NVIDIA cards) and in bfloat16, against the same step on
-the CPU in full float32. Adam's moments after one step are the gradient and its square, so they are
-what is compared: |a - b| / |b| over all of them.
+Compares one step of a small U-Net on the GPU, with products in full float32 ("highest"), with the
+platform's default (TensorFloat-32 on recent NVIDIA GPUs) and in bfloat16, with the same step on the
+CPU in full float32. Adam's moments after one step are the gradient and its square, so the figure is
+|a - b| / |b| over all of them.
 """
 
 import sys
@@ -19,8 +19,8 @@ from device_report import DRY, Report
 from genzoo import check, config
 from genzoo.experiment import Experiment
 
-# A relative error of a product of 1,024 terms: float32 is near 1e-7, TensorFloat-32 (10 bits) near
-# 3e-4, bfloat16 (7 bits) near 3e-3. Bounds on the step's error are some ten times what is expected.
+# The relative error of a product of 1,024 terms is about 1e-7 in float32, 3e-4 in TensorFloat-32
+# (10 bits) and 3e-3 in bfloat16 (7 bits). Bounds on the step's error are about ten times as large.
 LIMITS = {"float32": 1e-5, "tf32": 1.5e-3, "bfloat16": 1e-2}
 BOUNDS = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 1e-1}
 NETWORK = {"width": "64", "multipliers": "(1, 2)", "blocks": "1", "attention": "(16,)"}
@@ -30,9 +30,9 @@ TINY = {
 }  # fmt: skip
 
 
-def relative(found: np.ndarray, exact: np.ndarray) -> float:
-    """|found - exact| / |exact|."""
-    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+def relative(approximate: np.ndarray, exact: np.ndarray) -> float:
+    """|approximate - exact| / |exact|."""
+    return float(np.linalg.norm(approximate - exact) / np.linalg.norm(exact))
 
 
 def products() -> dict:
@@ -49,7 +49,7 @@ def products() -> dict:
     }
     f32 = [jnp.asarray(value, jnp.float32) for value in (a, b, x, kernel)]
     layout = ("NHWC", "HWIO", "NHWC")
-    found = {
+    ours = {
         "matmul": jax.jit(jnp.matmul)(*f32[:2]),
         "convolution": jax.jit(
             lambda x, k: jax.lax.conv_general_dilated(
@@ -57,7 +57,7 @@ def products() -> dict:
             )
         )(*f32[2:]),
     }
-    errors = {name: relative(np.asarray(found[name], np.float64), exact[name]) for name in exact}
+    errors = {name: relative(np.asarray(ours[name], np.float64), exact[name]) for name in exact}
     return {
         name: {"error": error, "format": next((k for k, v in LIMITS.items() if error < v), "none")}
         for name, error in errors.items()
@@ -109,7 +109,7 @@ def main() -> int:
     default = products()
     report.put("float32 products by default", value=default)
     card = jax.devices()[0]
-    coarsest = max((found["format"] for found in default.values()), key=list(LIMITS).index)
+    coarsest = max((product["format"] for product in default.values()), key=list(LIMITS).index)
     loss, exact = moments(jax.devices("cpu")[0], "float32", "highest")
     report.put("loss on the CPU", value=loss)
     wrong, steps = [], [("bfloat16", "bfloat16", None, "bfloat16")]
@@ -119,8 +119,8 @@ def main() -> int:
             ("float32, default", "float32", None, coarsest),
         ]
     for name, dtype, precision, expected in steps:
-        loss, found = moments(card, dtype, precision)
-        error, bound = relative(found, exact), BOUNDS[expected]
+        loss, ours = moments(card, dtype, precision)
+        error, bound = relative(ours, exact), BOUNDS[expected]
         report.put(
             "training step", name, value={"loss": loss, "error": error, "bound": bound}
         )

@@ -23,8 +23,9 @@ def kind_of(kernel: str) -> str:
 
 
 def summary(seconds: dict[str, float], calls: int, span: float) -> dict:
-    """Of kernels and their seconds over several calls: ms a call in all, by kind and of the longest
-    kernels. busy: the share of `span`, the seconds from the first kernel to the last."""
+    """Summarises kernels and their seconds over several calls: ms per call in total, by kind and of
+    the longest kernels. busy: the fraction of `span`, the seconds from the first kernel to the
+    last."""
     total, by_kind = sum(seconds.values()), defaultdict(float)
     for name, spent in seconds.items():
         by_kind[kind_of(name)] += spent
@@ -44,8 +45,8 @@ def summary(seconds: dict[str, float], calls: int, span: float) -> dict:
 
 
 def of_jax(file: Path, calls: int) -> dict:
-    """The summary of an XPlane file of jax.profiler. On a CPU, where the profile has no device, it
-    is an empty one."""
+    """The summary of an XPlane file of jax.profiler. It is empty on a CPU, where the profile has no
+    device."""
     from jax.profiler import ProfileData
 
     seconds, first, last = defaultdict(float), float("inf"), 0.0

@@ -1,11 +1,11 @@
-"""Whether a run that is killed on the card goes on bit for bit.
+"""Checks that a run that is killed on the GPU resumes bit for bit.
 
     python tests/peers/device_resume.py
 
-One run is left alone; another gets SIGKILL as soon as a checkpoint is complete and is started
-again. XLA is asked for deterministic operations on the card: without that, cuDNN may choose sums
-whose order differs from call to call. The runs share their compiled programs, since a kernel that
-is chosen by trial may be another in the next process.
+One run is uninterrupted; another gets SIGKILL as soon as a checkpoint is complete and is restarted.
+XLA uses deterministic operations on the GPU; otherwise cuDNN may sum in an order that differs from
+call to call. The runs share their compiled programs, because autotuning may choose another kernel
+in the next process.
 """
 
 import os
@@ -27,7 +27,7 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
 def start(workdir: Path) -> subprocess.Popen:
-    """A run, or its continuation."""
+    """Starts or resumes a run."""
     flags = os.environ.get("XLA_FLAGS", "") + ("" if DRY else f" {DETERMINISTIC}")
     return subprocess.Popen(
         [sys.executable, "-m", "genzoo.main", f"--config={CONFIG}", f"--workdir={workdir}",

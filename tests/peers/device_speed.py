@@ -1,13 +1,12 @@
-"""Training step and sampler of a case, beside torch: seconds, images/s, share of the peak, memory.
+"""Times the training step and sampler of a case against torch: images/s, share of peak, memory.
 
     python tests/peers/device_speed.py CASE
 
-Each contender is a process that lives through all rounds. In every round each one does a burst of
-calls, in random order; ratios are taken within a round, and their median and range reported. The
-first burst is dropped. Contenders compile at the same time, so with too few cores for that, compile
-times are longer than alone. The operations of a step are counted in genzoo's program, before the
-compiler has looked at it, and are taken for torch's too: the networks are the same, to the number
-of params.
+Each contender is a process that lives through all rounds. In every round each one runs a burst of
+calls, in random order; ratios are computed within a round, and their median and range are reported.
+The first burst is dropped. Contenders compile at the same time, so with too few cores compile times
+are longer than for one alone. The operations of a step are counted in genzoo's program before
+compilation and assumed for torch too, whose network has the same number of params.
 """
 
 import importlib.util
@@ -23,7 +22,7 @@ from device_worker import Worker
 from overheads import ratios
 
 PEAK = 989e12  # operations a second: H100 and H200 (SXM), dense bfloat16, NVIDIA's data sheets
-BURST = 0.05 if DRY else 0.6  # seconds at least
+BURST = 0.05 if DRY else 0.6  # minimum seconds
 ROUNDS = 1 if DRY else 6
 
 
@@ -35,7 +34,7 @@ def missing(contender: str) -> str:
 
 
 class Counts:
-    """What `--mode=describe` says of a case, on the CPU and beside everything else."""
+    """The counts of `--mode=describe` for a case, computed on the CPU in the background."""
 
     def __init__(self, case: Case):
         changes = [f"--config.{k}={v}" for k, v in case.settings(case.measures[0]).items()]
@@ -44,32 +43,32 @@ class Counts:
              *changes], cwd=ROOT, text=True, stdout=subprocess.PIPE,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
         )  # fmt: skip
-        self._found: dict | None = None
+        self._read: dict | None = None
 
     def read(self) -> dict:
-        """`parameters`, `config`, `flops_per_example` (of the network alone, nearly) and
-        `flops_per_trained`, of an example in a training step."""
-        if self._found is None:
-            said, _ = self._process.communicate()
+        """`parameters`, `config`, `flops_per_example` (almost only the network) and
+        `flops_per_trained`, for one example in a training step."""
+        if self._read is None:
+            stdout, _ = self._process.communicate()
             if self._process.returncode:
                 raise SystemExit("--mode=describe has failed; its message is above")
-            found = json.loads(said)
-            each = found["train_step_flops"] / found["train_step_examples"]
-            self._found = {**found, "flops_per_trained": each}
-        return self._found
+            counts = json.loads(stdout)
+            each = counts["train_step_flops"] / counts["train_step_examples"]
+            self._read = {**counts, "flops_per_trained": each}
+        return self._read
 
 
 def figures(case: Case, measure: str, seconds: float, counts: dict, device: str) -> dict:
-    """Images a second and the share of the peak."""
+    """Images per second and the share of peak."""
     kind, size = measure.split("_")
     each = counts["flops_per_trained"]
     if kind == "ddim":
         each = case.sample_steps * counts["flops_per_example"]
     done = each * int(size) / seconds
-    found = {"images_per_second": round(int(size) / seconds, 2), "tflops": round(done / 1e12, 3)}
+    summary = {"images_per_second": round(int(size) / seconds, 2), "tflops": round(done / 1e12, 3)}
     if "H100" in device or "H200" in device:
-        found["share_of_peak"] = round(done / PEAK, 4)
-    return found
+        summary["share_of_peak"] = round(done / PEAK, 4)
+    return summary
 
 
 class Comparison:
@@ -82,57 +81,58 @@ class Comparison:
         self._worker("genzoo")
 
     def measure(self, measure: str, share: float) -> bool:
-        """Compiles a measure and times it in rounds; whether genzoo was timed. share: of the time
-        left that it may take."""
+        """Compiles a measure and times it in rounds; returns whether genzoo was timed. share: the
+        fraction of the remaining time that it may take."""
         ends = seconds_left() * (1 - share)
         wanted = ("genzoo", *dict(self._case.contenders).get(measure, ()))
-        found = {name: {"status": missing(name)} for name in wanted if missing(name)}
+        outcomes = {name: {"status": missing(name)} for name in wanted if missing(name)}
         times: dict[str, list[float]] = {name: [] for name in wanted if not missing(name)}
         for name in times:
             self._worker(name).ask("compile", measure)
         for name in list(times):
-            found[name] = self._worker(name).answer(seconds_left() - ends)
-            self._drop_failed(name, found, times)
-        self._report.put(measure, value=found)
-        self._check_counts({name: found[name]["parameters"] for name in times})
+            outcomes[name] = self._worker(name).answer(seconds_left() - ends)
+            self._drop_failed(name, outcomes, times)
+        self._report.put(measure, value=outcomes)
+        self._check_counts({name: outcomes[name]["parameters"] for name in times})
         calls = {}
         for name in list(times):  # not counted: it says how many calls make a burst
-            first = self._burst(name, measure, 1 if DRY else 2, found, times)
+            first = self._burst(name, measure, 1 if DRY else 2, outcomes, times)
             calls[name] = max(1, round(BURST / first)) if first else 0
         for done in range(ROUNDS):
             if "genzoo" not in times or (done and seconds_left() < ends):
                 break
             for name in random.sample(list(times), len(times)):
-                times[name].append(self._burst(name, measure, calls[name], found, times))
-            self._count(measure, found, times)
-        self._report.put(measure, value=found)
+                times[name].append(self._burst(name, measure, calls[name], outcomes, times))
+            self._count(measure, outcomes, times)
+        self._report.put(measure, value=outcomes)
         return bool(times.get("genzoo"))
 
-    def _burst(self, name: str, measure: str, calls: int, found: dict, times: dict):
-        """Seconds a call; None after a failure, which ends the contender's part in this measure."""
+    def _burst(self, name: str, measure: str, calls: int, outcomes: dict, times: dict):
+        """Seconds per call; None after a failure, which excludes the contender from this measure.
+        """
         worker = self._worker(name)
         worker.ask("burst", measure, calls)
         answer = worker.answer(seconds_left())
-        found[name] |= {k: v for k, v in answer.items() if k != "seconds"}
-        self._drop_failed(name, found, times)
+        outcomes[name] |= {k: v for k, v in answer.items() if k != "seconds"}
+        self._drop_failed(name, outcomes, times)
         return answer.get("seconds")
 
-    def _drop_failed(self, name: str, found: dict, times: dict) -> None:
-        if "error" in found[name]:
+    def _drop_failed(self, name: str, outcomes: dict, times: dict) -> None:
+        if "error" in outcomes[name]:
             times.pop(name, None)
 
-    def _count(self, measure: str, found: dict, times: dict) -> None:
-        """Puts what follows from the seconds of all rounds."""
+    def _count(self, measure: str, outcomes: dict, times: dict) -> None:
+        """Reports the figures that follow from the seconds of all rounds."""
         if "genzoo" not in times:
             return
-        device = found["genzoo"]["device"]
-        for name, told in ratios(times, "genzoo").items():
-            work = figures(self._case, measure, told["seconds"], self._counts.read(), device)
-            found[name] |= {**told, **work, "rounds": len(times[name])}
-        self._report.put(measure, value=found)
+        device = outcomes["genzoo"]["device"]
+        for name, timing in ratios(times, "genzoo").items():
+            work = figures(self._case, measure, timing["seconds"], self._counts.read(), device)
+            outcomes[name] |= {**timing, **work, "rounds": len(times[name])}
+        self._report.put(measure, value=outcomes)
 
     def profile(self, measure: str) -> None:
-        """The kernels of those that are still there."""
+        """The kernels of the contenders that are still running."""
         for name, worker in self._workers.items():
             if worker.alive:
                 worker.ask("profile", measure)
@@ -162,7 +162,7 @@ class Comparison:
 
 
 def main() -> int:
-    """The part of the name of its case."""
+    """Runs the part named after its case."""
     name = sys.argv[1]
     report = Report(name)
     report.start()

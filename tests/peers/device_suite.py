@@ -1,6 +1,6 @@
-"""A fast part of the suite on the card: formulas, samplers and networks, with float32 products in
-full float32, for which the tolerances of the tests are made. device_precision.py measures what the
-platform's default costs; the tests of bfloat16 have tolerances of their own.
+"""Runs a fast part of the suite on the GPU: formulas, samplers and networks, with float32 products
+in full float32, for which the tests' tolerances are chosen. device_precision.py measures the error
+of the platform's default; the tests of bfloat16 have their own tolerances.
 
     python tests/peers/device_suite.py
 """
@@ -16,24 +16,24 @@ from device_report import DRY, ROOT, SCRATCH, Report, seconds_left
 
 FOLDERS = ("tests/nets", "tests/samplers", "tests/math")
 TINY = ("tests/nets/test_unet_check.py", "tests/nets/test_interface.py")
-PROCESSES = 8  # each has the card's memory in common with the others
+PROCESSES = 8  # they share the GPU's memory
 
 
 def command() -> list[str]:
-    """Of pytest, in several processes where xdist is installed and the machine has the cores. The
-    options of pyproject.toml are not for this machine."""
-    found = [
+    """The pytest command, with several processes if xdist is installed and there are enough cores.
+    The options in pyproject.toml do not suit this machine."""
+    command = [
         sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-m", "not slow", "-p",
         "device_outcomes", "-p", "no:cacheprovider", *(TINY if DRY else FOLDERS),
     ]  # fmt: skip
     processes = min(PROCESSES, len(os.sched_getaffinity(0)) // 2)
     if not DRY and processes > 1 and importlib.util.find_spec("xdist"):
-        found += ["-n", str(processes), "--dist", "worksteal"]
-    return found
+        command += ["-n", str(processes), "--dist", "worksteal"]
+    return command
 
 
 def outcomes(file) -> dict:
-    """Counts, the tests that failed with the ends of their messages, and the slowest."""
+    """Counts, the failed tests with the ends of their messages, and the slowest tests."""
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     slowest = sorted(lines, key=lambda line: -line["seconds"])[:10]
     return {
@@ -54,10 +54,10 @@ def main() -> int:
     env = {
         **os.environ,
         "DEVICE_OUTCOMES": str(file),
-        "GENZOO_TEST_SECONDS": "0",  # compiling for a card takes longer than the tests may
+        "GENZOO_TEST_SECONDS": "0",  # compiling for a GPU takes longer than the limit
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "peers"), os.environ["PYTHONPATH"]]),
-        # Else the suite's own flags are taken, which are for a CPU.
+        # Otherwise the suite would set its own flags, which are for a CPU.
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
     report.put("command", value=" ".join(command()[1:]))

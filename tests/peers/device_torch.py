@@ -1,13 +1,13 @@
-"""diffusers' side of device_speed.py, as fast as users of torch know how to make it.
+"""diffusers' side of device_speed.py, with the usual optimisations of torch.
 
     python tests/peers/device_torch.py CASE torch | torch_graphs SETTINGS
 
 SETTINGS: the resolved config of genzoo's case as JSON, with the shape and the classes of its data;
-the network is made from it. The work is genzoo's: a batch gathered from a set on the device, at
-random mirrored, noised; the network; the loss; the gradient, clipped by its norm; Adam; one average
-of the params. Everything up to the loss is compiled, autocast is bfloat16, convolutions are
-channels-last, Adam and the average are fused, float32 products may be TensorFloat-32, and cuDNN
-tries its algorithms. The sampler runs a bfloat16 copy of the network.
+the network is built from it. The work is that of genzoo: a batch gathered from a data set on the
+device, randomly mirrored and noised; the network; the loss; the gradient, clipped by its norm;
+Adam; one average of the params. Everything up to the loss is compiled, autocast is bfloat16,
+convolutions are channels-last, Adam and the average are fused, float32 products may use
+TensorFloat-32, and cuDNN benchmarks its algorithms. The sampler runs the network in bfloat16.
 """
 
 import copy
@@ -48,7 +48,7 @@ class Torch:
         self._alpha_bar = table.alphas_cumprod.to(DEVICE)
 
     def compile(self, measure: str) -> dict:
-        """Compiles by calling, and once more for a CUDA graph to be recorded."""
+        """Compiles by calling, twice so that a CUDA graph is recorded."""
         kind, size = measure.split("_")
         self._calls[measure] = {"train": self._step, "ddim": self._sampler}[kind](int(size))
         start = time.perf_counter()
@@ -63,13 +63,13 @@ class Torch:
         }
 
     def burst(self, measure: str, calls: str) -> dict:
-        """Seconds a call over several calls, which the device may overlap as in a run."""
+        """Seconds per call over several calls, which the device may overlap as in a run."""
         seconds = self._call(measure, int(calls))
         peak = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else None
         return {"seconds": seconds, "peak_memory_bytes": peak}
 
     def profile(self, measure: str) -> dict:
-        """The kernels of three calls, by their time."""
+        """The kernels of three calls, sorted by time."""
         kinds = [torch.profiler.ProfilerActivity.CPU]
         kinds += [torch.profiler.ProfilerActivity.CUDA] * (DEVICE == "cuda")
         with torch.profiler.profile(activities=kinds) as profiler:
@@ -128,7 +128,7 @@ class Torch:
         return step
 
     def _kl(self, x, noisy, noise, v, n):
-        """The term of the bound that teaches the variance (Nichol & Dhariwal 2021), at steps above
+        """The term of the bound that trains the variance (Nichol & Dhariwal 2021), at steps above
         the first, in nats over 1,000: half the squared difference and the ratio of variances."""
         here = self._alpha_bar[n].view(-1, 1, 1, 1)
         before = self._alpha_bar[(n - 1).clamp(min=0)].view(-1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""Two minutes of real training on the card, its picture, and how fast images are read from files.
+"""Two minutes of real training on the GPU, its samples, and the speed of reading images from files.
 
     python tests/peers/device_training.py
 
@@ -15,14 +15,14 @@ import time
 
 from device_report import DRY, OUT, ROOT, SCRATCH, Report, seconds_left
 
-TRAINING = 120  # seconds, of which the start is a part
-KEPT = 35  # seconds for the samples and the reader
+TRAINING = 120  # seconds, including the start
+KEPT = 35  # seconds reserved for the samples and the reader
 CONFIG = "configs/fm_fashion.py" + (":smoke" if DRY else "")
 IMAGES = 32 if DRY else 4000
 
 
 def genzoo(*arguments: str) -> subprocess.Popen:
-    """`python -m genzoo.main` with the arguments."""
+    """Starts `python -m genzoo.main` with the arguments."""
     return subprocess.Popen(
         [sys.executable, "-m", "genzoo.main", *arguments], cwd=ROOT, text=True,
         stdout=subprocess.PIPE,
@@ -30,7 +30,7 @@ def genzoo(*arguments: str) -> subprocess.Popen:
 
 
 def train(workdir) -> dict:
-    """Trains until the time is over; what its log says of speed and loss."""
+    """Trains until the time is over; returns the speed and loss from its log."""
     began = time.monotonic()
     process = genzoo(
         f"--config={CONFIG}", f"--workdir={workdir}", "--config.optimizer.decay=constant",
@@ -54,21 +54,21 @@ def train(workdir) -> dict:
 
 
 def sample(workdir) -> dict:
-    """Draws from the checkpoint and keeps the picture."""
+    """Draws samples from the checkpoint and keeps the picture."""
     began = time.monotonic()
     process = genzoo(f"--workdir={workdir}", "--mode=sample")
-    said, _ = process.communicate()
+    stdout, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"sampling ended with exit code {process.returncode}")
     (grid,) = sorted((workdir / "samples").rglob("grid.png"))[:1]
     shutil.copy(grid, OUT / "fm_fashion.png")
     seconds = round(time.monotonic() - began, 1)
-    return {"seconds with the start": seconds, "picture": "fm_fashion.png", **json.loads(said)}
+    return {"seconds with the start": seconds, "picture": "fm_fashion.png", **json.loads(stdout)}
 
 
 def reading() -> dict:
-    """Images a second from PNG files, decoded again each time, by the threads of the training
-    reader: what a set too large for memory can be trained with on this host."""
+    """Images per second from PNG files, decoded every time by the threads of the training reader:
+    the limit for a data set that does not fit in memory on this host."""
     import numpy as np
     from PIL import Image
 

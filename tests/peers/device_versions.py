@@ -1,8 +1,8 @@
-"""Versions, the card, and whether all that device.sh needs can be imported.
+"""Versions, the GPU, and whether everything that device.sh needs can be imported.
 
     python tests/peers/device_versions.py [--imports]
 
---imports: only tries the imports, and fails where one does not work (device_wheels.sh does that).
+--imports: only tries the imports, and fails if one does not work (used by device_wheels.sh).
 """
 
 import importlib
@@ -14,8 +14,8 @@ import sys
 
 from device_report import ROOT, Report
 
-# What the parts import beside genzoo itself, whose own imports are tried file by file. The modules
-# that prepare TFDS sets need TensorFlow and are not used here.
+# Packages that the parts import besides genzoo, whose modules are tried one by one. The module that
+# prepares TFDS sets needs TensorFlow and is not used here.
 NEEDED = ("grain", "jaxtyping", "pytest", "scipy")
 OF_TORCH = ("torch", "diffusers")
 NOT_USED = ("genzoo.data.prepare_tfds",)
@@ -26,14 +26,14 @@ VERSIONS = (
 
 
 def modules() -> list[str]:
-    """All of genzoo's, by their full names."""
+    """The full names of all modules of genzoo."""
     files = sorted((ROOT / "genzoo").rglob("*.py"))
     names = (".".join(f.relative_to(ROOT).with_suffix("").parts) for f in files)
     return [n.removesuffix(".__init__") for n in names if n not in NOT_USED]
 
 
 def imports() -> dict[str, str]:
-    """What cannot be imported, with the reason; of torch's side only where torch is installed."""
+    """Modules that cannot be imported, with the reason; torch's side only if torch is installed."""
     problems = {}
     of_torch = OF_TORCH if importlib.util.find_spec("torch") else ("diffusers",)
     for name in (*modules(), *NEEDED, *of_torch):
@@ -47,21 +47,21 @@ def imports() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of what is installed."""
-    found = {"python": platform.python_version()}
+    """The versions of the installed packages."""
+    installed = {"python": platform.python_version()}
     for name in VERSIONS:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 def card() -> dict:
     """The devices that JAX sees, and what the driver says of them."""
     import jax
 
-    found = {
+    description = {
         "platform": jax.default_backend(),
         "devices": [d.device_kind for d in jax.devices()],
         "cores": len(os.sched_getaffinity(0)),
@@ -73,10 +73,10 @@ def card() -> dict:
         done = subprocess.run(
             ["nvidia-smi", query, "--format=csv"], capture_output=True, text=True, timeout=20
         )
-        found["nvidia-smi"] = done.stdout.splitlines()
+        description["nvidia-smi"] = done.stdout.splitlines()
     except FileNotFoundError:
-        found["nvidia-smi"] = "not installed"
-    return found
+        description["nvidia-smi"] = "not installed"
+    return description
 
 
 def main() -> int:

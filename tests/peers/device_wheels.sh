@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Fetches, as wheels, what device.sh needs beyond a usual machine with JAX and torch: for Python 3.12
-# on x86-64 Linux, into build/device-wheels, which git ignores. device.sh installs them from there.
+# Downloads wheels of the packages that device.sh needs beyond a typical machine with JAX and torch,
+# for Python 3.12 on x86-64 Linux, into build/device-wheels, which git ignores. device.sh uses them.
 #
-#   tests/peers/device_wheels.sh            # fetches
-#   tests/peers/device_wheels.sh --check    # and tries all imports in an empty environment
+#   tests/peers/device_wheels.sh            # downloads
+#   tests/peers/device_wheels.sh --check    # also tries all imports in an empty environment
 #
-# --check makes a virtual environment with what such a machine has, without torch, which is some
-# gigabytes; --check-torch has torch too. Both need Python 3.12, by $PYTHON312 or on the PATH.
+# --check makes a virtual environment with the packages of such a machine, but without torch, which
+# takes gigabytes; --check-torch includes torch. Both need Python 3.12, as $PYTHON312 or on PATH.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 readonly MOST_MEGABYTES=50
-# Each with what it needs in turn, where the machine does not have that either.
+# Each with those of its own dependencies that the machine lacks too.
 readonly WANTED=(
   ml_collections==1.1.0
   jaxtyping==0.3.11 wadler_lindig==0.1.8
@@ -23,7 +23,7 @@ readonly ON_MACHINE=(
   transformers requests filelock psutil cloudpickle
 )
 readonly WITH_TORCH=('torch==2.11.*' accelerate)
-# pip takes each platform by its exact name.
+# pip needs the exact name of each platform.
 readonly PLATFORMS=(
   manylinux_2_28_x86_64 manylinux_2_27_x86_64 manylinux_2_24_x86_64 manylinux_2_17_x86_64
   manylinux2014_x86_64 manylinux1_x86_64
@@ -49,7 +49,7 @@ mkdir -p "$wheels"
 megabytes=$(du -sm "$wheels" | cut -f1)
 echo "$wheels: ${#WANTED[@]} wheels, $megabytes MB"
 if ((megabytes >= MOST_MEGABYTES)); then
-  echo "device_wheels.sh: more than $MOST_MEGABYTES MB must not travel." >&2
+  echo "device_wheels.sh: the wheels must stay below $MOST_MEGABYTES MB." >&2
   exit 1
 fi
 [[ -n $check ]] || exit 0
@@ -64,4 +64,4 @@ machine=("${ON_MACHINE[@]}")
   "$wheels"/*.whl
 PYTHONPATH=$PWD:$empty/site JAX_PLATFORMS=cpu "$empty/venv/bin/python" \
   tests/peers/device_versions.py --imports
-echo "All imports work with them in an empty environment."
+echo "All imports work with these wheels in an empty environment."

@@ -1,7 +1,7 @@
-"""A contender in a process of its own, which lives through all rounds of a comparison.
+"""A contender in its own process, which lives through all rounds of a comparison.
 
-The process reads one request a line, "compile MEASURE", "burst MEASURE CALLS" or "profile MEASURE",
-and answers each with a line "@" + JSON; {"error": ...} where it could not.
+The process reads one request per line, "compile MEASURE", "burst MEASURE CALLS" or "profile
+MEASURE", and answers each with a line "@" + JSON; {"error": ...} if it failed.
 """
 
 import json
@@ -17,7 +17,7 @@ MARK = "\n@"
 
 
 def serve(contender) -> None:
-    """Answers requests by the methods of the contender until there are no more."""
+    """Answers requests with the methods of the contender until its input ends."""
     for line in sys.stdin:
         method, *words = line.split()
         try:
@@ -29,7 +29,7 @@ def serve(contender) -> None:
 
 
 class Worker:
-    """The process of one contender, seen from outside."""
+    """The process of one contender, as seen by the comparison."""
 
     def __init__(self, file: str, *words: str, env: dict | None = None):
         self._process = subprocess.Popen(
@@ -41,7 +41,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def _listen(self) -> None:
@@ -51,24 +51,24 @@ class Worker:
         self._answers.put({"error": f"the process ended with {self._process.wait()}"})
 
     def ask(self, *words: object) -> None:
-        """Sends a request, which `answer` gives the answer to."""
+        """Sends a request; `answer` returns the answer."""
         try:
             self._process.stdin.write(" ".join(map(str, words)) + "\n")
             self._process.stdin.flush()
         except OSError:
-            pass  # it has ended, and that is the answer
+            pass  # it has ended, which `answer` reports
 
     def answer(self, seconds: float) -> dict:
-        """What it says, or {"error": ...} if it has said nothing after so many seconds. It is then
-        ended, since what it would say later is no answer to the next request."""
+        """Its answer, or {"error": ...} if none comes within so many seconds. The process is then
+        ended, because a late answer would be mistaken for that to the next request."""
         try:
-            found = self._answers.get(timeout=max(seconds, 0.1))
+            answer = self._answers.get(timeout=max(seconds, 0.1))
         except queue.Empty:
             self._process.kill()
             return {"error": f"no answer after {seconds:.0f} s"}
-        if "ended with" in found.get("error", ""):
-            self._answers.put(found)
-        return found
+        if "ended with" in answer.get("error", ""):
+            self._answers.put(answer)
+        return answer
 
     def end(self) -> None:
         """Ends the process."""

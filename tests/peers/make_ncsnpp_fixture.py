@@ -1,12 +1,12 @@
-"""Write what score_sde's NCSN++ gives on drawn weights, for tests/nets/test_song_unet.py.
+"""Writes the outputs of score_sde's NCSN++ on random weights, for tests/nets/test_song_unet.py.
 
 Not part of the suite. Needs a checkout of github.com/yang-song/score_sde (Apache 2.0), whose models
-run on today's Flax (written with 0.12.8) once the parts that are about training are left out:
+run on today's Flax (written with 0.12.8) without their training code:
 
     python tests/peers/make_ncsnpp_fixture.py CHECKOUT tests/nets/fixtures/ncsnpp_score_sde.npz
 
-Weights are not stored: both sides draw each array from the CRC-32 of our path of it. The outputs
-are computed in float64.
+Weights are not stored: both sides draw each array from the CRC-32 of its path in our tree. The
+outputs are computed in float64.
 """
 
 import sys
@@ -24,7 +24,7 @@ BLOCK = {"GroupNorm_0": "norm_0", "Conv_0": "conv_0/conv", "Dense_0": "condition
 
 
 def their_model(checkout):
-    """NCSNpp of the checkout, without its module of training states."""
+    """The NCSNpp of the checkout, without its module of training states."""
     sys.path.insert(0, checkout)
     utils = types.ModuleType("models.utils")
     utils.register_model = lambda name: lambda cls: cls
@@ -47,7 +47,7 @@ def their_model(checkout):
 
 
 def our_blocks():
-    """Our paths of the residual blocks and of the attentions, in the order of theirs."""
+    """Our paths of the residual blocks and of the attention layers, in their order."""
     levels, residuals, attentions = len(MULTIPLIERS), [], []
     for level in range(levels):
         for i in range(BLOCKS):
@@ -68,7 +68,7 @@ def our_blocks():
 
 
 def draw(path, shape):
-    """The array of this path: RandomState's stream is frozen for good."""
+    """The random array of a path. The stream of RandomState will never change."""
     values = np.random.RandomState(zlib.crc32(path.encode())).normal(size=shape)
     if path.endswith("/scale"):
         return 1 + 0.2 * values
@@ -112,7 +112,7 @@ def main(checkout, target):
         lambda path, leaf: jnp.asarray(drawn([p.key for p in path], leaf.shape), jnp.float64),
         shapes["params"],
     )
-    frequencies = WIDTH  # theirs are a parameter that is never trained; ours are a constant
+    frequencies = WIDTH  # theirs are an untrained parameter, ours a constant
     count = sum(leaf.size for leaf in jax.tree.leaves(params)) - frequencies
     output = model.apply({"params": params}, *inputs)
     print("ncsnpp", count, "largest output", jnp.abs(output).max(), output.dtype)

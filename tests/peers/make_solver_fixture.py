@@ -1,21 +1,21 @@
-"""Write the trajectories of diffusers' schedulers on an exact denoiser, for
+"""Writes the trajectories of diffusers' schedulers on an exact denoiser, for
 tests/samplers/test_against_diffusers.py.
 
 Not part of the suite; needs torch and diffusers (written with 2.13.0 and 0.42.1):
 
     python tests/peers/make_solver_fixture.py tests/samplers/fixtures/diffusers_solvers.npz
 
-The model that a scheduler is handed is the exact posterior mean of a mixture of two Gaussians, at
-the very sigma that the scheduler stands at, in the form that it asks for.
+A scheduler's model is the exact posterior mean of a mixture of two Gaussians, at the exact sigma of
+the scheduler's current step and in the form that it expects.
 
-diffusers rounds its tables to float32, and many of its steps the state too. Here the name `float32`
-stands for float64 in the modules of the schedulers, whose code is otherwise as it is: what is
-compared is the algorithm, to 1e-12 instead of 1e-5. That this changes rounding and nothing else is
-checked by running all in float32 as well. Noise comes from a stored list, one draw per call.
+diffusers rounds its tables to float32, and in many steps the state too. Here the name `float32`
+means float64 in the modules of the schedulers, whose code is otherwise unchanged, so that the
+algorithms are compared to 1e-12 instead of 1e-5. A second run of all cases in float32 checks that
+this changes nothing but rounding. Noise comes from a stored list, one draw per call.
 
-An array "method/grid/steps" is [states, 1 + pixels]: sigma / alpha (sigma itself on straight paths)
-where a state stands, then the state in the scaling alpha x_0 + sigma eps. The first row is the
-start; in the last the noise is 0 and the state the data, or the noise is the table's first.
+An array "method/grid/steps" is [states, 1 + pixels]: sigma / alpha of a state (sigma on straight
+paths), then the state in the scaling alpha x_0 + sigma eps. The first row is the start. In the last
+row either the noise is 0 and the state is the data, or the noise is the table's first.
 """
 
 import sys
@@ -33,7 +33,7 @@ diffusers.logging.set_verbosity_error()
 WEIGHTS, MEANS, STDS = ((0.3, 0.7), (-1.0, 0.5), (0.3, 0.2))  # as tests/oracles.py has them
 NOISE = np.array([-1.7, -0.4, 0.6, 1.5])[:, None]
 DRAWS = np.random.default_rng(0).normal(size=(20, *NOISE.shape))
-SIGMA_MAX = 80.0  # of the variance exploding form, where it is not asked of the scheduler
+SIGMA_MAX = 80.0  # of the variance-exploding form, unless the scheduler has its own
 
 
 def denoise(x, alpha, sigma):
@@ -45,11 +45,11 @@ def denoise(x, alpha, sigma):
     return (share * (means + alpha * stds**2 / variance * offset)).sum(-1)
 
 
-# --- where a scheduler stands, and in which form it wants the prediction ---
+# --- the noise level of a scheduler's step, and the form of the prediction that it expects ---
 
 
 def sigma_of_table(scheduler, t):
-    """sigma / alpha of a scheduler that looks its timestep up."""
+    """sigma / alpha of a scheduler that looks up its timestep in a table."""
     alpha_bar = scheduler.alphas_cumprod[t]
     return ((1 - alpha_bar) / alpha_bar) ** 0.5
 
@@ -69,7 +69,7 @@ def preserving(ratio):
 
 
 def raw_network(scheduler, state, sigma, x_0, eps):
-    """What EDM's preconditioning turns into x_0 by an affine map."""
+    """The network output that EDM's preconditioning maps to x_0."""
     skipped = scheduler.precondition_outputs(state, torch.zeros_like(state), sigma)
     return (x_0 - skipped) / scheduler.precondition_outputs(0, 1, sigma)
 
@@ -94,32 +94,32 @@ STRAIGHT = Process(
     output=lambda scheduler, state, sigma, x_0, eps: eps - x_0,
 )
 
-# --- which states, counted from the start, are those after whole steps: calls -> indices ---
+# --- the indices, from the start, of the states after whole steps: calls -> indices ---
 
 
 def every(calls):
-    """All."""
+    """All states."""
     return range(calls + 1)
 
 
 def pairs(calls):
-    """Of methods that take a step in two calls, and the last in one."""
+    """For methods that take a step in two calls, and the last step in one."""
     return [*range(0, calls, 2), calls]
 
 
 def after_trial(calls):
-    """Of PNDM, whose first call leads to a trial."""
+    """For PNDM, whose first call gives a trial state."""
     return [0, *range(2, calls + 1)]
 
 
 def after_four(calls):
-    """Of PNDM with its start by Runge and Kutta: three steps in four calls each."""
+    """For PNDM with its Runge-Kutta start: three steps of four calls each."""
     return [0, 4, 8, *range(12, calls + 1)]
 
 
 def groups(size, *, to_data):
-    """Of single-step methods, which spread a step over calls; the last call goes to the data, or
-    from the last sigma to itself."""
+    """For single-step methods, which spread a step over several calls. The last call goes to the
+    data, or from the last sigma to itself."""
     return lambda calls: [*range(0, calls, size), *[calls] * to_data]
 
 
@@ -128,8 +128,8 @@ def groups(size, *, to_data):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A scheduler, the options of it, of its set_timesteps and of its step. published: whether
-    single steps of order 3 are those of the paper (see `follow`)."""
+    """A scheduler, with the options of its constructor, of its set_timesteps and of its step.
+    published: whether single steps of order 3 are those of the paper (see `follow`)."""
 
     scheduler: type
     process: Process
@@ -141,10 +141,10 @@ class Case:
 
 
 def case_of(name, process, spacing="", count=None, *, times=None, **options):
-    """The case of a scheduler's name; what is left of the options is the scheduler's own."""
+    """The case of a scheduler by name; the remaining options are the scheduler's own."""
     of_case = {key: options.pop(key) for key in ("step", "stops", "published") if key in options}
     if spacing:
-        # Not every scheduler has these two for defaults.
+        # Not every scheduler has these two as defaults.
         options |= dict(timestep_spacing=spacing, beta_start=1e-4, beta_end=0.02)
     return Case(
         scheduler=getattr(diffusers, f"{name}Scheduler"),
@@ -162,7 +162,7 @@ CHURN = {"s_churn": 4.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.01}
 
 
 def cases() -> Iterable[tuple[str, Case]]:
-    """(name, case) of all."""
+    """(name, case) of all cases."""
     for count in STEPS:
         yield from _on_trailing_steps(count)
         yield from _on_other_processes(count)
@@ -234,7 +234,7 @@ def _on_other_grids():
     large = {"variance_type": "fixed_large"}
     yield case("ancestral_large", "DDPM", TABLE, "leading", 10, **large, **FREE)
     yield case("ddim", "DDIM", TABLE, "leading", 10, **FREE)
-    # As Stable Diffusion has it: one step up, and to the first step of the table.
+    # As in Stable Diffusion: one step up, and down to the first step of the table.
     stable = dict(steps_offset=1, set_alpha_to_one=False, **FREE)
     yield "ddim/leading_offset/10", case_of("DDIM", TABLE, "leading", 10, **stable)
     yield case("dpmpp_2m", "DPMSolverMultistep", LIST, "leading", 10, steps_offset=1)
@@ -247,7 +247,7 @@ def _on_other_grids():
 
 
 def _single_steps():
-    # Even in lambda, so that of a group of calls the inner ones are at 1/2, or at 1/3 and 2/3.
+    # Evenly spaced in lambda, so that the inner calls of a group are at 1/2, or at 1/3 and 2/3.
     for order, count in ((2, 11), (2, 21), (3, 10), (3, 22)):
         shared = dict(
             name="DPMSolverSinglestep", process=LIST, count=count, solver_order=order,
@@ -264,8 +264,8 @@ def _single_steps():
 
 
 def churned(process, x, sigma, steps, drawn):
-    """Where k-diffusion asks the model, after the noise is raised: (x_t, alpha, sigma) there. The
-    Euler scheduler of diffusers raises it too, but after its pipeline has asked."""
+    """(x_t, alpha, sigma) where k-diffusion evaluates the model: after the noise was increased. The
+    Euler scheduler of diffusers increases it too, but after its pipeline evaluated the model."""
     inside = CHURN["s_tmin"] <= sigma <= CHURN["s_tmax"]
     gamma = min(CHURN["s_churn"] / steps, 2**0.5 - 1) if inside else 0.0
     raised = sigma * (gamma + 1)
@@ -275,7 +275,7 @@ def churned(process, x, sigma, steps, drawn):
 
 
 def follow(case: Case) -> np.ndarray:
-    """[states, 1 + pixels] of one case."""
+    """The trajectory of one case, [states, 1 + pixels]."""
     scheduler, process = case.scheduler(**case.options), case.process
     scheduler.set_timesteps(**case.times)
     states, sigmas, x = [], [], torch.from_numpy(NOISE)
@@ -295,15 +295,15 @@ def follow(case: Case) -> np.ndarray:
         x_0 = denoise(x_t, alpha, noise)
         output = process.output(scheduler, x, sigma, x_0, (x_t - alpha * x_0) / noise)
         if case.published:
-            # diffusers has phi_1 / 2 ("midpoint") or phi_2 ("heun") in both stages. DPM-Solver-3
-            # has phi_2 in the inner one, and the later difference only, "midpoint", in the outer.
+            # diffusers uses phi_1 / 2 ("midpoint") or phi_2 ("heun") in both stages. DPM-Solver-3
+            # uses phi_2 in the inner stage and only the later difference, "midpoint", in the outer.
             order = scheduler.order_list[scheduler.step_index]
             scheduler.register_to_config(solver_type="heun" if order == 2 else "midpoint")
         x = scheduler.step(output, t, x, return_dict=False, **case.step)[0]
         states.append(x)
     if hasattr(scheduler, "sigmas"):
         sigmas.append(scheduler.sigmas[-1])
-    else:  # of those that look it up in the table, 1 where they go to the data
+    else:  # for those that look it up in the table, 1 where they go to the data
         last = torch.as_tensor(getattr(scheduler, "final_alpha_cumprod", 1.0))
         sigmas.append(((1 - last) / last) ** 0.5)
     stops = [*case.stops(len(states) - 1)]
@@ -314,7 +314,7 @@ def follow(case: Case) -> np.ndarray:
 
 
 class InDouble:
-    """A module in which float32 is float64."""
+    """A torch module in which float32 means float64."""
 
     def __init__(self, module):
         self._module = module
@@ -326,12 +326,12 @@ class InDouble:
 def computed(double: bool) -> dict[str, np.ndarray]:
     """The trajectory of every case."""
     torch.set_default_dtype(torch.float64 if double else torch.float32)
-    found = {}
+    trajectories = {}
     for name, case in cases():
         used = sys.modules[case.scheduler.__module__]
         used.torch, used.np = map(InDouble, (torch, np)) if double else (torch, np)
-        found[name] = follow(case)
-    return found
+        trajectories[name] = follow(case)
+    return trajectories
 
 
 def main(target):

@@ -1,11 +1,11 @@
-"""Write what diffusers' U-Nets and FIR layers give on drawn weights, for tests/nets.
+"""Writes the outputs of diffusers' U-Nets and FIR layers on random weights, for tests/nets.
 
 Not part of the suite; needs torch and diffusers (written with 2.13.0 and 0.42.1):
 
     python tests/peers/make_unet_fixture.py tests/nets/fixtures/unet_diffusers.npz
 
-Weights are not stored: both sides draw each array from the CRC-32 of our path of it. The outputs
-are computed in float64, which makes the fixture a few kilobytes of exact answers.
+Weights are not stored: both sides draw each array from the CRC-32 of its path in our tree. The
+outputs are computed in float64, so the fixture is a few kilobytes of exact answers.
 """
 
 import sys
@@ -54,7 +54,7 @@ FUSED = {"query_key_value": ("to_q", "to_k", "to_v"), "key_value": ("to_k", "to_
 
 
 def draw(path, shape):
-    """The array of this path: RandomState's stream is frozen for good."""
+    """The random array of a path. The stream of RandomState will never change."""
     values = np.random.RandomState(zlib.crc32(path.encode())).normal(size=shape)
     if path.endswith("/scale"):
         return 1 + 0.2 * values
@@ -62,7 +62,7 @@ def draw(path, shape):
 
 
 def our_path(name):
-    """Our path of a diffusers module, without the leaf: a convolution ends in /conv."""
+    """Our path of a diffusers module, without the leaf; a convolution ends in /conv."""
     parts = name.split(".")
     if parts[0] in ("conv_in", "conv_out"):
         return {"conv_in": "entry/conv", "conv_out": "out/conv"}[parts[0]]
@@ -130,7 +130,7 @@ def _which(module, fused):
 
 
 def drawn(model):
-    """The model in float64 with drawn weights."""
+    """The model in float64 with random weights."""
     model = model.double().eval()
     for key, value in model.named_parameters():
         value.copy_(torch.from_numpy(drawn_parameter(key, tuple(value.shape)).copy()))
@@ -143,7 +143,7 @@ def to_torch(x):
 
 
 def to_numpy(x):
-    """The way back."""
+    """[B, C, H, W] -> [B, H, W, C], as NumPy."""
     return x.permute(0, 2, 3, 1).numpy()
 
 

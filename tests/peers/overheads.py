@@ -1,13 +1,13 @@
-"""What genzoo's own machinery costs beside the compiled programs, on this machine.
+"""Measures the overhead of genzoo's own machinery over the compiled programs, on this machine.
 
     python tests/peers/overheads.py [--rounds 5] [--measure loop scaling start] [--json FILE]
 
-loop: the training loop against bare calls of one compiled step that does nothing.
+loop: the training loop against bare calls of a compiled step that does nothing.
 scaling: a training step of the same global batch on one device, on two virtual devices of one
-process, and in two processes by launch/local.py, in turns. All have the same cores, so 1 is what
-can be had.
-start: seconds from nothing to the first step done and logged, with an empty folder of compiled
-programs and with the one that the first start has left.
+process, and in two processes with launch/local.py, in turns. All use the same cores, so a ratio of
+1 is the best possible.
+start: seconds until the first step is done and logged, with an empty cache of compiled programs and
+with the cache of the first start.
 """
 
 import argparse
@@ -28,35 +28,35 @@ DEVICES = "--xla_force_host_platform_device_count=2"
 
 
 def ratios(times: dict[str, list[float]], base: str) -> dict:
-    """Median seconds of each, and the median and range of its ratio to the base, round by round."""
-    found = {}
+    """The median seconds of each, and the median and range of its ratio to the base per round."""
+    summary = {}
     for name, seconds in times.items():
         each = [a / b for a, b in zip(seconds, times[base], strict=True)]
-        found[name] = {
+        summary[name] = {
             "seconds": round(statistics.median(seconds), 6),
             f"over_{base}": round(statistics.median(each), 4),
             "range": [round(min(each), 4), round(max(each), 4)],
         }
-    return found
+    return summary
 
 
 def loop(rounds: int) -> dict:
-    """Microseconds that the loop takes of the host in each call, by a step that does nothing: rows
-    of the batch, asking whether to stop, metrics, logs every 100 steps and looking for what is due.
-    A device at work does not wait for them unless its step is shorter."""
-    found = {}
+    """Microseconds of host time that the loop takes per call, with a step that does nothing: rows
+    of the batch, checking for a stop, metrics, logs every 100 steps and checking what is due. A
+    busy device waits for them only if its step is shorter."""
+    figures = {}
     for path, stride in ((LAPTOP, 1), ("configs/toy_mixture.py", 100)):
         calls = _loop(path, stride, 2000, rounds)
-        found[f"{Path(path).stem}, {stride} steps a call"] = {
+        figures[f"{Path(path).stem}, {stride} steps a call"] = {
             "microseconds_a_call": round(1e6 * statistics.median(calls), 1),
             "microseconds_a_step": round(1e6 * statistics.median(calls) / stride, 2),
             "of_a_50_ms_call": f"{100 * statistics.median(calls) / 0.05:.2f} %",
         }
-    return found
+    return figures
 
 
 def _loop(path: str, stride: int, calls: int, rounds: int) -> list[float]:
-    """Seconds per call beyond those of bare calls of the same empty program."""
+    """Seconds per call in excess of bare calls of the same empty program."""
     import jax
     import jax.numpy as jnp
 
@@ -114,7 +114,7 @@ def _loop(path: str, stride: int, calls: int, rounds: int) -> list[float]:
 
 
 def scaling(rounds: int) -> dict:
-    """Seconds of a step by `--mode=bench`."""
+    """Seconds of a step, from `--mode=bench`."""
     arguments = [
         "--mode=bench", f"--config={LAPTOP}", "--config.bench.seconds=8",
         "--config.bench.sample_steps=1", "--config.sample.batch_size=2",
@@ -139,12 +139,13 @@ def _bench(command: list[str], flags: str) -> float:
         env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
     )  # fmt: skip
     lines = (line.removeprefix("[0] ") for line in done.stdout.splitlines())
-    said = "\n".join(line for line in lines if not line.startswith("["))  # gloo's, and of process 1
-    return json.loads(said)["train"]["step_seconds"]["median"]
+    # Lines with a prefix come from gloo and from process 1.
+    report = "\n".join(line for line in lines if not line.startswith("["))
+    return json.loads(report)["train"]["step_seconds"]["median"]
 
 
 def start(rounds: int) -> dict:
-    """Seconds until a run has done its first step, compiled anew and not."""
+    """Seconds until the first step of a run is done, without and with cached programs."""
     times: dict[str, list[float]] = {"first": [], "second": []}
     for _ in range(min(rounds, 3)):
         with tempfile.TemporaryDirectory() as folder:

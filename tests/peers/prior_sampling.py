@@ -1,12 +1,12 @@
-"""Drawing codes from the transformer prior against a torch loop with a key-value cache.
+"""Times sampling from the transformer prior against a torch loop with a key-value cache.
 
     pip install torch==2.13.0
     python tests/peers/prior_sampling.py [rounds]
 
-The same network on the same drawn weights (width 256, 6 blocks, 8 heads, 512 codes, 8 x 8
-positions, 32 sequences, float32). torch writes keys and values into tensors made beforehand and
-attends with scaled_dot_product_attention over what has been written, under inference_mode. First
-the greedy sequences of both are compared, then they take turns at drawing at random.
+Both have the same network with the same random weights (width 256, 6 blocks, 8 heads, 512 codes,
+8 x 8 positions, 32 sequences, float32). torch writes keys and values into preallocated tensors and
+attends to those written so far with scaled_dot_product_attention, under inference_mode. First the
+greedy sequences of both are compared; then they take turns at random sampling.
 """
 
 import os
@@ -90,7 +90,7 @@ def main(rounds: int) -> None:
     network = settings.build(vocabularies=(CODES,), lengths=(LENGTH,), entries={})
     tokens = jnp.zeros((1, LENGTH), jnp.int32)
     params = network.init(jax.random.key(0), tokens, None, {})
-    # Ten times the weights of the start: the choices are then clear, and equal in both.
+    # Ten times the initial weights make the choices clear, so that both choose the same codes.
     params = jax.tree.map(lambda leaf: leaf * 10 if leaf.ndim > 1 else leaf, params)
     greedy = jax_sampler(network, params, Truncation(temperature=0.0))()
     same = (greedy == torch_sampler(params, greedy=True)()).mean()
@@ -107,8 +107,8 @@ def main(rounds: int) -> None:
             calls[name]()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    for name, found in seconds.items():
-        print(f"{name}: {np.median(found):.3f} s ({min(found):.3f} to {max(found):.3f})")
+    for name, times in seconds.items():
+        print(f"{name}: {np.median(times):.3f} s ({min(times):.3f} to {max(times):.3f})")
     ratio = np.array(seconds["torch"]) / np.array(seconds["genzoo"])
     print(f"torch / genzoo: {np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f})")
 

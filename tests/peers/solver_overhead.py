@@ -1,9 +1,9 @@
-"""What a solver's own arithmetic costs beside the network that it asks.
+"""Measures the cost of a solver's own arithmetic relative to that of the network.
 
     python tests/peers/solver_overhead.py [--steps 50]
 
-Sixteen images of 32 x 32 x 3, by the 35.7M network of configs/ddpm_cifar.py (one evaluation timed,
-times the evaluations) and by a predictor that costs next to nothing (all steps timed).
+Sixteen images of 32 x 32 x 3, with the 35.7M network of configs/ddpm_cifar.py (the time of one
+evaluation times their number) and with a predictor that costs almost nothing (all steps timed).
 """
 
 import argparse
@@ -29,12 +29,12 @@ NAMES = ("ddim", "heun", "lms", "pndm", "deis", "dpmpp_2m", "dpmpp_3m", "unipc",
 def timed(call, rounds: int = 5) -> float:
     """The median of the seconds of a call."""
     jax.block_until_ready(call())
-    found = []
+    seconds = []
     for _ in range(rounds):
         started = time.perf_counter()
         jax.block_until_ready(call())
-        found.append(time.perf_counter() - started)
-    return statistics.median(found)
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
 
 
 def main() -> None:

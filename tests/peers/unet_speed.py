@@ -1,13 +1,13 @@
-"""The 35.7M DDPM U-Net here and in diffusers/torch, side by side on this machine.
+"""Times the 35.7M DDPM U-Net here and in diffusers/torch, side by side on this machine.
 
     pip install torch==2.13.0 diffusers==0.42.1 -e .
     python tests/peers/unet_speed.py [--rounds 6] [--measure train forward ddim] [--json FILE]
 
-Each contender is a process of its own that lives through all rounds; in every round each one in
-random order does a burst of calls of which the first is dropped. Ratios are taken within a round
-and their median and range printed: times of different minutes say nothing on a shared machine. All
-have the same allocator setting (glibc returns freed pages to the system otherwise, and every
-contender then spends a tenth of its time getting them back). float32 throughout; the training step
+Each contender is a process that lives through all rounds. In every round each one runs a burst of
+calls, in random order, and the first call is dropped. Ratios are computed within a round and their
+median and range are printed, because times of different minutes cannot be compared on a shared
+machine. All have the same allocator setting; otherwise glibc returns freed pages to the system, and
+every contender spends a tenth of its time getting them back. float32 throughout; the training step
 is forward, backward, clipping, Adam and the average of the params.
 """
 
@@ -207,8 +207,8 @@ def main() -> None:
     if arguments.worker:
         work(arguments.worker)
         return
-    found = compare(arguments.measure, arguments.rounds, arguments.contenders)
-    report = {"cores": len(os.sched_getaffinity(0)), "machine": platform.platform(), **found}
+    comparison = compare(arguments.measure, arguments.rounds, arguments.contenders)
+    report = {"cores": len(os.sched_getaffinity(0)), "machine": platform.platform(), **comparison}
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(report, file, indent=2)

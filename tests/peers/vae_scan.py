@@ -1,11 +1,11 @@
-"""The training step of configs/vae_mnist.py against a bare `lax.scan` of the same mathematics.
+"""Times the training step of configs/vae_mnist.py against a `lax.scan` of the same mathematics.
 
     python tests/peers/vae_scan.py [rounds]
 
-Both take batches of 20 binarised anew from images held on the device, one posterior sample, the
-closed KL and Adam with eps 1e-4, thousands of steps in one call. genzoo's step also measures what
-is logged, and keeps a step that is not finite from the state. The two take turns; printed are the
-medians and the ratio of each pair of turns.
+Both take freshly binarised batches of 20 from images held on the device, one posterior sample, the
+closed-form KL and Adam with eps 1e-4, with thousands of steps in one call. genzoo's step also
+measures what is logged, and leaves the state unchanged after a step that is not finite. The two
+take turns; the output is the medians and the ratio of each pair of turns.
 """
 
 import os
@@ -34,7 +34,7 @@ def dense(key, inputs, outputs):
 
 
 def bare(images, rows):
-    """A call that makes STEPS steps, and no more than the mathematics."""
+    """A call that takes STEPS steps, with only the mathematics."""
     root = jax.random.key(0)
     optimizer = optax.adam(1e-3, eps=1e-4)
 
@@ -102,8 +102,8 @@ def main(rounds: int) -> None:
             calls[name]()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    for name, found in seconds.items():
-        each = np.array(found) / STEPS * 1e3
+    for name, times in seconds.items():
+        each = np.array(times) / STEPS * 1e3
         print(f"{name}: {np.median(each):.3f} ms a step ({each.min():.3f} to {each.max():.3f})")
     ratio = np.array(seconds["genzoo"]) / np.array(seconds["bare"])
     print(f"genzoo / bare: {np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f})")

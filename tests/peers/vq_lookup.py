@@ -1,18 +1,18 @@
-"""The nearest of 16,384 codes here and by torch's cdist and argmin, side by side on this CPU.
+"""Times finding the nearest of 16,384 codes here and with torch's cdist and argmin, on this CPU.
 
     pip install torch==2.13.0 -e .
     python tests/peers/vq_lookup.py [--rounds 12] [--json FILE]
 
-4,096 positions of 256 channels, float32, the same numbers for all. torch's way makes the whole
-[4096, 16384] matrix; `torch_blocks` is the same in blocks of 512 rows. Each contender is a process
-of its own that lives through all rounds; in every round each one in random order does a burst of
-calls of which the first is dropped. Ratios are taken within a round and their median and range
-printed: times of different minutes say nothing on a shared machine. All have the allocator setting
-of unet_speed.py, which torch gains most by.
+4,096 positions of 256 channels, float32, the same numbers for all. torch computes the whole
+[4096, 16384] matrix; `torch_blocks` does the same in blocks of 512 rows. Each contender is a
+process that lives through all rounds. In every round each one runs a burst of calls, in random
+order, and the first call is dropped. Ratios are computed within a round and their median and range
+are printed, because times of different minutes cannot be compared on a shared machine. All have the
+allocator setting of unet_speed.py, which helps torch most.
 
-Peak memory is that of one call above what the process held before it (VmHWM and VmRSS of Linux),
-in further processes whose allocator returns every large block, after a call that compiles. Indices
-are compared, and where they differ the two squared distances, in float64.
+Peak memory is the increase during one call over what the process held before (VmHWM and VmRSS of
+Linux), measured in separate processes whose allocator returns every large block, after a call that
+compiles. Indices are compared; where they differ, so are the two squared distances, in float64.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def inputs() -> tuple[np.ndarray, np.ndarray]:
 
 
 def genzoo_call():
-    """(a call that gives the indices, its temporary bytes by the compiler's own account)."""
+    """(a call that returns the indices, its temporary bytes according to the compiler)."""
     import jax
 
     from genzoo.math.quantisation import nearest_code
@@ -56,7 +56,7 @@ def genzoo_call():
 
 
 def torch_call(blocks: bool):
-    """(a call that gives the indices, None)."""
+    """(a call that returns the indices, None)."""
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -67,22 +67,22 @@ def torch_call(blocks: bool):
 
 
 def kilobytes(field: str) -> int:
-    """A field of this process's memory as Linux knows it."""
+    """A field of this process's memory status in Linux."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(field + ":"))
 
 
 def peak_bytes(call) -> int:
-    """What one call takes above what the process holds."""
+    """The bytes that one call takes in addition to what the process holds."""
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak starts again from what is held
+        file.write("5")  # resets the peak to the current memory
     held = kilobytes("VmRSS")
     call()
     return 1024 * (kilobytes("VmHWM") - held)
 
 
 def work(contender: str) -> None:
-    """The process of one contender: reads a wish per line, answers with a line of JSON."""
+    """The process of one contender: reads a request per line, answers with a line of JSON."""
     made = genzoo_call() if contender == "genzoo" else torch_call(contender == "torch_blocks")
     call, temporary = made
     for line in sys.stdin:
@@ -129,7 +129,7 @@ class Worker:
 
 
 def memory(contender: str) -> dict:
-    """Bytes of one call, from a process of its own."""
+    """The bytes of one call, measured in a separate process."""
     worker = Worker(contender, RETURNING)
     answer = worker.ask("memory")
     worker.end()
@@ -137,7 +137,7 @@ def memory(contender: str) -> dict:
 
 
 def disagreement(index: np.ndarray, other: np.ndarray) -> dict:
-    """How many indices differ, and by how much at most the squared distances of those do."""
+    """The number of indices that differ, and the largest difference of their squared distances."""
     x, codes = (values.astype(np.float64) for values in inputs())
     rows = np.flatnonzero(index != other)
     own, theirs = (np.square(x[rows] - codes[i[rows]]).sum(-1) for i in (index, other))
@@ -182,8 +182,8 @@ def main() -> None:
     if arguments.worker:
         work(arguments.worker)
         return
-    found = compare(arguments.rounds)
-    report = {"cores": len(os.sched_getaffinity(0)), "machine": platform.platform(), **found}
+    comparison = compare(arguments.rounds)
+    report = {"cores": len(os.sched_getaffinity(0)), "machine": platform.platform(), **comparison}
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(report, file, indent=2)
