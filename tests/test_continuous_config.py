@@ -47,6 +47,8 @@ MISTAKES = [
     (GUIDED, {"sample.guidance": "(('label', 2.0),)"}, "are both given"),
     (GUIDED, {"sample.negative.label": "1", "sample.guidance_scale": "1"}, "without guidance on"),
     (FLOW, {"family.prediction": "eps"}, "says nothing of the data at t = 1"),
+    (FLOW, {"family.paired": "True", "train.accumulate": "2"},
+     "train.accumulate = 2: noise and data would be paired within each part of a batch."),
     (FLOW, {"eval.trace": "exact"}, "a product for each of 3072 dimensions"),
     (FLOW, {"network.time_embedding": "fourier_noise_level"}, "take 'fourier' or 'sinusoidal'"),
     (EDM, {"network.time_embedding": "fourier"}, "take 'fourier_noise_level' or 'sinusoidal'"),

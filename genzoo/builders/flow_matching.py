@@ -65,6 +65,11 @@ class FlowMatchingSettings:
                 f"family.prediction = {self.prediction!r} says nothing of the data at t = 1, where "
                 f"family.path = {self.path!r} has none: take 'velocity', 'v' or 'x_0'."
             )
+        if self.paired and config.train.accumulate > 1:
+            found.append(
+                f"train.accumulate = {config.train.accumulate}: noise and data would be paired "
+                "within each part of a batch. Set it to 1, or family.paired = False."
+            )
         return found
 
     def build(self, parts: Parts) -> Family:
