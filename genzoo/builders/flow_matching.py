@@ -12,6 +12,7 @@ from genzoo.builders.denoising import (
     continuous_problems,
     flow,
     shared,
+    time_problems,
 )
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, OneOf, ignored
@@ -57,7 +58,7 @@ class FlowMatchingSettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """What does not fit together."""
-        found = continuous_problems(config)
+        found = continuous_problems(config) + time_problems(config, PATHS[self.path]())
         own = {"logit_normal": {"times_mean", "times_deviation"}}
         found += ignored(self, "family", "times_drawn", own)
         if self.path in ("straight", "cosine") and self.prediction in ("eps", "score"):
