@@ -14,7 +14,7 @@ import operator
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from typing import ClassVar, Protocol
 
 from genzoo.core.errors import nearest
@@ -226,25 +226,6 @@ def _setting(annotation: object, default: object, factory: object) -> Setting:
         constraints=tuple(extra for extra in extras if not isinstance(extra, str)),
         about=next((extra for extra in extras if isinstance(extra, str)), ""),
     )
-
-
-def problems(settings: object, where: str, *context: object) -> list[str]:
-    """Everything wrong with an instance of a settings class, with values of the right types.
-
-    Each value is checked against its annotation, then the whole by the class's own
-    `problems(*context)`. There a value that is out of bounds is replaced by its default, so that it
-    neither breaks the other rules nor hides what they find.
-    where: the section of the config that sentences name.
-    """
-    found, defaults = {}, {}
-    for name, setting in settings_of(type(settings)).items():
-        if sentences := setting.problems(f"{where}.{name}", getattr(settings, name)):
-            found[f"{where}.{name}"] = sentences
-            defaults[name] = setting.default
-    each = [sentence for sentences in found.values() for sentence in sentences]
-    if REQUIRED in defaults.values():
-        return each
-    return each + unmentioned(replace(settings, **defaults).problems(*context), found)
 
 
 def unmentioned(sentences: Iterable[str], keys: Iterable[str]) -> list[str]:
