@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import pytest
+from checked import section_problems
 
 from genzoo.core import bounds
 from genzoo.core.bounds import (
@@ -63,13 +64,20 @@ def test_both_ends_of_a_range_are_in_one_sentence():
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """Settings of which others have several."""
+
+    size: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Toy:
     """Settings with a rule across two keys."""
 
     needed: int
     width: Annotated[int, AtLeast(1), "Channels."] = 12
     heads: Annotated[int, AtLeast(1), Below(100), "Attention heads."] = 3
-    names: Annotated[Mapping[str, int], "By name."] = field(default_factory=dict)
+    names: Annotated[Mapping[str, Part], "By name."] = field(default_factory=dict)
 
     def problems(self, of: str) -> list[str]:
         """Whether the heads divide the width."""
@@ -84,16 +92,16 @@ def test_fields_are_read_with_type_default_bounds_and_sentence():
     assert settings["heads"] == Setting(
         type=int, default=3, constraints=(AtLeast(1), Below(100)), about="Attention heads."
     )
-    assert settings["names"].default == {} and settings["names"].type == Mapping[str, int]
+    assert settings["names"].default == {} and settings["names"].type == Mapping[str, Part]
 
 
 def test_a_value_out_of_bounds_neither_breaks_nor_hides_other_rules():
-    assert bounds.problems(Toy(needed=1), "net", "toys") == []
-    assert bounds.problems(Toy(needed=1, heads=5), "net", "toys") == [
+    assert section_problems(Toy(needed=1), "net", "toys") == []
+    assert section_problems(Toy(needed=1, heads=5), "net", "toys") == [
         "net.heads = 5 does not divide net.width of toys."
     ]
     # With 0 the rule would divide by zero; with the default it would report a value never given.
-    assert bounds.problems(Toy(needed=1, heads=0, width=7), "net", "toys") == [
+    assert section_problems(Toy(needed=1, heads=0, width=7), "net", "toys") == [
         "net.heads = 0 must be at least 1 and below 100."
     ]
 

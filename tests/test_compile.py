@@ -147,6 +147,32 @@ def test_remedies_are_tried_in_order(sizes, suggestion, monkeypatch):
     assert "suggestion" not in mode.compile_ahead(untried, plan)["programs"]["train"]
 
 
+@pytest.mark.parametrize(
+    ("config", "override"),
+    [
+        ("fm_cifar", "--config.family.paired=True"),
+        ("vqvae_fashion", "--config.train.batch_size=16"),
+    ],
+)
+def test_what_the_model_does_not_allow_is_not_suggested(config, override, monkeypatch):
+    """Neither a pairing over the batch nor averaged codes may be taken in parts."""
+    seen = []
+
+    def lowered(there):
+        seen.append(there.config.train.accumulate)
+        return None, {}
+
+    monkeypatch.setattr(mode, "measured", lambda *_: figures(200))
+    monkeypatch.setattr(mode, "_training", lowered)
+    monkeypatch.setattr(mode, "_operations", lambda *_: 1.0)
+    monkeypatch.setattr(topology, "devices", lambda plan: ())
+    plan = dataclasses.replace(topology.named("v5e-4"), chip=small(100))
+    smoke = resolved(f"configs/{config}.py:smoke", "--config.compile.program=train", override)
+    found = mode.compile_ahead(smoke, plan)["programs"]["train"]
+    assert found["suggestion"].startswith("nothing tried fits (the last: mesh.fsdp = 4")
+    assert "accumulate" not in found["suggestion"] and set(seen) == {1}
+
+
 class Lowered:
     """Stands in for a lowered program: records its options, and fails on request."""
 

@@ -34,6 +34,7 @@ from genzoo.core.contract import (
     conditions_of,
 )
 from genzoo.core.errors import UserError
+from genzoo.evaluate.score import score_batch
 from genzoo.experiment import Experiment, variables_of
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
@@ -416,6 +417,39 @@ def test_rows_that_are_coupled_may_stand_in_any_order(made, name):
     np.testing.assert_allclose(turned, both[jnp.asarray(order)], rtol=1e-5)
     # The pairs are not those of the original rows.
     assert np.abs(losses(m.variables.params, batch, False) - both).max() > 1e-3
+
+
+@every_case()
+def test_a_loss_that_couples_rows_says_so(made, name):
+    m = made(name)
+    coupled = [k for k, player in m.family.losses.items() if player.couples_rows]
+    assert bool(coupled) != m.case.apart
+    if coupled:
+        with pytest.raises(UserError, match=r"train.accumulate = 2 would change the loss"):
+            m.experiment.updater(2)
+
+
+@every_case(where=lambda name, case: not case.apart)
+def test_rows_that_are_coupled_do_not_see_the_padding(made, name):
+    m = made(name)
+
+    @jax.jit
+    def measured(variables, batch):
+        return score_batch(m.family, variables, batch, KEY, jnp.int32(3))["loss"]
+
+    def of(batch):
+        index = jnp.arange(len(batch["x"]))
+        return measured(m.variables, {**batch, "mask": 1.0 * (index < 3), "index": index})
+
+    batch = m.batch(3)
+    alone = of(batch)
+    for filling in (m.batch(5, seed=2)["x"], 0.0, jnp.nan):
+        filling = jnp.broadcast_to(filling, (5, *m.experiment.shape))
+        others = {**m.batch(5, seed=2), "x": filling}
+        padded = {k: jnp.concatenate([v, others[k]]) for k, v in batch.items()}
+        for metric, (total, weight) in of(padded).items():
+            np.testing.assert_allclose(total, alone[metric][0], rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(weight, alone[metric][1])
 
 
 @every_case()

@@ -6,12 +6,14 @@ from typing import Annotated
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders import sampling
-from genzoo.builders.denoising import PREDICTIONS, shared
+from genzoo.builders.denoising import PREDICTIONS, shared, time_problems
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, AtLeast, OneOf, ignored
 from genzoo.core.contract import Family
+from genzoo.core.errors import UserError
 from genzoo.families import ddpm as ddpm_family
 from genzoo.math import gaussian, prediction, schedules, weighting
+from genzoo.math.schedules import TableSchedule
 from genzoo.samplers import grids
 
 SCHEDULES = {
@@ -123,14 +125,10 @@ class DDPMSettings:
             problem = rule and grids.problem(rule, self.steps, steps)
             if problem and sample.method != sampling.ADAPTIVE:
                 problems.append(f"{key} = {steps} with sample.grid = {sample.grid!r}: {problem}")
-        if sample.last_sigma and sample.method != sampling.ADAPTIVE and not problems:
-            table = SCHEDULES[self.schedule](self.steps)
-            first = rule(self.steps, numbers["sample.steps"])[0] if rule else self.steps
-            if first <= self.steps * grids.stop(table, sample.last_sigma):
-                problems.append(
-                    f"sample.last_sigma = {sample.last_sigma} leaves no step to take: sampling "
-                    f"starts at step {first} of the table, where sigma / alpha is already smaller."
-                )
+        try:
+            problems = problems or time_problems(config, self.table)
+        except UserError as error:  # of the table
+            problems += error.problems
         if config.eval.bound_steps >= self.steps:
             problems.append(
                 f"eval.bound_steps = {config.eval.bound_steps} must be between 0 (every step) and "
@@ -138,12 +136,15 @@ class DDPMSettings:
             )
         return problems
 
+    @property
+    def table(self) -> TableSchedule:
+        """The noise schedule."""
+        table = SCHEDULES[self.schedule](self.steps)
+        return schedules.rescaled_to_zero_terminal(table) if self.zero_terminal else table
+
     def build(self, parts: Parts) -> Family:
         """Builds the family."""
-        table = SCHEDULES[self.schedule](self.steps)
-        if self.zero_terminal:
-            table = schedules.rescaled_to_zero_terminal(table)
-        reverse = VARIANCES[self.variance]
+        table, reverse = self.table, VARIANCES[self.variance]
         return ddpm_family.DDPM(
             schedule=table,
             variance=reverse,

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders import sampling
@@ -12,9 +15,10 @@ from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast, Between, OneOf, ignored
 from genzoo.core.conditions import Entry
 from genzoo.families.denoising import Denoiser, OfTime, thousandths, unscaled
-from genzoo.math import gaussian, prediction
+from genzoo.math import exponential, gaussian, prediction
 from genzoo.math.prediction import Kind
-from genzoo.math.schedules import TableSchedule
+from genzoo.math.schedules import Schedule, TableSchedule
+from genzoo.samplers import grids
 from genzoo.samplers.ode_likelihood import TRACES, OdeLikelihood
 
 PREDICTIONS = {
@@ -106,6 +110,49 @@ def continuous_problems(config: FrozenConfigDict, *, of_order_one: bool = False)
             "has no table whose steps could all be taken."
         )
     return problems
+
+
+_MANY = 1000
+"""Steps up to which all times of a grid differ, unless a key moves them or a table bounds them."""
+
+
+def time_problems(config: FrozenConfigDict, schedule: Schedule) -> list[str]:
+    """What is wrong with the times that sampling visits: no step to take, or several times that are
+    the same, of which multistep methods would make NaN. schedule: of the family; a learned one as
+    it is at the start of training."""
+    sample, table = config.sample, isinstance(schedule, TableSchedule)
+    steps = sample.steps or (schedule.steps if table else 0)
+    moving = {"shift": 1.0} | ({"rho": 7.0} if sample.grid == "karras" else {})
+    moved = {key: usual for key, usual in moving.items() if sample[key] != usual}
+    between = table and sample.grid not in sampling.RULES  # the steps of the table
+    if not (sample.last_sigma or moved or between or steps > _MANY):
+        return []  # which spares every other config the time
+    if sample.method == sampling.ADAPTIVE:
+        return []
+
+    @jax.jit  # as in the sampler, which computes in float32
+    def visited():
+        end = grids.stop(schedule, sample.last_sigma)
+        times = jnp.asarray(sampling.grid(sample, table=table)(schedule, steps, end), jnp.float32)
+        t, s = times[:-1], times[1:]
+        gaps = exponential.gap(schedule, t, jnp.where(s > 0, s, t / 2))
+        return times, gaps, jnp.exp(-schedule.logsnr(times[0]) / 2)
+
+    times, gaps, start = map(np.asarray, visited())
+    if sample.last_sigma and times[-1] >= times[0]:  # at most one time is left, or all are the end
+        return [
+            f"sample.last_sigma = {sample.last_sigma} leaves no step to take: sampling starts "
+            f"where sigma / alpha is at most {start:.4g}."
+        ]
+    still = ~((times[:-1] - times[1:] > 4 * np.finfo(np.float32).eps * times[:-1]) & (gaps > 0))
+    if not still.any():
+        return []
+    places = [f"sample.{key} = {sample[key]!r}" for key in ("grid", *moved)]
+    remedies = ["fewer steps", *(f"a {key} nearer to {usual:g}" for key, usual in moved.items())]
+    return [
+        f"sample.steps = {sample.steps} with {' and '.join(places)} would visit times twice: "
+        f"{still.sum()} of the steps have no length in float32. Take {' or '.join(remedies)}."
+    ]
 
 
 def order_problems(config: FrozenConfigDict, low: str, high: str) -> list[str]:

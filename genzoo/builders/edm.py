@@ -10,6 +10,7 @@ from genzoo.builders.denoising import (
     flow,
     order_problems,
     shared,
+    time_problems,
 )
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, Between
@@ -18,8 +19,9 @@ from genzoo.core.contract import Family
 from genzoo.data.augment import Augmentation
 from genzoo.families import edm as edm_family
 from genzoo.math import continuous, precondition, times, weighting
+from genzoo.math.schedules import Schedule
 
-_AUGMENTED = Entry(kind="vector", size=Augmentation.labels, null=False)
+_AUGMENTED = Entry(kind="vector", size=Augmentation.label_count, null=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +43,21 @@ class EDMSettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        problems = continuous_problems(config, of_order_one=True)
-        return problems + order_problems(config, "sigma_min", "sigma_max")
+        problems = order_problems(config, "sigma_min", "sigma_max")
+        problems = problems or time_problems(config, self.schedule)
+        return continuous_problems(config, of_order_one=True) + problems
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule."""
+        return continuous.LinearNoise(sigma_min=self.sigma_min, sigma_max=self.sigma_max)
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""
         spatial = tuple(name for name, field in parts.fields.items() if field.spatial)
         augmentation = Augmentation(p=self.augment, fields=spatial)
         return edm_family.EDM(
-            schedule=continuous.LinearNoise(sigma_min=self.sigma_min, sigma_max=self.sigma_max),
+            schedule=self.schedule,
             weighting=weighting.UNIFORM,
             times=times.LogNormalNoise(mean=self.noise_mean, deviation=self.noise_deviation),
             augmentation=augmentation if self.augment else None,

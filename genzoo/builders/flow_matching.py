@@ -12,9 +12,10 @@ from genzoo.builders.denoising import (
     continuous_problems,
     flow,
     shared,
+    time_problems,
 )
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import Above, OneOf, ignored
+from genzoo.core.bounds import Above, Below, OneOf, ignored
 from genzoo.core.contract import Family
 from genzoo.families import flow_matching as flow_family
 from genzoo.math import continuous, times
@@ -26,10 +27,10 @@ PATHS: Mapping[str, Callable[..., Schedule]] = {
     "cosine": continuous.Cosine,
     "vp": continuous.VariancePreserving,
 }
-WEIGHTINGS: Mapping[str, weightings.Weighting] = {
-    "velocity": weightings.VELOCITY,
-    "bounded_velocity": weightings.bounded_velocity(),
-    "uniform": weightings.UNIFORM,
+WEIGHTINGS: Mapping[str, Callable[[float], weightings.Weighting]] = {
+    "velocity": lambda least: weightings.VELOCITY,
+    "bounded_velocity": weightings.bounded_velocity,
+    "uniform": lambda least: weightings.UNIFORM,
 }
 TIMES: Mapping[str, Callable[[float, float], times.TimeDistribution]] = {
     "uniform": lambda mean, deviation: times.UniformTimes(),
@@ -45,6 +46,12 @@ class FlowMatchingSettings:
     path: Annotated[str, OneOf(PATHS), "The path from data to noise."] = "straight"
     prediction: PredictionName = "velocity"
     weighting: Annotated[str, OneOf(WEIGHTINGS), "Weighting of the squared error."] = "velocity"
+    least_time: Annotated[
+        float,
+        Above(0),
+        Below(1),
+        "Time below which bounded_velocity stops growing; on paths other than straight, sigma.",
+    ] = 0.05
     times_drawn: Annotated[str, OneOf(TIMES), "Distribution of t in training."] = "uniform"
     times_mean: Annotated[float, "Mean of logit(t) for logit_normal."] = 0.0
     times_deviation: Annotated[
@@ -59,13 +66,20 @@ class FlowMatchingSettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        problems = continuous_problems(config)
+        problems = continuous_problems(config) + time_problems(config, PATHS[self.path]())
         own = {"logit_normal": {"times_mean", "times_deviation"}}
         problems += ignored(self, "family", "times_drawn", own)
+        bounded = {"bounded_velocity": {"least_time"}}
+        problems += ignored(self, "family", "weighting", bounded)
         if self.path in ("straight", "cosine") and self.prediction in ("eps", "score"):
             problems.append(
                 f"family.prediction = {self.prediction!r} says nothing of the data at t = 1, which "
                 f"is pure noise with family.path = {self.path!r}: use 'velocity', 'v' or 'x_0'."
+            )
+        if self.paired and config.train.accumulate > 1:
+            problems.append(
+                f"train.accumulate = {config.train.accumulate}: noise and data would be paired "
+                "within each part of a batch. Set it to 1, or family.paired = False."
             )
         return problems
 
@@ -74,7 +88,7 @@ class FlowMatchingSettings:
         drawn = TIMES[self.times_drawn](self.times_mean, self.times_deviation)
         return flow_family.FlowMatching(
             schedule=PATHS[self.path](),
-            weighting=WEIGHTINGS[self.weighting],
+            weighting=WEIGHTINGS[self.weighting](self.least_time),
             times=drawn if self.shift == 1 else times.Shifted(inner=drawn, shift=self.shift),
             paired=self.paired,
             ode=flow(parts),

@@ -13,6 +13,7 @@ from genzoo.builders.denoising import (
     flow,
     order_problems,
     shared,
+    time_problems,
 )
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, OneOf, ignored
@@ -69,15 +70,21 @@ class ScoreSDESettings:
         """Settings that conflict."""
         problems = continuous_problems(config)
         problems += ignored(self, "family", "process", {"ve": {"sigma_min", "sigma_max"}})
-        return problems + order_problems(config, "sigma_min", "sigma_max")
+        order = order_problems(config, "sigma_min", "sigma_max")
+        return problems + (order or time_problems(config, self.schedule))
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule."""
+        ve = self.process == "ve"
+        ends = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max} if ve else {}
+        return PROCESSES[self.process](**ends)
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""
-        ve = self.process == "ve"
-        ends = {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max} if ve else {}
         chosen, drawn = OBJECTIVES[self.objective]
         return sde_family.ScoreSDE(
-            schedule=PROCESSES[self.process](**ends),
+            schedule=self.schedule,
             weighting=chosen,
             times=drawn,
             dequantises=self.dequantise and parts.levels,

@@ -13,6 +13,7 @@ from genzoo.builders.denoising import (
     continuous_problems,
     order_problems,
     shared,
+    time_problems,
 )
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast, OneOf
@@ -59,7 +60,9 @@ class VDMSettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        return continuous_problems(config) + order_problems(config, "gamma_min", "gamma_max")
+        problems = order_problems(config, "gamma_min", "gamma_max")
+        first = SCHEDULES["fixed"](self.gamma_min, self.gamma_max).at({})
+        return continuous_problems(config) + (problems or time_problems(config, first))
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""

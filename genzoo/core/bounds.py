@@ -14,7 +14,7 @@ import operator
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from typing import ClassVar, Protocol
 
 from genzoo.core.errors import nearest
@@ -229,26 +229,6 @@ def _setting(annotation: object, default: object, factory: object) -> Setting:
         constraints=tuple(extra for extra in extras if not isinstance(extra, str)),
         about=next((extra for extra in extras if isinstance(extra, str)), ""),
     )
-
-
-def problems(settings: object, where: str, *context: object) -> list[str]:
-    """All problems of an instance of a settings class whose values have the right types.
-
-    Each value is checked against its annotation, then the whole instance by the class's own
-    `problems(*context)`. For the latter, values out of bounds are replaced by their defaults, so
-    that they neither break the other rules nor hide other problems.
-    where: the section of the config, as messages name it.
-    """
-    by_key, defaults = {}, {}
-    for name, setting in settings_of(type(settings)).items():
-        if sentences := setting.problems(f"{where}.{name}", getattr(settings, name)):
-            by_key[f"{where}.{name}"] = sentences
-            defaults[name] = setting.default
-    out_of_bounds = [sentence for sentences in by_key.values() for sentence in sentences]
-    if REQUIRED in defaults.values():
-        return out_of_bounds
-    across = replace(settings, **defaults).problems(*context)
-    return out_of_bounds + unmentioned(across, by_key)
 
 
 def unmentioned(sentences: Iterable[str], keys: Iterable[str]) -> list[str]:

@@ -71,7 +71,7 @@ class Augmentation:
     shift: float = 0.125
     oblique: float = 0.5
     fields: tuple[str, ...] = ("x",)
-    labels: ClassVar[int] = 9
+    label_count: ClassVar[int] = 9
 
     def __call__(self, images: Images, key: Key) -> tuple[Images, Array]:
         """Augmented images and labels; row i depends only on images[i], the key and i.

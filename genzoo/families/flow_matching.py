@@ -30,14 +30,14 @@ class FlowMatching(Denoising):
     """The family. Capabilities: Samples, Solves, Reconstructs, Likelihoods.
 
     times: how t is drawn in training. weighting: of the error (2) over time. paired: whether noise
-    goes to the data of the batch that are nearest to it, all in all. ode: how the likelihood is
-    integrated.
+    goes to the data of the batch that are nearest to it, all in all; in evaluation too, where the
+    loss is then that of batches of this size. ode: how the likelihood is integrated.
     """
 
     times: TimeDistribution
     weighting: Weighting
     ode: OdeLikelihood
-    paired: bool = False
+    paired: bool
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network."""
@@ -46,7 +46,7 @@ class FlowMatching(Denoising):
     @property
     def losses(self) -> Mapping[str, Player]:
         """One player."""
-        return {"model": Player(loss=self.loss)}
+        return {"model": Player(loss=self.loss, couples_rows=self.paired)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """Equation (2) per example [B]; metrics: the same by quarter of the logsnr range."""
@@ -54,7 +54,7 @@ class FlowMatching(Denoising):
         conditions = self.gathered(context)
         eps = jax.random.normal(streams.named(key, "noise"), x_0.shape, x_0.dtype)
         if self.paired:
-            eps = eps[coupling.optimal_assignment(x_0, eps)]
+            eps = eps[coupling.optimal_assignment(x_0, eps, context.mask)]
         t = self.times.draw(streams.named(key, "time"), len(x_0), schedule).astype(x_0.dtype)
         seen = self.denoiser.see(
             params, schedule, x_0, eps, t, conditions, train=context.train, key=key

@@ -11,7 +11,7 @@ In (2) the KL of the last layer is the closed form and the others are the differ
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -86,13 +86,13 @@ class VAE:
     latents: tuple[int, ...]
     shape: tuple[int, ...]
     observation: Observation
-    objective: Objective = elbo
-    samples: int = 1
-    beta: float = 1.0
-    warmup: variational.Warmup = field(default_factory=variational.constant)
-    free_bits: float = 0.0
-    importance_samples: int = 1
-    noise: bool = False
+    objective: Objective
+    samples: int
+    beta: float
+    warmup: variational.Warmup
+    free_bits: float
+    importance_samples: int
+    noise: bool
 
     # --- the contract -------------------------------------------------------------------------
 

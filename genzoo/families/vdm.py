@@ -61,8 +61,8 @@ class VDM(Denoising):
     an example averages over, spread evenly.
     """
 
-    steps: int = 0
-    draws: int = 16
+    steps: int
+    draws: int
 
     # --- the contract -----------------------------------------------------------------------------
 

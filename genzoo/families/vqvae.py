@@ -75,10 +75,10 @@ class Averaged:
     batch, from which the codes start; 0 for random codes. revive_below: a code whose count falls
     below this share of the mean count starts anew at a vector of the batch; 0 for never."""
 
-    decay: float = 0.99
-    epsilon: float = 1e-5
-    kmeans: int = 10
-    revive_below: float = 0.0
+    decay: float
+    epsilon: float
+    kmeans: int
+    revive_below: float
     learned: bool = False
 
     def init(self, key: Key, size: int, width: int) -> tuple[Tree, Tree]:
@@ -136,8 +136,8 @@ class VQVAE:
     sizes: tuple[int, ...]
     codebook: Codebook
     shape: tuple[int, ...]
-    commitment: float = 0.25
-    data_variance: float = 1.0
+    commitment: float
+    data_variance: float
 
     # --- the contract -------------------------------------------------------------------------
 

@@ -14,9 +14,12 @@ import optax
 from genzoo.core.types import Array
 
 
-def optimal_assignment(x: Array, y: Array) -> Array:
+def optimal_assignment(x: Array, y: Array, mask: Array | None = None) -> Array:
     """The permutation pi of (1), int32 [B]: y[pi] is paired with x. x, y: [B, ...], B the whole
     batch, whatever devices it lies on; in parts it would be another, worse pairing.
+
+    mask: [B], 1 for an example and 0 for padding, whatever that holds. The two are paired each
+    among themselves, so that examples are paired as they would be without the padding.
 
     Exact up to rounding, by the Hungarian algorithm: B^3 operations one after another, in the
     compiled step. It passes no gradient, as a permutation has none.
@@ -25,5 +28,16 @@ def optimal_assignment(x: Array, y: Array) -> Array:
     x, y = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (x, y))
     # Without the squares, which every permutation sums alike, less is lost to rounding.
     cost = -jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+    if mask is not None:
+        cost = _apart(cost, mask > 0)
     rows, columns = optax.assignment.hungarian_algorithm(cost)
     return jnp.zeros(cost.shape[0], jnp.int32).at[rows].set(columns.astype(jnp.int32))
+
+
+def _apart(cost: Array, real: Array) -> Array:
+    # The costs [B, B] of pairs of examples as they are, and of the others such that two pairs of an
+    # example and padding always cost more than the two pairs that do not mix them.
+    both, mixed = real[:, None] & real[None, :], real[:, None] ^ real[None, :]
+    least = jnp.where(both, cost, jnp.inf).min(initial=0)
+    most = jnp.where(both, cost, -jnp.inf).max(initial=0)
+    return jnp.where(both, cost, jnp.where(mixed, most + (most - least) + 1, most))

@@ -124,7 +124,8 @@ def shift_time(t: Array, shift: float) -> Array:
     """shift t / (1 + (shift - 1) t), shape of t: multiplies sigma / alpha of a straight path by
     shift. An image of m pixels looks as noisy at the shifted time as one of n at t with shift =
     sqrt(m / n) (Esser et al. 2024, eq. 23); 1 is off; 1 / shift is the inverse."""
-    return shift * t / (1 + (shift - 1) * t)
+    # The denominator as a sum of shares, or rounding would take t = 1 beyond 1.
+    return shift * t / ((1 - t) + shift * t)
 
 
 @dataclass(frozen=True, kw_only=True)

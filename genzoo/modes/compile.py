@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
+from genzoo.check import check
 from genzoo.config import freeze
 from genzoo.core import tree
 from genzoo.core.contract import Fits, Variables, capabilities
@@ -204,14 +205,18 @@ def _suggestion(config: FrozenConfigDict, plan: Plan, devices: tuple) -> dict | 
     """The first changes with which training fits: the usual remedies, added one after the other."""
     changes: dict[str, object] = {}
     for key, value in _remedies(config, plan):
-        changes[key] = value
         raw = config.to_dict()
-        for name, chosen in changes.items():
+        for name, chosen in {**changes, key: value}.items():
             part, leaf = name.split(".")
             raw[part] = {**raw[part], leaf: chosen}
+        try:
+            tried = check(raw, plan.count)
+        except UserError:  # such as parts of a batch that the family must see whole
+            continue
+        changes[key] = value
         settings = ", ".join(f"{k} = {v!r}" for k, v in changes.items())
         _log.info("It does not fit on %s; trying %s.", plan.name, settings)
-        report = _report("train", Experiment(freeze(raw), devices=devices), plan)
+        report = _report("train", Experiment(tried, devices=devices), plan)
         if report["fits"]:
             return {**changes, "total_bytes_per_chip": report["bytes_per_chip"]["total"]}
     return "nothing tried fits" + (f" (the last: {settings})" if changes else "")

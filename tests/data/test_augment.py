@@ -154,7 +154,7 @@ def test_the_call_is_what_its_parts_are(call):
     drawn = AUGMENTATION.draw(streams.per_example(key, jnp.arange(6)))
     np.testing.assert_allclose(seen, apply(x, drawn), atol=1e-5)
     np.testing.assert_allclose(labels, labels_of(drawn), atol=1e-6)
-    assert labels.shape == (6, Augmentation.labels)
+    assert labels.shape == (6, Augmentation.label_count)
     assert labels.dtype == jnp.float32 and seen.dtype == jnp.float32
     # The labels of an example are zero if and only if it is unchanged bit for bit.
     touched = np.asarray(labels != 0).any(1)

@@ -71,6 +71,31 @@ def test_it_ends_whatever_the_numbers(bad):
     assert pi.shape == (16,) and (pi >= 0).all() and (pi < 16).all()
 
 
+@pytest.mark.parametrize("filling", [0.0, 1.0, -1e6, np.inf, np.nan])
+def test_padding_is_paired_with_padding_whatever_it_holds(filling):
+    rng = np.random.default_rng(9)
+    for offset in (0.0, 30.0):
+        x, y = (offset + rng.normal(size=(2, 6, 3, 2))).astype(np.float32)
+        mask = np.array([1, 1, 0, 1, 0, 1, 1, 0, 1, 0], np.float32)
+        real = mask > 0
+        padded, noise = (np.full((10, 3, 2), filling, np.float32) for _ in range(2))
+        padded[real], noise[real] = x, y
+        pi = np.asarray(jax.jit(optimal_assignment)(padded, noise, mask))
+        np.testing.assert_array_equal(np.sort(pi), np.arange(10))
+        np.testing.assert_array_equal(real[pi], real)
+        np.testing.assert_array_equal(noise[pi][real], y[optimal_assignment(x, y)])
+    # Even where nothing tells the examples apart.
+    alone = jax.jit(optimal_assignment)(np.zeros((10, 2)), rng.normal(size=(10, 2)), mask)
+    np.testing.assert_array_equal(real[np.asarray(alone)], real)
+
+
+def test_a_batch_without_padding_is_paired_as_one_without_a_mask():
+    x, y = np.random.default_rng(10).normal(size=(2, 32, 5)).astype(np.float32)
+    paired = jax.jit(optimal_assignment)
+    np.testing.assert_array_equal(paired(x, y, np.ones(32)), paired(x, y))
+    assert set(np.asarray(paired(x, y, np.zeros(32)))) == set(range(32))
+
+
 def test_half_precision_is_compared_in_float32():
     x, y = np.random.default_rng(6).normal(size=(2, 16, 3, 2)).astype(jnp.bfloat16)
     pi = np.asarray(jax.jit(optimal_assignment)(x, y))

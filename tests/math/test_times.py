@@ -150,6 +150,12 @@ def test_shift_of_three_is_the_figure(float64, t, moved):
     assert ratio == pytest.approx(2 * np.log(3), rel=1e-13)
 
 
+def test_no_shift_moves_a_time_beyond_the_noise():
+    # Not even by rounding: there logsnr is NaN where alpha(1) = 0.
+    for shift in np.arange(0.01, 30, 0.01):
+        assert times.shift_time(jnp.float32(1), float(shift)) == 1
+
+
 @ALL
 def test_the_edges_of_u_give_finite_times(distribution, schedule, cdf):
     del cdf

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checked import section_problems
 from plain_layers import dense, softmax_attention
 
-from genzoo.core import bounds, tree
+from genzoo.core import tree
 from genzoo.nets.unet.classifier import AttentionPool, ClassifierUNetSettings
 
 # These tests spend their time compiling, not running.
@@ -27,7 +28,7 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 )
 def test_parameter_count_is_the_published_one(side, settings, expected):
     settings = ClassifierUNetSettings(**settings)
-    assert bounds.problems(settings, "network", (side, side, 3)) == []
+    assert section_problems(settings, "network", (side, side, 3)) == []
     net = settings.build(num_classes=1000)
     inputs = jnp.zeros((1, side, side, 3)), jnp.zeros(1), {}
     assert tree.count(jax.eval_shape(net.init, jax.random.key(0), *inputs)) == expected
@@ -82,7 +83,7 @@ def test_all_classes_are_alike_at_the_start():
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):
-    problems = bounds.problems(ClassifierUNetSettings(**settings), "network", (64, 64, 3))
+    problems = section_problems(ClassifierUNetSettings(**settings), "network", (64, 64, 3))
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]

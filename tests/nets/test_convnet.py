@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checked import section_problems
 from jax import lax
 
-from genzoo.core import bounds, tree
+from genzoo.core import tree
 from genzoo.nets.autoencoder.convnet import ConvSettings, ConvUp
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -24,7 +25,7 @@ def conv_pair(*, shape, encoded, latent, decoded, **settings):
 
 
 def conv_problems(shape, **settings):
-    return bounds.problems(ConvSettings(**settings), "network", shape)
+    return section_problems(ConvSettings(**settings), "network", shape)
 
 
 class Made:

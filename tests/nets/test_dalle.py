@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checked import section_problems
 from scipy.signal import correlate
 
-from genzoo.core import bounds, tree
+from genzoo.core import tree
 from genzoo.nets.autoencoder.dalle import Block, DalleSettings
 from genzoo.nets.parts.layers import DTYPES
 
@@ -21,7 +22,7 @@ def dalle(*, shape, vocabulary, decoded, **settings):
 
 
 def dalle_problems(shape, **settings):
-    return bounds.problems(DalleSettings(**settings), "network", shape)
+    return section_problems(DalleSettings(**settings), "network", shape)
 
 
 class Made:

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checked import section_problems
 from oracles import entry_of, label_of
 
-from genzoo.core import bounds, tree
+from genzoo.core import tree
 from genzoo.core.conditions import Entry, Given
 from genzoo.nets.point_mlp import PointMLPSettings
 from genzoo.nets.unet.classifier import ClassifierUNetSettings
@@ -96,7 +97,7 @@ def made():
 @pytest.mark.parametrize("name", NETS | SHAPES)
 def test_output_has_its_shape_and_the_settings_no_problem(made, name):
     m = made.get(name) or Made(name)
-    assert bounds.problems(m.settings, "network", m.shape) == []
+    assert section_problems(m.settings, "network", m.shape) == []
     # A single time applies to the whole batch.
     output = jax.eval_shape(m.net.apply, m.params, m.x, jnp.asarray(2.0), m.conditions)
     assert output.shape == m.expected
@@ -195,6 +196,6 @@ def test_an_unconditional_network_ignores_the_label_and_learns_nothing_for_it(na
 def test_several_mistakes_come_at_once(name):
     kind, shape, settings = NETS[name]
     wrong = kind(**settings | dict(width=0, dropout=1.0, dtype="float16"))
-    found = bounds.problems(wrong, "network", shape)
+    found = section_problems(wrong, "network", shape)
     for key in ("width", "dropout", "dtype"):
         assert sum(f"network.{key} =" in problem for problem in found) == 1, (key, found)

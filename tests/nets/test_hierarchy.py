@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checked import section_problems
 
-from genzoo.core import bounds, tree
+from genzoo.core import tree
 from genzoo.nets.autoencoder.convnet import ConvUp
 from genzoo.nets.autoencoder.hierarchy import HierarchySettings
 
@@ -20,7 +21,7 @@ def hierarchy(*, shape, latent, decoded, **settings):
 
 
 def hierarchy_problems(shape, **settings):
-    return bounds.problems(HierarchySettings(**settings), "network", shape)
+    return section_problems(HierarchySettings(**settings), "network", shape)
 
 
 class Made:

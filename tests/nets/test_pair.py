@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checked import section_problems
 from scipy.special import ndtr
 
-from genzoo.core import bounds, tree
+from genzoo.core import tree
 from genzoo.nets.autoencoder.pair import ACTIVATIONS, MLPSettings
 
 # These tests spend their time compiling, not running.
@@ -134,7 +135,7 @@ def test_kernels_start_glorot_uniform_and_biases_at_zero():
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):
-    problems = bounds.problems(MLPSettings(**settings), "network", (28, 28, 1))
+    problems = section_problems(MLPSettings(**settings), "network", (28, 28, 1))
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from checked import section_problems
 from oracles import entry_of, label_of
 from plain_layers import dense, silu, sinusoids
 
-from genzoo.core import bounds
 from genzoo.nets.point_mlp import PointMLPSettings, gaussian_fourier
 
 # These tests spend their time compiling, not running.
@@ -107,7 +107,7 @@ def test_fourier_features_make_sharp_edges_quick_to_learn():
     ],
 )
 def test_each_mistake_is_one_sentence(shape, settings, words):
-    problems = bounds.problems(PointMLPSettings(**settings), "network", shape)
+    problems = section_problems(PointMLPSettings(**settings), "network", shape)
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]

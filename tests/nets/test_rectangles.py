@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checked import section_problems
 from oracles import entry_of, label_of
 
-from genzoo.core import bounds
 from genzoo.core.conditions import Entry, Given, Tokens
 from genzoo.nets.autoencoder.dalle import DalleSettings
 from genzoo.nets.unet.classifier import ClassifierUNetSettings
@@ -63,7 +63,7 @@ def turned(params):
 def test_height_and_width_may_be_exchanged(name):
     settings, entries = NETS[name]
     for shape in (SHAPE, (12, 8, 3)):
-        assert bounds.problems(settings, "network", shape) == []
+        assert section_problems(settings, "network", shape) == []
     net = settings.build(out_channels=2, entries=entries)
     rng = np.random.default_rng(0)
     x, time = jnp.asarray(rng.normal(size=(2, *SHAPE)), jnp.float32), jnp.array([3.0, 500.0])
@@ -102,7 +102,7 @@ def test_a_classifier_s_logits_stay_the_same():
 def test_dalle_s_encoder_and_decoder():
     settings = DalleSettings(groups=2, blocks=1, width=8, initial=4)
     for shape in (SHAPE, (12, 8, 3)):
-        assert bounds.problems(settings, "network", shape) == []
+        assert section_problems(settings, "network", shape) == []
     nets, other = (
         settings.build(shape=shape, vocabulary=5, decoded=3) for shape in (SHAPE, (12, 8, 3))
     )

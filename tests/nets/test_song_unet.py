@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checked import section_problems
 from oracles import entry_of, label_of
 from plain_layers import attention, block, conv, dense, norm, silu, sinusoids
 
-from genzoo.core import bounds, tree
+from genzoo.core import tree
 from genzoo.core.conditions import Entry, Given
 from genzoo.nets.unet.song_unet import SongUNetSettings
 
@@ -53,7 +54,7 @@ def test_parameter_count_is_the_published_one(side, classes, settings, expected)
     settings = dict(settings)
     entries = entries_of(classes, settings.pop("augment", 0))
     settings = SongUNetSettings(**settings)
-    assert bounds.problems(settings, "network", (side, side, 3)) == []
+    assert section_problems(settings, "network", (side, side, 3)) == []
     net = settings.build(out_channels=3, entries=entries)
     inputs = jnp.zeros((1, side, side, 3)), jnp.zeros(1), {}
     assert tree.count(jax.eval_shape(net.init, jax.random.key(0), *inputs)) == expected
@@ -180,7 +181,7 @@ def test_it_is_the_plain_network(ncsnpp):
         (dict(attention=(16, 7)), ["network.attention contains 7", "32, 16, 8"]),
         (dict(heads=3), ["network.heads is 3", "256"]),
         (dict(embedding_width=33), ["network.embedding_width = 33", "even"]),
-        (dict(resample_filter=(1, 2, 1)), ["network.resample_filter = (1, 2, 1)", "(1, 3, 3, 1)"]),
+        (dict(resample_filter=(1, 2, 1)), ["resample_filter = (1.0, 2.0, 1.0)", "(1, 3, 3, 1)"]),
         (dict(resample_filter=(1, -1, -1, 1)), ["network.resample_filter", "sum to 0"]),
         (dict(resample_filter=()), ["network.resample_filter = () must be", "at least 2"]),
         (dict(progressive_input="residul"), ["network.progressive_input", "'residual'?"]),
@@ -188,7 +189,7 @@ def test_it_is_the_plain_network(ncsnpp):
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):
-    problems = bounds.problems(SongUNetSettings(**settings), "network", (32, 32, 3))
+    problems = section_problems(SongUNetSettings(**settings), "network", (32, 32, 3))
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]

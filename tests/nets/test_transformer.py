@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checked import section_problems
 from jax import lax
 from oracles import entry_of, label_of
 
-from genzoo.core import bounds, tree
+from genzoo.core import tree
 from genzoo.nets.transformer.transformer import TransformerSettings
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -338,7 +339,7 @@ def test_bfloat16_comes_close_with_float32_params_and_logits():
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):
-    problems = bounds.problems(TransformerSettings(**settings), "network", (28, 28, 1))
+    problems = section_problems(TransformerSettings(**settings), "network", (28, 28, 1))
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checked import section_problems
 from oracles import entry_of, label_of
 
-from genzoo.core import bounds, tree
+from genzoo.core import tree
 from genzoo.nets.unet.unet import UNetSettings
 
 # These tests spend their time compiling, not running.
@@ -74,7 +75,7 @@ def made():
 @pytest.mark.parametrize("name", NETS)
 def test_output_has_the_shape_of_the_input(made, name):
     m = made[name]
-    assert bounds.problems(UNetSettings(**m.settings), "network", m.shape) == []
+    assert section_problems(UNetSettings(**m.settings), "network", m.shape) == []
     output = m.apply(m.params, *m.inputs)
     assert output.shape == (3, *m.shape[:-1], m.shape[-1] + 1)
     assert output.dtype == jnp.float32
@@ -123,7 +124,7 @@ def test_a_norm_of_each_channel_alone_hides_the_time(groups, blind):
     early = m.apply(m.params, m.x, jnp.zeros(3), {})
     late = m.apply(m.params, m.x, jnp.full(3, 900.0), {})
     assert (np.abs(early - late).max() < 1e-4) == blind
-    assert bool(bounds.problems(UNetSettings(**m.settings), "network", m.shape)) == blind
+    assert bool(section_problems(UNetSettings(**m.settings), "network", m.shape)) == blind
 
 
 def test_vmap_over_params_and_single_inputs(made):

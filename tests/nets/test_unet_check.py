@@ -1,8 +1,8 @@
 """Errors in the settings of a U-Net are sentences that name the key and the remedy."""
 
 import pytest
+from checked import section_problems
 
-from genzoo.core import bounds
 from genzoo.core.conditions import Entry
 from genzoo.core.errors import UserError
 from genzoo.nets.point_mlp import PointMLPSettings
@@ -14,7 +14,7 @@ SHAPE = (32, 32, 3)
 
 
 def unet_problems(shape, **settings):
-    return bounds.problems(UNetSettings(**settings), "network", shape)
+    return section_problems(UNetSettings(**settings), "network", shape)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def unet_problems(shape, **settings):
         (dict(width=0, attention=()), ["network.width = 0 must be at least 1."]),
         (dict(blocks=0), ["network.blocks = 0 must be at least 1."]),
         (dict(multipliers=()), ["network.multipliers = () must be", "at least 1 entry"]),
-        (dict(multipliers=(1, 0, 2, 2)), ["network.multipliers[1] = 0 must be above 0."]),
+        (dict(multipliers=(1, 0, 2, 2)), ["network.multipliers[1] = 0.0 must be above 0."]),
         (dict(multipliers=(1, 0.001, 2, 2)), ["network.multipliers = ", "without channels"]),
         (dict(dropout=1.0), ["network.dropout = 1.0 must be at least 0 and below 1."]),
         (dict(embedding_width=33), ["network.embedding_width = 33", "even"]),

@@ -9,9 +9,10 @@ its repositories. Only shapes are evaluated, so the tests need no memory.
 import jax
 import jax.numpy as jnp
 import pytest
+from checked import section_problems
 from oracles import entry_of
 
-from genzoo.core import bounds, tree
+from genzoo.core import tree
 from genzoo.core.conditions import Entry
 from genzoo.nets.unet.unet import UNetSettings
 
@@ -116,7 +117,7 @@ def test_parameter_count_of_latent_diffusion_is_the_published_one(name):
     if maps:
         entries["masked"] = Entry(kind="map", size=maps, way="concat", null=False)
     settings = UNetSettings(**settings, context_width=width)
-    assert bounds.problems(settings, "network", (side, side, channels)) == []
+    assert section_problems(settings, "network", (side, side, channels)) == []
     net = settings.build(out_channels=out_channels, entries=entries)
     inputs = jnp.zeros((1, side, side, channels)), jnp.zeros(1), {}
     params = jax.eval_shape(net.init, jax.random.key(0), *inputs)
@@ -129,7 +130,7 @@ def test_parameter_count_is_the_published_one(name):
     settings = dict(settings)
     entries = entry_of(classes, settings.pop("null", True))
     settings = UNetSettings(**settings)
-    assert bounds.problems(settings, "network", (side, side, channels)) == []
+    assert section_problems(settings, "network", (side, side, channels)) == []
     net = settings.build(out_channels=out_channels, entries=entries)
     inputs = (jnp.zeros((1, side, side, channels)), jnp.zeros(1), {})
     params = jax.eval_shape(net.init, jax.random.key(0), *inputs)

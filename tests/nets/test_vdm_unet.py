@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checked import section_problems
 from flax import linen as nn
 from oracles import entry_of, label_of
 from plain_layers import attention, block, conv, dense, norm, silu, sinusoids
 
-from genzoo.core import bounds, tree
+from genzoo.core import tree
 from genzoo.nets.unet.vdm_unet import VDMUNet, VDMUNetSettings, base2_fourier
 
 # These tests spend their time compiling, not running.
@@ -24,7 +25,7 @@ def shapes_of(side=32, classes=0, **settings):
 
 
 def test_parameter_count_is_the_published_one():
-    assert bounds.problems(VDMUNetSettings(), "network", (32, 32, 3)) == []
+    assert section_problems(VDMUNetSettings(), "network", (32, 32, 3)) == []
     # google-research/vdm on CIFAR-10, which has two more params, the ends of gamma.
     assert tree.count(shapes_of()) == 30_578_181 - 2
 
@@ -124,7 +125,7 @@ def test_it_starts_as_the_identity():
     ],
 )
 def test_each_mistake_is_one_sentence(shape, settings, words):
-    problems = bounds.problems(VDMUNetSettings(**settings), "network", shape)
+    problems = section_problems(VDMUNetSettings(**settings), "network", shape)
     assert len(problems) == 1, problems
     for word in words:
         assert word in problems[0]
@@ -133,4 +134,4 @@ def test_each_mistake_is_one_sentence(shape, settings, words):
 
 def test_attention_is_named_by_the_side_behind_the_patch_entry():
     settings = VDMUNetSettings(patch=2, attention=(16,))
-    assert bounds.problems(settings, "network", (32, 32, 3)) == []
+    assert section_problems(settings, "network", (32, 32, 3)) == []
