@@ -7,7 +7,7 @@ that tests start, as those of users, run unchecked.
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-ROOMS = ("genzoo.math.gaussian",)
+ROOMS = ("genzoo.math",)
 """The packages whose functions are checked; their public ones name the shapes of all arrays."""
 
 # An int serves where a float is asked for, as for every other checker of types.
