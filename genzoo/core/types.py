@@ -1,15 +1,45 @@
-"""Names of arrays for public signatures, and the three shape helpers that everything uses."""
+"""Types of arrays for public signatures, and the three shape helpers that everything uses.
+
+The shapes are jaxtyping's: within one signature, every axis of the same name has the same size. The
+tests check them at every call (`tests/shapes.py` lists the packages); other programs do not.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jaxtyping
+import numpy as np
+from jaxtyping import Float, Int
 
-Array = jax.Array
-Key = jax.Array  # one typed PRNG key, shape []
-Keys = jax.Array  # typed PRNG keys, shape [B]: one per example
-Images = jax.Array  # [B, H, W, C] float, in [-1, 1]
-Labels = jax.Array  # [B] int32, the index of a class
+Array = jax.Array  # of any shape and type
+ArrayLike = jax.Array | np.ndarray | np.number | float | int
+"""An array of JAX or NumPy, or a number, which fits only where no axis is required."""
+
+Floats = Float[ArrayLike, "..."]
+"""Any shape."""
+Values = Float[ArrayLike, "*same"]
+"""Any shape, the same throughout one signature: functions of each value."""
+Broadcast = Float[ArrayLike, "*#broadcast"]
+"""Any shapes that broadcast against each other within one signature."""
+Scalar = Float[ArrayLike, ""]
+"""One number: an array of shape [], or a number of Python or NumPy."""
+PerExample = Float[ArrayLike, " B"]
+"""One number per example, [B]."""
+Times = Scalar | PerExample
+"""One time for all examples or one per example, [] or [B]; also alpha, sigma and rates at t."""
+Examples = Float[ArrayLike, "B *shape"]
+"""One array per example, [B, ...]: data, noise, predictions."""
+Images = Float[ArrayLike, "B H W C"]
+"""Images with the channels last, in [-1, 1]."""
+Labels = Int[ArrayLike, " B"]
+"""The class index of each example, [B]."""
+Count = Int[ArrayLike, ""]
+"""One integer, which may be traced."""
+Key = jaxtyping.Key[jax.Array, ""]
+"""One typed PRNG key, shape []."""
+Keys = jaxtyping.Key[jax.Array, " B"]
+"""Typed PRNG keys [B], one per example."""
 Tree = Any  # a nested dict of arrays
 Batch = Mapping[str, jax.Array]
 

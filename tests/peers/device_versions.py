@@ -16,7 +16,7 @@ from device_report import ROOT, Report
 
 # Packages that the parts import besides genzoo, whose modules are tried one by one. The module that
 # prepares TFDS sets needs TensorFlow and is not used here.
-NEEDED = ("grain", "jaxtyping", "pytest", "scipy")
+NEEDED = ("beartype", "grain", "jaxtyping", "pytest", "scipy")
 OF_TORCH = ("torch", "diffusers")
 NOT_USED = ("genzoo.data.prepare_tfds",)
 VERSIONS = (
