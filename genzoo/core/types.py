@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jaxtyping
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 Array = jax.Array  # of any shape and type: where `nets` and above say the shape in words
 ArrayLike = jax.Array | np.ndarray | np.number | float | int
@@ -30,12 +30,26 @@ Times = Scalar | PerExample
 """One time for all examples or one for each, [] or [B]; also alpha, sigma and rates at these."""
 Examples = Float[ArrayLike, "B *shape"]
 """One array for each example, [B, ...]: data, noise, predictions."""
+Stack = Float[ArrayLike, "K B *shape"]
+"""K arrays for each example, [K, B, ...]: slopes, probes, samples of latents."""
+Vectors = Float[ArrayLike, "B D"]
+"""One vector for each example, [B, D]: representations."""
+Codes = Int[ArrayLike, "B *grid"]
+"""A grid of codes for each example, [B, ...]."""
+Series = Float[ArrayLike, " S"]
+"""A sequence of numbers, [S]: the times of a grid, the nodes of a quadrature."""
 Images = Float[ArrayLike, "B H W C"]
 """Images with the channels last, in [-1, 1]."""
 Labels = Int[ArrayLike, " B"]
 """The index of a class for each example, [B]."""
 Count = Int[ArrayLike, ""]
 """One integer, which may be traced."""
+Counts = Int[ArrayLike, " B"]
+"""One integer for each example, [B]."""
+Flag = Bool[ArrayLike, ""]
+"""One truth value, which may be traced."""
+Flags = Bool[ArrayLike, " B"]
+"""One truth value for each example, [B]."""
 Key = jaxtyping.Key[jax.Array, ""]
 """One typed PRNG key, shape []."""
 Keys = jaxtyping.Key[jax.Array, " B"]
