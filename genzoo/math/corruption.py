@@ -10,18 +10,20 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import Array, ArrayLike, Keys
 
-Corruption = Callable[[Array, Keys], Array]
+Places = Float[ArrayLike, "B *places C"]
+Corruption = Callable[[Places, Keys], Places]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nothing:
     """The data as they are: a plain autoencoder."""
 
-    def __call__(self, x: Array, keys: Keys) -> Array:
+    def __call__(self, x: Places, keys: Keys) -> Places:
         """x."""
         return x
 
@@ -32,7 +34,7 @@ class GaussianNoise:
 
     amount: float
 
-    def __call__(self, x: Array, keys: Keys) -> Array:
+    def __call__(self, x: Places, keys: Keys) -> Places:
         """x with noise of its own on every value; not clipped."""
         return x + self.amount * streams.normal(keys, x.shape[1:], x.dtype)
 
@@ -46,7 +48,7 @@ class Masking:
 
     amount: float
 
-    def __call__(self, x: Array, keys: Keys) -> Array:
+    def __call__(self, x: Places, keys: Keys) -> Places:
         """x with round(amount * places) places of -1."""
         return jnp.where(_chosen(keys, x, self.amount), -1, x)
 
@@ -57,14 +59,14 @@ class SaltAndPepper:
 
     amount: float
 
-    def __call__(self, x: Array, keys: Keys) -> Array:
+    def __call__(self, x: Places, keys: Keys) -> Places:
         """x with round(amount * places) places of -1 or 1."""
         coin = streams.uniform(streams.fold(keys, 1), (*x.shape[1:-1], 1)) < 0.5
         salt = jnp.where(coin, 1, -1).astype(x.dtype)
         return jnp.where(_chosen(streams.fold(keys, 0), x, self.amount), salt, x)
 
 
-def _chosen(keys: Keys, x: Array, amount: float) -> Array:
+def _chosen(keys: Keys, x: Places, amount: float) -> Bool[Array, "B *places 1"]:
     """Whether each place is spoilt: [B, *places, 1], exactly round(amount * places) of them."""
     places = math.prod(x.shape[1:-1])
     order = jax.vmap(lambda key: jax.random.permutation(key, places))(keys)

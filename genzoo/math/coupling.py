@@ -10,11 +10,12 @@ the velocity to be learned varies less and few steps suffice.
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int32
 
-from genzoo.core.types import Array
+from genzoo.core.types import Array, Examples
 
 
-def optimal_assignment(x: Array, y: Array) -> Array:
+def optimal_assignment(x: Examples, y: Examples) -> Int32[Array, " B"]:
     """The permutation pi of (1), int32 [B]: y[pi] is paired with x. x, y: [B, ...], B the whole
     batch, whatever devices it lies on; in parts it would be another, worse pairing.
 

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from genzoo.core.types import Array
+from genzoo.core.types import Examples, Scalar, Times, Values
 from genzoo.math.prediction import Pair, pair_of_eps, pair_of_x_0
 from genzoo.math.schedules import Schedule
 
@@ -36,7 +36,7 @@ from genzoo.math.schedules import Schedule
 _NEAR, _TERMS = 2.0, 24
 
 
-def phi(order: int, z: Array) -> Array:
+def phi(order: int, z: Values) -> Values:
     """phi_order(z), order >= 1, shape of z: phi_1 = (exp(z) - 1) / z, phi_k(0) = 1 / k!.
 
     By the recursion, and by the series near 0, where the recursion would cancel.
@@ -53,7 +53,7 @@ def phi(order: int, z: Array) -> Array:
     return jnp.where(near, series, value)
 
 
-def weights(z: Array, nodes: Sequence[Array]) -> list[Array]:
+def weights(z: Scalar, nodes: Sequence[Scalar]) -> list[Scalar]:
     """rho_1..rho_m [] such that, for every polynomial p of degree m or less,
 
         int_0^1 exp((1 - u) z) (p(u) - p(0)) du = sum_j rho_j (p(r_j) - p(0)) / r_j.
@@ -74,7 +74,7 @@ def weights(z: Array, nodes: Sequence[Array]) -> list[Array]:
     return found
 
 
-def gap(schedule: Schedule, t: Array, s: Array) -> Array:
+def gap(schedule: Schedule, t: Times, s: Times) -> Times:
     """h = lambda_s - lambda_t, [] or [B]; negative where s > t, inf from pure noise."""
     rough = (schedule.logsnr(s) - schedule.logsnr(t)) / 2
     # In float32 the difference of neighbours would be left with few digits.
@@ -87,9 +87,9 @@ class Move(NamedTuple):
     """One move of a form: h (1 where it is infinite), z = rate h, and reach = scale h of equation
     (4), which is 0 where h is infinite: from pure noise every method takes the line of DDIM."""
 
-    h: Array
-    z: Array
-    reach: Array
+    h: Scalar
+    z: Scalar
+    reach: Scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +100,12 @@ class Form:
     up x. scale: (alpha_s, sigma_s) -> scale. rate: z / h.
     """
 
-    predicted: Callable[[Pair], Array]
-    complete: Callable[[Array, Array, Schedule, Array], Pair]
-    scale: Callable[[Array, Array], Array]
+    predicted: Callable[[Pair], Examples]
+    complete: Callable[[Examples, Examples, Schedule, Times], Pair]
+    scale: Callable[[Scalar, Scalar], Scalar]
     rate: float
 
-    def move(self, schedule: Schedule, t: Array, s: Array) -> Move:
+    def move(self, schedule: Schedule, t: Scalar, s: Scalar) -> Move:
         """The move from time t to time s; both []."""
         h = gap(schedule, t, s)
         finite = jnp.isfinite(h)

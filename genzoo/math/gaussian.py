@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from genzoo.core.types import Array, Broadcast, Examples, Floats, Times, broadcast
+from genzoo.core.types import Broadcast, Examples, Floats, Times, broadcast
 from genzoo.math.schedules import Schedule
 
 
@@ -103,7 +103,7 @@ class ReverseVariance:
     half of the network's output where `learned`, else None.
     """
 
-    log_variance: Callable[[Schedule, Array, Array, Array | None], Array]
+    log_variance: Callable[[Schedule, Times, Times, Examples | None], Floats]
     learned: bool = False
 
 

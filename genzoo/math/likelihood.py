@@ -15,17 +15,26 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys, sum_per_example
+from genzoo.core.types import (
+    Broadcast,
+    Examples,
+    Floats,
+    Keys,
+    PerExample,
+    Times,
+    Values,
+    sum_per_example,
+)
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
 
 
-def bits_per_dim(nats, dimensions: int):
+def bits_per_dim(nats: Values, dimensions: int) -> Values:
     """Nats per example -> bits per dimension, for data on its original 256 levels."""
     return nats / (math.log(2) * dimensions)
 
 
-def uniform_dequantised(images: Array, keys: Keys) -> Array:
+def uniform_dequantised(images: Examples, keys: Keys) -> Examples:
     """x + (u - 1/2) / 127.5 with u uniform: data on the levels k / 127.5 - 1 spread evenly over
     their bins, [B, ...], example i by keys[i] alone (Theis et al. 2016, section 3.1)."""
     return images + (streams.uniform(keys, images.shape[1:], images.dtype) - 0.5) / 127.5
@@ -37,7 +46,7 @@ def log_levels(dimensions: int) -> float:
     return dimensions * math.log(127.5)
 
 
-def log_interval(low: Array, high: Array) -> Array:
+def log_interval(low: Broadcast, high: Broadcast) -> Broadcast:
     """log(Phi(high) - Phi(low)) for low < high, elementwise, accurate in both tails.
 
     In the right tail both ends are mirrored, so that the difference is taken of small numbers
@@ -49,7 +58,9 @@ def log_interval(low: Array, high: Array) -> Array:
     return top + jnp.log(-jnp.expm1(log_ndtr(low) - top))
 
 
-def discretised_log_likelihood(x: Array, mean: Array, log_variance: Array) -> Array:
+def discretised_log_likelihood(
+    x: Broadcast, mean: Broadcast, log_variance: Broadcast
+) -> Broadcast:
     """log of the mass that N(mean, exp(log_variance)) gives the bin of x, in nats, elementwise.
 
     x: on the 256 levels k / 127.5 - 1; bins are x +- 1 / 255, the first and last reach to
@@ -65,7 +76,7 @@ def discretised_log_likelihood(x: Array, mean: Array, log_variance: Array) -> Ar
     return jnp.where(first, log_ndtr(high), jnp.where(last, log_ndtr(-low), inside))
 
 
-def log_level(x: Array, seen: Array, log_variance: Array) -> Array:
+def log_level(x: Broadcast, seen: Broadcast, log_variance: Broadcast) -> Broadcast:
     """log p(x | seen) over the 256 levels k / 127.5 - 1, in proportion to N(seen; level,
     exp(log_variance)), in nats, elementwise (Kingma et al. 2021, eq. 9).
 
@@ -97,7 +108,7 @@ def log_level(x: Array, seen: Array, log_variance: Array) -> Array:
     return exponent(jnp.round((x + 1) * 127.5)) - jnp.log(total)
 
 
-def prior_kl(schedule: Schedule, x_0: Array) -> Array:
+def prior_kl(schedule: Schedule, x_0: Examples) -> PerExample:
     """L_T: KL(q(x_1 | x_0) || N(0, I)) at t = 1, in nats per example [B]."""
     mean, variance = gaussian.marginal(schedule, x_0, jnp.ones((), x_0.dtype))
     zero = jnp.zeros((), x_0.dtype)
@@ -106,13 +117,13 @@ def prior_kl(schedule: Schedule, x_0: Array) -> Array:
 
 def step_kl(
     schedule: Schedule,
-    x_0: Array,
-    x_t: Array,
-    t: Array,
-    s: Array,
-    model_x_0: Array,
-    log_variance: Array,
-) -> Array:
+    x_0: Examples,
+    x_t: Examples,
+    t: Times,
+    s: Times,
+    model_x_0: Examples,
+    log_variance: Floats,
+) -> PerExample:
     """L_{n-1} for one step t -> s, s > 0: KL of the posterior given x_0 from p_theta, [B] nats.
 
     p_theta has the posterior mean of the predicted `model_x_0` and the given log variance (shape
@@ -125,7 +136,7 @@ def step_kl(
     )
 
 
-def bound_weight(schedule: Schedule, t: Array, s: Array, variance: Array) -> Array:
+def bound_weight(schedule: Schedule, t: Times, s: Times, variance: Times) -> Times:
     """w, shape of t: L_{n-1} = w |x_0 - x_theta|^2 + const for a fixed reverse `variance`, s < t.
 
     The posterior mean moves by alpha_s (1 - r) per unit of x_0. sigma_t^2 / alpha_t^2 times this is

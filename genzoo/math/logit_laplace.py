@@ -18,8 +18,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from genzoo.core.types import Array, Keys, Tree
-from genzoo.math.observation import bounded
+from genzoo.core.types import Floats, Keys, Tree, Values
+from genzoo.math.observation import Data, Output, Outputs, Samples, bounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +40,15 @@ class LogitLaplace:
         """Nothing."""
         return {}
 
-    def observe(self, x: Array, uniform: Array) -> Array:
+    def observe(self, x: Values, uniform: Values) -> Values:
         """The data as they are."""
         return x
 
-    def inputs(self, x: Array) -> Array:
+    def inputs(self, x: Values) -> Values:
         """The data as they are."""
         return x
 
-    def log_prob(self, own: Tree, output: Array, x: Array) -> Array:
+    def log_prob(self, own: Tree, output: Output, x: Data) -> Data:
         """Equation (3) in nats, by value."""
         mu, log_b = _split(output)
         y = (1 - 2 * self.epsilon) * (x + 1) / 2 + self.epsilon
@@ -57,22 +57,22 @@ class LogitLaplace:
         slope = math.log((1 - 2 * self.epsilon) / 2)
         return slope - math.log(2) - log_b - log_y - log_rest - distance
 
-    def mean(self, own: Tree, output: Array) -> Array:
+    def mean(self, own: Tree, output: Output) -> Data:
         """The inverse of phi at sigmoid(mu), clipped to [-1, 1]: the median, which is what the
         paper shows; the mean has no closed form."""
         return jnp.clip(self._inverse(_split(output)[0]), -1, 1)
 
-    def sample(self, own: Tree, output: Array, keys: Keys) -> Array:
+    def sample(self, own: Tree, output: Outputs, keys: Keys) -> Samples:
         """x drawn from (3), not clipped: up to 1 / (1 - 2 epsilon) in size."""
         mu, log_b = _split(output)
         noise = jax.vmap(lambda key: jax.random.laplace(key, mu.shape[1:]))(keys)
         return self._inverse(mu + jnp.exp(log_b) * noise)
 
-    def _inverse(self, logit: Array) -> Array:
+    def _inverse(self, logit: Values) -> Values:
         # 2 sigmoid(l) - 1 = tanh(l / 2), and phi shrinks [-1, 1] around its middle.
         return jnp.tanh(logit / 2) / (1 - 2 * self.epsilon)
 
 
-def _split(output: Array) -> tuple[Array, Array]:
+def _split(output: Output) -> tuple[Floats, Floats]:
     mu, raw = jnp.split(output, 2, axis=-1)
     return mu, bounded(raw, low=-7.0, high=7.0)

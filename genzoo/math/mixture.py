@@ -18,21 +18,22 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys, Tree
-from genzoo.math.observation import bounded
+from genzoo.core.types import ArrayLike, Broadcast, Floats, Keys, Tree, Values
+from genzoo.math.observation import Data, Output, Outputs, Samples, bounded
 
 
 class Components(NamedTuple):
     """What a decoder's output says: K components for C channels."""
 
-    log_weights: Array  # [..., K], of which exp sums to one
-    mean: Array  # [..., C, K]
-    log_scale: Array  # [..., C, K]
-    coefficients: Array  # [..., C (C - 1) / 2, K] in (-1, 1): those of (2, 1), (3, 1), (3, 2) ..
+    log_weights: Float[ArrayLike, "*lead K"]  # of which exp sums to one
+    mean: Float[ArrayLike, "*lead C K"]
+    log_scale: Float[ArrayLike, "*lead C K"]
+    coefficients: Float[ArrayLike, "*lead C*(C-1)/2 K"]  # in (-1, 1): (2, 1), (3, 1), (3, 2) ..
 
-    def mean_given(self, channel: int, earlier: list[Array]) -> Array:
+    def mean_given(self, channel: int, earlier: list[Floats]) -> Float[ArrayLike, "*lead K"]:
         """Equation (2): the mean of a channel [..., K] given those before it, [..., 1 or K]."""
         first = channel * (channel - 1) // 2
         terms = (self.coefficients[..., first + d, :] * x for d, x in enumerate(earlier))
@@ -59,15 +60,17 @@ class LogisticMixture:
         """Nothing."""
         return {}
 
-    def observe(self, x: Array, uniform: Array) -> Array:
+    def observe(self, x: Values, uniform: Values) -> Values:
         """The data as they are."""
         return x
 
-    def inputs(self, x: Array) -> Array:
+    def inputs(self, x: Values) -> Values:
         """The data as they are."""
         return x
 
-    def log_prob(self, own: Tree, output: Array, x: Array) -> Array:
+    def log_prob(
+        self, own: Tree, output: Output, x: Data
+    ) -> Float[ArrayLike, "*#lead"]:
         """Equation (1) in nats, by place: x [..., H, W, C] -> [..., H, W]."""
         parts = self._components(output)
         total = parts.log_weights
@@ -77,19 +80,19 @@ class LogisticMixture:
             total = total + log_bin(value, mean, parts.log_scale[..., c, :])
         return jax.nn.logsumexp(total, axis=-1)
 
-    def mean(self, own: Tree, output: Array) -> Array:
+    def mean(self, own: Tree, output: Output) -> Data:
         """E[x], [..., C]: exact for one channel and clipped but not rounded logistics, which the
         256 levels follow to half a level at most. For more, the mean of a channel is taken, within
         each component, at the means of the channels before it: exact too but for the clipping,
         because (2) is linear."""
         parts = self._components(output)
-        found: list[Array] = []
+        found: list[Floats] = []
         for c in range(parts.mean.shape[-2]):
             found.append(clipped_mean(parts.mean_given(c, found), parts.log_scale[..., c, :]))
         weights = jnp.exp(parts.log_weights)
         return jnp.stack([(weights * mean).sum(-1) for mean in found], axis=-1)
 
-    def sample(self, own: Tree, output: Array, keys: Keys) -> Array:
+    def sample(self, own: Tree, output: Outputs, keys: Keys) -> Samples:
         """x on the 256 levels, [B, .., C], exactly of (1): a component, then channel by channel."""
         parts = self._components(output)
         of_component, of_channels = streams.fold(keys, 0), streams.fold(keys, 1)
@@ -101,14 +104,14 @@ class LogisticMixture:
         one = Components(jnp.zeros(()), *of_chosen)
         shape = parts.mean.shape[1:-1]
         noise = jax.vmap(lambda key: jax.random.logistic(key, shape))(of_channels)
-        found: list[Array] = []
+        found: list[Floats] = []
         for c in range(shape[-1]):
             spread = jnp.exp(one.log_scale[..., c, :]) * noise[..., c, None]
             level = jnp.round((one.mean_given(c, found) + spread + 1) * 127.5)
             found.append(jnp.clip(level / 127.5 - 1, -1, 1))
         return jnp.concatenate(found, axis=-1)
 
-    def _components(self, output: Array) -> Components:
+    def _components(self, output: Output) -> Components:
         size = output.shape[-1] // self.components
         # The inverse of `outputs`: size = (C + 1) (C + 2) / 2.
         channels = (math.isqrt(8 * size + 1) - 3) // 2
@@ -126,7 +129,7 @@ class LogisticMixture:
         )
 
 
-def log_bin(x: Array, mean: Array, log_scale: Array) -> Array:
+def log_bin(x: Broadcast, mean: Broadcast, log_scale: Broadcast) -> Broadcast:
     """Equation (4): the log of the mass that a logistic gives the bin of x, in nats, elementwise;
     arguments broadcast. x: on the 256 levels."""
     inverse_scale = jnp.exp(-log_scale)
@@ -143,7 +146,7 @@ def log_bin(x: Array, mean: Array, log_scale: Array) -> Array:
     )
 
 
-def clipped_mean(mean: Array, log_scale: Array) -> Array:
+def clipped_mean(mean: Broadcast, log_scale: Broadcast) -> Broadcast:
     """E[clip(x, -1, 1)] of a logistic, elementwise: -1 + the integral of P(x > y) over [-1, 1].
 
     That is -1 + s (softplus((m + 1) / s) - softplus((m - 1) / s)), less what both have in common.

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genzoo.core.types import Array, Key, Tree
+from genzoo.core.types import Key, Scalar, Tree, Values
 
 
 def init_linear(key: Key, *, gamma_min: float = -13.3, gamma_max: float = 5.0) -> Tree:
@@ -29,7 +29,7 @@ def init_linear(key: Key, *, gamma_min: float = -13.3, gamma_max: float = 5.0) -
     }
 
 
-def linear(params: Tree, t: Array) -> Array:
+def linear(params: Tree, t: Values) -> Values:
     """(1) with q(t) = t: gamma at t, of two learned numbers."""
     return params["start"] + jax.nn.softplus(params["range"]) * t
 
@@ -47,14 +47,14 @@ def init_monotone(
     }
 
 
-def monotone(params: Tree, t: Array) -> Array:
+def monotone(params: Tree, t: Values) -> Values:
     """(1) of the monotone network: gamma at t. Its slope is a sum of positive terms, so that it is
     above 0 in rounded numbers too."""
     t = jnp.asarray(t)
     return linear(params, _rise(params, t) / _rise(params, jnp.ones((), t.dtype)))
 
 
-def _rise(params: Tree, t: Array) -> Array:
+def _rise(params: Tree, t: Values) -> Values:
     # q(t) - q(0). sigmoid(x) - sigmoid(y) = (1 - exp(y - x)) sigmoid(x) sigmoid(-y) has only
     # positive factors, so that nothing cancels, and it is exactly 0 at t = 0.
     slope = jax.nn.softplus(params["l1"]["kernel"])
@@ -66,6 +66,6 @@ def _rise(params: Tree, t: Array) -> Array:
     return slope * t + (outer * change).mean(-1)
 
 
-def _inverse_softplus(value: float) -> Array:
+def _inverse_softplus(value: float) -> Scalar:
     # In float64: log(exp(value) - 1) without overflow.
     return jnp.asarray(value + np.log(-np.expm1(-value)), jnp.float32)

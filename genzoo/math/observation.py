@@ -13,10 +13,17 @@ from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys, Tree
+from genzoo.core.types import ArrayLike, Floats, Keys, Tree, Values
 from genzoo.math import gaussian
+
+Data = Float[ArrayLike, "*#lead C"]
+Output = Float[ArrayLike, "*#lead O"]
+"""O channels for the C of the data. The axes before broadcast."""
+Outputs = Float[ArrayLike, "B *places O"]
+Samples = Float[ArrayLike, "B *places C"]
 
 
 class Observation(Protocol):
@@ -34,19 +41,19 @@ class Observation(Protocol):
     def init(self) -> Tree:
         """Its own params at the start."""
 
-    def observe(self, x: Array, uniform: Array) -> Array:
+    def observe(self, x: Values, uniform: Values) -> Values:
         """The data as this model takes them; uniform: noise in [0, 1) of the shape of x."""
 
-    def inputs(self, x: Array) -> Array:
+    def inputs(self, x: Values) -> Values:
         """Observed data as an encoder is best given them."""
 
-    def log_prob(self, own: Tree, output: Array, x: Array) -> Array:
+    def log_prob(self, own: Tree, output: Output, x: Data) -> Floats:
         """log p(x | output) in nats, by place or by value: the caller sums."""
 
-    def mean(self, own: Tree, output: Array) -> Array:
+    def mean(self, own: Tree, output: Output) -> Data:
         """E[x | output], of the shape of the data."""
 
-    def sample(self, own: Tree, output: Array, keys: Keys) -> Array:
+    def sample(self, own: Tree, output: Outputs, keys: Keys) -> Samples:
         """x drawn from p(x | output), row i by keys[i] alone."""
 
 
@@ -67,26 +74,26 @@ class Bernoulli:
         """Nothing."""
         return {}
 
-    def observe(self, x: Array, uniform: Array) -> Array:
+    def observe(self, x: Values, uniform: Values) -> Values:
         """x in [-1, 1] as -1 or 1."""
         white = (uniform if self.levels == "stochastic" else 0.5) < (x + 1) / 2
         return jnp.where(white, 1.0, -1.0).astype(x.dtype)
 
-    def inputs(self, x: Array) -> Array:
+    def inputs(self, x: Values) -> Values:
         """0 or 1: most of a drawing is background, and a background of -1 adds up over all pixels
         in every unit of a dense layer. Learning is far slower then: after 39,000 steps of the IWAE
         recipe the bound on MNIST was 124 nats instead of 102."""
         return (x + 1) / 2
 
-    def log_prob(self, own: Tree, output: Array, x: Array) -> Array:
+    def log_prob(self, own: Tree, output: Output, x: Data) -> Data:
         """Equation (1); of x between -1 and 1 the expectation over its binarisations."""
         return (x + 1) / 2 * output - jax.nn.softplus(output)
 
-    def mean(self, own: Tree, output: Array) -> Array:
+    def mean(self, own: Tree, output: Output) -> Data:
         """2 sigmoid(l) - 1."""
         return jnp.tanh(output / 2)
 
-    def sample(self, own: Tree, output: Array, keys: Keys) -> Array:
+    def sample(self, own: Tree, output: Outputs, keys: Keys) -> Samples:
         """-1 or 1."""
         white = streams.uniform(keys, output.shape[1:]) < jax.nn.sigmoid(output)
         return jnp.where(white, 1.0, -1.0)
@@ -112,29 +119,29 @@ class Gaussian:
         # Of a fixed type: a weakly typed param would change it at the first update.
         return {"log_variance": jnp.asarray(2 * math.log(self.std), jnp.float32)}
 
-    def observe(self, x: Array, uniform: Array) -> Array:
+    def observe(self, x: Values, uniform: Values) -> Values:
         """The data as they are."""
         return x
 
-    def inputs(self, x: Array) -> Array:
+    def inputs(self, x: Values) -> Values:
         """The data as they are."""
         return x
 
-    def log_prob(self, own: Tree, output: Array, x: Array) -> Array:
+    def log_prob(self, own: Tree, output: Output, x: Data) -> Data:
         """log N(x; mean, variance), by value."""
         return gaussian.log_density(x, *self._moments(own, output))
 
-    def mean(self, own: Tree, output: Array) -> Array:
+    def mean(self, own: Tree, output: Output) -> Data:
         """The mean."""
         return self._moments(own, output)[0]
 
-    def sample(self, own: Tree, output: Array, keys: Keys) -> Array:
+    def sample(self, own: Tree, output: Outputs, keys: Keys) -> Samples:
         """The mean and noise."""
         mean, log_variance = self._moments(own, output)
         noise = streams.normal(keys, mean.shape[1:])
         return mean + jnp.exp(0.5 * log_variance) * noise
 
-    def _moments(self, own: Tree, output: Array) -> tuple[Array, Array]:
+    def _moments(self, own: Tree, output: Output) -> tuple[Data, Floats]:
         if self.scale == "pixel":
             mean, raw = jnp.split(output, 2, axis=-1)
             # Smoothly kept in (1e-5, 10): a decoder that is sure of a pixel has an unbounded reward
@@ -147,7 +154,7 @@ class Gaussian:
         return output, jnp.asarray(2 * math.log(self.std), output.dtype)
 
 
-def bounded(value: Array, *, low: float, high: float) -> Array:
+def bounded(value: Values, *, low: float, high: float) -> Values:
     """`value` between the limits, bent smoothly where it comes near one: the gradient never dies
     at once, as it would with a clip. Well inside it is `value`."""
     return high - jax.nn.softplus(high - low - jax.nn.softplus(value - low))

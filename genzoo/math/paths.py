@@ -14,18 +14,22 @@ norm goes linearly from one to the other. (3), unlike the arc cosine, is accurat
 """
 
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from genzoo.core.types import Array
+from genzoo.core.types import ArrayLike, Floats
+
+Points = Float[ArrayLike, "*lead D"]
+Path = Float[ArrayLike, "*lead T D"]
 
 
-def lerp(a: Array, b: Array, t: Array) -> Array:
+def lerp(a: Points, b: Points, t: Float[ArrayLike, " T"]) -> Path:
     """Equation (1): a, b [..., D] and times t [T] in [0, 1] -> [..., T, D]; a at 0 and b at 1 to
     the bit."""
     t = jnp.asarray(t)[:, None]
     return (1 - t) * a[..., None, :] + t * b[..., None, :]
 
 
-def slerp(a: Array, b: Array, t: Array) -> Array:
+def slerp(a: Points, b: Points, t: Float[ArrayLike, " T"]) -> Path:
     """Equation (2): a, b [..., D] and times t [T] in [0, 1] -> [..., T, D]; a at 0 and b at 1 to
     the bit.
 
@@ -47,7 +51,7 @@ def slerp(a: Array, b: Array, t: Array) -> Array:
     return jnp.where(turning, ((1 - t) * norm_a + t * norm_b) * direction, straight)
 
 
-def _norm(x: Array) -> Array:
+def _norm(x: Floats) -> Floats:
     # With the slope 0 at 0, where that of the root is infinite.
     square = jnp.square(x).sum(-1, keepdims=True)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)

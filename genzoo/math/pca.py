@@ -21,8 +21,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64
 
-from genzoo.core.types import Array
+from genzoo.core.types import ArrayLike, Floats, PerExample, Scalar
+
+Vector = Float64[np.ndarray, " D"]
+Matrix = Float64[np.ndarray, "D D"]
+Data = Float[ArrayLike, "B D"]
+Coefficients = Float[ArrayLike, "B q"]
 
 
 @dataclass(frozen=True)
@@ -30,15 +36,15 @@ class Moments:
     """What one pass over the data has to keep: their number, mean [D] and scatter [D, D]."""
 
     count: int
-    mean: np.ndarray
-    scatter: np.ndarray
+    mean: Vector
+    scatter: Matrix
 
     @classmethod
     def none(cls, dimensions: int) -> "Moments":
         """Of no data."""
         return cls(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
 
-    def with_batch(self, x: np.ndarray) -> "Moments":
+    def with_batch(self, x: Data) -> "Moments":
         """With the examples of x [B, D] taken in: equation (2)."""
         if not len(x):
             return self
@@ -61,7 +67,7 @@ class Moments:
         return Moments(total, self.mean + other.count / total * delta, scatter)
 
     @property
-    def covariance(self) -> np.ndarray:
+    def covariance(self) -> Matrix:
         """S of equation (1), [D, D]: divided by N, not N - 1."""
         return self.scatter / max(self.count, 1)
 
@@ -73,9 +79,9 @@ RANK_TOLERANCE = 1e-10
 class Fit(NamedTuple):
     """The first q principal components, float64, and what is known of the rest."""
 
-    mean: np.ndarray  # [D]
-    components: np.ndarray  # [D, q], orthonormal; the largest entry of each is positive
-    variances: np.ndarray  # [q], falling
+    mean: Vector
+    components: Float64[np.ndarray, "D q"]  # orthonormal; the largest entry of each is positive
+    variances: Float64[np.ndarray, " q"]  # falling
     total_variance: float  # the sum of all D eigenvalues
     rank: int  # in how many directions the data vary
 
@@ -106,29 +112,29 @@ def principal_components(moments: Moments, q: int) -> Fit:
 class Probabilistic(NamedTuple):
     """The model of equation (4)."""
 
-    mean: Array  # [D]
-    components: Array  # U [D, q], orthonormal
-    variances: Array  # lambda_1 .. lambda_q [q]
-    noise_variance: Array  # sigma^2, scalar
+    mean: Float[ArrayLike, " D"]
+    components: Float[ArrayLike, "D q"]  # U, orthonormal
+    variances: Float[ArrayLike, " q"]  # lambda_1 .. lambda_q
+    noise_variance: Scalar  # sigma^2
 
-    def coefficients(self, x: Array) -> Array:
+    def coefficients(self, x: Data) -> Coefficients:
         """U^T (x - mean): [B, D] -> [B, q], in the unit of the data."""
         return _product(x - self.mean, self.components)
 
-    def from_coefficients(self, coefficients: Array) -> Array:
+    def from_coefficients(self, coefficients: Coefficients) -> Data:
         """mean + U c: [B, q] -> [B, D]. Of `coefficients(x)` it is the orthogonal projection."""
         return self.mean + _product(coefficients, self.components.T)
 
-    def mean_given(self, z: Array) -> Array:
+    def mean_given(self, z: Coefficients) -> Data:
         """E[x | z] = mean + W z: [B, q] -> [B, D]."""
         return self.from_coefficients(z * jnp.sqrt(self._excess))
 
-    def posterior(self, x: Array) -> tuple[Array, Array]:
+    def posterior(self, x: Data) -> tuple[Coefficients, Float[ArrayLike, " q"]]:
         """Equation (6): the mean [B, q] of p(z | x), and its variances [q] (it is diagonal)."""
         shrunk = self.coefficients(x) * jnp.sqrt(self._excess) / self.variances
         return shrunk, self.noise_variance / self.variances
 
-    def negative_log_likelihood(self, x: Array) -> tuple[Array, Array]:
+    def negative_log_likelihood(self, x: Data) -> tuple[PerExample, Scalar]:
         """-log p(x) in nats in two terms, [B, D] -> ([B], []): half the squared Mahalanobis
         distance, and half of log det (2 pi C). By equation (5): nothing of [D, D]."""
         dimensions, q = self.components.shape
@@ -139,16 +145,16 @@ class Probabilistic(NamedTuple):
         log_det = jnp.log(self.variances).sum() + (dimensions - q) * jnp.log(self.noise_variance)
         return (inside + outside) / 2, (log_det + dimensions * jnp.log(2 * jnp.pi)) / 2
 
-    def sample(self, z: Array, noise: Array) -> Array:
+    def sample(self, z: Coefficients, noise: Data) -> Data:
         """x of p(x | z) from standard normal z [B, q] and noise [B, D]."""
         return self.mean_given(z) + jnp.sqrt(self.noise_variance) * noise
 
     @property
-    def _excess(self) -> Array:
+    def _excess(self) -> Float[ArrayLike, " q"]:
         # lambda_j - sigma^2; not negative but for rounding, where all that are left are equal.
         return jnp.maximum(self.variances - self.noise_variance, 0)
 
 
-def _product(a: Array, b: Array) -> Array:
+def _product(a: Floats, b: Floats) -> Floats:
     # In the full precision of float32: accelerators take less by default, and sigma^2 may be small.
     return jnp.matmul(a, b, precision="highest")

@@ -17,12 +17,12 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from genzoo.core.types import Array, broadcast
+from genzoo.core.types import Examples, Times, broadcast
 from genzoo.math.prediction import Kind, Pair
 from genzoo.math.schedules import Schedule
 
 
-def _scales(schedule: Schedule, t: Array, sigma_data: float) -> tuple[Array, Array, Array]:
+def _scales(schedule: Schedule, t: Times, sigma_data: float) -> tuple[Times, Times, Times]:
     # alpha, sigma and the standard deviation of x_t for data of deviation sigma_data.
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     return alpha, sigma, jnp.sqrt(jnp.square(sigma) + jnp.square(alpha * sigma_data))
@@ -34,7 +34,7 @@ def preconditioned(sigma_data: float = 0.5) -> Kind:
     sigma_data: the standard deviation of the data.
     """
 
-    def to_pair(output: Array, x_t: Array, schedule: Schedule, t: Array) -> Pair:
+    def to_pair(output: Examples, x_t: Examples, schedule: Schedule, t: Times) -> Pair:
         # The 2 x 2 system of x_t and F; its determinant is sigma'^2 + sigma_data^2 > 0, so no
         # difference is divided by a small sigma or alpha.
         alpha, sigma, root = (broadcast(v, x_t) for v in _scales(schedule, t, sigma_data))
@@ -42,7 +42,7 @@ def preconditioned(sigma_data: float = 0.5) -> Kind:
         x_0 = sigma_data / root * (alpha * sigma_data * unit + sigma * output)
         return Pair(x_0, (sigma * unit - alpha * sigma_data * output) / root)
 
-    def from_pair(pair: Pair, schedule: Schedule, t: Array) -> Array:
+    def from_pair(pair: Pair, schedule: Schedule, t: Times) -> Examples:
         scales = _scales(schedule, t, sigma_data)
         alpha, sigma, root = (broadcast(v, pair.x_0) for v in scales)
         return (sigma * pair.x_0 / sigma_data - alpha * sigma_data * pair.eps) / root
@@ -50,12 +50,12 @@ def preconditioned(sigma_data: float = 0.5) -> Kind:
     return Kind(to_pair, from_pair)
 
 
-def input_scale(sigma_data: float = 0.5) -> Callable[[Schedule, Array], Array]:
+def input_scale(sigma_data: float = 0.5) -> Callable[[Schedule, Times], Times]:
     """(schedule, t) -> c_in / alpha, what x_t is multiplied by before the network: its inverse is
     the standard deviation of x_t. Shape of t; finite at alpha = 0."""
     return lambda schedule, t: 1 / _scales(schedule, t, sigma_data)[2]
 
 
-def noise_level(schedule: Schedule, t: Array) -> Array:
+def noise_level(schedule: Schedule, t: Times) -> Times:
     """c_noise of (2): what the network is told of the time, shape of t. Not at alpha or sigma 0."""
     return -schedule.logsnr(t) / 8

@@ -23,13 +23,28 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
+from jaxtyping import Float, Int
 
-from genzoo.core.types import Array, Key, mean_per_example
+from genzoo.core.types import (
+    Array,
+    ArrayLike,
+    Broadcast,
+    Count,
+    Examples,
+    Key,
+    PerExample,
+    Scalar,
+    Values,
+    mean_per_example,
+)
 
-Codebook = Mapping[str, Array]
+Codes = Float[ArrayLike, "K D"]
+Rows = Float[ArrayLike, "N D"]
+Index = Int[ArrayLike, " N"]
+Codebook = Mapping[str, Float[ArrayLike, "K ..."]]
 
 
-def _shift(codebook: Array) -> Array:
+def _shift(codebook: Codes) -> Float[Array, " D"]:
     # Distances survive a translation; the rounding error of (1) grows with the square of the
     # distance from the origin. On a grid as coarse as the spread of the codes the translation
     # itself is exact for codes that are: codes of small integers keep their exact ties.
@@ -39,7 +54,7 @@ def _shift(codebook: Array) -> Array:
     return grid * jnp.round(mean / grid)
 
 
-def nearest_code(x: Array, codebook: Array, block: int = 1024, tile: int = 512) -> Array:
+def nearest_code(x: Rows, codebook: Codes, block: int = 1024, tile: int = 512) -> Index:
     """Index int32 [N] of the code [K, D] nearest to each row of x [N, D], equation (1).
 
     The lowest index wins a tie. Computed in float32 at least; no gradient flows. Distances live in
@@ -59,7 +74,7 @@ def nearest_code(x: Array, codebook: Array, block: int = 1024, tile: int = 512) 
     codes = jnp.pad(codebook, ((0, missing), (0, 0))).reshape(tiles, tile, width)
     scanned = (codes, half, jnp.arange(tiles, dtype=jnp.int32))
 
-    def of_block(rows: Array) -> Array:
+    def of_block(rows: Rows) -> Index:
         rows = rows.astype(dtype) - shift
 
         def compare(best, scanned):
@@ -93,42 +108,44 @@ def nearest_code(x: Array, codebook: Array, block: int = 1024, tile: int = 512) 
     return index.T.reshape(-1)[:count]
 
 
-def lookup(codebook: Array, index: Array) -> Array:
+def lookup(
+    codebook: Codes, index: Int[ArrayLike, "*shape"]
+) -> Float[ArrayLike, "*shape D"]:
     """The codes [..., D] of the indices [...]; codebook [K, D]."""
     return codebook[index]
 
 
-def straight_through(x: Array, quantised: Array) -> Array:
+def straight_through(x: Values, quantised: Values) -> Values:
     """The value `quantised`, to the bit, with the gradient of the identity to x and none to
     `quantised`: equation (2). Same shapes."""
     return jax.lax.stop_gradient(quantised) + (x - jax.lax.stop_gradient(x))
 
 
-def commitment(x: Array, quantised: Array) -> Array:
+def commitment(x: Examples, quantised: Examples) -> PerExample:
     """Mean squared distance [B] of x [B, ...] from its codes; the gradient goes to x: (3)."""
     return mean_per_example(jnp.square(x - jax.lax.stop_gradient(quantised)))
 
 
-def dictionary(x: Array, quantised: Array) -> Array:
+def dictionary(x: Examples, quantised: Examples) -> PerExample:
     """Mean squared distance [B] of the codes from x [B, ...]; the gradient goes to them: (3)."""
     return mean_per_example(jnp.square(jax.lax.stop_gradient(x) - quantised))
 
 
-def new_codebook(key: Key, size: int, width: int) -> dict[str, Array]:
+def new_codebook(key: Key, size: int, width: int) -> Codebook:
     """Normal codes [size, width] of expected squared length 1, as if each had one member."""
     codes = jax.random.normal(key, (size, width)) / jnp.sqrt(width)
     return {"codes": codes, "counts": jnp.ones(size), "sums": codes}
 
 
-def _members(x: Array, index: Array, size: int) -> tuple[Array, Array]:
+def _members(x: Rows, index: Index, size: int) -> tuple[Float[Array, " K"], Codes]:
     # Scatter: 100 times faster on a CPU than a matrix product with one-hot rows at K = 16,384.
     counts = jax.ops.segment_sum(jnp.ones(len(x), x.dtype), index, size)
     return counts, jax.ops.segment_sum(x, index, size)
 
 
 def ema_update(
-    book: Codebook, x: Array, index: Array, decay: float, epsilon: float = 1e-5
-) -> dict[str, Array]:
+    book: Codebook, x: Rows, index: Index, decay: Scalar, epsilon: float = 1e-5
+) -> Codebook:
     """Equation (4): the codebook after the rows of x [N, D] with their indices [N].
 
     A code without a member here stays where it is, while its count and sum fade together: their
@@ -151,7 +168,7 @@ def ema_update(
     }  # fmt: skip
 
 
-def _seeds(key: Key, x: Array, size: int) -> Array:
+def _seeds(key: Key, x: Rows, size: int) -> Codes:
     # k-means++ (Arthur & Vassilvitskii 2007): a row follows with probability proportional to its
     # squared distance from the nearest row taken so far; any row once all of these are 0.
     def distance(row):
@@ -168,7 +185,7 @@ def _seeds(key: Key, x: Array, size: int) -> Array:
     return jax.lax.fori_loop(1, size, take, (codes, distance(first)))[0]
 
 
-def kmeans(key: Key, x: Array, size: int, iterations: int) -> Array:
+def kmeans(key: Key, x: Rows, size: int, iterations: Count) -> Codes:
     """Codes [size, D] by Lloyd's iterations on x [N, D] from k-means++ seeds.
 
     A code without members keeps its place. With fewer rows than codes the first N codes start at
@@ -190,7 +207,7 @@ def kmeans(key: Key, x: Array, size: int, iterations: int) -> Array:
     return jax.lax.fori_loop(0, iterations, lloyd, codes)
 
 
-def revive(key: Key, book: Codebook, x: Array, threshold: float) -> dict[str, Array]:
+def revive(key: Key, book: Codebook, x: Rows, threshold: Scalar) -> Codebook:
     """The codebook with every code whose count is below `threshold` moved to a random row of
     x [N, D] with the count `threshold`, no row taken twice unless more than N are moved; the
     others untouched. (Random restarts: Dhariwal et al. 2020, "Jukebox", section 3.1.)"""
@@ -205,24 +222,24 @@ def revive(key: Key, book: Codebook, x: Array, threshold: float) -> dict[str, Ar
     }
 
 
-def usage(index: Array, size: int) -> Array:
+def usage(index: Int[ArrayLike, "B ..."], size: int) -> Float[Array, "B {size}"]:
     """Share of each code among an example's positions: index [B, ...] -> float32 [B, size]."""
     index = index.reshape(len(index), -1)
     counts = jnp.zeros((len(index), size)).at[jnp.arange(len(index))[:, None], index].add(1)
     return counts / index.shape[1]
 
 
-def perplexity(probabilities: Array) -> Array:
+def perplexity(probabilities: Float[ArrayLike, "*shape K"]) -> Values:
     """exp of the entropy in nats: [..., K] -> [...], from 1 (one code) to K (all alike)."""
     return jnp.exp(entr(probabilities).sum(-1))
 
 
-def gumbel_softmax(logits: Array, gumbel: Array, temperature: float | Array) -> Array:
-    """The relaxed one-hot sample (5) [..., K] from standard Gumbel noise of the logits' shape."""
+def gumbel_softmax(logits: Broadcast, gumbel: Broadcast, temperature: Scalar) -> Broadcast:
+    """The relaxed one-hot sample (5) [..., K] from logits and standard Gumbel noise [..., K]."""
     return jax.nn.softmax((logits + gumbel) / temperature)
 
 
-def uniform_kl(logits: Array) -> Array:
+def uniform_kl(logits: Float[ArrayLike, "*shape K"]) -> Values:
     """KL(softmax(logits) || uniform) in nats, from 0 to log K: [..., K] -> [...].
 
     The mean over k of r log r - r + 1, r = K p_k: no term is negative, so that near 0 nothing

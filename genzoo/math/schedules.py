@@ -14,9 +14,10 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64, Int, Real
 
 from genzoo.core.errors import UserError
-from genzoo.core.types import Array
+from genzoo.core.types import Array, ArrayLike, Broadcast, Values
 
 
 class Schedule:
@@ -41,19 +42,19 @@ class Schedule:
         """Of the processes in closed form those where alpha(1) = 0."""
         return self.farthest < 1
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Values) -> Values:
         """Signal scale at time t, same shape as t."""
         raise TypeError(f"{type(self).__name__} does not define alpha(t)")
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Values) -> Values:
         """Noise scale at time t, same shape as t."""
         raise TypeError(f"{type(self).__name__} does not define sigma(t)")
 
-    def logsnr(self, t: Array) -> Array:
+    def logsnr(self, t: Values) -> Values:
         """Equation (2), same shape as t; +inf where sigma is 0."""
         return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 
-    def time_of_logsnr(self, logsnr: Array) -> Array:
+    def time_of_logsnr(self, logsnr: Values) -> Values:
         """The inverse of `logsnr`, by bisection on [0, 1]; same shape as its argument.
 
         Any number is allowed, infinities included: what lies beyond an end is taken for that end,
@@ -72,7 +73,7 @@ class Schedule:
         found = jax.lax.stop_gradient(sum(jax.lax.fori_loop(0, 60, halve, bounds)) / 2)
         return self._with_slope(logsnr, found)
 
-    def _with_slope(self, logsnr: Array, found: Array) -> Array:
+    def _with_slope(self, logsnr: Values, found: Values) -> Values:
         # The inverse found, with the slopes of a step of Newton's method from there.
         inside = (found > 0) & (found < 1) & jnp.isfinite(logsnr)
         there = jnp.where(inside, found, (self.nearest + self.farthest) / 2)
@@ -80,24 +81,24 @@ class Schedule:
         step = (jnp.where(inside, logsnr, level) - level) / jax.lax.stop_gradient(rate)
         return found + jnp.where(inside, step - jax.lax.stop_gradient(step), 0)
 
-    def rates(self, t: Array) -> tuple[Array, Array]:
+    def rates(self, t: Values) -> tuple[Values, Values]:
         """(d alpha / dt, d sigma / dt), by forward differentiation; same shape as t."""
         ones = jnp.ones_like(t)
         return jax.jvp(self.alpha, (t,), (ones,))[1], jax.jvp(self.sigma, (t,), (ones,))[1]
 
-    def drift_rate(self, t: Array) -> Array:
+    def drift_rate(self, t: Values) -> Values:
         """f = alpha' / alpha of the SDE dx = f x dt + g dw with these marginals; shape of t."""
         t = jnp.asarray(t)
         return jax.jvp(lambda t: jnp.log(self.alpha(t)), (t,), (jnp.ones_like(t),))[1]
 
-    def diffusion_square(self, t: Array) -> Array:
+    def diffusion_square(self, t: Values) -> Values:
         """g^2 = -sigma^2 dlogsnr/dt = 2 sigma sigma' - 2 f sigma^2 of the same SDE (Kingma et al.
         2021, appendix A); shape of t. Not at t = 0, unless a subclass has the limit."""
         t = jnp.asarray(t)
         slope = jax.jvp(self.logsnr, (t,), (jnp.ones_like(t),))[1]
         return -jnp.square(self.sigma(t)) * slope
 
-    def one_minus_ratio(self, t: Array, s: Array) -> Array:
+    def one_minus_ratio(self, t: Broadcast, s: Broadcast) -> Broadcast:
         """1 - SNR(t) / SNR(s) for s < t, in (0, 1]; 1 at s = 0, where SNR is infinite."""
         return -jnp.expm1(self.logsnr(t) - self.logsnr(s))
 
@@ -111,7 +112,7 @@ class TableSchedule(Schedule):
         a straight line to that knot. See `rescaled_to_zero_terminal`.
     """
 
-    beta: np.ndarray
+    beta: Float64[np.ndarray, " T"]
     reaches_zero: bool = False
 
     def __post_init__(self):
@@ -146,23 +147,23 @@ class TableSchedule(Schedule):
         return bool(self.log_alpha[-1] < np.log(1e-3))
 
     @cached_property
-    def log_alpha(self) -> np.ndarray:
+    def log_alpha(self) -> Float64[np.ndarray, " knots"]:
         """float64 [T + 1]: log alpha at n = 0..T, from sums of logarithms (no cancellation); the
         last is -inf where alpha(1) = 0."""
         last = -np.inf if self.reaches_zero else np.log1p(-self.beta[-1])
         return np.concatenate([[0.0], np.cumsum(np.append(np.log1p(-self.beta[:-1]), last)) / 2])
 
     @cached_property
-    def _finite_log_alpha(self) -> np.ndarray:
+    def _finite_log_alpha(self) -> Float64[np.ndarray, " knots"]:
         # log alpha without what `_fade` does in the last interval of a table that reaches 0.
         return np.append(self.log_alpha[:-1], self.log_alpha[-1 - self.reaches_zero])
 
     @property
-    def alpha_bar(self) -> np.ndarray:
+    def alpha_bar(self) -> Float64[np.ndarray, " T"]:
         """float64 [T]: alpha_bar of Ho et al. at n = 1..T, that is alpha^2."""
         return np.exp(2 * self.log_alpha[1:])
 
-    def step_of(self, t: Array) -> Array:
+    def step_of(self, t: Values) -> Values:
         """The step n in [0, T] as a float; snapped to an integer within rounding of one."""
         position = t * self.steps
         nearest = jnp.round(position)
@@ -171,28 +172,28 @@ class TableSchedule(Schedule):
         # rounding alone would make every rate 0.
         return position + jax.lax.stop_gradient(snapped - position)
 
-    def time_of(self, n: Array) -> Array:
+    def time_of(self, n: Real[ArrayLike, "*shape"]) -> Values:
         """The time t = n / T of step n."""
         return jnp.asarray(n) / self.steps
 
-    def step_before(self, t: Array) -> Array:
+    def step_before(self, t: Values) -> Values:
         """The time one step before t, exactly 0 before the first; shape of t."""
         s = t - 1 / self.steps
         return jnp.where(s < 0.5 / self.steps, 0, s)
 
-    def _line_of(self, t: Array) -> tuple[Array, Array]:
+    def _line_of(self, t: Values) -> tuple[Int[Array, "*shape"], Values]:
         # The knot where the straight line through t begins, and how far along it t is.
         position = self.step_of(t)
         lower = jnp.clip(jnp.floor(position), 0, self.steps - 1).astype(jnp.int32)
         return lower, position - lower
 
-    def _interpolated(self, values: np.ndarray, t: Array) -> Array:
+    def _interpolated(self, values: Float[np.ndarray, " knots"], t: Values) -> Values:
         t = jnp.asarray(t)
         lower, part = self._line_of(t)
         knots = jnp.asarray(values, t.dtype)
         return (1 - part) * knots[lower] + part * knots[lower + 1]
 
-    def _parts(self, t: Array) -> tuple[Array, Array | float]:
+    def _parts(self, t: Values) -> tuple[Values, Values]:
         # alpha = exp(first) * second; the second is 1 but in the interval that ends in alpha = 0.
         finite = self._interpolated(self._finite_log_alpha, t)
         if not self.reaches_zero:
@@ -200,26 +201,26 @@ class TableSchedule(Schedule):
         lower, part = self._line_of(jnp.asarray(t))
         return finite, jnp.where(lower == self.steps - 1, 1 - part, 1)
 
-    def _variance(self, t: Array) -> Array:
+    def _variance(self, t: Values) -> Values:
         # 1 - exp(2 finite) fade^2, without cancellation near t = 0.
         finite, fade = self._parts(t)
         return -jnp.expm1(2 * finite) + jnp.exp(2 * finite) * (1 - fade) * (1 + fade)
 
-    def alpha(self, t: Array) -> Array:
+    def alpha(self, t: Values) -> Values:
         """exp(log alpha), exact at the knots."""
         finite, fade = self._parts(t)
         return jnp.exp(finite) * fade
 
-    def sigma(self, t: Array) -> Array:
+    def sigma(self, t: Values) -> Values:
         """sqrt(1 - alpha^2) without cancellation near t = 0."""
         return jnp.sqrt(self._variance(t))
 
-    def logsnr(self, t: Array) -> Array:
+    def logsnr(self, t: Values) -> Values:
         """2 log alpha - log(1 - alpha^2); -inf where alpha is 0."""
         finite, fade = self._parts(t)
         return 2 * finite + 2 * jnp.log(fade) - jnp.log(self._variance(t))
 
-    def drift_rate(self, t: Array) -> Array:
+    def drift_rate(self, t: Values) -> Values:
         """The slope of log alpha, at a knot that of the line that begins there: -beta T / 2 for
         small beta. -inf where alpha is 0."""
         t = jnp.asarray(t)
@@ -230,11 +231,11 @@ class TableSchedule(Schedule):
         fading = -self.steps / self._parts(t)[1]
         return jnp.where(lower == self.steps - 1, fading, slopes[lower])
 
-    def diffusion_square(self, t: Array) -> Array:
+    def diffusion_square(self, t: Values) -> Values:
         """-2 f, as for every schedule that preserves variance."""
         return -2 * self.drift_rate(t)
 
-    def rates(self, t: Array) -> tuple[Array, Array]:
+    def rates(self, t: Values) -> tuple[Values, Values]:
         """(alpha', sigma'), at a knot those of the line that begins there; sigma'(0) is infinite.
 
         Closed form, because differences of float32 knots and of 1 - alpha^2 would cancel.
@@ -246,7 +247,7 @@ class TableSchedule(Schedule):
             alpha_rate = jnp.where(lower == self.steps - 1, last, alpha_rate)
         return alpha_rate, -self.alpha(t) * alpha_rate / self.sigma(t)
 
-    def one_minus_ratio(self, t: Array, s: Array) -> Array:
+    def one_minus_ratio(self, t: Broadcast, s: Broadcast) -> Broadcast:
         """(1 - alpha_t^2 / alpha_s^2) / sigma_t^2, which is the same where alpha^2 + sigma^2 = 1.
 
         log alpha_t - log alpha_s is half of -beta for neighbouring steps, thousands of times
@@ -264,7 +265,7 @@ class TableSchedule(Schedule):
         # Rounding may exceed 1 by an ulp when s is near 0; a variance must not turn negative.
         return jnp.minimum(fall / self._variance(t), 1)
 
-    def time_of_logsnr(self, logsnr: Array) -> Array:
+    def time_of_logsnr(self, logsnr: Values) -> Values:
         """Closed form: alpha^2 = sigmoid(logsnr), then the straight lines are inverted."""
         log_alpha = jax.nn.log_sigmoid(logsnr) / 2
         falling = jnp.asarray(self._finite_log_alpha, log_alpha.dtype)[::-1]

@@ -20,30 +20,31 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtri
+from jaxtyping import Float
 
-from genzoo.core.types import Array, Key
+from genzoo.core.types import Array, Floats, Key, Scalar, Values
 from genzoo.math.schedules import Schedule
 
 # Half the step of jax.random.uniform in float32: u stays inside (0, 1), where quantiles are finite.
 _EDGE = 2.0**-24
 
 
-def _uniform(key: Key, shape: tuple[int, ...]) -> Array:
+def _uniform(key: Key, shape: tuple[int, ...]) -> Floats:
     return jax.random.uniform(key, shape, jnp.float32)
 
 
-def _inside(u: Array) -> Array:
+def _inside(u: Values) -> Values:
     return jnp.clip(u, _EDGE, 1 - _EDGE)
 
 
 class TimeDistribution:
     """The interface. A subclass writes `quantile`."""
 
-    def quantile(self, u: Array, schedule: Schedule) -> Array:
+    def quantile(self, u: Values, schedule: Schedule) -> Values:
         """t with P(time <= t) = u; u in (0, 1), any shape."""
         raise TypeError(f"{type(self).__name__} does not define quantile(u, schedule)")
 
-    def draw(self, key: Key, count: int, schedule: Schedule) -> Array:
+    def draw(self, key: Key, count: int, schedule: Schedule) -> Float[Array, " {count}"]:
         """Times [count], float32, independent."""
         return self.quantile(_inside(_uniform(key, (count,))), schedule)
 
@@ -55,7 +56,7 @@ class UniformTimes(TimeDistribution):
     low: float = 1e-5
     high: float = 1.0
 
-    def quantile(self, u: Array, schedule: Schedule) -> Array:
+    def quantile(self, u: Values, schedule: Schedule) -> Values:
         """A straight line; the schedule does not matter."""
         del schedule
         return self.low + (self.high - self.low) * u
@@ -68,11 +69,11 @@ class AntitheticTimes(TimeDistribution):
 
     inner: TimeDistribution
 
-    def quantile(self, u: Array, schedule: Schedule) -> Array:
+    def quantile(self, u: Values, schedule: Schedule) -> Values:
         """That of `inner`."""
         return self.inner.quantile(u, schedule)
 
-    def draw(self, key: Key, count: int, schedule: Schedule) -> Array:
+    def draw(self, key: Key, count: int, schedule: Schedule) -> Float[Array, " {count}"]:
         """Times [count], evenly spread in u; not independent of each other."""
         u = (_uniform(key, ()) + jnp.arange(count, dtype=jnp.float32) / count) % 1
         return self.quantile(_inside(u), schedule)
@@ -86,7 +87,7 @@ class LogNormalNoise(TimeDistribution):
     mean: float = -1.2
     deviation: float = 1.2
 
-    def quantile(self, u: Array, schedule: Schedule) -> Array:
+    def quantile(self, u: Values, schedule: Schedule) -> Values:
         """From logsnr = -2 log(sigma / alpha)."""
         t = schedule.time_of_logsnr(-2 * (self.mean + self.deviation * ndtri(u)))
         return jnp.clip(t, schedule.nearest, schedule.farthest)
@@ -101,7 +102,7 @@ class LogitNormalTimes(TimeDistribution):
     mean: float = 0.0
     deviation: float = 1.0
 
-    def quantile(self, u: Array, schedule: Schedule) -> Array:
+    def quantile(self, u: Values, schedule: Schedule) -> Values:
         """sigmoid(mean + deviation z)."""
         del schedule
         return jax.nn.sigmoid(self.mean + self.deviation * ndtri(u))
@@ -113,14 +114,14 @@ class CosineMapTimes(TimeDistribution):
     cos(pi u / 2) / sin(pi u / 2), density 2 / (pi (1 - 2 t + 2 t^2)) (Esser et al. 2024, eq. 21).
     """
 
-    def quantile(self, u: Array, schedule: Schedule) -> Array:
+    def quantile(self, u: Values, schedule: Schedule) -> Values:
         """t = tan / (1 + tan) = sin / (sin + cos), finite at u = 1."""
         del schedule
         sine = jnp.sin(jnp.pi / 2 * u)
         return sine / (sine + jnp.sin(jnp.pi / 2 * (1 - u)))
 
 
-def shift_time(t: Array, shift: float) -> Array:
+def shift_time(t: Values, shift: float) -> Values:
     """shift t / (1 + (shift - 1) t), shape of t: multiplies sigma / alpha of a straight path by
     shift. An image of m pixels looks as noisy at the shifted time as one of n at t with shift =
     sqrt(m / n) (Esser et al. 2024, eq. 23); 1 is off; 1 / shift is the inverse."""
@@ -134,11 +135,11 @@ class Shifted(TimeDistribution):
     inner: TimeDistribution
     shift: float
 
-    def quantile(self, u: Array, schedule: Schedule) -> Array:
+    def quantile(self, u: Values, schedule: Schedule) -> Values:
         """That of `inner`, shifted."""
         return shift_time(self.inner.quantile(u, schedule), self.shift)
 
-    def draw(self, key: Key, count: int, schedule: Schedule) -> Array:
+    def draw(self, key: Key, count: int, schedule: Schedule) -> Float[Array, " {count}"]:
         """The draw of `inner`, shifted: spread evenly where that is."""
         return shift_time(self.inner.draw(key, count, schedule), self.shift)
 
@@ -154,16 +155,16 @@ class LikelihoodWeighted(TimeDistribution):
 
     low: float = 1e-5
 
-    def ends(self, schedule: Schedule) -> tuple[Array, Array]:
+    def ends(self, schedule: Schedule) -> tuple[Scalar, Scalar]:
         """logsnr at `low` and at `farthest`, []."""
         return tuple(schedule.logsnr(jnp.asarray(t)) for t in (self.low, schedule.farthest))
 
-    def span(self, schedule: Schedule) -> Array:
+    def span(self, schedule: Schedule) -> Scalar:
         """The difference of the ends, [], in (1)."""
         first, last = self.ends(schedule)
         return first - last
 
-    def quantile(self, u: Array, schedule: Schedule) -> Array:
+    def quantile(self, u: Values, schedule: Schedule) -> Values:
         """logsnr falls in a straight line with u."""
         first, last = (jnp.asarray(end, u.dtype) for end in self.ends(schedule))
         t = schedule.time_of_logsnr((1 - u) * first + u * last)

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
-from genzoo.core.types import Array
+from genzoo.core.types import ArrayLike, Values
 
 
-def next_token_nats(logits: Array, tokens: Array) -> Array:
+def next_token_nats(
+    logits: Float[ArrayLike, "B N V"], tokens: Int[ArrayLike, "B N"]
+) -> Float[ArrayLike, "B N"]:
     """Cross-entropy (1) in nats [B, N], in float32 at least; logits [B, N, V], tokens [B, N].
 
     logits[:, i] is the prediction of tokens[:, i]: the caller shifts the input by one.
@@ -46,7 +49,7 @@ class Truncation:
                 f"{self}: temperature and top_k must be at least 0, top_p above 0 and at most 1"
             )
 
-    def __call__(self, logits: Array) -> Array:
+    def __call__(self, logits: Values) -> Values:
         """Logits of the same shape, ready for a softmax or a categorical draw."""
         greedy = self.temperature == 0
         if not greedy:

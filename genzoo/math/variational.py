@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from genzoo.core.types import Array
+from genzoo.core.types import ArrayLike, Count, Floats, PerExample, Scalar, Tree
 from genzoo.math import gaussian
 from genzoo.math.observation import bounded
 
@@ -21,11 +22,11 @@ from genzoo.math.observation import bounded
 class Diagonal(NamedTuple):
     """A diagonal Gaussian over the last axis, by mean and log variance."""
 
-    mean: Array
-    log_variance: Array
+    mean: Floats
+    log_variance: Floats
 
 
-def diagonal(output: Array) -> Diagonal:
+def diagonal(output: Floats) -> Diagonal:
     """The Gaussian that a network's output [..., 2 D] stands for.
 
     The log variance is kept in (-14, 14), bent smoothly: unbounded it overflows on a bad batch.
@@ -34,30 +35,30 @@ def diagonal(output: Array) -> Diagonal:
     return Diagonal(mean, bounded(raw, low=-14.0, high=14.0))
 
 
-def reparameterise(q: Diagonal, noise: Array) -> Array:
+def reparameterise(q: Diagonal, noise: Floats) -> Floats:
     """z = mean + std noise: a sample through which the gradient flows. Leading axes broadcast."""
     return q.mean + jnp.exp(0.5 * q.log_variance) * noise
 
 
-def standard_kl(q: Diagonal) -> Array:
+def standard_kl(q: Diagonal) -> Floats:
     """KL(q || N(0, I)) in nats, elementwise."""
     return gaussian.kl(q.mean, q.log_variance, jnp.zeros(()), jnp.zeros(()))
 
 
-def log_ratio(z: Array, q: Diagonal, p: Diagonal) -> Array:
+def log_ratio(z: Floats, q: Diagonal, p: Diagonal) -> Floats:
     """log q(z) - log p(z) in nats, elementwise: a one-sample estimate of KL(q || p) for z of q."""
     return gaussian.log_density(z, *q) - gaussian.log_density(z, *p)
 
 
-def log_mean_exp(log_weights: Array, axis: int = 0) -> Array:
+def log_mean_exp(log_weights: Floats, axis: int = 0) -> Floats:
     """log of the mean of exp, over one axis: equation (2) of log weights [K, B]."""
     count = log_weights.shape[axis]
     return jax.nn.logsumexp(log_weights, axis=axis) - jnp.log(count)
 
 
 def streamed_log_mean_exp(
-    log_weights: Callable[[Array], tuple[Array, Array]], chunks: int
-) -> tuple[Array, Array]:
+    log_weights: Callable[[Count], tuple[Floats, Tree]], chunks: int
+) -> tuple[PerExample, Tree]:
     """Equation (2) over chunks of samples, one after the other: memory for one chunk.
 
     log_weights: chunk number -> (log weights [K / chunks, B], values to be averaged [B, ...]).
@@ -80,14 +81,14 @@ def streamed_log_mean_exp(
     return total - jnp.log(chunks), jax.tree.map(lambda v: v / chunks, values)
 
 
-def free_bits(kl: Array, floor: float) -> Array:
+def free_bits(kl: Float[ArrayLike, "B D"], floor: float) -> Float[ArrayLike, "B D"]:
     """The KL [B, D] with every unit's batch mean at least `floor` nats (Kingma et al. 2016, eq.
     15): a unit below it has no gradient, so that nothing is gained by switching it off."""
     above = jnp.mean(kl, 0) > floor
     return jnp.where(above, kl, floor)
 
 
-Warmup = Callable[[Array], Array]
+Warmup = Callable[[Count], Scalar]
 
 
 def constant() -> Warmup:
@@ -108,7 +109,7 @@ def cyclical(steps: int, share: float = 0.5) -> Warmup:
 def annealed(start: float, end: float, steps: int) -> Warmup:
     """From `start` to `end` along half a cosine over so many steps (Ramesh et al. 2021, A.2)."""
 
-    def value(step: Array) -> Array:
+    def value(step: Count) -> Scalar:
         done = jnp.minimum(step / steps, 1.0) if steps else 1.0
         return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * done))
 

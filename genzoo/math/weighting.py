@@ -12,26 +12,29 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
-from genzoo.core.types import Array, Key, Tree
+from genzoo.core.types import Array, ArrayLike, Key, PerExample, Times, Tree
 from genzoo.math import gaussian, likelihood, prediction
 from genzoo.math.schedules import Schedule, TableSchedule
+
+Drawn = tuple[Int[Array, " {count}"], Float[Array, " {count}"]]
 
 
 @dataclass(frozen=True)
 class Weighting:
     """weight: (schedule, t [B]) -> [B], multiplies the mean squared error of `kind`."""
 
-    weight: Callable[[Schedule, Array], Array]
+    weight: Callable[[Schedule, Times], Times]
     kind: prediction.Kind | None
 
 
-def _one(schedule: Schedule, t: Array) -> Array:
+def _one(schedule: Schedule, t: Times) -> Times:
     del schedule
     return jnp.ones_like(t)
 
 
-def _snr(schedule: Schedule, t: Array) -> Array:
+def _snr(schedule: Schedule, t: Times) -> Times:
     return jnp.exp(schedule.logsnr(t))
 
 
@@ -54,7 +57,7 @@ def vlb(variance: gaussian.ReverseVariance) -> Weighting:
     variance that is fixed; on the x_0 error, where lambda_t on eps would be infinite at alpha = 0.
     Tables alone. At n = 1 it is the error of the mean, where the bound has the decoder."""
 
-    def weight(schedule: TableSchedule, t: Array) -> Array:
+    def weight(schedule: TableSchedule, t: Times) -> Times:
         s = schedule.step_before(t)
         log_variance = variance.log_variance(schedule, t, s, None)
         return likelihood.bound_weight(schedule, t, s, jnp.exp(log_variance))
@@ -66,7 +69,7 @@ SCORE_MATCHING = Weighting(_one, kind=prediction.EPS)
 """sigma^2 |score error|^2, "simple" in Song et al. 2021: each noise level counts alike."""
 
 
-def _logsnr_rate(schedule: Schedule, t: Array) -> Array:
+def _logsnr_rate(schedule: Schedule, t: Times) -> Times:
     return schedule.diffusion_square(t) / jnp.square(schedule.sigma(t))
 
 
@@ -83,7 +86,7 @@ def bounded_velocity(least: float = 0.05) -> Weighting:
     """|velocity error|^2 on the straight path of a predicted x_0: |x_0 error|^2 / t^2, where t is
     held above `least` (Li & He 2025, "Back to basics", where 1 - t stands for our t)."""
 
-    def weight(schedule: Schedule, t: Array) -> Array:
+    def weight(schedule: Schedule, t: Times) -> Times:
         return 1 / jnp.square(jnp.maximum(schedule.sigma(t), least))
 
     return Weighting(weight, prediction.X_0)
@@ -95,10 +98,10 @@ class StepDistribution(Protocol):
     def init(self) -> Tree:
         """The history at the start."""
 
-    def draw(self, key: Key, stats: Tree, count: int) -> tuple[Array, Array]:
+    def draw(self, key: Key, stats: Tree, count: int) -> Drawn:
         """(n int32 [count] in 1..T, weights [count] with mean 1 under uniform losses)."""
 
-    def update(self, stats: Tree, n: Array, losses: Array) -> Tree:
+    def update(self, stats: Tree, n: Int[ArrayLike, " B"], losses: PerExample) -> Tree:
         """The history with the unweighted losses [B] at steps n [B] taken in."""
 
 
@@ -112,12 +115,12 @@ class UniformSteps:
         """No history."""
         return {}
 
-    def draw(self, key: Key, stats: Tree, count: int) -> tuple[Array, Array]:
+    def draw(self, key: Key, stats: Tree, count: int) -> Drawn:
         """Independent uniform steps, weights 1."""
         del stats
         return jax.random.randint(key, (count,), 1, self.steps + 1), jnp.ones((count,))
 
-    def update(self, stats: Tree, n: Array, losses: Array) -> Tree:
+    def update(self, stats: Tree, n: Int[ArrayLike, " B"], losses: PerExample) -> Tree:
         """Nothing to learn."""
         del n, losses
         return stats
@@ -139,7 +142,7 @@ class LossAwareSteps:
             "seen": jnp.zeros((self.steps,), jnp.int32),
         }
 
-    def probabilities(self, stats: Tree) -> Array:
+    def probabilities(self, stats: Tree) -> Float[Array, " T"]:
         """p_n for n = 1..T: [T], sums to one."""
         root = jnp.sqrt(jnp.mean(jnp.square(stats["losses"]), axis=-1))
         shaped = root / jnp.maximum(root.sum(), jnp.finfo(root.dtype).tiny)
@@ -147,13 +150,13 @@ class LossAwareSteps:
         flat = jnp.full_like(root, 1 / self.steps)
         return jnp.where(warm, (1 - self.uniform) * shaped + self.uniform * flat, flat)
 
-    def draw(self, key: Key, stats: Tree, count: int) -> tuple[Array, Array]:
+    def draw(self, key: Key, stats: Tree, count: int) -> Drawn:
         """Independent steps from p_n, weights 1 / (T p_n)."""
         p = self.probabilities(stats)
         index = jax.random.categorical(key, jnp.log(p), shape=(count,))
         return index.astype(jnp.int32) + 1, 1 / (self.steps * p[index])
 
-    def update(self, stats: Tree, n: Array, losses: Array) -> Tree:
+    def update(self, stats: Tree, n: Int[ArrayLike, " B"], losses: PerExample) -> Tree:
         """Each loss goes to the next place of its step's ring, as if one after the other."""
         index = n - 1
         same = index[:, None] == index[None, :]
