@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jaxtyping
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 Array = jax.Array  # of any shape and type: where `nets` and above say the shape in words
 ArrayLike = jax.Array | np.ndarray | np.number | float | int
@@ -34,8 +34,8 @@ Stack = Float[ArrayLike, "K B *shape"]
 """K arrays for each example, [K, B, ...]: slopes, probes, samples of latents."""
 Vectors = Float[ArrayLike, "B D"]
 """One vector for each example, [B, D]: representations."""
-Codes = Int[ArrayLike, "B *grid"]
-"""A grid of codes for each example, [B, ...]."""
+Indices = Int[ArrayLike, "B ..."]
+"""A grid of indices of codes for each example, [B, ...]; levels have grids of their own."""
 Series = Float[ArrayLike, " S"]
 """A sequence of numbers, [S]: the times of a grid, the nodes of a quadrature."""
 Images = Float[ArrayLike, "B H W C"]
@@ -55,7 +55,8 @@ Key = jaxtyping.Key[jax.Array, ""]
 Keys = jaxtyping.Key[jax.Array, " B"]
 """Typed PRNG keys [B], one for each example."""
 Tree = Any  # a nested dict of arrays
-Batch = Mapping[str, jax.Array]
+Batch = Mapping[str, Shaped[jax.Array | np.ndarray, "B ..."]]
+"""The fields of a record, [B, ...] each."""
 
 
 def broadcast(values: Array, like: Array) -> Array:
