@@ -1,7 +1,7 @@
-"""Data of which everything is known: a mixture of isotropic Gaussians, noised by any schedule.
+"""Data whose distribution is known: a mixture of isotropic Gaussians under any noise schedule.
 
-With x_t = alpha x_0 + sigma eps, component k of x_t is again Gaussian and Bayes' rule gives the
-responsibilities r_k; the best possible denoiser and the score are in closed form:
+With x_t = alpha x_0 + sigma eps, component k of x_t is again Gaussian, Bayes' rule gives the
+responsibilities r_k, and the optimal denoiser and the score have closed forms:
 
     p(x_t)       = sum_k w_k N(alpha m_k, v_k I),   v_k = alpha^2 d_k^2 + sigma^2          (1)
     r_k          = w_k N(x_t; alpha m_k, v_k I) / p(x_t)                                   (2)
@@ -9,7 +9,7 @@ responsibilities r_k; the best possible denoiser and the score are in closed for
     E[x_0 | x_t] = sum_k r_k (m_k + alpha d_k^2 / v_k (x_t - alpha m_k))                   (4)
     E[eps | x_t] = -sigma score                                                            (5)
 
-A sampler driven by (4) and (5) makes no error but its own; the density (1) is there to measure it.
+A sampler driven by (4) and (5) makes no errors but its own, and the density (1) measures them.
 """
 
 from collections.abc import Callable
@@ -30,8 +30,12 @@ Points = Float[ArrayLike, "B D"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GaussianMixture:
-    """weights [K] (sum to one), means [K, D], deviations [K]. Points x are [B, D]; alpha and sigma
-    are [] or [B], by default those of the data. A deviation of 0 is a point: then sigma > 0."""
+    """A mixture of K isotropic Gaussians in D dimensions.
+
+    weights [K] (summing to one), means [K, D], standard deviations [K]; UserError for other shapes.
+    Points x are [B, D]; alpha and sigma are [] or [B], by default those of the data. A component of
+    deviation 0 is a point, which requires sigma > 0.
+    """
 
     weights: Floats
     means: Floats
@@ -66,7 +70,7 @@ class GaussianMixture:
         return jax.nn.logsumexp(self._log_joint(weights, variance, offset), axis=-1)
 
     def score(self, x: Points, alpha: Times = 1.0, sigma: Times = 0.0) -> Points:
-        """The gradient of `log_density`, equation (3): [B, D]."""
+        """The score, the gradient of `log_density`: equation (3), [B, D]."""
         weights, _, _, _, variance, offset = self._offsets(x, alpha, sigma)
         share = jax.nn.softmax(self._log_joint(weights, variance, offset), axis=-1)
         return -jnp.einsum("bk,bkd->bd", share / variance, offset)
@@ -89,7 +93,7 @@ class GaussianMixture:
         return predict
 
     def sample(self, key: Key, count: int) -> Float[Array, "{count} D"]:
-        """Data [count, D], float32."""
+        """Draws of the data [count, D], float32."""
         which_key, noise_key = jax.random.split(key)
         which = jax.random.categorical(
             which_key, jnp.log(jnp.asarray(self.weights)), shape=(count,)
@@ -105,7 +109,7 @@ class GaussianMixture:
 
     @property
     def covariance(self) -> Float[np.ndarray, "D D"]:
-        """Cov[x_0], [D, D]: spread of the means and spread within."""
+        """Cov[x_0], [D, D]: the covariance of the means plus the variance within the components."""
         weights, means = np.asarray(self.weights), np.asarray(self.means) - self.mean
         within = weights @ np.square(self.deviations) * np.eye(means.shape[-1])
         return (weights[:, None] * means).T @ means + within

@@ -1,13 +1,13 @@
-"""What a diffusion network may predict, and the hub that converts between kinds.
+"""The kinds of prediction of a diffusion network, and the conversions between them.
 
-With x_t = alpha x_0 + sigma eps, everything goes through the pair (x_0, eps):
+With x_t = alpha x_0 + sigma eps, every conversion goes through the pair (x_0, eps):
 
     eps                                     noise (Ho et al. 2020)
     x_0                                     data
     v        = alpha eps - sigma x_0        (Salimans & Ho 2022; alpha^2 + sigma^2 need not be 1)
     score    = -eps / sigma                 grad log q(x_t)
     velocity = alpha' x_0 + sigma' eps      dx_t / dt in our t: 0 is data
-    mean     = E[x_s | x_t, x_0]            of the step before, on a table (Ho et al. 2020, eq. 8)
+    mean     = E[x_s | x_t, x_0]            one step earlier on a table (Ho et al. 2020, eq. 8)
 
 A network trained on any kind works with every sampler and every loss.
 """
@@ -32,7 +32,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of prediction as two functions, inverse to each other.
+    """A kind of prediction: two functions, inverse to each other.
 
     to_pair: (output [B, ...], x_t [B, ...], schedule, t [B] or []) -> Pair
     from_pair: (Pair, schedule, t) -> output
@@ -47,19 +47,19 @@ def _scales(schedule: Schedule, t: Times, like: Examples) -> tuple[Floats, Float
 
 
 def pair_of_x_0(x_0: Examples, x_t: Examples, schedule: Schedule, t: Times) -> Pair:
-    """The pair whose data is x_0: eps = (x_t - alpha x_0) / sigma. Not at sigma = 0."""
+    """The pair with data x_0: eps = (x_t - alpha x_0) / sigma. Undefined at sigma = 0."""
     alpha, sigma = _scales(schedule, t, x_t)
     return Pair(x_0, (x_t - alpha * x_0) / sigma)
 
 
 def pair_of_eps(eps: Examples, x_t: Examples, schedule: Schedule, t: Times) -> Pair:
-    """The pair whose noise is eps: x_0 = (x_t - sigma eps) / alpha. Not at alpha = 0."""
+    """The pair with noise eps: x_0 = (x_t - sigma eps) / alpha. Undefined at alpha = 0."""
     alpha, sigma = _scales(schedule, t, x_t)
     return Pair((x_t - sigma * eps) / alpha, eps)
 
 
 def _pair_of_v(v: Examples, x_t: Examples, schedule: Schedule, t: Times) -> Pair:
-    # Solves the 2 x 2 system of x_t and v; its determinant alpha^2 + sigma^2 is never 0.
+    # Solves the 2 x 2 system of x_t and v. Its determinant alpha^2 + sigma^2 is never 0.
     alpha, sigma = _scales(schedule, t, x_t)
     square = jnp.square(alpha) + jnp.square(sigma)
     return Pair((alpha * x_t - sigma * v) / square, (sigma * x_t + alpha * v) / square)
@@ -113,7 +113,7 @@ V = Kind(_pair_of_v, _v_of_pair)
 SCORE = Kind(_pair_of_score, _score_of_pair)
 VELOCITY = Kind(_pair_of_velocity, _velocity_of_pair)
 MEAN = Kind(_pair_of_mean, _mean_of_pair)
-"""mu_theta(x_t), on tables alone. The squared error is that of x_0 times the square of
-`gaussian.posterior_scales`' second, so that over twice the reverse variance it is L_{n-1}."""
+"""mu_theta(x_t), for tables only. Its squared error is that of x_0 times the square of the second
+of `gaussian.posterior_scales`; divided by twice the reverse variance, it is L_{n-1}."""
 KINDS = (EPS, X_0, V, SCORE, VELOCITY)
-"""Those of every schedule."""
+"""The kinds that every schedule has."""

@@ -1,4 +1,4 @@
-"""Vector quantisation: the nearest code, codebooks by gradient or moving averages, Gumbel-softmax.
+"""Vector quantisation: nearest codes, codebooks by gradients or moving averages, Gumbel-softmax.
 
 For vectors x [N, D] and codes e [K, D]:
 
@@ -15,7 +15,7 @@ with the smoothing of Razavi et al. 2019, "Generating Diverse High-Fidelity Imag
 (5): Jang et al. 2017, "Categorical Reparameterization with Gumbel-Softmax", and Maddison et al.
 2017, "The Concrete Distribution".
 
-A codebook held by moving averages is a plain dict {"codes": [K, D], "counts": [K], "sums": [K, D]}.
+A codebook kept by moving averages is a plain dict {"codes": [K, D], "counts": [K], "sums": [K, D]}.
 """
 
 from collections.abc import Mapping
@@ -45,9 +45,9 @@ Codebook = Mapping[str, Float[ArrayLike, "K ..."]]
 
 
 def _shift(codebook: Codes) -> Float[Array, " D"]:
-    # Distances survive a translation; the rounding error of (1) grows with the square of the
-    # distance from the origin. On a grid as coarse as the spread of the codes the translation
-    # itself is exact for codes that are: codes of small integers keep their exact ties.
+    # Translations leave distances unchanged, while the rounding error of (1) grows with the squared
+    # distance from the origin. The translation is rounded to a grid as coarse as the spread of the
+    # codes, which makes it exact for codes of small integers: they keep their exact ties.
     mean = codebook.mean(0)
     _, exponent = jnp.frexp(jnp.abs(codebook - mean).max())
     grid = jnp.ldexp(jnp.ones((), codebook.dtype), exponent - 1)
@@ -57,10 +57,10 @@ def _shift(codebook: Codes) -> Float[Array, " D"]:
 def nearest_code(x: Rows, codebook: Codes, block: int = 1024, tile: int = 512) -> Index:
     """Index int32 [N] of the code [K, D] nearest to each row of x [N, D], equation (1).
 
-    The lowest index wins a tie. Computed in float32 at least; no gradient flows. Distances live in
-    tiles of at most [block, tile]: for every block of rows a scan over the codes keeps the least
-    value per lane, which on a CPU is faster than argmin over long rows. An accelerator likes both
-    larger. A row that is nan gets 0.
+    Ties go to the lowest index, and a row of nan gets 0. Computed in float32 or wider; no gradient
+    flows. Distances are held in tiles of at most [block, tile]: for every block of rows, a scan
+    over the codes keeps the smallest value per lane, which on a CPU is faster than argmin over long
+    rows. Accelerators prefer a larger block and tile.
     """
     dtype = jnp.promote_types(jnp.result_type(x, codebook), jnp.float32)
     x, codebook = jax.lax.stop_gradient((x, codebook))
@@ -80,7 +80,7 @@ def nearest_code(x: Rows, codebook: Codes, block: int = 1024, tile: int = 512) -
         def compare(best, scanned):
             least, where = best
             codes, half, number = scanned
-            codes = codes.astype(dtype) - shift  # here, so that no shifted codebook is kept
+            codes = codes.astype(dtype) - shift  # here: no shifted codebook is kept
             value = half - jnp.matmul(rows, codes.T, precision=jax.lax.Precision.HIGHEST)
             better = value < least
             return (jnp.where(better, value, least), jnp.where(better, number, where)), None
@@ -98,8 +98,8 @@ def nearest_code(x: Rows, codebook: Codes, block: int = 1024, tile: int = 512) -
     if blocks == 1:
         return of_block(x)
     rows = -(-count // blocks)
-    # Block i holds rows i, i + blocks, ...: where x is sharded by rows over devices, every device
-    # then has its share of each block, and the loop runs along an axis that is not sharded.
+    # Block i holds rows i, i + blocks, ...: if the rows of x are sharded over devices, every device
+    # has its share of each block, and the loop runs along an axis that is not sharded.
     strided = jnp.pad(x, ((0, rows * blocks - count), (0, 0))).reshape(rows, blocks, width)
     index = jax.lax.map(
         lambda i: of_block(jax.lax.dynamic_index_in_dim(strided, i, axis=1, keepdims=False)),
@@ -111,34 +111,37 @@ def nearest_code(x: Rows, codebook: Codes, block: int = 1024, tile: int = 512) -
 def lookup(
     codebook: Codes, index: Int[ArrayLike, "*shape"]
 ) -> Float[ArrayLike, "*shape D"]:
-    """The codes [..., D] of the indices [...]; codebook [K, D]."""
+    """The codes [..., D] at the indices [...] of a codebook [K, D]."""
     return codebook[index]
 
 
 def straight_through(x: Values, quantised: Values) -> Values:
-    """The value `quantised`, to the bit, with the gradient of the identity to x and none to
-    `quantised`: equation (2). Same shapes."""
+    """Equation (2): exactly the value of `quantised`, with the gradient of the identity to x.
+
+    No gradient flows to `quantised`. Both have the same shape.
+    """
     return jax.lax.stop_gradient(quantised) + (x - jax.lax.stop_gradient(x))
 
 
 def commitment(x: Examples, quantised: Examples) -> PerExample:
-    """Mean squared distance [B] of x [B, ...] from its codes; the gradient goes to x: (3)."""
+    """Equation (3): mean squared distance [B] of x [B, ...] from its codes, with gradient to x."""
     return mean_per_example(jnp.square(x - jax.lax.stop_gradient(quantised)))
 
 
 def dictionary(x: Examples, quantised: Examples) -> PerExample:
-    """Mean squared distance [B] of the codes from x [B, ...]; the gradient goes to them: (3)."""
+    """Equation (3): mean squared distance [B] of x [B, ...] from its codes, with gradient to them.
+    """
     return mean_per_example(jnp.square(jax.lax.stop_gradient(x) - quantised))
 
 
 def new_codebook(key: Key, size: int, width: int) -> Codebook:
-    """Normal codes [size, width] of expected squared length 1, as if each had one member."""
+    """Normal codes [size, width] of expected squared length 1, each with a count of 1."""
     codes = jax.random.normal(key, (size, width)) / jnp.sqrt(width)
     return {"codes": codes, "counts": jnp.ones(size), "sums": codes}
 
 
 def _members(x: Rows, index: Index, size: int) -> tuple[Float[Array, " K"], Codes]:
-    # Scatter: 100 times faster on a CPU than a matrix product with one-hot rows at K = 16,384.
+    # A scatter: 100 times faster on a CPU than a matrix product with one-hot rows at K = 16,384.
     counts = jax.ops.segment_sum(jnp.ones(len(x), x.dtype), index, size)
     return counts, jax.ops.segment_sum(x, index, size)
 
@@ -146,13 +149,13 @@ def _members(x: Rows, index: Index, size: int) -> tuple[Float[Array, " K"], Code
 def ema_update(
     book: Codebook, x: Rows, index: Index, decay: Scalar, epsilon: float = 1e-5
 ) -> Codebook:
-    """Equation (4): the codebook after the rows of x [N, D] with their indices [N].
+    """Equation (4): the codebook updated with rows x [N, D] whose codes are `index` [N].
 
-    A code without a member here stays where it is, while its count and sum fade together: their
-    ratio does not change, and the smoothing would draw the code to the origin once its count is
-    near epsilon. So decay 0 is one Lloyd step of k-means: codes without members stay, the others
-    go to their mean, exactly for epsilon = 0 and else times n_k / smoothed_k, which differs from 1
-    by less than epsilon max(1, K / N).
+    A code without members here stays where it is while its count and sum decay together: their
+    ratio does not change, and the smoothing would pull the code to the origin once its count is
+    near epsilon. With decay 0 this is one Lloyd step of k-means: codes without members stay, and
+    the others move to the mean of their members, exactly for epsilon = 0 and otherwise times n_k /
+    smoothed_k, which differs from 1 by less than epsilon max(1, K / N).
     """
     size = len(book["counts"])
     x = jax.lax.stop_gradient(jnp.asarray(x, book["codes"].dtype))
@@ -169,8 +172,8 @@ def ema_update(
 
 
 def _seeds(key: Key, x: Rows, size: int) -> Codes:
-    # k-means++ (Arthur & Vassilvitskii 2007): a row follows with probability proportional to its
-    # squared distance from the nearest row taken so far; any row once all of these are 0.
+    # k-means++ (Arthur & Vassilvitskii 2007): the next row is drawn with probability proportional
+    # to its squared distance from the nearest row so far, or uniformly once all of these are 0.
     def distance(row):
         return jnp.square(x - row).sum(-1)
 
@@ -186,10 +189,11 @@ def _seeds(key: Key, x: Rows, size: int) -> Codes:
 
 
 def kmeans(key: Key, x: Rows, size: int, iterations: Count) -> Codes:
-    """Codes [size, D] by Lloyd's iterations on x [N, D] from k-means++ seeds.
+    """Codes [size, D] by Lloyd's iterations on x [N, D], seeded by k-means++.
 
-    A code without members keeps its place. With fewer rows than codes the first N codes start at
-    the rows and the others at repetitions of them with noise, a hundredth of x's deviation.
+    A code without members keeps its place. With fewer rows than codes, the first N codes start at
+    the rows and the others at repeated rows plus noise of a hundredth of x's standard deviation.
+    The number of iterations may be traced.
     """
     x = jax.lax.stop_gradient(jnp.asarray(x))
     if len(x) < size:
@@ -208,9 +212,11 @@ def kmeans(key: Key, x: Rows, size: int, iterations: Count) -> Codes:
 
 
 def revive(key: Key, book: Codebook, x: Rows, threshold: Scalar) -> Codebook:
-    """The codebook with every code whose count is below `threshold` moved to a random row of
-    x [N, D] with the count `threshold`, no row taken twice unless more than N are moved; the
-    others untouched. (Random restarts: Dhariwal et al. 2020, "Jukebox", section 3.1.)"""
+    """Moves every code whose count is below `threshold` to a random row of x [N, D].
+
+    A moved code gets the count `threshold`; the others are untouched. No row is taken twice unless
+    more than N codes move. (Random restarts: Dhariwal et al. 2020, "Jukebox", section 3.1.)
+    """
     x = jax.lax.stop_gradient(jnp.asarray(x, book["codes"].dtype))
     dead = book["counts"] < threshold
     order = jax.random.permutation(key, len(x))
@@ -223,14 +229,14 @@ def revive(key: Key, book: Codebook, x: Rows, threshold: Scalar) -> Codebook:
 
 
 def usage(index: Int[ArrayLike, "B ..."], size: int) -> Float[Array, "B {size}"]:
-    """Share of each code among an example's positions: index [B, ...] -> float32 [B, size]."""
+    """Share of each code among the positions of an example: [B, ...] -> float32 [B, size]."""
     index = index.reshape(len(index), -1)
     counts = jnp.zeros((len(index), size)).at[jnp.arange(len(index))[:, None], index].add(1)
     return counts / index.shape[1]
 
 
-def perplexity(probabilities: Float[ArrayLike, "*shape K"]) -> Values:
-    """exp of the entropy in nats: [..., K] -> [...], from 1 (one code) to K (all alike)."""
+def perplexity(probabilities: Float[ArrayLike, "*same K"]) -> Values:
+    """exp of the entropy in nats: [..., K] -> [...], from 1 (a single code) to K (uniform)."""
     return jnp.exp(entr(probabilities).sum(-1))
 
 
@@ -239,11 +245,11 @@ def gumbel_softmax(logits: Broadcast, gumbel: Broadcast, temperature: Scalar) ->
     return jax.nn.softmax((logits + gumbel) / temperature)
 
 
-def uniform_kl(logits: Float[ArrayLike, "*shape K"]) -> Values:
+def uniform_kl(logits: Float[ArrayLike, "*same K"]) -> Values:
     """KL(softmax(logits) || uniform) in nats, from 0 to log K: [..., K] -> [...].
 
-    The mean over k of r log r - r + 1, r = K p_k: no term is negative, so that near 0 nothing
-    cancels.
+    Computed as the mean over k of r log r - r + 1 with r = K p_k. No term is negative, so nothing
+    cancels near 0.
     """
     log_ratio = jax.nn.log_softmax(logits) + jnp.log(jnp.asarray(logits.shape[-1], logits.dtype))
     finite = jnp.where(jnp.isneginf(log_ratio), 0, log_ratio)
