@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jaxtyping
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 Array = jax.Array  # of any shape and type
 ArrayLike = jax.Array | np.ndarray | np.number | float | int
@@ -30,18 +30,33 @@ Times = Scalar | PerExample
 """One time for all examples or one per example, [] or [B]; also alpha, sigma and rates at t."""
 Examples = Float[ArrayLike, "B *shape"]
 """One array per example, [B, ...]: data, noise, predictions."""
+Stack = Float[ArrayLike, "K B *shape"]
+"""K arrays per example, [K, B, ...]: slopes, probes, samples of latents."""
+Vectors = Float[ArrayLike, "B D"]
+"""One vector per example, [B, D]: representations."""
+Indices = Int[ArrayLike, "B ..."]
+"""A grid of code indices per example, [B, ...]; levels have grids of their own."""
+Series = Float[ArrayLike, " S"]
+"""A sequence of numbers, [S]: the times of a grid, the nodes of a quadrature."""
 Images = Float[ArrayLike, "B H W C"]
 """Images with the channels last, in [-1, 1]."""
 Labels = Int[ArrayLike, " B"]
 """The class index of each example, [B]."""
 Count = Int[ArrayLike, ""]
 """One integer, which may be traced."""
+Counts = Int[ArrayLike, " B"]
+"""One integer per example, [B]."""
+Flag = Bool[ArrayLike, ""]
+"""One truth value, which may be traced."""
+Flags = Bool[ArrayLike, " B"]
+"""One truth value per example, [B]."""
 Key = jaxtyping.Key[jax.Array, ""]
 """One typed PRNG key, shape []."""
 Keys = jaxtyping.Key[jax.Array, " B"]
 """Typed PRNG keys [B], one per example."""
 Tree = Any  # a nested dict of arrays
-Batch = Mapping[str, jax.Array]
+Batch = Mapping[str, Shaped[jax.Array | np.ndarray, "B ..."]]
+"""The fields of a record, [B, ...] each."""
 
 
 def broadcast(values: Array, like: Array) -> Array:

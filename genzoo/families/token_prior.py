@@ -1,10 +1,12 @@
-"""A transformer prior over the codes of a frozen tokenizer (VQ-VAE, VQ-VAE-2, dVAE): what makes
-them generate (van den Oord et al. 2017, section 3.3; Razavi et al. 2019; Ramesh et al. 2021).
+"""A transformer prior over the codes of a frozen tokenizer (VQ-VAE, VQ-VAE-2, dVAE).
+
+It turns the tokenizer into a generative model (van den Oord et al. 2017, section 3.3; Razavi et al.
+2019; Ramesh et al. 2021).
 
     -log p(codes) = -sum_i log p(c_i | c_1 .. c_{i-1})     in nats per example                (1)
 
-The codes are read line by line, the coarsest level first, as one sequence: so the codes of a finer
-level are predicted from all of the coarser ones, p(bottom | top) p(top).
+The codes form one sequence, in raster order with the coarsest level first. The codes of a finer
+level are therefore predicted from all of the coarser ones: p(bottom | top) p(top).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Shaped
 
 from genzoo.core import streams
 from genzoo.core.conditions import Condition, Conditions, gather
@@ -27,37 +30,47 @@ from genzoo.core.contract import (
     Variables,
     scalars,
 )
-from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree
+from genzoo.core.types import (
+    ArrayLike,
+    Batch,
+    Examples,
+    Floats,
+    Key,
+    Keys,
+    PerExample,
+    Tree,
+    Vectors,
+)
 from genzoo.math import tokens
 from genzoo.nets.transformer.transformer import TokenNetwork
 from genzoo.samplers import autoregressive
 
 TOKENIZER = "tokenizer"
-"""What the tokenizer is called in `Variables.frozen` and in a config."""
+"""The name of the tokenizer in `Variables.frozen` and in a config."""
 
 
 def lengths_of(tokenizer: Tokenizes) -> tuple[int, ...]:
-    """How many codes an example has on each level."""
+    """The number of codes per example on each level."""
     return tuple(int(np.prod(grid.shape)) for grid in tokenizer.code_grids)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenPrior:
-    """The family. Capabilities: Samples, Likelihoods (of the codes).
+    """The token prior family. Capabilities: Samples, Likelihoods (of the codes).
 
-    network: for the tokenizer's grids. truncate: logits -> logits, how much of the distribution
-    samples are drawn from. conditions: what the model is told, by name.
+    network: a transformer for the tokenizer's grids. truncate: logits -> logits, which limits
+    samples to a part of the distribution. conditions: the model's conditions, by name.
     """
 
     network: TokenNetwork
     tokenizer: Family
-    truncate: Callable[[Array], Array]
+    truncate: Callable[[autoregressive.Logits], autoregressive.Logits]
     conditions: Mapping[str, Condition] = field(default_factory=dict)
 
     # --- the contract -------------------------------------------------------------------------
 
     def init(self, key: Key, example: Batch) -> Variables:
-        """Params of the transformer; the tokenizer's come from its own run."""
+        """Params of the transformer. Those of the tokenizer come from its own run."""
         count = len(example["x"])
         sequence = jnp.zeros((count, sum(lengths_of(self.tokenizer))), jnp.int32)
         return Variables(
@@ -68,11 +81,11 @@ class TokenPrior:
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
-        """Equation (1), [B]; metrics: it, and nats per code by level."""
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
+        """Equation (1) in nats per example [B]; metrics: the loss, and nats per code by level."""
         key = context.key if context.train else None
         conditions = gather(self.conditions, context.batch, context.frozen, key)
         nats = self._nats(params, context.frozen, context.batch, conditions, key)
@@ -82,16 +95,16 @@ class TokenPrior:
             metrics[f"nats_per_code_{level}"] = each.mean(-1)
         return loss, Aux(metrics=metrics, stats=context.stats)
 
-    def report(self, measured: Mapping[str, np.ndarray]) -> Report:
-        """The metrics, and the same in bits per code over all levels."""
+    def report(self, measured: Mapping[str, Floats]) -> Report:
+        """The metrics, and the loss in bits per code over all levels."""
         values = scalars(measured)
         codes = sum(lengths_of(self.tokenizer))
         if "loss" in values:
             values["bits_per_code"] = values["loss"] / codes / float(np.log(2))
         return Report(values=values)
 
-    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
-        """Codes one after the other, then the tokenizer's image of them."""
+    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Examples:
+        """Samples [B, ...]: codes are drawn one at a time, then decoded by the tokenizer."""
         count = len(keys)
 
         def step(cache, token, position):
@@ -112,7 +125,7 @@ class TokenPrior:
         return self.tokenizer.decode_codes(Variables(**variables.frozen[TOKENIZER]), codes)
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """Equation (1), by level: exact for the codes, and no likelihood of the image."""
+        """Equation (1) by level: the exact likelihood of the codes, not of the image."""
         del keys
         conditions = gather(self.conditions, batch, variables.frozen)
         nats = self._nats(variables.params, variables.frozen, batch, conditions)
@@ -120,14 +133,14 @@ class TokenPrior:
         return Likelihood(
             total=sum(terms.values()),
             terms=terms,
-            of="the codes of the tokenizer, each a dimension",
+            of="the codes of the tokenizer, one dimension each",
             dimensions=sum(lengths_of(self.tokenizer)),
         )
 
-    # --- what the parts above share ------------------------------------------------------------
+    # --- shared by the methods above -----------------------------------------------------------
 
-    def _nats(self, params, frozen, batch, conditions, key=None) -> list[Array]:
-        """-log p of every code, [B, positions] by level. key: of a step of training."""
+    def _nats(self, params, frozen, batch, conditions, key=None) -> list[Vectors]:
+        """-log p of every code, [B, positions] by level. key: of a training step."""
         codes = self.tokenizer.codes(Variables(**frozen[TOKENIZER]), batch)
         sequence = jnp.concatenate([level.reshape(len(level), -1) for level in codes], -1)
         sequence = jax.lax.stop_gradient(sequence)
@@ -137,5 +150,5 @@ class TokenPrior:
         )
         return self._split(tokens.next_token_nats(logits, sequence))
 
-    def _split(self, sequence: Array) -> list[Array]:
+    def _split(self, sequence: Shaped[ArrayLike, "B N"]) -> list[Shaped[ArrayLike, "B _"]]:
         return jnp.split(sequence, np.cumsum(lengths_of(self.tokenizer))[:-1], axis=-1)

@@ -1,7 +1,7 @@
-"""The steps of discrete diffusion: ancestral sampling (DDPM) and DDIM with its inversion.
+"""The steps of discrete diffusion: ancestral sampling (DDPM), and DDIM with its inversion.
 
-All go from any time t to any other s of any schedule; on a table with neighbouring steps they are
-the published ones, on a sub-sequence they are the respaced ones.
+Each goes from any time t to any other time s on any schedule. Between neighbouring steps of a table
+they are the published steps, on a sub-sequence the respaced ones.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys, broadcast
+from genzoo.core.types import Examples, Keys, Scalar, broadcast
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.loop import Memoryless
@@ -19,8 +19,10 @@ from genzoo.samplers.predictor import Predict, Prediction
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestral(Memoryless):
-    """x_s ~ p_theta(x_s | x_t): posterior mean at the predicted x_0, chosen variance (Ho et al.
-    2020, algorithm 2; learned variances: Nichol & Dhariwal 2021)."""
+    """x_s ~ p_theta(x_s | x_t), with the posterior mean at the predicted x_0.
+
+    The variance is a choice (Ho et al. 2020, algorithm 2; learned: Nichol & Dhariwal 2021).
+    """
 
     schedule: Schedule
     variance: gaussian.ReverseVariance
@@ -29,12 +31,12 @@ class Ancestral(Memoryless):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """One draw."""
         del predict
         mean = gaussian.posterior(self.schedule, seen.x_0, x, t, s).mean
@@ -45,11 +47,12 @@ class Ancestral(Memoryless):
 
 @dataclass(frozen=True, kw_only=True)
 class DDIM(Memoryless):
-    """x_s = alpha_s x_0 + sqrt(sigma_s^2 - d^2) eps + d z, d = eta x posterior deviation
-    (Song et al. 2020, eq. 12 and 16). eta = 0 is deterministic, eta = 1 has the DDPM posterior.
+    """x_s = alpha_s x_0 + sqrt(sigma_s^2 - d^2) eps + d z, with d = eta x posterior deviation.
 
-    With eta = 0 and s > t it is its own inversion (Dhariwal & Nichol 2021, section F): the same
-    line through the predicted data and noise, followed towards the noise.
+    Song et al. 2020, eq. 12 and 16. eta = 0 is deterministic, eta = 1 has the DDPM posterior.
+
+    With eta = 0 and s > t it is its own inversion (Dhariwal & Nichol 2021, section F): it follows
+    the same line through the predicted data and noise, towards the noise.
     """
 
     schedule: Schedule
@@ -59,12 +62,12 @@ class DDIM(Memoryless):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """One step; deterministic for eta = 0."""
         del predict
         alpha, sigma = (broadcast(v, x) for v in (self.schedule.alpha(s), self.schedule.sigma(s)))
