@@ -12,7 +12,7 @@ import jaxtyping
 import numpy as np
 from jaxtyping import Float, Int
 
-Array = jax.Array  # of any shape and type: where `nets` and above say the shape in words
+Array = jax.Array  # of any shape and type
 ArrayLike = jax.Array | np.ndarray | np.number | float | int
 """An array of JAX or NumPy, or a number, which fits only where no axis is required."""
 
@@ -23,23 +23,23 @@ Values = Float[ArrayLike, "*same"]
 Broadcast = Float[ArrayLike, "*#broadcast"]
 """Any shapes that broadcast against each other within one signature."""
 Scalar = Float[ArrayLike, ""]
-"""One number: an array of shape [] or a number of Python's or NumPy's."""
+"""One number: an array of shape [], or a number of Python or NumPy."""
 PerExample = Float[ArrayLike, " B"]
-"""One number for each example, [B]."""
+"""One number per example, [B]."""
 Times = Scalar | PerExample
-"""One time for all examples or one for each, [] or [B]; also alpha, sigma and rates at these."""
+"""One time for all examples or one per example, [] or [B]; also alpha, sigma and rates at t."""
 Examples = Float[ArrayLike, "B *shape"]
-"""One array for each example, [B, ...]: data, noise, predictions."""
+"""One array per example, [B, ...]: data, noise, predictions."""
 Images = Float[ArrayLike, "B H W C"]
 """Images with the channels last, in [-1, 1]."""
 Labels = Int[ArrayLike, " B"]
-"""The index of a class for each example, [B]."""
+"""The class index of each example, [B]."""
 Count = Int[ArrayLike, ""]
 """One integer, which may be traced."""
 Key = jaxtyping.Key[jax.Array, ""]
 """One typed PRNG key, shape []."""
 Keys = jaxtyping.Key[jax.Array, " B"]
-"""Typed PRNG keys [B], one for each example."""
+"""Typed PRNG keys [B], one per example."""
 Tree = Any  # a nested dict of arrays
 Batch = Mapping[str, jax.Array]
 

@@ -123,13 +123,12 @@ def straight_through(x: Values, quantised: Values) -> Values:
 
 
 def commitment(x: Examples, quantised: Examples) -> PerExample:
-    """Equation (3): mean squared distance [B] of x [B, ...] from its codes; x gets the gradient."""
+    """Equation (3): mean squared distance [B] of x [B, ...] from its codes, gradient to x."""
     return mean_per_example(jnp.square(x - jax.lax.stop_gradient(quantised)))
 
 
 def dictionary(x: Examples, quantised: Examples) -> PerExample:
-    """Equation (3): mean squared distance [B] of x [B, ...] from its codes; they get the gradient.
-    """
+    """Equation (3): mean squared distance [B] of the codes from x [B, ...], gradient to them."""
     return mean_per_example(jnp.square(jax.lax.stop_gradient(x) - quantised))
 
 
