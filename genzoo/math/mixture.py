@@ -161,7 +161,7 @@ def clipped_mean(mean: Broadcast, log_scale: Broadcast) -> Broadcast:
     scale = jnp.exp(log_scale)
 
     def tail(y):
-        # s softplus(y / s) - max(y, 0)
+        # s softplus(y / s) - max(y, 0), in stable form
         return scale * jnp.log1p(jnp.exp(-jnp.abs(y) / scale))
 
     return jnp.clip(mean, -1, 1) + tail(mean + 1) - tail(mean - 1)
