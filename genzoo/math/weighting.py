@@ -43,8 +43,7 @@ UNIFORM = Weighting(_one, kind=None)
 
 
 def min_snr(gamma: float) -> Weighting:
-    """min(SNR, gamma) on the x_0 error (Hang et al. 2023), as min(1, gamma / SNR) on the eps error.
-    """
+    """min(SNR, gamma) on the x_0 error (Hang et al. 2023): min(1, gamma / SNR) on the eps error."""
     return Weighting(lambda schedule, t: jnp.minimum(1, gamma / _snr(schedule, t)), prediction.EPS)
 
 
@@ -165,8 +164,7 @@ class LossAwareSteps:
         return index.astype(jnp.int32) + 1, 1 / (self.steps * p[index])
 
     def update(self, stats: Tree, n: Int[ArrayLike, " B"], losses: PerExample) -> Tree:
-        """Writes each loss to the next place of its step's ring buffer, as if one after the other.
-        """
+        """Writes each loss to the next place of its step's ring buffer, as if one by one."""
         index = n - 1
         same = index[:, None] == index[None, :]
         order = jnp.arange(len(index))

@@ -237,7 +237,7 @@ def field(subject: Subject) -> Path:
     def velocity(variables, t):
         conditions = subject.requests.conditions(variables, asked)
         seen = subject.family.predictor(variables, conditions)(flat, t)
-        return prediction.VELOCITY.from_pair(seen, schedule, t)
+        return prediction.VELOCITY.from_pair(prediction.Pair(seen.x_0, seen.eps), schedule, t)
 
     vectors = [np.asarray(velocity(subject.variables, jnp.float32(t))) for t in times]
     path = subject.folder / "field.png"

@@ -1,4 +1,4 @@
-"""The assignment against every permutation, scipy, and what optimal transport is known to do."""
+"""The assignment against every permutation, scipy, and known properties of optimal transport."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""Weightings against their papers; the drawing of steps against a loop in Python."""
+"""Weightings against their papers; the drawing of steps against a Python loop."""
 
 import jax
 import jax.numpy as jnp
@@ -70,8 +70,8 @@ def test_the_vlb_weighting_makes_the_error_a_term_of_the_bound(float64, table, v
     )
     chosen = weighting.vlb(variance)
     assert chosen.kind is prediction.X_0
-    found = chosen.weight(table, t) * np.square(x_0 - guess).sum((1, 2))
-    np.testing.assert_allclose(found, wrong - right, rtol=1e-8)
+    actual = chosen.weight(table, t) * np.square(x_0 - guess).sum((1, 2))
+    np.testing.assert_allclose(actual, wrong - right, rtol=1e-8)
     # At the first step the mean is x_0 itself, and the variance is that of the step after it.
     first = jnp.asarray(0.01)
     log_first = variance.log_variance(table, first, jnp.zeros(()), None)
