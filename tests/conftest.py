@@ -77,6 +77,9 @@ from budget import (  # noqa: E402, F401
     pytest_runtest_setup,
     pytest_terminal_summary,
 )
+from shapes import check_shapes  # noqa: E402
+
+check_shapes()  # before genzoo is imported
 
 from genzoo.runtime import program_cache  # noqa: E402
 

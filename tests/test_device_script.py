@@ -150,4 +150,4 @@ def test_wheels_are_fetched_by_name_and_version_for_the_other_machine(tmp_path):
     assert {"--only-binary=:all:", "--no-deps", "3.12"} <= set(words)
     assert "--platform=manylinux_2_28_x86_64" in words
     fetched = {word.split("==")[0] for word in words if "==" in word}
-    assert {"ml_collections", "grain", "jaxtyping", "diffusers"} <= fetched
+    assert {"ml_collections", "grain", "jaxtyping", "beartype", "diffusers"} <= fetched

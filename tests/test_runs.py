@@ -192,7 +192,7 @@ def test_from_the_first_checkpoint_on_one_workdir_is_enough(tmp_path, capsys):
     assert len(list((second / "samples" / "latest").glob("0*.png"))) == 4
     assert main([alone, "--mode=eval"]) == 0
     report = json.loads((second / "eval.json").read_text())
-    assert report["likelihood_of"] == "the codes of the tokenizer, each a dimension"
+    assert report["likelihood_of"] == "the codes of the tokenizer, one dimension each"
     assert report["bits_per_dim"] == pytest.approx(report["loss"]["bits_per_code"], rel=1e-4)
     assert report["examples"] == 40
     np.testing.assert_allclose(report["nats"], report["loss"]["loss"], rtol=1e-4)

@@ -50,7 +50,7 @@ def shared(
         "denoiser": Denoiser(
             network=parts.network(out_channels=channels, entries={**ways, **(entries or {})}),
             prediction=prediction,
-            told=level,
+            noise_level=level,
             input_scale=input_scale,
             learns_variance=variance.learned,
         ),

@@ -2,8 +2,8 @@
 
     loss = mean over values of (x - decoder(encoder(corrupt(x))))^2                           (1)
 
-The corruption is the task, so it is there in evaluation too; a plain autoencoder's is `Nothing`.
-The decoder's output is used as it is: pictures alone are clipped to [-1, 1].
+The corruption defines the task, so it is applied in evaluation too; a plain autoencoder uses
+`Nothing`. The decoder's output is used unchanged; only pictures are clipped to [-1, 1].
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ from genzoo.nets.autoencoder.pair import Pair
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Autoencoder:
-    """The family. Capabilities: Reconstructs, Observes, Encodes, Decodes.
+    """The autoencoder family. Capabilities: Reconstructs, Observes, Encodes, Decodes.
 
-    pair: two networks as (init, apply), `encoder` of x [B, H, W, C] -> z [B, *grid, D] and
-    `decoder` back, and `grid`. shape: of one example, (H, W, C). corruption: of what the encoder
-    is shown (math.corruption).
+    pair: two networks as (init, apply), `encoder` from x [B, H, W, C] to z [B, *grid, D] and
+    `decoder` back, and `grid`. shape: of one example, (H, W, C). corruption: of the encoder's
+    input (math.corruption).
     """
 
     pair: Pair
@@ -44,7 +44,7 @@ class Autoencoder:
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
@@ -52,9 +52,9 @@ class Autoencoder:
         x = context.batch["x"]
         keys = streams.per_example(streams.named(context.key, "corruption"), jnp.arange(len(x)))
 
-        def applied(name, network, given):
+        def applied(name, network, inputs):
             drop = streams.named(context.key, f"dropout {name}") if context.train else None
-            return network.apply(params[name], given, train=context.train, key=drop)
+            return network.apply(params[name], inputs, train=context.train, key=drop)
 
         z = applied("encoder", self.pair.encoder, self.observe(context.batch, keys))
         out = applied("decoder", self.pair.decoder, z)
@@ -66,16 +66,16 @@ class Autoencoder:
         return self.corruption(batch["x"], keys)
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
-        """What comes back of the corrupted examples."""
-        shown = {**batch, "x": self.observe(batch, keys)}
-        return self.decode(variables, self.encode(variables, shown, keys))
+        """The reconstructions of the corrupted examples."""
+        corrupted = {**batch, "x": self.observe(batch, keys)}
+        return self.decode(variables, self.encode(variables, corrupted, keys))
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
-        """The code of each example as it is, not corrupted: [B, D'], the grid laid flat."""
+        """The code of each uncorrupted example: [B, D'], with the grid flattened."""
         z = self.pair.encoder.apply(variables.params["encoder"], batch["x"])
         return z.reshape(len(z), -1)
 
     def decode(self, variables: Variables, latent: Array) -> Images:
-        """The examples that codes [B, D'] stand for."""
+        """The examples decoded from codes [B, D']."""
         z = latent.reshape(len(latent), *self.pair.grid, -1)
         return self.pair.decoder.apply(variables.params["decoder"], z)

@@ -1,9 +1,9 @@
-"""A classifier of images, plain or noise-conditional.
+"""An image classifier, plain or noise-conditional.
 
     loss = -log p(y | x_t),   x_t = alpha(t) x_0 + sigma(t) eps                                 (1)
 
-With t = 0 it is an ordinary classifier, whose penultimate features are a representation made for
-one task. Trained at every noise level it can guide a diffusion model of the same schedule, by the
+With t = 0 it is an ordinary classifier, whose penultimate features are a representation learned for
+one task. Trained at every noise level, it can guide a diffusion model with the same schedule by the
 gradient of (1) (Dhariwal & Nichol 2021, section 4).
 """
 
@@ -23,15 +23,16 @@ from genzoo.math.times import TimeDistribution
 from genzoo.nets.interface import Network
 
 PENULTIMATE = "pool"
-"""The inner module of the network whose output goes into the last layer."""
+"""The module of the network whose output is the input of the last layer."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classifier:
-    """The family. Capability: Encodes.
+    """The classifier family. Capability: Encodes.
 
-    network: of inputs (x, noise level, no conditions), with logits [B, classes].
-    noisy: whether it sees every noise level of the schedule, or the data alone.
+    network: takes (x, noise level, no conditions) and returns logits [B, classes]. times: how t is
+    drawn in training. noisy: whether it is trained at every noise level of the schedule or on clean
+    data only.
     """
 
     network: Network
@@ -48,11 +49,11 @@ class Classifier:
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
-        """Equation (1) per example in nats [B]; metrics: accuracy, by quartile of t where noisy."""
+        """Equation (1) per example in nats [B]; metrics: accuracy, by quarter of t if noisy."""
         key = context.key
         x, labels = context.batch["x"], context.batch["label"]
         t = jnp.zeros(x.shape[:1], x.dtype)
@@ -61,37 +62,39 @@ class Classifier:
             eps = jax.random.normal(streams.named(key, "noise"), x.shape, x.dtype)
             x = gaussian.q_sample(self.schedule, x, t, eps)
         drop = streams.named(key, "dropout") if context.train else None
-        logits = self.network.apply(params, x, self._told(t), {}, train=context.train, key=drop)
-        losses = -_chosen(jax.nn.log_softmax(logits), labels)
-        right = (logits.argmax(-1) == labels).astype(losses.dtype)
-        metrics = {"accuracy": right}
+        level = self._noise_level(t)
+        logits = self.network.apply(params, x, level, {}, train=context.train, key=drop)
+        losses = -_at_labels(jax.nn.log_softmax(logits), labels)
+        correct = (logits.argmax(-1) == labels).astype(losses.dtype)
+        metrics = {"accuracy": correct}
         if self.noisy:
-            metrics |= by_quarter("accuracy", right, t)
+            metrics |= by_quarter("accuracy", correct, t)
         return losses, Aux(metrics=metrics)
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
-        """The penultimate features of the data [B, D]."""
+        """The penultimate features of the clean data [B, D]."""
         del keys
         x = batch["x"]
-        told = self._told(jnp.zeros(x.shape[:1], x.dtype))
-        _, found = self.network.features(variables.params, x, told, {}, names=(PENULTIMATE,))
-        return found[PENULTIMATE]
+        level = self._noise_level(jnp.zeros(x.shape[:1], x.dtype))
+        _, features = self.network.features(variables.params, x, level, {}, names=(PENULTIMATE,))
+        return features[PENULTIMATE]
 
-    # --- what guidance asks -----------------------------------------------------------------------
+    # --- for guidance -----------------------------------------------------------------------------
 
     def log_prob(self, params: Tree, labels: Labels) -> Callable[[Array, Array], Array]:
         """(x_t [B, ...], t [] or [B]) -> log p(label | x_t) in nats [B]."""
 
-        def of(x: Array, t: Array) -> Array:
-            logits = self.network.apply(params, x, self._told(jnp.broadcast_to(t, x.shape[:1])), {})
-            return _chosen(jax.nn.log_softmax(logits), labels)
+        def log_prob_of_labels(x: Array, t: Array) -> Array:
+            level = self._noise_level(jnp.broadcast_to(t, x.shape[:1]))
+            logits = self.network.apply(params, x, level, {})
+            return _at_labels(jax.nn.log_softmax(logits), labels)
 
-        return of
+        return log_prob_of_labels
 
-    def _told(self, t: Array) -> Array:
+    def _noise_level(self, t: Array) -> Array:
         return thousandths(self.schedule, t)
 
 
-def _chosen(values: Array, labels: Labels) -> Array:
+def _at_labels(values: Array, labels: Labels) -> Array:
     """values [B, K] at labels [B]."""
     return jnp.take_along_axis(values, labels[:, None], axis=-1)[:, 0]

@@ -1,8 +1,7 @@
-"""What the families of continuous time share: how their likelihood is integrated, and what a loss
-reports.
+"""Shared by the continuous-time families: their likelihood and the metrics of their losses.
 
-Score SDEs, EDM and flow matching have a probability-flow ODE, and with it a likelihood by the
-change of variables (Chen et al. 2018; Song et al. 2021, section 4.3).
+Score SDEs, EDM and flow matching have a probability-flow ODE, and hence a likelihood by the change
+of variables (Chen et al. 2018; Song et al. 2021, section 4.3).
 """
 
 from collections.abc import Mapping
@@ -22,9 +21,11 @@ from genzoo.samplers.ode_likelihood import OdeLikelihood
 def flow_likelihood(
     family: Denoising, ode: OdeLikelihood, variables: Variables, batch: Batch, keys: Keys
 ) -> Likelihood:
-    """The exact -log p(x) of the model's flow, in nats per example, but for the error of the solver
-    and, with random probes, of the trace; of levels where the data have them, by uniform
-    dequantisation."""
+    """-log p(x) under the model's flow, in nats per example.
+
+    It is exact up to the error of the solver and, with random probes, of the trace. If the data are
+    on levels, it is the likelihood of the levels, by uniform dequantisation.
+    """
     x, levels = batch["x"], 0.0
     if family.levels:
         x = likelihood.uniform_dequantised(x, streams.fold(keys, 0))
@@ -37,12 +38,11 @@ def flow_likelihood(
 
 
 def dequantised(x: Array, key: Key) -> Array:
-    """Training data [B, ...] spread over the bins of their levels, each example by its own key."""
+    """Training data [B, ...] spread uniformly over the bins of their levels, a key per example."""
     return likelihood.uniform_dequantised(x, streams.per_example(key, jnp.arange(len(x))))
 
 
 def by_noise(losses: Array, schedule: Schedule, t: Array) -> Mapping[str, Weighted]:
-    """Losses [B] at times t [B] by quarter of the schedule's range of logsnr, q0 the nearest to the
-    data."""
+    """Losses [B] at times t [B] by quarter of the schedule's logsnr range, q0 nearest the data."""
     high, low = schedule.logsnr(jnp.asarray([schedule.nearest, schedule.farthest]))
     return by_quarter("loss", losses, (high - schedule.logsnr(t)) / (high - low))

@@ -1,12 +1,14 @@
-"""Denoising diffusion probabilistic models: DDPM (Ho et al. 2020), improved DDPM (Nichol &
-Dhariwal 2021), and their samplers' shared half, DDIM (Song et al. 2020).
+"""Denoising diffusion probabilistic models (DDPM).
+
+DDPM (Ho et al. 2020), improved DDPM (Nichol & Dhariwal 2021), and DDIM (Song et al. 2020), which
+samples from the same models.
 
 Training draws a step n and noise, makes x_t (math.gaussian, eq. 1) and scores the network's
-prediction. Three objectives, in the unit of the mean over dimensions:
+prediction. There are three objectives, each a mean over dimensions:
 
     simple = weight(logsnr) |target - prediction|^2                                       (1)
     vlb    = T L_{n-1} / dimensions, in bits: its mean over n is the bound without L_T    (2)
-    hybrid = simple + 0.001 vlb, the mean held fixed in the second term                   (3)
+    hybrid = simple + 0.001 vlb, with the mean held fixed in the second term              (3)
 """
 
 from collections.abc import Callable, Mapping
@@ -43,26 +45,27 @@ def vlb(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
 
 
 def hybrid(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
-    """Equation (3): the bound teaches the variance alone, the mean is taught by (1)."""
+    """Equation (3): the bound trains only the variance, and (1) trains the mean."""
     predicted = seen.predicted
-    held = Prediction(*jax.lax.stop_gradient((predicted.x_0, predicted.eps)), predicted.extra)
-    bound = vlb(family, seen._replace(predicted=held))
+    fixed = Prediction(*jax.lax.stop_gradient((predicted.x_0, predicted.eps)), predicted.extra)
+    bound = vlb(family, seen._replace(predicted=fixed))
     return {**simple(family, seen), "vlb": 0.001 * bound["vlb"]}
 
 
 def steps_before(schedule: TableSchedule, t: Array) -> Array:
-    """n - 1, what the network is told: the published code counts from 0."""
+    """n - 1, the network's input for the time: the published code counts steps from 0."""
     return schedule.step_of(t) - 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DDPM(Denoising):
-    """The family; its schedule is a table. Capabilities: Samples, Solves, Reconstructs,
-    Likelihoods.
+    """The DDPM family, whose schedule is a table.
 
-    variance: the rule for that of p_theta, of which the network may learn a part.
-    step_distribution: how n is drawn in training. bound_steps: how many steps of the bound are
-    evaluated per example, 0 for every one.
+    Capabilities: Samples, Solves, Reconstructs, Likelihoods.
+
+    variance: the rule for the variance of p_theta, which the network may learn in part. weighting:
+    of the simple objective. step_distribution: how n is drawn in training. objective: (1), (2) or
+    (3). bound_steps: how many steps of the bound to evaluate per example, 0 for all of them.
     """
 
     variance: gaussian.ReverseVariance
@@ -80,11 +83,11 @@ class DDPM(Denoising):
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
-        """The objective per example [B]; metrics: the loss and its parts, by quartile of t."""
+        """The objective per example [B]; metrics: the loss, its parts, the loss by quarter of t."""
         key, x_0 = context.key, context.batch["x"]
         uniform = UniformSteps(steps=self.schedule.steps)
         steps = self.step_distribution if context.train else uniform
@@ -100,20 +103,20 @@ class DDPM(Denoising):
         stats = context.stats
         if context.train:
             stats = self.step_distribution.update(stats, n, jax.lax.stop_gradient(losses))
-        # Weighted, every metric is the mean over uniform steps, however they were drawn.
+        # With these weights, every metric is the mean over uniform steps, however n was drawn.
         metrics = {"loss": losses * weights}
         if len(parts) > 1:
             metrics |= {name: part * weights for name, part in parts.items()}
-        # n / T lies at the upper end of its part.
+        # t = n / T is at the upper end of its bin.
         metrics |= by_quarter("loss", losses, t - 1e-6, weights)
         return losses * weights, Aux(metrics=metrics, stats=stats)
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """The variational bound in nats per example, and how it spreads over the steps.
+        """The variational bound in nats per example, and its distribution over the steps.
 
-        Every step of 2..T is evaluated, or one drawn at random from each of `bound_steps` strata
-        and weighted by the stratum's size: unbiased per example. The predicted x_0 is clipped to
-        [-1, 1], which defines a p_theta as good as any other.
+        It evaluates every step of 2..T, or one drawn at random from each of `bound_steps` strata
+        and weighted by the stratum's size, which is unbiased per example. The predicted x_0 is
+        clipped to [-1, 1]; this defines a p_theta that is as valid as any other.
         """
         x_0 = batch["x"]
         conditions = gather(self.conditions, batch, variables.frozen)
@@ -130,10 +133,10 @@ class DDPM(Denoising):
 
         def stratum(_, inputs):
             index, low, width = inputs
-            here = streams.fold(keys, index)
-            place = streams.uniform(streams.fold(here, 0))
+            own = streams.fold(keys, index)
+            place = streams.uniform(streams.fold(own, 0))
             n = low + jnp.minimum(jnp.floor(place * width), width - 1).astype(jnp.int32)
-            return None, width * term(n, streams.fold(here, 1))
+            return None, width * term(n, streams.fold(own, 1))
 
         indices = jnp.arange(1, len(low) + 1)
         _, values = jax.lax.scan(stratum, None, (indices, jnp.asarray(low), jnp.asarray(width)))
@@ -146,7 +149,7 @@ class DDPM(Denoising):
         centres = (low + (width - 1) / 2) / total
         return Likelihood(total=sum(terms.values()), terms=terms, curve=(centres, values.T))
 
-    # --- what the parts above share ------------------------------------------------------------
+    # --- shared by the methods above -----------------------------------------------------------
 
     def bound_term(self, x_0: Array, x_t: Array, t: Array, predicted: Prediction) -> Array:
         """L_{n-1} in nats per example [B] at t = n / T: a KL for n > 1, the decoder for n = 1."""
@@ -155,12 +158,12 @@ class DDPM(Denoising):
         log_variance = log_variance.reshape(
             log_variance.shape + (1,) * (x_0.ndim - log_variance.ndim)
         )
-        inner = jnp.where(s > 0, s, t / 2)  # keeps the unused branch finite, for its gradient
+        inner = jnp.where(s > 0, s, t / 2)  # keeps the unused branch and its gradient finite
         kl = likelihood.step_kl(
             self.schedule, x_0, x_t, t, inner, predicted.x_0, log_variance
         )
-        # Likewise: at the noisiest steps a predicted x_0 of 1e5 would make the decoder's gradient
-        # NaN, and an unused NaN still spoils the sum of gradients.
+        # For the same reason: at the noisiest steps a predicted x_0 of 1e5 would make the decoder's
+        # gradient NaN, and even an unused NaN spoils the sum of gradients.
         at_end = (s <= 0).reshape(s.shape + (1,) * (x_0.ndim - s.ndim))
         mean = jnp.where(at_end, predicted.x_0, x_0)
         decoder = likelihood.discretised_log_likelihood(x_0, mean, log_variance)

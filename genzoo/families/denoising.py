@@ -1,9 +1,8 @@
-"""What the families share that are trained to denoise: a network that predicts the clean data and
-the noise in x_t, given the time and optional conditions, and everything that can be done with such
-a predictor once it is trained.
+"""Shared by the families that are trained to denoise: the predictor, and all sampling with it.
 
-A family adds its loss and, where it has one, its likelihood; it overrides nothing. The schedule may
-be learned, so everything begins with `Denoising.opened(params)`.
+The predictor is a network that predicts the clean data and the noise in x_t, given the time and
+optional conditions. A family adds its loss and, where it has one, its likelihood; it overrides
+nothing. The schedule may be learned, so everything begins with `Denoising.opened(params)`.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,10 +46,10 @@ from genzoo.samplers.predictor import Predict, Prediction, Rows, Wrapper, one_ro
 from genzoo.samplers.solver import MakeSampler, start
 from genzoo.samplers.steps import DDIM
 
-_INVERTED = 100  # steps of an inversion where the sampler has no grid
+_INVERSION_STEPS = 100  # steps of an inversion if the sampler has no grid
 
 OfTime = Callable[[Schedule, Array], Array]
-"""(schedule, t) -> a number for each time, same shape as t."""
+"""(schedule, t) -> a number for each time, in the shape of t."""
 
 
 def thousandths(schedule: Schedule, t: Array) -> Array:
@@ -60,13 +59,13 @@ def thousandths(schedule: Schedule, t: Array) -> Array:
 
 
 def unscaled(schedule: Schedule, t: Array) -> Array:
-    """1: the network is shown x_t itself."""
+    """1: the network's input is x_t itself."""
     del schedule
     return jnp.ones_like(t)
 
 
 class Seen(NamedTuple):
-    """Noisy data, what they were made of and what was predicted of them."""
+    """Noisy data [B, ...], the data and noise that they are made of, and the prediction."""
 
     x_0: Array
     eps: Array
@@ -79,19 +78,19 @@ class Seen(NamedTuple):
 class Denoiser:
     """A network as a predictor of x_0 and eps.
 
-    network: of inputs (x_t, noise level, conditions). prediction: what its output is. told: what it
-    is told of the time. input_scale: what x_t is multiplied by before the network. learns_variance:
-    whether the second half of its output is the `extra` of a prediction.
+    network: takes (x_t, noise level, conditions). prediction: what its output is. noise_level: the
+    network's input for the time. input_scale: the factor of x_t in the network's input.
+    learns_variance: whether the second half of the output is the `extra` of a prediction.
     """
 
     network: Network
     prediction: Kind
-    told: OfTime = thousandths
+    noise_level: OfTime = thousandths
     input_scale: OfTime = unscaled
     learns_variance: bool = False
 
     def init(self, key: Key, x: Array, conditions: Conditions) -> Tree:
-        """The network's params at the start."""
+        """The network's initial params."""
         return self.network.init(key, x, jnp.zeros(x.shape[:1]), conditions)
 
     def __call__(
@@ -105,11 +104,11 @@ class Denoiser:
         train: bool = False,
         key: Key | None = None,
     ) -> Prediction:
-        """The prediction for x_t [B, ...] at t [] or [B]. key: for dropout, in training."""
+        """The prediction for x = x_t [B, ...] at t [] or [B]. key: for dropout, in training."""
         t = jnp.asarray(t)
-        level = jnp.broadcast_to(self.told(schedule, t), x.shape[:1])
-        shown = broadcast(self.input_scale(schedule, t), x) * x
-        output = self.network.apply(params, shown, level, conditions, train=train, key=key)
+        level = jnp.broadcast_to(self.noise_level(schedule, t), x.shape[:1])
+        scaled = broadcast(self.input_scale(schedule, t), x) * x
+        output = self.network.apply(params, scaled, level, conditions, train=train, key=key)
         extra = None
         if self.learns_variance:
             output, extra = jnp.split(output, 2, axis=-1)
@@ -127,8 +126,10 @@ class Denoiser:
         train: bool = False,
         key: Key | None = None,
     ) -> Seen:
-        """x_t made of x_0 and eps [B, ...] at t [B], and the prediction for it. key: of the step;
-        dropout is its stream of that name."""
+        """x_t made of x_0 and eps [B, ...] at t [B], and the prediction for it.
+
+        key: of the training step; its stream "dropout" is used.
+        """
         x_t = gaussian.q_sample(schedule, x_0, t, eps)
         drop = streams.named(key, "dropout") if train else None
         predicted = self(params, schedule, x_t, t, conditions, train=train, key=drop)
@@ -136,8 +137,11 @@ class Denoiser:
 
 
 def weighted_error(weighting: Weighting, own: Kind, schedule: Schedule, seen: Seen) -> Array:
-    """weight(t) |target - prediction|^2, the mean over dimensions [B], in the weighting's kind of
-    prediction or, where it names none, the network's own."""
+    """weight(t) |target - prediction|^2, averaged over dimensions: [B].
+
+    The error is that of the weighting's kind of prediction or, if it names none, of `own`, the
+    network's.
+    """
     kind = weighting.kind or own
     target = kind.from_pair(seen, schedule, seen.t)
     predicted = kind.from_pair(seen.predicted, schedule, seen.t)
@@ -148,8 +152,10 @@ def weighted_error(weighting: Weighting, own: Kind, schedule: Schedule, seen: Se
 def by_quarter(
     name: str, values: Array, place: Array, weights: Array | float = 1.0
 ) -> Mapping[str, Weighted]:
-    """The metrics NAME_q0 .. NAME_q3: values [B] by the quarter of [0, 1] that `place` [B] is in,
-    q0 the nearest to the data."""
+    """The metrics NAME_q0 .. NAME_q3: values [B] by the quarter of [0, 1] in which `place` [B] is.
+
+    q0 is nearest the data. weights: [B] or a number, of the values.
+    """
     quarter = jnp.clip(jnp.floor(4 * place), 0, 3)
     return {
         f"{name}_q{q}": Weighted(values=values, weights=weights * (quarter == q))
@@ -159,13 +165,13 @@ def by_quarter(
 
 @runtime_checkable
 class LearnedSchedule(Protocol):
-    """A schedule with params of its own, beside the network's: params = {"network", "gamma"}."""
+    """A schedule with its own params next to the network's: params = {"network", "gamma"}."""
 
     def init(self, key: Key) -> Tree:
-        """Its params at the start."""
+        """Its initial params."""
 
     def at(self, params: Tree) -> Schedule:
-        """The schedule that params make."""
+        """The schedule with these params."""
 
 
 @runtime_checkable
@@ -174,7 +180,7 @@ class NoisyClassifier(Protocol):
 
     @property
     def schedule(self) -> Schedule:
-        """The schedule whose noisy data it knows."""
+        """The schedule of the noisy data that it is trained on."""
 
     def log_prob(self, params: Tree, labels: Labels) -> Callable[[Array, Array], Array]:
         """(x_t [B, ...], t [] or [B]) -> log p(label | x_t) in nats [B]."""
@@ -182,13 +188,13 @@ class NoisyClassifier(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """How far sampling leans towards its conditions.
+    """How strongly sampling is guided by its conditions.
 
-    scale: of all conditions that training sometimes hides, at once; 1 is off, 0 is unconditional.
+    scale: of all conditions that training sometimes drops, jointly; 1 is off, 0 is unconditional.
     scales: instead, ((name, scale), ...) for some of them, in order (`guidance.composed`).
-    rescale: how far the deviation of the guided data is drawn back (Lin et al. 2023). low, high:
-    the times between which there is guidance. classifier_scale: of a classifier's gradient, 0 is
-    off.
+    rescale: how far the standard deviation of the guided data is pulled back (Lin et al. 2023).
+    low, high: the times between which guidance is on. classifier_scale: of a classifier's gradient;
+    0 is off.
     """
 
     scale: float = 1.0
@@ -200,38 +206,40 @@ class Guidance:
 
     @property
     def limited(self) -> bool:
-        """Whether there is guidance at some times only."""
+        """Whether guidance is limited to some times."""
         return self.low > 0 or self.high < 1
 
     def over_time(self, scale: Scale | None = None, off: float = 1.0) -> Scale:
-        """The scale, its own if None, at those times, `off` at others."""
+        """The scale, by default its own, at those times and `off` at all others."""
         scale = self.scale if scale is None else scale
         return within(scale, self.low, self.high, off) if self.limited else scale
 
     def steps(self, specs: Specs, scale: Scale | None = None) -> tuple[Lean, ...]:
-        """The steps of `guidance.composed` for a model's conditions; none where nothing is to be
-        leaned on. scale: in place of its own."""
+        """The steps of `guidance.composed` for a model's conditions; none without guidance.
+
+        scale: replaces its own scale and scales.
+        """
         if self.scales and scale is None:
             names = [name for name, _ in self.scales]
             together = groups(specs, names)
             scales = [self.over_time(scale) for _, scale in self.scales]
             return tuple(Lean(*step) for step in zip(together, scales, strict=True))
-        hidden = frozenset(droppable(specs))
-        if not hidden or (scale is None and self.scale == 1):
+        dropped = frozenset(droppable(specs))
+        if not dropped or (scale is None and self.scale == 1):
             return ()
-        return (Lean(hidden, self.over_time(scale)),)
+        return (Lean(dropped, self.over_time(scale)),)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Denoising:
     """The shared half of a family: a denoiser on a schedule, and how it samples.
 
-    shape: of one example. schedule: fixed, or learned beside the network. sampler: schedule -> what
-    takes noise to data. conditions: what the model is told, by name. clipping, guidance: how a
-    prediction is used in sampling. levels: whether the data are on 256 levels, as images are, or
-    are real numbers. guide, classifier: trained models that sampling also asks: a weaker one of the
-    same kind (autoguidance), and one that knows p(label | x_t); their variables are `frozen` by
-    these names.
+    shape: of one example. schedule: fixed, or learned with the network. sampler: schedule -> the
+    sampler that takes noise to data. conditions: the model's conditions, by name. clipping,
+    guidance: how a prediction is used in sampling. levels: whether the data are on 256 levels, as
+    images are, or are real numbers. guide, classifier: trained models that sampling also uses, a
+    weaker one of the same kind (autoguidance) and one of p(label | x_t); their variables are in
+    `frozen` under these names.
     """
 
     denoiser: Denoiser
@@ -246,7 +254,7 @@ class Denoising:
     levels: bool = True
 
     def initial_params(self, key: Key, example: Batch) -> Tree:
-        """Params of the network and, where it is learned, of the schedule."""
+        """Params of the network and, if it is learned, of the schedule."""
         conditions = gather(self.conditions, example)
         network = self.denoiser.init(streams.named(key, "network"), example["x"], conditions)
         if not isinstance(self.schedule, LearnedSchedule):
@@ -254,12 +262,12 @@ class Denoising:
         return {"network": network, "gamma": self.schedule.init(streams.named(key, "gamma"))}
 
     def gathered(self, context: Context) -> Conditions:
-        """The conditions of a loss, some of them dropped in training."""
+        """The conditions for a loss; in training some are dropped at random."""
         key = context.key if context.train else None
         return gather(self.conditions, context.batch, context.frozen, key)
 
     def opened(self, params: Tree) -> tuple[Schedule, Tree]:
-        """The schedule, and the part of the params that is the network's."""
+        """The schedule, and the network's part of the params."""
         if isinstance(self.schedule, LearnedSchedule):
             return self.schedule.at(params["gamma"]), params["network"]
         return self.schedule, params
@@ -285,8 +293,11 @@ class Denoising:
         negative: Conditions | None = None,
         trajectory: bool = False,
     ) -> Solution:
-        """Samples with what it took to draw them. sampler, guidance_scale: other than the family's
-        own. negative: conditions that guidance leans away from, in place of absent ones."""
+        """Samples, with the number of evaluations that they took.
+
+        sampler, guidance_scale: in place of the family's own. negative: conditions that guidance
+        leans away from, in place of absent ones. trajectory: whether to keep every state.
+        """
         schedule = self.schedule_of(variables.params)
         sampler = (sampler or self.sampler)(schedule)
         noise, rest = streams.fold(keys, 0), streams.fold(keys, 1)
@@ -296,25 +307,26 @@ class Denoising:
         return sampler(predict, x, rest, trajectory=trajectory, rows=rows)
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
-        """What comes back of data that DDIM has taken to their noise and back again: [B, ...]
-        (Song et al. 2020, section 5.4; Dhariwal & Nichol 2021, section F).
+        """Reconstructions [B, ...] by DDIM inversion: the data are taken to noise and back.
 
-        Deterministic; without guidance, with which the way back is another than the way there. The
-        times are those of the family's sampler, or of even steps where it has none of its own.
+        Song et al. 2020, section 5.4; Dhariwal & Nichol 2021, section F. Deterministic, and without
+        guidance, under which the way back would differ from the way there. The times are those of
+        the family's sampler, or even steps if it has none.
         """
         del keys
         schedule = self.schedule_of(variables.params)
         own = self.sampler(schedule)
-        times = jnp.asarray(own.times if isinstance(own, Sampler) else even(schedule, _INVERTED))
-        # The data are taken to be x_t at the last time asked, and come back as data wherever the
-        # sampler stops; from alpha = 0 nothing comes back.
+        has_grid = isinstance(own, Sampler)
+        times = jnp.asarray(own.times if has_grid else even(schedule, _INVERSION_STEPS))
+        # The data are taken as x_t at the last time before the end, and the way back ends in data
+        # wherever the sampler stops. From alpha = 0 there is no way back.
         times = jnp.minimum(times, schedule.farthest).at[-1].set(0)
         conditions = gather(self.conditions, batch, variables.frozen)
         predict = self.clipping(self.unguided(variables.params, conditions), schedule)
         step = DDIM(schedule=schedule)
         unused = streams.per_example(streams.root(0), jnp.arange(batch["x"].shape[0]))
-        there = Sampler(step=step, times=times[:-1][::-1])
-        noise = there(predict, batch["x"], unused).x
+        inversion = Sampler(step=step, times=times[:-1][::-1])
+        noise = inversion(predict, batch["x"], unused).x
         return Sampler(step=step, times=times)(predict, noise, unused).x
 
     def predictor(
@@ -324,8 +336,11 @@ class Denoising:
         guidance_scale: Array | None = None,
         negative: Conditions | None = None,
     ) -> Predict:
-        """The predictor that sampling uses: guided, then clipped. guidance_scale: a number that
-        may be an argument of the compiled program, None for the family's own."""
+        """The predictor that sampling uses: guided, then clipped.
+
+        guidance_scale: a number, which may be an argument of the compiled program; None for the
+        family's own.
+        """
         schedule, params = self.opened(variables.params)
         own = self.guidance
 
@@ -352,7 +367,7 @@ class Denoising:
         return self.clipping(predict, schedule)
 
     def network_rows(self, guidance_scale: Array | None = None) -> Rows:
-        """What a prediction of `predictor` takes of networks: its branches, and a classifier's."""
+        """The network rows of one prediction of `predictor`: its branches, and the classifier's."""
         own, classifier = self.guidance, int(self.classifier is not None)
         if self.guide is not None:
             guided = rows_of(2, [own.over_time(guidance_scale)])

@@ -1,11 +1,11 @@
 """The discrete VAE of DALL-E (Ramesh et al. 2021): a grid of codes by Gumbel-softmax relaxation.
 
-    y = softmax((logits + gumbel) / temperature)   in training, one-hot argmax logits else    (1)
-    loss = [-log p(x | y) + kl_weight KL(softmax(logits) || uniform)] / numbers of x          (2)
+    y = softmax((logits + gumbel) / temperature) in training, one-hot argmax logits otherwise (1)
+    loss = [-log p(x | y) + kl_weight KL(softmax(logits) || uniform)] / dimensions of x       (2)
 
-The KL is summed over the positions of the grid; its weight rises and the temperature falls in the
-course of training. Divided by the numbers of x, as in the paper, the loss of any image size is of
-one size.
+The KL is summed over the positions of the grid. During training its weight rises and the
+temperature falls. The loss is divided by the dimensions of x, as in the paper, so that its scale
+does not depend on the image size.
 """
 
 from collections.abc import Mapping
@@ -26,10 +26,11 @@ from genzoo.nets.autoencoder.dalle import DVAENetworks
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DVAE:
-    """The family. Capabilities: Reconstructs, Encodes, Decodes, Tokenizes.
+    """The dVAE family. Capabilities: Reconstructs, Encodes, Decodes, Tokenizes.
 
-    networks: encoder, embed, decoder and grid (nets/autoencoder/). vocabulary: codes. kl_weight,
-    temperature: functions of the step. shape: of one example.
+    networks: encoder, embed, decoder and grid (nets/autoencoder/). vocabulary: the number of codes.
+    shape: of one example. observation: p(x | decoder output). kl_weight, temperature: functions of
+    the step.
     """
 
     networks: DVAENetworks
@@ -56,12 +57,15 @@ class DVAE:
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
-        """Equation (2), [B]; metrics: its terms in nats, what weighs and relaxes them, and how
-        often each code is the likeliest."""
+        """Equation (2) per example [B], in nats per dimension.
+
+        Metrics: its terms in nats, their weight and temperature, and how often each code is the
+        most likely.
+        """
         x = context.batch["x"]
         logits = self._logits(params, x)
         temperature, weight = self.temperature(context.step), self.kl_weight(context.step)
@@ -85,7 +89,7 @@ class DVAE:
         return loss, Aux(metrics=metrics, stats=context.stats)
 
     def report(self, measured: Mapping[str, np.ndarray]) -> Report:
-        """Perplexity and codes in use, and a warning where the codes say nothing."""
+        """Perplexity and codes in use, and a warning if the codes carry no information."""
         values: dict = scalars(measured)
         if "usage" not in measured:
             return Report(values=values)
@@ -93,30 +97,31 @@ class DVAE:
         perplexity = float(quantisation.perplexity(shares / shares.sum()))
         values |= {"perplexity": perplexity, "codes_in_use": int((shares > 0).sum())}
         warnings = {}
-        if perplexity < 1.5:  # with two codes in use evenly it is 2
+        if perplexity < 1.5:  # two codes used equally often give 2
             warnings["usage"] = (
                 f"Codebook collapse: {values['codes_in_use']} of {self.vocabulary} codes are in "
-                f"use (perplexity {perplexity:.2f}), the image is decoded from nearly nothing. "
-                "Remedies: a lower family.kl_weight or a longer family.kl_steps, a temperature "
-                "that falls later (family.temperature_steps), a lower optimizer.learning_rate."
+                f"use (perplexity {perplexity:.2f}), so the codes carry almost no information "
+                "about the image. Remedies: a lower family.kl_weight, more family.kl_steps, a "
+                "temperature that falls more slowly (more family.temperature_steps), a lower "
+                "optimizer.learning_rate."
             )
         return Report(values=values, warnings=warnings)
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
-        """The embedded codes of the grid, [B, D]."""
+        """The embedded codes of the grid: [B, D]."""
         del keys
         (index,) = self.codes(variables, batch)
         embedded = self.networks.embed.apply(variables.params["embed"], self._one_hot(index))
         return embedded.reshape(len(embedded), -1)
 
     def decode(self, variables: Variables, latent: Array) -> Images:
-        """The mean of p(x | embedded codes)."""
+        """The mean of p(x | embedded codes [B, D])."""
         embedded = latent.reshape(len(latent), *self.networks.grid, -1)
         output = self._decoded(variables.params, embedded)
         return self.observation.mean(variables.params["observation"], output)
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
-        """The mean of p(x | likeliest codes)."""
+        """The mean of p(x | most likely codes)."""
         return self.decode(variables, self.encode(variables, batch, keys))
 
     @property
@@ -125,16 +130,16 @@ class DVAE:
         return (CodeGrid(shape=self.networks.grid, size=self.vocabulary),)
 
     def codes(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
-        """The likeliest code of each position."""
+        """The most likely code at each position: one level, int32 [B, *grid]."""
         return (jnp.argmax(self._logits(variables.params, batch["x"]), -1).astype(jnp.int32),)
 
     def decode_codes(self, variables: Variables, codes: tuple[Array, ...]) -> Images:
-        """The mean of p(x | codes)."""
+        """The mean of p(x | codes), where the one level of codes is int [B, *grid]."""
         (index,) = codes
         embedded = self.networks.embed.apply(variables.params["embed"], self._one_hot(index))
         return self.decode(variables, embedded.reshape(len(embedded), -1))
 
-    # --- what the parts above share ------------------------------------------------------------
+    # --- shared by the methods above -----------------------------------------------------------
 
     def _one_hot(self, index: Array) -> Array:
         return jax.nn.one_hot(index, self.vocabulary)

@@ -4,9 +4,9 @@
     D(x; sigma) = c_skip x + c_out F(c_in x, c_noise)                                           (2)
     loss = lambda(sigma) |D - x_0|^2,   lambda c_out^2 = 1                                      (3)
 
-(2) is a kind of prediction and an input scale (math/precondition.py); because lambda c_out^2 = 1,
-(3) is the plain mean squared error of F. Augmentations do not leak into samples because the network
-is told of each of them, and asked for none when it samples.
+(2) is a kind of prediction and an input scale (math/precondition.py). Because lambda c_out^2 = 1,
+(3) is the plain mean squared error of F. Augmentations do not leak into samples, because the
+network is conditioned on them, and samples are drawn without any.
 """
 
 from collections.abc import Mapping
@@ -27,16 +27,16 @@ from genzoo.math.weighting import Weighting
 from genzoo.samplers.ode_likelihood import OdeLikelihood
 
 AUGMENTATION = "augment"
-"""The condition by which the network is told of augmentations; absent when it samples."""
+"""The condition that describes the augmentation to the network; absent in sampling."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EDM(Denoising):
-    """The family. Capabilities: Samples, Solves, Reconstructs, Likelihoods.
+    """The EDM family. Capabilities: Samples, Solves, Reconstructs, Likelihoods.
 
-    times: how sigma is drawn in training. weighting: of the error of F over time. augmentation: of
-    the training images and of every other spatial field of their records, or None; the network then
-    has a vector condition for what was done. ode: how the likelihood is integrated.
+    times: how sigma is drawn in training. weighting: of the error of F over time. ode: how the
+    likelihood is integrated. augmentation: of the training images and of every other spatial field
+    of their records, or None; with it, the network has a vector condition that describes it.
     """
 
     times: TimeDistribution
@@ -50,18 +50,18 @@ class EDM(Denoising):
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """Equation (3) per example [B]; metrics: the same by quarter of the logsnr range."""
-        key, schedule, told = context.key, self.schedule, {}
+        key, schedule, described = context.key, self.schedule, {}
         if self.augmentation is not None and context.train:
             own = streams.named(key, "augmentation")
-            batch, done = self.augmentation.records(context.batch, own)
+            batch, applied = self.augmentation.records(context.batch, own)
             context = replace(context, batch=batch)
-            told = {AUGMENTATION: Given(done, jnp.ones(len(done), bool))}
-        x_0, conditions = context.batch["x"], {**self.gathered(context), **told}
+            described = {AUGMENTATION: Given(applied, jnp.ones(len(applied), bool))}
+        x_0, conditions = context.batch["x"], {**self.gathered(context), **described}
         eps = jax.random.normal(streams.named(key, "noise"), x_0.shape, x_0.dtype)
         t = self.times.draw(streams.named(key, "time"), len(x_0), schedule).astype(x_0.dtype)
         seen = self.denoiser.see(
@@ -71,5 +71,5 @@ class EDM(Denoising):
         return losses, Aux(metrics=by_noise(losses, schedule, t))
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """By the change of variables along the probability flow: `continuous.flow_likelihood`."""
+        """The change of variables along the probability flow: `continuous.flow_likelihood`."""
         return flow_likelihood(self, self.ode, variables, batch, keys)

@@ -1,12 +1,13 @@
-"""Flow matching (Lipman et al. 2023) and rectified flow (Liu et al. 2023): a velocity is learned
-that carries noise to data along the paths of a schedule.
+"""Flow matching (Lipman et al. 2023) and rectified flow (Liu et al. 2023).
+
+The network learns a velocity that carries noise to data along the paths of a schedule.
 
     x_t = alpha(t) x_0 + sigma(t) eps,   velocity = alpha' x_0 + sigma' eps                     (1)
     loss = E |velocity_theta(x_t, t) - velocity|^2                                              (2)
 
-Here t = 0 is the data and t = 1 the noise, the reverse of the papers; the straight path is alpha =
+Here t = 0 is the data and t = 1 the noise, the reverse of the papers. The straight path is alpha =
 1 - t, sigma = t, with velocity eps - x_0. Noise and data are drawn independently, or paired within
-the batch so that the sum of squared distances is least (Pooladian et al. 2023; Tong et al. 2024).
+the batch to minimise the sum of squared distances (Pooladian et al. 2023; Tong et al. 2024).
 """
 
 from collections.abc import Mapping
@@ -27,11 +28,11 @@ from genzoo.samplers.ode_likelihood import OdeLikelihood
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FlowMatching(Denoising):
-    """The family. Capabilities: Samples, Solves, Reconstructs, Likelihoods.
+    """The flow matching family. Capabilities: Samples, Solves, Reconstructs, Likelihoods.
 
-    times: how t is drawn in training. weighting: of the error (2) over time. paired: whether noise
-    goes to the data of the batch that are nearest to it, all in all; in evaluation too, where the
-    loss is then that of batches of this size. ode: how the likelihood is integrated.
+    times: how t is drawn in training. weighting: of the error (2) over time. ode: how the
+    likelihood is integrated. paired: whether noise and data are paired within the batch by the
+    optimal assignment; in evaluation too, where the loss is then that of batches of this size.
     """
 
     times: TimeDistribution
@@ -45,7 +46,7 @@ class FlowMatching(Denoising):
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"; where noise and data are paired, its loss couples the rows."""
         return {"model": Player(loss=self.loss, couples_rows=self.paired)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
@@ -63,5 +64,5 @@ class FlowMatching(Denoising):
         return losses, Aux(metrics=by_noise(losses, schedule, t))
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """By the change of variables along the flow: `continuous.flow_likelihood`."""
+        """The change of variables along the flow: `continuous.flow_likelihood`."""
         return flow_likelihood(self, self.ode, variables, batch, keys)

@@ -1,10 +1,10 @@
 """Principal component analysis (Pearson 1901; probabilistic: Tipping & Bishop 1999).
 
-The linear autoencoder that loses least, in closed form, and a Gaussian of the data with an exact
-likelihood (math.pca). Fitted from one pass over the data; gradient steps have nothing to do here.
+The best linear autoencoder in closed form, and a Gaussian model of the data with an exact
+likelihood (math.pca). It is fitted in one pass over the data, without gradient steps.
 
-Reconstruction is the orthogonal projection mean + U U^T (x - mean), the best of all linear ones;
-the posterior mean of the probabilistic model would shrink it towards the mean.
+The reconstruction is the orthogonal projection mean + U U^T (x - mean), which is optimal among
+linear ones; the posterior mean of the probabilistic model would shrink it towards the mean.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,15 +21,16 @@ from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, mean_per_ex
 from genzoo.math import pca
 
 _ROUNDING = (2 / 255) ** 2 / 12
-"""The variance of the error of rounding to 256 levels in [-1, 1]."""
+"""The variance of the rounding error of 256 levels in [-1, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PCA:
-    """The family. Capabilities: Fits, Samples, Reconstructs, Encodes, Decodes, Likelihoods,
-    Reports.
+    """The PCA family.
 
-    components: q, how many. shape: of one example, (H, W, C); D is the number of its values.
+    Capabilities: Fits, Samples, Reconstructs, Encodes, Decodes, Likelihoods, Reports.
+
+    components: q, their number. shape: of one example, (H, W, C), with D values.
     """
 
     components: int
@@ -38,7 +39,7 @@ class PCA:
     # --- the contract -------------------------------------------------------------------------
 
     def init(self, key: Key, example: Batch) -> Variables:
-        """Zeros: the shapes of what `fit` finds."""
+        """Zeros in the shapes of the params that `fit` returns."""
         size = int(np.prod(self.shape))
         zeros = pca.Probabilistic(
             mean=jnp.zeros(size),
@@ -49,49 +50,51 @@ class PCA:
         return Variables(params=zeros._asdict())
 
     def fit(self, batches: Iterable[Batch], key: Key) -> Variables:
-        """The maximum-likelihood model, computed in float64, as float32 params.
+        """The maximum-likelihood model, computed in float64 and stored as float32 params.
 
-        No direction has less variance than rounding to 256 levels makes: with so many components
-        that none is left over, or where pixels are constant, the likelihood would be unbounded.
-        Raises UserError for less than one component, for more than there are numbers, and for
-        examples that are all alike.
+        The variance in any direction is at least that of rounding to 256 levels: otherwise the
+        likelihood would be unbounded if no direction is left over for the noise or if some pixels
+        are constant. Raises UserError for fewer than one component, for more than D, and for
+        identical examples.
         """
         moments = pca.Moments.none(int(np.prod(self.shape)))
         for batch in batches:
             moments = moments.with_batch(self._flat(np.asarray(batch["x"])))
-        found = pca.principal_components(moments, self.components)
+        principal = pca.principal_components(moments, self.components)
         size = len(moments.mean)
         if not 0 < self.components <= size:
             raise UserError(
-                f"family.components is {self.components}: take from 1 to {size}, the numbers of an "
-                "example."
+                f"family.components is {self.components}: it must be between 1 and {size}, the "
+                "number of values in an example."
             )
-        if not found.rank:
+        if not principal.rank:
             raise UserError(
-                f"The {moments.count} training examples are all alike: there is nothing to fit."
+                f"The {moments.count} training examples are identical: there is nothing to fit."
             )
-        noise = max(found.noise_variance, _ROUNDING)
-        variances = np.maximum(found.variances, noise)
-        model = pca.Probabilistic(found.mean, found.components, variances, noise)
+        noise = max(principal.noise_variance, _ROUNDING)
+        variances = np.maximum(principal.variances, noise)
+        model = pca.Probabilistic(principal.mean, principal.components, variances, noise)
         return Variables(
             params={name: jnp.asarray(v, jnp.float32) for name, v in model._asdict().items()}
         )
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player, which is there to be measured."""
+        """One player, "model", whose loss is only measured."""
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
-        """The squared error of the reconstruction, a mean over the values of each example [B];
-        metrics: this `loss`, and `variance`, the same of the data's mean in its place."""
+        """The mean squared error of the reconstruction per example [B].
+
+        Metrics: this `loss`, and `variance`, the same error with the data's mean in its place.
+        """
         x, model = self._flat(context.batch["x"]), self._model(params)
         values = mean_per_example(jnp.square(x - self._projected(model, x)))
         variance = mean_per_example(jnp.square(x - model.mean))
         return values, Aux(metrics={"loss": values, "variance": variance}, stats=context.stats)
 
     def report(self, measured: Mapping[str, np.ndarray]) -> Report:
-        """The loss, and the share of the variance around the fitted mean that it leaves out."""
+        """The loss, and the share of the variance around the fitted mean that is explained."""
         loss, variance = float(measured["loss"]), float(measured["variance"])
         values = {"loss": loss}
         if variance > 0:
@@ -99,8 +102,10 @@ class PCA:
         return Report(values=values)
 
     def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
-        """E[x | z] of the probabilistic model at z ~ N(0, I): without the noise of p(x | z), which
-        is white and would be all that one sees."""
+        """E[x | z] of the probabilistic model at z ~ N(0, I): [B, H, W, C].
+
+        It leaves out the noise of p(x | z), which is white and would dominate the image.
+        """
         z = streams.normal(keys, (self.components,))
         return self._shaped(self._model(variables.params).mean_given(z))
 
@@ -110,23 +115,27 @@ class PCA:
         return self._shaped(self._projected(model, self._flat(batch["x"])))
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
-        """The coefficients U^T (x - mean) [B, q], not whitened: their distances are distances of
-        reconstructions, and their variances the eigenvalues."""
+        """The coefficients U^T (x - mean) [B, q], not whitened.
+
+        Their distances are those of the reconstructions, and their variances are the eigenvalues.
+        """
         return self._model(variables.params).coefficients(self._flat(batch["x"]))
 
     def decode(self, variables: Variables, latent: Array) -> Images:
-        """mean + U c for coefficients c [B, q]: of `encode` it gives the reconstruction."""
+        """mean + U c for coefficients c [B, q]; for those of `encode`, the reconstruction."""
         return self._shaped(self._model(variables.params).from_coefficients(latent))
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """-log p(x) of probabilistic PCA, exactly: a density. Terms: "fit", half the squared
-        Mahalanobis distance, and "volume", half of log det (2 pi C)."""
+        """The exact -log p(x) of probabilistic PCA, a density, in nats per example.
+
+        Terms: "fit", half the squared Mahalanobis distance, and "volume", half of log det (2 pi C).
+        """
         model = self._model(variables.params)
         fit, volume = model.negative_log_likelihood(self._flat(batch["x"]))
         terms = {"fit": fit, "volume": jnp.broadcast_to(volume, fit.shape)}
         return Likelihood(total=fit + volume, terms=terms, density=True)
 
-    # --- what the parts above share ------------------------------------------------------------
+    # --- shared by the methods above -----------------------------------------------------------
 
     def _model(self, params: Tree) -> pca.Probabilistic:
         return pca.Probabilistic(**params)

@@ -1,14 +1,15 @@
-"""Score-based models of stochastic differential equations (Song et al. 2021, "Score-based
-generative modeling through stochastic differential equations").
+"""Score-based models by stochastic differential equations (Song et al. 2021).
+
+"Score-based generative modeling through stochastic differential equations":
 
     dx = f(t) x dt + g(t) dw,   f = alpha' / alpha,   g^2 = d sigma^2 / dt - 2 f sigma^2        (1)
     dx = (f x - g^2 score) dt + g dw,   backwards in time                                       (2)
     dx = (f x - g^2 score / 2) dt,      with the same marginals: the probability flow           (3)
     loss = E_t E_eps weight(t) |target - prediction|^2,   x_t = alpha(t) x_0 + sigma(t) eps     (4)
 
-VP, sub-VP and VE differ in their schedule alone. Trained with the "simple" weighting each noise
-level counts alike; with the likelihood weighting g^2 the loss bounds the likelihood of (3), and
-drawing t in proportion to g^2 / sigma^2 takes the variance out of that weight (Song et al. 2021b).
+VP, sub-VP and VE differ only in their schedule. With the "simple" weighting all noise levels count
+equally. With the likelihood weighting g^2 the loss bounds the likelihood of (3), and drawing t in
+proportion to g^2 / sigma^2 removes the variance due to that weight (Song et al. 2021b).
 """
 
 from collections.abc import Mapping
@@ -28,22 +29,23 @@ from genzoo.math.weighting import Weighting
 from genzoo.samplers.ode_likelihood import OdeLikelihood
 
 LIKELIHOOD_END = 1e-5
-"""The time at which the likelihood takes the data to be, nearer to them than samplers go."""
+"""The time at which the likelihood takes x as x_t; it is closer to 0 than samplers go."""
 
 
 def log_noise(schedule: Schedule, t: Array) -> Array:
-    """1000 log sigma: what NCSN++ of the VE process is told, in its Fourier features' unit."""
+    """1000 log sigma: the time input of NCSN++ for the VE process, in Fourier features' units."""
     return 1000 * jnp.log(schedule.sigma(t))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreSDE(Denoising):
-    """The family: (1) by its schedule; its samplers are (2) and (3). Capabilities: Samples, Solves,
-    Reconstructs, Likelihoods.
+    """The score SDE family: its schedule gives (1), and its samplers follow (2) and (3).
+
+    Capabilities: Samples, Solves, Reconstructs, Likelihoods.
 
     times: how t is drawn in training. weighting: of the error over time. ode: how the likelihood is
     integrated. dequantises: whether training spreads the levels of images over their bins, as the
-    likelihood does: a model that has seen exact levels finds what lies between them unlikely.
+    likelihood does. A model trained on exact levels finds values between them unlikely.
     """
 
     times: TimeDistribution
@@ -57,7 +59,7 @@ class ScoreSDE(Denoising):
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
@@ -75,5 +77,5 @@ class ScoreSDE(Denoising):
         return losses, Aux(metrics=by_noise(losses, schedule, t))
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """By the change of variables along the flow (3): `continuous.flow_likelihood`."""
+        """The change of variables along the flow (3): `continuous.flow_likelihood`."""
         return flow_likelihood(self, self.ode, variables, batch, keys)

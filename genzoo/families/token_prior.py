@@ -1,10 +1,12 @@
-"""A transformer prior over the codes of a frozen tokenizer (VQ-VAE, VQ-VAE-2, dVAE): what makes
-them generate (van den Oord et al. 2017, section 3.3; Razavi et al. 2019; Ramesh et al. 2021).
+"""A transformer prior over the codes of a frozen tokenizer (VQ-VAE, VQ-VAE-2, dVAE).
+
+It turns the tokenizer into a generative model (van den Oord et al. 2017, section 3.3; Razavi et al.
+2019; Ramesh et al. 2021).
 
     -log p(codes) = -sum_i log p(c_i | c_1 .. c_{i-1})     in nats per example                (1)
 
-The codes are read line by line, the coarsest level first, as one sequence: so the codes of a finer
-level are predicted from all of the coarser ones, p(bottom | top) p(top).
+The codes form one sequence, in raster order with the coarsest level first. The codes of a finer
+level are therefore predicted from all of the coarser ones: p(bottom | top) p(top).
 """
 
 from collections.abc import Callable, Mapping
@@ -33,20 +35,20 @@ from genzoo.nets.transformer.transformer import TokenNetwork
 from genzoo.samplers import autoregressive
 
 TOKENIZER = "tokenizer"
-"""What the tokenizer is called in `Variables.frozen` and in a config."""
+"""The name of the tokenizer in `Variables.frozen` and in a config."""
 
 
 def lengths_of(tokenizer: Tokenizes) -> tuple[int, ...]:
-    """How many codes an example has on each level."""
+    """The number of codes per example on each level."""
     return tuple(int(np.prod(grid.shape)) for grid in tokenizer.code_grids)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenPrior:
-    """The family. Capabilities: Samples, Likelihoods (of the codes).
+    """The token prior family. Capabilities: Samples, Likelihoods (of the codes).
 
-    network: for the tokenizer's grids. truncate: logits -> logits, how much of the distribution
-    samples are drawn from. conditions: what the model is told, by name.
+    network: a transformer for the tokenizer's grids. truncate: logits -> logits, which limits
+    samples to a part of the distribution. conditions: the model's conditions, by name.
     """
 
     network: TokenNetwork
@@ -57,7 +59,7 @@ class TokenPrior:
     # --- the contract -------------------------------------------------------------------------
 
     def init(self, key: Key, example: Batch) -> Variables:
-        """Params of the transformer; the tokenizer's come from its own run."""
+        """Params of the transformer. Those of the tokenizer come from its own run."""
         count = len(example["x"])
         sequence = jnp.zeros((count, sum(lengths_of(self.tokenizer))), jnp.int32)
         return Variables(
@@ -68,11 +70,11 @@ class TokenPrior:
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
-        """Equation (1), [B]; metrics: it, and nats per code by level."""
+        """Equation (1) in nats per example [B]; metrics: the loss, and nats per code by level."""
         key = context.key if context.train else None
         conditions = gather(self.conditions, context.batch, context.frozen, key)
         nats = self._nats(params, context.frozen, context.batch, conditions, key)
@@ -83,7 +85,7 @@ class TokenPrior:
         return loss, Aux(metrics=metrics, stats=context.stats)
 
     def report(self, measured: Mapping[str, np.ndarray]) -> Report:
-        """The metrics, and the same in bits per code over all levels."""
+        """The metrics, and the loss in bits per code over all levels."""
         values = scalars(measured)
         codes = sum(lengths_of(self.tokenizer))
         if "loss" in values:
@@ -91,7 +93,7 @@ class TokenPrior:
         return Report(values=values)
 
     def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
-        """Codes one after the other, then the tokenizer's image of them."""
+        """Samples [B, ...]: codes are drawn one at a time, then decoded by the tokenizer."""
         count = len(keys)
 
         def step(cache, token, position):
@@ -112,7 +114,7 @@ class TokenPrior:
         return self.tokenizer.decode_codes(Variables(**variables.frozen[TOKENIZER]), codes)
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """Equation (1), by level: exact for the codes, and no likelihood of the image."""
+        """Equation (1) by level: the exact likelihood of the codes, not of the image."""
         del keys
         conditions = gather(self.conditions, batch, variables.frozen)
         nats = self._nats(variables.params, variables.frozen, batch, conditions)
@@ -120,14 +122,14 @@ class TokenPrior:
         return Likelihood(
             total=sum(terms.values()),
             terms=terms,
-            of="the codes of the tokenizer, each a dimension",
+            of="the codes of the tokenizer, one dimension each",
             dimensions=sum(lengths_of(self.tokenizer)),
         )
 
-    # --- what the parts above share ------------------------------------------------------------
+    # --- shared by the methods above -----------------------------------------------------------
 
     def _nats(self, params, frozen, batch, conditions, key=None) -> list[Array]:
-        """-log p of every code, [B, positions] by level. key: of a step of training."""
+        """-log p of every code, [B, positions] by level. key: of a training step."""
         codes = self.tokenizer.codes(Variables(**frozen[TOKENIZER]), batch)
         sequence = jnp.concatenate([level.reshape(len(level), -1) for level in codes], -1)
         sequence = jax.lax.stop_gradient(sequence)

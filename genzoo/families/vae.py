@@ -1,13 +1,16 @@
-"""Variational autoencoders: the VAE (Kingma & Welling 2014; Rezende et al. 2014), beta-VAE (Higgins
-et al. 2017), two stochastic layers, and the importance-weighted autoencoder (Burda et al. 2016).
+"""Variational autoencoders with one or more stochastic layers.
 
-With stochastic layers l = 0 .. L - 1, the data's neighbour first, z_{-1} = x, p(z_{L-1}) = N(0, I):
+The VAE (Kingma & Welling 2014; Rezende et al. 2014), beta-VAE (Higgins et al. 2017), two stochastic
+layers, and the importance-weighted autoencoder (Burda et al. 2016).
+
+The stochastic layers are l = 0 .. L - 1, starting next to the data, with z_{-1} = x and
+p(z_{L-1}) = N(0, I):
 
     log w = log p(x | z_0) - sum_l [log q(z_l | z_{l-1}) - log p(z_l | z_{l+1})]              (1)
     elbo  = -E log p(x | z_0) + beta warmup(step) sum_l KL_l                                  (2)
     iwae  = -E log 1/K sum_k w_k                                                              (3)
 
-In (2) the KL of the last layer is the closed form and the others are the differences of (1).
+In (2) the KL of the last layer is in closed form; those of the others are the differences in (1).
 """
 
 from collections.abc import Callable, Mapping
@@ -27,17 +30,17 @@ from genzoo.math import variational
 from genzoo.math.observation import Observation
 from genzoo.nets.autoencoder.pair import Pair
 
-_NUMBERS = 1 << 23  # of the decoder's output at once, in the bound of many samples
-_LISTED = 256  # units up to which the KL of each is logged
+_MOST_OUTPUTS = 1 << 23  # decoder outputs at a time, in the bound with many samples
+_MOST_LISTED = 256  # up to this many units, the KL of each is logged
 
 
 class Seen(NamedTuple):
-    """A batch with K samples of its latents, in nats."""
+    """The terms of a batch for K samples of its latents, in nats."""
 
     log_prob: Array  # log p(x | z_0) [K, B]
     ratios: tuple[Array, ...]  # log q - log p of each layer [K, B, D_l]
     closed: Array  # the last layer's KL in closed form [K, B, D] (K may be 1)
-    means: tuple[Array, ...]  # of the posteriors [K, B, D_l] (K may be 1)
+    means: tuple[Array, ...]  # the posterior means of each layer [K, B, D_l] (K may be 1)
 
     @property
     def log_weights(self) -> Array:
@@ -46,7 +49,7 @@ class Seen(NamedTuple):
 
     @property
     def kl(self) -> Array:
-        """The KL of every unit, the mean over samples [B, D_0 + D_1 + ..]."""
+        """The KL of every unit, averaged over samples [B, D_0 + D_1 + ..]."""
         parts = [ratio.mean(0) for ratio in self.ratios[:-1]]
         return jnp.concatenate([*parts, self.closed.mean(0)], -1)
 
@@ -74,12 +77,13 @@ def iwae(family: "VAE", seen: Seen, step: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VAE:
-    """The family. Capabilities: Samples, Reconstructs, Observes, Encodes, Decodes, Likelihoods.
+    """The VAE family. Capabilities: Samples, Reconstructs, Observes, Encodes, Decodes, Likelihoods.
 
     pairs: encoder, decoder and grid by stochastic layer. latents: channels by layer, at each place
-    of the grid. shape: of one example, (H, W, C). samples: K in training. free_bits: least nats per
-    unit, 0 for none. importance_samples: K in evaluation. noise: whether samples show pixels drawn
-    from the decoder instead of their mean.
+    of the grid. shape: of one example, (H, W, C). observation: p(x | decoder output). objective:
+    (2) or (3). samples: K in training. beta, warmup: the weight of the KL in (2). free_bits: the
+    least nats per unit, 0 for no bound. importance_samples: K in evaluation. noise: whether samples
+    are drawn from the decoder's distribution instead of its mean.
     """
 
     pairs: tuple[Pair, ...]
@@ -102,22 +106,25 @@ class VAE:
         count = len(inputs)
         for layer, (pair, width) in enumerate(zip(self.pairs, self.latents, strict=True)):
             latent = jnp.zeros((count, *pair.grid, width))
-            for name, net, given in (
+            for name, net, net_input in (
                 (f"encoder_{layer}", pair.encoder, inputs),
                 (f"decoder_{layer}", pair.decoder, latent),
             ):
-                params[name] = net.init(streams.named(key, name), given)
+                params[name] = net.init(streams.named(key, name), net_input)
             inputs = latent.reshape(count, -1)
         return Variables(params=params)
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
-        """The objective in nats per example [B]; metrics: it, its terms, and the units' KL, mean
-        and square, from which `report` makes what is worth knowing."""
+        """The objective in nats per example [B].
+
+        Metrics: the loss, its terms, and the KL, mean and square of each unit, which `report`
+        summarises.
+        """
         x, key = context.batch["x"], context.key
         x = self.observation.observe(x, jax.random.uniform(streams.named(key, "levels"), x.shape))
         noise = [
@@ -130,7 +137,7 @@ class VAE:
         losses = self.objective(self, seen, context.step)
         means = self._joined(seen.means)
         # The posterior of a second layer depends on a sample of the first, whose noise would count
-        # as variance over the data: the product with an independent draw has none in its mean.
+        # as variance over the data. The product with an independent draw is free of it on average.
         other = means
         if len(self.pairs) > 1:
             fresh = jax.random.normal(streams.named(key, "fresh noise"), noise[0].shape)
@@ -147,8 +154,7 @@ class VAE:
         return losses, Aux(metrics=metrics, stats=context.stats)
 
     def report(self, measured: Mapping[str, np.ndarray]) -> Report:
-        """Active units by layer, the KL of each unit, and a warning where the posterior is about to
-        be, or has become, the prior."""
+        """Active units by layer, the KL of each unit, and a warning of posterior collapse."""
         values: dict = scalars(measured)
         if "unit_mean" not in measured:
             return Report(values=values)
@@ -157,7 +163,7 @@ class VAE:
         active = [int((variance[a:b] > variational.ACTIVE).sum()) for a, b in pairwise(edges)]
         for layer, count in enumerate(active):
             values["active_units" + (f"_{layer}" if layer else "")] = count
-        if len(variance) <= _LISTED:
+        if len(variance) <= _MOST_LISTED:
             values["kl_per_unit"] = np.asarray(measured["kl_per_unit"]).tolist()
         warnings = {}
         for layer, (a, b) in enumerate(pairwise(edges)):
@@ -167,15 +173,15 @@ class VAE:
             where = f" of layer {layer}" if len(self.pairs) > 1 else ""
             warnings[f"collapse_{layer}"] = (
                 f"Posterior collapse: {active[layer]} of {b - a} latent units{where} are active "
-                f"(KL {nats:.3g} nats), so the decoder nearly ignores them: the KL outweighs what "
-                "they are worth to it. Remedies: a lower family.beta, family.warmup = 'linear' "
-                "over more family.warmup_steps, family.free_bits above 0, or a decoder that is "
-                "less able to do without (a smaller family.std)."
+                f"(KL {nats:.3g} nats), so the decoder nearly ignores them: their KL costs more "
+                "than they save in reconstruction. Remedies: a lower family.beta, family.warmup = "
+                "'linear' over more family.warmup_steps, family.free_bits above 0, or a "
+                "reconstruction term that counts more (a smaller family.std)."
             )
         return Report(values=values, warnings=warnings)
 
     def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
-        """Samples [B, ...] in [-1, 1], from the top latent downwards."""
+        """Samples [B, ...] in [-1, 1], drawn from the top latent downwards."""
         del conditions
         top = len(self.pairs) - 1
         latent = streams.normal(streams.fold(keys, top), (self.units[top],))
@@ -189,17 +195,17 @@ class VAE:
         return self.observation.mean(own, output)
 
     def observe(self, batch: Batch, keys: Keys) -> Images:
-        """The data as the observation model takes them (binarised, for a Bernoulli decoder)."""
+        """The data as the observation model sees them (binarised for a Bernoulli decoder)."""
         x = batch["x"]
         return self.observation.observe(x, streams.uniform(keys, x.shape[1:]))
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
-        """The mean of q(z_0 | x), [B, D_0]."""
+        """The mean of q(z_0 | x): [B, D_0]."""
         inputs = self.observation.inputs(self.observe(batch, keys))
         return self._posterior(variables.params, 0, inputs).mean
 
     def decode(self, variables: Variables, latent: Array) -> Images:
-        """The mean of p(x | z_0)."""
+        """The mean of p(x | z_0), where z_0 is `latent` [B, D_0]."""
         output = self._decoded(variables.params, 0, latent)
         return self.observation.mean(variables.params["observation"], output)
 
@@ -208,16 +214,18 @@ class VAE:
         return self.decode(variables, self.encode(variables, batch, keys))
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """-L_K in nats with K = importance_samples, streamed over the samples: -ELBO for K = 1. Its
-        terms are those of the ELBO and what the importance weights gain on it."""
+        """-L_K in nats per example with K = importance_samples, streamed over the samples.
+
+        For K = 1 it is -ELBO. Its terms are those of the ELBO and the gain from importance weights.
+        """
         x, total = self.observe(batch, streams.fold(keys, 0)), self.importance_samples
         outputs = int(np.prod(self.shape[:-1])) * self.observation.outputs(self.shape[-1])
-        chunks = -(-total // max(_NUMBERS // (len(x) * outputs), 1))
+        chunks = -(-total // max(_MOST_OUTPUTS // (len(x) * outputs), 1))
         chunk = -(-total // chunks)
-        share = chunks * chunk / total  # what the means over whole chunks are too small by
+        share = chunks * chunk / total  # corrects the means, as the last chunk may not be full
 
         def draw(index):
-            # One key per sample: how they are cut into chunks is a matter of memory alone.
+            # One key per sample, so that the size of the chunks affects memory alone.
             numbers = index * chunk + jnp.arange(chunk)
             real = (numbers < total)[:, None]
 
@@ -238,7 +246,7 @@ class VAE:
             terms["importance"] = -bound - sum(terms.values())
         return Likelihood(total=sum(terms.values()), terms=terms, density=self.observation.density)
 
-    # --- what the parts above share ------------------------------------------------------------
+    # --- shared by the methods above -----------------------------------------------------------
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -247,7 +255,7 @@ class VAE:
         return tuple(int(np.prod(pair.grid, dtype=int)) * width for pair, width in both)
 
     def _see(self, params, x, noise, train=False, key=None) -> Seen:
-        """x [B, ...] with latents from the noise [K, B, D_l] by layer."""
+        """The terms for x [B, ...] with latents from the noise [K, B, D_l] of each layer."""
         posteriors, latents = self._upwards(params, x, noise, train, key)
         zero = jnp.zeros(())
         priors = [
@@ -264,7 +272,7 @@ class VAE:
         )
 
     def _upwards(self, params, x, noise, train=False, key=None) -> tuple[list, list]:
-        """The posteriors of all layers and samples of them, from the data up."""
+        """The posteriors of all layers and samples from them, from the data up."""
         inputs, posteriors, latents = self.observation.inputs(x), [], []
         for layer, eps in enumerate(noise):
             q = self._posterior(params, layer, inputs, train, key)
@@ -276,7 +284,7 @@ class VAE:
         return posteriors, latents
 
     def _joined(self, means) -> Array:
-        """The means [K, B, D_l] of all layers, the mean over samples, side by side."""
+        """The means [K, B, D_l] of all layers, averaged over samples and concatenated."""
         return jnp.concatenate([mean.mean(0) for mean in means], -1)
 
     def _posterior(self, params, layer, inputs, train=False, key=None) -> variational.Diagonal:
@@ -290,7 +298,7 @@ class VAE:
         )
 
     def _decoded(self, params, layer, latent, train=False, key=None) -> Array:
-        """The decoder's output of latents [..., D_l]."""
+        """The decoder's output for latents [..., D_l]."""
         lead, network = latent.shape[:-1], self.pairs[layer].decoder
         flat = latent.reshape(-1, *self.pairs[layer].grid, self.latents[layer])
         output = network.apply(params[f"decoder_{layer}"], flat, train=train, key=key)

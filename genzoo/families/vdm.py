@@ -1,16 +1,17 @@
-"""Variational diffusion models (Kingma et al. 2021): a continuous-time bound on the likelihood
-whose noise schedule is learned.
+"""Variational diffusion models (Kingma et al. 2021): a likelihood bound with a learned schedule.
 
-    alpha^2 = sigmoid(-gamma(t)),   sigma^2 = sigmoid(gamma(t)),   gamma rising                 (1)
+The bound is in continuous time:
+
+    alpha^2 = sigmoid(-gamma(t)),   sigma^2 = sigmoid(gamma(t)),   gamma increasing             (1)
     -log p(x) <= KL(q(z_1 | x) || N(0, I)) + E_q(z_0 | x)[-log p(x | z_0)]
                  + 1/2 E_t E_eps [gamma'(t) |eps - eps_theta(z_t, t)|^2]                        (2)
-    p(x | z_0): over the 256 levels, in proportion to N(z_0; alpha_0 x, sigma_0^2)              (3)
+    p(x | z_0): over the 256 levels, proportional to N(z_0; alpha_0 x, sigma_0^2)               (3)
 
-The diffusion loss depends on gamma through its two ends alone; what lies between sets the variance
-of the estimate. Nothing is trained for that here: the paper's second objective is left out, so that
-a monotone network keeps about the shape it starts with. For points (3) is a Gaussian about z_0 /
-alpha_0. With T > 0 steps the last term is the sum over steps, T/2 E [expm1(gamma_t - gamma_s)
-|..|^2] (eq. 14), which is larger.
+The diffusion loss depends on gamma only through its two ends; its shape between them determines the
+variance of the estimate. The paper's second objective, which trains that shape, is not implemented,
+so a monotone network roughly keeps its initial shape. For real-valued data, (3) is a Gaussian
+centred at z_0 / alpha_0. With T > 0 steps the last term of (2) is the sum over steps,
+T/2 E [expm1(gamma_t - gamma_s) |..|^2] (eq. 14), which is larger.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,27 +39,30 @@ class LearnedGamma:
     gamma: Callable[[Tree, Array], Array]
 
     def init(self, key: Key) -> Tree:
-        """Its params at the start."""
+        """Its initial params."""
         return self.start(key)
 
     def at(self, params: Tree) -> Schedule:
-        """Equation (1) with these params."""
+        """The schedule of equation (1) with these params."""
         return OfLogsnr(gamma=lambda t: self.gamma(params, jnp.asarray(t, jnp.float32)))
 
 
 def rescaled_gamma(low: float, high: float) -> OfTime:
-    """gamma from 0 to 1000 between low and high, its ends at the start: the network is told the
-    noise level and not the time, so that the schedule may change."""
+    """gamma scaled linearly from [low, high], its initial range, to [0, 1000].
+
+    The network's input is thus the noise level and not the time, so that the schedule may change.
+    """
     return lambda schedule, t: 1000 * (-schedule.logsnr(t) - low) / (high - low)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VDM(Denoising):
-    """The family; its schedule is a `LearnedGamma`, and one without params is fixed. Capabilities:
-    Samples, Solves, Reconstructs, Likelihoods.
+    """The VDM family, whose schedule is a `LearnedGamma`; without params the schedule is fixed.
 
-    steps: T of the discrete bound, 0 for continuous time. draws: how many times the likelihood of
-    an example averages over, spread evenly.
+    Capabilities: Samples, Solves, Reconstructs, Likelihoods.
+
+    steps: T of the discrete bound, 0 for continuous time. draws: the number of times t, evenly
+    spread, over which the likelihood of an example is averaged.
     """
 
     steps: int = 0
@@ -72,12 +76,14 @@ class VDM(Denoising):
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
-        """The bound (2) per example, in bits per dimension of levels or in nats of points [B], with
-        its three terms as metrics."""
+        """The bound (2) per example [B]; metrics: its three terms and the ends of gamma.
+
+        Units: bits per dimension for data on levels, nats for real-valued data.
+        """
         key, x = context.key, context.batch["x"]
         spread = AntitheticTimes(inner=UniformTimes(low=0.0))
         t = spread.draw(streams.named(key, "time"), len(x), self.schedule_of(params))
@@ -98,15 +104,18 @@ class VDM(Denoising):
         return sum(terms.values()), Aux(metrics=metrics)
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """The bound (2) in nats per example, its last term averaged over `draws` times, one from
-        each of so many equal parts of [0, 1]."""
+        """The bound (2) in nats per example.
+
+        Its last term is averaged over `draws` times, one from each of as many equal parts of
+        [0, 1].
+        """
         x, params = batch["x"], variables.params
         conditions = gather(self.conditions, batch, variables.frozen)
 
         def part(_, index):
-            here = streams.fold(keys, index)
-            t = (index + streams.uniform(streams.fold(here, 0))) / self.draws
-            eps = streams.normal(streams.fold(here, 1), x.shape[1:], x.dtype)
+            own = streams.fold(keys, index)
+            t = (index + streams.uniform(streams.fold(own, 0))) / self.draws
+            eps = streams.normal(streams.fold(own, 1), x.shape[1:], x.dtype)
             return None, self.diffusion(params, x, t.astype(x.dtype), eps, conditions)
 
         _, values = jax.lax.scan(part, None, jnp.arange(self.draws))
@@ -130,7 +139,7 @@ class VDM(Denoising):
         train: bool = False,
         key: Key | None = None,
     ) -> Array:
-        """The last term of (2) at times t [B]; for T steps, that of the step in which t lies."""
+        """The last term of (2) at times t [B]; with T steps, that of the step that contains t."""
         if self.steps:
             t = jnp.ceil(jnp.maximum(t, 1e-6) * self.steps) / self.steps
         schedule = self.schedule_of(params)
@@ -150,7 +159,7 @@ class VDM(Denoising):
         mean, variance = jnp.sqrt(jax.nn.sigmoid(-gamma_1)) * x, jax.nn.sigmoid(gamma_1)
         zero = jnp.zeros((), x.dtype)
         prior = sum_per_example(gaussian.kl(mean, jnp.log(variance), zero, zero))
-        # z_0 / alpha_0 = x + exp(gamma_0 / 2) eps, compared with every level, or with the point.
+        # z_0 / alpha_0 = x + exp(gamma_0 / 2) eps, compared with every level or with x itself.
         deviation = jnp.exp(gamma_0 / 2)
         if self.levels:
             decoded = likelihood.log_level(x, x + deviation * eps, gamma_0)
@@ -158,7 +167,7 @@ class VDM(Denoising):
             decoded = gaussian.log_density(x, x + deviation * eps, gamma_0)
         return {"prior": prior, "reconstruction": -sum_per_example(decoded)}
 
-    # --- what the parts above share ---------------------------------------------------------------
+    # --- shared by the methods above --------------------------------------------------------------
 
     def _gamma(self, params: Tree, t: Array | float) -> Array:
         return self.schedule.gamma(params["gamma"], jnp.asarray(t, jnp.float32))

@@ -1,13 +1,13 @@
-"""VQ-VAE (van den Oord et al. 2017): one grid of codes; VQ-VAE-2 (Razavi et al. 2019): several.
+"""VQ-VAE (van den Oord et al. 2017), with one grid of codes, and VQ-VAE-2 (Razavi et al. 2019).
 
-An encoder's vectors z are replaced by the nearest codes q of a codebook (math.quantisation), the
-top level first; gradients pass through to z:
+VQ-VAE-2 has several grids. The encoder's vectors z are replaced by the nearest codes q of a
+codebook (math.quantisation), the top level first; gradients pass straight through to z:
 
     loss = |x - decoder(q)|^2 / data_variance + sum over levels of
-           commitment |z - sg(q)|^2   [+ |sg(z) - q|^2 for a codebook that is learned]        (1)
+           commitment |z - sg(q)|^2   [+ |sg(z) - q|^2 for a learned codebook]                (1)
 
-each squared distance a mean over its numbers. A codebook that is not learned by gradient follows
-the moving averages of the vectors that choose its codes.
+Each squared distance is a mean over its entries. A codebook that is not learned by gradient follows
+the moving averages of the vectors assigned to its codes.
 """
 
 from collections.abc import Mapping
@@ -24,26 +24,26 @@ from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, mean_per_ex
 from genzoo.math import quantisation
 from genzoo.nets.autoencoder.hierarchy import Hierarchy
 
-_KMEANS_ROWS = 1 << 16  # vectors at most that the first codes are made of
-_ONE_CODE = 1.5  # a perplexity below which a codebook of any size has collapsed
+_KMEANS_ROWS = 1 << 16  # the most vectors that the initial codes are fitted to
+_ONE_CODE = 1.5  # below this perplexity a codebook of any size has collapsed
 
 
 class Codebook(Protocol):
-    """How the codes of one level are kept. `own`: the level's params and stats, {} where none."""
+    """How the codes of one level are stored and updated. params, stats: the level's, or {}."""
 
     learned: bool
 
     def init(self, key: Key, size: int, width: int) -> tuple[Tree, Tree]:
-        """(params, stats) at the start."""
+        """The initial (params, stats) of `size` codes with `width` entries."""
 
     def codes(self, params: Tree, stats: Tree) -> Array:
         """The codes [K, D]."""
 
     def opened(self, stats: Tree, key: Key, z: Array) -> Tree:
-        """The stats before vectors z [N, D] of a training step are looked up."""
+        """The stats before the vectors z [N, D] of a training step are quantised."""
 
     def renewed(self, stats: Tree, key: Key, z: Array, index: Array) -> Tree:
-        """The stats after a training step in which z [N, D] chose the codes index [N]."""
+        """The stats after a training step that assigned z [N, D] to the codes `index` [N]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,23 +57,26 @@ class Learned:
         return {"codes": quantisation.new_codebook(key, size, width)["codes"]}, {}
 
     def codes(self, params: Tree, stats: Tree) -> Array:
-        """The params."""
+        """The codes [K, D], from the params."""
         return params["codes"]
 
     def opened(self, stats: Tree, key: Key, z: Array) -> Tree:
-        """Nothing."""
+        """The stats unchanged."""
         return stats
 
     def renewed(self, stats: Tree, key: Key, z: Array, index: Array) -> Tree:
-        """Nothing."""
+        """The stats unchanged."""
         return stats
 
 
 @dataclass(frozen=True, kw_only=True)
 class Averaged:
-    """Codes that follow the moving averages of their members. kmeans: iterations on the first
-    batch, from which the codes start; 0 for random codes. revive_below: a code whose count falls
-    below this share of the mean count starts anew at a vector of the batch; 0 for never."""
+    """Codes that follow the moving averages of the vectors assigned to them.
+
+    decay: of the averages. epsilon: smooths the counts. kmeans: iterations on the first batch,
+    whose result initialises the codes; 0 for random codes. revive_below: a code whose count falls
+    below this share of the mean count restarts at a vector of the batch; 0 for never.
+    """
 
     decay: float = 0.99
     epsilon: float = 1e-5
@@ -82,16 +85,16 @@ class Averaged:
     learned: bool = False
 
     def init(self, key: Key, size: int, width: int) -> tuple[Tree, Tree]:
-        """Random codes as stats, which wait for the first batch."""
+        """Random codes as stats; with k-means, the first batch replaces them."""
         book = quantisation.new_codebook(key, size, width)
         return {}, {**book, "started": jnp.bool_(self.kmeans == 0)}
 
     def codes(self, params: Tree, stats: Tree) -> Array:
-        """The stats."""
+        """The codes [K, D], from the stats."""
         return stats["codes"]
 
     def opened(self, stats: Tree, key: Key, z: Array) -> Tree:
-        """With codes by k-means, if this is the first batch."""
+        """On the first batch, stats with codes by k-means; otherwise the stats unchanged."""
         if not self.kmeans:
             return stats
 
@@ -99,7 +102,7 @@ class Averaged:
             rows = z[:: -(-len(z) // _KMEANS_ROWS)]
             size = len(stats["counts"])
             codes = quantisation.kmeans(key, rows, size, self.kmeans)
-            # As if each had its share of the batch: the averages then forget it at their own pace.
+            # As if each code had an equal share of the batch; the averages then forget it.
             counts = jnp.full(size, len(z) / size)
             sums = codes * counts[:, None]
             return {"codes": codes, "counts": counts, "sums": sums, "started": jnp.bool_(True)}
@@ -107,7 +110,7 @@ class Averaged:
         return jax.lax.cond(stats["started"], lambda stats: dict(stats), start, dict(stats))
 
     def renewed(self, stats: Tree, key: Key, z: Array, index: Array) -> Tree:
-        """One step of the averages, then new places for the dead."""
+        """One step of the moving averages, then new positions for dead codes."""
         book = quantisation.ema_update(stats, z, index, self.decay, self.epsilon)
         if self.revive_below:
             threshold = self.revive_below * book["counts"].mean()
@@ -116,20 +119,21 @@ class Averaged:
 
 
 class Seen(NamedTuple):
-    """One level of a batch."""
+    """One level of a batch: the vectors, and the codes that replace them."""
 
-    z: Array  # [B, *grid, D]
-    index: Array  # [B, *grid]
-    q: Array  # [B, *grid, D], the codes themselves
+    z: Array  # [B, *grid, D], the encoder's vectors
+    index: Array  # [B, *grid], the chosen codes
+    q: Array  # [B, *grid, D], the entries of the chosen codes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VQVAE:
-    """The family. Capabilities: Reconstructs, Encodes, Decodes, Tokenizes.
+    """The VQ-VAE family. Capabilities: Reconstructs, Encodes, Decodes, Tokenizes.
 
     network: a Hierarchy (nets/autoencoder/): encode(params, x, quantise) and decode(params, qs),
-    with level 0 the finest. sizes: codes by level. codebook: how they are kept. shape: of one
-    example. data_variance: of the data's numbers, the unit of the reconstruction error.
+    where level 0 is the finest. sizes: the number of codes by level. codebook: how codes are stored
+    and updated. shape: of one example. commitment: the weight in (1). data_variance: the variance
+    of the data's values, the unit of the reconstruction error.
     """
 
     network: Hierarchy
@@ -142,28 +146,28 @@ class VQVAE:
     # --- the contract -------------------------------------------------------------------------
 
     def init(self, key: Key, example: Batch) -> Variables:
-        """Params of the network; codes by level in params or stats."""
+        """Params of the network, and the codes of each level in params or stats."""
         params, stats = {}, {}
         params["network"] = self.network.init(streams.named(key, "network"), example["x"])
         for level, size in enumerate(self.sizes):
-            mine = streams.named(key, f"codes {level}")
-            own, kept = self.codebook.init(mine, size, self.network.latent)
-            params |= {f"codes_{level}": own} if own else {}
-            stats |= {f"codes_{level}": kept} if kept else {}
+            name, level_key = f"codes_{level}", streams.named(key, f"codes {level}")
+            own_params, own_stats = self.codebook.init(level_key, size, self.network.latent)
+            params |= {name: own_params} if own_params else {}
+            stats |= {name: own_stats} if own_stats else {}
         return Variables(params=params, stats=stats)
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player."""
+        """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
-        """Equation (1), [B]; metrics: its parts, and by level how often each code is chosen."""
+        """Equation (1) per example [B]; metrics: its terms, and the usage of each code by level."""
         x = context.batch["x"]
         key = context.key if context.train else None
         qs, seen, stats = self._encode(params, context.stats, x, key)
-        copy = self.network.decode(params["network"], qs)
-        error = mean_per_example(jnp.square(copy - x))
+        reconstruction = self.network.decode(params["network"], qs)
+        error = mean_per_example(jnp.square(reconstruction - x))
         commitment = sum(quantisation.commitment(s.z, s.q) for s in seen)
         loss = error / self.data_variance + self.commitment * commitment
         metrics = {"reconstruction": error, "commitment": commitment}
@@ -175,7 +179,7 @@ class VQVAE:
         return loss, Aux(metrics={"loss": loss, **metrics}, stats=stats)
 
     def report(self, measured: Mapping[str, np.ndarray]) -> Report:
-        """Perplexity and codes in use by level, and a warning where most codes are never chosen."""
+        """Perplexity and codes in use by level, and a warning if most codes are never chosen."""
         values: dict = scalars(measured)
         warnings = {}
         for level, size in enumerate(self.sizes):
@@ -189,22 +193,23 @@ class VQVAE:
             values |= {f"perplexity{suffix}": perplexity, f"codes_in_use{suffix}": used}
             if perplexity < max(0.05 * size, _ONE_CODE):
                 warnings[name] = (
-                    f"Codebook collapse: of {size} codes{f' of level {level}' if suffix else ''} "
-                    f"{used} are in use, with a perplexity of {perplexity:.1f}. Codes far from the "
-                    "encoder's vectors are never chosen and so never move. Remedies: "
-                    "family.codebook = 'ema' with family.kmeans above 0 and family.revive_below "
-                    "about 0.1, a lower optimizer.learning_rate, fewer codes."
+                    f"Codebook collapse: {used} of {size} codes"
+                    f"{f' of level {level}' if suffix else ''} are in use, with a perplexity of "
+                    f"{perplexity:.1f}. Codes far from the encoder's vectors are never chosen and "
+                    "so never move. Remedies: family.codebook = 'ema' with family.kmeans above 0 "
+                    "and family.revive_below about 0.1, a lower optimizer.learning_rate, fewer "
+                    "codes."
                 )
         return Report(values=values, warnings=warnings)
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
-        """The vectors z before they are quantised, level after level, [B, D]."""
+        """The vectors z before quantisation, flattened and concatenated over levels: [B, D]."""
         del keys
         _, seen, _ = self._encode(variables.params, variables.stats, batch["x"])
         return jnp.concatenate([s.z.reshape(len(s.z), -1) for s in seen], -1)
 
     def decode(self, variables: Variables, latent: Array) -> Images:
-        """The image of the codes nearest to the vectors."""
+        """The images decoded from the codes nearest to the vectors [B, D] of `encode`."""
         qs, start = [], 0
         for level, grid in enumerate(self.network.grids):
             width = int(np.prod(grid)) * self.network.latent
@@ -216,7 +221,7 @@ class VQVAE:
         return self.network.decode(variables.params["network"], qs)
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
-        """The image of an example's codes."""
+        """The images decoded from the examples' codes."""
         del keys
         qs, _, _ = self._encode(variables.params, variables.stats, batch["x"])
         return self.network.decode(variables.params["network"], qs)
@@ -228,19 +233,19 @@ class VQVAE:
         return tuple(CodeGrid(shape=grid, size=size) for grid, size in both)[::-1]
 
     def codes(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
-        """The indices of the chosen codes, the top level first."""
+        """The chosen codes, the top level first: int32 [B, *grid] each."""
         _, seen, _ = self._encode(variables.params, variables.stats, batch["x"])
         return tuple(s.index for s in seen)[::-1]
 
     def decode_codes(self, variables: Variables, codes: tuple[Array, ...]) -> Images:
-        """The image of the codes."""
+        """The images decoded from codes [B, *grid] by level, the top level first."""
         qs = [
             quantisation.lookup(self._codes(variables.params, variables.stats, level), index)
             for level, index in enumerate(codes[::-1])
         ]
         return self.network.decode(variables.params["network"], qs)
 
-    # --- what the parts above share ------------------------------------------------------------
+    # --- shared by the methods above -----------------------------------------------------------
 
     def _codes(self, params: Tree, stats: Tree, level: int) -> Array:
         name = f"codes_{level}"
@@ -249,9 +254,11 @@ class VQVAE:
     def _encode(
         self, params: Tree, stats: Tree, x: Array, key: Key | None = None
     ) -> tuple[list[Array], list[Seen], Tree]:
-        """(what the decoder is given, what was seen, both by level; the stats after it, renewed if
-        there is a key of training)."""
-        found: dict[int, Seen] = {}
+        """(decoder inputs by level, vectors and codes by level, stats).
+
+        The stats are updated if there is a `key`, which is that of a training step.
+        """
+        seen: dict[int, Seen] = {}
         stats = dict(stats)
 
         def quantise(level: int, z: Array) -> Array:
@@ -266,8 +273,8 @@ class VQVAE:
             if key is not None and own:
                 revived = streams.named(key, f"revived {level}")
                 stats[name] = self.codebook.renewed(own, revived, held, index)
-            found[level] = Seen(z, index.reshape(z.shape[:-1]), q)
+            seen[level] = Seen(z, index.reshape(z.shape[:-1]), q)
             return quantisation.straight_through(z, q)
 
         qs = self.network.encode(params["network"], x, quantise)
-        return qs, [found[level] for level in range(len(self.sizes))], stats
+        return qs, [seen[level] for level in range(len(self.sizes))], stats

@@ -19,41 +19,41 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from genzoo.core.types import Array, broadcast
+from genzoo.core.types import Array, Broadcast, Examples, Floats, Times, broadcast
 from genzoo.math.schedules import Schedule
 
 
 class Gaussian(NamedTuple):
     """A diagonal Gaussian: mean [B, ...], variance broadcastable to it."""
 
-    mean: Array
-    variance: Array
+    mean: Examples
+    variance: Floats
 
 
-def q_sample(schedule: Schedule, x_0: Array, t: Array, eps: Array) -> Array:
+def q_sample(schedule: Schedule, x_0: Examples, t: Times, eps: Examples) -> Examples:
     """x_t of equation (1) from the noise eps; x_0, eps [B, ...], t [B] or []."""
     alpha, sigma = (broadcast(v, x_0) for v in (schedule.alpha(t), schedule.sigma(t)))
     return alpha * x_0 + sigma * eps
 
 
-def marginal(schedule: Schedule, x_0: Array, t: Array) -> Gaussian:
+def marginal(schedule: Schedule, x_0: Examples, t: Times) -> Gaussian:
     """q(x_t | x_0), equation (1)."""
     return Gaussian(
         broadcast(schedule.alpha(t), x_0) * x_0, broadcast(jnp.square(schedule.sigma(t)), x_0)
     )
 
 
-def one_minus_ratio(schedule: Schedule, t: Array, s: Array) -> Array:
+def one_minus_ratio(schedule: Schedule, t: Times, s: Times) -> Times:
     """1 - r = 1 - SNR(t) / SNR(s) for s < t, in (0, 1]; 1 at s = 0 where the SNR is infinite."""
     return schedule.one_minus_ratio(t, s)
 
 
-def transition_variance(schedule: Schedule, t: Array, s: Array) -> Array:
+def transition_variance(schedule: Schedule, t: Times, s: Times) -> Times:
     """sigma_{t|s}^2 of equation (2): beta of a DDPM table for neighbouring steps. Shape of t."""
     return jnp.square(schedule.sigma(t)) * one_minus_ratio(schedule, t, s)
 
 
-def transition(schedule: Schedule, x_s: Array, t: Array, s: Array) -> Gaussian:
+def transition(schedule: Schedule, x_s: Examples, t: Times, s: Times) -> Gaussian:
     """q(x_t | x_s), equation (2), for s < t."""
     scale = schedule.alpha(t) / schedule.alpha(s)
     return Gaussian(
@@ -61,12 +61,12 @@ def transition(schedule: Schedule, x_s: Array, t: Array, s: Array) -> Gaussian:
     )
 
 
-def posterior_variance(schedule: Schedule, t: Array, s: Array) -> Array:
+def posterior_variance(schedule: Schedule, t: Times, s: Times) -> Times:
     """sigma_s^2 (1 - r) of equation (3): "beta tilde" of Ho et al.; 0 at s = 0. Shape of t."""
     return jnp.square(schedule.sigma(s)) * one_minus_ratio(schedule, t, s)
 
 
-def posterior_scales(schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array]:
+def posterior_scales(schedule: Schedule, t: Times, s: Times) -> tuple[Times, Times]:
     """What the mean of (3) multiplies x_t and x_0 by, shape of t; (0, 1) at s = 0."""
     from_x_t = (
         schedule.alpha(t)
@@ -76,7 +76,9 @@ def posterior_scales(schedule: Schedule, t: Array, s: Array) -> tuple[Array, Arr
     return from_x_t, schedule.alpha(s) * one_minus_ratio(schedule, t, s)
 
 
-def posterior(schedule: Schedule, x_0: Array, x_t: Array, t: Array, s: Array) -> Gaussian:
+def posterior(
+    schedule: Schedule, x_0: Examples, x_t: Examples, t: Times, s: Times
+) -> Gaussian:
     """q(x_s | x_t, x_0), equation (3), for s < t; at s = 0 it is x_0 with variance 0."""
     from_x_t, from_x_0 = posterior_scales(schedule, t, s)
     return Gaussian(
@@ -85,7 +87,7 @@ def posterior(schedule: Schedule, x_0: Array, x_t: Array, t: Array, s: Array) ->
     )
 
 
-def _floored_posterior_log_variance(schedule: Schedule, t: Array, s: Array) -> Array:
+def _floored_posterior_log_variance(schedule: Schedule, t: Times, s: Times) -> Times:
     # At s = 0 the posterior has variance 0 and the decoder needs one: Ho et al. take that of the
     # step before, whose end is the present t.
     at_end = s <= 0
@@ -139,7 +141,9 @@ LEARNED_RANGE = ReverseVariance(_learned_range, learned=True)
 REVERSE_VARIANCES = (FIXED_SMALL, FIXED_LARGE, LEARNED, LEARNED_RANGE)
 
 
-def kl(mean_q: Array, log_variance_q: Array, mean_p: Array, log_variance_p: Array) -> Array:
+def kl(
+    mean_q: Broadcast, log_variance_q: Broadcast, mean_p: Broadcast, log_variance_p: Broadcast
+) -> Broadcast:
     """KL(q || p) of diagonal Gaussians in nats, elementwise; arguments broadcast."""
     return 0.5 * (
         log_variance_p
@@ -149,7 +153,7 @@ def kl(mean_q: Array, log_variance_q: Array, mean_p: Array, log_variance_p: Arra
     )
 
 
-def log_density(x: Array, mean: Array, log_variance: Array) -> Array:
+def log_density(x: Broadcast, mean: Broadcast, log_variance: Broadcast) -> Broadcast:
     """log N(x; mean, exp(log_variance)) in nats, elementwise."""
     return -0.5 * (
         jnp.log(2 * jnp.pi) + log_variance + jnp.square(x - mean) * jnp.exp(-log_variance)

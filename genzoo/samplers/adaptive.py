@@ -1,18 +1,18 @@
-"""An adaptive solver of ordinary differential equations, and the sampler that solves the
-probability-flow ODE with it (Song et al. 2021, section 4.3).
+"""An adaptive ODE solver, and the sampler that solves the probability-flow ODE with it.
 
-Dormand & Prince 1980, order 5 with an error estimate of order 4, first stage same as last; steps
-by the standard controller of Hairer, Norsett & Wanner 1993, section II.4:
+Song et al. 2021, section 4.3, by the method of Dormand & Prince 1980: order 5 with an error
+estimate of order 4, first stage same as last. The step size follows the standard controller of
+Hairer, Norsett & Wanner 1993, section II.4:
 
     error = rms of (y5 - y4) / (atol + rtol max(|y|, |y_new|)),  accepted below 1,              (1)
     h <- h clip(0.9 error^(-1/5), 0.2, 10), which does not grow right after a rejection         (2)
 
-Every example has its own time and its own step, so that it depends on its batch by rounding alone.
-But programs for batches of another size round otherwise in the last bit, and the estimate in (1) is
-a small difference of large terms: steps move a little, and ends by what one tolerates. So samples
-of the same noise in batches of other sizes agree to the tolerance, where with fixed steps they
-agree to rounding. With a network in bfloat16, which jumps by 1/256 of its output, the tolerance is
-not met either: differences of 2 in 255 have been seen.
+Every example has its own time and its own step size, so it depends on its batch through rounding
+alone. But programs for different batch sizes round differently in the last bit, and the estimate in
+(1) is a small difference of large terms: the steps shift slightly, and the results by up to the
+tolerance. Samples from the same noise in batches of different sizes therefore agree to within the
+tolerance, whereas with fixed steps they agree to rounding. With a network in bfloat16, whose output
+jumps by 1/256 of its value, even the tolerance is exceeded: differences of 2 in 255 have been seen.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from genzoo.core.types import Array, Keys, Tree, broadcast, mean_per_example
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.predictor import Predict, Rows, one_row
 
-# Row i makes stage i of the stages before it; the last row is the step of order 5 itself.
+# Row i weights the earlier stages in stage i; the last row is the fifth-order step itself.
 _STAGES = np.zeros((7, 7))
 _STAGES[1, :1] = 1 / 5
 _STAGES[2, :2] = 3 / 40, 9 / 40
@@ -41,15 +41,18 @@ _TIMES[5:] = 1
 _FOURTH = np.array([5179 / 57600, 0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40])
 _ERROR = _STAGES[6] - _FOURTH
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
-_EVALUATIONS = 6  # of a step; the seventh stage is the first of the next
+_EVALUATIONS = 6  # per step; the seventh stage is the first of the next step
 
 Derivative = Callable[[Tree, Array], Tree]
-"""(y, leaves [B, ...]; t [B]) -> dy/dt, the same tree. Rows must not depend on each other."""
+"""(y: a tree of leaves [B, ...], t: [B]) -> dy/dt, a tree like y. Rows must be independent."""
 
 
 class Solved(NamedTuple):
-    """What `solve` gives. y: the tree at t1, NaN in rows that did not get there. evaluations: int32
-    [B], of the derivative. reached: bool [B]."""
+    """The result of `solve`.
+
+    y: the tree at t1, NaN in rows that did not reach it. evaluations: int32 [B], of the derivative.
+    reached: bool [B], whether the row reached t1.
+    """
 
     y: Tree
     evaluations: Array
@@ -60,9 +63,9 @@ class _State(NamedTuple):
     y: Tree
     slope: Tree  # the derivative at y
     t: Array  # [B]
-    step: Array  # [B] > 0, the next one to be tried
-    rejected: Array  # bool [B]: whether the last attempt was
-    stuck: Array  # bool [B]: whether steps have become too small to move t
+    step: Array  # [B] > 0, the next step size to try
+    rejected: Array  # bool [B], whether the last attempt was rejected
+    stuck: Array  # bool [B], whether the steps have become too small to change t
     evaluations: Array  # int32 [B]
 
 
@@ -75,40 +78,41 @@ def _rows(choice: Array, new: Tree, old: Tree) -> Tree:
 
 
 def _size(values: Tree, scale: Tree) -> Array:
-    # [B]: the largest of the leaves, so that a log density counts as much as all of an image.
+    # [B]: the largest over the leaves, so that a log density counts as much as a whole image.
     ratios = jax.tree.map(lambda a, b: jnp.sqrt(mean_per_example(jnp.square(a / b))), values, scale)
     return jnp.stack(jax.tree.leaves(ratios)).max(0)
 
 
 def _weighted(weights: Array, stages: Tree) -> Tree:
-    # Not a dot product, which accelerators would round to fewer digits.
+    # Not a dot product, which accelerators would compute with fewer digits.
     return jax.tree.map(
         lambda k: (weights.reshape(-1, *(1,) * (k.ndim - 1)) * k).sum(0), stages
     )
 
 
 def _first_step(derivative, y, t, length, direction, rtol, atol) -> tuple[Tree, Array]:
-    # (slope, step) at the start: Hairer, Norsett & Wanner, II.4, two evaluations. The loop is
-    # there for the compiler: the derivative stands in the program once here, once in the steps.
+    # (slope, step) at the start: Hairer, Norsett & Wanner, II.4, with two evaluations. The loop
+    # keeps the program small: the derivative is in it once here and once in the steps.
     scale = jax.tree.map(lambda a: atol + rtol * jnp.abs(a), y)
 
-    def look(index, carry):
+    def evaluate(index, carry):
         slope, _, size = carry
         value = derivative(_along(y, direction * size, slope), t + direction * size)
-        here, there = _size(y, scale), _size(value, scale)
-        first = jnp.where((here < 1e-5) | (there < 1e-5), 1e-6, 0.01 * here / there)
-        begins = index == 0
-        slope = jax.tree.map(lambda a, b: jnp.where(begins, a, b), value, slope)
-        return slope, value, jnp.where(begins, jnp.minimum(first, length), size)
+        y_size, slope_size = _size(y, scale), _size(value, scale)
+        tiny = (y_size < 1e-5) | (slope_size < 1e-5)
+        trial = jnp.where(tiny, 1e-6, 0.01 * y_size / slope_size)
+        is_first = index == 0
+        slope = jax.tree.map(lambda a, b: jnp.where(is_first, a, b), value, slope)
+        return slope, value, jnp.where(is_first, jnp.minimum(trial, length), size)
 
     zeros = jax.tree.map(jnp.zeros_like, y)
-    slope, other, size = jax.lax.fori_loop(0, 2, look, (zeros, zeros, jnp.zeros_like(t)))
+    slope, other, size = jax.lax.fori_loop(0, 2, evaluate, (zeros, zeros, jnp.zeros_like(t)))
     steepness = _size(slope, scale)
     bend = _size(jax.tree.map(jnp.subtract, other, slope), scale) / size
     largest = jnp.maximum(steepness, bend)
     flat = jnp.maximum(1e-6, 1e-3 * size)
     step = jnp.where(largest <= 1e-15, flat, (0.01 / largest) ** (1 / 5))
-    # The look ahead may have gone where the derivative is not defined.
+    # The trial step may have left the domain of the derivative.
     step = jnp.where(jnp.isfinite(bend), step, size)
     return slope, jnp.minimum(jnp.minimum(100 * size, step), length)
 
@@ -123,11 +127,12 @@ def solve(
     atol: float = 1e-5,
     largest: int = 10_000,
 ) -> Solved:
-    """y at t1 of dy/dt = derivative(y, t) from y at t0; t1 may lie before t0.
+    """Integrates dy/dt = derivative(y, t) from y at t0 to t1, which may lie before t0.
 
-    y: a tree of leaves [B, ...], each held to equation (1) by itself; t0, t1: [] or [B]. A row
-    takes 2 + 6 evaluations per attempted step, at most `largest`; a row that needs more, or whose
-    derivative is not finite, ends in NaN. Finished rows wait, frozen, for the others.
+    y: a tree of leaves [B, ...], each of which must satisfy equation (1) by itself. t0, t1: [] or
+    [B]. largest: the most evaluations of the derivative per row. A row takes 2 evaluations to start
+    and 6 per attempted step. A row that needs more than `largest`, or whose derivative is not
+    finite, ends in NaN. Finished rows stay frozen until the others finish.
     """
     leaves = jax.tree.leaves(y)
     dtype = jnp.result_type(*leaves)
@@ -144,7 +149,7 @@ def solve(
     def attempt(state: _State) -> _State:
         moving, remaining = active(state), jnp.abs(end - state.t)
         size = jnp.where(moving, direction * jnp.minimum(state.step, remaining), 0)
-        # The end is met exactly: there the derivative may be defined on one side only.
+        # The last step lands exactly on the end: the derivative may be undefined beyond it.
         target = jnp.where(moving & (state.step >= remaining), end, state.t + size)
 
         def stage(index, carry):
@@ -193,8 +198,10 @@ def solve(
 
 
 def clock(schedule: Schedule, t: Array) -> Array:
-    """softplus(logsnr / 2) = -log u with u = sigma / (alpha + sigma); shape of t. It is 0 at
-    alpha = 0 and grows towards the data, without cancellation at either end."""
+    """softplus(logsnr / 2) = -log u with u = sigma / (alpha + sigma), in the shape of t.
+
+    It is 0 at alpha = 0 and grows towards the data, without cancellation at either end.
+    """
     return jax.nn.softplus(schedule.logsnr(t) / 2)
 
 
@@ -203,15 +210,15 @@ def flow(predict: Predict, schedule: Schedule, start: Array, end: Array) -> Deri
 
         dy = (eps - x_0) du = u (x_0 - eps) dclock,   u = exp(-clock),                          (3)
 
-    the same for every schedule. In it, mixtures of Gaussians need as few evaluations as in any of
-    ten coordinates tried, and come out most exact: at a tolerance of 1e-5, 40 narrow ones in 256
-    dimensions took 74 evaluations with an error of 1e-4 on the VP schedule, against 94 and 1e-3
-    over u, 90 and 4e-4 over the angle arctan(sigma / alpha).
+    which is the same for every schedule. Of ten coordinates tried on mixtures of Gaussians, none
+    needed fewer evaluations and none was as accurate: at a tolerance of 1e-5, 40 narrow Gaussians
+    in 256 dimensions took 74 evaluations with an error of 1e-4 on the VP schedule, against 94 and
+    1e-3 over u, and 90 and 4e-4 over the angle arctan(sigma / alpha).
     """
 
     def derivative(y, ticks):
         logsnr = 2 * (ticks + jnp.log(-jnp.expm1(-ticks)))
-        # Rounding must not lead out of the times asked for, where sigma may be 0.
+        # Rounding must not push t out of [end, start], beyond which sigma may be 0.
         t = jnp.clip(schedule.time_of_logsnr(logsnr), end, start)
         seen = predict(broadcast(schedule.alpha(t) + schedule.sigma(t), y) * y, t)
         return broadcast(jnp.exp(-ticks), y) * (seen.x_0 - seen.eps)
@@ -221,11 +228,10 @@ def flow(predict: Predict, schedule: Schedule, start: Array, end: Array) -> Deri
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveSampler:
-    """Solves equation (3) from the time `farthest` to the time `nearest` and takes the data that
-    are predicted there.
+    """Solves equation (3) from `farthest` to `nearest` and returns the data predicted there.
 
-    farthest, nearest: 1 >= farthest > nearest > 0; None for those of the schedule. largest: network
-    evaluations at most; an example that needs more ends in NaN.
+    farthest, nearest: times, 1 >= farthest > nearest > 0; None for those of the schedule. largest:
+    the most network evaluations per example; an example that needs more ends in NaN.
     """
 
     schedule: Schedule
@@ -237,12 +243,12 @@ class AdaptiveSampler:
 
     @property
     def start(self) -> float:
-        """The time that it sets out from."""
+        """The starting time."""
         return self.schedule.farthest if self.farthest is None else self.farthest
 
     @property
     def end(self) -> float:
-        """The time at which it takes the predicted data."""
+        """The time at which the data are predicted."""
         return self.schedule.nearest if self.nearest is None else self.nearest
 
     def __call__(
@@ -254,9 +260,12 @@ class AdaptiveSampler:
         trajectory: bool = False,
         rows: Rows = one_row,
     ) -> Solution:
-        """The data from x [B, ...] at time `start`; nothing is drawn, so keys are not used. Every
-        example takes steps of its own, so a trajectory is the end alone: [1, B, ...]. rows: as for
-        `loop.Sampler`; every example has its own time, so that guidance is off nowhere for all."""
+        """The data from x [B, ...] at time `start`.
+
+        Nothing is drawn, so keys are unused. Every example takes its own steps, so a trajectory
+        holds the end alone: [1, B, ...]. rows: as for `loop.Sampler`. Every example has its own
+        time, so every branch of guidance always runs.
+        """
         del keys
         schedule = self.schedule
         start, end = (jnp.asarray(t, x.dtype) for t in (self.start, self.end))
@@ -271,7 +280,7 @@ class AdaptiveSampler:
         )
         at_end = jnp.broadcast_to(end, x.shape[:1])
         x_0 = predict(solved.y * (schedule.alpha(end) + schedule.sigma(end)), at_end).x_0
-        # A predictor may turn NaN into numbers, by clipping for one.
+        # A predictor may turn NaN into finite numbers, by clipping for example.
         x_0 = jnp.where(broadcast(solved.reached, x_0), x_0, jnp.nan)
         ends = x_0[None] if trajectory else None
         evaluations = solved.evaluations + 1

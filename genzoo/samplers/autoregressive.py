@@ -1,9 +1,9 @@
-"""Ancestral sampling of token sequences, one token after the other in a single `lax.scan`.
+"""Ancestral sampling of token sequences, one token at a time in a single `lax.scan`.
 
     token_i ~ softmax(truncate(logits_i)),  logits_i, cache = step(cache, token_{i-1}, i)
 
-Each example draws from its own key folded with the position, so that a sequence does not depend
-on the batch it is drawn in.
+Each example draws from its own key folded with the position, so a sequence does not depend on the
+batch it is drawn in.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from genzoo.core import streams
 from genzoo.core.types import Array, Keys
 
 Step = Callable[[Any, Array, Array], tuple[Array, Any]]
-"""(cache, token [B] of the position before, position []) -> (logits [B, V], cache)."""
+"""(cache, previous token [B], position []) -> (logits [B, V], cache)."""
 
 
 def generate(
@@ -27,19 +27,19 @@ def generate(
     truncate: Callable[[Array], Array],
     first: Array,
 ) -> Array:
-    """Tokens int32 [B, length] from one key per example.
+    """Tokens int32 [B, length], with one key per example.
 
-    cache: a tree that `step` returns with the same shapes; truncate: logits [B, V] -> logits, such
-    as `genzoo.math.tokens.Truncation`; first: int [B], what `step` is given as the token before
-    position 0 (a class, a start symbol, -1).
+    cache: a tree, which `step` returns with the same shapes. truncate: logits [B, V] -> logits,
+    such as `genzoo.math.tokens.Truncation`. first: int [B], the token that `step` receives as the
+    one before position 0 (a class, a start symbol, -1).
     """
 
     def move(carry, position):
         cache, token = carry
         logits, cache = step(cache, token, position)
         logits = truncate(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
-        here = streams.fold(keys, position)
-        token = jax.vmap(jax.random.categorical)(here, logits).astype(jnp.int32)
+        token_keys = streams.fold(keys, position)
+        token = jax.vmap(jax.random.categorical)(token_keys, logits).astype(jnp.int32)
         return (cache, token), token
 
     start = (cache, first.astype(jnp.int32))

@@ -1,6 +1,7 @@
-"""EDM's stochastic sampler (Karras et al. 2022, algorithm 2): Heun's steps, each of which begins
-with a little fresh noise ("churn"); and the same with the steps of Euler and of DPM2, `s_churn` of
-k-diffusion's `sample_euler` and `sample_dpm_2`.
+"""EDM's stochastic sampler (Karras et al. 2022, algorithm 2): Heun steps with churn.
+
+Each step begins by adding a little fresh noise ("churn"). The same is available with the steps of
+Euler and DPM2: `s_churn` of k-diffusion's `sample_euler` and `sample_dpm_2`.
 
 With u = sigma / alpha for their sigma and y = x / alpha for their x, before each of N steps:
 
@@ -8,8 +9,8 @@ With u = sigma / alpha for their sigma and y = x / alpha for their x, before eac
     u_hat  = (1 + gamma) u
     y_hat  = y + S_noise sqrt(u_hat^2 - u^2) z                                                 (2)
 
-For S_noise = 1 equation (2) is a step of the forward process, q(x_t_hat | x_t), so the marginals
-are kept; S_noise a little above 1 makes up for what a network removes too much.
+For S_noise = 1, equation (2) is a step of the forward process, q(x_t_hat | x_t), so the marginals
+are preserved. S_noise slightly above 1 compensates for a network that removes too much noise.
 """
 
 from dataclasses import dataclass
@@ -24,13 +25,14 @@ from genzoo.samplers.runge_kutta import DPM2, Euler, Heun, RungeKutta
 
 @dataclass(frozen=True, kw_only=True)
 class Churned(RungeKutta):
-    """A method from where equation (2) leads; exactly that method for s_churn = 0.
+    """A method whose steps start from the point of equation (2); unchanged for s_churn = 0.
 
-    The noise is raised at most to that of the schedule's farthest time: a step that begins there
-    has none to add (EDM's code asks the network beyond sigma_max if S_max allows it; their own
-    settings do not). Where alpha_t = 0 all is noise already, and nothing is done.
+    The noise is raised at most to that of the schedule's farthest time, so a step that begins there
+    adds none. (EDM's code evaluates the network beyond sigma_max if S_max allows it; their own
+    settings do not.) Where alpha_t = 0, x is pure noise already and stays unchanged.
 
-    s_churn: how much noise in all. s_min, s_max: between which u = sigma / alpha. s_noise: (2).
+    s_churn: the total amount of noise. s_min, s_max: the range of u = sigma / alpha in which noise
+    is added. s_noise: S_noise of (2).
     """
 
     s_churn: float = 0.0
@@ -39,7 +41,7 @@ class Churned(RungeKutta):
     s_noise: float = 1.0
 
     def init(self, x: Array, steps: Array) -> Array:
-        """Gamma of equation (1) without its condition, a scalar."""
+        """Gamma of equation (1) without the condition on u: a scalar."""
         return jnp.minimum(self.s_churn / steps, jnp.sqrt(2) - 1).astype(x.dtype)
 
     def before(
@@ -55,7 +57,7 @@ class Churned(RungeKutta):
         u = jnp.exp(-logsnr / 2)
         gamma = jnp.where((self.s_min <= u) & (u <= self.s_max), memory, 0)
         raised = schedule.time_of_logsnr(logsnr - 2 * jnp.log1p(gamma))
-        # Rounding must not move a step back that adds no noise.
+        # Rounding must not move the start of a step that adds no noise.
         t_hat = jnp.where(gamma > 0, jnp.clip(raised, finite, farthest), finite)
         forward = gaussian.transition(schedule, x, t_hat, finite)
         noise = streams.normal(keys, x.shape[1:], x.dtype)
@@ -64,8 +66,10 @@ class Churned(RungeKutta):
 
 
 class ChurnedEuler(Churned, Euler):
-    """Euler's method with churn: one evaluation per step, on the raised noise. (The Euler scheduler
-    of diffusers, with the same s_churn, asks before the noise is raised.)"""
+    """Euler's method with churn: one evaluation per step, at the raised noise level.
+
+    (The Euler scheduler of diffusers, with the same s_churn, evaluates before the noise is raised.)
+    """
 
 
 class ChurnedDPM2(Churned, DPM2):

@@ -1,29 +1,29 @@
-"""DPM-Solver (Lu et al. 2022a) and DPM-Solver++ (Lu et al. 2022b), the multistep methods 2M, 3M.
+"""DPM-Solver (Lu et al. 2022a) and DPM-Solver++ (Lu et al. 2022b): the multistep methods 2M, 3M.
 
 Equations (1), (2) and (4) of genzoo.math.exponential with one evaluation per move: the derivatives
-of f come from predictions of moves before. With h the length of this move in lambda, h0 and h1
-those of the two before, r0 = h0 / h, r1 = h1 / h, and f, f', f'' the newest to the oldest
-prediction,
+of f are estimated from the predictions of earlier moves. Let h be the length of this move in
+lambda, h0 and h1 those of the previous two, r0 = h0 / h, r1 = h1 / h, and f, f', f'' the
+predictions from newest to oldest. Then
 
     D = (f - f') / r0,   E = (f' - f'') / r1,   C = (D - E) / (r0 + r1)                         (1)
     2M: x_s = line(s) + reach phi_1(z) D / 2   ("midpoint"), or with phi_2(z) for phi_1(z) / 2  (2)
     3M: x_s = line(s) + reach (phi_2(z) (D + r0 C) + 2 phi_3(z) C)                              (3)
 
 Newton's interpolation is f(lambda_t + u h) = f + u D + u (u + r0) C, so h df/dlambda = D + r0 C and
-h^2 d2f/dlambda2 = 2 C, which equation (4) there multiplies by phi_3: hence (3). The published third
-order (3M of the second paper and its code, of diffusers too) multiplies C itself by phi_3, half of
-what is needed, and so is of order 2. Both are here.
+h^2 d2f/dlambda2 = 2 C, which equation (4) there multiplies by phi_3: hence (3). The third-order
+method as published (3M of the second paper, its code and diffusers) multiplies C itself by phi_3,
+which is half of what is needed, and so has order 2. Both are implemented here.
 
 Observed on a 1-D mixture (sigma 20 to 0.02, Karras grid, 320 to 640 moves): order 2.00 for 2M, 2.92
-for (3), 2.01 for 3M as published. With few moves half the second difference damps: evenly in lambda
-the published form is the more accurate below 10 to 35 moves there, below 30 to 50 where the parts
-of the mixture have deviation 0.05, hardly ever for smoother data or in the form NOISE; by a factor
-of 1.8 at best.
+for (3), 2.01 for 3M as published. With few moves, half the second difference has a damping effect.
+On grids even in lambda the published form is the more accurate below 10 to 35 moves on that
+mixture, and below 30 to 50 if its components have deviation 0.05, but hardly ever for smoother data
+or in the form NOISE; the gain is a factor of 1.8 at best.
 
-The first move has order 1, the second at most 2, and, where there are fewer than 15 moves, the last
-two orders 2 and 1 ("lower_order_final"). The first leaves an error of order h^2 in the end. It is
-small where f hardly depends on lambda, at large noise: begun at sigma / alpha = 20 and evenly in
-lambda it shows from some 300 moves on, where 3M falls back to order 2.
+The first move has order 1 and the second at most 2. With fewer than 15 moves, the last two have
+orders 2 and 1 ("lower_order_final"). The first move leaves an error of order h^2 at the end. It is
+small where f hardly depends on lambda, at large noise: from sigma / alpha = 20 on a grid even in
+lambda, it shows from some 300 moves on, where 3M falls back to order 2.
 """
 
 from dataclasses import dataclass
@@ -40,15 +40,15 @@ from genzoo.samplers.loop import EndsInData
 from genzoo.samplers.predictor import Predict, Prediction
 
 FEW = 15
-"""Moves below which the last ones have a lower order, as in the published code."""
+"""With fewer moves than this, the last ones have a lower order, as in the published code."""
 
 
 class History(NamedTuple):
-    """What a multistep method keeps, the latest first.
+    """The memory of a multistep method, newest first.
 
-    values: earlier predictions [B, ...]; gaps: the lengths of the moves made from them, in lambda;
-    usable: int32 [], how many of them are there; left: int32 [], moves to be made, this one
-    included; gentle: bool [], whether the last moves have a lower order.
+    values: earlier predictions [B, ...]. gaps: the lengths in lambda of the moves made from them,
+    []. usable: int32 [], how many of them are available. left: int32 [], moves still to be made,
+    including this one. gentle: bool [], whether the last moves have a lower order.
     """
 
     values: tuple[Array, ...]
@@ -59,7 +59,7 @@ class History(NamedTuple):
 
     @classmethod
     def empty(cls, x: Array, steps: Array, length: int, gentle: bool | None) -> "History":
-        """Before the first of so many moves. gentle: None for below 15 moves."""
+        """The history before the first of `steps` moves. gentle: None means below 15 moves."""
         if gentle is None:
             gentle = steps < FEW
         return cls(
@@ -76,8 +76,10 @@ class History(NamedTuple):
         return jnp.where(self.gentle, jnp.minimum(order, self.left), order)
 
     def after(self, value: Array, schedule: Schedule, t: Array, s: Array) -> "History":
-        """With the prediction at t and the move from there to s. Pure noise, an infinite distance
-        away, is forgotten."""
+        """The history extended by the prediction `value` at t and the move from t to s.
+
+        Pure noise is infinitely far away in lambda and is forgotten.
+        """
         h = exponential.gap(schedule, t, s)
         length, finite = len(self.values), jnp.isfinite(h)
         h = jnp.where(finite, h, 1).astype(self.gaps[0].dtype) if length else h
@@ -91,11 +93,12 @@ class History(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Multistep(EndsInData):
-    """DPM-Solver 2M and 3M (form NOISE), DPM-Solver++ 2M and 3M (form DATA). From pure noise, and
-    in the move after that, the order is 1.
+    """DPM-Solver 2M and 3M (form NOISE) and DPM-Solver++ 2M and 3M (form DATA).
 
-    order: 1, 2 or 3. midpoint: which second order of equation (2). published: the third order as
-    printed. lower_order_final: None for below 15 moves.
+    From pure noise, and in the move after that, the order is 1.
+
+    order: 1, 2 or 3. midpoint: which second-order method of equation (2). published: the
+    third-order method as printed. lower_order_final: None means below 15 moves.
     """
 
     schedule: Schedule
@@ -129,7 +132,7 @@ class Multistep(EndsInData):
     def bend(
         self, seen: Prediction, t: Array, s: Array, memory: History
     ) -> tuple[Array, History]:
-        """What equations (2) and (3) add to the line [B, ...], and the history after the move."""
+        """The term that (2) and (3) add to the line [B, ...], and the history after the move."""
         value = self.form.predicted(seen)
         move = self.form.move(self.schedule, t, s)
         order, bend = memory.order(self.order), jnp.zeros_like(value)

@@ -1,29 +1,29 @@
 """SDE-DPM-Solver++ (Lu et al. 2022b, section 5, and the samplers of k-diffusion): the reverse SDE.
 
-Equation (3) of genzoo.math.exponential. With the pair (x_0, eps) that makes up x_t it is
+Equation (3) of genzoo.math.exponential. In terms of the pair (x_0, eps) that makes up x_t,
 
     x_s = alpha_s x_0 + sigma_s (c(h) eps + d(h) z) + reach bend,
     c(h) = exp(-eta h),   d(h) = sqrt(1 - exp(-2 eta h))                                        (1)
 
-where `bend` is made of differences of predicted x_0 with phi functions of z = -(1 + eta) h: that of
-2M and 3M is theirs at this z. eta = 0 is the ODE. With eta = 1 and no bend it is ancestral
-sampling: sigma_s^2 d(h)^2 is the posterior variance. eta is one thing for all methods here: the
-SDE's noise is sqrt(eta) g dw. In k-diffusion it is that for 2M and 3M; that of its dpmpp_sde is the
-eta of DDIM, which is the same at 0 and at 1 only.
+where `bend` combines differences of predicted x_0 with phi functions of z = -(1 + eta) h; 2M and 3M
+use their own bend at this z. eta = 0 is the ODE. With eta = 1 and no bend it is ancestral sampling:
+sigma_s^2 d(h)^2 is the posterior variance. eta means the same for all methods here: the SDE's noise
+is sqrt(eta) g dw. k-diffusion uses this meaning for 2M and 3M; the eta of its dpmpp_sde is that of
+DDIM, which agrees at 0 and 1 only.
 
-The single-step method asks in the middle of the move, at h / 2, with the noise that the SDE has
-there, and which is a part of that at the end:
+The single-step method evaluates at the midpoint of the move, h / 2, with the SDE's noise at that
+point, which is part of the noise at the end:
 
-    d(h) z = c(h/2) d(h/2) z_1 + d(h/2) z_2,   z_1 the noise in the middle                      (2)
+    d(h) z = c(h/2) d(h/2) z_1 + d(h/2) z_2,   z_1 the noise at the midpoint                    (2)
 
-Weak orders observed on Gaussian data. Variance: 1 for order 1, else 2, also for 3M unless eta = 0;
-the noise in a move, of which its beginning knows nothing, is made up for by that of the move
-before, in the differences. Slope of the mean: 2 for the single-step method and 2M, 3 for 3M; exact
-for eta = 1, where the predicted x_0 is a martingale.
+Weak orders observed on Gaussian data. Variance: 1 for order 1, otherwise 2, even for 3M unless
+eta = 0; the prediction at the start of a move knows nothing of the noise drawn in that move, and
+the differences make up for it by the noise of the previous move. Slope of the mean: 2 for the
+single-step method and 2M, 3 for 3M; exact for eta = 1, where the predicted x_0 is a martingale.
 
-3M differs on purpose from others: that of k-diffusion takes half the second difference (see
-dpm_multistep), and that of diffusers 0.42 has the wrong sign in the factor of it (-phi_2(z) - 1/2,
-which does not vanish with h, for -phi_2(z) + 1/2).
+3M deliberately differs from other implementations: that of k-diffusion takes half the second
+difference (see dpm_multistep), and that of diffusers 0.42 has a wrong sign in its factor
+(-phi_2(z) - 1/2, which does not vanish with h, instead of -phi_2(z) + 1/2).
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ from genzoo.samplers.predictor import Predict, Prediction
 
 
 def _kept_and_fresh(eta: float, h: Array) -> tuple[Array, Array]:
-    # c(h) and d(h) of equation (1); from pure noise (h = inf) nothing is kept.
+    # c(h) and d(h) of equation (1); from pure noise (h = inf) no noise is kept.
     return jnp.exp(-eta * h), jnp.sqrt(-jnp.expm1(-2 * eta * h))
 
 
@@ -54,8 +54,11 @@ def _noised_line(schedule: Schedule, seen: Prediction, s: Array, noise: Array) -
 
 @dataclass(frozen=True, kw_only=True)
 class MultistepSDE(EndsInData):
-    """SDE-DPM-Solver++ 2M and 3M: equation (1) with the bend of `Multistep`, whose fields mean the
-    same here. From pure noise the move is alpha_s x_0 and fresh noise, for eta > 0."""
+    """SDE-DPM-Solver++ 2M and 3M: equation (1) with the bend of `Multistep`.
+
+    The fields mean the same as there. From pure noise, and for eta > 0, the move gives alpha_s x_0
+    plus fresh noise.
+    """
 
     schedule: Schedule
     order: int = 2
@@ -67,16 +70,16 @@ class MultistepSDE(EndsInData):
 
     @property
     def form(self) -> exponential.Form:
-        """What is expanded, with its kernel."""
+        """The function that is expanded, with its kernel."""
         return exponential.reverse_sde(self.eta)
 
     def shares(self, h: Array) -> tuple[Array, Array]:
-        """How much of eps is kept and how much noise is fresh in a move of length h."""
+        """The factors of eps and of the fresh noise in a move of length h."""
         return _kept_and_fresh(self.eta, h)
 
     @property
     def drift(self) -> Multistep:
-        """The method of the noiseless part."""
+        """The method for the deterministic part."""
         return Multistep(
             schedule=self.schedule,
             form=self.form,
@@ -111,20 +114,21 @@ class MultistepSDE(EndsInData):
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseMultistepSDE(MultistepSDE):
-    """SDE-DPM-Solver with eps in place of x_0, 2M (and by the same rule 3M): equation (5) of
-    genzoo.math.exponential, "sde-dpmsolver" of diffusers. As the line of DDIM it is
+    """SDE-DPM-Solver 2M, and by the same rule 3M, which expands eps instead of x_0.
+
+    Equation (5) of genzoo.math.exponential, "sde-dpmsolver" in diffusers. As the line of DDIM it is
 
         x_s = alpha_s x_0 + sigma_s ([1 - eta (exp(h) - 1)] eps + sqrt(eta (exp(2 h) - 1)) z)
               + reach bend                                                                      (3)
 
-    For long moves it is far off and unstable, and noisier than it must be: take `MultistepSDE`
+    For long moves it is inaccurate, unstable and noisier than necessary: prefer `MultistepSDE`
     unless results are to be compared. From pure noise, where (3) is infinite, the move is that of
     `MultistepSDE`.
     """
 
     @property
     def form(self) -> exponential.Form:
-        """See (5) there."""
+        """Equation (5) of genzoo.math.exponential."""
         return exponential.reverse_sde_in_noise(self.eta)
 
     def shares(self, h: Array) -> tuple[Array, Array]:
@@ -138,8 +142,11 @@ class NoiseMultistepSDE(MultistepSDE):
 
 @dataclass(frozen=True, kw_only=True)
 class SingleStepSDE(Memoryless):
-    """The stochastic form of DPM-Solver++ 2S, "dpmpp_sde" of k-diffusion, with equation (2) for the
-    noise (there: a Brownian path in sigma, whose two draws are correlated a little otherwise)."""
+    """The stochastic form of DPM-Solver++ 2S, "dpmpp_sde" in k-diffusion.
+
+    The noise follows equation (2); k-diffusion takes it from a Brownian path in sigma, whose two
+    draws are correlated slightly differently.
+    """
 
     schedule: Schedule
     eta: float = 1.0
@@ -147,7 +154,7 @@ class SingleStepSDE(Memoryless):
     evaluations = 2
 
     def inner(self, t: Array, s: Array) -> Sequence[Array]:
-        """The middle of the move, by lambda."""
+        """The midpoint of the move in lambda."""
         move = exponential.reverse_sde(self.eta).move(self.schedule, t, s)
         return (time_inside(self.schedule, s, move, 1 / 2),)
 
@@ -164,17 +171,17 @@ class SingleStepSDE(Memoryless):
         """One move; deterministic for eta = 0."""
         move = exponential.reverse_sde(self.eta).move(self.schedule, t, s)
         (middle,) = self.inner(t, s)
-        noise_there = noise = seen.eps
+        middle_noise = noise = seen.eps
         if self.eta > 0:
             first, second = (
                 streams.normal(streams.fold(keys, part), x.shape[1:], x.dtype) for part in (0, 1)
             )
-            # From pure noise the first half is infinite, and nothing of eps is left after it.
+            # From pure noise the first half is infinitely long, and none of eps is left after it.
             whole = exponential.gap(self.schedule, t, s)
             kept, fresh = _kept_and_fresh(self.eta, whole - move.h / 2)
-            noise_there = kept * noise + fresh * first
+            middle_noise = kept * noise + fresh * first
             kept, fresh = _kept_and_fresh(self.eta, move.h / 2)
-            noise = kept * noise_there + fresh * second
-        inside = predict(_noised_line(self.schedule, seen, middle, noise_there), middle)
+            noise = kept * middle_noise + fresh * second
+        inside = predict(_noised_line(self.schedule, seen, middle, middle_noise), middle)
         bend = phi(1, move.z) * (inside.x_0 - seen.x_0)
         return _noised_line(self.schedule, seen, s, noise) + move.reach * bend, memory

@@ -1,12 +1,12 @@
-"""Which times a sampler visits, from the noisiest down, with 0, the data, at the end.
+"""Grids: the times that a sampler visits, from the noisiest down to 0, the data.
 
-A grid is a function (schedule, S, end) -> times [S + 1], falling. On a DDPM table the published
-rules choose steps n of 1..T, and t = n / T; the published code of DDIM counts steps from 0, here n
-= index + 1. In continuous time the rules place times evenly in t, in logsnr, or as EDM does; they
-hold for tables too, where they fall between the steps.
+A grid is a function (schedule, S, end) -> times [S + 1], decreasing. On a DDPM table the published
+rules choose steps n from 1..T, and t = n / T. (The published DDIM code counts steps from 0, so here
+n = index + 1.) In continuous time the rules space times evenly in t or in logsnr, or as EDM does.
+They apply to tables too, where the times fall between the steps.
 
-end: a time at which sampling stops instead of at 0, None for 0. Rules of continuous time then place
-their times down to it; of the steps of a table those above it are taken, which may be fewer.
+end: a time at which sampling stops instead of 0; None for 0. Continuous rules then space their
+times down to it. Rules for tables keep the steps above it, which may be fewer than S.
 """
 
 from collections.abc import Callable
@@ -21,46 +21,55 @@ from genzoo.math.times import shift_time
 End = Array | float | None
 Grid = Callable[[Schedule, int, End], Array]
 
-# --- the steps of a table: (T, S) -> int64 [S], strictly falling, within 1..T ------------------
+# --- the steps of a table: (T, S) -> int64 [S], strictly decreasing, within 1..T ---------------
 
 Rule = Callable[[int, int], np.ndarray]
 
 
 def leading(table_steps: int, steps: int) -> np.ndarray:
-    """1, 1 + c, 1 + 2c, ... with c = T // S: "uniform" of Song et al. 2020 (DDIM), also known as
-    "leading". It starts below T unless S = T."""
+    """1, 1 + c, 1 + 2c, ... with c = T // S: "uniform" of DDIM (Song et al. 2020), or "leading".
+
+    It starts below T unless S = T.
+    """
     return 1 + (table_steps // steps) * np.arange(steps)[::-1]
 
 
 def quadratic(table_steps: int, steps: int) -> np.ndarray:
-    """1 + floor(u^2), u evenly in [0, sqrt(0.8 T)]: "quad" of DDIM, used there for CIFAR-10. Where
-    the published list has a step twice, at its low end, the later one moves up to the next."""
+    """1 + floor(u^2) with u even in [0, sqrt(0.8 T)]: "quad" of DDIM, used there for CIFAR-10.
+
+    Where the published list repeats a step, at its low end, the later one moves up to the next.
+    """
     rising = np.floor(np.linspace(0, np.sqrt(0.8 * table_steps), steps) ** 2).astype(int)
     places = np.arange(steps)
     return 1 + (np.maximum.accumulate(rising - places) + places)[::-1]
 
 
 def trailing(table_steps: int, steps: int) -> np.ndarray:
-    """round(T - i T / S): starts at T always (Lin et al. 2023, table 2)."""
+    """round(T - i T / S), which always starts at T (Lin et al. 2023, table 2)."""
     return np.round(table_steps - np.arange(steps) * table_steps / steps).astype(int)
 
 
 def linspace(table_steps: int, steps: int) -> np.ndarray:
-    """From T to 1 with both ends, rounded: the respacing of Nichol & Dhariwal 2021, whose code adds
-    up the stride and rounds the step counted from 0 (which decides where a half goes)."""
+    """From T to 1 including both ends, rounded: the respacing of Nichol & Dhariwal 2021.
+
+    As in their code, the stride is accumulated and the step counted from 0 is rounded, which
+    decides how a half is rounded.
+    """
     stride = (table_steps - 1) / max(steps - 1, 1)
     counted = np.cumsum(np.append(0.0, np.full(steps - 1, stride)))
     return 1 + np.round(counted).astype(int)[::-1]
 
 
 def leading_open(table_steps: int, steps: int) -> np.ndarray:
-    """1 + c, 1 + 2c, ... with c = T // (S + 1): of S + 1 points of `leading` all but the lowest, as
-    the multistep schedulers of diffusers have it (DPM-Solver, DEIS, UniPC)."""
+    """1 + c, 1 + 2c, ... with c = T // (S + 1): `leading` with S + 1 points, less the lowest.
+
+    The rule of the multistep schedulers of diffusers (DPM-Solver, DEIS, UniPC).
+    """
     return 1 + (table_steps // (steps + 1)) * np.arange(1, steps + 1)[::-1]
 
 
 def linspace_open(table_steps: int, steps: int) -> np.ndarray:
-    """From T towards 1 in S + 1 points, rounded, all but the lowest: likewise."""
+    """From T to 1 in S + 1 points, rounded, less the lowest: the same schedulers' "linspace"."""
     return 1 + np.round(np.linspace(0, table_steps - 1, steps + 1)).astype(int)[:0:-1]
 
 
@@ -68,7 +77,7 @@ RULES: tuple[Rule, ...] = (leading, quadratic, trailing, linspace, leading_open,
 
 
 def offset(rule: Rule, steps: int) -> Rule:
-    """A rule whose steps are so many higher: `steps_offset` of diffusers, which counts from 0."""
+    """A rule with all steps raised by `steps`: `steps_offset` of diffusers, which counts from 0."""
     return lambda table_steps, count: rule(table_steps, count) + steps
 
 
@@ -85,21 +94,23 @@ def on_table(rule: Rule) -> Grid:
 
 
 def stop(schedule: Schedule, last_sigma: float) -> End:
-    """The time at which sigma / alpha is `last_sigma`, but at least the schedule's `nearest`; None
-    for 0. On a table a number, whatever is traced."""
+    """The time at which sigma / alpha is `last_sigma`, at least the schedule's `nearest`.
+
+    None for last_sigma = 0. On a table it is a Python float, even under tracing.
+    """
     if not last_sigma:
         return None
     if isinstance(schedule, TableSchedule):
         finite = np.isfinite(schedule.log_alpha)
         knots, times = -schedule.log_alpha[finite], np.arange(schedule.steps + 1)[finite]
-        found = np.interp(np.log1p(last_sigma**2) / 2, knots, times) / schedule.steps
-        return max(float(found), schedule.nearest)
-    found = schedule.time_of_logsnr(jnp.asarray(-2 * np.log(last_sigma)))
-    return jnp.maximum(found, schedule.nearest)
+        time = np.interp(np.log1p(last_sigma**2) / 2, knots, times) / schedule.steps
+        return max(float(time), schedule.nearest)
+    time = schedule.time_of_logsnr(jnp.asarray(-2 * np.log(last_sigma)))
+    return jnp.maximum(time, schedule.nearest)
 
 
 def problem(rule: Rule, table_steps: int, steps: int) -> str | None:
-    """Why this rule cannot give that many steps, as a sentence, or None."""
+    """A sentence that says why the rule cannot give this many steps; None if it can."""
     if not 1 <= steps <= table_steps:
         return f"a table of {table_steps} steps allows 1 to {table_steps} of them, not {steps}."
     visited = rule(table_steps, steps)
@@ -111,7 +122,8 @@ def problem(rule: Rule, table_steps: int, steps: int) -> str | None:
     if 2 * start < table_steps:
         return (
             f"{steps} step(s) on this grid would start from pure noise at step {start} of "
-            f"{table_steps}, where there is little of it; take more steps or the grid trailing."
+            f"{table_steps}, where x_t is far from pure noise; take more steps or the grid "
+            "trailing."
         )
     return None
 
@@ -124,14 +136,14 @@ def _ended(times: Array) -> Array:
 
 
 def _in_time(schedule: Schedule, steps: int, end: End, power: int = 1) -> Array:
-    # u^power with u evenly from 1 to the nearest time, then 0; or in as many moves to the end.
+    # u^power with u even from 1 to the nearest time, then 0; or in the same number of moves to end.
     if end is None:
         return _ended(np.linspace(1, schedule.nearest ** (1 / power), steps) ** power)
     return jnp.linspace(1, end ** (1 / power), steps + 1) ** power
 
 
 def even(schedule: Schedule, steps: int, end: End = None) -> Array:
-    """Evenly in t from 1 to 0: 1 - i / S; the last time asked is 1 / S."""
+    """Evenly in t from 1 to 0: t = 1 - i / S; the last evaluation is at 1 / S."""
     if end is None:
         return np.linspace(1, 0, steps + 1)
     return _in_time(schedule, steps, end)
@@ -143,7 +155,7 @@ def even_to_nearest(schedule: Schedule, steps: int, end: End = None) -> Array:
 
 
 def even_open(schedule: Schedule, steps: int, end: End = None) -> Array:
-    """Evenly in t from 1 to the schedule's nearest time in S + 1 points, 0 in place of the last."""
+    """Evenly in t from 1 to the schedule's nearest time in S + 1 points, the last replaced by 0."""
     if end is None:
         return _ended(np.linspace(1, schedule.nearest, steps + 1)[:-1])
     return _in_time(schedule, steps, end)
@@ -155,26 +167,26 @@ def squares(schedule: Schedule, steps: int, end: End = None) -> Array:
 
 
 def _by_noise(schedule: Schedule, steps: int, end: End, inner: Callable, outer: Callable) -> Array:
-    # outer(v) is sigma / alpha, v evenly from the farthest time to the nearest, then 0; or in as
-    # many moves to the end.
+    # sigma / alpha = outer(v), with v even from the farthest time to the nearest, then 0; or in the
+    # same number of moves to the end.
     count, low = (steps, schedule.nearest) if end is None else (steps + 1, end)
     ends = jnp.asarray([schedule.farthest, low])
     high, least = inner(jnp.exp(-schedule.logsnr(ends) / 2))
     noise = outer(jnp.linspace(high, least, count))
     # Rounding must not move the ends out of the range.
     times = jnp.clip(schedule.time_of_logsnr(-2 * jnp.log(noise)), low, schedule.farthest)
-    # Of a single time it is the first that counts.
+    # On a grid of a single time, the first wins.
     times = times.at[-1].set(low).at[0].set(schedule.farthest)
     return _ended(times) if end is None else times
 
 
 def logsnr(schedule: Schedule, steps: int, end: End = None) -> Array:
-    """Evenly in logsnr, which is evenly in the logarithm of sigma / alpha ("exponential")."""
+    """Evenly in logsnr, and so in the logarithm of sigma / alpha ("exponential")."""
     return _by_noise(schedule, steps, end, jnp.log, jnp.exp)
 
 
 def karras(rho: float = 7.0) -> Grid:
-    """(sigma / alpha)^(1 / rho) evenly (Karras et al. 2022, eq. 5)."""
+    """Evenly in (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5)."""
 
     def grid(schedule: Schedule, steps: int, end: End = None) -> Array:
         return _by_noise(schedule, steps, end, lambda u: u ** (1 / rho), lambda v: v**rho)
@@ -183,8 +195,10 @@ def karras(rho: float = 7.0) -> Grid:
 
 
 def shifted(grid: Grid, shift: float) -> Grid:
-    """The times of a grid moved towards the noise: t -> shift t / (1 + (shift - 1) t), for large
-    images (Esser et al. 2024, eq. 23); 1 changes nothing."""
+    """A grid with its times moved towards the noise: t -> shift t / (1 + (shift - 1) t).
+
+    For large images (Esser et al. 2024, eq. 23). shift = 1 changes nothing.
+    """
 
     def moved(schedule: Schedule, steps: int, end: End = None) -> Array:
         return shift_time(

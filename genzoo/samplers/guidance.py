@@ -1,18 +1,19 @@
-"""Guidance: predictors in, a predictor out that leans towards a condition or away from a guide.
+"""Guidance combines predictors into one that leans towards a condition or away from a guide.
 
     guided = off + w (on - off), in x_0 and in eps alike                                       (1)
 
-off: what is leaned away from, on: what is leaned towards, w = guidance_scale: 1 is off, 0 is `off`
-itself. As x_0 and eps of one x_t lie on a line, mixing both is mixing either and solving for the
-other, and it holds at alpha = 0 too. In scores it is the density p_off^(1-w) p_on^w of each noise
-level, which is no diffusion of any one density: samples of w > 1 are sharper than "p(y|x)^w".
+off is the prediction to lean away from, on the one to lean towards, and w = guidance_scale: 1 turns
+guidance off, 0 gives `off` itself. x_0 and eps of one x_t lie on a line, so mixing both is the same
+as mixing one and solving for the other, and it works at alpha = 0 too. In terms of scores, (1) is
+the density p_off^(1-w) p_on^w at each noise level. These densities are not the diffusion of any
+single density: samples with w > 1 are sharper than "p(y|x)^w".
 
     classifier-free  on: conditional, off: unconditional (Ho & Salimans 2022; their w is ours - 1)
     autoguidance     on: the model, off: a weaker version of it (Karras et al. 2024)
     classifier       on - off = grad log p(y | x_t) of a classifier (Dhariwal & Nichol 2021)
 
-A guided predictor is wrapped by clipping or thresholding, never the other way round: it is the
-guided x_0 that leaves the range of the data (Saharia et al. 2022, section 2.3).
+Clipping or thresholding wraps the guided predictor, never the other way round: it is the guided x_0
+that leaves the range of the data (Saharia et al. 2022, section 2.3).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,37 +29,40 @@ from genzoo.math.schedules import Schedule
 from genzoo.samplers.predictor import Predict, Prediction, Rows
 
 Scale = float | Array | Callable[[Array], Array]
-"""A guidance scale: a number, one per example [B], or a function of t ([] or [B], shape kept)."""
+"""A guidance scale: a number, one per example [B], or a function of t ([] or [B], same shape)."""
 
 
 def elsewhere(predict: Predict, ours: Schedule, theirs: Schedule) -> Predict:
-    """A predictor on our schedule from one on theirs: it is asked at its own time of the same
-    logsnr and shown x at its own scale. The data and the noise that x is made of are the same.
+    """A predictor on our schedule, made from one on theirs.
 
-    A noise level that their schedule does not reach is taken for its nearest. The pair from there
-    does not make up x_t; it is moved to the nearest one that does. So near the noise x_0 is kept
-    and eps follows, near the data it is the other way round.
+    It evaluates their predictor at the time of equal logsnr on their schedule, with x rescaled to
+    that schedule. The data and the noise that make up x are the same.
+
+    A noise level that their schedule does not reach is replaced by the nearest one that it does.
+    The pair predicted there does not make up x_t, so it is moved to the nearest pair that does.
+    Near the noise this keeps x_0 and adjusts eps; near the data it is the other way round.
     """
 
-    def asked(x, t):
-        shown, there = _there(x, t, ours, theirs)
-        seen = predict(shown, there)
-        return Prediction(*_made_up(seen.x_0, seen.eps, x, ours, t), seen.extra)
+    def predict_elsewhere(x, t):
+        seen = predict(*_on_theirs(x, t, ours, theirs))
+        return Prediction(*_nearest_pair(seen.x_0, seen.eps, x, ours, t), seen.extra)
 
-    return asked
+    return predict_elsewhere
 
 
-def _there(x: Array, t: Array, ours: Schedule, theirs: Schedule) -> tuple[Array, Array]:
-    # x at their scale, and their time.
+def _on_theirs(x: Array, t: Array, ours: Schedule, theirs: Schedule) -> tuple[Array, Array]:
+    # x at the scale of their schedule, and the time of equal logsnr on it.
     def scale(schedule: Schedule, t: Array) -> Array:
         return jnp.hypot(schedule.alpha(t), schedule.sigma(t))
 
-    there = theirs.time_of_logsnr(ours.logsnr(t))
-    there = jnp.clip(there, theirs.nearest, theirs.farthest)
-    return x * broadcast(scale(theirs, there) / scale(ours, t), x), there
+    their_t = theirs.time_of_logsnr(ours.logsnr(t))
+    their_t = jnp.clip(their_t, theirs.nearest, theirs.farthest)
+    return x * broadcast(scale(theirs, their_t) / scale(ours, t), x), their_t
 
 
-def _made_up(x_0: Array, eps: Array, x: Array, schedule: Schedule, t: Array) -> tuple[Array, Array]:
+def _nearest_pair(
+    x_0: Array, eps: Array, x: Array, schedule: Schedule, t: Array
+) -> tuple[Array, Array]:
     # The pair nearest to (x_0, eps) with alpha x_0 + sigma eps = x.
     alpha, sigma = (broadcast(f(t), x) for f in (schedule.alpha, schedule.sigma))
     rest = (x - alpha * x_0 - sigma * eps) / (jnp.square(alpha) + jnp.square(sigma))
@@ -66,10 +70,10 @@ def _made_up(x_0: Array, eps: Array, x: Array, schedule: Schedule, t: Array) -> 
 
 
 def within(scale: Scale, low: float, high: float, off: float = 1.0) -> Scale:
-    """`scale` at times low <= t <= high, `off` at all others (Kynkäänniemi et al. 2024): 1 is no
-    guidance between predictors, 0 none by a classifier.
+    """`scale` at times low <= t <= high and `off` elsewhere (Kynkäänniemi et al. 2024).
 
-    Their interval of sigma, or one of logsnr, is one of time by `Schedule.time_of_logsnr`.
+    off: 1 means no guidance between predictors, 0 means none by a classifier. Their interval of
+    sigma, or one of logsnr, becomes one of time by `Schedule.time_of_logsnr`.
     """
 
     def scale_at(t: Array) -> Array:
@@ -88,12 +92,13 @@ def classifier_free(
     *,
     rescale: float = 0.0,
 ) -> Predict:
-    """Equation (1) of a conditional and an unconditional predictor. `extra` is the conditional's.
+    """Equation (1) for a conditional and an unconditional predictor. `extra` is the conditional's.
 
-    Where the scale is a function of time and 1 at a scalar t, the unconditional one is not run.
-    rescale: phi of Lin et al. 2023, section 3.4, in [0, 1]: how far the deviation of each guided
-    x_0 over its example is drawn back to the conditional's; eps follows from x_t. (They do so with
-    the network's output, v; at zero terminal SNR, where it matters most, that is -x_0.)
+    Where the scale is a function of time and equals 1 at a scalar t, the unconditional predictor is
+    not run. rescale: phi of Lin et al. 2023, section 3.4, in [0, 1]: how far the standard deviation
+    of each guided x_0 over its example is pulled back to the conditional's; eps follows from x_t.
+    (They rescale the network's output, v; at zero terminal SNR, where it matters most, that is
+    -x_0.)
     """
 
     def mixed(x, t):
@@ -106,7 +111,7 @@ def classifier_free(
 
 
 class Lean(NamedTuple):
-    """One step of `composed`: the conditions that come in together, and their guidance scale."""
+    """One step of `composed`: the conditions that enter together, and their guidance scale."""
 
     names: frozenset[str]
     scale: Scale
@@ -125,14 +130,14 @@ def composed(
 
         guided = e_0 + sum_k scale_k (e_k - e_{k-1})                                           (2)
 
-    e_k: what is predicted with the conditions of steps 1 .. k present and those of later steps
-    absent. A condition in no step is present in all of them. With one step, or equal scales, it is
-    equation (1). negative: conditions that stand in for absent ones of the same names.
+    e_k: the prediction with the conditions of steps 1 .. k present and those of later steps absent.
+    A condition in no step is always present. With one step, or equal scales, (2) is equation (1).
+    negative: conditions that replace absent ones of the same names.
 
-    All branches run in one call of the network on (K + 1) B rows. Those of an example lie side by
-    side, so that they stay on one device where the batch is sharded. rescale: as above; `extra`
-    is that of the branch with all conditions, which runs alone where every scale is a function of
-    time and 1 at a scalar t.
+    All branches run in one call of the network on (K + 1) B rows. The rows of an example are
+    adjacent, so that they stay on one device where the batch is sharded. rescale: as in
+    `classifier_free`. `extra` is that of the branch with all conditions. This branch runs alone
+    where every scale is a function of time and equals 1 at a scalar t.
     """
     branches = [conditions]  # from all present to none
     for step in reversed(steps):
@@ -164,8 +169,10 @@ def composed(
 
 
 def autoguided(main: Predict, guide: Predict, guidance_scale: Scale, schedule: Schedule) -> Predict:
-    """Equation (1) away from a weaker predictor: a smaller or less trained network with the same
-    condition (Karras et al. 2024). `extra` is that of the main one."""
+    """Equation (1) away from a weaker predictor (Karras et al. 2024).
+
+    guide: a smaller or less trained network with the same condition. `extra` is that of `main`.
+    """
     return classifier_free(main, guide, guidance_scale, schedule)
 
 
@@ -177,29 +184,31 @@ def classifier_guided(
     *,
     theirs: Schedule | None = None,
 ) -> Predict:
-    """eps - scale sigma grad log p(y | x_t), and the x_0 that goes with it: x_0 + scale
-    sigma^2 / alpha grad (Dhariwal & Nichol 2021, algorithm 2, for any schedule). 0 is off.
+    """Guidance by a classifier: eps - scale sigma grad log p(y | x_t), and the matching x_0.
 
-    log_prob: (x_t, t) -> [B] in nats, row i of x_t alone in row i, by a classifier trained on noisy
-    data. With an unconditional predictor and the exact classifier it is (1) with the same scale.
-    theirs: the classifier's schedule, None for the same. It is then asked as in `elsewhere`, and
-    beyond its noisiest level the change of x_0 is the one found there.
+    That is x_0 + scale sigma^2 / alpha grad (Dhariwal & Nichol 2021, algorithm 2, for any
+    schedule). A scale of 0 turns guidance off.
 
-    At alpha = 0 of the same schedule nothing can be told from x_t, grad is 0 and what 0 / 0 stands
-    for is lost: there x_0 and eps are left as they are. Close to it 1 / alpha magnifies every error
-    of the classifier: begin at `schedule.farthest`, or let the scale be 1 or 0 beyond some time.
+    log_prob: (x_t, t) -> [B] in nats, where row i depends on row i of x_t alone, by a classifier
+    trained on noisy data. With an unconditional predictor and the exact classifier this is (1) with
+    the same scale. theirs: the classifier's schedule, None for the same one. With its own schedule
+    it is evaluated as in `elsewhere`, and beyond its noisiest level x_0 changes as at that level.
+
+    At alpha = 0 of the same schedule x_t carries no information, grad is 0, and the limit of 0 / 0
+    is lost: x_0 and eps stay unchanged there. Close to it, 1 / alpha magnifies every error of the
+    classifier: start at `schedule.farthest`, or let the scale be 1 or 0 beyond some time.
     """
 
     def guided(x, t):
         seen, scale = predict(x, t), _scale_at(guidance_scale, t, x)
-        shown, there = (x, t) if theirs is None else _there(x, t, schedule, theirs)
-        slope = jax.grad(lambda x: log_prob(x, there).sum())(shown)
-        asked = schedule if theirs is None else theirs
-        alpha, sigma = (broadcast(f(there), x) for f in (asked.alpha, asked.sigma))
+        noisy, time = (x, t) if theirs is None else _on_theirs(x, t, schedule, theirs)
+        slope = jax.grad(lambda x: log_prob(x, time).sum())(noisy)
+        own = schedule if theirs is None else theirs
+        alpha, sigma = (broadcast(f(time), x) for f in (own.alpha, own.sigma))
         eps = jnp.where(alpha > 0, -scale * sigma * slope, 0)
         x_0 = -eps * sigma / jnp.where(alpha > 0, alpha, 1)
-        if theirs is not None:  # changes that cancel in x_t, at our time too
-            x_0, eps = _made_up(x_0, eps, jnp.zeros_like(x), schedule, t)
+        if theirs is not None:  # the two changes must cancel in x_t on our schedule too
+            x_0, eps = _nearest_pair(x_0, eps, jnp.zeros_like(x), schedule, t)
         return Prediction(seen.x_0 + x_0, seen.eps + eps, seen.extra)
 
     return guided
@@ -220,20 +229,24 @@ def _rescaled(
 
 
 def rows_of(branches: int, scales: Sequence[Scale]) -> Rows:
-    """What a prediction of `composed` takes, of so many branches (its steps and one), or one of
-    `classifier_free`, of 2."""
+    """The network rows of a guided prediction, or 1 where guidance is switched off.
+
+    branches: the number of steps of `composed` plus one, or 2 for `classifier_free`.
+    """
 
     def rows(t: Array) -> Array:
         off = _off(scales, t)
-        every = jnp.full((), branches, jnp.int32)
-        return every if off is None else jnp.where(off, 1, every)
+        all_rows = jnp.full((), branches, jnp.int32)
+        return all_rows if off is None else jnp.where(off, 1, all_rows)
 
     return rows
 
 
 def _off(scales: Sequence[Scale], t: Array) -> Array | None:
-    """Whether every scale is 1 at a scalar t, bool []; None where that cannot switch anything off,
-    because a scale is a number, or is one for each example."""
+    """Whether every scale is 1 at a scalar t: bool [].
+
+    None where guidance is never switched off, because a scale is a number or one per example.
+    """
     if jnp.ndim(t) or not all(callable(scale) for scale in scales):
         return None
     values = [scale(jnp.asarray(t)) for scale in scales]
@@ -253,8 +266,8 @@ def _unless_off(alone: Predict, mixed: Predict, scales: Sequence[Scale]) -> Pred
 
 
 def _deviation_of(target: Array, x_0: Array, amount: float) -> Array:
-    # x_0 times 1 or the ratio of deviations, or something between. One that is constant stays.
+    # x_0 times a blend of 1 and the ratio of standard deviations. A constant x_0 is unchanged.
     axes = tuple(range(1, x_0.ndim))
-    wanted, found = (values.std(axes, keepdims=True) for values in (target, x_0))
-    ratio = jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1), 1)
+    wanted, current = (values.std(axes, keepdims=True) for values in (target, x_0))
+    ratio = jnp.where(current > 0, wanted / jnp.where(current > 0, current, 1), 1)
     return x_0 * (amount * ratio + (1 - amount))

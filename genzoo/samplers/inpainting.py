@@ -1,15 +1,15 @@
-"""Sampling where a part of the data is known: inpainting, colourisation, any P x_0 that is given.
+"""Sampling with part of the data known: inpainting, colourisation, any known projection P x_0.
 
-P is an orthogonal projection (P = P^T = P^2), as a function of arrays [B, ...]; "P x is known" is
-inpainting where P masks pixels, and colourisation where it keeps the grey direction of the channels
-(Song et al. 2021, appendix I.2 and I.3). What is known replaces what there is:
+P is an orthogonal projection (P = P^T = P^2), given as a function of arrays [B, ...]. Knowing P x
+means inpainting if P masks pixels, and colourisation if it keeps the grey direction of the channels
+(Song et al. 2021, appendix I.2 and I.3). The known part replaces the current one:
 
     x <- x - P x + P known                                                                     (1)
 
-in the predicted x_0 (`known_part`), or in x_s itself by a draw of q(x_s | known) after every step
-(`RePaint`: Song et al. 2021, I.2, and with resampling Lugmayr et al. 2022). Neither is exact where
-known and unknown parts depend on each other: the rest hears of the known part only through the
-network at later times. Resampling tells it again and again at each time.
+either in the predicted x_0 (`known_part`), or in x_s itself, by a draw from q(x_s | known) after
+every step (`RePaint`: Song et al. 2021, I.2, and with resampling Lugmayr et al. 2022). Neither is
+exact if the known and unknown parts depend on each other: the known part influences the rest only
+through the network at later times. Resampling repeats this influence at each time.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,36 +33,41 @@ Projection = Callable[[Array], Array]
 
 
 def masked(mask: Array) -> Projection:
-    """P of inpainting: keeps x where `mask` is not 0. mask: broadcastable to [B, ...], such as
-    [H, W, 1]. What `known` holds elsewhere counts for nothing, NaN included."""
+    """P of inpainting, which keeps x where `mask` is not 0.
+
+    mask: broadcastable to [B, ...], such as [H, W, 1]. The values of `known` elsewhere have no
+    effect, even NaN.
+    """
     return lambda x: jnp.where(jnp.asarray(mask) != 0, x, 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoupled:
-    """P of what is known in rotated channels: rotate, mask, rotate back (Song et al. 2021, I.3).
+    """P for known rotated channels: rotate, mask, rotate back (Song et al. 2021, I.3).
 
-    matrix: orthogonal [C, C], its rows the new channels. mask: not 0 where a rotated value is
-    known, broadcastable to [B, ..., C]: [C] for the same channels everywhere, [H, W, C] where some
-    pixels are known in colour and all in grey.
+    matrix: orthogonal [C, C], whose rows are the new channels. mask: not 0 where a rotated value is
+    known, broadcastable to [B, ..., C]: [C] for the same channels everywhere, [H, W, C] if some
+    pixels are known in colour and all of them in grey.
     """
 
     matrix: Array
     mask: Array
 
     def __call__(self, x: Array) -> Array:
-        """[B, ..., C] -> [B, ..., C]."""
+        """P x: [B, ..., C] -> [B, ..., C]."""
         matrix = jnp.asarray(self.matrix, x.dtype)
-        # What is known has to come back as it was, so no rounding to the half precision of some
-        # accelerators' matrix units.
+        # The known values must come back unchanged, so the matrix units of some accelerators must
+        # not round to half precision.
         rotated = jnp.einsum("...c,kc->...k", x, matrix, precision="highest")
         kept = masked(self.mask)(rotated)
         return jnp.einsum("...k,kc->...c", kept, matrix, precision="highest")
 
 
 def grey_basis(channels: int = 3) -> np.ndarray:
-    """Orthogonal float64 [C, C], the first row the mean over channels times sqrt(C); the others
-    are Helmert's: the k-th compares the mean of k channels with the next one."""
+    """Orthogonal float64 [C, C], whose first row is the mean over channels times sqrt(C).
+
+    The others are Helmert's: the k-th compares the mean of k channels with the next one.
+    """
     rows = [np.full(channels, channels**-0.5)]
     for k in range(1, channels):
         row = np.append(np.ones(k), -k)
@@ -71,23 +76,25 @@ def grey_basis(channels: int = 3) -> np.ndarray:
 
 
 def grey(channels: int = 3) -> Decoupled:
-    """P of colourisation: the mean over channels is known. `known` may be a grey image repeated
-    over the channels, or the colour image itself."""
+    """P of colourisation: the mean over channels is known.
+
+    `known` may be a grey image repeated over the channels, or the colour image itself.
+    """
     return Decoupled(matrix=grey_basis(channels), mask=np.arange(channels) == 0)
 
 
 def replaced(x: Array, known: Array, project: Projection) -> Array:
-    """Equation (1); for a mask exactly `known` where it is known and exactly x elsewhere."""
+    """Equation (1). With a mask it is exactly `known` where it is known and exactly x elsewhere."""
     return x - project(x) + project(known)
 
 
 def known_part(
     predict: Predict, known: Array, project: Projection, schedule: Schedule
 ) -> Predict:
-    """Equation (1) in the predicted x_0; eps changes by -alpha / sigma times the change of x_0, so
-    that both still make up x_t. known: [B, ...] or broadcastable to it.
+    """Equation (1) in the predicted x_0, with eps adjusted so that the pair still makes up x_t.
 
-    Exact if the parts are independent. Wrap it around clipping, so that the known part is last.
+    eps changes by -alpha / sigma times the change of x_0. known: [B, ...] or broadcastable to it.
+    Exact if the parts are independent. Wrap it around clipping, so that the known part comes last.
     """
 
     def predict_known(x, t):
@@ -102,19 +109,20 @@ def known_part(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RePaint:
-    """A step after which the known part is drawn from q(x_s | known), and at the end is `known`.
+    """A step after which the known part is drawn from q(x_s | known); at the end it is `known`.
 
     resample: U of Lugmayr et al. 2022, algorithm 1. For U > 1 the step t -> s is followed U - 1
-    times by forward diffusion s -> t, another prediction and another step; the last step, to the
-    data, is taken once. (Their jumps over several steps are not here: the loop's times only fall.)
+    times by forward diffusion s -> t, another prediction and another step. The last step, to the
+    data, is taken once. (Their jumps over several steps are not supported, as the times of the loop
+    only decrease.)
 
-    step: any. A step with a memory begins each repetition with the memory it had at t before, so
-    the memory counts steps of the grid and never holds a prediction from beyond a jump; but new
-    noise at every time is not the smooth path for which a multistep method has its order: one that
-    remembers nothing (ancestral, DDIM) loses nothing.
+    step: any step. A step with a memory starts each repetition from the memory it had at t, so the
+    memory counts grid steps and never holds a prediction from before a jump. But fresh noise at
+    every time breaks the smooth path on which the order of a multistep method relies. A method
+    without memory (ancestral, DDIM) loses nothing.
 
-    The known part of the x to begin with is the caller's. Noise is that of schedules whose prior
-    has forgotten the data; for others give `q_sample` of what is known.
+    The caller supplies the known part of the initial x. Noise will do for schedules whose prior has
+    forgotten the data; for others use `q_sample` of the known data.
     """
 
     schedule: Schedule
@@ -125,30 +133,32 @@ class RePaint:
 
     def __post_init__(self):
         if self.resample < 1:
-            raise UserError(f"resample = {self.resample} must be at least 1: each step once.")
+            raise UserError(
+                f"resample = {self.resample} must be at least 1; 1 takes each step once."
+            )
 
     @property
     def evaluations(self) -> int:
-        """Those of the step, every time it is taken."""
+        """The step's, every time it is taken."""
         return self.resample * self.step.evaluations
 
     def inner(self, t: Array, s: Array) -> Sequence[Array]:
-        """Those of the step, and t again before every repetition."""
+        """The step's, and t again before every repetition."""
         once = list(self.step.inner(t, s))
         return once + [t, *once] * (self.resample - 1)
 
     def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
-        """Those of the step, every time it is taken."""
+        """The step's, every time it is taken."""
         return list(self.step.inner_to_start(t, s)) * self.resample
 
     @property
     def evaluations_to_start(self) -> int:
-        """Likewise: every repetition of a first step starts from the memory it had before."""
+        """The step's, every time it is taken: repetitions start from the memory before the step."""
         return self.resample * self.step.evaluations_to_start
 
     @property
     def starting_steps(self) -> int:
-        """Those of the step."""
+        """The step's."""
         return self.step.starting_steps
 
     def init(self, x: Array, steps: Array) -> Any:
@@ -156,7 +166,7 @@ class RePaint:
         return self.step.init(x, steps)
 
     def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
-        """Where the step itself wants to set out from; repetitions diffuse forward to there."""
+        """Where the step itself evaluates; repetitions diffuse forward to there."""
         return self.step.before(x, t, s, keys, memory)
 
     def __call__(
@@ -178,19 +188,19 @@ class RePaint:
             return replaced(x, noisy, self.project), after
 
         def again(index, carry):
-            # Keys of names, so that none of them is one that the step makes of its own by number.
-            here = streams.fold(_named(keys, "resample"), index)
+            # Named keys, so that none of them equals one that the step derives by number.
+            own = streams.fold(_named(keys, "resample"), index)
             x, _ = carry
             forward = gaussian.transition(self.schedule, x, t, s)
-            noise = streams.normal(_named(here, "forward"), x.shape[1:], x.dtype)
+            noise = streams.normal(_named(own, "forward"), x.shape[1:], x.dtype)
             x = forward.mean + jnp.sqrt(forward.variance) * noise
-            return take(predict(x, t), x, here)
+            return take(predict(x, t), x, own)
 
         first = take(seen, x, keys)
         return jax.lax.fori_loop(1, self.resample, again, first) if self.resample > 1 else first
 
     def finish(self, seen: Prediction, x: Array, t: Array, memory: Any) -> Array:
-        """The step's own end with the known part as it is known."""
+        """The step's own end, with the known part replaced by `known`."""
         end = self.step.finish(seen, x, t, memory)
         return replaced(end, jnp.asarray(self.known, end.dtype), self.project)
 

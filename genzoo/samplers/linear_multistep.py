@@ -1,18 +1,18 @@
-"""Linear multistep methods: the slopes of earlier steps are used again, one evaluation per step.
+"""Linear multistep methods, which reuse the slopes of earlier steps: one evaluation per step.
 
-With the coordinate y(u) of runge_kutta.py, slopes k_j seen at earlier times t_j (t_0 = t) and the
+With the coordinate y(u) of runge_kutta.py, the slopes k_j at earlier times t_j (t_0 = t) and the
 Lagrange polynomials L_j through the places v_j of these times in some variable v:
 
     y_s = y_t + sum_j w_j k_j,   w_j = integral from u_t to u_s of L_j(v(u)) du                (1)
 
     LMS     v = u: the linear multistep sampler of k-diffusion, rho-AB of Zhang & Chen 2023
-    DEIS    v = t: tAB-DEIS of Zhang & Chen 2023, eq. 14-15; v = logsnr / 2 is what diffusers does
-    PLMS    w_j = (u_s - u_t) b_j with the b_j of Adams and Bashforth for even steps in v = u,
-            whatever the steps are: pseudo linear multistep (Liu et al. 2022, eq. 9 and 12)
+    DEIS    v = t: tAB-DEIS of Zhang & Chen 2023, eq. 14-15; diffusers uses v = logsnr / 2
+    PLMS    w_j = (u_s - u_t) b_j with the Adams-Bashforth b_j of even steps in v = u, whatever
+            the actual steps: pseudo linear multistep (Liu et al. 2022, eq. 9 and 12)
 
-The w_j sum to u_s - u_t, so (1) is the line of DDIM and a correction by differences of slopes.
-The first steps have fewer slopes to use and a lower order: an error that is made a fixed number of
-times, but of the second order in the size of these steps.
+The w_j sum to u_s - u_t, so (1) is the line of DDIM plus a correction by differences of slopes.
+The first steps have fewer slopes and a lower order. Their error is made a fixed number of times,
+but it is of second order in the size of these steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,9 +32,12 @@ from genzoo.samplers.runge_kutta import NOISE_RATIO, Coordinate, Heun, coordinat
 
 
 class Memory(NamedTuple):
-    """slopes [K - 1, B, ...] and places [K - 1] of earlier steps, the newest first, and how many
-    of them there are so far (int32). left: int32, steps to be taken, this one included. gentle:
-    bool, whether the last steps have a lower order."""
+    """The memory of a linear multistep method.
+
+    slopes: [K - 1, B, ...] of earlier steps, the newest first. places: [K - 1], theirs in the
+    variable v. known: int32 [], how many of them are known so far. left: int32 [], steps still to
+    be taken, including this one. gentle: bool [], whether the last steps have a lower order.
+    """
 
     slopes: Array
     places: Array
@@ -44,8 +47,10 @@ class Memory(NamedTuple):
 
 
 def lagrange(places: Array, known: Array, at: Array) -> Array:
-    """L_j at Q points: [K, Q]. places: [K], of which the first `known` count; the L_j of the
-    others are 0."""
+    """The Lagrange polynomials L_j at the points `at` [Q]: [K, Q].
+
+    places: [K], of which only the first `known` count; the L_j of the others are 0.
+    """
     counts = jnp.arange(len(places)) < known
     others = counts[None, :] & ~jnp.eye(len(places), dtype=bool)
     apart = jnp.where(others, places[:, None] - places[None, :], 1)
@@ -54,8 +59,10 @@ def lagrange(places: Array, known: Array, at: Array) -> Array:
 
 
 def gauss_legendre(nodes: int, start: Array, end: Array) -> tuple[Array, Array]:
-    """(places [Q], weights [Q]) of the quadrature from start to end, scalars; exact for
-    polynomials of degree 2 Q - 1."""
+    """(places [Q], weights [Q]) of Gauss-Legendre quadrature with Q = `nodes` from start to end.
+
+    start, end: scalars. Exact for polynomials of degree 2 Q - 1.
+    """
     places, weights = (v.astype(start.dtype) for v in np.polynomial.legendre.leggauss(nodes))
     half = (end - start) / 2
     return (start + end) / 2 + half * places, half * weights
@@ -63,7 +70,7 @@ def gauss_legendre(nodes: int, start: Array, end: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearMultistep(EndsInData):
-    """What they share: equation (1), by the weights of a subclass."""
+    """Shared by the methods: equation (1) with the weights of a subclass."""
 
     schedule: Schedule
     order: int
@@ -74,15 +81,15 @@ class LinearMultistep(EndsInData):
         return coordinate_of(self.schedule)
 
     def _place(self, t: Array) -> Array:
-        # v of a time.
+        # The variable v at time t.
         return self._coordinate().clock(self.schedule, t)
 
     def _weights(self, t: Array, s: Array, places: Array, known: Array) -> Array:
-        # w_j [K] of equation (1); places [K] begin with that of t.
+        # The w_j [K] of equation (1); places [K] begin with that of t.
         raise TypeError(f"{type(self).__name__} does not define its weights")
 
     def init(self, x: Array, steps: Array) -> Memory:
-        """No slopes yet."""
+        """A memory without slopes."""
         before, gentle = self.order - 1, self.lower_order_final
         return Memory(
             slopes=jnp.zeros((before, *x.shape), x.dtype),
@@ -93,14 +100,14 @@ class LinearMultistep(EndsInData):
         )
 
     def _move(self, seen: Prediction, t: Array, s: Array, memory: Memory) -> tuple[Array, Memory]:
-        # x_s and the memory with the slope at t.
+        # x_s, and the memory extended by the slope at t.
         coordinate = self._coordinate()
         slope = coordinate.slope(seen)
         places = jnp.append(self._place(t), memory.places)
         used = memory.known + 1
         used = jnp.where(memory.gentle, jnp.minimum(used, memory.left), used)
         weights = self._weights(t, s, places, used)
-        # Not a dot product, which accelerators would round to fewer digits.
+        # Not a dot product, which accelerators would compute with fewer digits.
         terms = zip(weights[1:], memory.slopes, strict=True)
         change = sum((w * (k - slope) for w, k in terms), jnp.zeros_like(slope))
         x = line(self.schedule, seen, s) + coordinate.scale(self.schedule, s) * change
@@ -126,10 +133,11 @@ class LinearMultistep(EndsInData):
 
 @dataclass(frozen=True, kw_only=True)
 class LMS(LinearMultistep):
-    """The polynomial in u, integrated exactly: Adams and Bashforth with variable steps (k-diffusion
-    `lms`). It ends with its own polynomial at u = 0, as k-diffusion and diffusers do.
+    """The polynomial in u, integrated exactly: Adams-Bashforth with variable steps.
 
-    Where alpha(1) = 0 it runs in the straight coordinate, and from t = 1 without exception.
+    This is `lms` of k-diffusion. It ends with its own polynomial at u = 0, as k-diffusion and
+    diffusers do. Where alpha(1) = 0 it runs in the straight coordinate, in which t = 1 is not a
+    special case.
     """
 
     order: int = 4
@@ -140,13 +148,13 @@ class LMS(LinearMultistep):
         return (lagrange(places, known, at) * weights).sum(-1)
 
     def finish(self, seen: Prediction, x: Array, t: Array, memory: Memory) -> Array:
-        """Equation (1) to u = 0, where y is x."""
+        """Equation (1) up to u = 0, where y is x."""
         del x
         return self._move(seen, t, jnp.zeros_like(t), memory)[0]
 
 
 Variable = Callable[[Array, Array], Array]
-"""(t, logsnr there) -> the variable v in which DEIS takes eps for a polynomial."""
+"""(t, logsnr at t) -> the variable v in which DEIS fits a polynomial to eps."""
 
 
 def in_time(t: Array, logsnr: Array) -> Array:
@@ -163,22 +171,23 @@ def in_logsnr(t: Array, logsnr: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class DEIS(LinearMultistep):
-    """The polynomial in t (`in_time`), integrated against du by quadrature in lambda = logsnr / 2,
-    du = -exp(-lambda) dlambda, always with eps for the slope: the diffusion exponential integrator
-    sampler, tAB-DEIS of order 3. It ends in the predicted data.
+    """The diffusion exponential integrator sampler, by default tAB-DEIS of order 3.
+
+    The polynomial in t (`in_time`) is integrated against du by quadrature in lambda = logsnr / 2,
+    du = -exp(-lambda) dlambda. The slope is always eps. It ends in the predicted data.
 
     At t = 1 with alpha = 0 the first step has one slope and is the line of DDIM; the noise ratio is
-    taken no farther than the schedule's `farthest`. diffusers differs by its variable
-    (`in_logsnr`), by ending at the first noise level of its table, and by lowering the order of the
-    last two of fewer than 15 steps, which is lower_order_final = None here.
+    limited to that of the schedule's `farthest`. diffusers differs in its variable (`in_logsnr`),
+    ends at the first noise level of its table, and lowers the order of the last two of fewer than
+    15 steps, which is lower_order_final = None here.
 
-    lower_order_final: whether the last steps have the orders ..., 2, 1, None for fewer than 15.
+    lower_order_final: whether the last steps have orders ..., 2, 1; None means below 15 steps.
     """
 
     order: int = 3
     variable: Variable = in_time
     lower_order_final: bool | None = False
-    nodes: ClassVar[int] = 16  # errors of 1e-12 where a step crosses a factor of 100 in u
+    nodes: ClassVar[int] = 16  # errors of 1e-12 for a step over a factor of 100 in u
 
     def _coordinate(self) -> Coordinate:
         return NOISE_RATIO
@@ -197,7 +206,7 @@ class DEIS(LinearMultistep):
         return (values * (-jnp.exp(-at) * weights)).sum(-1)
 
 
-# Row k has the b_j where k + 1 slopes are known, the newest first.
+# Row k holds the b_j for k + 1 known slopes, the newest first.
 _ADAMS_BASHFORTH = np.array(
     [
         [1, 0, 0, 0],
@@ -210,16 +219,17 @@ _ADAMS_BASHFORTH = np.array(
 
 @dataclass(frozen=True, kw_only=True)
 class PLMS(LinearMultistep):
-    """Pseudo linear multistep (Liu et al. 2022) as latent diffusion and diffusers' PNDM scheduler
-    (skip_prk_steps) use it: the first step is a pseudo improved Euler, which asks twice, then two,
-    three and four slopes are used; the end is the same formula at u = 0.
+    """Pseudo linear multistep (Liu et al. 2022), as in latent diffusion and diffusers' PNDM.
 
-    The coefficients are those of even steps in u. On such a grid it has order 4 once started, and
-    with its own start 3; on any other smooth grid, such as those even in t or in logsnr, order 2:
-    the line of DDIM is exact but the slopes are weighted as if they stood elsewhere.
+    (The latter with skip_prk_steps.) The first step is a pseudo improved Euler step, which takes
+    two evaluations; then two, three and four slopes are used. The end is the same formula at u = 0.
+
+    The coefficients are those of even steps in u. On such a grid the order is 4 once started, and 3
+    with the method's own start. On any other smooth grid, such as those even in t or in logsnr, it
+    is 2: the line of DDIM is exact, but the slopes are weighted as if they were elsewhere.
 
     Published with a table's alpha and the slope eps; where alpha(1) = 0 it runs in the straight
-    coordinate. The slope in the middle of the first step is not kept, as in both of these codes.
+    coordinate. The inner slope of the first step is not kept, as in both of these codes.
     """
 
     order: ClassVar[int] = 4
@@ -244,7 +254,7 @@ class PLMS(LinearMultistep):
         keys: Keys,
         memory: Memory,
     ) -> tuple[Array, Memory]:
-        """One step; the first is Heun's, which is the pseudo improved Euler."""
+        """One step; the first is Heun's, which is the pseudo improved Euler step."""
         after, kept = self._move(seen, t, s, memory)
 
         def start() -> Array:
@@ -260,22 +270,23 @@ class PLMS(LinearMultistep):
 
 @dataclass(frozen=True, kw_only=True)
 class FPNDM(PLMS):
-    """F-PNDM (Liu et al. 2022, algorithm 2): PLMS whose first three steps are those of a pseudo
-    Runge-Kutta method of order 4, four evaluations each, so that four slopes are there from the
-    fourth step on. It is diffusers' PNDM scheduler without `skip_prk_steps`.
+    """F-PNDM (Liu et al. 2022, algorithm 2): PLMS started by a pseudo Runge-Kutta method.
+
+    The first three steps have order 4 and take four evaluations each, so four slopes are known from
+    the fourth step on. It is diffusers' PNDM scheduler without `skip_prk_steps`.
 
         k_2 = slope at (t + s) / 2 from x moved there along k_1,  k_3 likewise along k_2,
         k_4 = slope at s from x moved there along k_3,  k = (k_1 + 2 k_2 + 2 k_3 + k_4) / 6
 
-    The middle is that of time: on even steps in u = t it is the method of Kutta, and the whole has
-    order 4. The inner slopes are not kept.
+    The midpoint is that of time: for even steps in u = t this is Kutta's classical method, and the
+    whole method has order 4. The inner slopes are not kept.
     """
 
     evaluations_to_start: ClassVar[int] = 3
     starting_steps: ClassVar[int] = 3
 
     def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
-        """The middle of time twice, and the end."""
+        """The midpoint in time twice, and the end."""
         middle = (t + s) / 2
         return (middle, middle, s)
 
@@ -289,15 +300,15 @@ class FPNDM(PLMS):
         keys: Keys,
         memory: Memory,
     ) -> tuple[Array, Memory]:
-        """One step; the first three ask four times."""
+        """One step; the first three take four evaluations."""
         del x, keys
         after, kept = self._move(seen, t, s, memory)
         coordinate, (middle, _, _) = self._coordinate(), self.inner_to_start(t, s)
         first = coordinate.slope(seen)
 
         def along(slope: Array, at: Array) -> Array:
-            further = self._place(at) - self._place(t)
-            change = coordinate.scale(self.schedule, at) * further * (slope - first)
+            du = self._place(at) - self._place(t)
+            change = coordinate.scale(self.schedule, at) * du * (slope - first)
             return line(self.schedule, seen, at) + change
 
         def start() -> Array:

@@ -1,12 +1,12 @@
-"""The one sampling loop: a step is handed the predictor and takes x from time t to time s.
+"""The sampling loop: a step is handed the predictor and takes x from time t to time s.
 
     step(predict, seen, x, t, s, keys, memory) -> x, memory,   seen = predict(x, t)
 
-Every method begins with what is predicted at its own x and t, so the loop asks for that, and every
-method ends in the data that are predicted last (at s = 0, `finish`): no predictor is ever asked at
-t = 0, and the number of evaluations is exact. The loop is compiled once whatever the number of
-steps, which may be an argument of the compiled program; the trajectory is kept only when asked for.
-Every example has its own key, so that a sample does not depend on the batch it is drawn in.
+Every method begins with the prediction at its current x and t, so the loop makes that prediction.
+Every method ends in the data predicted last (at s = 0, `finish`). The predictor is therefore never
+evaluated at t = 0, and the number of evaluations is exact. The loop compiles once for any number of
+steps, which may be an argument of the compiled program. The trajectory is kept only on request.
+Every example has its own key, so a sample does not depend on the batch it is drawn in.
 """
 
 from collections.abc import Sequence
@@ -23,24 +23,26 @@ from genzoo.samplers.predictor import Predict, Prediction, Rows, one_row
 
 
 class Step(Protocol):
-    """How a sampler moves. Frozen; its fields are hyperparameters and the schedule."""
+    """One step of a sampler: a frozen object that holds hyperparameters and the schedule."""
 
-    evaluations: int  # network evaluations per step, `seen` among them; the end takes one
-    evaluations_to_start: int  # those that each of the first steps takes on top
-    starting_steps: int  # how many first steps do so
+    evaluations: int  # network evaluations per step, including `seen`; the end takes one
+    evaluations_to_start: int  # additional evaluations in each of the first steps
+    starting_steps: int  # the number of first steps with additional evaluations
 
     def inner(self, t: Array, s: Array) -> Sequence[Array]:
-        """The times at which a step from t to s > 0 asks besides t: evaluations - 1 of them."""
+        """The other times at which a step from t to s > 0 evaluates: evaluations - 1 of them."""
 
     def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
-        """Likewise those of evaluations_to_start."""
+        """The times of the `evaluations_to_start` additional evaluations."""
 
     def init(self, x: Array, steps: Array) -> Any:
-        """The memory before the first of so many steps (multistep methods keep predictions)."""
+        """The memory before the first of `steps` steps (multistep methods keep predictions)."""
 
     def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
-        """Where the predictor is to be asked, (x, t) itself or a little back in the noise; the step
-        or the end goes on from there. keys: those of the step."""
+        """Where to evaluate the predictor: at (x, t) itself or at a slightly noisier point.
+
+        The step, or the end, continues from there. keys: those of the step.
+        """
 
     def __call__(
         self,
@@ -52,31 +54,33 @@ class Step(Protocol):
         keys: Keys,
         memory: Any,
     ) -> tuple[Array, Any]:
-        """x at time s > 0 from x [B, ...] at time t; t and s are scalars, s < t but for inversion.
-        seen: predict(x, t)."""
+        """x at time s > 0 from x [B, ...] at time t, and the new memory.
+
+        t and s are scalars, with s < t except in inversion. seen: predict(x, t).
+        """
 
     def finish(self, seen: Prediction, x: Array, t: Array, memory: Any) -> Array:
         """The data, from the last prediction."""
 
 
 class EndsInData:
-    """What methods share that ask at x and t as they come and end in the predicted data."""
+    """Shared by methods that evaluate at x and t unchanged and end in the predicted data."""
 
     evaluations_to_start = 0
     starting_steps = 1
 
     def inner(self, t: Array, s: Array) -> Sequence[Array]:
-        """None."""
+        """No other times."""
         del t, s
         return ()
 
     def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
-        """None."""
+        """No other times."""
         del t, s
         return ()
 
     def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
-        """x and t as they are."""
+        """x and t unchanged."""
         del s, keys, memory
         return x, t
 
@@ -87,7 +91,7 @@ class EndsInData:
 
 
 class Memoryless(EndsInData):
-    """What methods share that remember nothing between steps."""
+    """Shared by methods that remember nothing between steps."""
 
     evaluations = 1
 
@@ -101,9 +105,9 @@ class Memoryless(EndsInData):
 class Sampler:
     """A step and the times it visits.
 
-    times: [S + 1] from the starting time to the end, 0 for the data. steps: how many of them are
-    taken, None for all; an array makes one compiled program serve every number up to S. unroll:
-    steps of the loop written out, which trades compile time for a little speed on accelerators.
+    times: [S + 1] from the starting time to the end, 0 for the data. steps: how many steps to take,
+    None for all; an array lets one compiled program serve every number up to S. unroll: how many
+    steps of the loop to unroll, which trades compile time for a little speed on accelerators.
     """
 
     step: Step
@@ -113,7 +117,7 @@ class Sampler:
 
     @property
     def start(self) -> Array:
-        """The time that it sets out from."""
+        """The starting time."""
         return self.times[0]
 
     def __call__(
@@ -125,8 +129,11 @@ class Sampler:
         trajectory: bool = False,
         rows: Rows = one_row,
     ) -> Solution:
-        """The end from x [B, ...] at times[0]; with `trajectory` every state and every predicted
-        x_0 on the way: [S, B, ...] each. rows: what one call of `predict` takes, for the count."""
+        """Takes x [B, ...] from times[0] to the last time.
+
+        trajectory: whether to return every state and every predicted x_0 along the way as well,
+        [S, B, ...] each. rows: the network rows of one call to `predict`, for the count.
+        """
         times = jnp.asarray(self.times, x.dtype)
         bound = len(self.times) - 1
         steps = bound if self.steps is None else self.steps
@@ -134,12 +141,12 @@ class Sampler:
         def move(index, carry):
             x, memory, counts, kept = carry
             t, s = times[index], times[index + 1]
-            here = streams.fold(keys, index)
-            x, t = self.step.before(x, t, s, here, memory)
+            step_keys = streams.fold(keys, index)
+            x, t = self.step.before(x, t, s, step_keys, memory)
             seen = predict(x, t)
 
             def go(x, memory):
-                return self.step(predict, seen, x, t, s, here, memory)
+                return self.step(predict, seen, x, t, s, step_keys, memory)
 
             def end(x, memory):
                 return self.step.finish(seen, x, t, memory), memory
@@ -155,7 +162,7 @@ class Sampler:
 
         kept = (jnp.zeros((bound, *x.shape), x.dtype),) * 2 if trajectory else ()
         start = (x, self.step.init(x, jnp.asarray(steps)), jnp.zeros(2, jnp.int32), kept)
-        # A fixed number becomes a scan, which may be written out; a given one a while loop.
+        # A static number of steps becomes a scan, which can be unrolled; an array, a while loop.
         unroll = self.unroll if self.steps is None else None
         x, _, counts, kept = jax.lax.fori_loop(0, steps, move, start, unroll=unroll)
         states, predicted = kept if trajectory else (None, None)
@@ -169,7 +176,7 @@ class Sampler:
         )
 
     def _counts(self, index: Array, t: Array, s: Array, rows: Rows) -> Array:
-        # (evaluations, rows) of the step from t to s, or of the end at s = 0: int32 [2].
+        # (evaluations, network rows) of the step from t to s, or of the end at s = 0: int32 [2].
         step = self.step
         moves, starts = s > 0, (s > 0) & (index < step.starting_steps)
 
@@ -178,6 +185,6 @@ class Sampler:
 
         evaluations = 1 + jnp.where(moves, step.evaluations - 1, 0)
         evaluations += jnp.where(starts, step.evaluations_to_start, 0)
-        asked = rows(t) + jnp.where(moves, total(step.inner(t, s)), 0)
-        asked += jnp.where(starts, total(step.inner_to_start(t, s)), 0)
-        return jnp.stack([evaluations, asked]).astype(jnp.int32)
+        network_rows = rows(t) + jnp.where(moves, total(step.inner(t, s)), 0)
+        network_rows += jnp.where(starts, total(step.inner_to_start(t, s)), 0)
+        return jnp.stack([evaluations, network_rows]).astype(jnp.int32)

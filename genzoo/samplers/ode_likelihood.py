@@ -1,15 +1,17 @@
-"""Exact log-likelihood of a diffusion or flow model by the instantaneous change of variables (Chen
-et al. 2018; Grathwohl et al. 2019; Song et al. 2021, section 4.3).
+"""The exact log-likelihood of a diffusion or flow model by the instantaneous change of variables.
+
+Chen et al. 2018; Grathwohl et al. 2019; Song et al. 2021, section 4.3:
 
     dx/dt = velocity(x, t) = alpha' x_0 + sigma' eps,   d log p_t(x_t)/dt = -div velocity       (1)
 
-It is solved in y = x / (alpha + sigma) over a clock (`adaptive.flow`), where it reads dy = v dclock
-and d log p(y) = -div v dclock; with D dimensions, log p(x) = log p(y) - D log(alpha + sigma), so
+(1) is solved in y = x / (alpha + sigma) over a clock (`adaptive.flow`), where it reads
+dy = v dclock and d log p(y) = -div v dclock. In D dimensions, log p(x) = log p(y) - D log(alpha +
+sigma), so
 
     log p(x_end) = log p(x_start) + D log (alpha + sigma)_start / (alpha + sigma)_end
                    + the integral of div v from end to start                                    (2)
 
-What comes out is the density at the time `end`, of data with the noise sigma(end) in them.
+The result is the density at the time `end`, of data that contain the noise sigma(end).
 """
 
 from collections.abc import Callable, Mapping
@@ -26,20 +28,22 @@ from genzoo.samplers.adaptive import Derivative, clock, flow, solve
 from genzoo.samplers.predictor import Predict
 
 Field = Callable[[Array], Array]
-"""[B, ...] -> the same shape, every row a function of its own row."""
+"""[B, ...] -> the same shape, where every row depends on its own row alone."""
 Trace = Callable[[Field, Array], tuple[Array, Array]]
 """(field, x [B, ...]) -> (field(x), its divergence [B]): `divergence_exact`, or `hutchinson`."""
 
 
 def _contracted(f: Field, x: Array, tangents: Array) -> tuple[Array, Array]:
-    # f(x), once, and tangent . J tangent for each of [K, B, ...]: [K, B].
+    # f(x), evaluated once, and v . J v for each tangent v of [K, B, ...]: [K, B].
     value, pushed = jax.vmap(lambda v: jax.jvp(f, (x,), (v,)), out_axes=(None, 0))(tangents)
     return value, (tangents * pushed).reshape(*tangents.shape[:2], -1).sum(-1)
 
 
 def divergence_exact(f: Field, x: Array) -> tuple[Array, Array]:
-    """(f(x), sum_i df_i/dx_i [B]) by one forward derivative per dimension, all of them at once: for
-    few dimensions. x [B, ...]."""
+    """(f(x), sum_i df_i/dx_i [B]) for x [B, ...], by one forward derivative per dimension.
+
+    All derivatives are taken at once, so this is for few dimensions.
+    """
     size = x[0].size
     basis = jnp.eye(size, dtype=x.dtype).reshape(size, 1, *x.shape[1:])
     value, each = _contracted(f, x, jnp.broadcast_to(basis, (size, *x.shape)))
@@ -47,30 +51,39 @@ def divergence_exact(f: Field, x: Array) -> tuple[Array, Array]:
 
 
 def divergence_hutchinson(f: Field, x: Array, probes: Array) -> tuple[Array, Array]:
-    """(f(x), mean over probes of v . J v [B]): unbiased for probes v [K, B, ...] with E v v^T = I
-    (Hutchinson 1990), one forward derivative each."""
+    """(f(x), mean over probes of v . J v [B]), by one forward derivative per probe.
+
+    Unbiased for probes v [K, B, ...] with E v v^T = I (Hutchinson 1990).
+    """
     value, each = _contracted(f, x, probes)
     return value, each.mean(0)
 
 
 def rademacher(keys: Keys, shape: tuple[int, ...], count: int = 1, dtype=jnp.float32) -> Array:
-    """Probes of random signs [K, B, *shape], column i from keys[i] alone. Their variance is the
-    smallest, and 0 for a diagonal Jacobian."""
+    """Probes of random signs [K, B, *shape], column i from keys[i] alone.
+
+    They give the smallest variance, which is 0 for a diagonal Jacobian.
+    """
     draw = jax.vmap(lambda key: jax.random.rademacher(key, (count, *shape), dtype), out_axes=1)
     return draw(keys)
 
 
 def hutchinson(probes: Array) -> Trace:
-    """A trace by these probes [K, B, ...], the same all along the path, so that what is integrated
-    is smooth (Grathwohl et al. 2019, section 3.1)."""
+    """The trace estimated with these probes [K, B, ...].
+
+    They stay the same along the whole path, so the integrand is smooth (Grathwohl et al. 2019,
+    section 3.1).
+    """
     return lambda f, x: divergence_hutchinson(f, x, probes)
 
 
 def runge_kutta(
     derivative: Derivative, y: Tree, t0: Array | float, t1: Array | float, steps: int
 ) -> Tree:
-    """y at t1 by so many even steps of the classical method of order 4: 4 evaluations each.
-    t0, t1: [] or [B]."""
+    """Integrates y from t0 to t1 by even steps of the classical fourth-order method.
+
+    y: a tree of leaves [B, ...]. t0, t1: [] or [B]. Each step takes 4 evaluations.
+    """
     leaves = jax.tree.leaves(y)
     dtype = jnp.result_type(*leaves)
     t0, t1 = (jnp.broadcast_to(jnp.asarray(t, dtype), leaves[0].shape[:1]) for t in (t0, t1))
@@ -85,7 +98,7 @@ def runge_kutta(
 
         def stage(i, carry):
             slope, end = carry
-            # Written so that the last time is t1 itself.
+            # In this form the last time is exactly t1.
             part = (index + ahead[i]) / steps
             slope = derivative(along(y, ahead[i] * size, slope), (1 - part) * t0 + part * t1)
             return slope, along(end, weights[i] * size, slope)
@@ -98,8 +111,9 @@ def runge_kutta(
 class LogLikelihood(NamedTuple):
     """A log density in two terms, in nats per example [B]; NaN where the solver gave up.
 
-    prior: the log density of the latent. change: what the flow changes it by. evaluations: int32
-    [B], of the predictor together with its forward derivatives. latent: [B, ...] at the start.
+    prior: the log density of the latent. change: the change of log density along the flow.
+    evaluations: int32 [B], of the predictor together with its forward derivatives. latent:
+    [B, ...], x at the time `start`.
     """
 
     prior: Array
@@ -127,14 +141,15 @@ def log_likelihood(
     steps: int | None = None,
     largest: int = 10_000,
 ) -> LogLikelihood:
-    """Equation (2) for x [B, ...] taken to be at the time `end`, up to the noise at `start`.
+    """Equation (2) for x [B, ...] taken as x_t at the time `end`, integrated to the time `start`.
 
     start, end: times, 1 >= start > end > 0; None for the schedule's `farthest` and `nearest`.
     prior_variance: v of the prior N(0, sigma^2 + alpha^2 v) at `start`, the variance of the data
-    (broadcastable to x). 1 makes it N(0, 1) where variance is preserved; where alpha = 1 it is
-    Song et al.'s N(0, sigma_max^2), but for the variance of the data themselves.
+    (broadcastable to x). v = 1 gives N(0, 1) if the variance is preserved; if alpha = 1 it gives
+    Song et al.'s N(0, sigma_max^2), except that the variance of the data is added.
     steps: None for the adaptive solver with its tolerances; a number for that many even steps of
-    Runge and Kutta's method, 4 evaluations each, whose cost is known beforehand.
+    Runge-Kutta, 4 evaluations each, whose cost is known in advance.
+    largest: the most evaluations of the adaptive solver per row.
     """
     start = jnp.asarray(schedule.farthest if start is None else start, x.dtype)
     end = jnp.asarray(schedule.nearest if end is None else end, x.dtype)
@@ -163,16 +178,16 @@ def log_likelihood(
 
 
 MakeTrace = Callable[[Keys, Array], Trace]
-"""(keys [B], x [B, ...]) -> the trace for this x."""
+"""(keys [B], x [B, ...]) -> the trace to use for this x."""
 
 
 def exact() -> MakeTrace:
-    """`divergence_exact`, whatever the keys."""
+    """`divergence_exact`, which needs no keys."""
     return lambda keys, x: divergence_exact
 
 
 def random(probes: int = 1) -> MakeTrace:
-    """`hutchinson` with so many probes of random signs."""
+    """`hutchinson` with this many probes of random signs."""
     return lambda keys, x: hutchinson(rademacher(keys, x.shape[1:], probes, x.dtype))
 
 
@@ -185,7 +200,7 @@ TRACES: Mapping[str, Callable[[int], MakeTrace]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class OdeLikelihood:
-    """`log_likelihood` with its settings, to be handed to a family."""
+    """`log_likelihood` with its settings, as a family uses it."""
 
     trace: MakeTrace
     rtol: float = 1e-5
@@ -197,8 +212,10 @@ class OdeLikelihood:
     def __call__(
         self, predict: Predict, schedule: Schedule, x: Array, keys: Keys
     ) -> LogLikelihood:
-        """Of x [B, ...] taken to be at the time `end`, or the schedule's `nearest`; row i by
-        keys[i] alone."""
+        """The log likelihood of x [B, ...] at the time `end`, or the schedule's `nearest`.
+
+        Row i depends on keys[i] alone.
+        """
         return log_likelihood(
             predict,
             schedule,

@@ -1,10 +1,10 @@
-"""Predictors, and what wraps a predictor into a predictor: clipping, thresholding, guidance.
+"""Predictors, and wrappers that turn one predictor into another: clipping and thresholding.
 
-A predictor is a function (x_t [B, ...], t [] or [B]) -> Prediction. Nothing here knows a network: a
-family hands one over, a test hands over an exact denoiser.
+A predictor is a function (x_t [B, ...], t [] or [B]) -> Prediction. This module knows no network: a
+family supplies a predictor, and a test supplies an exact denoiser.
 
-The order of wrapping, from the inside: guidance (guidance.py), which may leave the range of the
-data; clipping or thresholding, which brings it back; the known part (inpainting.py).
+Wrappers apply in this order, from the inside out: guidance (guidance.py), which may leave the range
+of the data; clipping or thresholding, which restores it; the known part (inpainting.py).
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from genzoo.math.schedules import Schedule
 
 
 class Prediction(NamedTuple):
-    """What is believed of one x_t. extra: the variance output where the network has one."""
+    """The data and the noise predicted from x_t. extra: the network's variance output, if any."""
 
     x_0: Array
     eps: Array
@@ -27,11 +27,11 @@ class Prediction(NamedTuple):
 
 Predict = Callable[[Array, Array], Prediction]
 Rows = Callable[[Array], Array]
-"""t [] or [B] -> how many rows of networks a prediction takes for each example there: int32 []."""
+"""t [] or [B] -> the network rows that a prediction at t takes per example: int32 []."""
 
 
 def one_row(t: Array) -> Array:
-    """1: a prediction without guidance."""
+    """One row: a prediction without guidance."""
     del t
     return jnp.ones((), jnp.int32)
 
@@ -44,13 +44,13 @@ def _with_x_0(schedule: Schedule, seen: Prediction, x_0: Array, x_t: Array, t: A
 
 
 def unchanged(predict: Predict, schedule: Schedule) -> Predict:
-    """The predictor as it is."""
+    """The predictor itself."""
     del schedule
     return predict
 
 
 def clipped(predict: Predict, schedule: Schedule) -> Predict:
-    """x_0 clipped to [-1, 1], eps made consistent with it (Ho et al. 2020)."""
+    """x_0 clipped to [-1, 1], with eps made consistent with it (Ho et al. 2020)."""
 
     def predict_clipped(x, t):
         seen = predict(x, t)
@@ -60,8 +60,11 @@ def clipped(predict: Predict, schedule: Schedule) -> Predict:
 
 
 def dynamic_threshold(quantile: float = 0.995, largest: float = jnp.inf) -> Wrapper:
-    """x_0 clipped per example to [-q, q] and divided by q, where q in [1, largest] is the given
-    quantile of |x_0| (Saharia et al. 2022, section 2.3)."""
+    """Dynamic thresholding: x_0 clipped to [-q, q] per example and divided by q.
+
+    q is the given quantile of |x_0| in the example, limited to [1, largest] (Saharia et al. 2022,
+    section 2.3).
+    """
 
     def wrap(predict: Predict, schedule: Schedule) -> Predict:
         def predict_thresholded(x, t):

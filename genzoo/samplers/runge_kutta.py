@@ -1,18 +1,18 @@
 """Runge-Kutta methods for the probability-flow ODE, and Euler's method with fresh noise.
 
-With a scale c(t) and a clock u(t), y = x / c moves along dy/du, which a prediction gives:
+With a scale c(t) and a clock u(t), y = x / c follows dy/du, which a prediction gives:
 
     noise ratio:  c = alpha,          u = sigma / alpha,            dy/du = eps                (1)
                   (Karras et al. 2022, with their sigma as the clock; x / alpha is their x)
     straight:     c = alpha + sigma,  u = sigma / (alpha + sigma),  dy/du = eps - x_0          (2)
                   (finite where alpha(1) = 0; on straight paths it is the velocity ODE in t)
 
-A constant prediction moves on the line of DDIM, whatever the coordinate:
+A constant prediction moves along the line of DDIM in any coordinate:
 
     c_s (y_t + (u_s - u_t) dy/du) = alpha_s x_0 + sigma_s eps                                  (3)
 
-so every method is written as that line, drawn by the prediction at t, and a correction by how the
-slope changes. Nothing large cancels where alpha_t is small, nor is alpha_t ever divided by in (2).
+so every method is written as that line, given by the prediction at t, plus a correction for the
+change of slope. Nothing large cancels where alpha_t is small, and (2) never divides by alpha_t.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,11 +31,11 @@ from genzoo.samplers.predictor import Predict, Prediction
 
 @dataclass(frozen=True)
 class Coordinate:
-    """The y = x / c and the u in which an ODE is solved; functions of times [] of their shape.
+    """The scaled state y = x / c and the clock u in which an ODE is solved, as functions.
 
-    scale, clock: (schedule, t) -> c, u; u is 0 at the data and rises with t.
-    logsnr: u -> the logsnr where the clock shows u. slope: a prediction -> dy/du [B, ...].
-    middle: (u_t, u_s) -> the clock value that DPM2 takes for the middle.
+    scale, clock: (schedule, t []) -> c, u []; u is 0 at the data and increases with t.
+    logsnr: u -> the logsnr at which the clock shows u. slope: a prediction -> dy/du [B, ...].
+    middle: (u_t, u_s) -> the clock value that DPM2 takes as the midpoint.
     """
 
     scale: Callable[[Schedule, Array], Array]
@@ -66,21 +66,27 @@ STRAIGHT = Coordinate(
 
 
 def coordinate_of(schedule: Schedule) -> Coordinate:
-    """(1), the published one, unless alpha(1) is 0 or next to it. There its clock would begin at
-    infinity, or at 20,000 for the cosine table, and the first step would magnify whatever little
-    the prediction changes over it: Heun's method in 20 steps gives saturated images."""
+    """The published coordinate (1), unless alpha(1) is 0 or close to it.
+
+    There its clock would start at infinity, or at 20,000 for the cosine table, and the first step
+    would magnify any small change of the prediction over it: Heun's method in 20 steps gives
+    saturated images.
+    """
     return STRAIGHT if schedule.ends_in_noise else NOISE_RATIO
 
 
 def line(schedule: Schedule, seen: Prediction, s: Array) -> Array:
-    """Equation (3): x_s [B, ...] if the prediction `seen` were true; s is a scalar."""
+    """Equation (3): x_s [B, ...] if the prediction `seen` were exact; s is a scalar."""
     return schedule.alpha(s) * seen.x_0 + schedule.sigma(s) * seen.eps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tableau:
-    """An explicit method in Butcher's notation: stage i stands at the part nodes[i] of the step,
-    rows[i] weigh the slopes before it, `weights` those of the step. nodes[0] is 0."""
+    """An explicit method in Butcher's notation.
+
+    Stage i is at the fraction nodes[i] of the step, and nodes[0] is 0. rows[i] weights the slopes
+    before it, and `weights` those of the whole step.
+    """
 
     nodes: tuple[float, ...]
     rows: tuple[tuple[float, ...], ...]
@@ -88,15 +94,17 @@ class Tableau:
 
 
 def _change(weights: tuple[float, ...], slopes: list[Array]) -> Array | float:
-    # sum_j w_j (k_j - k_0): what the line of the first slope k_0 does not know.
+    # sum_j w_j (k_j - k_0): the part that the line of the first slope k_0 lacks.
     terms = zip(weights[1:], slopes[1:], strict=True)
     return sum(w * (k - slopes[0]) for w, k in terms if w)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RungeKutta(Memoryless):
-    """One step of a tableau in the coordinate of the schedule; the end is the predicted x_0, which
-    is Euler's step to u = 0."""
+    """One step of a tableau in the coordinate of the schedule.
+
+    The end is the predicted x_0, which is Euler's step to u = 0.
+    """
 
     schedule: Schedule
     tableau: ClassVar[Tableau]
@@ -117,7 +125,7 @@ class RungeKutta(Memoryless):
         u_t, u_s = (coordinate.clock(schedule, v) for v in (t, s))
 
         def time(node: float) -> Array:
-            # The end of the step is known as a time; elsewhere the clock is turned back into one.
+            # The time at the end of the step is known; elsewhere it is that of the clock value.
             place = self._place(coordinate, u_t, u_s, node)
             return s if node == 1 else coordinate.time(schedule, place)
 
@@ -149,28 +157,29 @@ class RungeKutta(Memoryless):
 
 
 class Euler(RungeKutta):
-    """Order 1: equation (3) alone, that is DDIM with eta = 0."""
+    """Order 1: equation (3) alone, which is DDIM with eta = 0."""
 
     tableau = Tableau(nodes=(0,), rows=((),), weights=(1,))
 
 
 class Heun(RungeKutta):
-    """Order 2, the trapezoid: EDM's deterministic sampler (Karras et al. 2022, algorithm 1)."""
+    """Order 2, the trapezoidal rule: EDM's deterministic sampler (Karras et al. 2022, alg. 1)."""
 
     tableau = Tableau(nodes=(0, 1), rows=((), (1,)), weights=(1 / 2, 1 / 2))
 
 
 class Midpoint(RungeKutta):
-    """Order 2, the slope in the middle of u."""
+    """Order 2, with the slope at the midpoint in u."""
 
     tableau = Tableau(nodes=(0, 1 / 2), rows=((), (1 / 2,)), weights=(0, 1))
 
 
 class DPM2(Midpoint):
-    """Order 2, the slope in the middle of log u: `dpm_2` of k-diffusion, whose sigma is our u. It
-    is DPM-Solver-2 (Lu et al. 2022, algorithm 1) with the last step to the data left out.
+    """Order 2, with the slope at the midpoint in log u: `dpm_2` of k-diffusion.
 
-    In the straight coordinate, whose log u has no meaning of its own, it is `Midpoint`.
+    k-diffusion's sigma is our u. The method is DPM-Solver-2 (Lu et al. 2022, algorithm 1) without
+    the last step to the data. In the straight coordinate, where log u has no meaning of its own, it
+    is `Midpoint`.
     """
 
     def _place(self, coordinate: Coordinate, u_t: Array, u_s: Array, node: float) -> Array:
@@ -190,15 +199,17 @@ class RK4(RungeKutta):
 
 @dataclass(frozen=True, kw_only=True)
 class EulerAncestral(Memoryless):
-    """Euler's step to a little less noise than at s, and fresh noise up to s: k-diffusion's
-    `euler_ancestral`, in y = x / alpha and u = sigma / alpha
+    """Euler's step to slightly less noise than at s, then fresh noise up to s.
+
+    This is `euler_ancestral` of k-diffusion, in y = x / alpha and u = sigma / alpha:
 
         u_up = min(u_s, eta u_s sqrt(1 - u_s^2 / u_t^2)),  u_down^2 = u_s^2 - u_up^2           (4)
 
-    Times alpha_s that is x_s = alpha_s x_0 + sqrt(sigma_s^2 - d^2) eps + d z with d = alpha_s u_up:
-    eta times the posterior deviation (math/gaussian.py, eq. 3), because u_s^2 / u_t^2 is the ratio
-    of SNRs. So for eta <= 1 it is DDIM with this eta, and the marginals are kept on every schedule,
-    at alpha_t = 0 too. Beyond that d stops at sigma_s, where all of the noise is fresh.
+    Multiplied by alpha_s, x_s = alpha_s x_0 + sqrt(sigma_s^2 - d^2) eps + d z with d = alpha_s
+    u_up, which is eta times the posterior deviation (math/gaussian.py, eq. 3), because
+    u_s^2 / u_t^2 is the ratio of SNRs. So for eta <= 1 it is DDIM with this eta and preserves the
+    marginals on every schedule, even at alpha_t = 0. For larger eta, d is capped at sigma_s, where
+    all of the noise is fresh.
     """
 
     schedule: Schedule
@@ -217,8 +228,8 @@ class EulerAncestral(Memoryless):
         """One draw."""
         del predict
         schedule, share = self.schedule, self.eta**2
-        # Of sigma_s^2: what is fresh, and what is kept, which is not 1 - fresh because a rounding
-        # error of that would become its square root where nothing is kept.
+        # The fresh and the kept fraction of sigma_s^2. The latter is not computed as 1 - fresh:
+        # where nothing is kept, a rounding error there would grow to its square root.
         fresh = jnp.minimum(share * gaussian.one_minus_ratio(schedule, t, s), 1)
         ratio = jnp.exp(schedule.logsnr(t) - schedule.logsnr(s))
         kept = jnp.maximum(1 - share + share * ratio, 0)

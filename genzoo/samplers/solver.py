@@ -1,4 +1,4 @@
-"""How a family is sampled, said before its schedule is known: a learned one is part of params."""
+"""The recipe for a sampler, made before the schedule is known: a learned one is part of params."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +16,11 @@ MakeSampler = Callable[[Schedule], Sampler]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solver:
-    """A method, and a grid with so many steps. last_sigma: sigma / alpha at which sampling stops,
-    at least that of the schedule's nearest time; 0 for the data."""
+    """A sampling method on a grid with a number of steps.
+
+    last_sigma: the sigma / alpha at which sampling stops, at least that of the schedule's nearest
+    time; 0 samples down to the data. unroll: as in `loop.Sampler`.
+    """
 
     method: Callable[[Schedule], Step]
     grid: Grid
@@ -26,12 +29,12 @@ class Solver:
     last_sigma: float = 0.0
 
     def sampler(self, schedule: Schedule) -> Sampler:
-        """The sampler on a schedule."""
+        """The sampler for this schedule."""
         times = self.grid(schedule, self.steps, stop(schedule, self.last_sigma))
         return Sampler(step=self.method(schedule), times=times, unroll=self.unroll)
 
 
 def start(schedule: Schedule, t: Array, keys: Keys, shape: tuple[int, ...]) -> Array:
-    """Noise [B, *shape] to start from at time t: what standard normal data would be there."""
+    """Initial noise [B, *shape] at time t, with the scale of standard normal data at that time."""
     scale = jnp.hypot(schedule.alpha(t), schedule.sigma(t))
     return scale * streams.normal(keys, shape)

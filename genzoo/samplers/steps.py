@@ -1,7 +1,7 @@
-"""The steps of discrete diffusion: ancestral sampling (DDPM) and DDIM with its inversion.
+"""The steps of discrete diffusion: ancestral sampling (DDPM), and DDIM with its inversion.
 
-All go from any time t to any other s of any schedule; on a table with neighbouring steps they are
-the published ones, on a sub-sequence they are the respaced ones.
+Each goes from any time t to any other time s on any schedule. Between neighbouring steps of a table
+they are the published steps, on a sub-sequence the respaced ones.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,10 @@ from genzoo.samplers.predictor import Predict, Prediction
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestral(Memoryless):
-    """x_s ~ p_theta(x_s | x_t): posterior mean at the predicted x_0, chosen variance (Ho et al.
-    2020, algorithm 2; learned variances: Nichol & Dhariwal 2021)."""
+    """x_s ~ p_theta(x_s | x_t), with the posterior mean at the predicted x_0.
+
+    The variance is a choice (Ho et al. 2020, algorithm 2; learned: Nichol & Dhariwal 2021).
+    """
 
     schedule: Schedule
     variance: gaussian.ReverseVariance
@@ -45,11 +47,12 @@ class Ancestral(Memoryless):
 
 @dataclass(frozen=True, kw_only=True)
 class DDIM(Memoryless):
-    """x_s = alpha_s x_0 + sqrt(sigma_s^2 - d^2) eps + d z, d = eta x posterior deviation
-    (Song et al. 2020, eq. 12 and 16). eta = 0 is deterministic, eta = 1 has the DDPM posterior.
+    """x_s = alpha_s x_0 + sqrt(sigma_s^2 - d^2) eps + d z, with d = eta x posterior deviation.
 
-    With eta = 0 and s > t it is its own inversion (Dhariwal & Nichol 2021, section F): the same
-    line through the predicted data and noise, followed towards the noise.
+    Song et al. 2020, eq. 12 and 16. eta = 0 is deterministic, eta = 1 has the DDPM posterior.
+
+    With eta = 0 and s > t it is its own inversion (Dhariwal & Nichol 2021, section F): it follows
+    the same line through the predicted data and noise, towards the noise.
     """
 
     schedule: Schedule

@@ -1,5 +1,6 @@
-"""The stochastic samplers of the score SDE (Song et al. 2021), for any schedule: predictors that
-discretise the reverse SDE and the Langevin corrector between them.
+"""The stochastic samplers of the score SDE (Song et al. 2021), for any schedule.
+
+Predictors discretise the reverse SDE, and a Langevin corrector may act between their steps.
 
     forward  dx = f x dt + g dw,   f = alpha' / alpha,   g^2 = -sigma^2 dlogsnr/dt              (1)
     reverse  dx = (f x - g^2 score) dt + g dw,           score = -eps / sigma                   (2)
@@ -25,7 +26,7 @@ from genzoo.samplers.predictor import Predict, Prediction
 
 @dataclass(frozen=True, kw_only=True)
 class _Reverse(Memoryless):
-    # x_t = (1 + drift) x_s + sqrt(variance) z, turned round with the drift and the score at t.
+    # x_t = (1 + drift) x_s + sqrt(variance) z, reversed with the drift and the score at t.
     schedule: Schedule
     probability_flow: bool = False
 
@@ -46,7 +47,7 @@ class _Reverse(Memoryless):
         """One step, s < t."""
         del predict
         schedule = self.schedule
-        # From alpha = 0 the drift is infinite: that step is the exact one for the predicted data.
+        # At alpha = 0 the drift is infinite, so this step is the exact one for the predicted data.
         has_signal = schedule.alpha(t) > 0
         drift, variance = (jnp.where(has_signal, v, 0) for v in self.increments(t, s))
         score = -seen.eps / schedule.sigma(t)
@@ -63,11 +64,11 @@ class _Reverse(Memoryless):
 
 @dataclass(frozen=True, kw_only=True)
 class EulerMaruyama(_Reverse):
-    """x_s = x - (t - s) (f x - g^2 score) + g sqrt(t - s) z: equation (2) by Euler and Maruyama.
+    """x_s = x - (t - s) (f x - g^2 score) + g sqrt(t - s) z: equation (2) by Euler-Maruyama.
 
-    probability_flow: Euler's method for (3) instead. Where f (t - s) is not small, as near t = 1
-    of straight paths, the step is far off; from alpha = 0 itself, where f is infinite, it is the
-    posterior's draw, or DDIM's line.
+    probability_flow: Euler's method for (3) instead. Where f (t - s) is not small, as near t = 1 on
+    straight paths, the step is inaccurate. From alpha = 0 itself, where f is infinite, it is a draw
+    from the posterior, or DDIM's line.
     """
 
     def increments(self, t: Array, s: Array) -> tuple[Array, Array]:
@@ -78,31 +79,31 @@ class EulerMaruyama(_Reverse):
 
 @dataclass(frozen=True, kw_only=True)
 class ReverseDiffusion(_Reverse):
-    """x_s = x - (alpha_{t|s} - 1) x + sigma_{t|s}^2 score + sigma_{t|s} z: the exact transition
-    from s to t turned round (Song et al. 2021, appendix E). Bounded, unlike Euler's method.
+    """x_s = x - (alpha_{t|s} - 1) x + sigma_{t|s}^2 score + sigma_{t|s} z.
 
-    probability_flow: half the score and no noise (appendix D.3). From alpha = 0 it is the
-    posterior's draw, or DDIM's line.
+    This is the exact transition from s to t, reversed (Song et al. 2021, appendix E). Unlike
+    Euler's method it is bounded. probability_flow: half the score and no noise (appendix D.3). From
+    alpha = 0 it is a draw from the posterior, or DDIM's line.
     """
 
     def increments(self, t: Array, s: Array) -> tuple[Array, Array]:
-        """(alpha_{t|s} - 1, sigma_{t|s}^2); on a table's neighbours sqrt(1 - beta) - 1 and beta."""
+        """(alpha_{t|s} - 1, sigma_{t|s}^2): for neighbours in a table, sqrt(1 - beta) - 1, beta."""
         scale = self.schedule.alpha(t) / self.schedule.alpha(s)
         return scale - 1, gaussian.transition_variance(self.schedule, t, s)
 
 
 class Corrector(Protocol):
-    """What moves x at one noise level towards the distribution that the score belongs to."""
+    """Moves x at a fixed noise level towards the distribution whose score is predicted."""
 
     steps: int  # network evaluations
 
     def __call__(self, predict: Predict, x: Array, t: Array, s: Array, keys: Keys) -> Array:
-        """x at the same time s, where the predictor has come from t."""
+        """x at the same time s, which the predictor has reached from t."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Langevin:
-    # Equation (4), a subclass says how long the step is.
+    # Equation (4); a subclass sets the length of the step.
     schedule: Schedule
     snr: float = 0.16
     steps: int = 1
@@ -112,7 +113,7 @@ class _Langevin:
         raise TypeError(f"{type(self).__name__} does not define length_square(score, noise, s)")
 
     def __call__(self, predict: Predict, x: Array, t: Array, s: Array, keys: Keys) -> Array:
-        """`steps` draws, from keys folded with 0, 1, ..."""
+        """`steps` steps of equation (4), with keys folded with 0, 1, ..."""
         schedule = self.schedule
         shrunk = jnp.square(schedule.alpha(t) / schedule.alpha(s))
 
@@ -130,12 +131,12 @@ class _Langevin:
 class Langevin(_Langevin):
     """x <- x + e score + sqrt(2 e) z,   e = 2 alpha (snr |z| / |score|)^2                      (4)
 
-    (Song et al. 2021, algorithms 4 and 5), with alpha = (alpha_t / alpha_s)^2: 1 where the variance
-    explodes, 1 - beta where it is preserved. The norms are those of each example, where the
-    published code takes their means over the batch: so a sample does not depend on its batch. In
-    one or two dimensions |score| is near 0 too often for this rule; there is `AnnealedLangevin`.
+    (Song et al. 2021, algorithms 4 and 5), with alpha = (alpha_t / alpha_s)^2: 1 if the variance
+    explodes, 1 - beta if it is preserved. The norms are those of each example, so that a sample
+    does not depend on its batch; the published code averages them over the batch. In one or two
+    dimensions |score| is near 0 too often for this rule; use `AnnealedLangevin` there.
 
-    snr: the paper's signal-to-noise ratio of a step. steps: how many at every noise level.
+    snr: the paper's signal-to-noise ratio of a step. steps: how many at each noise level.
     """
 
     def length_square(self, score: Array, noise: Array, s: Array) -> Array:
@@ -147,8 +148,10 @@ class Langevin(_Langevin):
 
 @dataclass(frozen=True, kw_only=True)
 class AnnealedLangevin(_Langevin):
-    """Equation (4) with e = 2 alpha (snr sigma_s)^2: the annealed dynamics of Song & Ermon 2019,
-    "ald" of the score SDE's code. It is `Langevin` where |score| is |z| / sigma."""
+    """Equation (4) with e = 2 alpha (snr sigma_s)^2: the annealed dynamics of Song & Ermon 2019.
+
+    This is "ald" in the score SDE's code. It equals `Langevin` where |score| is |z| / sigma.
+    """
 
     def length_square(self, score: Array, noise: Array, s: Array) -> Array:
         """sigma_s^2."""
@@ -158,9 +161,11 @@ class AnnealedLangevin(_Langevin):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorCorrector:
-    """A step of any kind, then the corrector's at the time s where it has arrived (Song et al.
-    2021, algorithm 1). It ends as the predictor does, without a corrector. After a step from
-    alpha(t) = 0 the corrector asks but does not move: its step size is 0 there."""
+    """A step of any kind, then the corrector at the time s that it reached.
+
+    Song et al. 2021, algorithm 1. It ends as the predictor does, without a corrector. After a step
+    from alpha(t) = 0 the corrector evaluates but does not move, because its step size is 0.
+    """
 
     predictor: Step
     corrector: Corrector
@@ -193,7 +198,7 @@ class PredictorCorrector:
         return self.predictor.init(x, steps)
 
     def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
-        """Where the predictor asks."""
+        """Where the predictor evaluates."""
         return self.predictor.before(x, t, s, streams.fold(keys, 0), memory)
 
     def __call__(
@@ -206,7 +211,7 @@ class PredictorCorrector:
         keys: Keys,
         memory: Any,
     ) -> tuple[Array, Any]:
-        """One step by keys folded with 0, its correction by keys folded with 1."""
+        """One step with keys folded with 0, and its correction with keys folded with 1."""
         x, memory = self.predictor(predict, seen, x, t, s, streams.fold(keys, 0), memory)
         return self.corrector(predict, x, t, s, streams.fold(keys, 1)), memory
 

@@ -1,27 +1,27 @@
 """UniPC (Zhao et al. 2023): a multistep predictor, UniP, and a corrector without evaluations, UniC.
 
-Equations (1), (2) and (4) of genzoo.math.exponential, with f interpolated in earlier predictions
-(UniP-p: p of them) and, after the move, also in the new one (UniC-p: p + 1). r_j is where f_j was
-predicted, in units of the move: negative for earlier ones, 1 for the new one.
+Equations (1), (2) and (4) of genzoo.math.exponential. f is interpolated through the earlier
+predictions (UniP-p: p of them) and, after the move, also through the new one (UniC-p: p + 1). r_j
+is the position of f_j in units of the move: negative for earlier predictions, 1 for the new one.
 
     x_s = line(s) + reach sum_j rho_j (f_j - f_0) / r_j                                         (1)
 
 with the weights of `exponential.weights`. The paper solves R rho = b / B(h) and multiplies by B(h),
-which cancels; but in UniP-2 and UniC-1 it takes rho = 1/2 instead of solving:
+which cancels; but for UniP-2 and UniC-1 it sets rho = 1/2 instead of solving:
 
     x_s = line(s) + scale B(z) / rate (f_j - f_0) / (2 r_j),   B = z (bh1) or exp(z) - 1 (bh2)  (2)
 
 So UniP-2 with bh2 is DPM-Solver 2M, and UniP-3 is 3M with the whole second difference.
 
-f is asked where the predictor arrived; the corrector then moves x, and f is kept as it is: the line
-of the next move goes through the corrected x and this f. That takes one evaluation per move, and
-the corrector of a move runs when the next begins; the last move has none, as published. It starts
-from where that move did: what else has changed x in between counts by its effect on f alone. At
-s = 0 the data are those of the corrected x and f (for the form DATA: f itself).
+f is evaluated where the predictor arrives. The corrector then moves x and keeps f: the line of the
+next move goes through the corrected x and this f. That takes one evaluation per move. The corrector
+of a move runs when the next one begins; the last move has none, as published. It restarts from
+where that move began, so any other change of x in between counts only by its effect on f. At s = 0
+the data are those of the corrected x and f (for the form DATA: f itself).
 
-Orders observed on mixtures: UniPC-1, 2, 3: 2, 3, 4; UniP alone: 1, 2, 3. The first moves have order
-1, 2, ... (which leaves an error of theirs, see dpm_multistep), and the last ones ..., 2, 1 with
-lower_order_final, which is on for any number of moves here, as published.
+Orders observed on mixtures: UniPC-1, 2, 3: 2, 3, 4; UniP alone: 1, 2, 3. The first moves have
+orders 1, 2, ... (whose error remains, see dpm_multistep), and with lower_order_final the last ones
+have ..., 2, 1. Here it is on by default for any number of moves, as published.
 """
 
 from dataclasses import dataclass
@@ -41,8 +41,12 @@ from genzoo.samplers.predictor import Predict, Prediction
 
 
 class Memory(NamedTuple):
-    """Between moves. pair: what the last line went through; order: int32 [], of the last move, 0
-    before the first and after a move from pure noise; before: the time it began at."""
+    """The state between moves.
+
+    history: the earlier predictions. pair: (x_0, eps) [B, ...], through which the last line went.
+    order: int32 [], of the last move; 0 before the first and after a move from pure noise. before:
+    [], the time at which that move began.
+    """
 
     history: History
     pair: Pair
@@ -54,8 +58,8 @@ class Memory(NamedTuple):
 class UniPC(EndsInData):
     """UniPC-1, 2, 3 in the form DATA (as published for guidance) or NOISE.
 
-    order: p. bh2: which B(h) of equation (2). corrector: without it this is UniP.
-    lower_order_final: None for below 15 moves. The move from pure noise has order 1 and is not
+    order: p. bh2: which B(h) of equation (2). corrector: without it, this is UniP.
+    lower_order_final: None means below 15 moves. A move from pure noise has order 1 and is not
     corrected.
     """
 
@@ -107,35 +111,35 @@ class UniPC(EndsInData):
         return self.corrected(seen, t, memory).x_0
 
     def _bend(self, move: Move, start: Array, values, nodes, used: Array) -> Array:
-        # The sum of equation (1) over the first `used` (int32 []) of the nodes, (2) if that is one.
+        # The sum of equation (1) over the first `used` (int32 []) nodes, or (2) if there is one.
         rises = [(f - start) / r for f, r in zip(values, nodes, strict=True)]
         bend = jnp.zeros_like(start)
         for count in range(1, len(nodes) + 1):
             weights = exponential.weights(move.z, nodes[:count])
             if count == 1:
                 weights = [(phi(1, move.z) if self.bh2 else jnp.ones_like(move.z)) / 2]
-            found = sum(rho * rise for rho, rise in zip(weights, rises[:count], strict=True))
-            bend = jnp.where(used >= count, found, bend)
+            total = sum(rho * rise for rho, rise in zip(weights, rises[:count], strict=True))
+            bend = jnp.where(used >= count, total, bend)
         return bend
 
     def corrected(self, seen: Prediction, t: Array, memory: Memory) -> Pair:
-        """The pair of this prediction f and of x at t after the corrector of the last move."""
+        """The pair of the prediction f and of x at t, corrected for the last move."""
         if not self.corrector:
             return Pair(seen.x_0, seen.eps)
-        there = memory.order > 0
-        # Where there is no move to correct the arithmetic must be harmless, for derivatives too.
-        t = jnp.where(there, t, self.schedule.nearest)
+        moved = memory.order > 0
+        # Without a move to correct, the arithmetic must stay finite, derivatives included.
+        t = jnp.where(moved, t, self.schedule.nearest)
         move = self.form.move(self.schedule, memory.before, t)
         value, (last, *older) = self.form.predicted(seen), memory.history.values
         nodes = [jnp.ones_like(move.z), *_back(memory.history.gaps[1:], move.h)]
         bend = self._bend(move, last, [value, *older], nodes, memory.order)
         x = q_sample(self.schedule, memory.pair.x_0, t, memory.pair.eps) + move.reach * bend
         pair = self.form.complete(value, x, self.schedule, t)
-        return Pair(jnp.where(there, pair.x_0, seen.x_0), jnp.where(there, pair.eps, seen.eps))
+        return Pair(jnp.where(moved, pair.x_0, seen.x_0), jnp.where(moved, pair.eps, seen.eps))
 
 
 def _back(gaps: tuple[Array, ...], h: Array) -> list[Array]:
-    # r_j < 0 of earlier predictions, the latest first.
+    # r_j < 0 of earlier predictions, the newest first.
     nodes, total = [], 0.0
     for length in gaps:
         total = total + length

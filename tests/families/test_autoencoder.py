@@ -1,4 +1,4 @@
-"""The autoencoder against PCA, which the linear one must find, and against its own definition."""
+"""The autoencoder against PCA, which a linear one must recover, and against its definition."""
 
 from dataclasses import dataclass, field
 
@@ -25,7 +25,7 @@ KEYS = streams.per_example(jax.random.key(5), jnp.arange(12))
 
 @dataclass(frozen=True)
 class Linear:
-    """x [B, ...] -> [B, *out] by one matrix; notes how it was called."""
+    """x [B, ...] -> [B, *out] by one matrix; records how it was called."""
 
     out: tuple[int, ...]
     calls: list = field(default_factory=list)
@@ -89,7 +89,7 @@ def test_a_linear_autoencoder_finds_the_plane_of_pca():
     basis = np.linalg.qr(decoder)[0]
     cosines = np.linalg.svd(basis.T @ AXES[:, :Q])[1]
     assert np.arccos(np.clip(cosines.min(), -1, 1)) < 1e-3
-    # What it cannot keep is the variance of the other directions.
+    # It loses the variance of the other directions.
     values, _ = family.loss(params, context(train=False))
     assert float(values.mean()) == pytest.approx(EIGENVALUES[Q:].sum() / 6, rel=1e-4)
 
@@ -117,7 +117,7 @@ def test_the_loss_is_its_definition(compiled):
     expected = np.mean((X - shown @ encoder @ decoder) ** 2, axis=1)
     np.testing.assert_allclose(values, expected, rtol=1e-4)
     np.testing.assert_array_equal(values, aux.metrics["loss"])
-    # The corruption is the task: it is there in evaluation as well.
+    # The corruption defines the task, so it is applied in evaluation as well.
     evaluated, _ = jax.jit(family.loss)(variables.params, context(seed=3, train=False))
     np.testing.assert_allclose(evaluated, values, rtol=1e-5)
 
@@ -161,6 +161,6 @@ def test_reconstruction_is_of_what_is_observed_and_codes_are_of_clean_data():
     out = family.reconstruct(variables, BATCH, KEYS)
     np.testing.assert_allclose(out.reshape(12, 6), shown @ encoder @ decoder, atol=1e-5)
     np.testing.assert_allclose(family.encode(variables, BATCH, KEYS), X @ encoder, atol=1e-5)
-    # By the keys of the rows alone.
+    # It depends on the keys of the rows alone.
     alone = family.reconstruct(variables, {"x": BATCH["x"][4:5]}, KEYS[4:5])
     np.testing.assert_allclose(alone[0], out[4], atol=1e-6)

@@ -1,4 +1,4 @@
-"""The classifier with networks whose answers are known."""
+"""The classifier with networks whose outputs are known."""
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +85,6 @@ def test_the_representation_is_what_goes_into_the_last_layer():
     family = make()
     assert isinstance(family, Encodes) and capabilities(family) == ("encode",)
     x = jnp.ones((2, 3))
-    found = family.encode(Variables(params={}), {"x": x}, None)
-    np.testing.assert_array_equal(found, 2 * x)
+    features = family.encode(Variables(params={}), {"x": x}, None)
+    np.testing.assert_array_equal(features, 2 * x)
     assert not np.any(family.network.seen[-1][1])

@@ -1,5 +1,7 @@
-"""Token, vector and map conditions on data whose conditional densities are Gaussians: a network
-that answers exactly, through the whole family."""
+"""Token, vector and map conditions on data with Gaussian conditional densities.
+
+The network is exact, and everything else is the real family.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +22,18 @@ from genzoo.samplers.solver import Solver
 
 SHAPE = (2, 2, 1)
 SPREADS = {"text": 0.5, "vector": 0.7, "low": 0.4}
-"""x = text + vector + low + noise: what each says is a Gaussian of this deviation, alike at all
-pixels (the map: at each pixel its own)."""
+"""x = text + vector + low + noise: each condition adds a Gaussian with this standard deviation, the
+same at all pixels (for the map, independent at each pixel)."""
 NOISE = 0.3
 SCHEDULE = continuous.Straight()
 
 
-def said(name, value):
-    """What a condition adds to the mean of x: the mean of the tokens that there are, the sum of the
-    vector's entries over the root of their number, the map itself."""
+def mean_shift(name, value):
+    """What a condition adds to the mean of x.
+
+    For tokens (the present ones) and vectors it is the sum over the root of their number; for the
+    map, the map itself.
+    """
     if name == "text":
         tokens, mask = value
         total = jnp.where(mask, tokens[..., 0], 0).sum(-1)
@@ -40,8 +45,11 @@ def said(name, value):
 
 
 class Exact:
-    """The velocity of x given whichever conditions are present. What text and vector say is common
-    to all pixels: absent, it makes them correlated, so the posterior is taken by the matrix."""
+    """The velocity of x given the conditions that are present.
+
+    Text and vector shift all pixels alike. If they are absent the pixels are correlated, so the
+    posterior uses the full covariance matrix.
+    """
 
     def apply(self, params, x, level, conditions, *, train=False, key=None):
         t = level / 1000
@@ -49,7 +57,7 @@ class Exact:
         common, own = jnp.zeros(len(x)), jnp.full(len(x), NOISE**2)
         for name, spread in SPREADS.items():
             value, present = conditions[name]
-            mean = mean + jnp.where(broadcast(present, x), said(name, value), 0)
+            mean = mean + jnp.where(broadcast(present, x), mean_shift(name, value), 0)
             hidden = jnp.where(present, 0, spread**2)
             common, own = (
                 (common, own + hidden) if name == "low" else (common + hidden, own)
@@ -93,7 +101,7 @@ def family(guidance=None):
 
 
 def records(count, seed=0):
-    """Records as the model assumes them, drawn in NumPy."""
+    """Records from the model's distribution, drawn in NumPy."""
     random = np.random.default_rng(seed)
     lengths = random.integers(1, 4, count)
     mask = np.arange(3) < lengths[:, None]
@@ -119,10 +127,10 @@ def test_samples_are_of_the_conditional_density(hidden):
     batch = {k: jnp.repeat(v, count, 0) for k, v in batch.items()}
     conditions = without(gather(model.conditions, batch), hidden)
     keys = streams.per_example(streams.root(0), jnp.arange(count))
-    run = jax.jit(lambda keys, told: model.sample(Variables(params={}), keys, told))
+    run = jax.jit(lambda keys, conditions: model.sample(Variables(params={}), keys, conditions))
     x = np.asarray(run(keys, conditions)).reshape(count, -1)
     mean = sum(
-        np.asarray(said(name, conditions[name].value))[0].ravel()
+        np.asarray(mean_shift(name, conditions[name].value))[0].ravel()
         for name in SPREADS if name not in hidden
     ) + np.zeros(4)  # fmt: skip
     common = sum(SPREADS[name] ** 2 for name in hidden if name != "low")
@@ -145,8 +153,8 @@ def test_the_likelihood_is_that_of_the_conditions():
 
 
 def test_the_loss_is_the_best_one_where_nothing_is_hidden_and_more_where_something_is():
-    # The variance of the velocity given x_t: that of (x_0, eps) along the line they are on, in
-    # closed form for independent pixels of variance NOISE^2.
+    # The best loss is the variance of the velocity given x_t, as (x_0, eps) varies along a line. It
+    # has a closed form for independent pixels of variance NOISE^2.
     model, count = family(), 20_000
     batch, _ = records(count)
     context = Context(
@@ -171,15 +179,15 @@ def test_guidance_over_two_conditions_has_the_score_of_a_product_of_powers():
     plain = family()
 
     def score(*hidden):
-        told = without(conditions, hidden)
-        return -plain.unguided({}, told)(x, t).eps / 0.4
+        remaining = without(conditions, hidden)
+        return -plain.unguided({}, remaining)(x, t).eps / 0.4
 
     none, vector, both = score("vector", "text"), score("text"), score()
     expected = -0.5 * none + (1.5 - 3.0) * vector + 3.0 * both  # powers 1 - v, v - w, w
     seen = jax.jit(lambda x: model.predictor(Variables(params={}), conditions)(x, t))(x)
     np.testing.assert_allclose(-seen.eps / 0.4, expected, rtol=2e-4, atol=2e-4)
     # And the score of one of the densities, written out: all present, independent pixels.
-    mean = sum(said(name, conditions[name].value) for name in SPREADS)
+    mean = sum(mean_shift(name, conditions[name].value) for name in SPREADS)
     exact = -(x - 0.6 * mean) / (0.36 * NOISE**2 + 0.16)
     np.testing.assert_allclose(both, exact, rtol=1e-4, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""The DDPM family against bounds written afresh in NumPy, exact answers and its own promises."""
+"""The DDPM family against bounds rewritten in NumPy, exact answers and the contract."""
 
 import dataclasses
 import math
@@ -27,7 +27,7 @@ TABLE = schedules.cosine(20)
 
 
 def small_network(params, x, n, conditions):
-    """A deterministic network with parameters for the mean and, if asked, for the variance."""
+    """A deterministic network with params for the mean and, on request, for the variance."""
     mean = jnp.tanh(params["mean"] * x + 0.1 * jnp.cos(n))
     if "label" in conditions:
         label, present = conditions["label"]
@@ -37,7 +37,7 @@ def small_network(params, x, n, conditions):
     return jnp.concatenate([mean, jnp.sin(params["variance"] * x + n)], axis=-1)
 
 
-ABSENT = 3  # what an absent label counts as
+ABSENT = 3  # the label that stands for an absent one
 PARAMS = {"mean": 0.7}
 PARAMS_TWO = {"mean": 0.7, "variance": 0.4}
 
@@ -48,7 +48,7 @@ def make(function=small_network, **changes):
     denoiser = Denoiser(
         network=Network(function),
         prediction=changes.pop("prediction", prediction.EPS),
-        told=ddpm.steps_before,
+        noise_level=ddpm.steps_before,
         learns_variance=variance.learned,
     )
     parts = {
@@ -209,7 +209,7 @@ def test_a_stratified_subset_is_unbiased():
 
 
 def excess(variance):
-    """E[L_{n-1}] less what cannot be avoided, n = 2..1000: x_0 ~ N(0, 1), the exact predictor.
+    """E[L_{n-1}] minus its least value, n = 2..1000, for x_0 ~ N(0, 1) and the exact predictor.
 
     A term is a quadratic in (x_0, eps), and the four points (+-1, +-1) have the moments of two
     independent standard normals up to the second: their mean is the expectation itself. Without
@@ -245,7 +245,7 @@ def test_fixed_small_costs_what_theory_says(float64):
 
 
 def test_simple_is_equation_14_of_ho(float64):
-    # With the network's output known, from the draws that the loss makes of its key.
+    # The network's output is known, and the draws are those that the loss makes from its key.
     family, x_0 = make(), images(6, dtype=np.float64)
     values, aux = family.loss(PARAMS, context({"x": x_0}))
     draw, noise = (streams.named(jax.random.key(0), name) for name in ("time", "noise"))
@@ -260,7 +260,7 @@ def test_simple_is_equation_14_of_ho(float64):
 
 @pytest.mark.parametrize("kind", [*prediction.KINDS, prediction.MEAN])
 def test_a_perfect_network_has_no_loss_of_any_kind(float64, kind):
-    # Data that are one point: the exact x_0 is known whatever x_t is.
+    # If the data are a single point, the exact x_0 is known for any x_t.
     point = jnp.full(SHAPE, 0.25)
 
     def exact(params, x, n, conditions):
@@ -377,7 +377,7 @@ def test_loss_aware_steps_learn_from_the_unweighted_losses():
     np.testing.assert_allclose(aux.stats["losses"], expected["losses"], rtol=1e-6)
     _, aux = jax.jit(family.loss)(PARAMS, context(batch, stats=stats, train=False))
     np.testing.assert_array_equal(aux.stats["losses"], stats["losses"])
-    # A score on a data set is taken over uniform steps: every example counts alike.
+    # In evaluation the steps are uniform, so every example has the same weight.
     counts = sum(aux.metrics[f"loss_q{q}"].weights for q in range(4))
     np.testing.assert_array_equal(counts, np.ones(8))
 
@@ -405,8 +405,8 @@ def test_a_sample_is_its_own_bit_for_bit(variance):
 def test_guidance_scale_one_is_off_and_zero_is_unconditional(compiled, scale, like):
     guided = {"conditions": labelled(0.1), "guidance": Guidance(scale=scale)}
     family = make(**guided, clipping=unchanged)
-    x, t, told = images(4), jnp.float32(0.55), given(jnp.full(4, 2))
-    seen = compiled(lambda x, t: family.predictor(Variables(params=PARAMS), told)(x, t))(x, t)
+    x, t, conditions = images(4), jnp.float32(0.55), given(jnp.full(4, 2))
+    seen = compiled(lambda x, t: family.predictor(Variables(params=PARAMS), conditions)(x, t))(x, t)
     expected = small_network(PARAMS, x, 10.0, given(jnp.full(4, like)))
     np.testing.assert_allclose(seen.eps, expected, atol=1e-6)
 
@@ -414,10 +414,10 @@ def test_guidance_scale_one_is_off_and_zero_is_unconditional(compiled, scale, li
 def test_guidance_extrapolates(compiled):
     guided = {"conditions": labelled(0.1), "guidance": Guidance(scale=4.0)}
     family = make(**guided, clipping=unchanged)
-    x, told = images(4), given(jnp.full(4, 2))
-    guided = family.predictor(Variables(params=PARAMS), told)
+    x, conditions = images(4), given(jnp.full(4, 2))
+    guided = family.predictor(Variables(params=PARAMS), conditions)
     seen = compiled(guided)(x, jnp.float32(0.55))
-    # Labels add 0.1 per class; an absent one is as 3: 0.3 + 4 (0.2 - 0.3) = -0.1.
+    # Labels add 0.1 per class, and an absent one counts as 3: 0.3 + 4 (0.2 - 0.3) = -0.1.
     expected = small_network(PARAMS, x, 10.0, {}) - 0.1
     np.testing.assert_allclose(seen.eps, expected, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""The discrete VAE by hand on networks that are tables, and the published size."""
+"""The discrete VAE against hand computations on tabular networks, and its published size."""
 
 from dataclasses import dataclass, replace
 
@@ -107,8 +107,8 @@ def test_a_score_is_of_hard_codes_without_noise(compiled):
     nats, kl = terms(np.eye(K)[LOGITS.argmax(-1)])
     expected = (nats + half_cosine(0.0, 6.6, 0.4) * kl) / 4
     for seed in (0, 1):
-        found = compiled(loss)(VARIABLES.params, jax.random.key(seed))
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        actual = compiled(loss)(VARIABLES.params, jax.random.key(seed))
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
 def test_every_network_is_trained_through_the_relaxation():
@@ -117,7 +117,7 @@ def test_every_network_is_trained_through_the_relaxation():
     gradient = loss(VARIABLES.params)[1]
     for part in ("encoder", "embed", "decoder"):
         assert np.abs(gradient[part]["w"]).min() > 1e-4
-    # Against differences of the loss itself: nothing is cut.
+    # Against finite differences of the loss itself: no gradient is stopped.
     for k in range(K):
         def at(shift, k=k):
             moved = {"w": VARIABLES.params["encoder"]["w"].at[k].add(shift)}
@@ -144,12 +144,12 @@ def test_codes_embeddings_and_images_agree():
 
 def test_the_report_is_of_averaged_usage():
     model = family()
-    found = model.report({"loss": np.float32(1.5), "usage": np.array([0.5, 0.25, 0.25])})
-    assert found.values["perplexity"] == pytest.approx(2**1.5) and found.warnings == {}
-    assert found.values["codes_in_use"] == 3 and found.values["loss"] == 1.5
+    report = model.report({"loss": np.float32(1.5), "usage": np.array([0.5, 0.25, 0.25])})
+    assert report.values["perplexity"] == pytest.approx(2**1.5) and report.warnings == {}
+    assert report.values["codes_in_use"] == 3 and report.values["loss"] == 1.5
     (warning,) = model.report({"usage": np.array([1.0, 0, 0])}).warnings.values()
     assert "1 of 3 codes" in warning and "family.kl_weight" in warning
-    # Two codes cannot have more than a perplexity of two: using both is no collapse.
+    # The perplexity of two codes is at most two, so using both is not a collapse.
     assert not replace(model, vocabulary=2).report({"usage": np.array([0.4, 0.6])}).warnings
     assert model.report({"loss": np.float32(1)}).values == {"loss": 1.0}
 
@@ -159,10 +159,10 @@ def test_published_size():
     networks = DalleSettings(groups=4).build(shape=shape, vocabulary=8192, decoded=6)
     model = family(networks=networks, vocabulary=8192, shape=shape, observation=LogitLaplace())
     example = {"x": jax.ShapeDtypeStruct((1, *shape), jnp.float32)}
-    found = jax.eval_shape(model.init, jax.random.key(0), example)
-    assert isinstance(found, Variables) and tree.count(found.params) == 97_616_006
+    variables = jax.eval_shape(model.init, jax.random.key(0), example)
+    assert isinstance(variables, Variables) and tree.count(variables.params) == 97_616_006
     assert model.code_grids == (CodeGrid(shape=(32, 32), size=8192),)
     images = jax.eval_shape(
-        lambda v: model.decode_codes(v, (jnp.zeros((2, 32, 32), jnp.int32),)), found
+        lambda v: model.decode_codes(v, (jnp.zeros((2, 32, 32), jnp.int32),)), variables
     )
     assert images.shape == (2, *shape)

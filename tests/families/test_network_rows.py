@@ -1,4 +1,4 @@
-"""How many rows networks are given for a sample, guided or not: counted at the networks."""
+"""The network rows per sample, with and without guidance, counted at the networks."""
 
 import dataclasses
 
@@ -29,20 +29,20 @@ LIMITED = dict(scale=2.5, low=0.1, high=0.55)
 
 
 class Counting:
-    """Calls of networks on so many rows, as they run."""
+    """Counts the rows of network calls as they run."""
 
     def __init__(self):
         self.rows = []
 
     def note(self, x):
-        """Notes the rows of one call; x is given back."""
+        """Records the rows of one call and returns x."""
         count = x.shape[0]
         jax.debug.callback(lambda: self.rows.append(count))
         return x
 
 
 class Counted(ByLabel):
-    """A network that notes what it is given."""
+    """A network that records the rows of its calls."""
 
     def __init__(self, counting, *parts):
         super().__init__(*parts)
@@ -53,7 +53,7 @@ class Counted(ByLabel):
 
 
 class Knows:
-    """The classifier of the two classes."""
+    """A classifier of two classes."""
 
     schedule = continuous.VariancePreserving()
 
@@ -104,14 +104,15 @@ def test_rows_are_those_that_networks_were_given(case):
     family = family_of(counting, steered, **guidance)
     variables = Variables(params={}, frozen={name: {"params": {}} for name in steered})
     keys = streams.per_example(streams.root(0), jnp.arange(BATCH))
-    # Every example takes the same steps, so that all calls are of whole batches.
-    found = jax.jit(lambda keys: family.solve(variables, keys, given(labels)))(keys)
-    jax.block_until_ready(found)
+    # Every example takes the same steps, so all calls are for whole batches.
+    solution = jax.jit(lambda keys: family.solve(variables, keys, given(labels)))(keys)
+    jax.block_until_ready(solution)
     jax.effects_barrier()
-    assert found.network_rows.tolist() == [sum(counting.rows) / BATCH] * BATCH
-    each = found.network_rows[0] / found.evaluations[0]
+    assert solution.network_rows.tolist() == [sum(counting.rows) / BATCH] * BATCH
+    each = solution.network_rows[0] / solution.evaluations[0]
     assert each == fewest if fewest == most else fewest < each < most
-    # Of the adaptive solver each has steps and times of its own: there guidance is on throughout.
+    # With the adaptive solver every example has its own steps and times, so guidance always runs.
     make = lambda schedule: AdaptiveSampler(schedule=schedule, rtol=0.1, atol=0.1)  # noqa: E731
-    found = jax.jit(lambda keys: family.solve(variables, keys, given(labels), sampler=make))(keys)
-    np.testing.assert_array_equal(found.network_rows, most * found.evaluations)
+    solve = jax.jit(lambda keys: family.solve(variables, keys, given(labels), sampler=make))
+    solution = solve(keys)
+    np.testing.assert_array_equal(solution.network_rows, most * solution.evaluations)

@@ -1,4 +1,4 @@
-"""The family of principal components: the contract's promises, against NumPy and scipy."""
+"""The PCA family: the contract, checked against NumPy and scipy."""
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +46,8 @@ def test_its_capabilities():
 
 def test_init_has_the_shapes_of_fit(variables):
     at_start = FAMILY.init(jax.random.key(0), {"x": jnp.zeros((1, *SHAPE))})
-    found = jax.tree.map(lambda v: (v.shape, v.dtype), variables)
-    assert jax.tree.map(lambda v: (v.shape, v.dtype), at_start) == found
+    fitted = jax.tree.map(lambda v: (v.shape, v.dtype), variables)
+    assert jax.tree.map(lambda v: (v.shape, v.dtype), at_start) == fitted
     assert set(variables.params) == {"mean", "components", "variances", "noise_variance"}
     assert not any(map(np.any, jax.tree.leaves(at_start)))
 
@@ -81,14 +81,14 @@ def test_likelihood_is_scipys(compiled, variables):
     noise = eigenvalues[Q:].mean()
     kept = components * (eigenvalues[:Q] - noise)
     model = multivariate_normal(mean, kept @ components.T + noise * np.eye(12))
-    found = compiled(FAMILY.likelihood)(variables, BATCH, KEYS)
-    np.testing.assert_allclose(found.total, -model.logpdf(FLAT), rtol=1e-5, atol=1e-4)
-    assert found.density
-    assert set(found.terms) == {"fit", "volume"}
-    assert all(term.shape == (90,) for term in found.terms.values())
-    np.testing.assert_allclose(sum(found.terms.values()), found.total, rtol=1e-6)
+    likelihood = compiled(FAMILY.likelihood)(variables, BATCH, KEYS)
+    np.testing.assert_allclose(likelihood.total, -model.logpdf(FLAT), rtol=1e-5, atol=1e-4)
+    assert likelihood.density
+    assert set(likelihood.terms) == {"fit", "volume"}
+    assert all(term.shape == (90,) for term in likelihood.terms.values())
+    np.testing.assert_allclose(sum(likelihood.terms.values()), likelihood.total, rtol=1e-6)
     alone = FAMILY.likelihood(variables, {"x": IMAGES[5:6]}, KEYS[5:6])
-    np.testing.assert_allclose(alone.total[0], found.total[5], rtol=1e-5)
+    np.testing.assert_allclose(alone.total[0], likelihood.total[5], rtol=1e-5)
 
 
 def test_samples_have_the_moments_of_the_kept_directions(variables):
@@ -101,7 +101,7 @@ def test_samples_have_the_moments_of_the_kept_directions(variables):
     assert np.all(np.abs(codes.mean(0)) < 4 * error)
     expected = eigenvalues[:Q] - eigenvalues[Q:].mean()
     np.testing.assert_allclose(codes.var(0), expected, rtol=5 * np.sqrt(2 / 20_000))
-    # No noise: nothing of them lies outside the plane.
+    # Without noise, no part of them lies outside the plane.
     np.testing.assert_allclose(centred - codes @ components.T, 0, atol=1e-6)
     again = FAMILY.sample(variables, keys[9:11], {})
     np.testing.assert_allclose(again, x[9:11], atol=1e-6)
@@ -133,16 +133,16 @@ BORDER = IMAGES * np.array([1.0, 0.0]) - np.array([0.0, 1.0])  # one of two chan
 
 
 @pytest.mark.parametrize(
-    ("components", "x", "said"),
+    ("components", "x", "message"),
     [
-        (40, IMAGES, "take from 1 to 12"),
-        (0, IMAGES, "take from 1 to 12"),
-        (2, np.zeros_like(IMAGES), "training examples are all alike"),
+        (40, IMAGES, "must be between 1 and 12"),
+        (0, IMAGES, "must be between 1 and 12"),
+        (2, np.zeros_like(IMAGES), "training examples are identical"),
         (2, IMAGES[:0], "The 0 training examples"),
     ],
 )
-def test_a_fit_to_nothing_is_refused_in_a_sentence(components, x, said):
-    with pytest.raises(UserError, match=said):
+def test_a_fit_to_nothing_is_refused_in_a_sentence(components, x, message):
+    with pytest.raises(UserError, match=message):
         PCA(components=components, shape=SHAPE).fit(batches(x), jax.random.key(0))
 
 
@@ -160,8 +160,8 @@ def test_any_number_of_components_reconstructs_and_has_a_likelihood(components, 
     covariance = (model["components"] * excess) @ model["components"].T
     covariance += model["noise_variance"] * np.eye(12)
     expected = -multivariate_normal(model["mean"], covariance).logpdf(x.reshape(len(x), -1))
-    found = family.likelihood(variables, batch, KEYS).total
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-2)
+    nats = family.likelihood(variables, batch, KEYS).total
+    np.testing.assert_allclose(nats, expected, rtol=1e-3, atol=1e-2)
     assert model["noise_variance"] > 5e-6
 
 

@@ -1,4 +1,4 @@
-"""Score SDEs, EDM and flow matching with exact networks: losses, samples and likelihoods that are
+"""Score SDEs, EDM and flow matching with exact networks, whose losses, samples and likelihoods are
 known."""
 
 import dataclasses
@@ -35,19 +35,19 @@ ONE = GaussianMixture(
 
 
 class Exact:
-    """A network that answers exactly what its kind of prediction asks; notes what it was told."""
+    """A network that predicts its kind of output exactly and records its conditions."""
 
-    def __init__(self, data, schedule, kind, invert, shown=lambda schedule, x, t: x):
+    def __init__(self, data, schedule, kind, invert, unscale=lambda schedule, x, t: x):
         self.data, self.schedule, self.kind = data, schedule, kind
-        self.invert, self.shown, self.told = invert, shown, []
+        self.invert, self.unscale, self.seen = invert, unscale, []
 
     def init(self, key, *inputs):
         return {"inputs": len(inputs)}
 
     def apply(self, params, x, level, conditions, *, train=False, key=None):
-        self.told.append(conditions)
+        self.seen.append(conditions)
         t = self.invert(self.schedule, level)
-        x = self.shown(self.schedule, x, t)
+        x = self.unscale(self.schedule, x, t)
         pair = self.data.predict(self.schedule)(x, t)
         return self.kind.from_pair(pair, self.schedule, t)
 
@@ -73,8 +73,10 @@ def solver(steps=64):
     ).sampler
 
 
-def shared(network, kind, told=thousandths, input_scale=unscaled):
-    denoiser = Denoiser(network=network, prediction=kind, told=told, input_scale=input_scale)
+def shared(network, kind, noise_level=thousandths, input_scale=unscaled):
+    denoiser = Denoiser(
+        network=network, prediction=kind, noise_level=noise_level, input_scale=input_scale
+    )
     return {
         "denoiser": denoiser, "shape": (2,), "sampler": solver(), "clipping": unchanged,
         "levels": False, "ode": FLOW,
@@ -93,7 +95,7 @@ def vp(data=MIXTURE, kind=prediction.EPS, schedule=None, **changes):
     schedule = schedule or continuous.VariancePreserving()
     network = changes.pop("network", None) or Exact(data, schedule, kind, of_thousandths)
     parts = {
-        **shared(network, kind, changes.pop("told", thousandths)),
+        **shared(network, kind, changes.pop("noise_level", thousandths)),
         "schedule": schedule, "times": times.UniformTimes(),
         "weighting": weighting.SCORE_MATCHING,
     }  # fmt: skip
@@ -107,7 +109,8 @@ def sub_vp(data=MIXTURE, **changes):
 def ve(data=MIXTURE, **changes):
     schedule = changes.pop("schedule", None) or continuous.VarianceExploding()
     network = Exact(data, schedule, prediction.EPS, of_log_noise)
-    return vp(data, schedule=schedule, **{"told": log_noise, "network": network, **changes})
+    own = {"noise_level": log_noise, "network": network}
+    return vp(data, schedule=schedule, **{**own, **changes})
 
 
 def edm(data=MIXTURE, **changes):
@@ -166,22 +169,22 @@ def test_the_best_loss_on_a_gaussian_is_its_closed_form(make):
     family = make(ONE)
     count = 100_000
     x = SPREAD * jax.random.normal(jax.random.key(1), (count, 2))
-    found, aux = jax.jit(family.loss)({}, context_of(x))
+    losses, aux = jax.jit(family.loss)({}, context_of(x))
     t = np.linspace(0, 1, 200_001)[1:] - 2.5e-6
     t = np.asarray(family.times.quantile(jnp.asarray(t), family.schedule))
     schedule = family.schedule
     alpha, sigma = (np.asarray(f(t), np.float64) for f in (schedule.alpha, schedule.sigma))
     variance = alpha**2 * SPREAD**2 + sigma**2
-    # The error moves along (x_0, eps) = (sigma, -alpha) e: its size in the kind of the weighting.
+    # The error is along (x_0, eps) = (sigma, -alpha) e; this is its size in the weighting's kind.
     kind = family.weighting.kind or family.denoiser.prediction
     one = prediction.Pair(jnp.asarray(sigma)[:, None], -jnp.asarray(alpha)[:, None])
     unit = np.asarray(kind.from_pair(one, schedule, jnp.asarray(t)))[:, 0]
     expected = np.mean(unit**2 * SPREAD**2 / variance)
-    error = np.asarray(found).std() / np.sqrt(count)
-    assert abs(found.mean() - expected) < 4 * error
+    error = np.asarray(losses).std() / np.sqrt(count)
+    assert abs(losses.mean() - expected) < 4 * error
     assert error < 0.02 * expected
     quarters = [np.sum(m.values * m.weights) for k, m in aux.metrics.items() if "_q" in k]
-    np.testing.assert_allclose(sum(quarters), found.sum(), rtol=1e-4)
+    np.testing.assert_allclose(sum(quarters), losses.sum(), rtol=1e-4)
 
 
 def test_edm_is_the_weighted_error_of_the_denoiser():
@@ -194,7 +197,7 @@ def test_edm_is_the_weighted_error_of_the_denoiser():
     schedule, kind = family.schedule, family.denoiser.prediction
     family = edm(network=Wrong(MIXTURE, schedule, kind, of_c_noise))
     x = MIXTURE.sample(jax.random.key(3), 500)
-    found, _ = family.loss({}, context_of(x))
+    losses, _ = family.loss({}, context_of(x))
     draw, noise = (streams.named(context_of(x).key, name) for name in ("time", "noise"))
     sigma = np.asarray(schedule.sigma(family.times.draw(draw, 500, schedule)), np.float64)[:, None]
     y = np.asarray(x + sigma * jax.random.normal(noise, x.shape))
@@ -203,12 +206,12 @@ def test_edm_is_the_weighted_error_of_the_denoiser():
     denoised = c_skip * y + c_out * (np.tanh(c_in * y) + np.log(sigma) / 4)
     weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     np.testing.assert_allclose(
-        found, np.mean(weight * (denoised - x) ** 2, 1), rtol=2e-4, atol=1e-5
+        losses, np.mean(weight * (denoised - x) ** 2, 1), rtol=2e-4, atol=1e-5
     )
 
 
 def test_the_likelihood_weighting_by_weights_and_by_times_is_one_loss():
-    # Song et al. 2021b: drawing t in proportion to g^2 / sigma^2 leaves the loss but for a factor.
+    # Song et al. 2021b: drawing t in proportion to g^2 / sigma^2 changes the loss only by a factor.
     plain = vp(ONE, weighting=weighting.LIKELIHOOD)
     drawn = vp(ONE, times=times.LikelihoodWeighted())
     x = SPREAD * jax.random.normal(jax.random.key(1), (100_000, 2))
@@ -217,7 +220,7 @@ def test_the_likelihood_weighting_by_weights_and_by_times_is_one_loss():
     span = np.diff(np.asarray(plain.schedule.logsnr(jnp.asarray([1.0, 1e-5]))))[0]
     error = np.hypot(np.std(weighted), span * np.std(even)) / np.sqrt(len(x))
     assert abs(weighted.mean() - span * even.mean()) < 4 * error
-    assert np.std(even) * span < np.std(weighted)  # what it is for
+    assert np.std(even) * span < np.std(weighted)  # the purpose of these times
 
 
 @MAKERS
@@ -236,13 +239,14 @@ def test_samples_have_the_moments_of_the_mixture(make):
 def test_the_likelihood_is_the_exact_density(make):
     family = make()
     x = MIXTURE.sample(jax.random.key(5), 64)
-    found = jax.jit(lambda x: family.likelihood(Variables(params={}), {"x": x}, keys_of(64)))(x)
-    assert found.density
+    run = jax.jit(lambda x: family.likelihood(Variables(params={}), {"x": x}, keys_of(64)))
+    likelihood = run(x)
+    assert likelihood.density
     # x is taken to be x_t at the nearest time, where the density is the noised one.
     t = jnp.float32(family.schedule.nearest)
     exact = -MIXTURE.log_density(x, family.schedule.alpha(t), family.schedule.sigma(t))
-    np.testing.assert_allclose(found.total, exact, atol=5e-3)
-    np.testing.assert_allclose(sum(found.terms.values()), found.total, rtol=1e-5)
+    np.testing.assert_allclose(likelihood.total, exact, atol=5e-3)
+    np.testing.assert_allclose(sum(likelihood.terms.values()), likelihood.total, rtol=1e-5)
 
 
 def test_inversion_brings_data_to_their_noise_and_back():
@@ -257,8 +261,8 @@ def test_inversion_brings_data_to_their_noise_and_back():
 
 
 def test_images_are_dequantised_and_counted_in_levels():
-    # A density that is flat over the bins: independent levels of equal probability have log 256
-    # nats each; a wide Gaussian stands for it near its middle.
+    # For a density that is flat over the bins, independent levels of equal probability have log 256
+    # nats each. A wide Gaussian is nearly flat around its mean.
     wide = GaussianMixture(weights=np.ones(1), means=np.zeros((1, 1)), deviations=np.array([5.0]))
     schedule = continuous.VarianceExploding(sigma_max=500.0)
 
@@ -274,25 +278,25 @@ def test_images_are_dequantised_and_counted_in_levels():
         shape=(2, 2, 1), levels=True,
     )  # fmt: skip
     image = jnp.asarray([[-1.0, 0.2], [0.0, 1.0]]).reshape(1, 2, 2, 1)
-    found = family.likelihood(Variables(params={}), {"x": image}, keys_of(1))
-    assert not found.density
+    likelihood = family.likelihood(Variables(params={}), {"x": image}, keys_of(1))
+    assert not likelihood.density
     density = -0.5 * np.log(2 * np.pi * 25) - np.square(image).sum() / 50 / 4
-    np.testing.assert_allclose(found.total[0] / 4, np.log(127.5) - density, atol=2e-3)
+    np.testing.assert_allclose(likelihood.total[0] / 4, np.log(127.5) - density, atol=2e-3)
 
 
 def test_labels_are_dropped_in_training_only():
     family = flow(conditions=labelled(dropout=0.4))
     x, labels = jnp.zeros((2000, 2)), jnp.arange(2000) % 3
     family.loss({}, context_of(x, labels=labels))
-    told = family.denoiser.network.told
-    assert 0.35 < 1 - np.mean(told[-1]["label"].present) < 0.45
-    np.testing.assert_array_equal(told[-1]["label"].value, labels)
+    seen = family.denoiser.network.seen
+    assert 0.35 < 1 - np.mean(seen[-1]["label"].present) < 0.45
+    np.testing.assert_array_equal(seen[-1]["label"].value, labels)
     family.loss({}, context_of(x, labels=labels, train=False))
-    assert np.all(told[-1]["label"].present)
+    assert np.all(seen[-1]["label"].present)
 
 
 class ByLabel(Exact):
-    """Knows one Gaussian per class, and all of them where the class is absent."""
+    """Predicts for one Gaussian per class, or for all of them where the class is absent."""
 
     def apply(self, params, x, level, conditions, **kwargs):
         t = self.invert(self.schedule, level)
@@ -356,7 +360,7 @@ def test_a_weaker_model_is_leaned_away_from():
 
 def test_a_classifier_turns_the_mixture_into_its_class():
     class Knows:
-        schedule = continuous.VariancePreserving()  # another than that of the flow it guides
+        schedule = continuous.VariancePreserving()  # not the schedule of the flow that it guides
 
         def log_prob(self, params, labels):
             def of(x, t):
@@ -382,7 +386,7 @@ def test_pairing_brings_noise_to_near_data_and_keeps_it_normal():
     x = MIXTURE.sample(jax.random.key(0), 256)
 
     class Noting(Exact):
-        """Notes x_t, which at t = 1 is the noise."""
+        """Records x_t, which is the noise at t = 1."""
 
         def apply(self, params, x, level, conditions, **kwargs):
             seen.append(x)

@@ -76,7 +76,7 @@ def family(levels=2, classes=0, truncate=None, dropout=0.0) -> TokenPrior:
 
 
 def trained(model: TokenPrior) -> Variables:
-    """Params far from uniform predictions, and the tokenizer's variables as placed by a run."""
+    """Params with non-uniform predictions, and the tokenizer's variables as a run places them."""
     example = {"x": jnp.zeros((1, 2, 2, 2)), "label": jnp.zeros(1, jnp.int32)}
     shapes = jax.eval_shape(model.init, jax.random.key(0), example)
     leaves, tree = jax.tree.flatten(shapes.params)
@@ -106,14 +106,14 @@ def context(variables, batch, train=False, seed=0):
     )  # fmt: skip
 
 
-def distribution(model, variables, prefix, position, told) -> np.ndarray:
-    """p(code at `position` | prefix) [B, K] from `apply`, with rubbish from `position` on."""
+def distribution(model, variables, prefix, position, conditions) -> np.ndarray:
+    """p(code at `position` | prefix) [B, K] from `apply`, other codes from `position` on."""
     sequence = np.full((len(prefix), sum(lengths_of(model.tokenizer))), 2, np.int32)
     sequence[:, :position] = prefix[:, :position]
     apply = jax.jit(model.network.apply)
     sizes = np.repeat([g.size for g in model.tokenizer.code_grids], lengths_of(model.tokenizer))
-    logits = np.asarray(apply(variables.params, sequence, None, told), np.float64)[:, position]
-    logits = logits[:, : sizes[position]]
+    logits = np.asarray(apply(variables.params, sequence, None, conditions), np.float64)
+    logits = logits[:, position, : sizes[position]]
     p = np.exp(logits - logits.max(-1, keepdims=True))
     return p / p.sum(-1, keepdims=True)
 
@@ -123,9 +123,9 @@ def test_the_loss_is_the_sum_over_positions(levels, classes):
     model = family(levels, classes)
     variables = trained(model)
     batch, codes = batch_of(model)
-    told = given(batch["label"]) if classes else {}
+    conditions = given(batch["label"]) if classes else {}
     nats = np.stack([
-        -np.log(distribution(model, variables, codes, i, told)[np.arange(3), codes[:, i]])
+        -np.log(distribution(model, variables, codes, i, conditions)[np.arange(3), codes[:, i]])
         for i in range(codes.shape[1])
     ], 1)  # fmt: skip
     assert nats.std() > 0.1
@@ -137,18 +137,18 @@ def test_the_loss_is_the_sum_over_positions(levels, classes):
         np.testing.assert_allclose(
             aux.metrics[f"nats_per_code_{level}"], part.mean(1), rtol=1e-4
         )
-    found = model.likelihood(variables, batch, None)
-    assert found.of.startswith("the codes of the tokenizer") and not found.density
-    np.testing.assert_allclose(found.total, nats.sum(1), rtol=1e-4)
-    assert list(found.terms) == [f"level_{level}" for level in range(levels)]
-    for term, part in zip(found.terms.values(), parts, strict=True):
+    likelihood = model.likelihood(variables, batch, None)
+    assert likelihood.of.startswith("the codes of the tokenizer") and not likelihood.density
+    np.testing.assert_allclose(likelihood.total, nats.sum(1), rtol=1e-4)
+    assert list(likelihood.terms) == [f"level_{level}" for level in range(levels)]
+    for term, part in zip(likelihood.terms.values(), parts, strict=True):
         np.testing.assert_allclose(term, part.sum(1), rtol=1e-4)
-    np.testing.assert_allclose(sum(found.terms.values()), found.total, rtol=1e-6)
+    np.testing.assert_allclose(sum(likelihood.terms.values()), likelihood.total, rtol=1e-6)
 
 
 def test_it_is_a_distribution_over_all_pairs_of_levels():
     # exp(-loss) over every top and bottom sums to 1: the codes of each level have a softmax of
-    # their own, and nothing that is predicted is seen.
+    # their own, and no code is predicted from itself.
     model = family(2)
     variables = trained(model)
     every = np.stack(np.meshgrid(*[range(3)], *[range(4)] * 4, indexing="ij"), -1).reshape(-1, 5)
@@ -163,8 +163,8 @@ def test_the_bottom_sees_the_top_and_not_the_other_way_round():
     variables = trained(model)
     top, bottom = np.array([[0], [1], [2]]), np.array([[3, 1, 0, 2]] * 3)
     terms = jax.jit(lambda v, b: model.likelihood(v, b, None).terms)
-    found = terms(variables, image_of(top, bottom))
-    assert np.ptp(found["level_1"]) > 0.05
+    by_level = terms(variables, image_of(top, bottom))
+    assert np.ptp(by_level["level_1"]) > 0.05
     same = terms(variables, image_of(0 * top, np.random.default_rng(0).integers(0, 4, (3, 4))))
     np.testing.assert_allclose(same["level_0"], same["level_0"][0], rtol=1e-5)
 
@@ -241,9 +241,9 @@ def test_samples_follow_the_likelihood():
     every = np.stack(np.meshgrid(*[range(4)] * 4, indexing="ij"), -1).reshape(-1, 4)
     batch = image_of(every[:, :1] * 0, every)
     p = np.exp(-np.asarray(jax.jit(lambda v: model.likelihood(v, batch, None).total)(variables)))
-    found = np.bincount(codes @ [64, 16, 4, 1], minlength=256) / len(codes)
+    frequencies = np.bincount(codes @ [64, 16, 4, 1], minlength=256) / len(codes)
     deviation = np.sqrt(p * (1 - p) / len(codes))
-    assert np.abs((found - p) / deviation).max() < 5
+    assert np.abs((frequencies - p) / deviation).max() < 5
 
 
 # --- training -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The VAE family against exact answers: a linear model whose every term is known, and tiny nets."""
+"""The VAE family against exact answers: a linear model with known terms, and tiny networks."""
 
 from dataclasses import replace
 
@@ -94,10 +94,10 @@ def test_with_the_exact_posterior_every_bound_is_the_log_likelihood_of_each_exam
     )
     for count in (2, 3, 64):
         family = replace(principal(), importance_samples=count)
-        found = family.likelihood(NONE, {"x": x}, keys_of(50))
-        np.testing.assert_allclose(found.total, exact, rtol=2e-5)
-        np.testing.assert_allclose(sum(found.terms.values()), found.total, rtol=1e-5)
-        assert found.density
+        likelihood = family.likelihood(NONE, {"x": x}, keys_of(50))
+        np.testing.assert_allclose(likelihood.total, exact, rtol=2e-5)
+        np.testing.assert_allclose(sum(likelihood.terms.values()), likelihood.total, rtol=1e-5)
+        assert likelihood.density
 
 
 def test_the_importance_weighted_bound_grows_with_its_samples_and_stays_below():
@@ -108,7 +108,7 @@ def test_the_importance_weighted_bound_grows_with_its_samples_and_stays_below():
         for k in (1, 2, 8, 64, 512)
     ]  # fmt: skip
     assert bounds == sorted(bounds) and bounds[-1] < LOG_LIKELIHOOD + 5e-3
-    # KL(q || posterior) = 0.5 sum wrong^2 / variance is what the ELBO lacks.
+    # The ELBO is too low by KL(q || posterior) = 0.5 sum wrong^2 / variance.
     lack = 0.5 * np.sum(0.7**2 / (SIGMA2 / EIGENVALUES[:2]))
     assert bounds[0] == pytest.approx(LOG_LIKELIHOOD - lack, abs=0.15)
 
@@ -201,8 +201,8 @@ def test_everything_a_family_can_works_for_one_and_two_layers(latents, grid):
     np.testing.assert_allclose(
         shown, family.decode(variables, family.encode(variables, batch, keys)), rtol=1e-6
     )
-    found = family.likelihood(variables, batch, keys)
-    np.testing.assert_allclose(sum(found.terms.values()), found.total, rtol=1e-5)
+    likelihood = family.likelihood(variables, batch, keys)
+    np.testing.assert_allclose(sum(likelihood.terms.values()), likelihood.total, rtol=1e-5)
     gradient = jax.grad(lambda p: family.loss(p, context(IMAGES))[0].mean())(variables.params)
     chex.assert_tree_all_finite(gradient)
 
@@ -276,7 +276,7 @@ def test_collapse_is_said_with_cause_and_remedies():
     assert two.values["active_units"] == 2 and two.values["active_units_1"] == 1
     top = tiny((3, 2)).report(measured([1, 1, 1, 0, 0]))
     assert list(top.warnings) == ["collapse_1"] and "of layer 1" in top.warnings["collapse_1"]
-    # Few of very many units, which yet carry much, are no collapse.
+    # A few active units of very many are not a collapse if they carry much information.
     assert not tiny((400,)).report(measured([1] * 10 + [0] * 390, kl=100.0)).warnings
 
 

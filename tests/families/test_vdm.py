@@ -1,4 +1,4 @@
-"""The bound of variational diffusion on data and networks for which every term is known."""
+"""The VDM bound on data and networks for which every term is known."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ TOTAL = 1.4189393705
 
 
 class Best:
-    """The best eps of standard normal data, E[eps | z] = sigma z, by what it is told of gamma."""
+    """The best eps of standard normal data, E[eps | z] = sigma z, from the scaled gamma."""
 
     def init(self, key, *inputs):
         return {}
@@ -43,7 +43,7 @@ SMOOTH = fixed(lambda t: LOW + (HIGH - LOW) * t * t * (3 - 2 * t))
 def make(learned=LINEAR, **changes):
     parts = {
         "denoiser": Denoiser(
-            network=Best(), prediction=prediction.EPS, told=rescaled_gamma(LOW, HIGH)
+            network=Best(), prediction=prediction.EPS, noise_level=rescaled_gamma(LOW, HIGH)
         ),
         "shape": (1,), "schedule": learned, "clipping": unchanged, "levels": False,
         "sampler": Solver(
@@ -78,7 +78,7 @@ def test_the_continuous_diffusion_loss_is_the_figure_whatever_the_schedule(learn
     ("steps", "figure"), [(10, 17.70785), (100, 7.2437929), (1000, 6.7032463)]
 )
 def test_the_discrete_bound_is_the_figure(steps, figure):
-    # Every step once: t in the middle of each.
+    # Every step once, at its midpoint.
     family = make(steps=steps)
     t = (jnp.arange(steps) + 0.5) / steps
     total = np.zeros(steps)
@@ -108,13 +108,13 @@ def test_the_likelihood_is_near_the_entropy_and_spreads_as_it_says():
     x = jax.random.normal(jax.random.key(0), (4000, 1))
     keys = streams.per_example(streams.root(0), jnp.arange(4000))
     variables = Variables(params=PARAMS)
-    found = jax.jit(lambda x: family.likelihood(variables, {"x": x}, keys))(x)
+    bound = jax.jit(lambda x: family.likelihood(variables, {"x": x}, keys))(x)
     exact = 0.5 * (np.log(2 * np.pi) + np.square(x[:, 0]))
-    error = found.total - exact
+    error = bound.total - exact
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(x)) < 0.1
-    positions, values = found.curve
-    assert found.density and positions.shape == (64,)
-    np.testing.assert_allclose(values.sum(1), found.terms["diffusion"], rtol=1e-4)
+    positions, values = bound.curve
+    assert bound.density and positions.shape == (64,)
+    np.testing.assert_allclose(values.sum(1), bound.terms["diffusion"], rtol=1e-4)
 
 
 def test_training_sees_the_bound_and_its_terms():
@@ -181,8 +181,8 @@ def test_log_level_is_the_softmax_over_all_levels(float64):
     x = levels[jnp.array([0, 3, 100, 141, 255])]
     seen = jnp.array([-1.4, -0.99, -0.3331, 0.0, 1.2])
     for log_variance in (-13.3, -9.0, -2.0):
-        found = likelihood.log_level(x, seen, jnp.float64(log_variance))
-        np.testing.assert_allclose(found, direct(x, seen, log_variance), rtol=1e-9, atol=1e-9)
+        log_prob = likelihood.log_level(x, seen, jnp.float64(log_variance))
+        np.testing.assert_allclose(log_prob, direct(x, seen, log_variance), rtol=1e-9, atol=1e-9)
         slopes = [
             jax.grad(lambda *a, f=f: f(x, *a).sum(), (0, 1))(seen, jnp.float64(log_variance))
             for f in (likelihood.log_level, direct)

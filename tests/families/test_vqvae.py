@@ -1,4 +1,4 @@
-"""VQ-VAE against hand computations on networks of two numbers, and the published sizes."""
+"""VQ-VAE against hand computations on networks with two params, and the published sizes."""
 
 from dataclasses import dataclass, replace
 
@@ -118,10 +118,10 @@ def test_the_loss_is_equation_1_by_hand(levels, learned, compiled):
     distance = sum(np.square(hand["z"][k] - hand["q"][k]).mean((1, 2, 3)) for k in hand["z"])
     expected = error / 0.2 + (0.3 + learned) * distance
     for train in (True, False):
-        found, aux = compiled(lambda p, s, train=train: model.loss(p, context(x, s, train)))(
+        losses, aux = compiled(lambda p, s, train=train: model.loss(p, context(x, s, train)))(
             variables.params, variables.stats
         )
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        np.testing.assert_allclose(losses, expected, rtol=1e-5)
         np.testing.assert_allclose(aux.metrics["reconstruction"], error, rtol=1e-5)
         np.testing.assert_allclose(aux.metrics["commitment"], distance, rtol=1e-5)
         assert ("dictionary" in aux.metrics) == learned
@@ -141,7 +141,7 @@ def test_each_gradient_comes_from_its_own_terms(learned):
     hand = by_hand(x, 1)
     q, z = hand["q"][0], hand["z"][0]
     residual = 2 * (B * q - x) / 0.2
-    # b sees the reconstruction alone; a that, as if q were z, and the commitment.
+    # b is trained by the reconstruction alone; a by it, as if q were z, and by the commitment.
     np.testing.assert_allclose(gradient["network"]["b"], (residual * q).mean(), rtol=1e-4)
     through = (residual * B * x).mean() + 0.3 * (2 * (z - q) * x).mean()
     np.testing.assert_allclose(gradient["network"]["a"], through, rtol=1e-4)
@@ -153,7 +153,7 @@ def test_each_gradient_comes_from_its_own_terms(learned):
 
 
 def test_the_top_level_learns_through_what_stands_on_it():
-    # The encoder's number a reaches the image through both levels, each straight through.
+    # The encoder's param a affects the image through both levels, each straight through.
     model = family(2, commitment=0.0)
     variables, x = variables_of(model), images()
     gradient = jax.grad(lambda p: model.loss(p, context(x, variables.stats))[0].mean())(
@@ -176,9 +176,9 @@ def test_codes_are_the_nearest_and_lead_back_to_the_reconstruction(levels, learn
     codes = model.codes(variables, batch)
     grids = tuple(CodeGrid(shape=g, size=s) for g, s in (((2, 2), 4), ((4, 4), 6)))[2 - levels :]
     assert model.code_grids == grids
-    for level, (found, grid) in enumerate(zip(codes[::-1], grids[::-1], strict=True)):
-        assert found.shape == (5, *grid.shape) and found.dtype == jnp.int32
-        np.testing.assert_array_equal(found, hand["index"][level])
+    for level, (index, grid) in enumerate(zip(codes[::-1], grids[::-1], strict=True)):
+        assert index.shape == (5, *grid.shape) and index.dtype == jnp.int32
+        np.testing.assert_array_equal(index, hand["index"][level])
     copies = model.reconstruct(variables, batch, keys)
     np.testing.assert_allclose(copies, hand["x"], rtol=1e-6)
     np.testing.assert_allclose(model.decode_codes(variables, codes), copies, rtol=1e-6)
@@ -229,7 +229,7 @@ CENTRES = np.array([[-0.8, -0.8], [-0.8, 0.8], [0.8, -0.8], [0.8, 0.8], [0, 0], 
 
 
 def clustered(offset=0.0, seed=0) -> np.ndarray:
-    """Images whose pixels are the six centres (each the same number of times) moved a bit."""
+    """Images whose pixels are the six centres (each equally often), slightly moved."""
     random = np.random.default_rng(seed)
     which = random.permutation(np.arange(6).repeat(16)).reshape(6, 4, 4)
     return (CENTRES[which] + offset + random.uniform(-0.01, 0.01, (6, 4, 4, 2))).astype(np.float32)
@@ -241,7 +241,7 @@ def test_codes_start_by_k_means_on_the_first_batch_of_training_and_never_again()
     variables = model.init(jax.random.key(1), {"x": x})
     start = variables.stats["codes_0"]
     assert not start["started"]
-    # Looking at it is no training: nothing starts.
+    # In evaluation the codes are not initialised.
     _, aux = jax.jit(lambda s: model.loss(variables.params, context(x, s, train=False)))(
         variables.stats
     )
@@ -258,7 +258,7 @@ def test_codes_start_by_k_means_on_the_first_batch_of_training_and_never_again()
     assert sorted(order) == list(range(6))
     np.testing.assert_allclose(book["codes"][order], means, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(book["counts"], 16.0, rtol=1e-5)
-    # Already in this step they are what z is compared with.
+    # z is quantised with them in this very step.
     assert aux.metrics["commitment"].max() < 1e-3
     np.testing.assert_allclose(aux.metrics["usage_0"].mean(0), 1 / 6, rtol=1e-5)
     # A later batch moves them by a tenth of the way; also after they were saved and loaded.
@@ -301,9 +301,9 @@ def test_k_means_sees_no_more_vectors_than_it_says(monkeypatch):
     book = Averaged(kmeans=1)
     _, stats = book.init(jax.random.key(0), 4, D)
     for count in (7, 10, 11, 19, 20, 95):
-        found = book.opened(stats, jax.random.key(0), jnp.zeros((count, D)))
+        opened = book.opened(stats, jax.random.key(0), jnp.zeros((count, D)))
         # As if each code had its share of the whole batch.
-        np.testing.assert_allclose(found["counts"], count / 4)
+        np.testing.assert_allclose(opened["counts"], count / 4)
         assert min(count, 5) <= taken[-1] <= 10
 
 
@@ -366,7 +366,7 @@ def test_a_collapse_is_said_exactly_when_it_is_one(used, size, collapsed):
     assert bool(warnings) == collapsed
     if collapsed:
         text = warnings["usage_0"]
-        assert f"of {size} codes {used} are in use, with a perplexity of {used}.0" in text
+        assert f"{used} of {size} codes are in use, with a perplexity of {used}.0" in text
         assert "family.revive_below" in text
 
 
@@ -374,7 +374,7 @@ def test_the_collapsed_level_is_named():
     model = replace(family(2), sizes=(64, 64))
     measured = {"usage_0": shares(64, 64), "usage_1": shares(2, 64)}
     warnings = model.report(measured).warnings
-    assert list(warnings) == ["usage_1"] and "of 64 codes of level 1 2 are" in warnings["usage_1"]
+    assert list(warnings) == ["usage_1"] and "2 of 64 codes of level 1 are" in warnings["usage_1"]
 
 
 # --- the published networks -----------------------------------------------------------------------
@@ -416,6 +416,6 @@ def test_the_real_network_is_consistent_too():
     codes, copies, back = everything(x)
     assert [(g.shape, g.size) for g in model.code_grids] == [((2, 2), 7), ((4, 4), 9)]
     assert [c.shape for c in codes] == [(3, 2, 2), (3, 4, 4)]
-    for found in back:
-        np.testing.assert_allclose(found, copies, atol=1e-5)
+    for image in back:
+        np.testing.assert_allclose(image, copies, atol=1e-5)
     assert isinstance(build.family(checked("configs/vqvae_fashion.py:smoke")), VQVAE)

@@ -16,7 +16,7 @@ from device_report import ROOT, Report
 
 # What the parts import beside genzoo itself, whose own imports are tried file by file. The modules
 # that prepare TFDS sets need TensorFlow and are not used here.
-NEEDED = ("grain", "jaxtyping", "pytest", "scipy")
+NEEDED = ("beartype", "grain", "jaxtyping", "pytest", "scipy")
 OF_TORCH = ("torch", "diffusers")
 NOT_USED = ("genzoo.data.prepare_tfds",)
 VERSIONS = (

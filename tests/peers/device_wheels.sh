@@ -14,7 +14,7 @@ readonly MOST_MEGABYTES=50
 # Each with what it needs in turn, where the machine does not have that either.
 readonly WANTED=(
   ml_collections==1.1.0
-  jaxtyping==0.3.11 wadler_lindig==0.1.8
+  jaxtyping==0.3.11 wadler_lindig==0.1.8 beartype==0.23.1
   grain==0.2.18 array_record==0.8.6 portpicker==1.6.0
   diffusers==0.42.1 importlib_metadata==8.7.1
 )

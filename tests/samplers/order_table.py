@@ -79,18 +79,18 @@ def errors(name: str, schedule: Schedule, counts: tuple[int, ...] = COUNTS) -> n
         sampler = Sampler(step=step, times=times, steps=steps)
         return sampler(DATA.predictor(schedule), jnp.asarray(x)[:, None], keys).x[:, 0]
 
-    found = []
+    largest = []
     for count in counts:
         times = np.zeros(max(counts) + 1)
         times[: count + 1] = grid(schedule, count)
         alpha = float(schedule.alpha(jnp.float64(times[count])))
-        found.append(np.abs(np.asarray(run(jnp.asarray(times), count)) - exact).max() / alpha)
-    return np.array(found)
+        largest.append(np.abs(np.asarray(run(jnp.asarray(times), count)) - exact).max() / alpha)
+    return np.array(largest)
 
 
-def slopes(found: np.ndarray) -> np.ndarray:
-    """Observed orders, where the steps double."""
-    return np.log2(found[:-1] / found[1:])
+def slopes(errors_by_count: np.ndarray) -> np.ndarray:
+    """Observed orders, for numbers of steps that double."""
+    return np.log2(errors_by_count[:-1] / errors_by_count[1:])
 
 
 def main() -> None:
@@ -99,10 +99,10 @@ def main() -> None:
     for label, schedule in SCHEDULES.items():
         print(f"\n{label:20s} order  observed  error at " + " ".join(f"{n:>9d}" for n in COUNTS))
         for name in ORDERS:
-            found = errors(name, schedule)
+            errors_by_count = errors(name, schedule)
             print(
-                f"{name:20s} {ORDERS[name]:>5d}  {slopes(found)[-1]:8.2f}           "
-                + " ".join(f"{e:9.1e}" for e in found)
+                f"{name:20s} {ORDERS[name]:>5d}  {slopes(errors_by_count)[-1]:8.2f}           "
+                + " ".join(f"{e:9.1e}" for e in errors_by_count)
             )
 
 

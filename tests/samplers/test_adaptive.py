@@ -19,7 +19,7 @@ from genzoo.samplers.runge_kutta import Heun
 
 
 def oscillator(y, t):
-    """Van der Pol's, driven: y [..., 2]."""
+    """The driven Van der Pol oscillator: y [..., 2]."""
     y_0, y_1 = y[..., 0], y[..., 1]
     return jnp.stack([y_1, 2 * (1 - y_0**2) * y_1 - y_0 + jnp.cos(t)], -1)
 
@@ -30,8 +30,8 @@ def peer(y, t0, t1, tolerance):
     def slope(t, y):
         return np.array([y[1], 2 * (1 - y[0] ** 2) * y[1] - y[0] + np.cos(t)])
 
-    found = solve_ivp(slope, (t0, t1), y, "RK45", rtol=tolerance, atol=tolerance)
-    return found.y[:, -1], found.nfev
+    solution = solve_ivp(slope, (t0, t1), y, "RK45", rtol=tolerance, atol=tolerance)
+    return solution.y[:, -1], solution.nfev
 
 
 STARTS = np.array([[1.0, 0.0], [2.0, -1.0], [0.1, 0.3], [0.4, -0.2]])
@@ -47,7 +47,7 @@ def test_the_tableau_is_scipys():
 
 
 def test_every_row_takes_the_steps_that_scipy_takes_for_it(compiled, float64):
-    # Its own length and direction, its own steps: as many evaluations, the same numbers.
+    # Each row has its own length, direction and steps: the same evaluations, the same numbers.
     run = compiled(lambda y, size: solve(oscillator, y, FROM, TO, rtol=size, atol=size))
     for tolerance in (1e-3, 1e-5, 1e-8):
         solved = run(STARTS, tolerance)
@@ -74,7 +74,7 @@ def test_the_error_follows_the_tolerance(float64):
 
 
 def test_there_and_back_again(float64):
-    # A pendulum, which neither forgets nor explodes.
+    # A pendulum, whose errors neither decay nor explode.
     def slope(y, t):
         return jnp.stack([y[:, 1], -jnp.sin(y[:, 0])], -1)
 
@@ -85,7 +85,7 @@ def test_there_and_back_again(float64):
 
 
 def test_six_evaluations_per_attempt_and_two_before(float64):
-    # Without jit the loops run in Python; frozen rows are asked along, and only the others count.
+    # Without jit the loops run in Python. Frozen rows are evaluated too, but do not count.
     asked = []
 
     def counted(y, t):
@@ -96,7 +96,7 @@ def test_six_evaluations_per_attempt_and_two_before(float64):
         solved = solve(counted, STARTS, FROM, TO, rtol=1e-3, atol=1e-3)
     assert len(asked) == solved.evaluations.max()
     assert np.all(solved.evaluations % 6 == 2)
-    # The end is met exactly and never passed.
+    # The last step lands exactly on the end, and none goes beyond it.
     np.testing.assert_array_equal(asked[-1], TO)
     np.testing.assert_array_equal(np.max(asked, 0), np.maximum(FROM, TO))
 
@@ -110,8 +110,8 @@ def test_a_row_does_not_depend_on_its_batch(float64):
 
 
 def test_every_leaf_of_a_tree_is_held_to_the_tolerance(float64):
-    # One number beside ten thousand that hardly move: in one rms over all of them its error would
-    # count for a hundredth.
+    # One number beside ten thousand that hardly move: in an rms over all of them its error would be
+    # divided by a hundred.
     def slope(y, t):
         state, _ = y
         return 1e-3 * state, 30 * jnp.cos(30 * t)
@@ -164,7 +164,7 @@ PARTS = np.linspace(0.05, 0.95, 6)
 
 
 def quantiles(alpha, sigma):
-    """The points of x_t below which there is so much of it: [6, 1]."""
+    """The quantiles of x_t: [6, 1]."""
     return np.array(
         [[brentq(lambda x, p=p: DATA.cdf(x, alpha, sigma) - p, -400, 400)] for p in PARTS]
     )
@@ -246,7 +246,7 @@ def test_a_row_that_runs_out_is_nan_whatever_the_predictor_makes_of_it():
 
 
 def test_the_last_bit_moves_fixed_steps_by_rounding_and_adaptive_ones_by_the_tolerance():
-    # Programs for batches of other sizes round otherwise in the last bit: here by the bit itself.
+    # Programs for other batch sizes round differently in the last bit; here that bit is changed.
     schedule = continuous.VariancePreserving()
     exact, x = predictor(schedule), jnp.linspace(-2, 2, 9)[:, None]
 

@@ -6,7 +6,7 @@ its names are method/grid/steps. So both sides differ by rounding alone: by 1e-1
 most (UniPC-3 in the form NOISE). In float32, as diffusers is delivered, it would be up to 4e-5.
 
 Different on purpose, and not compared. In parentheses: how far apart the states are, at most, in
-units of the largest value of the pixel, on 10 steps of the grid trailing if nothing else is said.
+units of the largest value of the pixel, on 10 steps of the grid trailing unless noted.
 
 * deis (0.35): diffusers has the polynomial in logsnr, here `in_logsnr`, and lowers the order of the
   last two of fewer than 15 steps, here `lower_order_final` = None; so it is compared.
@@ -143,15 +143,15 @@ def states_of(schedule, cases):
         return sampler(Mixture().predictor(schedule), x, None, trajectory=True).states
 
     run = jax.jit(run, compiler_options=IN_HASTE)
-    paths, found = {}, {}
+    paths, states_by_case = {}, {}
     for case in cases:
         times, start = times_of(case), np.tile(SAVED[case][0, 1:, None], (len(methods), 1))
         count, path = len(times) - 1, np.round(times, 12).tobytes()
         if path not in paths:  # which every method takes, though not all have a case there
             states = run(start, np.pad(times, (0, LONGEST - count)), count)[:count, :, 0]
             paths[path] = np.split(np.asarray(states), len(methods), axis=1)
-        found[case] = paths[path][methods.index(case.split("/")[0])]
-    return found
+        states_by_case[case] = paths[path][methods.index(case.split("/")[0])]
+    return states_by_case
 
 
 @pytest.fixture(scope="module")
@@ -161,13 +161,13 @@ def ours():
         patched.setattr(streams, "fold", lambda keys, step: step)
         # In each part of the batch the same.
         patched.setattr(streams, "normal", lambda step, shape, dtype: jnp.asarray(DRAWS)[step])
-        found = {}
+        states_by_case = {}
         for schedule in (TABLE, EXPLODING, STRAIGHT):
             cases = [case for case in SAVED if schedule_of(case) is schedule]
             for first in {case.startswith(MOVES_FIRST) for case in cases}:
                 part = [case for case in cases if case.startswith(MOVES_FIRST) == first]
-                found |= states_of(schedule, part)
-        return found
+                states_by_case |= states_of(schedule, part)
+        return states_by_case
 
 
 @pytest.mark.parametrize("case", SAVED)

@@ -42,8 +42,8 @@ def test_frequencies_are_the_chains():
     assert tokens.shape == (batch, 4) and tokens.dtype == np.int32
     share = START
     for position in range(4):
-        found = np.bincount(tokens[:, position], minlength=3) / batch
-        assert np.all(np.abs(found - share) < 4 * np.sqrt(share * (1 - share) / batch))
+        frequencies = np.bincount(tokens[:, position], minlength=3) / batch
+        assert np.all(np.abs(frequencies - share) < 4 * np.sqrt(share * (1 - share) / batch))
         if position < 3:
             pairs = np.zeros((3, 3))
             np.add.at(pairs, (tokens[:, position], tokens[:, position + 1]), 1 / batch)

@@ -290,8 +290,8 @@ def test_one_compile_and_one_trace_of_the_predictor(count):
     sampler = Sampler(step=step, times=np.linspace(1, 0, count + 1))
     run = jax.jit(chex.assert_max_traces(lambda x, keys: sampler(predict, x, keys), n=1))
     for seed in range(3):
-        found = run(jnp.full((2, 3), float(seed)), keys_of(seed, seed + 1))
-        np.testing.assert_array_equal(found.evaluations, [count, count])
+        solution = run(jnp.full((2, 3), float(seed)), keys_of(seed, seed + 1))
+        np.testing.assert_array_equal(solution.evaluations, [count, count])
     assert len(asked) <= 2  # the scan's body, however many steps
 
 
@@ -319,6 +319,6 @@ def test_one_program_serves_every_number_of_steps():
         alone = jax.jit(lambda x, s=sampler: s(network_like, x, keys_of(0, 1)))(x)
         padded = np.zeros(9)
         padded[: steps + 1] = times
-        found = upto(padded, steps)
-        np.testing.assert_allclose(found.x, alone.x, rtol=1e-6)
-        np.testing.assert_array_equal(found.evaluations, alone.evaluations)
+        solution = upto(padded, steps)
+        np.testing.assert_allclose(solution.x, alone.x, rtol=1e-6)
+        np.testing.assert_array_equal(solution.evaluations, alone.evaluations)

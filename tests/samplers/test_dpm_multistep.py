@@ -224,14 +224,14 @@ def test_float32_follows_float64_in_noise(schedule):
 @pytest.mark.parametrize("steps", [1, 2, 4, FEW - 1, FEW])
 def test_the_order_of_each_move(gentle, steps):
     memory = History.empty(jnp.zeros((1, 1)), jnp.asarray(steps), 2, gentle)
-    found = []
+    orders = []
     for index in range(steps):
-        found.append(int(memory.order(3)))
+        orders.append(int(memory.order(3)))
         t, s = (jnp.asarray(1 - (index + more) / (steps + 1)) for more in (0, 1))
         memory = memory.after(jnp.zeros((1, 1)), VP, t, s)
     rising = [min(3, index + 1) for index in range(steps)]
     lowered = [min(order, steps - index) for index, order in enumerate(rising)]
-    assert found == (lowered if gentle or (gentle is None and steps < FEW) else rising)
+    assert orders == (lowered if gentle or (gentle is None and steps < FEW) else rising)
 
 
 def test_one_program_for_every_number_of_steps_keeps_the_order_at_the_end(float64):
@@ -246,10 +246,10 @@ def test_one_program_for_every_number_of_steps_keeps_the_order_at_the_end(float6
 
     for count in (3, 5, FEW):
         times = np.linspace(0.9, 0, count + 1)
-        found = solve(jnp.asarray(np.pad(times, (0, 20 - count))), count)
+        solution = solve(jnp.asarray(np.pad(times, (0, 20 - count))), count)
         states, asked = walk(step, predictor(VP), POINTS, times)
-        np.testing.assert_allclose(found.x, states[-1], rtol=1e-10)
-        assert found.evaluations.tolist() == [len(asked)] * 4 == [count] * 4
+        np.testing.assert_allclose(solution.x, states[-1], rtol=1e-10)
+        assert solution.evaluations.tolist() == [len(asked)] * 4 == [count] * 4
 
 
 def test_a_row_does_not_depend_on_the_others():

@@ -100,15 +100,15 @@ def coefficients_of(name, schedule, eta, grids):
 
     every = jax.jit(jax.vmap(lambda index: draws(name, index, width)))(jnp.arange(most))
     noises = np.asarray(every).reshape(-1, width)
-    found = []
+    maps = []
     for times in grids:
         count = len(times) - 1
         out = solve(jnp.asarray(np.pad(times, (0, most - count), mode="edge")), count)[0]
         columns = np.vstack([start, np.ones_like(start), noises[: parts * count]])
         solved, *_ = np.linalg.lstsq(columns.T, out, rcond=None)
         np.testing.assert_allclose(solved @ columns, out, atol=1e-9)
-        found.append(solved)
-    return found
+        maps.append(solved)
+    return maps
 
 
 def errors_on_gaussian_data(name, schedule, eta, counts, ends):
@@ -174,10 +174,10 @@ def test_which_polynomials_of_lambda_the_drift_integrates(float64, eta):
             for t, s in itertools.pairwise(times[:3]):
                 _, memory = step(predict, predict(x, t), x, t, s, keys_of(4), memory)
             t, s = times[2:]
-            found, _ = step(predict, predict(x, t), x, t, s, keys_of(4), memory)
+            moved, _ = step(predict, predict(x, t), x, t, s, keys_of(4), memory)
             # The noise is known, and what is left of the move is its drift.
             deviation = scales(VP, s)[1] * np.sqrt(1 - (0.4 / 1.0) ** (2 * eta))
-            drift = found - deviation * streams.normal(keys_of(4), (3,), jnp.float64)
+            drift = moved - deviation * streams.normal(keys_of(4), (3,), jnp.float64)
             expected = exact_move(VP, "data", POINTS, t, s, polynomial, eta)
             is_exact = np.abs(drift - expected).max() < 1e-9
             assert is_exact == (degree <= highest), (name, degree)

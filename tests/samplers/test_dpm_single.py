@@ -98,11 +98,11 @@ def errors_of(step, counts, grid=karras):
         sampler = Sampler(step=step, times=times, steps=steps)
         return sampler(predictor(schedule), jnp.asarray(x), keys_of(len(x))).x
 
-    exact, found = exact_flow(schedule, x, *grid(schedule, 1)), []
+    exact, errors = exact_flow(schedule, x, *grid(schedule, 1)), []
     for count in counts:
         times = np.pad(grid(schedule, count), (0, most - count), mode="edge")
-        found.append(np.abs(solve(jnp.asarray(times), count) - exact).max())
-    return np.array(found)
+        errors.append(np.abs(solve(jnp.asarray(times), count) - exact).max())
+    return np.array(errors)
 
 
 def observed_order(step, counts=(320, 640), grid=karras):
@@ -318,8 +318,8 @@ def test_evaluations_are_the_calls_made(form, order):
     _, asked = walk(step, predictor(VP), POINTS, times)
     assert len(asked) == 3 * order + 1
     assert min(asked) > 0
-    found = Sampler(step=step, times=times)(predictor(VP), jnp.asarray(POINTS), keys_of(4))
-    assert found.evaluations.tolist() == [len(asked)] * 4
+    solution = Sampler(step=step, times=times)(predictor(VP), jnp.asarray(POINTS), keys_of(4))
+    assert solution.evaluations.tolist() == [len(asked)] * 4
 
 
 @pytest.mark.parametrize("form", FORMS)

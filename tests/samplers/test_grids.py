@@ -1,4 +1,4 @@
-"""Grids against the published code's rules, written out as loops."""
+"""Grids against the rules of the published code, written as loops."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ SIZES = [1, 2, 3, 5, 7, 10, 20, 25, 50, 100, 250]
 
 
 def indices(grid, steps, table_steps=1000):
-    """Rising and counted from 0, as the published code does."""
+    """Steps in increasing order, counted from 0 as in the published code."""
     return list(grid(table_steps, steps)[::-1] - 1)
 
 
@@ -76,7 +76,7 @@ def test_quadratic_is_ddims_list(steps):
     # Song et al.'s code: [int(s) for s in np.linspace(0, sqrt(0.8 T), S) ** 2].
     published = [int(s) for s in np.linspace(0, np.sqrt(1000 * 0.8), steps) ** 2]
     expected = []
-    for index in published:  # a step that the list has twice moves up to the next
+    for index in published:  # a repeated step moves up to the next
         expected.append(max(index, expected[-1] + 1 if expected else 0))
     assert indices(grids.quadratic, steps) == expected
     if steps <= 20:
@@ -155,7 +155,7 @@ def test_a_grid_stops_at_the_last_sigma(float64, name):
         last = jnp.asarray(times[-1])
         assert float(schedule.sigma(last) / schedule.alpha(last)) == pytest.approx(0.2, rel=1e-9)
         assert np.all(np.diff(times) < 0)
-        # Rules of continuous time go there in as many steps; those of tables leave some out.
+        # Continuous rules reach the end in as many steps; rules for tables drop some.
         assert len(times) == 11 or (schedule is table and name in list(EVERY)[:3])
 
 
@@ -163,7 +163,7 @@ def test_the_last_sigma_of_a_table_is_at_least_that_of_its_first_step():
     table = schedules.linear(1000)
     assert grids.stop(table, 0.0) is None
     assert grids.stop(table, 1e-6) == 0.001
-    # "sigma_min" of diffusers: from the steps above the first down to it, which is not asked.
+    # "sigma_min" of diffusers: the steps above it, then down to it, where nothing is evaluated.
     uniform = grids.on_table(grids.leading)(table, 10, grids.stop(table, 1e-6))
     np.testing.assert_allclose(uniform, (1 + np.arange(900, -1, -100)) / 1000)
     moved = grids.on_table(grids.offset(grids.leading, 1))(table, 10, grids.stop(table, 1e-6))

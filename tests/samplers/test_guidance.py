@@ -1,4 +1,4 @@
-"""Guidance against Gaussians, whose products, powers and posteriors are Gaussians again."""
+"""Guidance on Gaussians, whose products, powers and posteriors are Gaussian again."""
 
 import math
 
@@ -24,7 +24,7 @@ LABEL, NONE = (0.8, 0.3), (-0.2, 0.9)  # mean and deviation of p(x | y), and of 
 
 
 def spread(values, like):
-    """[] or [B] -> something that multiplies [B, ...]."""
+    """[] or [B] -> an array that broadcasts against [B, ...]."""
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim) * (values.ndim > 0))
 
 
@@ -160,12 +160,12 @@ def test_outside_the_interval_the_conditional_alone_is_run(form):
     if form == "one call":
         conditions = given(label=labels)
 
-        def told(x, t, conditions):
+        def labelled(x, t, conditions):
             label, present = conditions["label"]
             return noting(x, t, jnp.where(present, label, 0))
 
         steps = [Lean(frozenset({"label"}), scale)]
-        predict = guidance.composed(told, conditions, steps, schedule)
+        predict = guidance.composed(labelled, conditions, steps, schedule)
     else:
         on, off = (lambda x, t, label=label: noting(x, t, label) for label in (labels, null))
         predict = guidance.classifier_free(on, off, scale, schedule)
@@ -189,11 +189,11 @@ def given(**values):
 
 
 def network(x, t, conditions):
-    """A function that mixes x, t and two conditions, with values of its own for absent ones."""
+    """A function that mixes x, t and two conditions, with other values for absent ones."""
     text, label = conditions["text"], conditions["label"]
-    said = jnp.where(text.present, text.value.sum(-1), 0.4)
+    text_sum = jnp.where(text.present, text.value.sum(-1), 0.4)
     of = jnp.where(label.present, label.value, 3)
-    output = jnp.tanh(x * (1 + spread(of, x)) + spread(t, x)) + spread(said, x) * jnp.sin(3 * x)
+    output = jnp.tanh(x * (1 + spread(of, x)) + spread(t, x)) + spread(text_sum, x) * jnp.sin(3 * x)
     return Prediction(output, x - output, 2 * output)
 
 
@@ -347,7 +347,7 @@ def test_autoguided_is_the_main_one_and_on_from_there(compiled, float64):
     run = compiled(lambda w: guidance.autoguided(main, guide, w, schedule)(X, t))
     assert_close(run(1.0), main(X, t), 1e-10)
     seen, away = run(2.0), main(X, t)
-    # Twice the way from the guide to the main one: the main one is in the middle.
+    # Twice the distance from the guide to the main predictor, which is the midpoint.
     middle = Prediction(*((a + b) / 2 for a, b in zip(seen[:2], guide(X, t)[:2], strict=True)))
     assert_close(middle, away, 1e-10)
 
@@ -408,7 +408,7 @@ def test_the_exact_classifier_is_classifier_free_guidance(float64, schedule):
 
 
 def test_the_mixtures_score_is_the_slope_of_its_density(float64):
-    # What the test above rests on, by differences of the log density in SciPy.
+    # The premise of the test above, by finite differences of the log density in SciPy.
     schedule, t, step = StraightLine(), 0.4, 1e-5
     x = np.array([[-0.9], [0.1], [0.8]])
 

@@ -1,5 +1,5 @@
-"""A guide and a classifier on another schedule than the model that they steer, against Gaussians;
-also at levels that their schedule does not reach."""
+"""A guide and a classifier whose schedule differs from that of the guided model, on Gaussians;
+also at noise levels that their schedule does not reach."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ ELSEWHERE = pytest.mark.parametrize(
 
 
 def sampled(predict, schedule, dtype):
-    """What Heun's method makes of noise from t = 1, where alpha is 0, and that noise."""
+    """Samples by Heun's method from noise at t = 1, where alpha is 0, and that noise."""
     x, keys = jnp.asarray(X, dtype), streams.per_example(streams.root(0), jnp.arange(len(X)))
     times = np.append(np.linspace(1, schedule.nearest**0.5, 100) ** 2, 0)
     sampler = Sampler(step=Heun(schedule=schedule), times=times)
@@ -41,10 +41,10 @@ def test_a_guide_on_another_schedule_leads_where_its_own_would(float64, main, th
     schedule, other, (mean, deviation), w = MAINS[main], THEIRS[theirs], LABEL, 2.5
     weaker = guidance.elsewhere(gaussian(other, NONE[0], deviation), schedule, other)
     predict = guidance.autoguided(gaussian(schedule, mean, deviation), weaker, w, schedule)
-    found = sampled(predict, schedule, dtype)
-    assert found.dtype == dtype
+    samples = sampled(predict, schedule, dtype)
+    assert samples.dtype == dtype
     expected = w * mean + (1 - w) * NONE[0] + deviation * X
-    np.testing.assert_allclose(found, expected, atol=4e-3)
+    np.testing.assert_allclose(samples, expected, atol=4e-3)
 
 
 @ELSEWHERE
@@ -53,9 +53,9 @@ def test_a_classifier_on_another_schedule_leads_to_its_class(float64, main, thei
     predict = guidance.classifier_guided(
         mixture(schedule), classifier(other), 1.0, schedule, theirs=other
     )
-    found = sampled(predict, schedule, dtype)
-    assert found.dtype == dtype
-    np.testing.assert_allclose(found, mean + deviation * X, atol=2e-4)
+    samples = sampled(predict, schedule, dtype)
+    assert samples.dtype == dtype
+    np.testing.assert_allclose(samples, mean + deviation * X, atol=2e-4)
 
 
 @pytest.mark.parametrize("end", ["farthest", "nearest"])

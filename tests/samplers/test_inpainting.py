@@ -46,7 +46,7 @@ def keys_of(*seeds):
 
 
 def shrinking(schedule, factor=0.7):
-    """x_0 = factor tanh x_t: a predictor that is wrong."""
+    """x_0 = factor tanh x_t: a wrong predictor."""
 
     def predict(x, t):
         x_0 = factor * jnp.tanh(x)
@@ -79,7 +79,7 @@ def test_the_grey_basis_is_orthonormal_and_begins_with_the_mean(channels):
 def test_grey_is_the_mean_over_channels(compiled):
     expected = np.broadcast_to(X.mean(-1, keepdims=True), X.shape)
     np.testing.assert_allclose(compiled(inpainting.grey(3))(X), expected, atol=1e-6)
-    # The colours stay and the mean is the known one.
+    # The colours are kept, and the mean becomes the known one.
     seen = compiled(lambda x: inpainting.replaced(x, KNOWN, inpainting.grey(3)))(X)
     wanted = X - expected + KNOWN.mean(-1, keepdims=True)
     np.testing.assert_allclose(seen, wanted, atol=1e-6)
@@ -181,8 +181,8 @@ def test_repaint_with_nothing_known_is_the_step_bit_for_bit(make):
         for name, step in (("as it is", make(TABLE)), ("wrapped", repaint(TABLE, make(TABLE), 0)))
     }
     for part in ("x", "states", "predicted", "evaluations"):
-        found, expected = (getattr(run[name], part) for name in ("wrapped", "as it is"))
-        np.testing.assert_array_equal(found, expected)
+        actual, expected = (getattr(run[name], part) for name in ("wrapped", "as it is"))
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize(("name", "resample"), [("ddim", 1), ("ancestral", 3)])
@@ -227,7 +227,7 @@ def test_after_a_step_the_known_part_is_a_draw_of_its_marginal(schedule):
     noise = (np.stack(states) - alpha * value) / sigma
     np.testing.assert_allclose(noise.mean(-1), 0, atol=5 / size**0.5)
     np.testing.assert_allclose(noise.std(-1), 1, atol=5 / (2 * size) ** 0.5)
-    # Fresh at every time and in every row.
+    # The noise is fresh at every time and in every row.
     flat = np.corrcoef(noise.reshape(-1, size))
     np.testing.assert_allclose(flat, np.eye(len(flat)), atol=5 / size**0.5)
 
@@ -362,13 +362,13 @@ def test_repaint_is_its_algorithm_in_distribution(resample):
     np.testing.assert_array_equal(end[:, 0], VALUE)
     assert abs(end[:, 1].mean() - mean) < 4 * (variance / batch) ** 0.5
     assert abs(end[:, 1].var() / variance - 1) < 4 * (2 / batch) ** 0.5
-    # The known part of every state is noise that nothing else has seen.
+    # The known part of every state has noise that is used nowhere else.
     correlations = [np.corrcoef(state.T)[0, 1] for state in done.states[:-1]]
     assert np.abs(correlations).max() < 4 / batch**0.5
 
 
 def test_resampling_brings_the_rest_closer_to_its_conditional():
-    # Of the recursion above, which the sampler was shown to follow.
+    # From the recursion above, which the sampler was shown to follow.
     off = [abs(moments(resample)[0] - CONDITIONAL[0]) for resample in (1, 2, 4, 10)]
     assert np.all(np.diff(off) < 0)
     assert off[0] > 0.02 and off[-1] < off[0] / 3

@@ -43,7 +43,7 @@ def even_in_noise(schedule, count, high=4.0, low=0.2):
 
 
 class Begun:
-    """A step that begins with a given memory, for orders without what the start spoils."""
+    """A step that begins with a given memory, so that the start does not limit the order."""
 
     def __init__(self, step, memory):
         self.step, self.memory = step, memory
@@ -200,7 +200,7 @@ def test_trajectories_with_variable_steps(compiled, float64, step, weights_of):
 
 
 def test_sixteen_nodes_suffice_for_deis(float64):
-    # More than is asked of it: one step over a factor of 100 in sigma / alpha, three slopes.
+    # Harder than in practice: one step over a factor of 100 in sigma / alpha, three slopes.
     past, after = [1.0, 5.0, 20.0], 0.01
     expected = np.array(deis_weights(vp_time)(past, after))
     step = DEIS(schedule=VP)
@@ -327,6 +327,6 @@ def test_deis_lowers_its_last_orders_if_asked(float64, count):
         for final in (False, True, None)
     }
     np.testing.assert_array_equal(states[None], states[count < 15])
-    # With data at the end that is its own step of order 1, and the one before it is of order 2.
+    # If the end is the data, that is the step of order 1, and the one before it has order 2.
     np.testing.assert_array_equal(states[True][:-2], states[False][:-2])
     assert np.abs(states[True][-2] - states[False][-2]).min() > 1e-9

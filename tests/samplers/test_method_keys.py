@@ -1,5 +1,4 @@
-"""Which keys of `sample` a method and a grid use is declared; here the declaration is held against
-what a changed key changes."""
+"""The declared keys of each method and grid, compared with the keys that do change the sampler."""
 
 from dataclasses import replace
 
@@ -31,7 +30,7 @@ TABLE, VP = schedules.linear(100), continuous.VariancePreserving()
 
 
 def sampler_of(settings, table):
-    """The sampler that the settings describe, as something to be compared."""
+    """The sampler of the settings, in a form that can be compared."""
     make = sampling.sampler(settings, gaussian.FIXED_SMALL, table=table)
     made = make(table or VP)
     if settings.method == ADAPTIVE:
@@ -40,7 +39,7 @@ def sampler_of(settings, table):
 
 
 def used(settings, table):
-    """The keys whose change changes the sampler."""
+    """The keys that change the sampler when they change."""
     before = sampler_of(settings, table)
     return {
         key
@@ -83,11 +82,11 @@ def test_settings_of_the_grid_that_have_no_effect_or_leave_nothing_are_refused()
     table = dict(method="ddim", steps=10)
     assert problems("ddpm_fashion", **table, grid="uniform", steps_offset=1) == []
     assert problems("ddpm_fashion", **table, grid="linspace_open", last_sigma=0.1) == []
-    (found,) = problems("ddpm_fashion", **table, grid="trailing", steps_offset=1)
-    assert "sample.steps_offset = 1 has no effect with sample.grid = 'trailing'" in found
-    (found,) = problems("ddpm_fashion", **table, grid="trailing", last_sigma=1e5)
-    assert found.startswith("sample.last_sigma = 100000.0 leaves no step to take")
-    (found,) = problems("fm_fashion", grid="uniform", steps_offset=1)
-    assert "sample.steps_offset = 1 has no effect in continuous time" in found
-    (found,) = problems("fm_fashion", method="heun", final_order="always")
-    assert "sample.final_order = 'always' has no effect with sample.method = 'heun'" in found
+    (problem,) = problems("ddpm_fashion", **table, grid="trailing", steps_offset=1)
+    assert "sample.steps_offset = 1 has no effect with sample.grid = 'trailing'" in problem
+    (problem,) = problems("ddpm_fashion", **table, grid="trailing", last_sigma=1e5)
+    assert problem.startswith("sample.last_sigma = 100000.0 leaves no step to take")
+    (problem,) = problems("fm_fashion", grid="uniform", steps_offset=1)
+    assert "sample.steps_offset = 1 has no effect in continuous time" in problem
+    (problem,) = problems("fm_fashion", method="heun", final_order="always")
+    assert "sample.final_order = 'always' has no effect with sample.method = 'heun'" in problem

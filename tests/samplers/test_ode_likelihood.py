@@ -142,27 +142,27 @@ def check_gaussian(schedule, dimensions, **how):
 
     for mean in (np.zeros(dimensions), centre):
         x = alpha * mean + np.sqrt(variance) * rng.normal(size=(4, dimensions))
-        found = run(x, mean)
+        result = run(x, mean)
         exact = np.reshape(log_normal(x, alpha * mean, variance), 4)
         # x / alpha = mean + (x_T / alpha_T - mean) sqrt((s^2 + k^2) / (s^2 + k_T^2)).
         factor = np.hypot(SPREAD, far_sigma / far_alpha) / np.hypot(SPREAD, sigma / alpha)
         latent = far_alpha * (mean + (x / alpha - mean) * factor)
-        np.testing.assert_allclose(found.latent, latent, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(result.latent, latent, rtol=1e-4, atol=1e-4)
         far = np.reshape(log_normal(latent, far_alpha * mean, far_variance), 4)
-        np.testing.assert_allclose(found.change, exact - far, atol=1e-4)
-        assert np.all(found.evaluations < 200)
+        np.testing.assert_allclose(result.change, exact - far, atol=1e-4)
+        assert np.all(result.evaluations < 200)
         if not mean.any():
-            # The prior is the exact marginal then.
-            np.testing.assert_allclose(found.log_prob, exact, atol=1e-4)
-        prior = np.reshape(log_normal(found.latent, 0 * mean, far_variance), 4)
-        np.testing.assert_allclose(found.prior, prior, rtol=1e-10)
-    return found
+            # Then the prior is the exact marginal.
+            np.testing.assert_allclose(result.log_prob, exact, atol=1e-4)
+        prior = np.reshape(log_normal(result.latent, 0 * mean, far_variance), 4)
+        np.testing.assert_allclose(result.prior, prior, rtol=1e-10)
+    return result
 
 
 @SCHEDULES
 def test_the_density_of_a_gaussian(float64, schedule):
-    found = check_gaussian(schedule, 2, rtol=1e-6, atol=1e-6)
-    assert np.all(found.evaluations % 6 == 2)
+    result = check_gaussian(schedule, 2, rtol=1e-6, atol=1e-6)
+    assert np.all(result.evaluations % 6 == 2)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,8 @@ def test_the_density_of_a_gaussian(float64, schedule):
     ids=lambda value: type(value).__name__ if isinstance(value, Schedule) else None,
 )
 def test_the_density_of_a_gaussian_at_known_cost(float64, schedule, dimensions):
-    found = check_gaussian(schedule, dimensions, steps=40)
-    np.testing.assert_array_equal(found.evaluations, 160)
+    result = check_gaussian(schedule, dimensions, steps=40)
+    np.testing.assert_array_equal(result.evaluations, 160)
 
 
 # --- a mixture ------------------------------------------------------------------------------------
@@ -184,11 +184,11 @@ MIXTURE = GaussianMixture(
 )
 
 
-def error_of_change(schedule, x, end, found):
-    """What the flow has got wrong, the density at either end being known."""
+def error_of_change(schedule, x, end, result):
+    """The error of the change along the flow, as the density is known at both ends."""
     here, there = numbers(schedule, end), numbers(schedule, schedule.farthest)
-    change = MIXTURE.log_density(x, *here) - MIXTURE.log_density(found.latent, *there)
-    return np.abs(found.change - change).max()
+    change = MIXTURE.log_density(x, *here) - MIXTURE.log_density(result.latent, *there)
+    return np.abs(result.change - change).max()
 
 
 POINTS_2D = np.array([[0.3, -0.65], [-1.2, 0.4], [0.1, 0.2], [1.5, 1.1], [0.3, -0.9]])
@@ -196,7 +196,7 @@ POINTS_2D = np.array([[0.3, -0.65], [-1.2, 0.4], [0.1, 0.2], [1.5, 1.1], [0.3, -
 
 @pytest.mark.parametrize("schedule", EVERY[:5:2], ids=lambda s: type(s).__name__)
 def test_the_density_of_a_mixture_at_the_end_asked_for(float64, schedule):
-    # The noise that is there at the end is a part of the density.
+    # The density includes the noise at the end.
     @jax.jit
     def run(x, end):
         predict = MIXTURE.predict(schedule)
@@ -206,11 +206,11 @@ def test_the_density_of_a_mixture_at_the_end_asked_for(float64, schedule):
 
     exact = []
     for end in (schedule.nearest, 0.05):
-        found = run(POINTS_2D, end)
-        assert error_of_change(schedule, POINTS_2D, end, found) < 1e-4
+        result = run(POINTS_2D, end)
+        assert error_of_change(schedule, POINTS_2D, end, result) < 1e-4
         exact.append(MIXTURE.log_density(POINTS_2D, *numbers(schedule, end)))
-        # The whole, but for what the prior does not know of the data at the far end.
-        np.testing.assert_allclose(found.log_prob, exact[-1], atol=0.02)
+        # The whole, except that the prior is not the exact marginal at the far end.
+        np.testing.assert_allclose(result.log_prob, exact[-1], atol=0.02)
     assert np.abs(exact[0] - exact[1]).max() > 5e-3
 
 
@@ -241,10 +241,10 @@ def test_every_evaluation_is_counted(steps):
 
     x = jnp.array([[0.3], [4.0]])
     with jax.disable_jit():
-        found = log_likelihood(
+        result = log_likelihood(
             predict, schedule, x, divergence_exact, steps=steps, rtol=1e-2, atol=1e-2
         )
-    assert len(asked) == found.evaluations.max()
+    assert len(asked) == result.evaluations.max()
     assert np.float32(schedule.nearest) <= np.min(asked) < 1.01 * schedule.nearest
     assert np.max(asked) == 1
 
@@ -252,29 +252,29 @@ def test_every_evaluation_is_counted(steps):
 def test_float32_is_as_exact_as_its_tolerance():
     schedule = continuous.LinearNoise()
     x = jnp.asarray(POINTS_2D, jnp.float32)
-    found = jax.jit(
+    result = jax.jit(
         lambda x: log_likelihood(MIXTURE.predict(schedule), schedule, x, divergence_exact)
     )(x)
-    assert found.log_prob.dtype == np.float32
+    assert result.log_prob.dtype == np.float32
     with jax.enable_x64(True):
-        assert error_of_change(schedule, x, schedule.nearest, found) < 1e-3
+        assert error_of_change(schedule, x, schedule.nearest, result) < 1e-3
 
 
 def test_what_does_not_arrive_is_nan():
     schedule = continuous.VariancePreserving()
     predict = MIXTURE.predict(schedule)
     x = jnp.asarray(POINTS_2D, jnp.float32)
-    found = jax.jit(
+    result = jax.jit(
         lambda x: log_likelihood(predict, schedule, x, divergence_exact, largest=40)
     )(x)
-    assert np.all(np.isnan(found.log_prob)) and np.all(found.evaluations == 38)
+    assert np.all(np.isnan(result.log_prob)) and np.all(result.evaluations == 38)
 
 
-# --- what a family is handed ----------------------------------------------------------------------
+# --- as a family uses it --------------------------------------------------------------------------
 
 
 def test_random_traces_scatter_about_the_exact_one():
-    # The probes of an example are the same all along its path, and its own.
+    # Each example has its own probes, which are the same along its whole path.
     schedule, count = continuous.VariancePreserving(), 400
     x = jnp.broadcast_to(jnp.asarray(POINTS_2D[2], jnp.float32), (count, 2))
     predict = MIXTURE.predict(schedule)
@@ -286,7 +286,7 @@ def test_random_traces_scatter_about_the_exact_one():
     exact, one, many = (run(*a, x) for a in (("exact", 1), ("hutchinson", 1), ("hutchinson", 8)))
     assert np.ptp(exact.log_prob) == 0
     np.testing.assert_allclose(one.latent, exact.latent, rtol=1e-5)
-    errors = [np.asarray(found.log_prob - exact.log_prob, np.float64) for found in (one, many)]
+    errors = [np.asarray(noisy.log_prob - exact.log_prob, np.float64) for noisy in (one, many)]
     for error in errors:
         assert error.std() > 0.01
         assert abs(error.mean()) < 4 * error.std() / np.sqrt(count)
@@ -307,8 +307,8 @@ def test_a_given_trace_is_used(float64):
     # In one dimension a sign squared is 1: random and exact are the same.
     schedule, x = continuous.Straight(), np.array([[0.2], [1.0]])
     probes = rademacher(keys_of(2), (1,), 1, jnp.float64)
-    found = [
+    log_probs = [
         log_likelihood(one_gaussian(schedule, 0.2), schedule, x, trace, steps=10).log_prob
         for trace in (hutchinson(probes), divergence_exact)
     ]
-    np.testing.assert_allclose(*found, rtol=1e-12)
+    np.testing.assert_allclose(*log_probs, rtol=1e-12)

@@ -1,4 +1,4 @@
-"""What wraps a predictor: clipping and dynamic thresholding against their definitions."""
+"""Wrappers of predictors: clipping and dynamic thresholding against their definitions."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,7 @@ EXTRA = np.random.default_rng(1).normal(size=X.shape)
 
 
 def affine(schedule, scale):
-    """x_0 = scale x_t and the noise that goes with it."""
+    """x_0 = scale x_t, with the matching noise."""
 
     def predict(x, t):
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
@@ -29,7 +29,7 @@ def affine(schedule, scale):
 
 
 def explains(schedule, seen):
-    """x_t made up again of the prediction."""
+    """x_t recomputed from the prediction."""
     alpha, sigma = (float(f(jnp.float64(TIME))) for f in (schedule.alpha, schedule.sigma))
     return alpha * np.asarray(seen.x_0) + sigma * np.asarray(seen.eps)
 

@@ -1,7 +1,7 @@
 """Runge-Kutta steps and Euler's ancestral one, against exact flows and the formulas as printed.
 
-The exact flow is solved here once more, by scipy in a coordinate of its own use: z = x / (alpha +
-sigma) along w = sigma / (alpha + sigma), where every schedule has the same flow.
+The exact flow is solved here independently by scipy, for z = x / (alpha + sigma) over w = sigma /
+(alpha + sigma), in which every schedule has the same flow.
 """
 
 import itertools
@@ -130,7 +130,7 @@ def orders_of(step, data, grid, counts):
 
 
 def walk(step, predict, x, times, keys):
-    """(every state [S, B, ...], how often the predictor was asked), step by step in Python."""
+    """(every state [S, B, ...], evaluations of the predictor), step by step in Python."""
     asked = []
 
     def counted(x, t):

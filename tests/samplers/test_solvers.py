@@ -1,6 +1,6 @@
-"""What holds for every solver that a config can name: its order, its path, its evaluations.
+"""Properties of every solver that a config can name: its order, its path, its evaluations.
 
-`order_table.py` prints the orders; each solver's own tests say more of it.
+`order_table.py` prints the orders; each solver has further tests of its own.
 """
 
 import jax
@@ -37,9 +37,9 @@ def keys_of(count):
 @pytest.mark.parametrize("name", EXACT)
 def test_the_observed_order_is_that_of_the_table(float64, name):
     schedule = order_table.SCHEDULES["VE"]
-    found = order_table.errors(name, schedule, (320, 640))
+    errors = order_table.errors(name, schedule, (320, 640))
     low, high = STARTED.get(name, (order_table.ORDERS[name] - 0.1, order_table.ORDERS[name] + 0.1))
-    assert low <= order_table.slopes(found)[0] <= high
+    assert low <= order_table.slopes(errors)[0] <= high
 
 
 def test_the_two_third_order_updates_cross(float64):
@@ -62,14 +62,14 @@ def test_a_perfect_denoiser_stays_on_the_path(float64, name):
     x = gaussian.q_sample(schedule, x_0, jnp.ones(()), eps)
     sampler = Sampler(step=step_of(name, schedule), times=times)
     run = jax.jit(lambda x: sampler(perfect(schedule, x_0), x, keys_of(3), trajectory=True))
-    found = run(x)
-    for state, s in zip(np.asarray(found.states), times[1:], strict=True):
+    solution = run(x)
+    for state, s in zip(np.asarray(solution.states), times[1:], strict=True):
         alpha, sigma = (float(f(jnp.float64(s))) for f in (schedule.alpha, schedule.sigma))
         np.testing.assert_allclose(state, alpha * x_0 + sigma * eps, rtol=1e-8, atol=1e-8)
 
 
 def network_like(x, t):
-    """Any smooth predictor; never to be asked at t = 0."""
+    """An arbitrary smooth predictor, which must not be evaluated at t = 0."""
     x_0 = jnp.where(t > 0, jnp.tanh(x), jnp.nan)
     return Prediction(x_0, x - 0.5 * x_0)
 
@@ -89,15 +89,15 @@ def test_from_end_to_end_it_is_finite_and_counts_its_evaluations(name):
     # Guidance from t = 0.47 on takes three rows.
     rows = lambda t: jnp.where(t > 0.47, 3, 1)  # noqa: E731
     run = jax.jit(lambda x, keys: sampler(predict, x, keys, rows=rows))
-    found = run(x, keys_of(2))
-    assert np.all(np.isfinite(found.x))
+    solution = run(x, keys_of(2))
+    assert np.all(np.isfinite(solution.x))
     jax.effects_barrier()
-    assert found.evaluations.tolist() == [len(asked)] * 2
-    assert found.network_rows.tolist() == [sum(3 if t > 0.47 else 1 for t in asked)] * 2
+    assert solution.evaluations.tolist() == [len(asked)] * 2
+    assert solution.network_rows.tolist() == [sum(3 if t > 0.47 else 1 for t in asked)] * 2
     assert min(asked) > 0
-    # What has no order in the table draws noise.
+    # Methods that have no order in the table draw noise.
     others = streams.per_example(streams.root(1), jnp.arange(2))
-    assert np.array_equal(run(x, others).x, found.x) == (name in EXACT)
+    assert np.array_equal(run(x, others).x, solution.x) == (name in EXACT)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -111,9 +111,9 @@ def test_every_method_stops_at_the_last_sigma(float64, name):
     ratio = schedule.sigma(sampler.times[-1]) / schedule.alpha(sampler.times[-1])
     assert len(sampler.times) == 7 and ratio == pytest.approx(0.3, rel=1e-9)
     x = gaussian.q_sample(schedule, x_0, jnp.ones(()), eps)
-    found = jax.jit(lambda x: sampler(perfect(schedule, x_0), x, keys_of(3)).x)(x)
+    end = jax.jit(lambda x: sampler(perfect(schedule, x_0), x, keys_of(3)).x)(x)
     expected = gaussian.q_sample(schedule, x_0, sampler.times[-1], eps)
-    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(end, expected, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("grid", sorted(sampling.GRIDS))
@@ -122,7 +122,7 @@ def test_grids_fall_from_the_noise_to_the_data(grid, table):
     schedule = schedules.linear(1000) if table else continuous.Cosine()
     for steps in (1, 2, 10, 50):
         if steps == 1 and table and grid in ("uniform", "quadratic", "linspace"):
-            continue  # refused: it would start in the clear
+            continue  # refused: it would start far from pure noise
         make = sampling.grid(ContinuousSampling(grid=grid), table=table)
         times = np.asarray(make(schedule, steps))
         assert times.shape == (steps + 1,) and times[-1] == 0
@@ -163,7 +163,7 @@ def test_a_table_that_ends_in_noise_is_no_trouble(name):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 1)), jnp.float32)
     data = order_table.DATA
     sampler = Sampler(step=step_of(name, table), times=times)
-    found = jax.jit(lambda x: sampler(data.predictor(table), x, keys_of(64)).x)(x)
+    samples = jax.jit(lambda x: sampler(data.predictor(table), x, keys_of(64)).x)(x)
     alpha, sigma = (float(f(jnp.float32(1.0))) for f in (table.alpha, table.sigma))
-    off = np.abs(data.cdf(np.asarray(found)) - data.cdf(np.asarray(x), alpha, sigma))
+    off = np.abs(data.cdf(np.asarray(samples)) - data.cdf(np.asarray(x), alpha, sigma))
     assert off.max() < 0.1

@@ -39,7 +39,7 @@ def scales(schedule, t):
 
 
 def predictor(schedule):
-    """The exact one of x_0 ~ N(MEAN, SPREAD^2), whose score is -(x - alpha MEAN) / variance."""
+    """The exact predictor of x_0 ~ N(MEAN, SPREAD^2), with score -(x - alpha MEAN) / variance."""
 
     def predict(x, t):
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
@@ -69,14 +69,14 @@ T, S = np.array([0.9, 0.5, 0.21, 0.99]), np.array([0.88, 0.4, 0.2, 0.3])
 
 
 def by_hand(schedule, drift, variance, flow):
-    """What an equation of the form x - drift x + variance score + sqrt(variance) z comes to."""
+    """The result of x - drift x + variance score + sqrt(variance) z."""
     alpha, _, spread = scales(schedule, T)
     pull = variance / spread / (2 if flow else 1)
     return 1 - drift - pull, pull * alpha * MEAN, 0 * T if flow else np.sqrt(variance)
 
 
-def check(found, expected):
-    for a, b in zip(found, expected, strict=True):
+def check(actual, expected):
+    for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
@@ -95,8 +95,8 @@ SDES = {
 @FLOW
 def test_euler_maruyama_is_the_reverse_equation_written_out(float64, sde, flow):
     schedule, drift, diffusion = SDES[sde]
-    found = affine(EulerMaruyama(schedule=schedule, probability_flow=flow), T, S)
-    check(found, by_hand(schedule, drift * (T - S), diffusion * (T - S), flow))
+    actual = affine(EulerMaruyama(schedule=schedule, probability_flow=flow), T, S)
+    check(actual, by_hand(schedule, drift * (T - S), diffusion * (T - S), flow))
 
 
 @FLOW
@@ -104,15 +104,15 @@ def test_reverse_diffusion_is_songs_for_ve_and_vp(float64, flow):
     # Appendix E: SMLD, x_i = x_{i+1} + (sigma_{i+1}^2 - sigma_i^2) score + ...
     schedule = continuous.VarianceExploding()
     variance = (0.01 * 5000**T) ** 2 - (0.01 * 5000**S) ** 2
-    found = affine(ReverseDiffusion(schedule=schedule, probability_flow=flow), T, S)
-    check(found, by_hand(schedule, 0, variance, flow))
+    actual = affine(ReverseDiffusion(schedule=schedule, probability_flow=flow), T, S)
+    check(actual, by_hand(schedule, 0, variance, flow))
     # DDPM on neighbours: x_i = (2 - sqrt(1 - beta)) x_{i+1} + beta score + sqrt(beta) z.
     table = schedules.linear(100)
     steps = np.rint(T * 100).astype(int)
     beta = table.beta[steps - 1]
     step = ReverseDiffusion(schedule=table, probability_flow=flow)
-    found = affine(step, steps / 100, (steps - 1) / 100)
-    check(found, by_hand(table, np.sqrt(1 - beta) - 1, beta, flow))
+    actual = affine(step, steps / 100, (steps - 1) / 100)
+    check(actual, by_hand(table, np.sqrt(1 - beta) - 1, beta, flow))
 
 
 def moments(step, *grids):
@@ -120,14 +120,14 @@ def moments(step, *grids):
     starts, targets = ([grid[cut] for grid in grids] for cut in (np.s_[:-1], np.s_[1:]))
     parts = affine(step, np.concatenate(starts), np.concatenate(targets))
     ends = np.cumsum([len(grid) - 1 for grid in grids])[:-1]
-    found = []
+    marginals = []
     for grid, *affines in zip(grids, *(np.split(part, ends) for part in parts), strict=True):
         alpha, _, variance = scales(step.schedule, grid[0])
         mean = alpha * MEAN
         for a, b, d in zip(*affines, strict=True):
             mean, variance = a * mean + b, a**2 * variance + d**2
-        found.append((mean, variance))
-    return np.array(found)
+        marginals.append((mean, variance))
+    return np.array(marginals)
 
 
 @METHODS
@@ -140,8 +140,8 @@ def test_weak_order_one(float64, schedule, method, flow):
     first, last = np.asarray(schedule.time_of_logsnr(-2 * ends))
     alpha, _, variance = scales(schedule, last)
     step = method(schedule=schedule, probability_flow=flow)
-    found = moments(step, *(np.linspace(first, last, count + 1) for count in (640, 1280)))
-    errors = np.abs(found - [alpha * MEAN, variance])
+    marginals = moments(step, *(np.linspace(first, last, count + 1) for count in (640, 1280)))
+    errors = np.abs(marginals - [alpha * MEAN, variance])
     assert np.all(errors[-1] < 0.01)
     kept = errors[-1] > 1e-12  # the mean is exact where alpha = 1 and it starts from the exact one
     assert kept[1]
@@ -195,7 +195,7 @@ def test_correctors_are_algorithms_4_and_5(compiled, float64, corrector, explodi
     def move(x, t, s):
         return step(predict, predict(x, t), x, t, s, keys, ())[0]
 
-    found = compiled(move)(IMAGES, jnp.float64(t), jnp.float64(s))
+    moved = compiled(move)(IMAGES, jnp.float64(t), jnp.float64(s))
     seen = predict(IMAGES, jnp.float64(t))
     x = np.asarray(schedule.alpha(s) * seen.x_0 + schedule.sigma(s) * seen.eps)
     for index in range(2):
@@ -207,7 +207,7 @@ def test_correctors_are_algorithms_4_and_5(compiled, float64, corrector, explodi
             ratio = np.full(3, scales(schedule, s)[1])
         size = (2 * alpha * (0.2 * ratio) ** 2)[:, None, None]
         x = x + size * score + np.sqrt(2 * size) * np.asarray(z)
-    np.testing.assert_allclose(found, x, rtol=1e-9)
+    np.testing.assert_allclose(moved, x, rtol=1e-9)
 
 
 @pytest.mark.parametrize("snr", [0.16, 0.6])
@@ -326,7 +326,7 @@ def test_every_call_is_counted_and_none_is_at_zero():
         with jax.disable_jit():
             sampler = Sampler(step=step, times=np.array([1.0, 0.5, 0.1, 0.0]))
             solution = sampler(predict, jnp.asarray(IMAGES), keys_of(0, 1, 2), trajectory=True)
-        # The corrector asks where the predictor has arrived, and there is none at the end.
+        # The corrector evaluates where the predictor arrives; there is none at the end.
         arrivals = [[t] + [s] * (each - 1) for t, s in itertools.pairwise((1.0, 0.5, 0.1))]
         np.testing.assert_allclose(asked, [*itertools.chain(*arrivals), 0.1], rtol=1e-6)
         np.testing.assert_array_equal(solution.evaluations, len(asked))

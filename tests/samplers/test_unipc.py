@@ -208,10 +208,10 @@ def test_one_program_for_every_number_of_steps_with_one_evaluation_each(float64)
 
     for count in (1, 3, 7):
         times = np.linspace(0.9, 0, count + 1)
-        found = solve(jnp.asarray(np.pad(times, (0, 20 - count))), count)
+        solution = solve(jnp.asarray(np.pad(times, (0, 20 - count))), count)
         states, asked = walk(step, predictor(VP), POINTS, times)
-        np.testing.assert_allclose(found.x, states[-1], rtol=1e-10)
-        assert found.evaluations.tolist() == [len(asked)] * 4 == [count] * 4
+        np.testing.assert_allclose(solution.x, states[-1], rtol=1e-10)
+        assert solution.evaluations.tolist() == [len(asked)] * 4 == [count] * 4
         assert min(asked) > 0
 
 
@@ -223,7 +223,7 @@ def test_a_row_does_not_depend_on_the_others():
 
 
 def test_derivatives_pass_through(float64):
-    # From pure noise on, where unused branches meet infinities, and eps the more of them.
+    # From pure noise, where unused branches meet infinities, most of all with eps.
     times = np.array([1.0, 0.7, 0.4, 0.1, 0.0])
     sampler = Sampler(step=unipc(continuous.Straight(), "noise", 3), times=times)
     slow = lambda x, t: Prediction(jnp.tanh(x), x)  # noqa: E731
