@@ -66,6 +66,13 @@ class FlowMatchingSettings:
                 f"family.prediction = {self.prediction!r} says nothing of the data at t = 1, where "
                 f"family.path = {self.path!r} has none: take 'velocity', 'v' or 'x_0'."
             )
+        if self.paired and config.conditions:
+            found.append(
+                "family.paired = True pairs noise with data whatever the condition, so that noise "
+                f"and condition ({', '.join(sorted(config.conditions))}) would be correlated in "
+                "training, but independent in sampling: set family.paired = False, or leave out "
+                "the conditions."
+            )
         if self.paired and config.train.accumulate > 1:
             found.append(
                 f"train.accumulate = {config.train.accumulate}: noise and data would be paired "
