@@ -76,11 +76,10 @@ class VAESettings:
     beta: Annotated[float, AtLeast(0), "Weight of the KL term (Higgins et al. 2017)."] = 1.0
     warmup: Annotated[str, OneOf(WARMUPS), "How the weight of the KL term rises."] = "none"
     warmup_steps: Annotated[int, AtLeast(0), "Over so many steps, or in each cycle of them."] = 0
-    free_bits: Annotated[float, AtLeast(0), "Nats of KL below which it is not reduced."] = 0.0
+    free_bits: Annotated[float, AtLeast(0), "Least nats of KL per unit, the mean of a batch."] = 0.0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """What does not fit together."""
-        del config
         found = ignored(self, "family", "decoder", _DECODER_KEYS)
         warming = {name: {"warmup_steps"} for name in WARMUPS if name != "none"}
         found += ignored(self, "family", "warmup", warming)
@@ -94,6 +93,11 @@ class VAESettings:
             found.append(
                 "family.objective = 'iwae' is a bound without a KL of its own: set family.beta = 1,"
                 " family.free_bits = 0 and family.warmup = 'none'."
+            )
+        if self.free_bits and config.train.accumulate > 1:
+            found.append(
+                f"train.accumulate = {config.train.accumulate}: family.free_bits would bound the "
+                "mean KL of each part of a batch. Set it to 1, or family.free_bits = 0."
             )
         return found
 

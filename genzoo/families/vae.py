@@ -11,6 +11,8 @@ p(z_{L-1}) = N(0, I):
     iwae  = -E log 1/K sum_k w_k                                                              (3)
 
 In (2) the KL of the last layer is in closed form; those of the others are the differences in (1).
+With free bits (Kingma et al. 2016) each unit whose KL, averaged over the batch, is below a floor
+counts as the floor, so that the loss of an example depends on the others of its batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,18 +62,20 @@ class Seen(NamedTuple):
         return jnp.broadcast_to(lower + self.closed.sum(-1), self.log_prob.shape)
 
 
-Objective = Callable[["VAE", Seen, Array], Array]
+Objective = Callable[["VAE", Seen, Context], Array]
 
 
-def elbo(family: "VAE", seen: Seen, step: Array) -> Array:
+def elbo(family: "VAE", seen: Seen, context: Context) -> Array:
     """Equation (2), [B]."""
-    kl = variational.free_bits(seen.kl, family.free_bits) if family.free_bits else seen.kl
-    return -seen.log_prob.mean(0) + family.beta * family.warmup(step) * kl.sum(-1)
+    kl = seen.kl
+    if family.free_bits:
+        kl = variational.free_bits(kl, family.free_bits, context.mask)
+    return -seen.log_prob.mean(0) + family.beta * family.warmup(context.step) * kl.sum(-1)
 
 
-def iwae(family: "VAE", seen: Seen, step: Array) -> Array:
+def iwae(family: "VAE", seen: Seen, context: Context) -> Array:
     """Equation (3), [B]."""
-    del family, step
+    del family, context
     return -variational.log_mean_exp(seen.log_weights)
 
 
@@ -82,8 +86,9 @@ class VAE:
     pairs: encoder, decoder and grid by stochastic layer. latents: channels by layer, at each place
     of the grid. shape: of one example, (H, W, C). observation: p(x | decoder output). objective:
     (2) or (3). samples: K in training. beta, warmup: the weight of the KL in (2). free_bits: the
-    least nats per unit, 0 for no bound. importance_samples: K in evaluation. noise: whether samples
-    are drawn from the decoder's distribution instead of its mean.
+    least nats per unit in the mean over a batch, 0 for no bound. importance_samples: K in
+    evaluation. noise: whether samples are drawn from the decoder's distribution instead of its
+    mean.
     """
 
     pairs: tuple[Pair, ...]
@@ -116,8 +121,8 @@ class VAE:
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player, "model"."""
-        return {"model": Player(loss=self.loss)}
+        """One player, "model"; free bits couple the rows."""
+        return {"model": Player(loss=self.loss, couples_rows=self.free_bits > 0)}
 
     def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
         """The objective in nats per example [B].
@@ -134,7 +139,7 @@ class VAE:
         drop = streams.named(key, "dropout") if context.train else None
         train = {"train": context.train, "key": drop}
         seen = self._see(params, x, noise, **train)
-        losses = self.objective(self, seen, context.step)
+        losses = self.objective(self, seen, context)
         means = self._joined(seen.means)
         # The posterior of a second layer depends on a sample of the first, whose noise would count
         # as variance over the data. The product with an independent draw is free of it on average.

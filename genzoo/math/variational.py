@@ -80,11 +80,18 @@ def streamed_log_mean_exp(
     return total - jnp.log(chunks), jax.tree.map(lambda v: v / chunks, values)
 
 
-def free_bits(kl: Array, floor: float) -> Array:
+def free_bits(kl: Array, floor: float, mask: Array | None = None) -> Array:
     """The KL [B, D] with every unit's batch mean at least `floor` nats (Kingma et al. 2016, eq.
-    15): a unit below it has no gradient, so that nothing is gained by switching it off."""
-    above = jnp.mean(kl, 0) > floor
-    return jnp.where(above, kl, floor)
+    15): a unit below it has no gradient, so that nothing is gained by switching it off.
+
+    mask: [B], 1 for an example and 0 for padding, which the mean leaves out whatever it holds.
+    """
+    if mask is None:
+        mean = jnp.mean(kl, 0)
+    else:
+        real = mask > 0
+        mean = jnp.mean(kl, 0, where=real[:, None])
+    return jnp.where(mean > floor, kl, floor)
 
 
 Warmup = Callable[[Array], Array]
