@@ -187,8 +187,8 @@ class Workdir:
                     f"sample.into = {into!r}: {folder} {other}. Give another name, or remove it."
                 )
             return folder
-        own = (self.config() or {}).get("sample", {})
-        name = _named(step, {k: v for k, (_, v) in differences(own, asked).items() if k in asked})
+        own = {k: v for k, v in (self.config() or {}).get("sample", {}).items() if k != "into"}
+        name = _named(step, {k: v for k, (_, v) in differences(own, asked).items()})
         names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
         folders = (self.samples / each for each in names)
         return next(folder for folder in folders if not _other_samples(folder, asked))

@@ -18,7 +18,12 @@ BUDGET = 8.0
 BOUND = float(os.environ.get("GENZOO_TEST_SECONDS", 15 * BUDGET))
 
 # File::function of the tests that may take any time: they start several runs.
-LISTED = frozenset({"test_processes.py::test_elastic_training_scoring_and_sampling"})
+LISTED = frozenset(
+    {
+        "test_processes.py::test_elastic_training_scoring_and_sampling",
+        "test_processes.py::test_two_processes_train_on_a_frozen_model",
+    }
+)
 
 
 def _spent() -> float:

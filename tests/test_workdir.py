@@ -168,3 +168,23 @@ def test_the_number_of_classes_is_settled_by_names_alone(tmp_path):
     assert build.settled(made(**folder)).data.num_classes == 0
     with pytest.raises(UserError, match="has no classes"):
         build.settled(made(**folder, data__labels="false", conditions__label__dropout="0.1"))
+
+
+def test_a_folder_of_samples_tells_what_was_asked_of_the_conditions(tmp_path):
+    base = {"conditions__label__dropout": "0.1", "sample__conditions__label": "-1"}
+    place = begun(tmp_path, made(**base))
+    for name, asked in {
+        "step_00000010": {},
+        "step_00000010_conditions.label=3": {"sample__conditions__label": "3"},
+        "step_00000010_conditions.label=Ankle-boot": {"sample__conditions__label": "'Ankle boot'"},
+        "step_00000010_guidance_scale=2.0_negative.label=1": {
+            "sample__negative__label": "1", "sample__guidance_scale": "2.0",
+        },
+        "mine": {"sample__into": "mine"},
+    }.items():  # fmt: skip
+        found = made(**{**base, **asked})
+        for _ in range(2):  # the same call again is at home there
+            folder = place.sample_folder(found, 10)
+            assert folder.name == name
+            sample = {k: v for k, v in found.sample.to_dict().items() if k != "into"}
+            place.begin_samples(folder, {"sample": sample})

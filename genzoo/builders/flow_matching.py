@@ -15,7 +15,7 @@ from genzoo.builders.denoising import (
     time_problems,
 )
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import Above, OneOf, ignored
+from genzoo.core.bounds import Above, Below, OneOf, ignored
 from genzoo.core.contract import Family
 from genzoo.families import flow_matching as flow_family
 from genzoo.math import continuous, times
@@ -27,10 +27,10 @@ PATHS: Mapping[str, Callable[..., Schedule]] = {
     "cosine": continuous.Cosine,
     "vp": continuous.VariancePreserving,
 }
-WEIGHTINGS: Mapping[str, weightings.Weighting] = {
-    "velocity": weightings.VELOCITY,
-    "bounded_velocity": weightings.bounded_velocity(),
-    "uniform": weightings.UNIFORM,
+WEIGHTINGS: Mapping[str, Callable[[float], weightings.Weighting]] = {
+    "velocity": lambda least: weightings.VELOCITY,
+    "bounded_velocity": weightings.bounded_velocity,
+    "uniform": lambda least: weightings.UNIFORM,
 }
 TIMES: Mapping[str, Callable[[float, float], times.TimeDistribution]] = {
     "uniform": lambda mean, deviation: times.UniformTimes(),
@@ -46,6 +46,12 @@ class FlowMatchingSettings:
     path: Annotated[str, OneOf(PATHS), "From data to noise."] = "straight"
     prediction: PredictionName = "velocity"
     weighting: Annotated[str, OneOf(WEIGHTINGS), "Of the squared error."] = "velocity"
+    least_time: Annotated[
+        float,
+        Above(0),
+        Below(1),
+        "Time below which bounded_velocity weighs the error no more; on other paths, sigma.",
+    ] = 0.05
     times_drawn: Annotated[str, OneOf(TIMES), "How t is drawn in training."] = "uniform"
     times_mean: Annotated[float, "Mean of the logit of t, of logit_normal."] = 0.0
     times_deviation: Annotated[float, Above(0), "Its deviation, of logit_normal."] = 1.0
@@ -61,6 +67,8 @@ class FlowMatchingSettings:
         found = continuous_problems(config) + time_problems(config, PATHS[self.path]())
         own = {"logit_normal": {"times_mean", "times_deviation"}}
         found += ignored(self, "family", "times_drawn", own)
+        bounded = {"bounded_velocity": {"least_time"}}
+        found += ignored(self, "family", "weighting", bounded)
         if self.path in ("straight", "cosine") and self.prediction in ("eps", "score"):
             found.append(
                 f"family.prediction = {self.prediction!r} says nothing of the data at t = 1, where "
@@ -85,7 +93,7 @@ class FlowMatchingSettings:
         drawn = TIMES[self.times_drawn](self.times_mean, self.times_deviation)
         return flow_family.FlowMatching(
             schedule=PATHS[self.path](),
-            weighting=WEIGHTINGS[self.weighting],
+            weighting=WEIGHTINGS[self.weighting](self.least_time),
             times=drawn if self.shift == 1 else times.Shifted(inner=drawn, shift=self.shift),
             paired=self.paired,
             ode=flow(parts),

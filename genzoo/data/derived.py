@@ -1,42 +1,16 @@
-"""Fields computed from other fields: a smaller copy of an image, its edges.
+"""What can be made of the images of a batch: a smaller copy, edges. `conditions.NAME.transform`
+names one of them.
 
 They are computed on the device inside the step, from the prepared and augmented record. Nothing
-extra is stored, and a mirrored image has mirrored edges:
-
-    batch = derive(prepare(batch, key, fields=fields, mirrored=True), derived)
-
-Every function f of images must satisfy f(mirror(x)) = mirror(f(x)); otherwise a condition would not
-match its image.
+extra is stored, and a mirrored image has mirrored edges, because every function f here satisfies
+f(mirror(x)) = mirror(f(x)).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from genzoo.core.types import Array, Batch, Images
-
-
-@dataclass(frozen=True, kw_only=True)
-class Derived:
-    """A field computed as function(*the prepared fields `of`): arrays [B, ...] -> [B, ...], each
-    row from the same row of its inputs alone."""
-
-    of: tuple[str, ...]
-    function: Callable[..., Array]
-
-
-def derive(batch: Batch, derived: Mapping[str, Derived]) -> Batch:
-    """A prepared batch with the derived fields added in order, so that a later one may depend on an
-    earlier one. Raises ValueError if a name is taken or unknown."""
-    made = dict(batch)
-    for name, field in derived.items():
-        if name in made:
-            raise ValueError(f"The batch has a field {name!r} already.")
-        if missing := [source for source in field.of if source not in made]:
-            raise ValueError(f"{name!r} is derived from {missing[0]!r}, which the batch lacks.")
-        made[name] = field.function(*(made[source] for source in field.of))
-    return made
+from genzoo.core.types import Images
 
 
 def downsampled(factor: int) -> Callable[[Images], Images]:

@@ -38,7 +38,7 @@ class Classifier:
     network: Network
     schedule: Schedule
     times: TimeDistribution
-    noisy: bool = False
+    noisy: bool
 
     # --- the contract -----------------------------------------------------------------------------
 

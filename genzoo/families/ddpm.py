@@ -72,7 +72,7 @@ class DDPM(Denoising):
     weighting: Weighting
     step_distribution: StepDistribution
     objective: Objective
-    bound_steps: int = 0
+    bound_steps: int
 
     # --- the contract -------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ class FlowMatching(Denoising):
     times: TimeDistribution
     weighting: Weighting
     ode: OdeLikelihood
-    paired: bool = False
+    paired: bool
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network."""

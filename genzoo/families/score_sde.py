@@ -51,7 +51,7 @@ class ScoreSDE(Denoising):
     times: TimeDistribution
     weighting: Weighting
     ode: OdeLikelihood
-    dequantises: bool = False
+    dequantises: bool
 
     def init(self, key: Key, example: Batch) -> Variables:
         """Params of the network."""

@@ -16,7 +16,7 @@ counts as the floor, so that the loss of an example depends on the others of its
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -95,13 +95,13 @@ class VAE:
     latents: tuple[int, ...]
     shape: tuple[int, ...]
     observation: Observation
-    objective: Objective = elbo
-    samples: int = 1
-    beta: float = 1.0
-    warmup: variational.Warmup = field(default_factory=variational.constant)
-    free_bits: float = 0.0
-    importance_samples: int = 1
-    noise: bool = False
+    objective: Objective
+    samples: int
+    beta: float
+    warmup: variational.Warmup
+    free_bits: float
+    importance_samples: int
+    noise: bool
 
     # --- the contract -------------------------------------------------------------------------
 

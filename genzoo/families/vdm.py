@@ -65,8 +65,8 @@ class VDM(Denoising):
     spread, over which the likelihood of an example is averaged.
     """
 
-    steps: int = 0
-    draws: int = 16
+    steps: int
+    draws: int
 
     # --- the contract -----------------------------------------------------------------------------
 

@@ -78,10 +78,10 @@ class Averaged:
     below this share of the mean count restarts at a vector of the batch; 0 for never.
     """
 
-    decay: float = 0.99
-    epsilon: float = 1e-5
-    kmeans: int = 10
-    revive_below: float = 0.0
+    decay: float
+    epsilon: float
+    kmeans: int
+    revive_below: float
     learned: bool = False
 
     def init(self, key: Key, size: int, width: int) -> tuple[Tree, Tree]:
@@ -140,8 +140,8 @@ class VQVAE:
     sizes: tuple[int, ...]
     codebook: Codebook
     shape: tuple[int, ...]
-    commitment: float = 0.25
-    data_variance: float = 1.0
+    commitment: float
+    data_variance: float
 
     # --- the contract -------------------------------------------------------------------------
 

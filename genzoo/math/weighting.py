@@ -79,9 +79,10 @@ VELOCITY = Weighting(_one, kind=prediction.VELOCITY)
 """|velocity error|^2 (Lipman et al. 2023), whatever the network predicts."""
 
 
-def bounded_velocity(least: float = 0.05) -> Weighting:
+def bounded_velocity(least: float) -> Weighting:
     """|velocity error|^2 on the straight path of a predicted x_0: |x_0 error|^2 / t^2, where t is
-    held above `least` (Li & He 2025, "Back to basics", where 1 - t stands for our t)."""
+    held above `least` (Li & He 2025, "Back to basics", where 1 - t stands for our t and `least` is
+    0.05)."""
 
     def weight(schedule: Schedule, t: Array) -> Array:
         return 1 / jnp.square(jnp.maximum(schedule.sigma(t), least))

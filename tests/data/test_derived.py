@@ -1,4 +1,4 @@
-"""Fields that are made of others on the device."""
+"""What is made of images on the device."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import sobel
 
-from genzoo.data.derived import Derived, derive, downsampled, edges
-from genzoo.data.fields import Image, prepare
+from genzoo.data.derived import downsampled, edges
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (5, 8, 12, 3)).astype(np.float32)
 
@@ -44,32 +43,3 @@ def test_a_ramp_has_its_slope_for_its_edges():
 def test_mirroring_before_is_mirroring_after(function, axis):
     mirrored = np.flip(IMAGES, axis)
     np.testing.assert_allclose(function(mirrored), np.flip(function(IMAGES), axis), atol=1e-6)
-
-
-def test_derived_fields_follow_the_augmentation():
-    fields = {"x": Image(shape=(8, 12, 3))}
-    batch = {"x": np.random.default_rng(1).integers(0, 256, (64, 8, 12, 3), dtype=np.uint8)}
-    derived = {
-        "low": Derived(of=("x",), function=downsampled(2)),
-        "both": Derived(of=("low", "low"), function=lambda a, b: a + b),
-    }
-
-    @jax.jit
-    def step(batch, key):
-        return derive(prepare(batch, key, fields=fields, mirrored=True), derived)
-
-    made = step(batch, jax.random.key(0))
-    assert set(made) == {"x", "low", "both"} and set(batch) == {"x"}
-    np.testing.assert_allclose(made["low"], downsampled(2)(made["x"]), atol=1e-6)
-    np.testing.assert_allclose(made["both"], 2 * made["low"], atol=1e-6)
-    plain = downsampled(2)(prepare(batch, fields=fields)["x"])
-    turned = np.abs(np.asarray(made["low"]) - plain).max((1, 2, 3)) > 1e-3
-    assert 16 < turned.sum() < 48
-
-
-def test_names_must_be_new_and_known():
-    keep = Derived(of=("x",), function=lambda x: x)
-    with pytest.raises(ValueError, match="a field 'x' already"):
-        derive({"x": IMAGES}, {"x": keep})
-    with pytest.raises(ValueError, match="'low' is derived from 'y', which the batch lacks"):
-        derive({"x": IMAGES}, {"low": Derived(of=("y",), function=jnp.abs)})

@@ -33,7 +33,7 @@ class Linear:
 
 def make(**changes):
     parts = {
-        "network": Linear(), "schedule": SCHEDULE, "times": times.UniformTimes()
+        "network": Linear(), "schedule": SCHEDULE, "times": times.UniformTimes(), "noisy": False
     }  # fmt: skip
     return Classifier(**{**parts, **changes})
 

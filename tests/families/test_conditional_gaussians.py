@@ -83,6 +83,7 @@ def family(guidance=None):
         denoiser=Denoiser(network=Exact(), prediction=prediction.VELOCITY),
         shape=SHAPE,
         schedule=SCHEDULE,
+        paired=False,
         sampler=Solver(
             method=lambda schedule: Heun(schedule=schedule), grid=grids.even, steps=64
         ).sampler,

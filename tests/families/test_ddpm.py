@@ -59,6 +59,7 @@ def make(function=small_network, **changes):
         "weighting": weighting.UNIFORM,
         "step_distribution": weighting.UniformSteps(steps=table.steps),
         "objective": ddpm.simple,
+        "bound_steps": 0,
         "sampler": Solver(
             method=lambda schedule: Ancestral(schedule=schedule, variance=variance),
             grid=grids.on_table(grids.leading),

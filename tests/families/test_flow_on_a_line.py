@@ -36,6 +36,7 @@ def test_a_trained_flow_in_one_dimension_is_the_quantile_map():
         schedule=continuous.Straight(),
         times=times.UniformTimes(low=1e-3),
         weighting=weighting.VELOCITY,
+        paired=False,
         ode=ode_likelihood.OdeLikelihood(trace=ode_likelihood.exact()),
         sampler=Solver(
             method=lambda schedule: Heun(schedule=schedule), grid=grids.even, steps=50

@@ -97,7 +97,7 @@ def vp(data=MIXTURE, kind=prediction.EPS, schedule=None, **changes):
     parts = {
         **shared(network, kind, changes.pop("noise_level", thousandths)),
         "schedule": schedule, "times": times.UniformTimes(),
-        "weighting": weighting.SCORE_MATCHING,
+        "weighting": weighting.SCORE_MATCHING, "dequantises": False,
     }  # fmt: skip
     return ScoreSDE(**{**parts, **changes})
 
@@ -132,7 +132,7 @@ def flow(data=MIXTURE, **changes):
     network = changes.pop("network", None) or Exact(data, schedule, kind, of_thousandths)
     parts = {
         **shared(network, kind), "schedule": schedule, "weighting": weighting.VELOCITY,
-        "times": times.UniformTimes(low=1e-3),
+        "times": times.UniformTimes(low=1e-3), "paired": False,
     }  # fmt: skip
     return FlowMatching(**{**parts, **changes})
 

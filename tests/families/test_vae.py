@@ -18,6 +18,10 @@ from genzoo.nets.interface import Network
 EIGENVALUES = np.array([5.0, 3.0, 1.0, 0.5, 0.2])
 SIGMA2 = 0.5666666667  # mean of the three smallest
 LOG_LIKELIHOOD, KL = -7.5967417102, 1.9220091382
+PLAIN = dict(
+    objective=vae.elbo, samples=1, beta=1.0, warmup=variational.constant(), free_bits=0.0,
+    importance_samples=1, noise=False,
+)  # fmt: skip
 
 
 def linear(function) -> Network:
@@ -53,6 +57,7 @@ def principal(wrong: float = 0.0) -> vae.VAE:
         latents=(2,),
         shape=(1, 5, 1),
         observation=observation.Gaussian(scale="fixed", std=float(np.sqrt(SIGMA2))),
+        **PLAIN,
     )
 
 
@@ -174,7 +179,7 @@ def tiny(latents=(3,), grid=(), **more) -> vae.VAE:
         for width in latents[1:]
     ]  # fmt: skip
     return vae.VAE(
-        pairs=(first, *upper), latents=latents, shape=shape, observation=model, **more
+        pairs=(first, *upper), latents=latents, shape=shape, observation=model, **{**PLAIN, **more}
     )
 
 

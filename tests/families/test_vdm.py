@@ -46,6 +46,7 @@ def make(learned=LINEAR, **changes):
             network=Best(), prediction=prediction.EPS, noise_level=rescaled_gamma(LOW, HIGH)
         ),
         "shape": (1,), "schedule": learned, "clipping": unchanged, "levels": False,
+        "steps": 0, "draws": 16,
         "sampler": Solver(
             method=lambda schedule: DDIM(schedule=schedule), grid=grids.even, steps=200
         ).sampler,

@@ -54,10 +54,13 @@ def repeated(q):
     return q.repeat(2, 1).repeat(2, 2)
 
 
-def family(levels=1, codebook=None, **settings) -> VQVAE:
+AVERAGED = Averaged(decay=0.99, epsilon=1e-5, kmeans=0, revive_below=0.0)
+
+
+def family(levels=1, codebook=AVERAGED, commitment=0.25, data_variance=1.0, **settings) -> VQVAE:
     sizes = tuple(len(CODES[f"codes_{level}"]) for level in range(levels))
-    codebook = codebook or Averaged(kmeans=0)
-    return VQVAE(network=Simple(levels), sizes=sizes, codebook=codebook, shape=SHAPE, **settings)
+    parts = {"network": Simple(levels), "sizes": sizes, "shape": SHAPE, "codebook": codebook}
+    return VQVAE(**parts, commitment=commitment, data_variance=data_variance, **settings)
 
 
 def variables_of(model: VQVAE) -> Variables:
@@ -110,7 +113,7 @@ def by_hand(x: np.ndarray, levels: int) -> dict:
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("levels", [1, 2])
 def test_the_loss_is_equation_1_by_hand(levels, learned, compiled):
-    codebook = Learned() if learned else Averaged(kmeans=0)
+    codebook = Learned() if learned else AVERAGED
     model = family(levels, codebook, commitment=0.3, data_variance=0.2)
     variables, x = variables_of(model), images()
     hand = by_hand(x, levels)
@@ -133,7 +136,7 @@ def test_the_loss_is_equation_1_by_hand(levels, learned, compiled):
 
 @pytest.mark.parametrize("learned", [False, True])
 def test_each_gradient_comes_from_its_own_terms(learned):
-    model = family(1, Learned() if learned else None, commitment=0.3, data_variance=0.2)
+    model = family(1, Learned() if learned else AVERAGED, commitment=0.3, data_variance=0.2)
     variables, x = variables_of(model), images()
     gradient = jax.grad(lambda p: model.loss(p, context(x, variables.stats))[0].mean())(
         variables.params
@@ -170,7 +173,7 @@ def test_the_top_level_learns_through_what_stands_on_it():
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("levels", [1, 2])
 def test_codes_are_the_nearest_and_lead_back_to_the_reconstruction(levels, learned):
-    model = family(levels, Learned() if learned else None)
+    model = family(levels, Learned() if learned else AVERAGED)
     variables, x = variables_of(model), images()
     batch, hand, keys = {"x": x}, by_hand(x, levels), jax.random.split(jax.random.key(0), 5)
     codes = model.codes(variables, batch)
@@ -200,7 +203,7 @@ def test_what_it_can():
 @pytest.mark.parametrize("levels", [1, 2])
 def test_stats_are_renewed_in_training_alone_and_by_the_closed_form(levels, compiled):
     decay, epsilon = 0.9, 1e-3
-    model = family(levels, Averaged(decay=decay, epsilon=epsilon, kmeans=0))
+    model = family(levels, replace(AVERAGED, decay=decay, epsilon=epsilon, kmeans=0))
     variables, x = variables_of(model), images()
     step = compiled(lambda s: model.loss(variables.params, context(x, s))[1].stats)
     chex.assert_trees_all_equal(
@@ -236,7 +239,7 @@ def clustered(offset=0.0, seed=0) -> np.ndarray:
 
 
 def test_codes_start_by_k_means_on_the_first_batch_of_training_and_never_again():
-    model = family(1, Averaged(decay=0.9, kmeans=10))
+    model = family(1, replace(AVERAGED, decay=0.9, kmeans=10))
     x = clustered()
     variables = model.init(jax.random.key(1), {"x": x})
     start = variables.stats["codes_0"]
@@ -283,7 +286,7 @@ def test_each_level_starts_from_its_own_vectors_and_key():
             seen[len(stats["counts"])] = (z, jax.random.key_data(key).tolist())
             return stats
 
-    model, x = family(2, Spy(kmeans=0)), images()
+    model, x = family(2, Spy(**vars(AVERAGED))), images()
     model.loss(variables_of(model).params, context(x, variables_of(model).stats))
     for level, size in enumerate(model.sizes):
         z = by_hand(x, 2)["z"][level].reshape(-1, D)
@@ -298,7 +301,7 @@ def test_k_means_sees_no_more_vectors_than_it_says(monkeypatch):
         "genzoo.families.vqvae.quantisation.kmeans",
         lambda key, rows, size, iterations: taken.append(len(rows)) or jnp.zeros((size, D)),
     )
-    book = Averaged(kmeans=1)
+    book = replace(AVERAGED, kmeans=1)
     _, stats = book.init(jax.random.key(0), 4, D)
     for count in (7, 10, 11, 19, 20, 95):
         opened = book.opened(stats, jax.random.key(0), jnp.zeros((count, D)))
@@ -310,7 +313,7 @@ def test_k_means_sees_no_more_vectors_than_it_says(monkeypatch):
 def test_a_dead_code_is_moved_to_a_vector_of_the_batch():
     x = images()
     for below, moved in ((0.0, False), (0.1, True)):
-        model = family(1, Averaged(decay=0.5, kmeans=0, revive_below=below))
+        model = family(1, replace(AVERAGED, decay=0.5, kmeans=0, revive_below=below))
         variables = variables_of(model)
         counts = jnp.asarray([20.0, 20, 20, 20, 20, 0.1])
         stats = {"codes_0": {**variables.stats["codes_0"], "counts": counts}}
@@ -329,7 +332,7 @@ def test_a_dead_code_is_moved_to_a_vector_of_the_batch():
 
 def test_random_codes_and_learned_ones_wait_for_nothing():
     x = clustered()
-    random = family(1, Averaged(kmeans=0)).init(jax.random.key(0), {"x": x})
+    random = family(1, AVERAGED).init(jax.random.key(0), {"x": x})
     assert random.stats["codes_0"]["started"] and set(random.params) == {"network"}
     learned = family(2, Learned()).init(jax.random.key(0), {"x": x})
     assert learned.stats == {} and set(learned.params) == {"network", "codes_0", "codes_1"}
@@ -401,7 +404,7 @@ def test_published_sizes():
 def test_the_real_network_is_consistent_too():
     settings = HierarchySettings(levels=2, downsamples=1, width=8, block_width=4, blocks=0)
     network = settings.build(shape=(8, 8, 1), latent=4, decoded=1)
-    model = VQVAE(network=network, sizes=(9, 7), codebook=Averaged(kmeans=0), shape=(8, 8, 1))
+    model = replace(family(2), network=network, sizes=(9, 7), shape=(8, 8, 1))
     x = images(3)[..., :1].repeat(2, 1).repeat(2, 2)
 
     @jax.jit

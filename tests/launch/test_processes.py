@@ -11,15 +11,22 @@ import sys
 import threading
 from pathlib import Path
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
 from runs import metrics
 
+from genzoo import check
+from genzoo.experiment import Experiment
+from genzoo.main import main
 from genzoo.runtime import processes, roll_call
+from genzoo.train.frozen import FrozenModels
+from genzoo.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "launch" / "local.py"
+TOKENIZER, PRIOR = "configs/vqvae_fashion.py:smoke", "configs/prior_vqvae_fashion.py:smoke"
 SMOKE = "--config=configs/ddpm_fashion.py:smoke"
 # A network that compiles in a second, trained for long enough to be interrupted.
 POINTS = (
@@ -211,6 +218,22 @@ def test_elastic_training_scoring_and_sampling(done, start, tmp_path):
         return np.stack([np.asarray(Image.open(folder / f"{i:06d}.png")) for i in range(5)])
 
     assert np.abs(sampled(0).astype(int) - sampled(2)).max() <= 1
+
+
+def test_two_processes_train_on_a_frozen_model(done, tmp_path):
+    few = ("--config.train.steps=4", "--config.train.log_every=1", "--config.train.save_every=4",
+           "--config.train.picture_count=0")  # fmt: skip
+    frozen, alone, together = (tmp_path / name for name in ("frozen", "alone", "together"))
+    prior = (f"--config={PRIOR}", *few, f"--config.frozen.tokenizer.workdir={frozen}")
+    assert main([f"--config={TOKENIZER}", *few, f"--workdir={frozen}"]) == 0
+    assert main([*prior, f"--workdir={alone}"]) == 0
+    done(2, *prior, f"--workdir={together}")
+    # Written once, and read by both.
+    written, kept = (FrozenModels(where / "frozen") for where in (alone, together))
+    abstract = Experiment(check.check(Workdir(alone).config())).abstract_state.frozen
+    chex.assert_trees_all_equal(kept.read(abstract), written.read(abstract))
+    names = ("step", "loss", "gradient_norm")
+    np.testing.assert_allclose(metrics(together, *names), metrics(alone, *names), rtol=1e-4)
 
 
 @pytest.mark.parametrize("n", [1, 2])

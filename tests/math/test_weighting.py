@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genzoo.math import gaussian, likelihood, prediction, schedules, weighting
+from genzoo.math import continuous, gaussian, likelihood, prediction, schedules, weighting
 
 # The first index whose SNR is below 5, and below 1 (reference figures, section 3.3).
 CROSSINGS = [
@@ -81,6 +81,19 @@ def test_the_vlb_weighting_makes_the_error_a_term_of_the_bound(float64, table, v
 def test_uniform_weighting_is_one_on_what_the_network_predicts():
     assert weighting.UNIFORM.kind is None
     np.testing.assert_array_equal(weighting.UNIFORM.weight(schedules.cosine(10), jnp.ones(2)), 1)
+
+
+@pytest.mark.parametrize("least", [0.05, 0.3])
+def test_a_bounded_velocity_is_the_velocity_s_error_from_its_least_time_on(float64, least):
+    # Li & He 2025: v = (x_t - x_0) / t with t held above `least`, of the data and of the guess.
+    t = np.array([1e-3, 0.04, 0.05, 0.3, 0.31, 0.7, 1.0])
+    x_0, eps, guess = np.random.default_rng(0).normal(size=(3, 7, 4))
+    x_t = (1 - t)[:, None] * x_0 + t[:, None] * eps
+    data, model = ((x_t - x) / np.maximum(t, least)[:, None] for x in (x_0, guess))
+    chosen = weighting.bounded_velocity(least)
+    assert chosen.kind is prediction.X_0
+    found = chosen.weight(continuous.Straight(), jnp.asarray(t)) * np.square(x_0 - guess).sum(1)
+    np.testing.assert_allclose(found, np.square(data - model).sum(1), rtol=1e-12)
 
 
 def test_uniform_steps_are_uniform_and_reach_both_ends(compiled):
