@@ -1,7 +1,7 @@
 """Types of arrays for public signatures, and the three shape helpers that everything uses.
 
-The shapes are jaxtyping's: within one signature an axis of a name has one size. The tests check
-them at every call of a room in `tests/shapes.py`; a user's program does not.
+The shapes are jaxtyping's: within one signature, every axis of the same name has the same size. The
+tests check them at every call (`tests/shapes.py` lists the packages); other programs do not.
 """
 
 from collections.abc import Mapping
@@ -10,38 +10,53 @@ from typing import Any
 import jax
 import jaxtyping
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
-Array = jax.Array  # of any shape and type: where `nets` and above say the shape in words
+Array = jax.Array  # of any shape and type
 ArrayLike = jax.Array | np.ndarray | np.number | float | int
-"""What JAX takes for an array. Where an axis is required, numbers of Python's are left out."""
+"""An array of JAX or NumPy, or a number, which fits only where no axis is required."""
 
 Floats = Float[ArrayLike, "..."]
 """Any shape."""
-Values = Float[ArrayLike, "*shape"]
-"""Any shape, the same for all of one signature: a function of each value."""
-Broadcast = Float[ArrayLike, "*#shape"]
+Values = Float[ArrayLike, "*same"]
+"""Any shape, the same throughout one signature: functions of each value."""
+Broadcast = Float[ArrayLike, "*#broadcast"]
 """Any shapes that broadcast against each other within one signature."""
 Scalar = Float[ArrayLike, ""]
-"""One number: an array of shape [] or a number of Python's or NumPy's."""
+"""One number: an array of shape [], or a number of Python or NumPy."""
 PerExample = Float[ArrayLike, " B"]
-"""One number for each example, [B]."""
+"""One number per example, [B]."""
 Times = Scalar | PerExample
-"""One time for all examples or one for each, [] or [B]; also alpha, sigma and rates at these."""
+"""One time for all examples or one per example, [] or [B]; also alpha, sigma and rates at t."""
 Examples = Float[ArrayLike, "B *shape"]
-"""One array for each example, [B, ...]: data, noise, predictions."""
+"""One array per example, [B, ...]: data, noise, predictions."""
+Stack = Float[ArrayLike, "K B *shape"]
+"""K arrays per example, [K, B, ...]: slopes, probes, samples of latents."""
+Vectors = Float[ArrayLike, "B D"]
+"""One vector per example, [B, D]: representations."""
+Indices = Int[ArrayLike, "B ..."]
+"""A grid of code indices per example, [B, ...]; levels have grids of their own."""
+Series = Float[ArrayLike, " S"]
+"""A sequence of numbers, [S]: the times of a grid, the nodes of a quadrature."""
 Images = Float[ArrayLike, "B H W C"]
 """Images with the channels last, in [-1, 1]."""
 Labels = Int[ArrayLike, " B"]
-"""The index of a class for each example, [B]."""
+"""The class index of each example, [B]."""
 Count = Int[ArrayLike, ""]
 """One integer, which may be traced."""
+Counts = Int[ArrayLike, " B"]
+"""One integer per example, [B]."""
+Flag = Bool[ArrayLike, ""]
+"""One truth value, which may be traced."""
+Flags = Bool[ArrayLike, " B"]
+"""One truth value per example, [B]."""
 Key = jaxtyping.Key[jax.Array, ""]
 """One typed PRNG key, shape []."""
 Keys = jaxtyping.Key[jax.Array, " B"]
-"""Typed PRNG keys [B], one for each example."""
+"""Typed PRNG keys [B], one per example."""
 Tree = Any  # a nested dict of arrays
-Batch = Mapping[str, jax.Array]
+Batch = Mapping[str, Shaped[jax.Array | np.ndarray, "B ..."]]
+"""The fields of a record, [B, ...] each."""
 
 
 def broadcast(values: Array, like: Array) -> Array:

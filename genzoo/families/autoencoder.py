@@ -14,7 +14,16 @@ import jax.numpy as jnp
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Player, Variables
-from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, mean_per_example
+from genzoo.core.types import (
+    Batch,
+    Examples,
+    Key,
+    Keys,
+    PerExample,
+    Tree,
+    Vectors,
+    mean_per_example,
+)
 from genzoo.math.corruption import Corruption
 from genzoo.nets.autoencoder.pair import Pair
 
@@ -47,7 +56,7 @@ class Autoencoder:
         """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (1) per example [B]; metrics: the loss."""
         x = context.batch["x"]
         keys = streams.per_example(streams.named(context.key, "corruption"), jnp.arange(len(x)))
@@ -61,21 +70,21 @@ class Autoencoder:
         values = mean_per_example(jnp.square(x - out))
         return values, Aux(metrics={"loss": values}, stats=context.stats)
 
-    def observe(self, batch: Batch, keys: Keys) -> Images:
+    def observe(self, batch: Batch, keys: Keys) -> Examples:
         """The corrupted examples."""
         return self.corruption(batch["x"], keys)
 
-    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
+    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Examples:
         """The reconstructions of the corrupted examples."""
         corrupted = {**batch, "x": self.observe(batch, keys)}
         return self.decode(variables, self.encode(variables, corrupted, keys))
 
-    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
+    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The code of each uncorrupted example: [B, D'], with the grid flattened."""
         z = self.pair.encoder.apply(variables.params["encoder"], batch["x"])
         return z.reshape(len(z), -1)
 
-    def decode(self, variables: Variables, latent: Array) -> Images:
+    def decode(self, variables: Variables, latent: Vectors) -> Examples:
         """The examples decoded from codes [B, D']."""
         z = latent.reshape(len(latent), *self.pair.grid, -1)
         return self.pair.decoder.apply(variables.params["decoder"], z)

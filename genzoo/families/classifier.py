@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Player, Variables
-from genzoo.core.types import Array, Batch, Key, Keys, Labels, Tree
+from genzoo.core.types import Batch, Examples, Key, Keys, Labels, PerExample, Times, Tree, Vectors
 from genzoo.families.denoising import by_quarter, thousandths
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
@@ -52,7 +52,7 @@ class Classifier:
         """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (1) per example in nats [B]; metrics: accuracy, by quarter of t if noisy."""
         key = context.key
         x, labels = context.batch["x"], context.batch["label"]
@@ -71,7 +71,7 @@ class Classifier:
             metrics |= by_quarter("accuracy", correct, t)
         return losses, Aux(metrics=metrics)
 
-    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
+    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The penultimate features of the clean data [B, D]."""
         del keys
         x = batch["x"]
@@ -81,20 +81,20 @@ class Classifier:
 
     # --- for guidance -----------------------------------------------------------------------------
 
-    def log_prob(self, params: Tree, labels: Labels) -> Callable[[Array, Array], Array]:
+    def log_prob(self, params: Tree, labels: Labels) -> Callable[[Examples, Times], PerExample]:
         """(x_t [B, ...], t [] or [B]) -> log p(label | x_t) in nats [B]."""
 
-        def log_prob_of_labels(x: Array, t: Array) -> Array:
+        def log_prob_of_labels(x: Examples, t: Times) -> PerExample:
             level = self._noise_level(jnp.broadcast_to(t, x.shape[:1]))
             logits = self.network.apply(params, x, level, {})
             return _at_labels(jax.nn.log_softmax(logits), labels)
 
         return log_prob_of_labels
 
-    def _noise_level(self, t: Array) -> Array:
+    def _noise_level(self, t: PerExample) -> PerExample:
         return thousandths(self.schedule, t)
 
 
-def _at_labels(values: Array, labels: Labels) -> Array:
+def _at_labels(values: Vectors, labels: Labels) -> PerExample:
     """values [B, K] at labels [B]."""
     return jnp.take_along_axis(values, labels[:, None], axis=-1)[:, 0]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from genzoo.core import streams
 from genzoo.core.conditions import gather
 from genzoo.core.contract import Likelihood, Variables, Weighted
-from genzoo.core.types import Array, Batch, Key, Keys
+from genzoo.core.types import Batch, Examples, Key, Keys, PerExample
 from genzoo.families.denoising import Denoising, by_quarter
 from genzoo.math import likelihood
 from genzoo.math.schedules import Schedule
@@ -37,12 +37,12 @@ def flow_likelihood(
     return Likelihood(total=sum(terms.values()), terms=terms, density=not family.levels)
 
 
-def dequantised(x: Array, key: Key) -> Array:
+def dequantised(x: Examples, key: Key) -> Examples:
     """Training data [B, ...] spread uniformly over the bins of their levels, a key per example."""
     return likelihood.uniform_dequantised(x, streams.per_example(key, jnp.arange(len(x))))
 
 
-def by_noise(losses: Array, schedule: Schedule, t: Array) -> Mapping[str, Weighted]:
+def by_noise(losses: PerExample, schedule: Schedule, t: PerExample) -> Mapping[str, Weighted]:
     """Losses [B] at times t [B] by quarter of the schedule's logsnr range, q0 nearest the data."""
     high, low = schedule.logsnr(jnp.asarray([schedule.nearest, schedule.farthest]))
     return by_quarter("loss", losses, (high - schedule.logsnr(t)) / (high - low))

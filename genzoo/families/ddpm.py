@@ -21,30 +21,30 @@ import numpy as np
 from genzoo.core import streams
 from genzoo.core.conditions import gather
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
-from genzoo.core.types import Array, Batch, Key, Keys, Tree, sum_per_example
+from genzoo.core.types import Batch, Examples, Key, Keys, PerExample, Times, Tree, sum_per_example
 from genzoo.families.denoising import Denoising, Seen, by_quarter, weighted_error
 from genzoo.math import gaussian, likelihood
 from genzoo.math.schedules import TableSchedule
 from genzoo.math.weighting import StepDistribution, UniformSteps, Weighting
 from genzoo.samplers.predictor import Prediction, clipped
 
-Objective = Callable[["DDPM", Seen], Mapping[str, Array]]
+Objective = Callable[["DDPM", Seen], Mapping[str, PerExample]]
 
 
-def simple(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
+def simple(family: "DDPM", seen: Seen) -> Mapping[str, PerExample]:
     """Equation (1)."""
     own = family.denoiser.prediction
     return {"mse": weighted_error(family.weighting, own, family.schedule, seen)}
 
 
-def vlb(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
+def vlb(family: "DDPM", seen: Seen) -> Mapping[str, PerExample]:
     """Equation (2)."""
     nats = family.bound_term(seen.x_0, seen.x_t, seen.t, seen.predicted)
     dimensions = seen.x_0[0].size
     return {"vlb": family.schedule.steps * likelihood.bits_per_dim(nats, dimensions)}
 
 
-def hybrid(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
+def hybrid(family: "DDPM", seen: Seen) -> Mapping[str, PerExample]:
     """Equation (3): the bound trains only the variance, and (1) trains the mean."""
     predicted = seen.predicted
     fixed = Prediction(*jax.lax.stop_gradient((predicted.x_0, predicted.eps)), predicted.extra)
@@ -52,7 +52,7 @@ def hybrid(family: "DDPM", seen: Seen) -> Mapping[str, Array]:
     return {**simple(family, seen), "vlb": 0.001 * bound["vlb"]}
 
 
-def steps_before(schedule: TableSchedule, t: Array) -> Array:
+def steps_before(schedule: TableSchedule, t: Times) -> Times:
     """n - 1, the network's input for the time: the published code counts steps from 0."""
     return schedule.step_of(t) - 1
 
@@ -86,7 +86,7 @@ class DDPM(Denoising):
         """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """The objective per example [B]; metrics: the loss, its parts, the loss by quarter of t."""
         key, x_0 = context.key, context.batch["x"]
         uniform = UniformSteps(steps=self.schedule.steps)
@@ -151,7 +151,9 @@ class DDPM(Denoising):
 
     # --- shared by the methods above -----------------------------------------------------------
 
-    def bound_term(self, x_0: Array, x_t: Array, t: Array, predicted: Prediction) -> Array:
+    def bound_term(
+        self, x_0: Examples, x_t: Examples, t: PerExample, predicted: Prediction
+    ) -> PerExample:
         """L_{n-1} in nats per example [B] at t = n / T: a KL for n > 1, the decoder for n = 1."""
         s = self.schedule.step_before(t)
         log_variance = self.variance.log_variance(self.schedule, t, s, predicted.extra)

@@ -15,18 +15,19 @@ from genzoo.core import streams
 from genzoo.core.conditions import Condition, Conditions, Specs, droppable, gather, groups
 from genzoo.core.contract import Context, Solution, Variables, Weighted
 from genzoo.core.types import (
-    Array,
     Batch,
-    Images,
+    Examples,
     Key,
     Keys,
     Labels,
+    PerExample,
+    Times,
     Tree,
     broadcast,
     mean_per_example,
 )
 from genzoo.math import gaussian
-from genzoo.math.prediction import Kind
+from genzoo.math.prediction import Kind, Pair
 from genzoo.math.schedules import Schedule
 from genzoo.math.weighting import Weighting
 from genzoo.nets.interface import Network
@@ -48,17 +49,17 @@ from genzoo.samplers.steps import DDIM
 
 _INVERSION_STEPS = 100  # steps of an inversion if the sampler has no grid
 
-OfTime = Callable[[Schedule, Array], Array]
+OfTime = Callable[[Schedule, Times], Times]
 """(schedule, t) -> a number for each time, in the shape of t."""
 
 
-def thousandths(schedule: Schedule, t: Array) -> Array:
+def thousandths(schedule: Schedule, t: Times) -> Times:
     """1000 t: the time in the unit of DDPM steps."""
     del schedule
     return 1000 * t
 
 
-def unscaled(schedule: Schedule, t: Array) -> Array:
+def unscaled(schedule: Schedule, t: Times) -> Times:
     """1: the network's input is x_t itself."""
     del schedule
     return jnp.ones_like(t)
@@ -67,10 +68,10 @@ def unscaled(schedule: Schedule, t: Array) -> Array:
 class Seen(NamedTuple):
     """Noisy data [B, ...], the data and noise that they are made of, and the prediction."""
 
-    x_0: Array
-    eps: Array
-    x_t: Array
-    t: Array  # [B]
+    x_0: Examples
+    eps: Examples
+    x_t: Examples
+    t: PerExample
     predicted: Prediction
 
 
@@ -89,7 +90,7 @@ class Denoiser:
     input_scale: OfTime = unscaled
     learns_variance: bool = False
 
-    def init(self, key: Key, x: Array, conditions: Conditions) -> Tree:
+    def init(self, key: Key, x: Examples, conditions: Conditions) -> Tree:
         """The network's initial params."""
         return self.network.init(key, x, jnp.zeros(x.shape[:1]), conditions)
 
@@ -97,8 +98,8 @@ class Denoiser:
         self,
         params: Tree,
         schedule: Schedule,
-        x: Array,
-        t: Array,
+        x: Examples,
+        t: Times,
         conditions: Conditions,
         *,
         train: bool = False,
@@ -118,9 +119,9 @@ class Denoiser:
         self,
         params: Tree,
         schedule: Schedule,
-        x_0: Array,
-        eps: Array,
-        t: Array,
+        x_0: Examples,
+        eps: Examples,
+        t: PerExample,
         conditions: Conditions,
         *,
         train: bool = False,
@@ -136,21 +137,24 @@ class Denoiser:
         return Seen(x_0, eps, x_t, t, predicted)
 
 
-def weighted_error(weighting: Weighting, own: Kind, schedule: Schedule, seen: Seen) -> Array:
+def weighted_error(
+    weighting: Weighting, own: Kind, schedule: Schedule, seen: Seen
+) -> PerExample:
     """weight(t) |target - prediction|^2, averaged over dimensions: [B].
 
     The error is that of the weighting's kind of prediction or, if it names none, of `own`, the
     network's.
     """
     kind = weighting.kind or own
-    target = kind.from_pair(seen, schedule, seen.t)
-    predicted = kind.from_pair(seen.predicted, schedule, seen.t)
+    target = kind.from_pair(Pair(seen.x_0, seen.eps), schedule, seen.t)
+    pair = Pair(seen.predicted.x_0, seen.predicted.eps)
+    predicted = kind.from_pair(pair, schedule, seen.t)
     error = mean_per_example(jnp.square(target - predicted))
     return weighting.weight(schedule, seen.t) * error
 
 
 def by_quarter(
-    name: str, values: Array, place: Array, weights: Array | float = 1.0
+    name: str, values: PerExample, place: PerExample, weights: Times = 1.0
 ) -> Mapping[str, Weighted]:
     """The metrics NAME_q0 .. NAME_q3: values [B] by the quarter of [0, 1] in which `place` [B] is.
 
@@ -182,7 +186,7 @@ class NoisyClassifier(Protocol):
     def schedule(self) -> Schedule:
         """The schedule of the noisy data that it is trained on."""
 
-    def log_prob(self, params: Tree, labels: Labels) -> Callable[[Array, Array], Array]:
+    def log_prob(self, params: Tree, labels: Labels) -> Callable[[Examples, Times], PerExample]:
         """(x_t [B, ...], t [] or [B]) -> log p(label | x_t) in nats [B]."""
 
 
@@ -278,7 +282,7 @@ class Denoising:
 
     # --- sampling ---------------------------------------------------------------------------------
 
-    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
+    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Examples:
         """Samples [B, ...] in [-1, 1], one per key."""
         return self.solve(variables, keys, conditions).x
 
@@ -289,7 +293,7 @@ class Denoising:
         conditions: Conditions,
         *,
         sampler: MakeSampler | None = None,
-        guidance_scale: Array | None = None,
+        guidance_scale: Times | None = None,
         negative: Conditions | None = None,
         trajectory: bool = False,
     ) -> Solution:
@@ -306,7 +310,7 @@ class Denoising:
         rows = self.network_rows(guidance_scale)
         return sampler(predict, x, rest, trajectory=trajectory, rows=rows)
 
-    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
+    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Examples:
         """Reconstructions [B, ...] by DDIM inversion: the data are taken to noise and back.
 
         Song et al. 2020, section 5.4; Dhariwal & Nichol 2021, section F. Deterministic, and without
@@ -333,7 +337,7 @@ class Denoising:
         self,
         variables: Variables,
         conditions: Conditions,
-        guidance_scale: Array | None = None,
+        guidance_scale: Times | None = None,
         negative: Conditions | None = None,
     ) -> Predict:
         """The predictor that sampling uses: guided, then clipped.
@@ -344,7 +348,7 @@ class Denoising:
         schedule, params = self.opened(variables.params)
         own = self.guidance
 
-        def conditioned(x: Array, t: Array, conditions: Conditions) -> Prediction:
+        def conditioned(x: Examples, t: Times, conditions: Conditions) -> Prediction:
             return self.denoiser(params, schedule, x, t, conditions)
 
         predict = self.unguided(variables.params, conditions)
@@ -366,7 +370,7 @@ class Denoising:
             )
         return self.clipping(predict, schedule)
 
-    def network_rows(self, guidance_scale: Array | None = None) -> Rows:
+    def network_rows(self, guidance_scale: Times | None = None) -> Rows:
         """The network rows of one prediction of `predictor`: its branches, and the classifier's."""
         own, classifier = self.guidance, int(self.classifier is not None)
         if self.guide is not None:

@@ -17,7 +17,18 @@ import numpy as np
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables, scalars
-from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, sum_per_example
+from genzoo.core.types import (
+    Batch,
+    Examples,
+    Floats,
+    Indices,
+    Key,
+    Keys,
+    PerExample,
+    Tree,
+    Vectors,
+    sum_per_example,
+)
 from genzoo.math import quantisation
 from genzoo.math.observation import Observation
 from genzoo.math.variational import Warmup
@@ -60,7 +71,7 @@ class DVAE:
         """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (2) per example [B], in nats per dimension.
 
         Metrics: its terms in nats, their weight and temperature, and how often each code is the
@@ -88,7 +99,7 @@ class DVAE:
         }
         return loss, Aux(metrics=metrics, stats=context.stats)
 
-    def report(self, measured: Mapping[str, np.ndarray]) -> Report:
+    def report(self, measured: Mapping[str, Floats]) -> Report:
         """Perplexity and codes in use, and a warning if the codes carry no information."""
         values: dict = scalars(measured)
         if "usage" not in measured:
@@ -107,20 +118,20 @@ class DVAE:
             )
         return Report(values=values, warnings=warnings)
 
-    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
+    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The embedded codes of the grid: [B, D]."""
         del keys
         (index,) = self.codes(variables, batch)
         embedded = self.networks.embed.apply(variables.params["embed"], self._one_hot(index))
         return embedded.reshape(len(embedded), -1)
 
-    def decode(self, variables: Variables, latent: Array) -> Images:
+    def decode(self, variables: Variables, latent: Vectors) -> Examples:
         """The mean of p(x | embedded codes [B, D])."""
         embedded = latent.reshape(len(latent), *self.networks.grid, -1)
         output = self._decoded(variables.params, embedded)
         return self.observation.mean(variables.params["observation"], output)
 
-    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
+    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Examples:
         """The mean of p(x | most likely codes)."""
         return self.decode(variables, self.encode(variables, batch, keys))
 
@@ -129,11 +140,11 @@ class DVAE:
         """One level."""
         return (CodeGrid(shape=self.networks.grid, size=self.vocabulary),)
 
-    def codes(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
+    def codes(self, variables: Variables, batch: Batch) -> tuple[Indices, ...]:
         """The most likely code at each position: one level, int32 [B, *grid]."""
         return (jnp.argmax(self._logits(variables.params, batch["x"]), -1).astype(jnp.int32),)
 
-    def decode_codes(self, variables: Variables, codes: tuple[Array, ...]) -> Images:
+    def decode_codes(self, variables: Variables, codes: tuple[Indices, ...]) -> Examples:
         """The mean of p(x | codes), where the one level of codes is int [B, *grid]."""
         (index,) = codes
         embedded = self.networks.embed.apply(variables.params["embed"], self._one_hot(index))
@@ -141,11 +152,11 @@ class DVAE:
 
     # --- shared by the methods above -----------------------------------------------------------
 
-    def _one_hot(self, index: Array) -> Array:
+    def _one_hot(self, index: Indices) -> Floats:
         return jax.nn.one_hot(index, self.vocabulary)
 
-    def _logits(self, params: Tree, x: Array) -> Array:
+    def _logits(self, params: Tree, x: Examples) -> Floats:
         return self.networks.encoder.apply(params["encoder"], x)
 
-    def _decoded(self, params: Tree, embedded: Array) -> Array:
+    def _decoded(self, params: Tree, embedded: Examples) -> Floats:
         return self.networks.decoder.apply(params["decoder"], embedded)

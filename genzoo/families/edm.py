@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from genzoo.core import streams
 from genzoo.core.conditions import Given
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
-from genzoo.core.types import Array, Batch, Key, Keys, Tree
+from genzoo.core.types import Batch, Key, Keys, PerExample, Tree
 from genzoo.data.augment import Augmentation
 from genzoo.families.continuous import by_noise, flow_likelihood
 from genzoo.families.denoising import Denoising, weighted_error
@@ -53,7 +53,7 @@ class EDM(Denoising):
         """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (3) per example [B]; metrics: the same by quarter of the logsnr range."""
         key, schedule, described = context.key, self.schedule, {}
         if self.augmentation is not None and context.train:

@@ -19,7 +19,7 @@ import jax
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
-from genzoo.core.types import Array, Batch, Key, Keys, Tree
+from genzoo.core.types import Batch, Key, Keys, PerExample, Tree
 from genzoo.families.continuous import by_noise, flow_likelihood
 from genzoo.families.denoising import Denoising, weighted_error
 from genzoo.math import coupling
@@ -52,7 +52,7 @@ class FlowMatching(Denoising):
         """One player, "model"; where noise and data are paired, its loss couples the rows."""
         return {"model": Player(loss=self.loss, couples_rows=self.paired)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (2) per example [B]; metrics: the same by quarter of the logsnr range."""
         key, schedule, x_0 = context.key, self.schedule, context.batch["x"]
         conditions = self.gathered(context)

@@ -17,7 +17,17 @@ from genzoo.core import streams
 from genzoo.core.conditions import Conditions
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Report, Variables
 from genzoo.core.errors import UserError
-from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, mean_per_example
+from genzoo.core.types import (
+    Batch,
+    Examples,
+    Floats,
+    Key,
+    Keys,
+    PerExample,
+    Tree,
+    Vectors,
+    mean_per_example,
+)
 from genzoo.math import pca
 
 _ROUNDING = (2 / 255) ** 2 / 12
@@ -83,7 +93,7 @@ class PCA:
         """One player, "model", whose loss is only measured."""
         return {"model": Player(loss=self.loss)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """The mean squared error of the reconstruction per example [B].
 
         Metrics: this `loss`, and `variance`, the same error with the data's mean in its place.
@@ -93,7 +103,7 @@ class PCA:
         variance = mean_per_example(jnp.square(x - model.mean))
         return values, Aux(metrics={"loss": values, "variance": variance}, stats=context.stats)
 
-    def report(self, measured: Mapping[str, np.ndarray]) -> Report:
+    def report(self, measured: Mapping[str, Floats]) -> Report:
         """The loss, and the share of the variance around the fitted mean that is explained."""
         loss, variance = float(measured["loss"]), float(measured["variance"])
         values = {"loss": loss}
@@ -101,7 +111,7 @@ class PCA:
             values["explained_variance"] = 1 - loss / variance
         return Report(values=values)
 
-    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
+    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Examples:
         """E[x | z] of the probabilistic model at z ~ N(0, I): [B, H, W, C].
 
         It leaves out the noise of p(x | z), which is white and would dominate the image.
@@ -109,19 +119,19 @@ class PCA:
         z = streams.normal(keys, (self.components,))
         return self._shaped(self._model(variables.params).mean_given(z))
 
-    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
+    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Examples:
         """The orthogonal projection of each example."""
         model = self._model(variables.params)
         return self._shaped(self._projected(model, self._flat(batch["x"])))
 
-    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
+    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The coefficients U^T (x - mean) [B, q], not whitened.
 
         Their distances are those of the reconstructions, and their variances are the eigenvalues.
         """
         return self._model(variables.params).coefficients(self._flat(batch["x"]))
 
-    def decode(self, variables: Variables, latent: Array) -> Images:
+    def decode(self, variables: Variables, latent: Vectors) -> Examples:
         """mean + U c for coefficients c [B, q]; for those of `encode`, the reconstruction."""
         return self._shaped(self._model(variables.params).from_coefficients(latent))
 
@@ -140,11 +150,11 @@ class PCA:
     def _model(self, params: Tree) -> pca.Probabilistic:
         return pca.Probabilistic(**params)
 
-    def _projected(self, model: pca.Probabilistic, x: Array) -> Array:
+    def _projected(self, model: pca.Probabilistic, x: Vectors) -> Vectors:
         return model.from_coefficients(model.coefficients(x))
 
-    def _flat(self, x: Array) -> Array:
+    def _flat(self, x: Examples) -> Vectors:
         return x.reshape(len(x), -1)
 
-    def _shaped(self, x: Array) -> Images:
+    def _shaped(self, x: Vectors) -> Examples:
         return x.reshape(-1, *self.shape)

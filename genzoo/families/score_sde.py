@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
-from genzoo.core.types import Array, Batch, Key, Keys, Tree
+from genzoo.core.types import Batch, Key, Keys, PerExample, Times, Tree
 from genzoo.families.continuous import by_noise, dequantised, flow_likelihood
 from genzoo.families.denoising import Denoising, weighted_error
 from genzoo.math.schedules import Schedule
@@ -32,7 +32,7 @@ LIKELIHOOD_END = 1e-5
 """The time at which the likelihood takes x as x_t; it is closer to 0 than samplers go."""
 
 
-def log_noise(schedule: Schedule, t: Array) -> Array:
+def log_noise(schedule: Schedule, t: Times) -> Times:
     """1000 log sigma: the time input of NCSN++ for the VE process, in Fourier features' units."""
     return 1000 * jnp.log(schedule.sigma(t))
 
@@ -62,7 +62,7 @@ class ScoreSDE(Denoising):
         """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (4) per example [B]; metrics: the same by quarter of the logsnr range."""
         key, schedule, x_0 = context.key, self.schedule, context.batch["x"]
         if self.dequantises:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Shaped
 
 from genzoo.core import streams
 from genzoo.core.conditions import Condition, Conditions, gather
@@ -29,7 +30,17 @@ from genzoo.core.contract import (
     Variables,
     scalars,
 )
-from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree
+from genzoo.core.types import (
+    ArrayLike,
+    Batch,
+    Examples,
+    Floats,
+    Key,
+    Keys,
+    PerExample,
+    Tree,
+    Vectors,
+)
 from genzoo.math import tokens
 from genzoo.nets.transformer.transformer import TokenNetwork
 from genzoo.samplers import autoregressive
@@ -53,7 +64,7 @@ class TokenPrior:
 
     network: TokenNetwork
     tokenizer: Family
-    truncate: Callable[[Array], Array]
+    truncate: Callable[[autoregressive.Logits], autoregressive.Logits]
     conditions: Mapping[str, Condition] = field(default_factory=dict)
 
     # --- the contract -------------------------------------------------------------------------
@@ -73,7 +84,7 @@ class TokenPrior:
         """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (1) in nats per example [B]; metrics: the loss, and nats per code by level."""
         key = context.key if context.train else None
         conditions = gather(self.conditions, context.batch, context.frozen, key)
@@ -84,7 +95,7 @@ class TokenPrior:
             metrics[f"nats_per_code_{level}"] = each.mean(-1)
         return loss, Aux(metrics=metrics, stats=context.stats)
 
-    def report(self, measured: Mapping[str, np.ndarray]) -> Report:
+    def report(self, measured: Mapping[str, Floats]) -> Report:
         """The metrics, and the loss in bits per code over all levels."""
         values = scalars(measured)
         codes = sum(lengths_of(self.tokenizer))
@@ -92,7 +103,7 @@ class TokenPrior:
             values["bits_per_code"] = values["loss"] / codes / float(np.log(2))
         return Report(values=values)
 
-    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
+    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Examples:
         """Samples [B, ...]: codes are drawn one at a time, then decoded by the tokenizer."""
         count = len(keys)
 
@@ -128,7 +139,7 @@ class TokenPrior:
 
     # --- shared by the methods above -----------------------------------------------------------
 
-    def _nats(self, params, frozen, batch, conditions, key=None) -> list[Array]:
+    def _nats(self, params, frozen, batch, conditions, key=None) -> list[Vectors]:
         """-log p of every code, [B, positions] by level. key: of a training step."""
         codes = self.tokenizer.codes(Variables(**frozen[TOKENIZER]), batch)
         sequence = jnp.concatenate([level.reshape(len(level), -1) for level in codes], -1)
@@ -139,5 +150,5 @@ class TokenPrior:
         )
         return self._split(tokens.next_token_nats(logits, sequence))
 
-    def _split(self, sequence: Array) -> list[Array]:
+    def _split(self, sequence: Shaped[ArrayLike, "B N"]) -> list[Shaped[ArrayLike, "B _"]]:
         return jnp.split(sequence, np.cumsum(lengths_of(self.tokenizer))[:-1], axis=-1)

@@ -23,11 +23,23 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from genzoo.core import streams
 from genzoo.core.conditions import Conditions
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Report, Variables, scalars
-from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree
+from genzoo.core.types import (
+    ArrayLike,
+    Batch,
+    Examples,
+    Floats,
+    Key,
+    Keys,
+    PerExample,
+    Stack,
+    Tree,
+    Vectors,
+)
 from genzoo.math import variational
 from genzoo.math.observation import Observation
 from genzoo.nets.autoencoder.pair import Pair
@@ -36,36 +48,40 @@ _MOST_OUTPUTS = 1 << 23  # decoder outputs at a time, in the bound with many sam
 _MOST_LISTED = 256  # up to this many units, the KL of each is logged
 
 
+PerSample = Float[ArrayLike, "K B"]
+"""One number for each of K samples of each example, [K, B]."""
+
+
 class Seen(NamedTuple):
     """The terms of a batch for K samples of its latents, in nats."""
 
-    log_prob: Array  # log p(x | z_0) [K, B]
-    ratios: tuple[Array, ...]  # log q - log p of each layer [K, B, D_l]
-    closed: Array  # the last layer's KL in closed form [K, B, D] (K may be 1)
-    means: tuple[Array, ...]  # the posterior means of each layer [K, B, D_l] (K may be 1)
+    log_prob: PerSample  # log p(x | z_0)
+    ratios: tuple[Stack, ...]  # log q - log p of each layer [K, B, D_l]
+    closed: Stack  # the last layer's KL in closed form [K, B, D] (K may be 1)
+    means: tuple[Stack, ...]  # the posterior means of each layer [K, B, D_l] (K may be 1)
 
     @property
-    def log_weights(self) -> Array:
+    def log_weights(self) -> PerSample:
         """Equation (1) [K, B]."""
         return self.log_prob - sum(ratio.sum(-1) for ratio in self.ratios)
 
     @property
-    def kl(self) -> Array:
+    def kl(self) -> Vectors:
         """The KL of every unit, averaged over samples [B, D_0 + D_1 + ..]."""
         parts = [ratio.mean(0) for ratio in self.ratios[:-1]]
         return jnp.concatenate([*parts, self.closed.mean(0)], -1)
 
     @property
-    def kl_per_sample(self) -> Array:
+    def kl_per_sample(self) -> PerSample:
         """The KL over all units [K, B]."""
         lower = sum(ratio.sum(-1) for ratio in self.ratios[:-1])
         return jnp.broadcast_to(lower + self.closed.sum(-1), self.log_prob.shape)
 
 
-Objective = Callable[["VAE", Seen, Context], Array]
+Objective = Callable[["VAE", Seen, Context], PerExample]
 
 
-def elbo(family: "VAE", seen: Seen, context: Context) -> Array:
+def elbo(family: "VAE", seen: Seen, context: Context) -> PerExample:
     """Equation (2), [B]."""
     kl = seen.kl
     if family.free_bits:
@@ -73,7 +89,7 @@ def elbo(family: "VAE", seen: Seen, context: Context) -> Array:
     return -seen.log_prob.mean(0) + family.beta * family.warmup(context.step) * kl.sum(-1)
 
 
-def iwae(family: "VAE", seen: Seen, context: Context) -> Array:
+def iwae(family: "VAE", seen: Seen, context: Context) -> PerExample:
     """Equation (3), [B]."""
     del family, context
     return -variational.log_mean_exp(seen.log_weights)
@@ -124,7 +140,7 @@ class VAE:
         """One player, "model"; free bits couple the rows."""
         return {"model": Player(loss=self.loss, couples_rows=self.free_bits > 0)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """The objective in nats per example [B].
 
         Metrics: the loss, its terms, and the KL, mean and square of each unit, which `report`
@@ -158,7 +174,7 @@ class VAE:
         }
         return losses, Aux(metrics=metrics, stats=context.stats)
 
-    def report(self, measured: Mapping[str, np.ndarray]) -> Report:
+    def report(self, measured: Mapping[str, Floats]) -> Report:
         """Active units by layer, the KL of each unit, and a warning of posterior collapse."""
         values: dict = scalars(measured)
         if "unit_mean" not in measured:
@@ -185,7 +201,7 @@ class VAE:
             )
         return Report(values=values, warnings=warnings)
 
-    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Images:
+    def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Examples:
         """Samples [B, ...] in [-1, 1], drawn from the top latent downwards."""
         del conditions
         top = len(self.pairs) - 1
@@ -199,22 +215,22 @@ class VAE:
             return self.observation.sample(own, output, streams.fold(keys, len(self.pairs)))
         return self.observation.mean(own, output)
 
-    def observe(self, batch: Batch, keys: Keys) -> Images:
+    def observe(self, batch: Batch, keys: Keys) -> Examples:
         """The data as the observation model sees them (binarised for a Bernoulli decoder)."""
         x = batch["x"]
         return self.observation.observe(x, streams.uniform(keys, x.shape[1:]))
 
-    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
+    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The mean of q(z_0 | x): [B, D_0]."""
         inputs = self.observation.inputs(self.observe(batch, keys))
         return self._posterior(variables.params, 0, inputs).mean
 
-    def decode(self, variables: Variables, latent: Array) -> Images:
+    def decode(self, variables: Variables, latent: Vectors) -> Examples:
         """The mean of p(x | z_0), where z_0 is `latent` [B, D_0]."""
         output = self._decoded(variables.params, 0, latent)
         return self.observation.mean(variables.params["observation"], output)
 
-    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
+    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Examples:
         """The decoded posterior mean."""
         return self.decode(variables, self.encode(variables, batch, keys))
 
@@ -288,7 +304,7 @@ class VAE:
             latents.append(inputs)
         return posteriors, latents
 
-    def _joined(self, means) -> Array:
+    def _joined(self, means) -> Vectors:
         """The means [K, B, D_l] of all layers, averaged over samples and concatenated."""
         return jnp.concatenate([mean.mean(0) for mean in means], -1)
 
@@ -302,7 +318,7 @@ class VAE:
             *(value.reshape(*lead, -1) for value in variational.diagonal(output))
         )
 
-    def _decoded(self, params, layer, latent, train=False, key=None) -> Array:
+    def _decoded(self, params, layer, latent, train=False, key=None) -> Floats:
         """The decoder's output for latents [..., D_l]."""
         lead, network = latent.shape[:-1], self.pairs[layer].decoder
         flat = latent.reshape(-1, *self.pairs[layer].grid, self.latents[layer])

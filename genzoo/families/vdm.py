@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from genzoo.core import streams
 from genzoo.core.conditions import Conditions, gather
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
-from genzoo.core.types import Array, Batch, Key, Keys, Tree, sum_per_example
+from genzoo.core.types import Batch, Examples, Key, Keys, PerExample, Times, Tree, sum_per_example
 from genzoo.families.denoising import Denoising, OfTime
 from genzoo.math import gaussian, likelihood
 from genzoo.math.continuous import OfLogsnr
@@ -36,7 +36,7 @@ class LearnedGamma:
     """A learned schedule, equation (1). start: key -> params. gamma: (params, t) -> gamma(t)."""
 
     start: Callable[[Key], Tree]
-    gamma: Callable[[Tree, Array], Array]
+    gamma: Callable[[Tree, Times], Times]
 
     def init(self, key: Key) -> Tree:
         """Its initial params."""
@@ -79,7 +79,7 @@ class VDM(Denoising):
         """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """The bound (2) per example [B]; metrics: its three terms and the ends of gamma.
 
         Units: bits per dimension for data on levels, nats for real-valued data.
@@ -131,14 +131,14 @@ class VDM(Denoising):
     def diffusion(
         self,
         params: Tree,
-        x: Array,
-        t: Array,
-        eps: Array,
+        x: Examples,
+        t: PerExample,
+        eps: Examples,
         conditions: Conditions,
         *,
         train: bool = False,
         key: Key | None = None,
-    ) -> Array:
+    ) -> PerExample:
         """The last term of (2) at times t [B]; with T steps, that of the step that contains t."""
         if self.steps:
             t = jnp.ceil(jnp.maximum(t, 1e-6) * self.steps) / self.steps
@@ -153,7 +153,7 @@ class VDM(Denoising):
             rate = self.steps * jnp.expm1(gamma - before)
         return 0.5 * rate * error
 
-    def ends(self, params: Tree, x: Array, eps: Array) -> Mapping[str, Array]:
+    def ends(self, params: Tree, x: Examples, eps: Examples) -> Mapping[str, PerExample]:
         """The first two terms of (2); eps: the noise of z_0."""
         gamma_0, gamma_1 = self._gamma(params, 0.0), self._gamma(params, 1.0)
         mean, variance = jnp.sqrt(jax.nn.sigmoid(-gamma_1)) * x, jax.nn.sigmoid(gamma_1)
@@ -169,5 +169,5 @@ class VDM(Denoising):
 
     # --- shared by the methods above --------------------------------------------------------------
 
-    def _gamma(self, params: Tree, t: Array | float) -> Array:
+    def _gamma(self, params: Tree, t: Times) -> Times:
         return self.schedule.gamma(params["gamma"], jnp.asarray(t, jnp.float32))

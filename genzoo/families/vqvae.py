@@ -20,7 +20,18 @@ import numpy as np
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables, scalars
-from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, mean_per_example
+from genzoo.core.types import (
+    Batch,
+    Examples,
+    Floats,
+    Indices,
+    Key,
+    Keys,
+    PerExample,
+    Tree,
+    Vectors,
+    mean_per_example,
+)
 from genzoo.math import quantisation
 from genzoo.nets.autoencoder.hierarchy import Hierarchy
 
@@ -36,13 +47,15 @@ class Codebook(Protocol):
     def init(self, key: Key, size: int, width: int) -> tuple[Tree, Tree]:
         """The initial (params, stats) of `size` codes with `width` entries."""
 
-    def codes(self, params: Tree, stats: Tree) -> Array:
+    def codes(self, params: Tree, stats: Tree) -> quantisation.Codes:
         """The codes [K, D]."""
 
-    def opened(self, stats: Tree, key: Key, z: Array) -> Tree:
+    def opened(self, stats: Tree, key: Key, z: quantisation.Rows) -> Tree:
         """The stats before the vectors z [N, D] of a training step are quantised."""
 
-    def renewed(self, stats: Tree, key: Key, z: Array, index: Array) -> Tree:
+    def renewed(
+        self, stats: Tree, key: Key, z: quantisation.Rows, index: quantisation.Index
+    ) -> Tree:
         """The stats after a training step that assigned z [N, D] to the codes `index` [N]."""
 
 
@@ -56,15 +69,17 @@ class Learned:
         """Random codes as params."""
         return {"codes": quantisation.new_codebook(key, size, width)["codes"]}, {}
 
-    def codes(self, params: Tree, stats: Tree) -> Array:
+    def codes(self, params: Tree, stats: Tree) -> quantisation.Codes:
         """The codes [K, D], from the params."""
         return params["codes"]
 
-    def opened(self, stats: Tree, key: Key, z: Array) -> Tree:
+    def opened(self, stats: Tree, key: Key, z: quantisation.Rows) -> Tree:
         """The stats unchanged."""
         return stats
 
-    def renewed(self, stats: Tree, key: Key, z: Array, index: Array) -> Tree:
+    def renewed(
+        self, stats: Tree, key: Key, z: quantisation.Rows, index: quantisation.Index
+    ) -> Tree:
         """The stats unchanged."""
         return stats
 
@@ -89,11 +104,11 @@ class Averaged:
         book = quantisation.new_codebook(key, size, width)
         return {}, {**book, "started": jnp.bool_(self.kmeans == 0)}
 
-    def codes(self, params: Tree, stats: Tree) -> Array:
+    def codes(self, params: Tree, stats: Tree) -> quantisation.Codes:
         """The codes [K, D], from the stats."""
         return stats["codes"]
 
-    def opened(self, stats: Tree, key: Key, z: Array) -> Tree:
+    def opened(self, stats: Tree, key: Key, z: quantisation.Rows) -> Tree:
         """On the first batch, stats with codes by k-means; otherwise the stats unchanged."""
         if not self.kmeans:
             return stats
@@ -109,7 +124,9 @@ class Averaged:
 
         return jax.lax.cond(stats["started"], lambda stats: dict(stats), start, dict(stats))
 
-    def renewed(self, stats: Tree, key: Key, z: Array, index: Array) -> Tree:
+    def renewed(
+        self, stats: Tree, key: Key, z: quantisation.Rows, index: quantisation.Index
+    ) -> Tree:
         """One step of the moving averages, then new positions for dead codes."""
         book = quantisation.ema_update(stats, z, index, self.decay, self.epsilon)
         if self.revive_below:
@@ -121,9 +138,9 @@ class Averaged:
 class Seen(NamedTuple):
     """One level of a batch: the vectors, and the codes that replace them."""
 
-    z: Array  # [B, *grid, D], the encoder's vectors
-    index: Array  # [B, *grid], the chosen codes
-    q: Array  # [B, *grid, D], the entries of the chosen codes
+    z: Examples  # [B, *grid, D], the encoder's vectors
+    index: Indices  # [B, *grid], the chosen codes
+    q: Examples  # [B, *grid, D], the entries of the chosen codes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,7 +178,7 @@ class VQVAE:
         """One player, "model"."""
         return {"model": Player(loss=self.loss)}
 
-    def loss(self, params: Tree, context: Context) -> tuple[Array, Aux]:
+    def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (1) per example [B]; metrics: its terms, and the usage of each code by level."""
         x = context.batch["x"]
         key = context.key if context.train else None
@@ -178,7 +195,7 @@ class VQVAE:
             metrics[f"usage_{level}"] = quantisation.usage(one.index, size)
         return loss, Aux(metrics={"loss": loss, **metrics}, stats=stats)
 
-    def report(self, measured: Mapping[str, np.ndarray]) -> Report:
+    def report(self, measured: Mapping[str, Floats]) -> Report:
         """Perplexity and codes in use by level, and a warning if most codes are never chosen."""
         values: dict = scalars(measured)
         warnings = {}
@@ -202,13 +219,13 @@ class VQVAE:
                 )
         return Report(values=values, warnings=warnings)
 
-    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
+    def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The vectors z before quantisation, flattened and concatenated over levels: [B, D]."""
         del keys
         _, seen, _ = self._encode(variables.params, variables.stats, batch["x"])
         return jnp.concatenate([s.z.reshape(len(s.z), -1) for s in seen], -1)
 
-    def decode(self, variables: Variables, latent: Array) -> Images:
+    def decode(self, variables: Variables, latent: Vectors) -> Examples:
         """The images decoded from the codes nearest to the vectors [B, D] of `encode`."""
         qs, start = [], 0
         for level, grid in enumerate(self.network.grids):
@@ -220,7 +237,7 @@ class VQVAE:
             start += width
         return self.network.decode(variables.params["network"], qs)
 
-    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Images:
+    def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Examples:
         """The images decoded from the examples' codes."""
         del keys
         qs, _, _ = self._encode(variables.params, variables.stats, batch["x"])
@@ -232,12 +249,12 @@ class VQVAE:
         both = zip(self.network.grids, self.sizes, strict=True)
         return tuple(CodeGrid(shape=grid, size=size) for grid, size in both)[::-1]
 
-    def codes(self, variables: Variables, batch: Batch) -> tuple[Array, ...]:
+    def codes(self, variables: Variables, batch: Batch) -> tuple[Indices, ...]:
         """The chosen codes, the top level first: int32 [B, *grid] each."""
         _, seen, _ = self._encode(variables.params, variables.stats, batch["x"])
         return tuple(s.index for s in seen)[::-1]
 
-    def decode_codes(self, variables: Variables, codes: tuple[Array, ...]) -> Images:
+    def decode_codes(self, variables: Variables, codes: tuple[Indices, ...]) -> Examples:
         """The images decoded from codes [B, *grid] by level, the top level first."""
         qs = [
             quantisation.lookup(self._codes(variables.params, variables.stats, level), index)
@@ -247,13 +264,13 @@ class VQVAE:
 
     # --- shared by the methods above -----------------------------------------------------------
 
-    def _codes(self, params: Tree, stats: Tree, level: int) -> Array:
+    def _codes(self, params: Tree, stats: Tree, level: int) -> quantisation.Codes:
         name = f"codes_{level}"
         return self.codebook.codes(params.get(name, {}), stats.get(name, {}))
 
     def _encode(
-        self, params: Tree, stats: Tree, x: Array, key: Key | None = None
-    ) -> tuple[list[Array], list[Seen], Tree]:
+        self, params: Tree, stats: Tree, x: Examples, key: Key | None = None
+    ) -> tuple[list[Floats], list[Seen], Tree]:
         """(decoder inputs by level, vectors and codes by level, stats).
 
         The stats are updated if there is a `key`, which is that of a training step.
@@ -261,7 +278,7 @@ class VQVAE:
         seen: dict[int, Seen] = {}
         stats = dict(stats)
 
-        def quantise(level: int, z: Array) -> Array:
+        def quantise(level: int, z: Examples) -> Examples:
             name, flat = f"codes_{level}", z.reshape(-1, z.shape[-1])
             own = stats.get(name, {})
             if key is not None and own:

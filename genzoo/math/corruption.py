@@ -1,7 +1,7 @@
-"""How a denoising autoencoder's input is spoilt (Vincent et al. 2008, 2010).
+"""Corruptions of the input of a denoising autoencoder (Vincent et al. 2008, 2010).
 
-A corruption is a function (x [B, *places, C] in [-1, 1], keys [B]) -> [B, *places, C] of which row
-i depends on x[i] and keys[i] alone. A place is spoilt in all its channels or in none.
+A corruption is a function (x [B, *places, C] in [-1, 1], keys [B]) -> [B, *places, C]. Row i of the
+result depends on x[i] and keys[i] alone. A place is corrupted in all of its channels or in none.
 """
 
 import math
@@ -10,62 +10,65 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import Array, ArrayLike, Keys
 
-Corruption = Callable[[Array, Keys], Array]
+Places = Float[ArrayLike, "B *places C"]
+Corruption = Callable[[Places, Keys], Places]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nothing:
-    """The data as they are: a plain autoencoder."""
+    """No corruption: a plain autoencoder."""
 
-    def __call__(self, x: Array, keys: Keys) -> Array:
-        """x."""
+    def __call__(self, x: Places, keys: Keys) -> Places:
+        """Returns x unchanged."""
         return x
 
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianNoise:
-    """x + noise. amount: its standard deviation, in units of data in [-1, 1]."""
+    """Additive Gaussian noise. amount: its standard deviation, for data in [-1, 1]."""
 
     amount: float
 
-    def __call__(self, x: Array, keys: Keys) -> Array:
-        """x with noise of its own on every value; not clipped."""
+    def __call__(self, x: Places, keys: Keys) -> Places:
+        """x plus independent noise for every value, not clipped."""
         return x + self.amount * streams.normal(keys, x.shape[1:], x.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masking:
-    """A share of the places is set to -1, the background. amount: the share, in [0, 1].
+    """Sets a share of the places to -1, the background. amount: the share, in [0, 1].
 
-    The paper's "fixed number of components chosen at random": each example loses as many.
+    As in the paper, a "fixed number of components chosen at random": every example loses the same
+    number of places.
     """
 
     amount: float
 
-    def __call__(self, x: Array, keys: Keys) -> Array:
-        """x with round(amount * places) places of -1."""
+    def __call__(self, x: Places, keys: Keys) -> Places:
+        """x with round(amount * places) places set to -1."""
         return jnp.where(_chosen(keys, x, self.amount), -1, x)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaltAndPepper:
-    """A share of the places is set to -1 or 1, by a fair coin. amount: the share, in [0, 1]."""
+    """Sets a share of the places to -1 or 1, by a fair coin. amount: the share, in [0, 1]."""
 
     amount: float
 
-    def __call__(self, x: Array, keys: Keys) -> Array:
-        """x with round(amount * places) places of -1 or 1."""
+    def __call__(self, x: Places, keys: Keys) -> Places:
+        """x with round(amount * places) places set to -1 or 1."""
         coin = streams.uniform(streams.fold(keys, 1), (*x.shape[1:-1], 1)) < 0.5
         salt = jnp.where(coin, 1, -1).astype(x.dtype)
         return jnp.where(_chosen(streams.fold(keys, 0), x, self.amount), salt, x)
 
 
-def _chosen(keys: Keys, x: Array, amount: float) -> Array:
-    """Whether each place is spoilt: [B, *places, 1], exactly round(amount * places) of them."""
+def _chosen(keys: Keys, x: Places, amount: float) -> Bool[Array, "B *places 1"]:
+    """Whether each place is corrupted: [B, *places, 1], exactly round(amount * places) of them."""
     places = math.prod(x.shape[1:-1])
     order = jax.vmap(lambda key: jax.random.permutation(key, places))(keys)
     return (order < round(amount * places)).reshape(*x.shape[:-1], 1)

@@ -1,32 +1,36 @@
-"""Pairing the noise of a batch with its data by optimal transport (Tong et al. 2024, OT-CFM;
-Pooladian et al. 2023, multisample flow matching).
+"""Pairing the noise of a batch with its data by optimal transport.
 
     pi = argmin over permutations of sum_i |x_i - y_pi(i)|^2 = argmax of sum_i <x_i, y_pi(i)>   (1)
 
-Both marginals of a batch stay as they are, but the straight paths from x to y cross less, so that
-the velocity to be learned varies less and few steps suffice.
+Both marginals of a batch stay the same, but the straight paths from x to y cross less often, so the
+velocity to be learned varies less and few sampling steps suffice (Tong et al. 2024, OT-CFM;
+Pooladian et al. 2023, multisample flow matching).
 """
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int32
 
-from genzoo.core.types import Array
+from genzoo.core.types import Array, Examples, PerExample
 
 
-def optimal_assignment(x: Array, y: Array, mask: Array | None = None) -> Array:
-    """The permutation pi of (1), int32 [B]: y[pi] is paired with x. x, y: [B, ...], B the whole
-    batch, whatever devices it lies on; in parts it would be another, worse pairing.
+def optimal_assignment(
+    x: Examples, y: Examples, mask: PerExample | None = None
+) -> Int32[Array, " B"]:
+    """The permutation pi of (1), int32 [B]: y[pi] is paired with x.
 
-    mask: [B], 1 for an example and 0 for padding, whatever that holds. The two are paired each
-    among themselves, so that examples are paired as they would be without the padding.
+    x, y: [B, ...], where B is the whole batch, on however many devices; pairing it in parts would
+    give another, worse pairing. mask: [B], 1 for an example and 0 for padding, whatever that holds.
+    Examples and padding are paired each among themselves, so that examples are paired as they would
+    be without the padding.
 
-    Exact up to rounding, by the Hungarian algorithm: B^3 operations one after another, in the
-    compiled step. It passes no gradient, as a permutation has none.
+    Exact up to rounding, by the Hungarian algorithm: B^3 sequential operations inside the compiled
+    step. No gradient flows, since a permutation has none.
     """
     x, y = (jax.lax.stop_gradient(v).reshape(v.shape[0], -1) for v in (x, y))
     x, y = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (x, y))
-    # Without the squares, which every permutation sums alike, less is lost to rounding.
+    # The sum of the squares is the same for every permutation; without it less is lost to rounding.
     cost = -jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
     if mask is not None:
         cost = _apart(cost, mask > 0)

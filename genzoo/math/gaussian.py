@@ -8,9 +8,9 @@ For s < t, with r = exp(logsnr(t) - logsnr(s)) (Kingma et al. 2021, appendix A):
     q(x_s | x_t, x_0) = N(alpha_{t|s} sigma_s^2 / sigma_t^2 x_t + alpha_s (1 - r) x_0,
                           sigma_s^2 (1 - r))                                                  (3)
 
-For neighbouring steps of a DDPM table (3) is the posterior of Ho et al. 2020, eq. 6-7, and
-sigma_{t|s}^2 is beta. 1 - r comes from the schedule, which knows how to compute it when s is
-close to t, where r is 1 but for a little.
+For neighbouring steps of a DDPM table, (3) is the posterior of Ho et al. 2020, eq. 6-7, and
+sigma_{t|s}^2 is beta. 1 - r comes from the schedule, which can compute it accurately when s is
+close to t and r is nearly 1.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from genzoo.core.types import Array, Broadcast, Examples, Floats, Times, broadcast
+from genzoo.core.types import Broadcast, Examples, Floats, Times, broadcast
 from genzoo.math.schedules import Schedule
 
 
@@ -67,7 +67,7 @@ def posterior_variance(schedule: Schedule, t: Times, s: Times) -> Times:
 
 
 def posterior_scales(schedule: Schedule, t: Times, s: Times) -> tuple[Times, Times]:
-    """What the mean of (3) multiplies x_t and x_0 by, shape of t; (0, 1) at s = 0."""
+    """The coefficients of x_t and x_0 in the mean of (3), shape of t; (0, 1) at s = 0."""
     from_x_t = (
         schedule.alpha(t)
         / schedule.alpha(s)
@@ -88,8 +88,8 @@ def posterior(
 
 
 def _floored_posterior_log_variance(schedule: Schedule, t: Times, s: Times) -> Times:
-    # At s = 0 the posterior has variance 0 and the decoder needs one: Ho et al. take that of the
-    # step before, whose end is the present t.
+    # At s = 0 the posterior variance is 0, and the decoder needs a positive one. Ho et al. take
+    # that of the sampling step before, which ends at the present t.
     at_end = s <= 0
     earlier = jnp.where(at_end, jnp.minimum(2 * t, 1), t)
     return jnp.log(posterior_variance(schedule, earlier, jnp.where(at_end, t, s)))
@@ -97,13 +97,13 @@ def _floored_posterior_log_variance(schedule: Schedule, t: Times, s: Times) -> T
 
 @dataclass(frozen=True)
 class ReverseVariance:
-    """The variance of p_theta(x_s | x_t) as a rule.
+    """A rule for the variance of p_theta(x_s | x_t).
 
     log_variance: (schedule, t, s, extra) -> log variance, shape of t or of x. `extra` is the second
-    half of the network's output where `learned`, else None.
+    half of the network's output if `learned`, else None.
     """
 
-    log_variance: Callable[[Schedule, Array, Array, Array | None], Array]
+    log_variance: Callable[[Schedule, Times, Times, Examples | None], Floats]
     learned: bool = False
 
 
@@ -131,13 +131,14 @@ def _learned_range(schedule, t, s, extra):
 
 
 FIXED_SMALL = ReverseVariance(_small)
-"""The posterior variance (3): optimal when x_0 is one point."""
+"""The posterior variance (3): optimal if x_0 is a single point."""
 FIXED_LARGE = ReverseVariance(_large)
-"""The transition variance (2), "beta": optimal when x_0 is N(0, 1)."""
+"""The transition variance (2), "beta": optimal if x_0 is N(0, 1)."""
 LEARNED = ReverseVariance(_learned, learned=True)
 """The network's own log variance."""
 LEARNED_RANGE = ReverseVariance(_learned_range, learned=True)
-"""Between small and large in the logarithm (Nichol & Dhariwal 2021, eq. 15), network in [-1, 1]."""
+"""Between small and large on a log scale (Nichol & Dhariwal 2021, eq. 15), for outputs in [-1, 1].
+"""
 REVERSE_VARIANCES = (FIXED_SMALL, FIXED_LARGE, LEARNED, LEARNED_RANGE)
 
 

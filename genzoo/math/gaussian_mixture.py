@@ -1,7 +1,7 @@
-"""Data of which everything is known: a mixture of isotropic Gaussians, noised by any schedule.
+"""Data whose distribution is known: a mixture of isotropic Gaussians under any noise schedule.
 
-With x_t = alpha x_0 + sigma eps, component k of x_t is again Gaussian and Bayes' rule gives the
-responsibilities r_k; the best possible denoiser and the score are in closed form:
+With x_t = alpha x_0 + sigma eps, component k of x_t is again Gaussian, Bayes' rule gives the
+responsibilities r_k, and the optimal denoiser and the score have closed forms:
 
     p(x_t)       = sum_k w_k N(alpha m_k, v_k I),   v_k = alpha^2 d_k^2 + sigma^2          (1)
     r_k          = w_k N(x_t; alpha m_k, v_k I) / p(x_t)                                   (2)
@@ -9,7 +9,7 @@ responsibilities r_k; the best possible denoiser and the score are in closed for
     E[x_0 | x_t] = sum_k r_k (m_k + alpha d_k^2 / v_k (x_t - alpha m_k))                   (4)
     E[eps | x_t] = -sigma score                                                            (5)
 
-A sampler driven by (4) and (5) makes no error but its own; the density (1) is there to measure it.
+A sampler driven by (4) and (5) makes no errors but its own, and the density (1) measures them.
 """
 
 from collections.abc import Callable
@@ -18,21 +18,28 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from genzoo.core.errors import UserError
-from genzoo.core.types import Array, Key, broadcast
+from genzoo.core.types import Array, ArrayLike, Floats, Key, PerExample, Times, broadcast
 from genzoo.math.prediction import Pair
 from genzoo.math.schedules import Schedule
+
+Points = Float[ArrayLike, "B D"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GaussianMixture:
-    """weights [K] (sum to one), means [K, D], deviations [K]. Points x are [B, D]; alpha and sigma
-    are [] or [B], by default those of the data. A deviation of 0 is a point: then sigma > 0."""
+    """A mixture of K isotropic Gaussians in D dimensions.
 
-    weights: np.ndarray
-    means: np.ndarray
-    deviations: np.ndarray
+    weights [K] (summing to one), means [K, D], standard deviations [K]; UserError for other shapes.
+    Points x are [B, D]; alpha and sigma are [] or [B], by default those of the data. A component of
+    deviation 0 is a point, which requires sigma > 0.
+    """
+
+    weights: Floats
+    means: Floats
+    deviations: Floats
 
     def __post_init__(self):
         shapes = tuple(np.shape(v) for v in (self.weights, self.means, self.deviations))
@@ -41,7 +48,7 @@ class GaussianMixture:
                 f"a mixture takes weights [K], means [K, D] and deviations [K], got {shapes}."
             )
 
-    def _offsets(self, x: Array, alpha: Array, sigma: Array) -> tuple[Array, ...]:
+    def _offsets(self, x: Points, alpha: Times, sigma: Times) -> tuple[Floats, ...]:
         # weights [K], means [K, D], deviations [K], alpha [B, 1], v [B, K], x - alpha m [B, K, D].
         weights, means, deviations = (
             jnp.asarray(v, x.dtype) for v in (self.weights, self.means, self.deviations)
@@ -51,42 +58,42 @@ class GaussianMixture:
         offset = x[:, None, :] - alpha[..., None] * means
         return weights, means, deviations, alpha, jnp.atleast_2d(variance), offset
 
-    def _log_joint(self, weights: Array, variance: Array, offset: Array) -> Array:
+    def _log_joint(self, weights: Floats, variance: Floats, offset: Floats) -> Floats:
         # log w_k N(x; alpha m_k, v_k I): [B, K].
         squares = jnp.square(offset).sum(-1) / variance
         log_scale = offset.shape[-1] * jnp.log(2 * jnp.pi * variance)
         return jnp.log(weights) - (squares + log_scale) / 2
 
-    def log_density(self, x: Array, alpha: Array = 1.0, sigma: Array = 0.0) -> Array:
+    def log_density(self, x: Points, alpha: Times = 1.0, sigma: Times = 0.0) -> PerExample:
         """log p(x_t), equation (1), in nats: [B]."""
         weights, _, _, _, variance, offset = self._offsets(x, alpha, sigma)
         return jax.nn.logsumexp(self._log_joint(weights, variance, offset), axis=-1)
 
-    def score(self, x: Array, alpha: Array = 1.0, sigma: Array = 0.0) -> Array:
-        """The gradient of `log_density`, equation (3): [B, D]."""
+    def score(self, x: Points, alpha: Times = 1.0, sigma: Times = 0.0) -> Points:
+        """The score, the gradient of `log_density`: equation (3), [B, D]."""
         weights, _, _, _, variance, offset = self._offsets(x, alpha, sigma)
         share = jax.nn.softmax(self._log_joint(weights, variance, offset), axis=-1)
         return -jnp.einsum("bk,bkd->bd", share / variance, offset)
 
-    def posterior_mean(self, x: Array, alpha: Array, sigma: Array) -> Array:
+    def posterior_mean(self, x: Points, alpha: Times, sigma: Times) -> Points:
         """E[x_0 | x_t = x], equation (4): [B, D]; the mean of the data at alpha = 0."""
         weights, means, deviations, alpha, variance, offset = self._offsets(x, alpha, sigma)
         share = jax.nn.softmax(self._log_joint(weights, variance, offset), axis=-1)
         gain = alpha * jnp.square(deviations) / variance
         return share @ means + jnp.einsum("bk,bkd->bd", share * gain, offset)
 
-    def predict(self, schedule: Schedule) -> Callable[[Array, Array], Pair]:
+    def predict(self, schedule: Schedule) -> Callable[[Points, Times], Pair]:
         """The exact predictor: (x [B, D], t [] or [B], above 0) -> (E[x_0 | x_t], E[eps | x_t])."""
 
-        def predict(x: Array, t: Array) -> Pair:
+        def predict(x: Points, t: Times) -> Pair:
             alpha, sigma = schedule.alpha(t), schedule.sigma(t)
             noise = -broadcast(sigma, x) * self.score(x, alpha, sigma)
             return Pair(self.posterior_mean(x, alpha, sigma), noise)
 
         return predict
 
-    def sample(self, key: Key, count: int) -> Array:
-        """Data [count, D], float32."""
+    def sample(self, key: Key, count: int) -> Float[Array, "{count} D"]:
+        """Draws of the data [count, D], float32."""
         which_key, noise_key = jax.random.split(key)
         which = jax.random.categorical(
             which_key, jnp.log(jnp.asarray(self.weights)), shape=(count,)
@@ -96,13 +103,13 @@ class GaussianMixture:
         return means[which] + deviations[which, None] * noise
 
     @property
-    def mean(self) -> np.ndarray:
+    def mean(self) -> Float[np.ndarray, " D"]:
         """E[x_0], [D]."""
         return np.asarray(self.weights) @ np.asarray(self.means)
 
     @property
-    def covariance(self) -> np.ndarray:
-        """Cov[x_0], [D, D]: spread of the means and spread within."""
+    def covariance(self) -> Float[np.ndarray, "D D"]:
+        """Cov[x_0], [D, D]: the covariance of the means plus the variance within the components."""
         weights, means = np.asarray(self.weights), np.asarray(self.means) - self.mean
         within = weights @ np.square(self.deviations) * np.eye(means.shape[-1])
         return (weights[:, None] * means).T @ means + within

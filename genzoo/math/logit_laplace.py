@@ -1,14 +1,15 @@
 """The logit-Laplace observation model of the dVAE (Ramesh et al. 2021, appendix A.3).
 
-Data in [-1, 1] are squeezed into the inside of (0, 1), where a Laplace density of the logit lives:
+Data in [-1, 1] are mapped into the interior of (0, 1), where the logit has a Laplace density:
 
     y = phi(x) = (1 - 2 epsilon) (x + 1) / 2 + epsilon                                        (1)
     f(y) = 1 / (2 b y (1 - y)) exp(-|logit y - mu| / b),  a density of y in (0, 1)            (2)
     p(x) = f(phi(x)) (1 - 2 epsilon) / 2,                 a density of x                      (3)
 
-(3) integrates to one over all x that phi takes to (0, 1): |x| < 1 / (1 - 2 epsilon), a little more
-than [-1, 1]. What lies outside [-1, 1] is lost on data, as the tails of a Gaussian are; it is not
-divided out. The paper's own figure, a density of y, is (3) less log((1 - 2 epsilon) / 2) per value.
+(3) integrates to one over all x that phi maps to (0, 1): |x| < 1 / (1 - 2 epsilon), slightly more
+than [-1, 1]. The mass outside [-1, 1] is wasted on data, like the tails of a Gaussian, and is not
+divided out. The paper's own figure, a density of y, is the log of (3) less log((1 - 2 epsilon) / 2)
+per value.
 """
 
 import math
@@ -18,15 +19,15 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from genzoo.core.types import Array, Keys, Tree
-from genzoo.math.observation import bounded
+from genzoo.core.types import Floats, Keys, Tree, Values
+from genzoo.math.observation import Data, Output, Outputs, Samples, bounded
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogitLaplace:
-    """Equation (3). epsilon: in (0, 1/2), how far from 0 and 1 the data are kept.
+    """Equation (3). epsilon: the distance that the data keep from 0 and 1, in (0, 1/2).
 
-    The output's channels are mu for every channel, then log b, kept in (-7, 7), bent smoothly.
+    The output's channels are mu for every channel, then log b, kept in (-7, 7) with a smooth bend.
     """
 
     epsilon: float = 0.1
@@ -37,19 +38,19 @@ class LogitLaplace:
         return 2 * channels
 
     def init(self) -> Tree:
-        """Nothing."""
+        """No params of its own."""
         return {}
 
-    def observe(self, x: Array, uniform: Array) -> Array:
-        """The data as they are."""
+    def observe(self, x: Values, uniform: Values) -> Values:
+        """The data unchanged."""
         return x
 
-    def inputs(self, x: Array) -> Array:
-        """The data as they are."""
+    def inputs(self, x: Values) -> Values:
+        """The data unchanged."""
         return x
 
-    def log_prob(self, own: Tree, output: Array, x: Array) -> Array:
-        """Equation (3) in nats, by value."""
+    def log_prob(self, own: Tree, output: Output, x: Data) -> Data:
+        """Equation (3) in nats, per value."""
         mu, log_b = _split(output)
         y = (1 - 2 * self.epsilon) * (x + 1) / 2 + self.epsilon
         log_y, log_rest = jnp.log(y), jnp.log1p(-y)
@@ -57,22 +58,24 @@ class LogitLaplace:
         slope = math.log((1 - 2 * self.epsilon) / 2)
         return slope - math.log(2) - log_b - log_y - log_rest - distance
 
-    def mean(self, own: Tree, output: Array) -> Array:
-        """The inverse of phi at sigmoid(mu), clipped to [-1, 1]: the median, which is what the
-        paper shows; the mean has no closed form."""
+    def mean(self, own: Tree, output: Output) -> Data:
+        """The median: the inverse of phi at sigmoid(mu), clipped to [-1, 1].
+
+        This is what the paper shows; the mean has no closed form.
+        """
         return jnp.clip(self._inverse(_split(output)[0]), -1, 1)
 
-    def sample(self, own: Tree, output: Array, keys: Keys) -> Array:
-        """x drawn from (3), not clipped: up to 1 / (1 - 2 epsilon) in size."""
+    def sample(self, own: Tree, output: Outputs, keys: Keys) -> Samples:
+        """Samples of (3), not clipped: up to 1 / (1 - 2 epsilon) in magnitude."""
         mu, log_b = _split(output)
         noise = jax.vmap(lambda key: jax.random.laplace(key, mu.shape[1:]))(keys)
         return self._inverse(mu + jnp.exp(log_b) * noise)
 
-    def _inverse(self, logit: Array) -> Array:
-        # 2 sigmoid(l) - 1 = tanh(l / 2), and phi shrinks [-1, 1] around its middle.
+    def _inverse(self, logit: Values) -> Values:
+        # 2 sigmoid(l) - 1 = tanh(l / 2), and phi shrinks [-1, 1] about its centre.
         return jnp.tanh(logit / 2) / (1 - 2 * self.epsilon)
 
 
-def _split(output: Array) -> tuple[Array, Array]:
+def _split(output: Output) -> tuple[Floats, Floats]:
     mu, raw = jnp.split(output, 2, axis=-1)
     return mu, bounded(raw, low=-7.0, high=7.0)

@@ -1,15 +1,15 @@
 """A discretised mixture of logistics for 8-bit data (PixelCNN++: Salimans et al. 2017).
 
-Every place of an image has K components; each says what all channels of the place are. Within a
-component a channel is logistic around a mean that is linear in the channels before it:
+Every place of an image has K components, each a distribution over all channels of the place. Within
+a component a channel is logistic, around a mean that is linear in the preceding channels:
 
     p(x) = sum_k w_k prod_c p(x_c | x_1 .. x_{c-1}, k)                                        (1)
     m_c = mean_c + sum_{d < c} tanh(coefficient_{c, d}) x_d       (red -> green -> blue)       (2)
     p(x_c | .., k) = sigmoid(a) - sigmoid(b),   a, b = (x_c - m_c +- 1 / 255) / s_c           (3)
                    = sigmoid(a) sigmoid(-b) (1 - exp(-(a - b)))                               (4)
 
-The first and the last bin reach to infinity: b = -inf and a = inf. (4) is (3) as a product, whose
-logarithm is exact wherever the bin lies and however little mass it has.
+The first and last bins extend to infinity: b = -inf and a = inf. (4) is (3) as a product, whose
+logarithm is accurate wherever the bin lies and however little mass it has.
 """
 
 import math
@@ -18,21 +18,22 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys, Tree
-from genzoo.math.observation import bounded
+from genzoo.core.types import ArrayLike, Broadcast, Floats, Keys, Tree, Values
+from genzoo.math.observation import Data, Output, Outputs, Samples, bounded
 
 
 class Components(NamedTuple):
-    """What a decoder's output says: K components for C channels."""
+    """A decoder's output as K components for C channels."""
 
-    log_weights: Array  # [..., K], of which exp sums to one
-    mean: Array  # [..., C, K]
-    log_scale: Array  # [..., C, K]
-    coefficients: Array  # [..., C (C - 1) / 2, K] in (-1, 1): those of (2, 1), (3, 1), (3, 2) ..
+    log_weights: Float[ArrayLike, "*lead K"]  # of which exp sums to one
+    mean: Float[ArrayLike, "*lead C K"]
+    log_scale: Float[ArrayLike, "*lead C K"]
+    coefficients: Float[ArrayLike, "*lead C*(C-1)/2 K"]  # in (-1, 1): (2, 1), (3, 1), (3, 2) ..
 
-    def mean_given(self, channel: int, earlier: list[Array]) -> Array:
+    def mean_given(self, channel: int, earlier: list[Floats]) -> Float[ArrayLike, "*lead K"]:
         """Equation (2): the mean of a channel [..., K] given those before it, [..., 1 or K]."""
         first = channel * (channel - 1) // 2
         terms = (self.coefficients[..., first + d, :] * x for d, x in enumerate(earlier))
@@ -41,11 +42,12 @@ class Components(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticMixture:
-    """The observation model of equations (1) to (3), by `components` = K. Data on the 256 levels
-    k / 127.5 - 1, any number of channels: one has no coefficients, three have three.
+    """The observation model of equations (1) to (3), with K = `components`.
 
-    The output's channels are K weights, C K means, C K log scales, C (C - 1) / 2 K coefficients.
-    Log scales are kept above -7 as in the paper (and below 7), bent smoothly.
+    Data are on the 256 levels k / 127.5 - 1, with any number of channels: one has no coefficients,
+    three have three. The output's channels are K weights, C K means, C K log scales and C (C - 1) /
+    2 K coefficients. Log scales are kept above -7, as in the paper, and below 7, with a smooth
+    bend.
     """
 
     components: int = 10
@@ -56,19 +58,21 @@ class LogisticMixture:
         return self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     def init(self) -> Tree:
-        """Nothing."""
+        """No params of its own."""
         return {}
 
-    def observe(self, x: Array, uniform: Array) -> Array:
-        """The data as they are."""
+    def observe(self, x: Values, uniform: Values) -> Values:
+        """The data unchanged."""
         return x
 
-    def inputs(self, x: Array) -> Array:
-        """The data as they are."""
+    def inputs(self, x: Values) -> Values:
+        """The data unchanged."""
         return x
 
-    def log_prob(self, own: Tree, output: Array, x: Array) -> Array:
-        """Equation (1) in nats, by place: x [..., H, W, C] -> [..., H, W]."""
+    def log_prob(
+        self, own: Tree, output: Output, x: Data
+    ) -> Float[ArrayLike, "*#lead"]:
+        """Equation (1) in nats, per place: x [..., H, W, C] -> [..., H, W]."""
         parts = self._components(output)
         total = parts.log_weights
         for c in range(x.shape[-1]):
@@ -77,23 +81,28 @@ class LogisticMixture:
             total = total + log_bin(value, mean, parts.log_scale[..., c, :])
         return jax.nn.logsumexp(total, axis=-1)
 
-    def mean(self, own: Tree, output: Array) -> Array:
-        """E[x], [..., C]: exact for one channel and clipped but not rounded logistics, which the
-        256 levels follow to half a level at most. For more, the mean of a channel is taken, within
-        each component, at the means of the channels before it: exact too but for the clipping,
-        because (2) is linear."""
-        parts = self._components(output)
-        found: list[Array] = []
-        for c in range(parts.mean.shape[-2]):
-            found.append(clipped_mean(parts.mean_given(c, found), parts.log_scale[..., c, :]))
-        weights = jnp.exp(parts.log_weights)
-        return jnp.stack([(weights * mean).sum(-1) for mean in found], axis=-1)
+    def mean(self, own: Tree, output: Output) -> Data:
+        """E[x], [..., C]: exact for one channel of logistics that are clipped but not rounded.
 
-    def sample(self, own: Tree, output: Array, keys: Keys) -> Array:
-        """x on the 256 levels, [B, .., C], exactly of (1): a component, then channel by channel."""
+        The 256 levels differ from these by half a level at most. With more channels, the mean of a
+        channel is taken, within each component, at the means of the channels before it: because (2)
+        is linear, this too is exact except for the clipping.
+        """
+        parts = self._components(output)
+        means: list[Floats] = []
+        for c in range(parts.mean.shape[-2]):
+            means.append(clipped_mean(parts.mean_given(c, means), parts.log_scale[..., c, :]))
+        weights = jnp.exp(parts.log_weights)
+        return jnp.stack([(weights * mean).sum(-1) for mean in means], axis=-1)
+
+    def sample(self, own: Tree, output: Outputs, keys: Keys) -> Samples:
+        """Samples on the 256 levels, [B, .., C], exactly from (1).
+
+        A component is drawn first, then channel by channel.
+        """
         parts = self._components(output)
         of_component, of_channels = streams.fold(keys, 0), streams.fold(keys, 1)
-        # Of independent Gumbel noise on the log weights the largest is at k with probability w_k.
+        # With Gumbel noise added to the log weights, the largest is at k with probability w_k.
         shape = parts.log_weights.shape[1:]
         gumbel = jax.vmap(lambda key: jax.random.gumbel(key, shape))(of_component)
         chosen = jnp.argmax(parts.log_weights + gumbel, axis=-1)[..., None, None]
@@ -101,14 +110,14 @@ class LogisticMixture:
         one = Components(jnp.zeros(()), *of_chosen)
         shape = parts.mean.shape[1:-1]
         noise = jax.vmap(lambda key: jax.random.logistic(key, shape))(of_channels)
-        found: list[Array] = []
+        channels: list[Floats] = []
         for c in range(shape[-1]):
             spread = jnp.exp(one.log_scale[..., c, :]) * noise[..., c, None]
-            level = jnp.round((one.mean_given(c, found) + spread + 1) * 127.5)
-            found.append(jnp.clip(level / 127.5 - 1, -1, 1))
-        return jnp.concatenate(found, axis=-1)
+            level = jnp.round((one.mean_given(c, channels) + spread + 1) * 127.5)
+            channels.append(jnp.clip(level / 127.5 - 1, -1, 1))
+        return jnp.concatenate(channels, axis=-1)
 
-    def _components(self, output: Array) -> Components:
+    def _components(self, output: Output) -> Components:
         size = output.shape[-1] // self.components
         # The inverse of `outputs`: size = (C + 1) (C + 2) / 2.
         channels = (math.isqrt(8 * size + 1) - 3) // 2
@@ -126,15 +135,17 @@ class LogisticMixture:
         )
 
 
-def log_bin(x: Array, mean: Array, log_scale: Array) -> Array:
-    """Equation (4): the log of the mass that a logistic gives the bin of x, in nats, elementwise;
-    arguments broadcast. x: on the 256 levels."""
+def log_bin(x: Broadcast, mean: Broadcast, log_scale: Broadcast) -> Broadcast:
+    """Equation (4): log of the mass that a logistic gives the bin of x, in nats, elementwise.
+
+    Arguments broadcast. x: on the 256 levels.
+    """
     inverse_scale = jnp.exp(-log_scale)
     above = (x - mean + 1 / 255) * inverse_scale
     below = (x - mean - 1 / 255) * inverse_scale
-    # A quarter of a level: rounding of x must not decide which bin is the first or the last.
+    # With a margin of a quarter of a level: rounding must not decide whether a bin is at an end.
     first, last = x < -1 + 0.5 / 255, x > 1 - 0.5 / 255
-    # a - b from the scale alone: of the difference of a and b little is left far from the mean.
+    # a - b from the scale alone: far from the mean, the difference of a and b would cancel.
     width = jnp.log(-jnp.expm1(-2 / 255 * inverse_scale))
     return (
         jnp.where(last, 0, jax.nn.log_sigmoid(above))
@@ -143,10 +154,11 @@ def log_bin(x: Array, mean: Array, log_scale: Array) -> Array:
     )
 
 
-def clipped_mean(mean: Array, log_scale: Array) -> Array:
+def clipped_mean(mean: Broadcast, log_scale: Broadcast) -> Broadcast:
     """E[clip(x, -1, 1)] of a logistic, elementwise: -1 + the integral of P(x > y) over [-1, 1].
 
-    That is -1 + s (softplus((m + 1) / s) - softplus((m - 1) / s)), less what both have in common.
+    This is -1 + s (softplus((m + 1) / s) - softplus((m - 1) / s)), without what the terms have in
+    common.
     """
     scale = jnp.exp(log_scale)
 

@@ -1,13 +1,13 @@
-"""Principal components, and the Gaussian model they are the maximum likelihood of.
+"""Principal components, and the Gaussian model that they fit by maximum likelihood.
 
-The fit is NumPy float64 on the host, from one pass over the data; the model is jnp.
+The fit runs in NumPy float64 on the host, in one pass over the data; the model is jnp.
 
-    S = 1/N sum_i (x_i - mean) (x_i - mean)^T = sum_j lambda_j u_j u_j^T,  lambda falling     (1)
+    S = 1/N sum_i (x_i - mean) (x_i - mean)^T = sum_j lambda_j u_j u_j^T,  lambda decreasing  (1)
     scatter_{ab} = scatter_a + scatter_b + n_a n_b / (n_a + n_b) delta delta^T,
                    delta = mean_b - mean_a                               (Chan et al. 1983)   (2)
 
 Probabilistic PCA (Tipping & Bishop 1999): p(z) = N(0, I_q), p(x | z) = N(mean + W z, sigma^2 I).
-Its maximum likelihood, with U = (u_1 .. u_q) and L = diag(lambda_1 .. lambda_q):
+Its maximum-likelihood solution, with U = (u_1 .. u_q) and L = diag(lambda_1 .. lambda_q):
 
     sigma^2 = mean of lambda_{q+1} .. lambda_D,   W = U (L - sigma^2)^{1/2}                   (3)
     p(x) = N(mean, C),   C = W W^T + sigma^2 I = U L U^T + sigma^2 (I - U U^T)                (4)
@@ -21,37 +21,43 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64
 
-from genzoo.core.types import Array
+from genzoo.core.types import ArrayLike, Floats, PerExample, Scalar
+
+Vector = Float64[np.ndarray, " D"]
+Matrix = Float64[np.ndarray, "D D"]
+Data = Float[ArrayLike, "B D"]
+Coefficients = Float[ArrayLike, "B q"]
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What one pass over the data has to keep: their number, mean [D] and scatter [D, D]."""
+    """What one pass over the data accumulates: the count, mean [D] and scatter [D, D]."""
 
     count: int
-    mean: np.ndarray
-    scatter: np.ndarray
+    mean: Vector
+    scatter: Matrix
 
     @classmethod
     def none(cls, dimensions: int) -> "Moments":
-        """Of no data."""
+        """The moments of no data."""
         return cls(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
 
-    def with_batch(self, x: np.ndarray) -> "Moments":
-        """With the examples of x [B, D] taken in: equation (2)."""
+    def with_batch(self, x: Data) -> "Moments":
+        """The moments with the rows of x [B, D] added: equation (2)."""
         if not len(x):
             return self
         x = np.asarray(x, np.float64)
         mean = x.mean(0)
         total = self.count + len(x)
         delta = mean - self.mean
-        # The outer product of (2) as one more row: no second array of [D, D].
+        # The outer product of (2) enters as one more row, which saves a second [D, D] array.
         rows = np.concatenate([x - mean, np.sqrt(self.count * len(x) / total) * delta[None]])
         return Moments(total, self.mean + len(x) / total * delta, self.scatter + rows.T @ rows)
 
     def merged(self, other: "Moments") -> "Moments":
-        """Of the data of both: equation (2)."""
+        """The moments of both data sets together: equation (2)."""
         total = self.count + other.count
         if not total:
             return self
@@ -61,27 +67,27 @@ class Moments:
         return Moments(total, self.mean + other.count / total * delta, scatter)
 
     @property
-    def covariance(self) -> np.ndarray:
+    def covariance(self) -> Matrix:
         """S of equation (1), [D, D]: divided by N, not N - 1."""
         return self.scatter / max(self.count, 1)
 
 
 RANK_TOLERANCE = 1e-10
-"""An eigenvalue below this share of the largest counts as 0: float32 data cannot tell."""
+"""An eigenvalue below this share of the largest counts as 0: float32 data cannot resolve it."""
 
 
 class Fit(NamedTuple):
-    """The first q principal components, float64, and what is known of the rest."""
+    """The first q principal components, float64, and a summary of the others."""
 
-    mean: np.ndarray  # [D]
-    components: np.ndarray  # [D, q], orthonormal; the largest entry of each is positive
-    variances: np.ndarray  # [q], falling
+    mean: Vector
+    components: Float64[np.ndarray, "D q"]  # orthonormal; the largest entry of each is positive
+    variances: Float64[np.ndarray, " q"]  # decreasing
     total_variance: float  # the sum of all D eigenvalues
-    rank: int  # in how many directions the data vary
+    rank: int  # the number of directions in which the data vary
 
     @property
     def noise_variance(self) -> float:
-        """sigma^2 of equation (3); 0 where q leaves no variance over."""
+        """sigma^2 of equation (3); 0 if the q components hold all the variance."""
         dimensions, q = self.components.shape
         if q >= min(self.rank, dimensions):
             return 0.0
@@ -91,7 +97,7 @@ class Fit(NamedTuple):
 def principal_components(moments: Moments, q: int) -> Fit:
     """Equation (1) for the q <= D largest eigenvalues."""
     values, vectors = np.linalg.eigh(moments.covariance)
-    # Rounding makes zeros negative.
+    # Rounding can make zero eigenvalues negative.
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1][:, :q]
     largest = vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])]
     return Fit(
@@ -104,33 +110,36 @@ def principal_components(moments: Moments, q: int) -> Fit:
 
 
 class Probabilistic(NamedTuple):
-    """The model of equation (4)."""
+    """Probabilistic PCA: the model of equation (4)."""
 
-    mean: Array  # [D]
-    components: Array  # U [D, q], orthonormal
-    variances: Array  # lambda_1 .. lambda_q [q]
-    noise_variance: Array  # sigma^2, scalar
+    mean: Float[ArrayLike, " D"]
+    components: Float[ArrayLike, "D q"]  # U, orthonormal
+    variances: Float[ArrayLike, " q"]  # lambda_1 .. lambda_q
+    noise_variance: Scalar  # sigma^2
 
-    def coefficients(self, x: Array) -> Array:
-        """U^T (x - mean): [B, D] -> [B, q], in the unit of the data."""
+    def coefficients(self, x: Data) -> Coefficients:
+        """U^T (x - mean): [B, D] -> [B, q], in the units of the data."""
         return _product(x - self.mean, self.components)
 
-    def from_coefficients(self, coefficients: Array) -> Array:
-        """mean + U c: [B, q] -> [B, D]. Of `coefficients(x)` it is the orthogonal projection."""
+    def from_coefficients(self, coefficients: Coefficients) -> Data:
+        """mean + U c: [B, q] -> [B, D]; of `coefficients(x)`, the orthogonal projection of x."""
         return self.mean + _product(coefficients, self.components.T)
 
-    def mean_given(self, z: Array) -> Array:
+    def mean_given(self, z: Coefficients) -> Data:
         """E[x | z] = mean + W z: [B, q] -> [B, D]."""
         return self.from_coefficients(z * jnp.sqrt(self._excess))
 
-    def posterior(self, x: Array) -> tuple[Array, Array]:
-        """Equation (6): the mean [B, q] of p(z | x), and its variances [q] (it is diagonal)."""
+    def posterior(self, x: Data) -> tuple[Coefficients, Float[ArrayLike, " q"]]:
+        """Equation (6): the mean [B, q] and the variances [q] of p(z | x), which is diagonal."""
         shrunk = self.coefficients(x) * jnp.sqrt(self._excess) / self.variances
         return shrunk, self.noise_variance / self.variances
 
-    def negative_log_likelihood(self, x: Array) -> tuple[Array, Array]:
-        """-log p(x) in nats in two terms, [B, D] -> ([B], []): half the squared Mahalanobis
-        distance, and half of log det (2 pi C). By equation (5): nothing of [D, D]."""
+    def negative_log_likelihood(self, x: Data) -> tuple[PerExample, Scalar]:
+        """-log p(x) in nats as two terms, [B, D] -> ([B], []).
+
+        The terms are half the squared Mahalanobis distance and half of log det (2 pi C). By
+        equation (5), without an array of [D, D].
+        """
         dimensions, q = self.components.shape
         coefficients = self.coefficients(x)
         rest = x - self.from_coefficients(coefficients)
@@ -139,16 +148,16 @@ class Probabilistic(NamedTuple):
         log_det = jnp.log(self.variances).sum() + (dimensions - q) * jnp.log(self.noise_variance)
         return (inside + outside) / 2, (log_det + dimensions * jnp.log(2 * jnp.pi)) / 2
 
-    def sample(self, z: Array, noise: Array) -> Array:
-        """x of p(x | z) from standard normal z [B, q] and noise [B, D]."""
+    def sample(self, z: Coefficients, noise: Data) -> Data:
+        """A sample of p(x | z), from standard normal z [B, q] and noise [B, D]."""
         return self.mean_given(z) + jnp.sqrt(self.noise_variance) * noise
 
     @property
-    def _excess(self) -> Array:
-        # lambda_j - sigma^2; not negative but for rounding, where all that are left are equal.
+    def _excess(self) -> Float[ArrayLike, " q"]:
+        # lambda_j - sigma^2, which rounding could make negative where they are equal.
         return jnp.maximum(self.variances - self.noise_variance, 0)
 
 
-def _product(a: Array, b: Array) -> Array:
-    # In the full precision of float32: accelerators take less by default, and sigma^2 may be small.
+def _product(a: Floats, b: Floats) -> Floats:
+    # In full float32 precision: accelerators use less by default, and sigma^2 may be small.
     return jnp.matmul(a, b, precision="highest")

@@ -1,4 +1,4 @@
-"""Vector quantisation: the nearest code, codebooks by gradient or moving averages, Gumbel-softmax.
+"""Vector quantisation: nearest codes, codebooks by gradients or moving averages, Gumbel-softmax.
 
 For vectors x [N, D] and codes e [K, D]:
 
@@ -15,7 +15,7 @@ with the smoothing of Razavi et al. 2019, "Generating Diverse High-Fidelity Imag
 (5): Jang et al. 2017, "Categorical Reparameterization with Gumbel-Softmax", and Maddison et al.
 2017, "The Concrete Distribution".
 
-A codebook held by moving averages is a plain dict {"codes": [K, D], "counts": [K], "sums": [K, D]}.
+A codebook kept by moving averages is a plain dict {"codes": [K, D], "counts": [K], "sums": [K, D]}.
 """
 
 from collections.abc import Mapping
@@ -23,29 +23,44 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import entr
+from jaxtyping import Float, Int
 
-from genzoo.core.types import Array, Key, mean_per_example
+from genzoo.core.types import (
+    Array,
+    ArrayLike,
+    Broadcast,
+    Count,
+    Examples,
+    Key,
+    PerExample,
+    Scalar,
+    Values,
+    mean_per_example,
+)
 
-Codebook = Mapping[str, Array]
+Codes = Float[ArrayLike, "K D"]
+Rows = Float[ArrayLike, "N D"]
+Index = Int[ArrayLike, " N"]
+Codebook = Mapping[str, Float[ArrayLike, "K ..."]]
 
 
-def _shift(codebook: Array) -> Array:
-    # Distances survive a translation; the rounding error of (1) grows with the square of the
-    # distance from the origin. On a grid as coarse as the spread of the codes the translation
-    # itself is exact for codes that are: codes of small integers keep their exact ties.
+def _shift(codebook: Codes) -> Float[Array, " D"]:
+    # Translations leave distances unchanged, while the rounding error of (1) grows with the squared
+    # distance from the origin. The translation is rounded to a grid as coarse as the spread of the
+    # codes, which makes it exact for codes of small integers: they keep their exact ties.
     mean = codebook.mean(0)
     _, exponent = jnp.frexp(jnp.abs(codebook - mean).max())
     grid = jnp.ldexp(jnp.ones((), codebook.dtype), exponent - 1)
     return grid * jnp.round(mean / grid)
 
 
-def nearest_code(x: Array, codebook: Array, block: int = 1024, tile: int = 512) -> Array:
+def nearest_code(x: Rows, codebook: Codes, block: int = 1024, tile: int = 512) -> Index:
     """Index int32 [N] of the code [K, D] nearest to each row of x [N, D], equation (1).
 
-    The lowest index wins a tie. Computed in float32 at least; no gradient flows. Distances live in
-    tiles of at most [block, tile]: for every block of rows a scan over the codes keeps the least
-    value per lane, which on a CPU is faster than argmin over long rows. An accelerator likes both
-    larger. A row that is nan gets 0.
+    Ties go to the lowest index, and a row of nan gets 0. Computed in float32 or wider; no gradient
+    flows. Distances are held in tiles of at most [block, tile]: for every block of rows, a scan
+    over the codes keeps the smallest value per lane, which on a CPU is faster than argmin over long
+    rows. Accelerators prefer a larger block and tile.
     """
     dtype = jnp.promote_types(jnp.result_type(x, codebook), jnp.float32)
     x, codebook = jax.lax.stop_gradient((x, codebook))
@@ -59,13 +74,13 @@ def nearest_code(x: Array, codebook: Array, block: int = 1024, tile: int = 512) 
     codes = jnp.pad(codebook, ((0, missing), (0, 0))).reshape(tiles, tile, width)
     scanned = (codes, half, jnp.arange(tiles, dtype=jnp.int32))
 
-    def of_block(rows: Array) -> Array:
+    def of_block(rows: Rows) -> Index:
         rows = rows.astype(dtype) - shift
 
         def compare(best, scanned):
             least, where = best
             codes, half, number = scanned
-            codes = codes.astype(dtype) - shift  # here, so that no shifted codebook is kept
+            codes = codes.astype(dtype) - shift  # here: no shifted codebook is kept
             value = half - jnp.matmul(rows, codes.T, precision=jax.lax.Precision.HIGHEST)
             better = value < least
             return (jnp.where(better, value, least), jnp.where(better, number, where)), None
@@ -83,8 +98,8 @@ def nearest_code(x: Array, codebook: Array, block: int = 1024, tile: int = 512) 
     if blocks == 1:
         return of_block(x)
     rows = -(-count // blocks)
-    # Block i holds rows i, i + blocks, ...: where x is sharded by rows over devices, every device
-    # then has its share of each block, and the loop runs along an axis that is not sharded.
+    # Block i holds rows i, i + blocks, ...: if the rows of x are sharded over devices, every device
+    # has its share of each block, and the loop runs along an axis that is not sharded.
     strided = jnp.pad(x, ((0, rows * blocks - count), (0, 0))).reshape(rows, blocks, width)
     index = jax.lax.map(
         lambda i: of_block(jax.lax.dynamic_index_in_dim(strided, i, axis=1, keepdims=False)),
@@ -93,49 +108,54 @@ def nearest_code(x: Array, codebook: Array, block: int = 1024, tile: int = 512) 
     return index.T.reshape(-1)[:count]
 
 
-def lookup(codebook: Array, index: Array) -> Array:
-    """The codes [..., D] of the indices [...]; codebook [K, D]."""
+def lookup(
+    codebook: Codes, index: Int[ArrayLike, "*shape"]
+) -> Float[ArrayLike, "*shape D"]:
+    """The codes [..., D] at the indices [...] of a codebook [K, D]."""
     return codebook[index]
 
 
-def straight_through(x: Array, quantised: Array) -> Array:
-    """The value `quantised`, to the bit, with the gradient of the identity to x and none to
-    `quantised`: equation (2). Same shapes."""
+def straight_through(x: Values, quantised: Values) -> Values:
+    """Equation (2): exactly the value of `quantised`, with the gradient of the identity to x.
+
+    No gradient flows to `quantised`. Both have the same shape.
+    """
     return jax.lax.stop_gradient(quantised) + (x - jax.lax.stop_gradient(x))
 
 
-def commitment(x: Array, quantised: Array) -> Array:
-    """Mean squared distance [B] of x [B, ...] from its codes; the gradient goes to x: (3)."""
+def commitment(x: Examples, quantised: Examples) -> PerExample:
+    """Equation (3): mean squared distance [B] of x [B, ...] from its codes, with gradient to x."""
     return mean_per_example(jnp.square(x - jax.lax.stop_gradient(quantised)))
 
 
-def dictionary(x: Array, quantised: Array) -> Array:
-    """Mean squared distance [B] of the codes from x [B, ...]; the gradient goes to them: (3)."""
+def dictionary(x: Examples, quantised: Examples) -> PerExample:
+    """Equation (3): mean squared distance [B] of x [B, ...] from its codes, with gradient to them.
+    """
     return mean_per_example(jnp.square(jax.lax.stop_gradient(x) - quantised))
 
 
-def new_codebook(key: Key, size: int, width: int) -> dict[str, Array]:
-    """Normal codes [size, width] of expected squared length 1, as if each had one member."""
+def new_codebook(key: Key, size: int, width: int) -> Codebook:
+    """Normal codes [size, width] of expected squared length 1, each with a count of 1."""
     codes = jax.random.normal(key, (size, width)) / jnp.sqrt(width)
     return {"codes": codes, "counts": jnp.ones(size), "sums": codes}
 
 
-def _members(x: Array, index: Array, size: int) -> tuple[Array, Array]:
-    # Scatter: 100 times faster on a CPU than a matrix product with one-hot rows at K = 16,384.
+def _members(x: Rows, index: Index, size: int) -> tuple[Float[Array, " K"], Codes]:
+    # A scatter: 100 times faster on a CPU than a matrix product with one-hot rows at K = 16,384.
     counts = jax.ops.segment_sum(jnp.ones(len(x), x.dtype), index, size)
     return counts, jax.ops.segment_sum(x, index, size)
 
 
 def ema_update(
-    book: Codebook, x: Array, index: Array, decay: float, epsilon: float = 1e-5
-) -> dict[str, Array]:
-    """Equation (4): the codebook after the rows of x [N, D] with their indices [N].
+    book: Codebook, x: Rows, index: Index, decay: Scalar, epsilon: float = 1e-5
+) -> Codebook:
+    """Equation (4): the codebook updated with rows x [N, D] whose codes are `index` [N].
 
-    A code without a member here stays where it is, while its count and sum fade together: their
-    ratio does not change, and the smoothing would draw the code to the origin once its count is
-    near epsilon. So decay 0 is one Lloyd step of k-means: codes without members stay, the others
-    go to their mean, exactly for epsilon = 0 and else times n_k / smoothed_k, which differs from 1
-    by less than epsilon max(1, K / N).
+    A code without members here stays where it is while its count and sum decay together: their
+    ratio does not change, and the smoothing would pull the code to the origin once its count is
+    near epsilon. With decay 0 this is one Lloyd step of k-means: codes without members stay, and
+    the others move to the mean of their members, exactly for epsilon = 0 and otherwise times n_k /
+    smoothed_k, which differs from 1 by less than epsilon max(1, K / N).
     """
     size = len(book["counts"])
     x = jax.lax.stop_gradient(jnp.asarray(x, book["codes"].dtype))
@@ -151,9 +171,9 @@ def ema_update(
     }  # fmt: skip
 
 
-def _seeds(key: Key, x: Array, size: int) -> Array:
-    # k-means++ (Arthur & Vassilvitskii 2007): a row follows with probability proportional to its
-    # squared distance from the nearest row taken so far; any row once all of these are 0.
+def _seeds(key: Key, x: Rows, size: int) -> Codes:
+    # k-means++ (Arthur & Vassilvitskii 2007): the next row is drawn with probability proportional
+    # to its squared distance from the nearest row so far, or uniformly once all of these are 0.
     def distance(row):
         return jnp.square(x - row).sum(-1)
 
@@ -168,11 +188,12 @@ def _seeds(key: Key, x: Array, size: int) -> Array:
     return jax.lax.fori_loop(1, size, take, (codes, distance(first)))[0]
 
 
-def kmeans(key: Key, x: Array, size: int, iterations: int) -> Array:
-    """Codes [size, D] by Lloyd's iterations on x [N, D] from k-means++ seeds.
+def kmeans(key: Key, x: Rows, size: int, iterations: Count) -> Codes:
+    """Codes [size, D] by Lloyd's iterations on x [N, D], seeded by k-means++.
 
-    A code without members keeps its place. With fewer rows than codes the first N codes start at
-    the rows and the others at repetitions of them with noise, a hundredth of x's deviation.
+    A code without members keeps its place. With fewer rows than codes, the first N codes start at
+    the rows and the others at repeated rows plus noise of a hundredth of x's standard deviation.
+    The number of iterations may be traced.
     """
     x = jax.lax.stop_gradient(jnp.asarray(x))
     if len(x) < size:
@@ -190,10 +211,12 @@ def kmeans(key: Key, x: Array, size: int, iterations: int) -> Array:
     return jax.lax.fori_loop(0, iterations, lloyd, codes)
 
 
-def revive(key: Key, book: Codebook, x: Array, threshold: float) -> dict[str, Array]:
-    """The codebook with every code whose count is below `threshold` moved to a random row of
-    x [N, D] with the count `threshold`, no row taken twice unless more than N are moved; the
-    others untouched. (Random restarts: Dhariwal et al. 2020, "Jukebox", section 3.1.)"""
+def revive(key: Key, book: Codebook, x: Rows, threshold: Scalar) -> Codebook:
+    """Moves every code whose count is below `threshold` to a random row of x [N, D].
+
+    A moved code gets the count `threshold`; the others are untouched. No row is taken twice unless
+    more than N codes move. (Random restarts: Dhariwal et al. 2020, "Jukebox", section 3.1.)
+    """
     x = jax.lax.stop_gradient(jnp.asarray(x, book["codes"].dtype))
     dead = book["counts"] < threshold
     order = jax.random.permutation(key, len(x))
@@ -205,28 +228,28 @@ def revive(key: Key, book: Codebook, x: Array, threshold: float) -> dict[str, Ar
     }
 
 
-def usage(index: Array, size: int) -> Array:
-    """Share of each code among an example's positions: index [B, ...] -> float32 [B, size]."""
+def usage(index: Int[ArrayLike, "B ..."], size: int) -> Float[Array, "B {size}"]:
+    """Share of each code among the positions of an example: [B, ...] -> float32 [B, size]."""
     index = index.reshape(len(index), -1)
     counts = jnp.zeros((len(index), size)).at[jnp.arange(len(index))[:, None], index].add(1)
     return counts / index.shape[1]
 
 
-def perplexity(probabilities: Array) -> Array:
-    """exp of the entropy in nats: [..., K] -> [...], from 1 (one code) to K (all alike)."""
+def perplexity(probabilities: Float[ArrayLike, "*same K"]) -> Values:
+    """exp of the entropy in nats: [..., K] -> [...], from 1 (a single code) to K (uniform)."""
     return jnp.exp(entr(probabilities).sum(-1))
 
 
-def gumbel_softmax(logits: Array, gumbel: Array, temperature: float | Array) -> Array:
-    """The relaxed one-hot sample (5) [..., K] from standard Gumbel noise of the logits' shape."""
+def gumbel_softmax(logits: Broadcast, gumbel: Broadcast, temperature: Scalar) -> Broadcast:
+    """The relaxed one-hot sample (5) [..., K] from logits and standard Gumbel noise [..., K]."""
     return jax.nn.softmax((logits + gumbel) / temperature)
 
 
-def uniform_kl(logits: Array) -> Array:
+def uniform_kl(logits: Float[ArrayLike, "*same K"]) -> Values:
     """KL(softmax(logits) || uniform) in nats, from 0 to log K: [..., K] -> [...].
 
-    The mean over k of r log r - r + 1, r = K p_k: no term is negative, so that near 0 nothing
-    cancels.
+    Computed as the mean over k of r log r - r + 1 with r = K p_k. No term is negative, so nothing
+    cancels near 0.
     """
     log_ratio = jax.nn.log_softmax(logits) + jnp.log(jnp.asarray(logits.shape[-1], logits.dtype))
     finite = jnp.where(jnp.isneginf(log_ratio), 0, log_ratio)

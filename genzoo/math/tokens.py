@@ -1,4 +1,4 @@
-"""Sequences of tokens: the cross-entropy of the next one, and truncated distributions to draw from.
+"""Token sequences: next-token cross-entropy, and truncated distributions to sample from.
 
     next-token loss = -log softmax(logits_i)[token_i]                                        (1)
     temperature tau: logits / tau;  top-k: the k most likely tokens;                         (2)
@@ -12,14 +12,17 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
-from genzoo.core.types import Array
+from genzoo.core.types import ArrayLike, Values
 
 
-def next_token_nats(logits: Array, tokens: Array) -> Array:
-    """Cross-entropy (1) in nats [B, N], in float32 at least; logits [B, N, V], tokens [B, N].
+def next_token_nats(
+    logits: Float[ArrayLike, "B N V"], tokens: Int[ArrayLike, "B N"]
+) -> Float[ArrayLike, "B N"]:
+    """Cross-entropy (1) in nats [B, N], in float32 or wider; logits [B, N, V], tokens [B, N].
 
-    logits[:, i] is the prediction of tokens[:, i]: the caller shifts the input by one.
+    logits[:, i] predicts tokens[:, i]: the caller shifts the input by one position.
     """
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
@@ -28,12 +31,12 @@ def next_token_nats(logits: Array, tokens: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Truncation:
-    """Logits [..., V] -> logits / temperature with -inf outside the tokens that may be drawn.
+    """Logits [..., V] -> logits / temperature, with -inf at every token that is cut off.
 
-    temperature: 0 keeps the most likely token alone; top_k: how many are kept, 0 for all; top_p:
-    mass of the set kept of these, 1 for all. Temperature comes first, then top-k, then top-p of
-    the distribution that top-k has left. Among equal logits the lower token counts as more likely,
-    so that top-k keeps exactly k. ValueError for values out of range.
+    temperature: 0 keeps only the most likely token; top_k: the number of tokens kept, 0 for all;
+    top_p: the probability mass kept, 1 for all. Temperature is applied first, then top-k, then
+    top-p to the distribution that top-k leaves. Among equal logits the lower token counts as more
+    likely, so top-k keeps exactly k. Raises ValueError for values out of range.
     """
 
     temperature: float = 1.0
@@ -46,8 +49,8 @@ class Truncation:
                 f"{self}: temperature and top_k must be at least 0, top_p above 0 and at most 1"
             )
 
-    def __call__(self, logits: Array) -> Array:
-        """Logits of the same shape, ready for a softmax or a categorical draw."""
+    def __call__(self, logits: Values) -> Values:
+        """Truncated logits of the same shape, for a softmax or a categorical draw."""
         greedy = self.temperature == 0
         if not greedy:
             logits = logits / self.temperature
@@ -55,7 +58,7 @@ class Truncation:
         kept = 1 if greedy else min(self.top_k or size, size)
         if kept == size and self.top_p == 1:
             return logits
-        # top_k sorts -0 below 0, which the comparison below holds for equal.
+        # top_k sorts -0 below 0, but the comparison below treats them as equal.
         logits = jnp.where(logits == 0, 0, logits)
         values, order = jax.lax.top_k(logits, kept)
         count = jnp.full(logits.shape[:-1], kept)

@@ -1,5 +1,4 @@
-"""Variational autoencoders: posteriors, KL terms, bounds on the likelihood, and what is done to
-the KL in training.
+"""Variational autoencoders: posteriors, KL terms, likelihood bounds, and the KL during training.
 
     ELBO = E_q log p(x | z) - KL(q(z | x) || p(z)) <= log p(x)      (Kingma & Welling 2014)   (1)
     L_K  = E log 1/K sum_k w_k,  w_k = p(x, z_k) / q(z_k | x)       (Burda et al. 2016)       (2)
@@ -12,64 +11,66 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from genzoo.core.types import Array
+from genzoo.core.types import ArrayLike, Count, Floats, PerExample, Scalar, Tree
 from genzoo.math import gaussian
 from genzoo.math.observation import bounded
 
 
 class Diagonal(NamedTuple):
-    """A diagonal Gaussian over the last axis, by mean and log variance."""
+    """A diagonal Gaussian over the last axis, given by its mean and log variance."""
 
-    mean: Array
-    log_variance: Array
+    mean: Floats
+    log_variance: Floats
 
 
-def diagonal(output: Array) -> Diagonal:
-    """The Gaussian that a network's output [..., 2 D] stands for.
+def diagonal(output: Floats) -> Diagonal:
+    """The Gaussian given by a network's output [..., 2 D].
 
-    The log variance is kept in (-14, 14), bent smoothly: unbounded it overflows on a bad batch.
+    The log variance is kept in (-14, 14) with a smooth bend: unbounded, it overflows on a bad
+    batch.
     """
     mean, raw = jnp.split(output, 2, axis=-1)
     return Diagonal(mean, bounded(raw, low=-14.0, high=14.0))
 
 
-def reparameterise(q: Diagonal, noise: Array) -> Array:
+def reparameterise(q: Diagonal, noise: Floats) -> Floats:
     """z = mean + std noise: a sample through which the gradient flows. Leading axes broadcast."""
     return q.mean + jnp.exp(0.5 * q.log_variance) * noise
 
 
-def standard_kl(q: Diagonal) -> Array:
+def standard_kl(q: Diagonal) -> Floats:
     """KL(q || N(0, I)) in nats, elementwise."""
     return gaussian.kl(q.mean, q.log_variance, jnp.zeros(()), jnp.zeros(()))
 
 
-def log_ratio(z: Array, q: Diagonal, p: Diagonal) -> Array:
-    """log q(z) - log p(z) in nats, elementwise: a one-sample estimate of KL(q || p) for z of q."""
+def log_ratio(z: Floats, q: Diagonal, p: Diagonal) -> Floats:
+    """log q(z) - log p(z) in nats, elementwise: a one-sample estimate of KL(q || p) if z ~ q."""
     return gaussian.log_density(z, *q) - gaussian.log_density(z, *p)
 
 
-def log_mean_exp(log_weights: Array, axis: int = 0) -> Array:
-    """log of the mean of exp, over one axis: equation (2) of log weights [K, B]."""
+def log_mean_exp(log_weights: Floats, axis: int = 0) -> Floats:
+    """log of the mean of exp over one axis: equation (2) from log weights [K, B]."""
     count = log_weights.shape[axis]
     return jax.nn.logsumexp(log_weights, axis=axis) - jnp.log(count)
 
 
 def streamed_log_mean_exp(
-    log_weights: Callable[[Array], tuple[Array, Array]], chunks: int
-) -> tuple[Array, Array]:
-    """Equation (2) over chunks of samples, one after the other: memory for one chunk.
+    log_weights: Callable[[Count], tuple[Floats, Tree]], chunks: int
+) -> tuple[PerExample, Tree]:
+    """Equation (2) over chunks of samples, one after the other, in the memory of one chunk.
 
-    log_weights: chunk number -> (log weights [K / chunks, B], values to be averaged [B, ...]).
-    Returns (L_K [B], the mean of the values).
+    log_weights: chunk number -> (log weights [K / chunks, B], a tree of values to be averaged).
+    Returns (L_K [B], the tree of mean values).
     """
 
     def add(carry, index):
         total, values = carry
-        found, more = log_weights(index)
+        chunk, chunk_values = log_weights(index)
         # logaddexp keeps the running sum relative to the largest weight so far.
-        total = jnp.logaddexp(total, log_mean_exp(found))
-        return (total, jax.tree.map(jnp.add, values, more)), None
+        total = jnp.logaddexp(total, log_mean_exp(chunk))
+        return (total, jax.tree.map(jnp.add, values, chunk_values)), None
 
     shapes = jax.eval_shape(log_weights, jnp.int32(0))
     start = (
@@ -80,42 +81,42 @@ def streamed_log_mean_exp(
     return total - jnp.log(chunks), jax.tree.map(lambda v: v / chunks, values)
 
 
-def free_bits(kl: Array, floor: float, mask: Array | None = None) -> Array:
-    """The KL [B, D] with every unit's batch mean at least `floor` nats (Kingma et al. 2016, eq.
-    15): a unit below it has no gradient, so that nothing is gained by switching it off.
+def free_bits(
+    kl: Float[ArrayLike, "B D"], floor: float, mask: PerExample | None = None
+) -> Float[ArrayLike, "B D"]:
+    """The KL [B, D] with the batch mean of every unit at least `floor` nats.
 
-    mask: [B], 1 for an example and 0 for padding, which the mean leaves out whatever it holds.
+    Kingma et al. 2016, eq. 15: a unit below the floor has no gradient, so nothing is gained by
+    switching it off. mask: [B], 1 for an example and 0 for padding, which the mean leaves out
+    whatever it holds.
     """
-    if mask is None:
-        mean = jnp.mean(kl, 0)
-    else:
-        real = mask > 0
-        mean = jnp.mean(kl, 0, where=real[:, None])
-    return jnp.where(mean > floor, kl, floor)
+    real = None if mask is None else (mask > 0)[:, None]
+    return jnp.where(jnp.mean(kl, 0, where=real) > floor, kl, floor)
 
 
-Warmup = Callable[[Array], Array]
+Warmup = Callable[[Count], Scalar]
 
 
 def constant() -> Warmup:
-    """The KL counts in full from the start."""
+    """The full KL from the start."""
     return lambda step: jnp.ones(())
 
 
 def linear(steps: int) -> Warmup:
-    """From 0 to 1 over so many steps, then 1 (Bowman et al. 2016; Sonderby et al. 2016)."""
+    """From 0 to 1 over the first `steps` steps, then 1 (Bowman et al. 2016; Sonderby et al. 2016).
+    """
     return lambda step: jnp.minimum(step / steps, 1.0)
 
 
 def cyclical(steps: int, share: float = 0.5) -> Warmup:
-    """Cycles of so many steps: over `share` of each from 0 to 1, then 1 (Fu et al. 2019)."""
+    """Cycles of `steps` steps: from 0 to 1 over a `share` of each, then 1 (Fu et al. 2019)."""
     return lambda step: jnp.minimum((step % steps) / (share * steps), 1.0)
 
 
 def annealed(start: float, end: float, steps: int) -> Warmup:
-    """From `start` to `end` along half a cosine over so many steps (Ramesh et al. 2021, A.2)."""
+    """From `start` to `end` along half a cosine over `steps` steps (Ramesh et al. 2021, A.2)."""
 
-    def value(step: Array) -> Array:
+    def value(step: Count) -> Scalar:
         done = jnp.minimum(step / steps, 1.0) if steps else 1.0
         return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * done))
 

@@ -24,7 +24,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core.contract import Solution
-from genzoo.core.types import Array, Keys, Tree, broadcast, mean_per_example
+from genzoo.core.types import (
+    Counts,
+    Examples,
+    Flags,
+    Keys,
+    PerExample,
+    Scalar,
+    Series,
+    Times,
+    Tree,
+    broadcast,
+    mean_per_example,
+)
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.predictor import Predict, Rows, one_row
 
@@ -43,7 +55,7 @@ _ERROR = _STAGES[6] - _FOURTH
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0
 _EVALUATIONS = 6  # per step; the seventh stage is the first of the next step
 
-Derivative = Callable[[Tree, Array], Tree]
+Derivative = Callable[[Tree, PerExample], Tree]
 """(y: a tree of leaves [B, ...], t: [B]) -> dy/dt, a tree like y. Rows must be independent."""
 
 
@@ -55,42 +67,42 @@ class Solved(NamedTuple):
     """
 
     y: Tree
-    evaluations: Array
-    reached: Array
+    evaluations: Counts
+    reached: Flags
 
 
 class _State(NamedTuple):
     y: Tree
     slope: Tree  # the derivative at y
-    t: Array  # [B]
-    step: Array  # [B] > 0, the next step size to try
-    rejected: Array  # bool [B], whether the last attempt was rejected
-    stuck: Array  # bool [B], whether the steps have become too small to change t
-    evaluations: Array  # int32 [B]
+    t: PerExample
+    step: PerExample  # > 0, the next step size to try
+    rejected: Flags  # whether the last attempt was rejected
+    stuck: Flags  # whether the steps have become too small to change t
+    evaluations: Counts
 
 
-def _along(y: Tree, size: Array, slope: Tree) -> Tree:
+def _along(y: Tree, size: PerExample, slope: Tree) -> Tree:
     return jax.tree.map(lambda a, b: a + broadcast(size, a) * b, y, slope)
 
 
-def _rows(choice: Array, new: Tree, old: Tree) -> Tree:
+def _rows(choice: Flags, new: Tree, old: Tree) -> Tree:
     return jax.tree.map(lambda a, b: jnp.where(broadcast(choice, a), a, b), new, old)
 
 
-def _size(values: Tree, scale: Tree) -> Array:
-    # [B]: the largest over the leaves, so that a log density counts as much as a whole image.
+def _size(values: Tree, scale: Tree) -> PerExample:
+    # The largest over the leaves, so that a log density counts as much as a whole image.
     ratios = jax.tree.map(lambda a, b: jnp.sqrt(mean_per_example(jnp.square(a / b))), values, scale)
     return jnp.stack(jax.tree.leaves(ratios)).max(0)
 
 
-def _weighted(weights: Array, stages: Tree) -> Tree:
+def _weighted(weights: Series, stages: Tree) -> Tree:
     # Not a dot product, which accelerators would compute with fewer digits.
     return jax.tree.map(
         lambda k: (weights.reshape(-1, *(1,) * (k.ndim - 1)) * k).sum(0), stages
     )
 
 
-def _first_step(derivative, y, t, length, direction, rtol, atol) -> tuple[Tree, Array]:
+def _first_step(derivative, y, t, length, direction, rtol, atol) -> tuple[Tree, PerExample]:
     # (slope, step) at the start: Hairer, Norsett & Wanner, II.4, with two evaluations. The loop
     # keeps the program small: the derivative is in it once here and once in the steps.
     scale = jax.tree.map(lambda a: atol + rtol * jnp.abs(a), y)
@@ -120,11 +132,11 @@ def _first_step(derivative, y, t, length, direction, rtol, atol) -> tuple[Tree, 
 def solve(
     derivative: Derivative,
     y: Tree,
-    t0: Array | float,
-    t1: Array | float,
+    t0: Times,
+    t1: Times,
     *,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    rtol: Scalar = 1e-5,
+    atol: Scalar = 1e-5,
     largest: int = 10_000,
 ) -> Solved:
     """Integrates dy/dt = derivative(y, t) from y at t0 to t1, which may lie before t0.
@@ -142,7 +154,7 @@ def solve(
     slope, step = _first_step(derivative, y, t, jnp.abs(end - t), direction, rtol, atol)
     table, times, estimate = (jnp.asarray(v, dtype) for v in (_STAGES, _TIMES, _ERROR))
 
-    def active(state: _State) -> Array:
+    def active(state: _State) -> Flags:
         affordable = state.evaluations + _EVALUATIONS <= largest
         return (state.t != end) & ~state.stuck & affordable
 
@@ -197,7 +209,7 @@ def solve(
     )
 
 
-def clock(schedule: Schedule, t: Array) -> Array:
+def clock(schedule: Schedule, t: Times) -> Times:
     """softplus(logsnr / 2) = -log u with u = sigma / (alpha + sigma), in the shape of t.
 
     It is 0 at alpha = 0 and grows towards the data, without cancellation at either end.
@@ -205,7 +217,7 @@ def clock(schedule: Schedule, t: Array) -> Array:
     return jax.nn.softplus(schedule.logsnr(t) / 2)
 
 
-def flow(predict: Predict, schedule: Schedule, start: Array, end: Array) -> Derivative:
+def flow(predict: Predict, schedule: Schedule, start: Scalar, end: Scalar) -> Derivative:
     """The probability-flow ODE in y = x / (alpha + sigma) over `clock` from start to end < start:
 
         dy = (eps - x_0) du = u (x_0 - eps) dclock,   u = exp(-clock),                          (3)
@@ -216,7 +228,7 @@ def flow(predict: Predict, schedule: Schedule, start: Array, end: Array) -> Deri
     1e-3 over u, and 90 and 4e-4 over the angle arctan(sigma / alpha).
     """
 
-    def derivative(y, ticks):
+    def derivative(y: Examples, ticks: PerExample) -> Examples:
         logsnr = 2 * (ticks + jnp.log(-jnp.expm1(-ticks)))
         # Rounding must not push t out of [end, start], beyond which sigma may be 0.
         t = jnp.clip(schedule.time_of_logsnr(logsnr), end, start)
@@ -235,26 +247,26 @@ class AdaptiveSampler:
     """
 
     schedule: Schedule
-    farthest: float | None = None
-    nearest: float | None = None
-    rtol: float = 1e-5
-    atol: float = 1e-5
+    farthest: Scalar | None = None
+    nearest: Scalar | None = None
+    rtol: Scalar = 1e-5
+    atol: Scalar = 1e-5
     largest: int = 10_000
 
     @property
-    def start(self) -> float:
+    def start(self) -> Scalar:
         """The starting time."""
         return self.schedule.farthest if self.farthest is None else self.farthest
 
     @property
-    def end(self) -> float:
+    def end(self) -> Scalar:
         """The time at which the data are predicted."""
         return self.schedule.nearest if self.nearest is None else self.nearest
 
     def __call__(
         self,
         predict: Predict,
-        x: Array,
+        x: Examples,
         keys: Keys | None = None,
         *,
         trajectory: bool = False,

@@ -11,11 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import Array, Count, Counts, Keys
 
-Step = Callable[[Any, Array, Array], tuple[Array, Any]]
+Logits = Float[Array, "B V"]
+"""Unnormalised log probabilities of V tokens for each example."""
+Step = Callable[[Any, Counts, Count], tuple[Logits, Any]]
 """(cache, previous token [B], position []) -> (logits [B, V], cache)."""
 
 
@@ -24,9 +27,9 @@ def generate(
     cache: Any,
     keys: Keys,
     length: int,
-    truncate: Callable[[Array], Array],
-    first: Array,
-) -> Array:
+    truncate: Callable[[Logits], Logits],
+    first: Counts,
+) -> Int[Array, "B {length}"]:
     """Tokens int32 [B, length], with one key per example.
 
     cache: a tree, which `step` returns with the same shapes. truncate: logits [B, V] -> logits,

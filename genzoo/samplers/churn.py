@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import Count, Examples, Keys, Scalar
 from genzoo.math import gaussian
 from genzoo.samplers.runge_kutta import DPM2, Euler, Heun, RungeKutta
 
@@ -40,13 +40,13 @@ class Churned(RungeKutta):
     s_max: float = float("inf")
     s_noise: float = 1.0
 
-    def init(self, x: Array, steps: Array) -> Array:
+    def init(self, x: Examples, steps: Count) -> Scalar:
         """Gamma of equation (1) without the condition on u: a scalar."""
         return jnp.minimum(self.s_churn / steps, jnp.sqrt(2) - 1).astype(x.dtype)
 
     def before(
-        self, x: Array, t: Array, s: Array, keys: Keys, memory: Array
-    ) -> tuple[Array, Array]:
+        self, x: Examples, t: Scalar, s: Scalar, keys: Keys, memory: Scalar
+    ) -> tuple[Examples, Scalar]:
         """(x_hat, t_hat) of equation (2)."""
         del s
         if self.s_churn == 0:

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import Count, Examples, Flag, Keys, Scalar
 from genzoo.math import exponential
 from genzoo.math.exponential import Form, phi
 from genzoo.math.gaussian import q_sample
@@ -51,14 +51,14 @@ class History(NamedTuple):
     including this one. gentle: bool [], whether the last moves have a lower order.
     """
 
-    values: tuple[Array, ...]
-    gaps: tuple[Array, ...]
-    usable: Array
-    left: Array
-    gentle: Array
+    values: tuple[Examples, ...]
+    gaps: tuple[Scalar, ...]
+    usable: Count
+    left: Count
+    gentle: Flag
 
     @classmethod
-    def empty(cls, x: Array, steps: Array, length: int, gentle: bool | None) -> "History":
+    def empty(cls, x: Examples, steps: Count, length: int, gentle: bool | None) -> "History":
         """The history before the first of `steps` moves. gentle: None means below 15 moves."""
         if gentle is None:
             gentle = steps < FEW
@@ -70,12 +70,12 @@ class History(NamedTuple):
             gentle=jnp.asarray(gentle),
         )
 
-    def order(self, highest: int) -> Array:
+    def order(self, highest: int) -> Count:
         """The order of this move: int32 []."""
         order = jnp.minimum(highest, self.usable + 1)
         return jnp.where(self.gentle, jnp.minimum(order, self.left), order)
 
-    def after(self, value: Array, schedule: Schedule, t: Array, s: Array) -> "History":
+    def after(self, value: Examples, schedule: Schedule, t: Scalar, s: Scalar) -> "History":
         """The history extended by the prediction `value` at t and the move from t to s.
 
         Pure noise is infinitely far away in lambda and is forgotten.
@@ -110,7 +110,7 @@ class Multistep(EndsInData):
 
     evaluations = 1
 
-    def init(self, x: Array, steps: Array) -> History:
+    def init(self, x: Examples, steps: Count) -> History:
         """An empty history."""
         return History.empty(x, steps, self.order - 1, self.lower_order_final)
 
@@ -118,20 +118,20 @@ class Multistep(EndsInData):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: History,
-    ) -> tuple[Array, History]:
+    ) -> tuple[Examples, History]:
         """One move; deterministic."""
         del predict, x, keys
         bend, memory = self.bend(seen, t, s, memory)
         return q_sample(self.schedule, seen.x_0, s, seen.eps) + bend, memory
 
     def bend(
-        self, seen: Prediction, t: Array, s: Array, memory: History
-    ) -> tuple[Array, History]:
+        self, seen: Prediction, t: Scalar, s: Scalar, memory: History
+    ) -> tuple[Examples, History]:
         """The term that (2) and (3) add to the line [B, ...], and the history after the move."""
         value = self.form.predicted(seen)
         move = self.form.move(self.schedule, t, s)

@@ -33,7 +33,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import Count, Examples, Keys, Scalar
 from genzoo.math import exponential
 from genzoo.math.exponential import phi
 from genzoo.math.schedules import Schedule
@@ -43,12 +43,14 @@ from genzoo.samplers.loop import EndsInData, Memoryless
 from genzoo.samplers.predictor import Predict, Prediction
 
 
-def _kept_and_fresh(eta: float, h: Array) -> tuple[Array, Array]:
+def _kept_and_fresh(eta: float, h: Scalar) -> tuple[Scalar, Scalar]:
     # c(h) and d(h) of equation (1); from pure noise (h = inf) no noise is kept.
     return jnp.exp(-eta * h), jnp.sqrt(-jnp.expm1(-2 * eta * h))
 
 
-def _noised_line(schedule: Schedule, seen: Prediction, s: Array, noise: Array) -> Array:
+def _noised_line(
+    schedule: Schedule, seen: Prediction, s: Scalar, noise: Examples
+) -> Examples:
     return schedule.alpha(s) * seen.x_0 + schedule.sigma(s) * noise
 
 
@@ -73,7 +75,7 @@ class MultistepSDE(EndsInData):
         """The function that is expanded, with its kernel."""
         return exponential.reverse_sde(self.eta)
 
-    def shares(self, h: Array) -> tuple[Array, Array]:
+    def shares(self, h: Scalar) -> tuple[Scalar, Scalar]:
         """The factors of eps and of the fresh noise in a move of length h."""
         return _kept_and_fresh(self.eta, h)
 
@@ -88,7 +90,7 @@ class MultistepSDE(EndsInData):
             lower_order_final=self.lower_order_final,
         )
 
-    def init(self, x: Array, steps: Array) -> History:
+    def init(self, x: Examples, steps: Count) -> History:
         """An empty history."""
         return self.drift.init(x, steps)
 
@@ -96,12 +98,12 @@ class MultistepSDE(EndsInData):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: History,
-    ) -> tuple[Array, History]:
+    ) -> tuple[Examples, History]:
         """One move; deterministic for eta = 0."""
         del predict
         bend, memory = self.drift.bend(seen, t, s, memory)
@@ -131,7 +133,7 @@ class NoiseMultistepSDE(MultistepSDE):
         """Equation (5) of genzoo.math.exponential."""
         return exponential.reverse_sde_in_noise(self.eta)
 
-    def shares(self, h: Array) -> tuple[Array, Array]:
+    def shares(self, h: Scalar) -> tuple[Scalar, Scalar]:
         """The factors of eps and z in (3)."""
         finite = jnp.isfinite(h)
         h = jnp.where(finite, h, 0)
@@ -153,7 +155,7 @@ class SingleStepSDE(Memoryless):
 
     evaluations = 2
 
-    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """The midpoint of the move in lambda."""
         move = exponential.reverse_sde(self.eta).move(self.schedule, t, s)
         return (time_inside(self.schedule, s, move, 1 / 2),)
@@ -162,12 +164,12 @@ class SingleStepSDE(Memoryless):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """One move; deterministic for eta = 0."""
         move = exponential.reverse_sde(self.eta).move(self.schedule, t, s)
         (middle,) = self.inner(t, s)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import Examples, Keys, Scalar
 from genzoo.math import exponential
 from genzoo.math.exponential import Form, Move, phi
 from genzoo.math.gaussian import q_sample
@@ -27,7 +27,7 @@ from genzoo.samplers.loop import Memoryless
 from genzoo.samplers.predictor import Predict, Prediction
 
 
-def time_inside(schedule: Schedule, s: Array, move: Move, part: float) -> Array:
+def time_inside(schedule: Schedule, s: Scalar, move: Move, part: float) -> Scalar:
     """The time [] at which a fraction `part` of the move to s is complete, measured in lambda.
 
     A move from pure noise has no finite length. The result is then some time near s, and the
@@ -52,7 +52,7 @@ class SingleStep(Memoryless):
         """One per order."""
         return self.order
 
-    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """Even divisions of the move in lambda: its midpoint, or its two thirds."""
         move = self.form.move(self.schedule, t, s)
         parts = [index / self.order for index in range(1, self.order)]
@@ -62,12 +62,12 @@ class SingleStep(Memoryless):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """One move; deterministic."""
         del x, keys
         line = self._line(seen, s)
@@ -77,16 +77,16 @@ class SingleStep(Memoryless):
         bend = self._second if self.order == 2 else self._third
         return line + move.reach * bend(predict, seen, t, s, move), memory
 
-    def _line(self, seen: Prediction, s: Array) -> Array:
+    def _line(self, seen: Prediction, s: Scalar) -> Examples:
         return q_sample(self.schedule, seen.x_0, s, seen.eps)
 
-    def _second(self, predict, seen, t, s, move) -> Array:
+    def _second(self, predict, seen, t, s, move) -> Examples:
         (middle,) = self.inner(t, s)
         inside = predict(self._line(seen, middle), middle)
         # Equation (2), 2 r1 = 1.
         return phi(1, move.z) * (self.form.predicted(inside) - self.form.predicted(seen))
 
-    def _third(self, predict, seen, t, s, move) -> Array:
+    def _third(self, predict, seen, t, s, move) -> Examples:
         # Equation (3), r2 / r1 = 2.
         initial = self.form.predicted(seen)
         first, second = self.inner(t, s)

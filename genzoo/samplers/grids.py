@@ -13,20 +13,25 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
-from genzoo.core.types import Array
+from genzoo.core.types import ArrayLike, Scalar, Series
 from genzoo.math.schedules import Schedule, TableSchedule
 from genzoo.math.times import shift_time
 
-End = Array | float | None
-Grid = Callable[[Schedule, int, End], Array]
+End = Scalar | None
+GridTimes = Float[ArrayLike, "{steps}+1"]
+"""The times of a grid with a number of steps, [S + 1]."""
+Grid = Callable[[Schedule, int, End], Series]
 
 # --- the steps of a table: (T, S) -> int64 [S], strictly decreasing, within 1..T ---------------
 
-Rule = Callable[[int, int], np.ndarray]
+Steps = Int[np.ndarray, "{steps}"]
+"""The steps that a rule chooses, [S]."""
+Rule = Callable[[int, int], Steps]
 
 
-def leading(table_steps: int, steps: int) -> np.ndarray:
+def leading(table_steps: int, steps: int) -> Steps:
     """1, 1 + c, 1 + 2c, ... with c = T // S: "uniform" of DDIM (Song et al. 2020), or "leading".
 
     It starts below T unless S = T.
@@ -34,7 +39,7 @@ def leading(table_steps: int, steps: int) -> np.ndarray:
     return 1 + (table_steps // steps) * np.arange(steps)[::-1]
 
 
-def quadratic(table_steps: int, steps: int) -> np.ndarray:
+def quadratic(table_steps: int, steps: int) -> Steps:
     """1 + floor(u^2) with u even in [0, sqrt(0.8 T)]: "quad" of DDIM, used there for CIFAR-10.
 
     Where the published list repeats a step, at its low end, the later one moves up to the next.
@@ -44,12 +49,12 @@ def quadratic(table_steps: int, steps: int) -> np.ndarray:
     return 1 + (np.maximum.accumulate(rising - places) + places)[::-1]
 
 
-def trailing(table_steps: int, steps: int) -> np.ndarray:
+def trailing(table_steps: int, steps: int) -> Steps:
     """round(T - i T / S), which always starts at T (Lin et al. 2023, table 2)."""
     return np.round(table_steps - np.arange(steps) * table_steps / steps).astype(int)
 
 
-def linspace(table_steps: int, steps: int) -> np.ndarray:
+def linspace(table_steps: int, steps: int) -> Steps:
     """From T to 1 including both ends, rounded: the respacing of Nichol & Dhariwal 2021.
 
     As in their code, the stride is accumulated and the step counted from 0 is rounded, which
@@ -60,7 +65,7 @@ def linspace(table_steps: int, steps: int) -> np.ndarray:
     return 1 + np.round(counted).astype(int)[::-1]
 
 
-def leading_open(table_steps: int, steps: int) -> np.ndarray:
+def leading_open(table_steps: int, steps: int) -> Steps:
     """1 + c, 1 + 2c, ... with c = T // (S + 1): `leading` with S + 1 points, less the lowest.
 
     The rule of the multistep schedulers of diffusers (DPM-Solver, DEIS, UniPC).
@@ -68,7 +73,7 @@ def leading_open(table_steps: int, steps: int) -> np.ndarray:
     return 1 + (table_steps // (steps + 1)) * np.arange(1, steps + 1)[::-1]
 
 
-def linspace_open(table_steps: int, steps: int) -> np.ndarray:
+def linspace_open(table_steps: int, steps: int) -> Steps:
     """From T to 1 in S + 1 points, rounded, less the lowest: the same schedulers' "linspace"."""
     return 1 + np.round(np.linspace(0, table_steps - 1, steps + 1)).astype(int)[:0:-1]
 
@@ -84,7 +89,7 @@ def offset(rule: Rule, steps: int) -> Rule:
 def on_table(rule: Rule) -> Grid:
     """The grid that a rule makes on a table."""
 
-    def grid(schedule: TableSchedule, steps: int, end: float | None = None) -> np.ndarray:
+    def grid(schedule: TableSchedule, steps: int, end: float | None = None) -> Series:
         times = rule(schedule.steps, steps) / schedule.steps
         if end is None:
             return np.append(times, 0.0)
@@ -131,42 +136,44 @@ def problem(rule: Rule, table_steps: int, steps: int) -> str | None:
 # --- continuous time ------------------------------------------------------------------------------
 
 
-def _ended(times: Array) -> Array:
+def _ended(times: Series) -> Float[ArrayLike, " S+1"]:
     return jnp.append(times, 0.0)
 
 
-def _in_time(schedule: Schedule, steps: int, end: End, power: int = 1) -> Array:
+def _in_time(schedule: Schedule, steps: int, end: End, power: int = 1) -> GridTimes:
     # u^power with u even from 1 to the nearest time, then 0; or in the same number of moves to end.
     if end is None:
         return _ended(np.linspace(1, schedule.nearest ** (1 / power), steps) ** power)
     return jnp.linspace(1, end ** (1 / power), steps + 1) ** power
 
 
-def even(schedule: Schedule, steps: int, end: End = None) -> Array:
+def even(schedule: Schedule, steps: int, end: End = None) -> GridTimes:
     """Evenly in t from 1 to 0: t = 1 - i / S; the last evaluation is at 1 / S."""
     if end is None:
         return np.linspace(1, 0, steps + 1)
     return _in_time(schedule, steps, end)
 
 
-def even_to_nearest(schedule: Schedule, steps: int, end: End = None) -> Array:
+def even_to_nearest(schedule: Schedule, steps: int, end: End = None) -> GridTimes:
     """Evenly in t from 1 to the schedule's nearest time, then 0 (Song et al. 2021)."""
     return _in_time(schedule, steps, end)
 
 
-def even_open(schedule: Schedule, steps: int, end: End = None) -> Array:
+def even_open(schedule: Schedule, steps: int, end: End = None) -> GridTimes:
     """Evenly in t from 1 to the schedule's nearest time in S + 1 points, the last replaced by 0."""
     if end is None:
         return _ended(np.linspace(1, schedule.nearest, steps + 1)[:-1])
     return _in_time(schedule, steps, end)
 
 
-def squares(schedule: Schedule, steps: int, end: End = None) -> Array:
+def squares(schedule: Schedule, steps: int, end: End = None) -> GridTimes:
     """t = u^2, u evenly from 1 to the root of the nearest time, then 0: denser near the data."""
     return _in_time(schedule, steps, end, power=2)
 
 
-def _by_noise(schedule: Schedule, steps: int, end: End, inner: Callable, outer: Callable) -> Array:
+def _by_noise(
+    schedule: Schedule, steps: int, end: End, inner: Callable, outer: Callable
+) -> GridTimes:
     # sigma / alpha = outer(v), with v even from the farthest time to the nearest, then 0; or in the
     # same number of moves to the end.
     count, low = (steps, schedule.nearest) if end is None else (steps + 1, end)
@@ -180,7 +187,7 @@ def _by_noise(schedule: Schedule, steps: int, end: End, inner: Callable, outer: 
     return _ended(times) if end is None else times
 
 
-def logsnr(schedule: Schedule, steps: int, end: End = None) -> Array:
+def logsnr(schedule: Schedule, steps: int, end: End = None) -> GridTimes:
     """Evenly in logsnr, and so in the logarithm of sigma / alpha ("exponential")."""
     return _by_noise(schedule, steps, end, jnp.log, jnp.exp)
 
@@ -188,7 +195,7 @@ def logsnr(schedule: Schedule, steps: int, end: End = None) -> Array:
 def karras(rho: float = 7.0) -> Grid:
     """Evenly in (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5)."""
 
-    def grid(schedule: Schedule, steps: int, end: End = None) -> Array:
+    def grid(schedule: Schedule, steps: int, end: End = None) -> GridTimes:
         return _by_noise(schedule, steps, end, lambda u: u ** (1 / rho), lambda v: v**rho)
 
     return grid
@@ -200,7 +207,7 @@ def shifted(grid: Grid, shift: float) -> Grid:
     For large images (Esser et al. 2024, eq. 23). shift = 1 changes nothing.
     """
 
-    def moved(schedule: Schedule, steps: int, end: End = None) -> Array:
+    def moved(schedule: Schedule, steps: int, end: End = None) -> Series:
         return shift_time(
             grid(schedule, steps, None if end is None else shift_time(end, 1 / shift)), shift
         )

@@ -23,12 +23,21 @@ import jax
 import jax.numpy as jnp
 
 from genzoo.core.conditions import Conditions, without
-from genzoo.core.types import Array, broadcast
+from genzoo.core.types import (
+    Count,
+    Examples,
+    Flag,
+    Floats,
+    PerExample,
+    Scalar,
+    Times,
+    broadcast,
+)
 from genzoo.math import prediction
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.predictor import Predict, Prediction, Rows
 
-Scale = float | Array | Callable[[Array], Array]
+Scale = Times | Callable[[Times], Times]
 """A guidance scale: a number, one per example [B], or a function of t ([] or [B], same shape)."""
 
 
@@ -43,16 +52,18 @@ def elsewhere(predict: Predict, ours: Schedule, theirs: Schedule) -> Predict:
     Near the noise this keeps x_0 and adjusts eps; near the data it is the other way round.
     """
 
-    def predict_elsewhere(x, t):
+    def predict_elsewhere(x: Examples, t: Times) -> Prediction:
         seen = predict(*_on_theirs(x, t, ours, theirs))
         return Prediction(*_nearest_pair(seen.x_0, seen.eps, x, ours, t), seen.extra)
 
     return predict_elsewhere
 
 
-def _on_theirs(x: Array, t: Array, ours: Schedule, theirs: Schedule) -> tuple[Array, Array]:
+def _on_theirs(
+    x: Examples, t: Times, ours: Schedule, theirs: Schedule
+) -> tuple[Examples, Times]:
     # x at the scale of their schedule, and the time of equal logsnr on it.
-    def scale(schedule: Schedule, t: Array) -> Array:
+    def scale(schedule: Schedule, t: Times) -> Times:
         return jnp.hypot(schedule.alpha(t), schedule.sigma(t))
 
     their_t = theirs.time_of_logsnr(ours.logsnr(t))
@@ -61,22 +72,22 @@ def _on_theirs(x: Array, t: Array, ours: Schedule, theirs: Schedule) -> tuple[Ar
 
 
 def _nearest_pair(
-    x_0: Array, eps: Array, x: Array, schedule: Schedule, t: Array
-) -> tuple[Array, Array]:
+    x_0: Examples, eps: Examples, x: Examples, schedule: Schedule, t: Times
+) -> tuple[Examples, Examples]:
     # The pair nearest to (x_0, eps) with alpha x_0 + sigma eps = x.
     alpha, sigma = (broadcast(f(t), x) for f in (schedule.alpha, schedule.sigma))
     rest = (x - alpha * x_0 - sigma * eps) / (jnp.square(alpha) + jnp.square(sigma))
     return x_0 + alpha * rest, eps + sigma * rest
 
 
-def within(scale: Scale, low: float, high: float, off: float = 1.0) -> Scale:
+def within(scale: Scale, low: Scalar, high: Scalar, off: Scalar = 1.0) -> Scale:
     """`scale` at times low <= t <= high and `off` elsewhere (Kynkäänniemi et al. 2024).
 
     off: 1 means no guidance between predictors, 0 means none by a classifier. Their interval of
     sigma, or one of logsnr, becomes one of time by `Schedule.time_of_logsnr`.
     """
 
-    def scale_at(t: Array) -> Array:
+    def scale_at(t: Times) -> Times:
         inside = (t >= low) & (t <= high)
         value = jnp.asarray(scale(t) if callable(scale) else scale, t.dtype)
         return jnp.where(inside, value, jnp.full_like(value, off))
@@ -101,7 +112,7 @@ def classifier_free(
     -x_0.)
     """
 
-    def mixed(x, t):
+    def mixed(x: Examples, t: Times) -> Prediction:
         on, off = conditional(x, t), unconditional(x, t)
         scale = _scale_at(guidance_scale, t, x)
         x_0, eps = (b + scale * (a - b) for a, b in zip(on[:2], off[:2], strict=True))
@@ -118,7 +129,7 @@ class Lean(NamedTuple):
 
 
 def composed(
-    predict: Callable[[Array, Array, Conditions], Prediction],
+    predict: Callable[[Examples, Times, Conditions], Prediction],
     conditions: Conditions,
     steps: Sequence[Lean],
     schedule: Schedule,
@@ -146,10 +157,10 @@ def composed(
         branches.append({**off, **stand_in})
     count = len(branches)
 
-    def together(*rows: Array) -> Array:
+    def together(*rows):
         return jnp.stack(rows, axis=1).reshape(-1, *rows[0].shape[1:])
 
-    def mixed(x, t):
+    def mixed(x: Examples, t: Times) -> Prediction:
         times = jnp.repeat(t, count) if jnp.ndim(t) else t
         seen = predict(jnp.repeat(x, count, axis=0), times, jax.tree.map(together, *branches))
         rows = jax.tree.map(lambda r: r.reshape(-1, count, *r.shape[1:]), seen)
@@ -162,7 +173,7 @@ def composed(
             eps = eps + scale * (more.eps - less.eps)
         return _rescaled(on, x_0, eps, x, t, schedule, rescale)
 
-    def alone(x, t):
+    def alone(x: Examples, t: Times) -> Prediction:
         return predict(x, t, conditions)
 
     return _unless_off(alone, mixed, [step.scale for step in steps])
@@ -178,7 +189,7 @@ def autoguided(main: Predict, guide: Predict, guidance_scale: Scale, schedule: S
 
 def classifier_guided(
     predict: Predict,
-    log_prob: Callable[[Array, Array], Array],
+    log_prob: Callable[[Examples, Times], PerExample],
     guidance_scale: Scale,
     schedule: Schedule,
     *,
@@ -199,7 +210,7 @@ def classifier_guided(
     classifier: start at `schedule.farthest`, or let the scale be 1 or 0 beyond some time.
     """
 
-    def guided(x, t):
+    def guided(x: Examples, t: Times) -> Prediction:
         seen, scale = predict(x, t), _scale_at(guidance_scale, t, x)
         noisy, time = (x, t) if theirs is None else _on_theirs(x, t, schedule, theirs)
         slope = jax.grad(lambda x: log_prob(x, time).sum())(noisy)
@@ -214,13 +225,19 @@ def classifier_guided(
     return guided
 
 
-def _scale_at(guidance_scale: Scale, t: Array, like: Array) -> Array:
+def _scale_at(guidance_scale: Scale, t: Times, like: Examples) -> Floats:
     value = guidance_scale(jnp.asarray(t)) if callable(guidance_scale) else guidance_scale
     return broadcast(jnp.asarray(value, like.dtype), like)
 
 
 def _rescaled(
-    on: Prediction, x_0: Array, eps: Array, x: Array, t: Array, schedule: Schedule, amount: float
+    on: Prediction,
+    x_0: Examples,
+    eps: Examples,
+    x: Examples,
+    t: Times,
+    schedule: Schedule,
+    amount: float,
 ) -> Prediction:
     if amount:
         x_0 = _deviation_of(on.x_0, x_0, amount)
@@ -234,7 +251,7 @@ def rows_of(branches: int, scales: Sequence[Scale]) -> Rows:
     branches: the number of steps of `composed` plus one, or 2 for `classifier_free`.
     """
 
-    def rows(t: Array) -> Array:
+    def rows(t: Times) -> Count:
         off = _off(scales, t)
         all_rows = jnp.full((), branches, jnp.int32)
         return all_rows if off is None else jnp.where(off, 1, all_rows)
@@ -242,7 +259,7 @@ def rows_of(branches: int, scales: Sequence[Scale]) -> Rows:
     return rows
 
 
-def _off(scales: Sequence[Scale], t: Array) -> Array | None:
+def _off(scales: Sequence[Scale], t: Times) -> Flag | None:
     """Whether every scale is 1 at a scalar t: bool [].
 
     None where guidance is never switched off, because a scale is a number or one per example.
@@ -258,14 +275,14 @@ def _off(scales: Sequence[Scale], t: Array) -> Array | None:
 def _unless_off(alone: Predict, mixed: Predict, scales: Sequence[Scale]) -> Predict:
     """`alone` where all guidance is off, else `mixed`."""
 
-    def guided(x, t):
+    def guided(x: Examples, t: Times) -> Prediction:
         off = _off(scales, t)
         return mixed(x, t) if off is None else jax.lax.cond(off, alone, mixed, x, t)
 
     return guided
 
 
-def _deviation_of(target: Array, x_0: Array, amount: float) -> Array:
+def _deviation_of(target: Examples, x_0: Examples, amount: float) -> Examples:
     # x_0 times a blend of 1 and the ratio of standard deviations. A constant x_0 is unchanged.
     axes = tuple(range(1, x_0.ndim))
     wanted, current = (values.std(axes, keepdims=True) for values in (target, x_0))

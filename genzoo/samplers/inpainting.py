@@ -19,20 +19,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Shaped
 
 from genzoo.core import streams
 from genzoo.core.errors import UserError
-from genzoo.core.types import Array, Keys, broadcast
+from genzoo.core.types import ArrayLike, Count, Examples, Floats, Keys, Scalar, Times, broadcast
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.loop import Step
 from genzoo.samplers.predictor import Predict, Prediction
 
-Projection = Callable[[Array], Array]
+Projection = Callable[[Examples], Examples]
 """P: [B, ...] -> [B, ...], linear, orthogonal, idempotent."""
+Mask = Shaped[ArrayLike, "..."]
+"""Not 0 where something is known; numbers or truth values that broadcast to [B, ...]."""
 
 
-def masked(mask: Array) -> Projection:
+def masked(mask: Mask) -> Projection:
     """P of inpainting, which keeps x where `mask` is not 0.
 
     mask: broadcastable to [B, ...], such as [H, W, 1]. The values of `known` elsewhere have no
@@ -50,10 +53,10 @@ class Decoupled:
     pixels are known in colour and all of them in grey.
     """
 
-    matrix: Array
-    mask: Array
+    matrix: Float[ArrayLike, "C C"]
+    mask: Mask
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[ArrayLike, "*axes C"]) -> Float[ArrayLike, "*axes C"]:
         """P x: [B, ..., C] -> [B, ..., C]."""
         matrix = jnp.asarray(self.matrix, x.dtype)
         # The known values must come back unchanged, so the matrix units of some accelerators must
@@ -63,7 +66,7 @@ class Decoupled:
         return jnp.einsum("...k,kc->...c", kept, matrix, precision="highest")
 
 
-def grey_basis(channels: int = 3) -> np.ndarray:
+def grey_basis(channels: int = 3) -> Float[np.ndarray, "{channels} {channels}"]:
     """Orthogonal float64 [C, C], whose first row is the mean over channels times sqrt(C).
 
     The others are Helmert's: the k-th compares the mean of k channels with the next one.
@@ -83,13 +86,13 @@ def grey(channels: int = 3) -> Decoupled:
     return Decoupled(matrix=grey_basis(channels), mask=np.arange(channels) == 0)
 
 
-def replaced(x: Array, known: Array, project: Projection) -> Array:
+def replaced(x: Examples, known: Floats, project: Projection) -> Examples:
     """Equation (1). With a mask it is exactly `known` where it is known and exactly x elsewhere."""
     return x - project(x) + project(known)
 
 
 def known_part(
-    predict: Predict, known: Array, project: Projection, schedule: Schedule
+    predict: Predict, known: Floats, project: Projection, schedule: Schedule
 ) -> Predict:
     """Equation (1) in the predicted x_0, with eps adjusted so that the pair still makes up x_t.
 
@@ -97,7 +100,7 @@ def known_part(
     Exact if the parts are independent. Wrap it around clipping, so that the known part comes last.
     """
 
-    def predict_known(x, t):
+    def predict_known(x: Examples, t: Times) -> Prediction:
         seen = predict(x, t)
         alpha, sigma = (broadcast(f(t), x) for f in (schedule.alpha, schedule.sigma))
         change = project(known) - project(seen.x_0)
@@ -110,6 +113,8 @@ def known_part(
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RePaint:
     """A step after which the known part is drawn from q(x_s | known); at the end it is `known`.
+
+    known: [B, ...] or broadcastable to it.
 
     resample: U of Lugmayr et al. 2022, algorithm 1. For U > 1 the step t -> s is followed U - 1
     times by forward diffusion s -> t, another prediction and another step. The last step, to the
@@ -127,7 +132,7 @@ class RePaint:
 
     schedule: Schedule
     step: Step
-    known: Array
+    known: Floats
     project: Projection
     resample: int = 1
 
@@ -142,12 +147,12 @@ class RePaint:
         """The step's, every time it is taken."""
         return self.resample * self.step.evaluations
 
-    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """The step's, and t again before every repetition."""
         once = list(self.step.inner(t, s))
         return once + [t, *once] * (self.resample - 1)
 
-    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner_to_start(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """The step's, every time it is taken."""
         return list(self.step.inner_to_start(t, s)) * self.resample
 
@@ -161,11 +166,13 @@ class RePaint:
         """The step's."""
         return self.step.starting_steps
 
-    def init(self, x: Array, steps: Array) -> Any:
+    def init(self, x: Examples, steps: Count) -> Any:
         """The step's own memory."""
         return self.step.init(x, steps)
 
-    def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
+    def before(
+        self, x: Examples, t: Scalar, s: Scalar, keys: Keys, memory: Any
+    ) -> tuple[Examples, Scalar]:
         """Where the step itself evaluates; repetitions diffuse forward to there."""
         return self.step.before(x, t, s, keys, memory)
 
@@ -173,18 +180,19 @@ class RePaint:
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """x_s with its known part replaced, after the last repetition."""
 
         def take(seen, x, keys):
             x, after = self.step(predict, seen, x, t, s, keys, memory)
             noise = streams.normal(_named(keys, "known"), x.shape[1:], x.dtype)
-            noisy = gaussian.q_sample(self.schedule, jnp.asarray(self.known, x.dtype), s, noise)
+            known = jnp.broadcast_to(jnp.asarray(self.known, x.dtype), x.shape)
+            noisy = gaussian.q_sample(self.schedule, known, s, noise)
             return replaced(x, noisy, self.project), after
 
         def again(index, carry):
@@ -199,7 +207,7 @@ class RePaint:
         first = take(seen, x, keys)
         return jax.lax.fori_loop(1, self.resample, again, first) if self.resample > 1 else first
 
-    def finish(self, seen: Prediction, x: Array, t: Array, memory: Any) -> Array:
+    def finish(self, seen: Prediction, x: Examples, t: Scalar, memory: Any) -> Examples:
         """The step's own end, with the known part replaced by `known`."""
         end = self.step.finish(seen, x, t, memory)
         return replaced(end, jnp.asarray(self.known, end.dtype), self.project)

@@ -22,13 +22,19 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import ArrayLike, Count, Examples, Flag, Keys, Scalar, Stack, Values
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.dpm_multistep import FEW
 from genzoo.samplers.loop import EndsInData
 from genzoo.samplers.predictor import Predict, Prediction
 from genzoo.samplers.runge_kutta import NOISE_RATIO, Coordinate, Heun, coordinate_of, line
+
+Places = Float[ArrayLike, " K"]
+"""The variable v at K times."""
+Nodes = Float[ArrayLike, " Q"]
+"""The nodes of a quadrature, or their weights."""
 
 
 class Memory(NamedTuple):
@@ -39,14 +45,14 @@ class Memory(NamedTuple):
     be taken, including this one. gentle: bool [], whether the last steps have a lower order.
     """
 
-    slopes: Array
-    places: Array
-    known: Array
-    left: Array
-    gentle: Array
+    slopes: Stack
+    places: Places
+    known: Count
+    left: Count
+    gentle: Flag
 
 
-def lagrange(places: Array, known: Array, at: Array) -> Array:
+def lagrange(places: Places, known: Count, at: Nodes) -> Float[ArrayLike, "K Q"]:
     """The Lagrange polynomials L_j at the points `at` [Q]: [K, Q].
 
     places: [K], of which only the first `known` count; the L_j of the others are 0.
@@ -58,7 +64,7 @@ def lagrange(places: Array, known: Array, at: Array) -> Array:
     return jnp.where(counts, jnp.where(others, factors, 1).prod(-1), 0).T
 
 
-def gauss_legendre(nodes: int, start: Array, end: Array) -> tuple[Array, Array]:
+def gauss_legendre(nodes: int, start: Scalar, end: Scalar) -> tuple[Nodes, Nodes]:
     """(places [Q], weights [Q]) of Gauss-Legendre quadrature with Q = `nodes` from start to end.
 
     start, end: scalars. Exact for polynomials of degree 2 Q - 1.
@@ -80,15 +86,15 @@ class LinearMultistep(EndsInData):
     def _coordinate(self) -> Coordinate:
         return coordinate_of(self.schedule)
 
-    def _place(self, t: Array) -> Array:
+    def _place(self, t: Scalar) -> Scalar:
         # The variable v at time t.
         return self._coordinate().clock(self.schedule, t)
 
-    def _weights(self, t: Array, s: Array, places: Array, known: Array) -> Array:
+    def _weights(self, t: Scalar, s: Scalar, places: Places, known: Count) -> Places:
         # The w_j [K] of equation (1); places [K] begin with that of t.
         raise TypeError(f"{type(self).__name__} does not define its weights")
 
-    def init(self, x: Array, steps: Array) -> Memory:
+    def init(self, x: Examples, steps: Count) -> Memory:
         """A memory without slopes."""
         before, gentle = self.order - 1, self.lower_order_final
         return Memory(
@@ -99,7 +105,9 @@ class LinearMultistep(EndsInData):
             gentle=jnp.asarray(steps < FEW if gentle is None else gentle),
         )
 
-    def _move(self, seen: Prediction, t: Array, s: Array, memory: Memory) -> tuple[Array, Memory]:
+    def _move(
+        self, seen: Prediction, t: Scalar, s: Scalar, memory: Memory
+    ) -> tuple[Examples, Memory]:
         # x_s, and the memory extended by the slope at t.
         coordinate = self._coordinate()
         slope = coordinate.slope(seen)
@@ -120,12 +128,12 @@ class LinearMultistep(EndsInData):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Memory,
-    ) -> tuple[Array, Memory]:
+    ) -> tuple[Examples, Memory]:
         """One step, of the order that the memory allows."""
         del predict, x, keys
         return self._move(seen, t, s, memory)
@@ -142,28 +150,28 @@ class LMS(LinearMultistep):
 
     order: int = 4
 
-    def _weights(self, t: Array, s: Array, places: Array, known: Array) -> Array:
+    def _weights(self, t: Scalar, s: Scalar, places: Places, known: Count) -> Places:
         end = self._place(s)
         at, weights = gauss_legendre((self.order + 1) // 2, places[0], end)
         return (lagrange(places, known, at) * weights).sum(-1)
 
-    def finish(self, seen: Prediction, x: Array, t: Array, memory: Memory) -> Array:
+    def finish(self, seen: Prediction, x: Examples, t: Scalar, memory: Memory) -> Examples:
         """Equation (1) up to u = 0, where y is x."""
         del x
         return self._move(seen, t, jnp.zeros_like(t), memory)[0]
 
 
-Variable = Callable[[Array, Array], Array]
+Variable = Callable[[Values, Values], Values]
 """(t, logsnr at t) -> the variable v in which DEIS fits a polynomial to eps."""
 
 
-def in_time(t: Array, logsnr: Array) -> Array:
+def in_time(t: Values, logsnr: Values) -> Values:
     """v = t: tAB-DEIS as published."""
     del logsnr
     return t
 
 
-def in_logsnr(t: Array, logsnr: Array) -> Array:
+def in_logsnr(t: Values, logsnr: Values) -> Values:
     """v = logsnr / 2: the polynomial in log(sigma / alpha) of diffusers' DEIS."""
     del t
     return logsnr / 2
@@ -192,13 +200,13 @@ class DEIS(LinearMultistep):
     def _coordinate(self) -> Coordinate:
         return NOISE_RATIO
 
-    def _logsnr(self, t: Array) -> Array:
+    def _logsnr(self, t: Scalar) -> Scalar:
         return self.schedule.logsnr(jnp.minimum(t, self.schedule.farthest))
 
-    def _place(self, t: Array) -> Array:
+    def _place(self, t: Scalar) -> Scalar:
         return self.variable(t, self._logsnr(t))
 
-    def _weights(self, t: Array, s: Array, places: Array, known: Array) -> Array:
+    def _weights(self, t: Scalar, s: Scalar, places: Places, known: Count) -> Places:
         start, end = self._logsnr(t) / 2, self._logsnr(s) / 2
         at, weights = gauss_legendre(self.nodes, start, end)
         times = self.schedule.time_of_logsnr(2 * at)
@@ -235,12 +243,12 @@ class PLMS(LinearMultistep):
     order: ClassVar[int] = 4
     evaluations_to_start: ClassVar[int] = 1
 
-    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner_to_start(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """The end of the step."""
         del t
         return (s,)
 
-    def _weights(self, t: Array, s: Array, places: Array, known: Array) -> Array:
+    def _weights(self, t: Scalar, s: Scalar, places: Places, known: Count) -> Places:
         row = jnp.asarray(_ADAMS_BASHFORTH, places.dtype)[known - 1]
         return (self._place(s) - places[0]) * row
 
@@ -248,21 +256,21 @@ class PLMS(LinearMultistep):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Memory,
-    ) -> tuple[Array, Memory]:
+    ) -> tuple[Examples, Memory]:
         """One step; the first is Heun's, which is the pseudo improved Euler step."""
         after, kept = self._move(seen, t, s, memory)
 
-        def start() -> Array:
+        def start() -> Examples:
             return Heun(schedule=self.schedule)(predict, seen, x, t, s, keys, ())[0]
 
         return jax.lax.cond(memory.known == 0, start, lambda: after), kept
 
-    def finish(self, seen: Prediction, x: Array, t: Array, memory: Memory) -> Array:
+    def finish(self, seen: Prediction, x: Examples, t: Scalar, memory: Memory) -> Examples:
         """The same formula at u = 0."""
         del x
         return self._move(seen, t, jnp.zeros_like(t), memory)[0]
@@ -285,7 +293,7 @@ class FPNDM(PLMS):
     evaluations_to_start: ClassVar[int] = 3
     starting_steps: ClassVar[int] = 3
 
-    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner_to_start(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """The midpoint in time twice, and the end."""
         middle = (t + s) / 2
         return (middle, middle, s)
@@ -294,24 +302,24 @@ class FPNDM(PLMS):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Memory,
-    ) -> tuple[Array, Memory]:
+    ) -> tuple[Examples, Memory]:
         """One step; the first three take four evaluations."""
         del x, keys
         after, kept = self._move(seen, t, s, memory)
         coordinate, (middle, _, _) = self._coordinate(), self.inner_to_start(t, s)
         first = coordinate.slope(seen)
 
-        def along(slope: Array, at: Array) -> Array:
+        def along(slope: Examples, at: Scalar) -> Examples:
             du = self._place(at) - self._place(t)
             change = coordinate.scale(self.schedule, at) * du * (slope - first)
             return line(self.schedule, seen, at) + change
 
-        def start() -> Array:
+        def start() -> Examples:
             second = coordinate.slope(predict(along(first, middle), middle))
             third = coordinate.slope(predict(along(second, middle), middle))
             fourth = coordinate.slope(predict(along(third, s), s))

@@ -11,17 +11,19 @@ Every example has its own key, so a sample does not depend on the batch it is dr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Int
 
 from genzoo.core import streams
 from genzoo.core.contract import Solution
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import Array, Count, Examples, Keys, Scalar, Series
 from genzoo.samplers.predictor import Predict, Prediction, Rows, one_row
 
 
+@runtime_checkable
 class Step(Protocol):
     """One step of a sampler: a frozen object that holds hyperparameters and the schedule."""
 
@@ -29,16 +31,18 @@ class Step(Protocol):
     evaluations_to_start: int  # additional evaluations in each of the first steps
     starting_steps: int  # the number of first steps with additional evaluations
 
-    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """The other times at which a step from t to s > 0 evaluates: evaluations - 1 of them."""
 
-    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner_to_start(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """The times of the `evaluations_to_start` additional evaluations."""
 
-    def init(self, x: Array, steps: Array) -> Any:
+    def init(self, x: Examples, steps: Count) -> Any:
         """The memory before the first of `steps` steps (multistep methods keep predictions)."""
 
-    def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
+    def before(
+        self, x: Examples, t: Scalar, s: Scalar, keys: Keys, memory: Any
+    ) -> tuple[Examples, Scalar]:
         """Where to evaluate the predictor: at (x, t) itself or at a slightly noisier point.
 
         The step, or the end, continues from there. keys: those of the step.
@@ -48,18 +52,18 @@ class Step(Protocol):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """x at time s > 0 from x [B, ...] at time t, and the new memory.
 
         t and s are scalars, with s < t except in inversion. seen: predict(x, t).
         """
 
-    def finish(self, seen: Prediction, x: Array, t: Array, memory: Any) -> Array:
+    def finish(self, seen: Prediction, x: Examples, t: Scalar, memory: Any) -> Examples:
         """The data, from the last prediction."""
 
 
@@ -69,22 +73,24 @@ class EndsInData:
     evaluations_to_start = 0
     starting_steps = 1
 
-    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """No other times."""
         del t, s
         return ()
 
-    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner_to_start(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """No other times."""
         del t, s
         return ()
 
-    def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
+    def before(
+        self, x: Examples, t: Scalar, s: Scalar, keys: Keys, memory: Any
+    ) -> tuple[Examples, Scalar]:
         """x and t unchanged."""
         del s, keys, memory
         return x, t
 
-    def finish(self, seen: Prediction, x: Array, t: Array, memory: Any) -> Array:
+    def finish(self, seen: Prediction, x: Examples, t: Scalar, memory: Any) -> Examples:
         """The predicted x_0."""
         del x, t, memory
         return seen.x_0
@@ -95,7 +101,7 @@ class Memoryless(EndsInData):
 
     evaluations = 1
 
-    def init(self, x: Array, steps: Array) -> Any:
+    def init(self, x: Examples, steps: Count) -> Any:
         """No memory."""
         del x, steps
         return ()
@@ -111,19 +117,19 @@ class Sampler:
     """
 
     step: Step
-    times: Array
-    steps: Array | None = None
+    times: Series
+    steps: Count | None = None
     unroll: int = 1
 
     @property
-    def start(self) -> Array:
+    def start(self) -> Scalar:
         """The starting time."""
         return self.times[0]
 
     def __call__(
         self,
         predict: Predict,
-        x: Array,
+        x: Examples,
         keys: Keys,
         *,
         trajectory: bool = False,
@@ -175,12 +181,12 @@ class Sampler:
             predicted=predicted,
         )
 
-    def _counts(self, index: Array, t: Array, s: Array, rows: Rows) -> Array:
-        # (evaluations, network rows) of the step from t to s, or of the end at s = 0: int32 [2].
+    def _counts(self, index: Count, t: Scalar, s: Scalar, rows: Rows) -> Int[Array, "2"]:
+        # (evaluations, network rows) of the step from t to s, or of the end at s = 0.
         step = self.step
         moves, starts = s > 0, (s > 0) & (index < step.starting_steps)
 
-        def total(times: Sequence[Array]) -> Array:
+        def total(times: Sequence[Scalar]) -> Count:
             return sum((rows(time) for time in times), jnp.zeros((), jnp.int32))
 
         evaluations = 1 + jnp.where(moves, step.evaluations - 1, 0)

@@ -20,26 +20,44 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
-from genzoo.core.types import Array, Keys, Tree, broadcast, sum_per_example
+from genzoo.core.types import (
+    ArrayLike,
+    Count,
+    Counts,
+    Examples,
+    Floats,
+    Keys,
+    PerExample,
+    Scalar,
+    Stack,
+    Times,
+    Tree,
+    broadcast,
+    sum_per_example,
+)
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.adaptive import Derivative, clock, flow, solve
 from genzoo.samplers.predictor import Predict
 
-Field = Callable[[Array], Array]
+Field = Callable[[Examples], Examples]
 """[B, ...] -> the same shape, where every row depends on its own row alone."""
-Trace = Callable[[Field, Array], tuple[Array, Array]]
+Trace = Callable[[Field, Examples], tuple[Examples, PerExample]]
 """(field, x [B, ...]) -> (field(x), its divergence [B]): `divergence_exact`, or `hutchinson`."""
 
 
-def _contracted(f: Field, x: Array, tangents: Array) -> tuple[Array, Array]:
+def _contracted(
+    f: Field, x: Examples, tangents: Stack
+) -> tuple[Examples, Float[ArrayLike, "K B"]]:
     # f(x), evaluated once, and v . J v for each tangent v of [K, B, ...]: [K, B].
     value, pushed = jax.vmap(lambda v: jax.jvp(f, (x,), (v,)), out_axes=(None, 0))(tangents)
     return value, (tangents * pushed).reshape(*tangents.shape[:2], -1).sum(-1)
 
 
-def divergence_exact(f: Field, x: Array) -> tuple[Array, Array]:
+def divergence_exact(f: Field, x: Examples) -> tuple[Examples, PerExample]:
     """(f(x), sum_i df_i/dx_i [B]) for x [B, ...], by one forward derivative per dimension.
 
     All derivatives are taken at once, so this is for few dimensions.
@@ -50,7 +68,9 @@ def divergence_exact(f: Field, x: Array) -> tuple[Array, Array]:
     return value, each.sum(0)
 
 
-def divergence_hutchinson(f: Field, x: Array, probes: Array) -> tuple[Array, Array]:
+def divergence_hutchinson(
+    f: Field, x: Examples, probes: Stack
+) -> tuple[Examples, PerExample]:
     """(f(x), mean over probes of v . J v [B]), by one forward derivative per probe.
 
     Unbiased for probes v [K, B, ...] with E v v^T = I (Hutchinson 1990).
@@ -59,7 +79,9 @@ def divergence_hutchinson(f: Field, x: Array, probes: Array) -> tuple[Array, Arr
     return value, each.mean(0)
 
 
-def rademacher(keys: Keys, shape: tuple[int, ...], count: int = 1, dtype=jnp.float32) -> Array:
+def rademacher(
+    keys: Keys, shape: tuple[int, ...], count: int = 1, dtype: DTypeLike = jnp.float32
+) -> Stack:
     """Probes of random signs [K, B, *shape], column i from keys[i] alone.
 
     They give the smallest variance, which is 0 for a diagonal Jacobian.
@@ -68,7 +90,7 @@ def rademacher(keys: Keys, shape: tuple[int, ...], count: int = 1, dtype=jnp.flo
     return draw(keys)
 
 
-def hutchinson(probes: Array) -> Trace:
+def hutchinson(probes: Stack) -> Trace:
     """The trace estimated with these probes [K, B, ...].
 
     They stay the same along the whole path, so the integrand is smooth (Grathwohl et al. 2019,
@@ -78,7 +100,7 @@ def hutchinson(probes: Array) -> Trace:
 
 
 def runge_kutta(
-    derivative: Derivative, y: Tree, t0: Array | float, t1: Array | float, steps: int
+    derivative: Derivative, y: Tree, t0: Times, t1: Times, steps: Count
 ) -> Tree:
     """Integrates y from t0 to t1 by even steps of the classical fourth-order method.
 
@@ -116,13 +138,13 @@ class LogLikelihood(NamedTuple):
     [B, ...], x at the time `start`.
     """
 
-    prior: Array
-    change: Array
-    evaluations: Array
-    latent: Array
+    prior: PerExample
+    change: PerExample
+    evaluations: Counts
+    latent: Examples
 
     @property
-    def log_prob(self) -> Array:
+    def log_prob(self) -> PerExample:
         """log p(x) in nats [B]."""
         return self.prior + self.change
 
@@ -130,15 +152,15 @@ class LogLikelihood(NamedTuple):
 def log_likelihood(
     predict: Predict,
     schedule: Schedule,
-    x: Array,
+    x: Examples,
     trace: Trace,
     *,
-    start: float | None = None,
-    end: float | None = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    prior_variance: Array | float = 1.0,
-    steps: int | None = None,
+    start: Scalar | None = None,
+    end: Scalar | None = None,
+    rtol: Scalar = 1e-5,
+    atol: Scalar = 1e-5,
+    prior_variance: Floats = 1.0,
+    steps: Count | None = None,
     largest: int = 10_000,
 ) -> LogLikelihood:
     """Equation (2) for x [B, ...] taken as x_t at the time `end`, integrated to the time `start`.
@@ -177,7 +199,7 @@ def log_likelihood(
     return LogLikelihood(prior, change, evaluations, latent)
 
 
-MakeTrace = Callable[[Keys, Array], Trace]
+MakeTrace = Callable[[Keys, Examples], Trace]
 """(keys [B], x [B, ...]) -> the trace to use for this x."""
 
 
@@ -210,7 +232,7 @@ class OdeLikelihood:
     end: float | None = None
 
     def __call__(
-        self, predict: Predict, schedule: Schedule, x: Array, keys: Keys
+        self, predict: Predict, schedule: Schedule, x: Examples, keys: Keys
     ) -> LogLikelihood:
         """The log likelihood of x [B, ...] at the time `end`, or the schedule's `nearest`.
 

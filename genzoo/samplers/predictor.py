@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from genzoo.core.types import Array, broadcast
+from genzoo.core.types import Count, Examples, Times, broadcast
 from genzoo.math import prediction
 from genzoo.math.schedules import Schedule
 
@@ -20,17 +20,17 @@ from genzoo.math.schedules import Schedule
 class Prediction(NamedTuple):
     """The data and the noise predicted from x_t. extra: the network's variance output, if any."""
 
-    x_0: Array
-    eps: Array
-    extra: Array | None = None
+    x_0: Examples
+    eps: Examples
+    extra: Examples | None = None
 
 
-Predict = Callable[[Array, Array], Prediction]
-Rows = Callable[[Array], Array]
+Predict = Callable[[Examples, Times], Prediction]
+Rows = Callable[[Times], Count]
 """t [] or [B] -> the network rows that a prediction at t takes per example: int32 []."""
 
 
-def one_row(t: Array) -> Array:
+def one_row(t: Times) -> Count:
     """One row: a prediction without guidance."""
     del t
     return jnp.ones((), jnp.int32)
@@ -39,7 +39,9 @@ def one_row(t: Array) -> Array:
 Wrapper = Callable[[Predict, Schedule], Predict]
 
 
-def _with_x_0(schedule: Schedule, seen: Prediction, x_0: Array, x_t: Array, t: Array) -> Prediction:
+def _with_x_0(
+    schedule: Schedule, seen: Prediction, x_0: Examples, x_t: Examples, t: Times
+) -> Prediction:
     return Prediction(*prediction.pair_of_x_0(x_0, x_t, schedule, t), extra=seen.extra)
 
 
@@ -52,7 +54,7 @@ def unchanged(predict: Predict, schedule: Schedule) -> Predict:
 def clipped(predict: Predict, schedule: Schedule) -> Predict:
     """x_0 clipped to [-1, 1], with eps made consistent with it (Ho et al. 2020)."""
 
-    def predict_clipped(x, t):
+    def predict_clipped(x: Examples, t: Times) -> Prediction:
         seen = predict(x, t)
         return _with_x_0(schedule, seen, jnp.clip(seen.x_0, -1, 1), x, t)
 
@@ -67,7 +69,7 @@ def dynamic_threshold(quantile: float = 0.995, largest: float = jnp.inf) -> Wrap
     """
 
     def wrap(predict: Predict, schedule: Schedule) -> Predict:
-        def predict_thresholded(x, t):
+        def predict_thresholded(x: Examples, t: Times) -> Prediction:
             seen = predict(x, t)
             size = jnp.abs(seen.x_0).reshape(seen.x_0.shape[0], -1)
             q = jnp.clip(jnp.quantile(size, quantile, axis=-1), 1, largest)

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import Examples, Keys, Scalar
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.loop import Memoryless
@@ -38,13 +38,13 @@ class Coordinate:
     middle: (u_t, u_s) -> the clock value that DPM2 takes as the midpoint.
     """
 
-    scale: Callable[[Schedule, Array], Array]
-    clock: Callable[[Schedule, Array], Array]
-    logsnr: Callable[[Array], Array]
-    slope: Callable[[Prediction], Array]
-    middle: Callable[[Array, Array], Array]
+    scale: Callable[[Schedule, Scalar], Scalar]
+    clock: Callable[[Schedule, Scalar], Scalar]
+    logsnr: Callable[[Scalar], Scalar]
+    slope: Callable[[Prediction], Examples]
+    middle: Callable[[Scalar, Scalar], Scalar]
 
-    def time(self, schedule: Schedule, clock: Array) -> Array:
+    def time(self, schedule: Schedule, clock: Scalar) -> Scalar:
         """The t at which the clock shows this value."""
         return schedule.time_of_logsnr(self.logsnr(clock))
 
@@ -75,7 +75,7 @@ def coordinate_of(schedule: Schedule) -> Coordinate:
     return STRAIGHT if schedule.ends_in_noise else NOISE_RATIO
 
 
-def line(schedule: Schedule, seen: Prediction, s: Array) -> Array:
+def line(schedule: Schedule, seen: Prediction, s: Scalar) -> Examples:
     """Equation (3): x_s [B, ...] if the prediction `seen` were exact; s is a scalar."""
     return schedule.alpha(s) * seen.x_0 + schedule.sigma(s) * seen.eps
 
@@ -93,7 +93,7 @@ class Tableau:
     weights: tuple[float, ...]
 
 
-def _change(weights: tuple[float, ...], slopes: list[Array]) -> Array | float:
+def _change(weights: tuple[float, ...], slopes: list[Examples]) -> Examples | float:
     # sum_j w_j (k_j - k_0): the part that the line of the first slope k_0 lacks.
     terms = zip(weights[1:], slopes[1:], strict=True)
     return sum(w * (k - slopes[0]) for w, k in terms if w)
@@ -114,17 +114,17 @@ class RungeKutta(Memoryless):
         """One per stage."""
         return len(self.tableau.nodes)
 
-    def _place(self, coordinate: Coordinate, u_t: Array, u_s: Array, node: float) -> Array:
-        # The clock value of a stage.
+    def _place(self, coordinate: Coordinate, u_t: Scalar, u_s: Scalar, node: float) -> Scalar:
+        # The clock value at a stage.
         del coordinate
         return u_t + node * (u_s - u_t)
 
-    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """The times of the stages after the first."""
         schedule, coordinate = self.schedule, coordinate_of(self.schedule)
         u_t, u_s = (coordinate.clock(schedule, v) for v in (t, s))
 
-        def time(node: float) -> Array:
+        def time(node: float) -> Scalar:
             # The time at the end of the step is known; elsewhere it is that of the clock value.
             place = self._place(coordinate, u_t, u_s, node)
             return s if node == 1 else coordinate.time(schedule, place)
@@ -135,18 +135,18 @@ class RungeKutta(Memoryless):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """One step; no randomness."""
         del x, keys
         schedule, tableau, coordinate = self.schedule, self.tableau, coordinate_of(self.schedule)
         u_t, u_s = (coordinate.clock(schedule, v) for v in (t, s))
 
-        def arrive(at: Array, weights: tuple[float, ...]) -> Array:
+        def arrive(at: Scalar, weights: tuple[float, ...]) -> Examples:
             change = coordinate.scale(schedule, at) * (u_s - u_t) * _change(weights, slopes)
             return line(schedule, seen, at) + change
 
@@ -182,7 +182,7 @@ class DPM2(Midpoint):
     is `Midpoint`.
     """
 
-    def _place(self, coordinate: Coordinate, u_t: Array, u_s: Array, node: float) -> Array:
+    def _place(self, coordinate: Coordinate, u_t: Scalar, u_s: Scalar, node: float) -> Scalar:
         del node
         return coordinate.middle(u_t, u_s)
 
@@ -219,12 +219,12 @@ class EulerAncestral(Memoryless):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """One draw."""
         del predict
         schedule, share = self.schedule, self.eta**2

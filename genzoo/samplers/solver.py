@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import Examples, Keys, Scalar
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.grids import Grid, stop
 from genzoo.samplers.loop import Sampler, Step
@@ -34,7 +34,7 @@ class Solver:
         return Sampler(step=self.method(schedule), times=times, unroll=self.unroll)
 
 
-def start(schedule: Schedule, t: Array, keys: Keys, shape: tuple[int, ...]) -> Array:
+def start(schedule: Schedule, t: Scalar, keys: Keys, shape: tuple[int, ...]) -> Examples:
     """Initial noise [B, *shape] at time t, with the scale of standard normal data at that time."""
     scale = jnp.hypot(schedule.alpha(t), schedule.sigma(t))
     return scale * streams.normal(keys, shape)

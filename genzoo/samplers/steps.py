@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys, broadcast
+from genzoo.core.types import Examples, Keys, Scalar, broadcast
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.loop import Memoryless
@@ -31,12 +31,12 @@ class Ancestral(Memoryless):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """One draw."""
         del predict
         mean = gaussian.posterior(self.schedule, seen.x_0, x, t, s).mean
@@ -62,12 +62,12 @@ class DDIM(Memoryless):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """One step; deterministic for eta = 0."""
         del predict
         alpha, sigma = (broadcast(v, x) for v in (self.schedule.alpha(s), self.schedule.sigma(s)))

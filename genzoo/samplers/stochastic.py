@@ -11,13 +11,13 @@ Ancestral sampling, the third predictor of the paper, is in `steps`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Keys, broadcast, sum_per_example
+from genzoo.core.types import Count, Examples, Keys, Scalar, Times, broadcast, sum_per_example
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.loop import Memoryless, Step
@@ -30,7 +30,7 @@ class _Reverse(Memoryless):
     schedule: Schedule
     probability_flow: bool = False
 
-    def increments(self, t: Array, s: Array) -> tuple[Array, Array]:
+    def increments(self, t: Scalar, s: Scalar) -> tuple[Scalar, Scalar]:
         """(drift, variance) of the forward step from s to t."""
         raise TypeError(f"{type(self).__name__} does not define increments(t, s)")
 
@@ -38,12 +38,12 @@ class _Reverse(Memoryless):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """One step, s < t."""
         del predict
         schedule = self.schedule
@@ -71,7 +71,7 @@ class EulerMaruyama(_Reverse):
     from the posterior, or DDIM's line.
     """
 
-    def increments(self, t: Array, s: Array) -> tuple[Array, Array]:
+    def increments(self, t: Scalar, s: Scalar) -> tuple[Scalar, Scalar]:
         """(f, g^2) times t - s."""
         rates = self.schedule.drift_rate(t), self.schedule.diffusion_square(t)
         return tuple((t - s) * rate for rate in rates)
@@ -86,18 +86,21 @@ class ReverseDiffusion(_Reverse):
     alpha = 0 it is a draw from the posterior, or DDIM's line.
     """
 
-    def increments(self, t: Array, s: Array) -> tuple[Array, Array]:
+    def increments(self, t: Scalar, s: Scalar) -> tuple[Scalar, Scalar]:
         """(alpha_{t|s} - 1, sigma_{t|s}^2): for neighbours in a table, sqrt(1 - beta) - 1, beta."""
         scale = self.schedule.alpha(t) / self.schedule.alpha(s)
         return scale - 1, gaussian.transition_variance(self.schedule, t, s)
 
 
+@runtime_checkable
 class Corrector(Protocol):
     """Moves x at a fixed noise level towards the distribution whose score is predicted."""
 
     steps: int  # network evaluations
 
-    def __call__(self, predict: Predict, x: Array, t: Array, s: Array, keys: Keys) -> Array:
+    def __call__(
+        self, predict: Predict, x: Examples, t: Scalar, s: Scalar, keys: Keys
+    ) -> Examples:
         """x at the same time s, which the predictor has reached from t."""
 
 
@@ -108,11 +111,13 @@ class _Langevin:
     snr: float = 0.16
     steps: int = 1
 
-    def length_square(self, score: Array, noise: Array, s: Array) -> Array:
+    def length_square(self, score: Examples, noise: Examples, s: Scalar) -> Times:
         """(|z| / |score|)^2 of equation (4), [] or [B]."""
         raise TypeError(f"{type(self).__name__} does not define length_square(score, noise, s)")
 
-    def __call__(self, predict: Predict, x: Array, t: Array, s: Array, keys: Keys) -> Array:
+    def __call__(
+        self, predict: Predict, x: Examples, t: Scalar, s: Scalar, keys: Keys
+    ) -> Examples:
         """`steps` steps of equation (4), with keys folded with 0, 1, ..."""
         schedule = self.schedule
         shrunk = jnp.square(schedule.alpha(t) / schedule.alpha(s))
@@ -139,7 +144,7 @@ class Langevin(_Langevin):
     snr: the paper's signal-to-noise ratio of a step. steps: how many at each noise level.
     """
 
-    def length_square(self, score: Array, noise: Array, s: Array) -> Array:
+    def length_square(self, score: Examples, noise: Examples, s: Scalar) -> Times:
         """As in equation (4), [B]; 0 where the score is 0."""
         del s
         lengths = sum_per_example(jnp.square(noise)), sum_per_example(jnp.square(score))
@@ -153,7 +158,7 @@ class AnnealedLangevin(_Langevin):
     This is "ald" in the score SDE's code. It equals `Langevin` where |score| is |z| / sigma.
     """
 
-    def length_square(self, score: Array, noise: Array, s: Array) -> Array:
+    def length_square(self, score: Examples, noise: Examples, s: Scalar) -> Times:
         """sigma_s^2."""
         del score, noise
         return jnp.square(self.schedule.sigma(s))
@@ -175,11 +180,11 @@ class PredictorCorrector:
         """The predictor's and the corrector's."""
         return self.predictor.evaluations + self.corrector.steps
 
-    def inner(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """The predictor's, and the corrector's at s."""
         return [*self.predictor.inner(t, s), *[s] * self.corrector.steps]
 
-    def inner_to_start(self, t: Array, s: Array) -> Sequence[Array]:
+    def inner_to_start(self, t: Scalar, s: Scalar) -> Sequence[Scalar]:
         """The predictor's."""
         return self.predictor.inner_to_start(t, s)
 
@@ -193,11 +198,13 @@ class PredictorCorrector:
         """The predictor's."""
         return self.predictor.starting_steps
 
-    def init(self, x: Array, steps: Array) -> Any:
+    def init(self, x: Examples, steps: Count) -> Any:
         """The predictor's memory."""
         return self.predictor.init(x, steps)
 
-    def before(self, x: Array, t: Array, s: Array, keys: Keys, memory: Any) -> tuple[Array, Array]:
+    def before(
+        self, x: Examples, t: Scalar, s: Scalar, keys: Keys, memory: Any
+    ) -> tuple[Examples, Scalar]:
         """Where the predictor evaluates."""
         return self.predictor.before(x, t, s, streams.fold(keys, 0), memory)
 
@@ -205,16 +212,16 @@ class PredictorCorrector:
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Any,
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Examples, Any]:
         """One step with keys folded with 0, and its correction with keys folded with 1."""
         x, memory = self.predictor(predict, seen, x, t, s, streams.fold(keys, 0), memory)
         return self.corrector(predict, x, t, s, streams.fold(keys, 1)), memory
 
-    def finish(self, seen: Prediction, x: Array, t: Array, memory: Any) -> Array:
+    def finish(self, seen: Prediction, x: Examples, t: Scalar, memory: Any) -> Examples:
         """The predictor's end."""
         return self.predictor.finish(seen, x, t, memory)

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from genzoo.core.types import Array, Keys
+from genzoo.core.types import Count, Examples, Keys, Scalar
 from genzoo.math import exponential
 from genzoo.math.exponential import Form, Move, phi
 from genzoo.math.gaussian import q_sample
@@ -50,8 +50,8 @@ class Memory(NamedTuple):
 
     history: History
     pair: Pair
-    order: Array
-    before: Array
+    order: Count
+    before: Scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class UniPC(EndsInData):
 
     evaluations = 1
 
-    def init(self, x: Array, steps: Array) -> Memory:
+    def init(self, x: Examples, steps: Count) -> Memory:
         """An empty memory."""
         nothing = jnp.zeros_like(x)
         return Memory(
@@ -86,12 +86,12 @@ class UniPC(EndsInData):
         self,
         predict: Predict,
         seen: Prediction,
-        x: Array,
-        t: Array,
-        s: Array,
+        x: Examples,
+        t: Scalar,
+        s: Scalar,
         keys: Keys,
         memory: Memory,
-    ) -> tuple[Array, Memory]:
+    ) -> tuple[Examples, Memory]:
         """One move; deterministic."""
         del predict, x, keys
         value, pair = self.form.predicted(seen), self.corrected(seen, t, memory)
@@ -105,12 +105,12 @@ class UniPC(EndsInData):
         order = jnp.where(history.usable > 0, order, 0).astype(jnp.int32)
         return arrived, Memory(history, pair, order, t.astype(memory.before.dtype))
 
-    def finish(self, seen: Prediction, x: Array, t: Array, memory: Memory) -> Array:
+    def finish(self, seen: Prediction, x: Examples, t: Scalar, memory: Memory) -> Examples:
         """The data of the last prediction and the corrected x."""
         del x
         return self.corrected(seen, t, memory).x_0
 
-    def _bend(self, move: Move, start: Array, values, nodes, used: Array) -> Array:
+    def _bend(self, move: Move, start: Examples, values, nodes, used: Count) -> Examples:
         # The sum of equation (1) over the first `used` (int32 []) nodes, or (2) if there is one.
         rises = [(f - start) / r for f, r in zip(values, nodes, strict=True)]
         bend = jnp.zeros_like(start)
@@ -122,7 +122,7 @@ class UniPC(EndsInData):
             bend = jnp.where(used >= count, total, bend)
         return bend
 
-    def corrected(self, seen: Prediction, t: Array, memory: Memory) -> Pair:
+    def corrected(self, seen: Prediction, t: Scalar, memory: Memory) -> Pair:
         """The pair of the prediction f and of x at t, corrected for the last move."""
         if not self.corrector:
             return Pair(seen.x_0, seen.eps)
@@ -138,7 +138,7 @@ class UniPC(EndsInData):
         return Pair(jnp.where(moved, pair.x_0, seen.x_0), jnp.where(moved, pair.eps, seen.eps))
 
 
-def _back(gaps: tuple[Array, ...], h: Array) -> list[Array]:
+def _back(gaps: tuple[Scalar, ...], h: Scalar) -> list[Scalar]:
     # r_j < 0 of earlier predictions, the newest first.
     nodes, total = [], 0.0
     for length in gaps:

@@ -85,6 +85,7 @@ def test_the_representation_is_what_goes_into_the_last_layer():
     family = make()
     assert isinstance(family, Encodes) and capabilities(family) == ("encode",)
     x = jnp.ones((2, 3))
-    features = family.encode(Variables(params={}), {"x": x}, None)
+    keys = jax.random.split(jax.random.key(0), 2)
+    features = family.encode(Variables(params={}), {"x": x}, keys)
     np.testing.assert_array_equal(features, 2 * x)
     assert not np.any(family.network.seen[-1][1])

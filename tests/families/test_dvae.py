@@ -132,9 +132,10 @@ def test_codes_embeddings_and_images_agree():
     (codes,) = model.codes(VARIABLES, batch)
     assert model.code_grids == (CodeGrid(shape=(2, 2), size=K),) and codes.dtype == jnp.int32
     np.testing.assert_array_equal(codes, LOGITS.argmax(-1))
-    latent = model.encode(VARIABLES, batch, None)
+    keys = jax.random.split(jax.random.key(0), 4)
+    latent = model.encode(VARIABLES, batch, keys)
     np.testing.assert_allclose(latent, EMBED[np.asarray(codes)].reshape(4, -1), rtol=1e-6)
-    copies = model.reconstruct(VARIABLES, batch, None)
+    copies = model.reconstruct(VARIABLES, batch, keys)
     np.testing.assert_allclose(copies, EMBED[np.asarray(codes)] @ DECODER, rtol=1e-5)
     np.testing.assert_allclose(model.decode(VARIABLES, latent), copies, rtol=1e-6)
     np.testing.assert_allclose(model.decode_codes(VARIABLES, (codes,)), copies, rtol=1e-6)

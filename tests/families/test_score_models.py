@@ -251,10 +251,10 @@ def test_the_likelihood_is_the_exact_density(make):
 
 def test_inversion_brings_data_to_their_noise_and_back():
     errors = []
-    x = MIXTURE.sample(jax.random.key(2), 256)
+    x, keys = MIXTURE.sample(jax.random.key(2), 256), keys_of(256)
     for steps in (100, 200):
         family = vp(sampler=solver(steps))
-        run = jax.jit(lambda x, f=family: f.reconstruct(Variables(params={}), {"x": x}, None))
+        run = jax.jit(lambda x, f=family: f.reconstruct(Variables(params={}), {"x": x}, keys))
         errors.append(float(jnp.sqrt(jnp.mean(jnp.square(run(x) - x)))))
     assert errors[1] < 0.05
     assert errors[1] < 0.6 * errors[0]  # order 1

@@ -106,6 +106,11 @@ def context(variables, batch, train=False, seed=0):
     )  # fmt: skip
 
 
+def keys_of(batch):
+    """A key for each example."""
+    return jax.random.split(jax.random.key(0), len(batch["x"]))
+
+
 def distribution(model, variables, prefix, position, conditions) -> np.ndarray:
     """p(code at `position` | prefix) [B, K] from `apply`, other codes from `position` on."""
     sequence = np.full((len(prefix), sum(lengths_of(model.tokenizer))), 2, np.int32)
@@ -137,7 +142,7 @@ def test_the_loss_is_the_sum_over_positions(levels, classes):
         np.testing.assert_allclose(
             aux.metrics[f"nats_per_code_{level}"], part.mean(1), rtol=1e-4
         )
-    likelihood = model.likelihood(variables, batch, None)
+    likelihood = model.likelihood(variables, batch, keys_of(batch))
     assert likelihood.of.startswith("the codes of the tokenizer") and not likelihood.density
     np.testing.assert_allclose(likelihood.total, nats.sum(1), rtol=1e-4)
     assert list(likelihood.terms) == [f"level_{level}" for level in range(levels)]
@@ -162,7 +167,7 @@ def test_the_bottom_sees_the_top_and_not_the_other_way_round():
     model = family(2)
     variables = trained(model)
     top, bottom = np.array([[0], [1], [2]]), np.array([[3, 1, 0, 2]] * 3)
-    terms = jax.jit(lambda v, b: model.likelihood(v, b, None).terms)
+    terms = jax.jit(lambda v, b: model.likelihood(v, b, keys_of(b)).terms)
     by_level = terms(variables, image_of(top, bottom))
     assert np.ptp(by_level["level_1"]) > 0.05
     same = terms(variables, image_of(0 * top, np.random.default_rng(0).integers(0, 4, (3, 4))))
@@ -240,7 +245,8 @@ def test_samples_follow_the_likelihood():
     codes = np.round(np.asarray(images[..., 0]) * 2 + 1.5).astype(int).reshape(-1, 4)
     every = np.stack(np.meshgrid(*[range(4)] * 4, indexing="ij"), -1).reshape(-1, 4)
     batch = image_of(every[:, :1] * 0, every)
-    p = np.exp(-np.asarray(jax.jit(lambda v: model.likelihood(v, batch, None).total)(variables)))
+    nats = jax.jit(lambda v: model.likelihood(v, batch, keys_of(batch)).total)(variables)
+    p = np.exp(-np.asarray(nats))
     frequencies = np.bincount(codes @ [64, 16, 4, 1], minlength=256) / len(codes)
     deviation = np.sqrt(p * (1 - p) / len(codes))
     assert np.abs((frequencies - p) / deviation).max() < 5
@@ -270,7 +276,7 @@ def test_training_leaves_the_tokenizer_alone_and_learns_the_one_sequence():
     assert state.step == 80 and state.faults.total == 0
     chex.assert_trees_all_equal(state.frozen, {TOKENIZER: TRAINED})
     variables = Variables(params=state.params, frozen=state.frozen)
-    loss = jax.jit(lambda v: model.likelihood(v, batch, None).total)(variables)
+    loss = jax.jit(lambda v: model.likelihood(v, batch, keys_of(batch)).total)(variables)
     assert loss.max() < 0.05
     keys = streams.per_example(jax.random.key(1), jnp.arange(8))
     images = jax.jit(model.sample)(variables, keys, {})

@@ -411,8 +411,9 @@ def test_the_real_network_is_consistent_too():
     def everything(x):
         variables = model.init(jax.random.key(1), {"x": x})
         codes = model.codes(variables, {"x": x})
-        latent = model.encode(variables, {"x": x}, None)
-        copies = model.reconstruct(variables, {"x": x}, None)
+        keys = jax.random.split(jax.random.key(0), len(x))
+        latent = model.encode(variables, {"x": x}, keys)
+        copies = model.reconstruct(variables, {"x": x}, keys)
         back = model.decode_codes(variables, codes), model.decode(variables, latent)
         return codes, copies, back
 

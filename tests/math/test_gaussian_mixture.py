@@ -89,8 +89,9 @@ def test_the_predictor_is_consistent_for_one_time_and_for_many(compiled, float64
     x, t = points(4, 2), jnp.asarray([0.02, 0.3, 0.504, 0.97])
     predict = compiled(PLANE.predict(schedule))
     pair = predict(x, t)
-    alpha, sigma = (np.asarray(f(t))[:, None] for f in (schedule.alpha, schedule.sigma))
-    np.testing.assert_allclose(alpha * pair.x_0 + sigma * pair.eps, x, atol=1e-11)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    again = alpha[:, None] * pair.x_0 + sigma[:, None] * pair.eps
+    np.testing.assert_allclose(again, x, atol=1e-11)
     np.testing.assert_allclose(pair.x_0, PLANE.posterior_mean(x, alpha, sigma), rtol=1e-11)
     for i in range(4):
         single = predict(x, t[i])

@@ -226,7 +226,7 @@ def test_a_threshold_takes_no_noise(compiled):
 
 
 def test_grey_has_the_expected_log_probability(float64):
-    out = Bernoulli().log_prob({}, jnp.float64(0.7), jnp.float64(-0.2))
+    (out,) = Bernoulli().log_prob({}, jnp.asarray([0.7]), jnp.asarray([-0.2]))
     assert float(out) == pytest.approx(0.4 * np.log(expit(0.7)) + 0.6 * np.log(expit(-0.7)))
 
 

@@ -123,7 +123,7 @@ class SideBySide(Memoryless):
 
     def __call__(self, predict, seen, x, t, s, keys, memory):
         moved = [
-            step(predict, seen, x, t, s, keys, own)
+            step(predict, seen, x, t, s, keys[: len(x)], own)
             for (step, x, seen), own in zip(self._parts(x, seen), memory, strict=True)
         ]
         return jnp.concatenate([x for x, _ in moved]), [own for _, own in moved]
@@ -140,7 +140,8 @@ def states_of(schedule, cases):
 
     def run(x, times, count):
         sampler = Sampler(step=SideBySide(steps=steps), times=times, steps=count)
-        return sampler(Mixture().predictor(schedule), x, None, trajectory=True).states
+        keys = jax.random.split(jax.random.key(0), len(x))
+        return sampler(Mixture().predictor(schedule), x, keys, trajectory=True).states
 
     run = jax.jit(run, compiler_options=IN_HASTE)
     paths, states_by_case = {}, {}
@@ -154,13 +155,23 @@ def states_of(schedule, cases):
     return states_by_case
 
 
+def keys_of_step(keys, step):
+    """In the place of `streams.fold`: keys that hold the number of the step."""
+    data = jnp.stack([jnp.zeros((), jnp.uint32), jnp.asarray(step, jnp.uint32)])
+    return jax.random.wrap_key_data(jnp.broadcast_to(data, (len(keys), 2)))
+
+
+def draw_of_step(keys, shape, dtype):
+    """In the place of `streams.normal`: the draw of the fixture, the same for every method."""
+    return jnp.asarray(DRAWS, dtype)[jax.random.key_data(keys)[0, 1]]
+
+
 @pytest.fixture(scope="module")
 def ours():
-    """case -> our states, with the noise of the fixture: keys are the number of the step."""
+    """case -> our states, with the noise of the fixture."""
     with pytest.MonkeyPatch.context() as patched, jax.enable_x64(True):
-        patched.setattr(streams, "fold", lambda keys, step: step)
-        # In each part of the batch the same.
-        patched.setattr(streams, "normal", lambda step, shape, dtype: jnp.asarray(DRAWS)[step])
+        patched.setattr(streams, "fold", keys_of_step)
+        patched.setattr(streams, "normal", draw_of_step)
         states_by_case = {}
         for schedule in (TABLE, EXPLODING, STRAIGHT):
             cases = [case for case in SAVED if schedule_of(case) is schedule]
