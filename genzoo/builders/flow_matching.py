@@ -50,7 +50,7 @@ class FlowMatchingSettings:
         float,
         Above(0),
         Below(1),
-        "Time below which bounded_velocity weighs the error no more; on other paths, sigma.",
+        "Time below which the weight of bounded_velocity no longer changes.",
     ] = 0.05
     times_drawn: Annotated[str, OneOf(TIMES), "How t is drawn in training."] = "uniform"
     times_mean: Annotated[float, "Mean of the logit of t, of logit_normal."] = 0.0
