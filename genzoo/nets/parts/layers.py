@@ -44,7 +44,9 @@ class GroupNorm(nn.Module):
     groups: how many, at most; the greatest divisor of C not above it is used. `scale` and `shift`
     [B, C], when given, make the norm adaptive: norm(x) * (1 + scale) + shift (Dhariwal & Nichol
     2021, section 3.4), at no cost, because one multiply-add per number applies everything.
-    Statistics and output arithmetic are float32; the result has dtype `dtype`.
+    Statistics and output arithmetic are float32; the result has dtype `dtype`. The variance is
+    E[y^2] - E[y]^2 in one pass, which rounds by about 1e-3 of the result where the mean is 30
+    standard deviations and by a tenth where it is 300.
     """
 
     groups: int = 32
