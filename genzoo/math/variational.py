@@ -83,14 +83,17 @@ def streamed_log_mean_exp(
     return total - jnp.log(chunks), jax.tree.map(lambda v: v / chunks, values)
 
 
-def free_bits(kl: Float[ArrayLike, "B D"], floor: float) -> Float[ArrayLike, "B D"]:
+def free_bits(
+    kl: Float[ArrayLike, "B D"], floor: float, mask: PerExample | None = None
+) -> Float[ArrayLike, "B D"]:
     """The KL [B, D] with the batch mean of every unit at least `floor` nats.
 
     Kingma et al. 2016, eq. 15: a unit below the floor has no gradient, so nothing is gained by
-    switching it off.
+    switching it off. mask: [B], 1 for an example and 0 for padding, which the mean leaves out
+    whatever it holds.
     """
-    above = jnp.mean(kl, 0) > floor
-    return jnp.where(above, kl, floor)
+    real = None if mask is None else (mask > 0)[:, None]
+    return jnp.where(jnp.mean(kl, 0, where=real) > floor, kl, floor)
 
 
 Warmup = Callable[[Count], Scalar]

@@ -254,6 +254,15 @@ def test_free_bits_have_no_gradient_below_the_floor(compiled, float64):
     np.testing.assert_allclose(slope[:, 1:], 0.5, rtol=1e-14)
 
 
+@pytest.mark.parametrize("filling", [0.0, 9.0, jnp.nan])
+def test_free_bits_leave_the_padding_out_of_the_mean(compiled, float64, filling):
+    kl = jnp.asarray([[0.1, 0.9, 0.0], [0.2, 0.3, 1.2]])
+    padded = jnp.concatenate([kl, jnp.full((3, 3), filling)])
+    mask = jnp.asarray([1.0, 1.0, 0.0, 0.0, 0.0])
+    found = compiled(lambda kl, mask: variational.free_bits(kl, 0.5, mask))(padded, mask)
+    np.testing.assert_array_equal(found[:2], variational.free_bits(kl, 0.5))
+
+
 def test_no_free_bits_are_the_kl(compiled):
     kl = jnp.asarray([[0.1, 0.9], [0.2, 0.3]])
     np.testing.assert_array_equal(compiled(lambda kl: variational.free_bits(kl, 0.0))(kl), kl)

@@ -83,6 +83,31 @@ def test_uniform_weighting_is_one_on_what_the_network_predicts():
     np.testing.assert_array_equal(weighting.UNIFORM.weight(schedules.cosine(10), jnp.ones(2)), 1)
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [continuous.Straight(), continuous.Cosine(), continuous.VariancePreserving()],
+    ids=["straight", "cosine", "vp"],
+)
+def test_bounded_velocity_is_the_velocity_error_on_every_path(compiled, float64, schedule):
+    bounded = weighting.bounded_velocity(least=0.05)
+    rng = np.random.default_rng(0)
+    x_0, eps, error = (jnp.asarray(rng.normal(size=(6, 3))) for _ in range(3))
+    t = jnp.asarray([0.05, 0.1, 0.3, 0.6, 0.9, 1.0])
+    x_t = schedule.alpha(t)[:, None] * x_0 + schedule.sigma(t)[:, None] * eps
+    wrong = prediction.X_0.to_pair(x_0 + error, x_t, schedule, t)
+    velocities = [
+        prediction.VELOCITY.from_pair(pair, schedule, t)
+        for pair in (prediction.Pair(x_0, eps), wrong)
+    ]
+    expected = jnp.square(velocities[1] - velocities[0]).mean(1)
+    weights = compiled(lambda t: bounded.weight(schedule, t))(t)
+    assert bounded.kind is prediction.X_0
+    np.testing.assert_allclose(weights * jnp.square(error).mean(1), expected, rtol=1e-12)
+    # Nearer the data it stays what it is at `least`.
+    near = bounded.weight(schedule, jnp.asarray([1e-5, 0.02]))
+    np.testing.assert_array_equal(near, weights[0])
+
+
 @pytest.mark.parametrize("least", [0.05, 0.3])
 def test_a_bounded_velocity_is_the_velocity_s_error_from_its_least_time_on(float64, least):
     # Li & He 2025: v = (x_t - x_0) / t with t held above `least`, of the data and of the guess.
