@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated
 
+import jax
 import optax
 
 from genzoo.core.bounds import Above, AtLeast, AtMost, Below, Each, OneOf, ignored
@@ -58,6 +59,7 @@ class AdamSettings:
         float, AtLeast(0), "Bound on the global norm of the gradient; 0 for none."
     ] = 1.0
     weight_decay: Annotated[float, AtLeast(0), "Decoupled (AdamW); 0 is plain Adam."] = 0.0
+    decay_biases: Annotated[bool, "Whether weight_decay shrinks biases too."] = True
     b1: Annotated[float, AtLeast(0), Below(1), "Decay of the mean of the gradient."] = 0.9
     b2: Annotated[float, AtLeast(0), Below(1), "Decay of the mean of its square."] = 0.999
     eps: Annotated[float, Above(0), "Added to the root of that."] = 1e-8
@@ -72,6 +74,12 @@ class AdamSettings:
 
 
 _STAGES = frozenset({"stage_ends", "stage_factors"})
+_DEPENDENT = _STAGES | {"decay_biases"}  # keys that another key may leave without effect
+
+
+def _weights(params: Tree) -> Tree:
+    """Which params are no biases."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "bias", params)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +100,14 @@ class OptimizerSettings(AdamSettings):
             found += replace(shared, **own)._problems(f"optimizer.players.{name}", own)
         return found
 
-    def _problems(self, where: str, own: Iterable[str] = _STAGES) -> list[str]:
+    def _problems(self, where: str, own: Iterable[str] = _DEPENDENT) -> list[str]:
         ends, factors = self.stage_ends, self.stage_factors
         found = ignored(self, where, "decay", {"stages": _STAGES & set(own)})
+        if "decay_biases" in own and not self.decay_biases and not self.weight_decay:
+            found.append(
+                f"{where}.decay_biases = False has no effect with {where}.weight_decay = 0: raise "
+                "weight_decay, or leave it out."
+            )
         if self.decay == "stages" and len(factors) != len(ends) + 1:
             found.append(
                 f"{where}.stage_factors has {len(factors)} entries for {len(ends)} stage_ends: "
@@ -139,7 +152,12 @@ class Optimizer(AdamSettings):
         # Neither has a state, so that a run may go on with the other.
         clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
         adam = optax.adamw(
-            self.schedule(), b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay
+            self.schedule(),
+            b1=self.b1,
+            b2=self.b2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            mask=None if self.decay_biases else _weights,
         )
         return optax.chain(clip, adam)
 
