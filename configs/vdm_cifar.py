@@ -24,7 +24,10 @@ def get_config(variant: str = "") -> ConfigDict:
             data=dict(name="cifar10", dir="", flip=False),
             family=dict(name="vdm", schedule="linear", gamma_min=-13.3, gamma_max=5.0),
             network=dict(name="vdm_unet", width=128, blocks=32, dropout=0.1, dtype="bfloat16"),
-            optimizer=dict(learning_rate=2e-4, b2=0.99, weight_decay=0.01, warmup=100),
+            optimizer=dict(
+                learning_rate=2e-4, b2=0.99, weight_decay=0.01, decay_biases=False, warmup=100,
+                clip=0.0,
+            ),
             train=dict(
                 steps=10_000_000,
                 batch_size=128,

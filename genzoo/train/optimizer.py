@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated
 
+import jax
 import optax
 
 from genzoo.core.bounds import Above, AtLeast, AtMost, Below, Each, OneOf, ignored
@@ -60,6 +61,7 @@ class AdamSettings:
         float, AtLeast(0), "Bound on the global gradient norm; 0 for no clipping."
     ] = 1.0
     weight_decay: Annotated[float, AtLeast(0), "Decoupled (AdamW); 0 for plain Adam."] = 0.0
+    decay_biases: Annotated[bool, "Whether weight_decay applies to biases too."] = True
     b1: Annotated[float, AtLeast(0), Below(1), "Decay rate of the first moment."] = 0.9
     b2: Annotated[float, AtLeast(0), Below(1), "Decay rate of the second moment."] = 0.999
     eps: Annotated[float, Above(0), "Added to the root of the second moment."] = 1e-8
@@ -74,6 +76,12 @@ class AdamSettings:
 
 
 _STAGES = frozenset({"stage_ends", "stage_factors"})
+_DEPENDENT = _STAGES | {"decay_biases"}  # keys that another key may leave without effect
+
+
+def _weights(params: Tree) -> Tree:
+    """Which params are no biases."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "bias", params)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +102,14 @@ class OptimizerSettings(AdamSettings):
             problems += replace(shared, **own)._problems(f"optimizer.players.{name}", own)
         return problems
 
-    def _problems(self, where: str, own: Iterable[str] = _STAGES) -> list[str]:
+    def _problems(self, where: str, own: Iterable[str] = _DEPENDENT) -> list[str]:
         ends, factors = self.stage_ends, self.stage_factors
         problems = ignored(self, where, "decay", {"stages": _STAGES & set(own)})
+        if "decay_biases" in own and not self.decay_biases and not self.weight_decay:
+            problems.append(
+                f"{where}.decay_biases = False has no effect with {where}.weight_decay = 0: raise "
+                "weight_decay, or leave it out."
+            )
         if self.decay == "stages" and len(factors) != len(ends) + 1:
             problems.append(
                 f"{where}.stage_factors has {len(factors)} entries for {len(ends)} stage_ends: "
@@ -141,7 +154,12 @@ class Optimizer(AdamSettings):
         # Neither has a state, so a resumed run may switch between them.
         clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
         adam = optax.adamw(
-            self.schedule(), b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay
+            self.schedule(),
+            b1=self.b1,
+            b2=self.b2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            mask=None if self.decay_biases else _weights,
         )
         return optax.chain(clip, adam)
 

@@ -229,6 +229,22 @@ def test_one_program_takes_the_memory_of_its_state():
     chex.assert_trees_all_equal(together, state)
 
 
+@pytest.mark.parametrize("decay_biases", [True, False])
+def test_weight_decay_shrinks_the_weights_and_the_biases_if_they_are_to(decay_biases):
+    # A gradient of 0 leaves the decay alone: w (1 - rate decay).
+    adamw = Optimizer(
+        decay=constant, total_steps=4, learning_rate=0.1, weight_decay=0.5,
+        decay_biases=decay_biases,
+    ).transformation()  # fmt: skip
+    params = {"layer": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}, "gamma": jnp.ones(2)}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    moves, _ = adamw.update(zero, adamw.init(params), params)
+    found = jax.tree.map(lambda x: float(x[0]), optax.apply_updates(params, moves))
+    bias = 0.95 if decay_biases else 1.0
+    expected = {"layer": {"kernel": 0.95, "bias": bias}, "gamma": 0.95}
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+
+
 def test_resume_is_exact(tmp_path):
     game = Game(a=A, b=B, second={"after": 2, "every": 3})
     adam = Optimizer(decay=linear, total_steps=12, learning_rate=0.1)
