@@ -116,7 +116,7 @@ def test_codes_go_in_and_out_as_pictures_of_any_size(tmp_path):
         (lambda run: run.sample(stps=3), "sample.stps is not a known key: did you mean 'steps'?"),
         (lambda run: run.sample(eta=0.5, method="heun"), "sample.eta = 0.5 has no effect"),
         (lambda run: run.encode(np.zeros((1, 28, 28, 1), np.uint8)), "ddpm can: sample,"),
-        (lambda run: run.reconstruct(np.zeros((28, 28), np.uint8), depth=1), "depth is no field"),
+        (lambda run: run.reconstruct(np.zeros((28, 28), np.uint8), depth=1), "depth is not a "),
         (lambda run: genzoo.open(run.place.path / "none"), "holds no run"),
         (lambda run: genzoo.open(run.place.path, {"network.width": 32}), "another config"),
         (lambda run: genzoo.read_config("ddpm_fashoin"), "Did you mean 'ddpm_fashion'?"),

@@ -49,6 +49,8 @@ MISTAKES = [
     (FLOW, {"family.prediction": "eps"}, "says nothing of the data at t = 1"),
     (FLOW, {"family.paired": "True", "train.accumulate": "2"},
      "train.accumulate = 2: noise and data would be paired within each part of a batch."),
+    (FLOW, {"family.paired": "True", "conditions.label.dropout": "0.1"},
+     "noise and condition (label) would be correlated in training"),
     (FLOW, {"eval.trace": "exact"}, "a product for each of 3072 dimensions"),
     (FLOW, {"network.time_embedding": "fourier_noise_level"}, "use 'fourier' or 'sinusoidal'"),
     (EDM, {"network.time_embedding": "fourier"}, "use 'fourier_noise_level' or 'sinusoidal'"),

@@ -92,14 +92,42 @@ def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """path: of a config. changes: to it, by section. spread: whether random times are stratified
-    over the batch, so that those of a row depend on the batch size. apart: whether the rows of a
-    batch are independent in training. rounding: the relative rounding error of its outputs."""
+    over the batch, so that those of a row depend on the batch size. uncoupled: for a loss that
+    couples the rows of a batch, the fields of the family with which it does not. still: the fields
+    with which the draws depend on the data and not on the row. rounding: the relative rounding
+    error of its outputs."""
 
     path: str
     changes: Mapping[str, Mapping] = field(default_factory=dict)
     spread: bool = False
-    apart: bool = True
+    uncoupled: Mapping[str, object] = field(default_factory=dict)
+    still: Mapping[str, object] = field(default_factory=dict)
     rounding: float = 2e-5
+
+    @property
+    def apart(self) -> bool:
+        """Whether the rows of a batch have nothing to do with each other in training."""
+        return not self.uncoupled
+
+
+class Half:
+    """One time for all."""
+
+    def draw(self, key, count, schedule):
+        return jnp.full(count, 0.5)
+
+
+class Silent:
+    """An observation model to which all data are alike: the loss is the KL alone."""
+
+    def observe(self, x, noise):
+        return x
+
+    def inputs(self, x):
+        return x
+
+    def log_prob(self, params, output, x):
+        return jnp.zeros_like(output)
 
 
 TOLD = dict(conditions=dict(label=dict(dropout=0.1)))
@@ -120,6 +148,12 @@ CASES = {
             network=dict(widths=(8,), top_widths=(6,)),
             eval=dict(importance_samples=3),
         ),
+    ),
+    "vae_with_free_bits": Case(
+        path="vae_fashion",
+        changes=dict(family=dict(free_bits=0.335), network=dict(widths=(8,))),
+        uncoupled=dict(free_bits=0.0),
+        still=dict(observation=Silent()),
     ),
     "vqvae": Case(path="vqvae_fashion"),
     "vqvae_by_gradient": Case(
@@ -167,7 +201,8 @@ CASES = {
     "flow_matching_in_pairs": Case(
         path="toy_swissroll",
         changes=dict(family=dict(paired=True)),
-        apart=False,
+        uncoupled=dict(paired=False),
+        still=dict(times=Half()),
     ),
     "vdm": Case(
         path="vdm_cifar",
@@ -398,16 +433,11 @@ def test_rows_do_not_see_each_other(made, name):
 
 @every_case(where=lambda name, case: not case.apart)
 def test_rows_that_are_coupled_may_stand_in_any_order(made, name):
-    # With one time for all rows, the draws depend on the data and not on the row.
     m = made(name)
 
-    class Half:
-        def draw(self, key, count, schedule):
-            return jnp.full(count, 0.5)
-
     @partial(jax.jit, static_argnums=2)
-    def losses(params, batch, paired):
-        family = replace(m.family, times=Half(), paired=paired)
+    def losses(params, batch, coupled):
+        family = replace(m.family, **m.case.still, **({} if coupled else m.case.uncoupled))
         context = Context(batch=batch, key=KEY, step=jnp.int32(3), stats={})
         return family.losses["model"].loss(params, context)[0]
 
@@ -415,7 +445,7 @@ def test_rows_that_are_coupled_may_stand_in_any_order(made, name):
     both = losses(m.variables.params, batch, True)
     turned = losses(m.variables.params, rows(batch, *order), True)
     np.testing.assert_allclose(turned, both[jnp.asarray(order)], rtol=1e-5)
-    # The pairs are not those of the original rows.
+    # They are not the losses of rows that are not coupled.
     assert np.abs(losses(m.variables.params, batch, False) - both).max() > 1e-3
 
 

@@ -52,6 +52,7 @@ MISTAKES = [
     (VAE, {"family__std": "0"}, "family.std = 0.0 must be above 0."),
     (VAE, {"family__objective": "iwae", "family__beta": "2"}, "has no separate KL term"),
     (VAE, {"family__objective": "iwae", "family__free_bits": "1"}, "family.free_bits = 0"),
+    (VAE, {"family__free_bits": "1", "train__accumulate": "2"}, "mean KL of each part of a batch"),
     (VAE, {"network__downsamples": "3"}, "28 x 28 is not"),
     (VAE, {"network__activation": "gelo"}, "did you mean 'gelu'?"),
     (VAE, {"eval__importance_samples": "0"}, "eval.importance_samples = 0 must be at least 1."),

@@ -50,7 +50,7 @@ class FlowMatchingSettings:
         float,
         Above(0),
         Below(1),
-        "Time below which bounded_velocity stops growing; on paths other than straight, sigma.",
+        "Time below which the weight of bounded_velocity no longer changes.",
     ] = 0.05
     times_drawn: Annotated[str, OneOf(TIMES), "Distribution of t in training."] = "uniform"
     times_mean: Annotated[float, "Mean of logit(t) for logit_normal."] = 0.0
@@ -75,6 +75,13 @@ class FlowMatchingSettings:
             problems.append(
                 f"family.prediction = {self.prediction!r} says nothing of the data at t = 1, which "
                 f"is pure noise with family.path = {self.path!r}: use 'velocity', 'v' or 'x_0'."
+            )
+        if self.paired and config.conditions:
+            problems.append(
+                "family.paired = True pairs noise with data whatever the condition, so that noise "
+                f"and condition ({', '.join(sorted(config.conditions))}) would be correlated in "
+                "training, but independent in sampling: set family.paired = False, or leave out "
+                "the conditions."
             )
         if self.paired and config.train.accumulate > 1:
             problems.append(

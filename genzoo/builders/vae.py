@@ -76,11 +76,12 @@ class VAESettings:
     beta: Annotated[float, AtLeast(0), "Weight of the KL term (Higgins et al. 2017)."] = 1.0
     warmup: Annotated[str, OneOf(WARMUPS), "How the weight of the KL term rises."] = "none"
     warmup_steps: Annotated[int, AtLeast(0), "Steps of the warm-up, or of each of its cycles."] = 0
-    free_bits: Annotated[float, AtLeast(0), "Nats of KL below which it is not penalised."] = 0.0
+    free_bits: Annotated[
+        float, AtLeast(0), "Nats of KL per unit, in the mean of a batch, that are not penalised."
+    ] = 0.0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        del config
         problems = ignored(self, "family", "decoder", _DECODER_KEYS)
         warming = {name: {"warmup_steps"} for name in WARMUPS if name != "none"}
         problems += ignored(self, "family", "warmup", warming)
@@ -94,6 +95,11 @@ class VAESettings:
             problems.append(
                 "family.objective = 'iwae' has no separate KL term: set family.beta = 1, "
                 "family.free_bits = 0 and family.warmup = 'none'."
+            )
+        if self.free_bits and config.train.accumulate > 1:
+            problems.append(
+                f"train.accumulate = {config.train.accumulate}: family.free_bits would bound the "
+                "mean KL of each part of a batch. Set it to 1, or family.free_bits = 0."
             )
         return problems
 

@@ -59,9 +59,9 @@ Batch = Mapping[str, Shaped[jax.Array | np.ndarray, "B ..."]]
 """The fields of a record, [B, ...] each."""
 
 
-def broadcast(values: Array, like: Array) -> Array:
+def broadcast(values: ArrayLike, like: Array) -> ArrayLike:
     """`values` of shape [] or [B] with trailing axes of one, to multiply `like` [B, ...]."""
-    if values.ndim == 0 or values.ndim == like.ndim:
+    if np.ndim(values) == 0 or values.ndim == like.ndim:
         return values
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
 

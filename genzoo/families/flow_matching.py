@@ -8,6 +8,8 @@ The network learns a velocity that carries noise to data along the paths of a sc
 Here t = 0 is the data and t = 1 the noise, the reverse of the papers. The straight path is alpha =
 1 - t, sigma = t, with velocity eps - x_0. Noise and data are drawn independently, or paired within
 the batch to minimise the sum of squared distances (Pooladian et al. 2023; Tong et al. 2024).
+Pairing is for unconditional models: it ignores the condition c, so that p(eps | c) is no longer
+N(0, I), where conditional sampling starts.
 """
 
 from collections.abc import Mapping
@@ -32,7 +34,8 @@ class FlowMatching(Denoising):
 
     times: how t is drawn in training. weighting: of the error (2) over time. ode: how the
     likelihood is integrated. paired: whether noise and data are paired within the batch by the
-    optimal assignment, in evaluation too: the loss then depends on the size of the batch.
+    optimal assignment, in evaluation too: the loss then depends on the size of the batch. It
+    excludes conditions.
     """
 
     times: TimeDistribution
@@ -46,7 +49,7 @@ class FlowMatching(Denoising):
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player, "model"."""
+        """One player, "model"; if noise and data are paired, its loss couples the rows."""
         return {"model": Player(loss=self.loss, couples_rows=self.paired)}
 
     def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:

@@ -11,6 +11,8 @@ p(z_{L-1}) = N(0, I):
     iwae  = -E log 1/K sum_k w_k                                                              (3)
 
 In (2) the KL of the last layer is in closed form; those of the others are the differences in (1).
+With free bits (Kingma et al. 2016) each unit whose KL, averaged over the batch, is below a floor
+counts as the floor, so that the loss of an example depends on the others of its batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +31,6 @@ from genzoo.core.contract import Aux, Context, Likelihood, Player, Report, Varia
 from genzoo.core.types import (
     ArrayLike,
     Batch,
-    Count,
     Examples,
     Floats,
     Key,
@@ -77,18 +78,20 @@ class Seen(NamedTuple):
         return jnp.broadcast_to(lower + self.closed.sum(-1), self.log_prob.shape)
 
 
-Objective = Callable[["VAE", Seen, Count], PerExample]
+Objective = Callable[["VAE", Seen, Context], PerExample]
 
 
-def elbo(family: "VAE", seen: Seen, step: Count) -> PerExample:
+def elbo(family: "VAE", seen: Seen, context: Context) -> PerExample:
     """Equation (2), [B]."""
-    kl = variational.free_bits(seen.kl, family.free_bits) if family.free_bits else seen.kl
-    return -seen.log_prob.mean(0) + family.beta * family.warmup(step) * kl.sum(-1)
+    kl = seen.kl
+    if family.free_bits:
+        kl = variational.free_bits(kl, family.free_bits, context.mask)
+    return -seen.log_prob.mean(0) + family.beta * family.warmup(context.step) * kl.sum(-1)
 
 
-def iwae(family: "VAE", seen: Seen, step: Count) -> PerExample:
+def iwae(family: "VAE", seen: Seen, context: Context) -> PerExample:
     """Equation (3), [B]."""
-    del family, step
+    del family, context
     return -variational.log_mean_exp(seen.log_weights)
 
 
@@ -99,8 +102,9 @@ class VAE:
     pairs: encoder, decoder and grid by stochastic layer. latents: channels by layer, at each place
     of the grid. shape: of one example, (H, W, C). observation: p(x | decoder output). objective:
     (2) or (3). samples: K in training. beta, warmup: the weight of the KL in (2). free_bits: the
-    least nats per unit, 0 for no bound. importance_samples: K in evaluation. noise: whether samples
-    are drawn from the decoder's distribution instead of its mean.
+    least nats per unit in the mean over a batch, 0 for no bound. importance_samples: K in
+    evaluation. noise: whether samples are drawn from the decoder's distribution instead of its
+    mean.
     """
 
     pairs: tuple[Pair, ...]
@@ -133,8 +137,8 @@ class VAE:
 
     @property
     def losses(self) -> Mapping[str, Player]:
-        """One player, "model"."""
-        return {"model": Player(loss=self.loss)}
+        """One player, "model"; free bits couple the rows."""
+        return {"model": Player(loss=self.loss, couples_rows=self.free_bits > 0)}
 
     def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """The objective in nats per example [B].
@@ -151,7 +155,7 @@ class VAE:
         drop = streams.named(key, "dropout") if context.train else None
         train = {"train": context.train, "key": drop}
         seen = self._see(params, x, noise, **train)
-        losses = self.objective(self, seen, context.step)
+        losses = self.objective(self, seen, context)
         means = self._joined(seen.means)
         # The posterior of a second layer depends on a sample of the first, whose noise would count
         # as variance over the data. The product with an independent draw is free of it on average.

@@ -28,7 +28,7 @@ from genzoo.families.denoising import Denoising, OfTime
 from genzoo.math import gaussian, likelihood
 from genzoo.math.continuous import OfLogsnr
 from genzoo.math.schedules import Schedule
-from genzoo.math.times import AntitheticTimes, UniformTimes
+from genzoo.math.times import AntitheticTimes, UniformTimes, inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class VDM(Denoising):
 
         def part(_, index):
             own = streams.fold(keys, index)
-            t = (index + streams.uniform(streams.fold(own, 0))) / self.draws
+            t = (index + inside(streams.uniform(streams.fold(own, 0)))) / self.draws
             eps = streams.normal(streams.fold(own, 1), x.shape[1:], x.dtype)
             return None, self.diffusion(params, x, t.astype(x.dtype), eps, conditions)
 

@@ -132,7 +132,7 @@ class SubVariancePreserving(_LinearBeta):
         return rate, -2 * alpha * rate
 
     def diffusion_square(self, t: Values) -> Values:
-        """Beta (1 - exp(-2 B))."""
+        """beta (1 - exp(-2 B))."""
         return -self.beta(t) * jnp.expm1(-2 * self.integral(t))
 
     def one_minus_ratio(self, t: Broadcast, s: Broadcast) -> Broadcast:

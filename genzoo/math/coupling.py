@@ -12,17 +12,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Bool, Float, Int32
 
-from genzoo.core.types import Array, Examples
+from genzoo.core.types import Array, Examples, PerExample
 
 
 def optimal_assignment(
-    x: Examples, y: Examples, mask: Float[Array, " B"] | None = None
+    x: Examples, y: Examples, mask: PerExample | None = None
 ) -> Int32[Array, " B"]:
     """The permutation pi of (1), int32 [B]: y[pi] is paired with x.
 
     x, y: [B, ...], where B is the whole batch, on however many devices; pairing it in parts would
     give another, worse pairing. mask: 1 for an example and 0 for padding. Examples are paired with
     each other and padding with padding, so that padding does not change the pairs of the examples.
+
     Exact up to rounding, by the Hungarian algorithm: B^3 sequential operations inside the compiled
     step. No gradient flows, since a permutation has none.
     """

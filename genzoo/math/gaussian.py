@@ -76,9 +76,7 @@ def posterior_scales(schedule: Schedule, t: Times, s: Times) -> tuple[Times, Tim
     return from_x_t, schedule.alpha(s) * one_minus_ratio(schedule, t, s)
 
 
-def posterior(
-    schedule: Schedule, x_0: Examples, x_t: Examples, t: Times, s: Times
-) -> Gaussian:
+def posterior(schedule: Schedule, x_0: Examples, x_t: Examples, t: Times, s: Times) -> Gaussian:
     """q(x_s | x_t, x_0), equation (3), for s < t; at s = 0 it is x_0 with variance 0."""
     from_x_t, from_x_0 = posterior_scales(schedule, t, s)
     return Gaussian(
@@ -137,8 +135,7 @@ FIXED_LARGE = ReverseVariance(_large)
 LEARNED = ReverseVariance(_learned, learned=True)
 """The network's own log variance."""
 LEARNED_RANGE = ReverseVariance(_learned_range, learned=True)
-"""Between small and large on a log scale (Nichol & Dhariwal 2021, eq. 15), for outputs in [-1, 1].
-"""
+"""Between small and large on a log scale (Nichol & Dhariwal 2021, eq. 15), outputs in [-1, 1]."""
 REVERSE_VARIANCES = (FIXED_SMALL, FIXED_LARGE, LEARNED, LEARNED_RANGE)
 
 

@@ -64,9 +64,7 @@ def log_interval(low: Broadcast, high: Broadcast) -> Broadcast:
     return top + jnp.log(-jnp.expm1(log_ndtr(low) - top))
 
 
-def discretised_log_likelihood(
-    x: Broadcast, mean: Broadcast, log_variance: Broadcast
-) -> Broadcast:
+def discretised_log_likelihood(x: Broadcast, mean: Broadcast, log_variance: Broadcast) -> Broadcast:
     """Log of the mass that N(mean, exp(log_variance)) gives the bin of x, in nats, elementwise.
 
     x: on the 256 levels k / 127.5 - 1. The bins are x +- 1 / 255, and the first and last extend to

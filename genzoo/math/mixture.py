@@ -28,7 +28,7 @@ from genzoo.math.observation import Data, Output, Outputs, Samples, bounded
 class Components(NamedTuple):
     """A decoder's output as K components for C channels."""
 
-    log_weights: Float[ArrayLike, "*lead K"]  # of which exp sums to one
+    log_weights: Float[ArrayLike, "*lead K"]  # their exponentials sum to one
     mean: Float[ArrayLike, "*lead C K"]
     log_scale: Float[ArrayLike, "*lead C K"]
     coefficients: Float[ArrayLike, "*lead C*(C-1)/2 K"]  # in (-1, 1): (2, 1), (3, 1), (3, 2) ..
@@ -69,9 +69,7 @@ class LogisticMixture:
         """The data unchanged."""
         return x
 
-    def log_prob(
-        self, own: Tree, output: Output, x: Data
-    ) -> Float[ArrayLike, "*#lead"]:
+    def log_prob(self, own: Tree, output: Output, x: Data) -> Float[ArrayLike, "*#lead"]:
         """Equation (1) in nats, per place: x [..., H, W, C] -> [..., H, W]."""
         parts = self._components(output)
         total = parts.log_weights
@@ -163,7 +161,7 @@ def clipped_mean(mean: Broadcast, log_scale: Broadcast) -> Broadcast:
     scale = jnp.exp(log_scale)
 
     def tail(y):
-        # s softplus(y / s) - max(y, 0)
+        # s softplus(y / s) - max(y, 0), in stable form
         return scale * jnp.log1p(jnp.exp(-jnp.abs(y) / scale))
 
     return jnp.clip(mean, -1, 1) + tail(mean + 1) - tail(mean - 1)

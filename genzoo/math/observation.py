@@ -20,10 +20,13 @@ from genzoo.core.types import ArrayLike, Floats, Keys, Tree, Values
 from genzoo.math import gaussian
 
 Data = Float[ArrayLike, "*#lead C"]
+"""Data of C channels. The leading axes broadcast against those of the output."""
 Output = Float[ArrayLike, "*#lead O"]
-"""O channels for the C of the data. The axes before broadcast."""
+"""A decoder's output: O channels, by `Observation.outputs`, for the C of the data."""
 Outputs = Float[ArrayLike, "B *places O"]
+"""A decoder's output for each example, to sample from."""
 Samples = Float[ArrayLike, "B *places C"]
+"""One sample for each output."""
 
 
 class Observation(Protocol):

@@ -59,6 +59,5 @@ def input_scale(sigma_data: float = 0.5) -> Callable[[Schedule, Times], Times]:
 
 
 def noise_level(schedule: Schedule, t: Times) -> Times:
-    """c_noise of (2), the noise level that the network sees, shape of t. Not at alpha or sigma 0.
-    """
+    """c_noise of (2), the noise level that the network sees. Not at alpha = 0 or sigma = 0."""
     return -schedule.logsnr(t) / 8

@@ -41,6 +41,7 @@ from genzoo.core.types import (
 Codes = Float[ArrayLike, "K D"]
 Rows = Float[ArrayLike, "N D"]
 Index = Int[ArrayLike, " N"]
+"""The index of a code for each row, in 0..K - 1."""
 Codebook = Mapping[str, Float[ArrayLike, "K ..."]]
 
 
@@ -108,9 +109,7 @@ def nearest_code(x: Rows, codebook: Codes, block: int = 1024, tile: int = 512) -
     return index.T.reshape(-1)[:count]
 
 
-def lookup(
-    codebook: Codes, index: Int[ArrayLike, "*shape"]
-) -> Float[ArrayLike, "*shape D"]:
+def lookup(codebook: Codes, index: Int[ArrayLike, "*shape"]) -> Float[ArrayLike, "*shape D"]:
     """The codes [..., D] at the indices [...] of a codebook [K, D]."""
     return codebook[index]
 
@@ -124,13 +123,12 @@ def straight_through(x: Values, quantised: Values) -> Values:
 
 
 def commitment(x: Examples, quantised: Examples) -> PerExample:
-    """Equation (3): mean squared distance [B] of x [B, ...] from its codes, with gradient to x."""
+    """Equation (3): mean squared distance [B] of x [B, ...] from its codes, gradient to x."""
     return mean_per_example(jnp.square(x - jax.lax.stop_gradient(quantised)))
 
 
 def dictionary(x: Examples, quantised: Examples) -> PerExample:
-    """Equation (3): mean squared distance [B] of x [B, ...] from its codes, with gradient to them.
-    """
+    """Equation (3): mean squared distance [B] of the codes from x [B, ...], gradient to them."""
     return mean_per_example(jnp.square(jax.lax.stop_gradient(x) - quantised))
 
 

@@ -35,7 +35,8 @@ def _uniform(key: Key, shape: tuple[int, ...]) -> Floats:
     return jax.random.uniform(key, shape, jnp.float32)
 
 
-def _inside(u: Values) -> Values:
+def inside(u: Values) -> Values:
+    """Uniform numbers kept off both ends of [0, 1), shape of u: no time is exactly 0 or 1."""
     return jnp.clip(u, _EDGE, 1 - _EDGE)
 
 
@@ -48,7 +49,7 @@ class TimeDistribution:
 
     def draw(self, key: Key, count: int, schedule: Schedule) -> Float[Array, " {count}"]:
         """Independent times [count], float32."""
-        return self.quantile(_inside(_uniform(key, (count,))), schedule)
+        return self.quantile(inside(_uniform(key, (count,))), schedule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ class AntitheticTimes(TimeDistribution):
     def draw(self, key: Key, count: int, schedule: Schedule) -> Float[Array, " {count}"]:
         """Times [count], evenly spread in u and therefore not independent."""
         u = (_uniform(key, ()) + jnp.arange(count, dtype=jnp.float32) / count) % 1
-        return self.quantile(_inside(u), schedule)
+        return self.quantile(inside(u), schedule)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,11 @@
-"""Variational autoencoders: posteriors, KL terms, likelihood bounds, and the KL during training.
+"""Variational autoencoders: posteriors, KL terms, likelihood bounds, and weights of the KL.
 
     ELBO = E_q log p(x | z) - KL(q(z | x) || p(z)) <= log p(x)      (Kingma & Welling 2014)   (1)
     L_K  = E log 1/K sum_k w_k,  w_k = p(x, z_k) / q(z_k | x)       (Burda et al. 2016)       (2)
     L_1 = ELBO, L_K <= L_{K+1} <= log p(x)                                                    (3)
     active units: Cov_x(E_q[u]) > 0.01                              (Burda et al. 2016)       (4)
+
+In training the KL may have a floor (`free_bits`) and a weight that depends on the step (`Warmup`).
 """
 
 from collections.abc import Callable
@@ -81,17 +83,21 @@ def streamed_log_mean_exp(
     return total - jnp.log(chunks), jax.tree.map(lambda v: v / chunks, values)
 
 
-def free_bits(kl: Float[ArrayLike, "B D"], floor: float) -> Float[ArrayLike, "B D"]:
+def free_bits(
+    kl: Float[ArrayLike, "B D"], floor: float, mask: PerExample | None = None
+) -> Float[ArrayLike, "B D"]:
     """The KL [B, D] with the batch mean of every unit at least `floor` nats.
 
     Kingma et al. 2016, eq. 15: a unit below the floor has no gradient, so nothing is gained by
-    switching it off.
+    switching it off. mask: [B], 1 for an example and 0 for padding, which the mean leaves out
+    whatever it holds.
     """
-    above = jnp.mean(kl, 0) > floor
-    return jnp.where(above, kl, floor)
+    real = None if mask is None else (mask > 0)[:, None]
+    return jnp.where(jnp.mean(kl, 0, where=real) > floor, kl, floor)
 
 
 Warmup = Callable[[Count], Scalar]
+"""Step -> the weight of the KL."""
 
 
 def constant() -> Warmup:
@@ -100,8 +106,7 @@ def constant() -> Warmup:
 
 
 def linear(steps: int) -> Warmup:
-    """From 0 to 1 over the first `steps` steps, then 1 (Bowman et al. 2016; Sonderby et al. 2016).
-    """
+    """From 0 to 1 over `steps` steps, then 1 (Bowman et al. 2016; Sonderby et al. 2016)."""
     return lambda step: jnp.minimum(step / steps, 1.0)
 
 

@@ -43,8 +43,7 @@ UNIFORM = Weighting(_one, kind=None)
 
 
 def min_snr(gamma: float) -> Weighting:
-    """min(SNR, gamma) on the x_0 error (Hang et al. 2023), as min(1, gamma / SNR) on the eps error.
-    """
+    """min(SNR, gamma) on the x_0 error (Hang et al. 2023): min(1, gamma / SNR) on the eps error."""
     return Weighting(lambda schedule, t: jnp.minimum(1, gamma / _snr(schedule, t)), prediction.EPS)
 
 
@@ -86,13 +85,21 @@ VELOCITY = Weighting(_one, kind=prediction.VELOCITY)
 
 
 def bounded_velocity(least: float) -> Weighting:
-    """|velocity error|^2 on the straight path of a predicted x_0: |x_0 error|^2 / t^2.
+    """|velocity error|^2 of a predicted x_0, with t kept above `least` in its weight.
 
-    t is kept above `least` (Li & He 2025, "Back to basics", where 1 - t is our t).
+    At a given x_t, an error in x_0 is -alpha / sigma times as large in eps, so that
+
+        |velocity error|^2 = (alpha' - sigma' alpha / sigma)^2 |x_0 error|^2,
+
+    which is |x_0 error|^2 / t^2 on the straight path (Li & He 2025, "Back to basics", where 1 - t
+    is our t and `least` is 0.05).
     """
 
     def weight(schedule: Schedule, t: Times) -> Times:
-        return 1 / jnp.square(jnp.maximum(schedule.sigma(t), least))
+        t = jnp.maximum(t, least)
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        alpha_rate, sigma_rate = schedule.rates(t)
+        return jnp.square((alpha_rate * sigma - sigma_rate * alpha) / sigma)
 
     return Weighting(weight, prediction.X_0)
 
@@ -165,8 +172,7 @@ class LossAwareSteps:
         return index.astype(jnp.int32) + 1, 1 / (self.steps * p[index])
 
     def update(self, stats: Tree, n: Int[ArrayLike, " B"], losses: PerExample) -> Tree:
-        """Writes each loss to the next place of its step's ring buffer, as if one after the other.
-        """
+        """Writes each loss to the next place of its step's ring buffer, as if one by one."""
         index = n - 1
         same = index[:, None] == index[None, :]
         order = jnp.arange(len(index))

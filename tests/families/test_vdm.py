@@ -1,5 +1,7 @@
 """The VDM bound on data and networks for which every term is known."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +118,22 @@ def test_the_likelihood_is_near_the_entropy_and_spreads_as_it_says():
     positions, values = bound.curve
     assert bound.density and positions.shape == (64,)
     np.testing.assert_allclose(values.sum(1), bound.terms["diffusion"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("seed", "example"), [(245, 2211), (1596, 8304)])
+def test_the_likelihood_is_finite_where_the_uniform_number_is_0(seed, example):
+    # At t = 0 there is no noise, and logsnr is infinite, of which a network's sine would be nan.
+    class Sine(Best):
+        def apply(self, params, z, level, conditions, train=False, key=None):
+            return jnp.sin(level)[:, None] * z
+
+    root = streams.named(streams.root(seed), "likelihood")
+    keys = streams.per_example(root, jnp.asarray([example]))
+    assert float(streams.uniform(streams.fold(streams.fold(keys, 0), 0))[0]) == 0
+    family = make()
+    family = replace(family, denoiser=replace(family.denoiser, network=Sine()))
+    bound = family.likelihood(Variables(params=PARAMS), {"x": jnp.ones((1, 1))}, keys)
+    assert np.isfinite(bound.total).all() and np.isfinite(bound.curve[1]).all()
 
 
 def test_training_sees_the_bound_and_its_terms():

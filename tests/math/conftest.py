@@ -1,3 +1,3 @@
-"""Each test here may ask to run with and without jit, and in float64."""
+"""The tests here may run with and without jit, and in float64."""
 
 from oracles import compiled, float64  # noqa: F401

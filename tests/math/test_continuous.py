@@ -1,4 +1,4 @@
-"""Schedules of continuous time: published figures, and properties that hold for every one."""
+"""Schedules in continuous time: published figures, and properties that hold for all of them."""
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +29,13 @@ COUNT = 49  # of times, everywhere: an operation outside jit is compiled once fo
 
 
 def inner_times(schedule, count=COUNT, dtype=np.float64):
-    """Times between the schedule's ends, both included, denser towards the data."""
+    """Times between the schedule's ends, inclusive, denser towards the data."""
     part = np.linspace(0, 1, count) ** 2
     return jnp.asarray(schedule.nearest + (schedule.farthest - schedule.nearest) * part, dtype)
 
 
 def every_value(schedule):
-    """What a schedule says of one time: {name: value}."""
+    """All functions of a schedule at one time: {name: value}."""
 
     def values(t):
         alpha_rate, sigma_rate = schedule.rates(t)
@@ -77,8 +77,8 @@ def test_scales_are_the_figures(compiled, float64, schedule, t, alpha, sigma):
     ],
 )
 def test_ratio_of_scales_is_the_figure(compiled, float64, t, ratio, digits):
-    found = compiled(lambda t: VP.sigma(t) / VP.alpha(t))(jnp.asarray(t))
-    assert found == pytest.approx(ratio, rel=digits)
+    actual = compiled(lambda t: VP.sigma(t) / VP.alpha(t))(jnp.asarray(t))
+    assert actual == pytest.approx(ratio, rel=digits)
     assert jnp.exp(-VP.logsnr(jnp.asarray(t)) / 2) == pytest.approx(ratio, rel=digits)
 
 
@@ -266,12 +266,12 @@ def test_gradients_reach_a_learned_gamma(compiled, float64):
         return jnp.sum(schedule.sigma(t) ** 2 + schedule.diffusion_square(t))
 
     params = {"low": jnp.asarray(-3.0), "slope": jnp.asarray(7.0)}
-    found = compiled(jax.grad(value))(params)
+    actual = compiled(jax.grad(value))(params)
     gate = 1 / (1 + np.exp(3 - 7 * np.asarray(t)))
     slope = gate * (1 - gate)  # of sigma^2 by gamma; g^2 is sigma^2 times the slope parameter
-    assert found["low"] == pytest.approx(np.sum(8 * slope), rel=1e-12)
+    assert actual["low"] == pytest.approx(np.sum(8 * slope), rel=1e-12)
     expected = np.sum(8 * slope * np.asarray(t) + gate)
-    assert found["slope"] == pytest.approx(expected, rel=1e-12)
+    assert actual["slope"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_beta_that_falls_is_inverted_too_and_none_below_zero_is_taken(float64):

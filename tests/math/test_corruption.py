@@ -1,4 +1,4 @@
-"""Corruptions: how much of an example is spoilt, where, and by whose key."""
+"""Corruptions: how much of an example is corrupted, where, and by which key."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The assignment against every permutation, scipy, and what optimal transport is known to do."""
+"""The assignment against every permutation, scipy, and known properties of optimal transport."""
 
 import itertools
 import os
@@ -113,6 +113,22 @@ def test_no_gradient_stands_in_the_way():
 
     slope, pi = jax.jit(jax.grad(loss, has_aux=True))(1.0)
     assert slope == pytest.approx((2 * x * (x - y[np.asarray(pi)])).sum(), rel=1e-5)
+
+
+def test_paired_noise_tells_two_classes_apart(compiled):
+    # The noise of all data is standard normal, that of a class is not: which is why pairing is
+    # refused with conditions.
+    rng = np.random.default_rng(9)
+    found = {1: [], -1: []}
+    for _ in range(20):
+        label = rng.choice([1, -1], 64)
+        x = (3 * label + 0.1 * rng.normal(size=64))[:, None].astype(np.float32)
+        eps = rng.normal(size=(64, 1)).astype(np.float32)
+        eps = eps[np.asarray(compiled(optimal_assignment)(x, eps))]
+        for one, of_class in found.items():
+            of_class.append(eps[label == one])
+    means = [np.concatenate(found[label]).mean() for label in (1, -1)]
+    np.testing.assert_allclose(means, [0.8, -0.8], atol=0.1)  # of half a normal: sqrt(2 / pi)
 
 
 SHARDED = """

@@ -1,6 +1,8 @@
-"""Both ends of every schedule, in float32 and float64: the data at t = 0, where logsnr is inf, and
-the noise at t = 1, where it is -inf in some. Whoever asks one schedule at the level of another
-comes from anywhere between."""
+"""Both ends of every schedule, in float32 and float64.
+
+At t = 0 are the data, where logsnr is inf; at t = 1 is the noise, where it is -inf in some
+schedules. Asking one schedule for the time of another's logsnr may give any value in between.
+"""
 
 from functools import partial
 
@@ -33,7 +35,7 @@ LEVELS = (np.inf, 1e4, 200, 90, 40, 20, 5, 0, -5, -20, -40, -90, -200, -1e4, -np
 
 
 def value_and_slope(function, points):
-    """A function of a number at each of the points, and its derivative forwards and in reverse."""
+    """A function of one number at each of the points, and its derivative in both modes."""
 
     def at(point):
         return function(point), jax.jacfwd(function)(point), jax.jacrev(function)(point)
@@ -120,8 +122,8 @@ def test_rates_at_zero_are_their_limits(float64, name, dtype):
             [*schedule.rates(t), schedule.drift_rate(t), schedule.diffusion_square(t)]
         )
 
-    found = np.asarray(jax.jit(jax.vmap(rates))(jnp.asarray([0, 2e-5, 4e-5], dtype)))
-    for limit, near, far in found.T:
+    actual = np.asarray(jax.jit(jax.vmap(rates))(jnp.asarray([0, 2e-5, 4e-5], dtype)))
+    for limit, near, far in actual.T:
         if np.isinf(limit):  # sigma of variance preserving processes rises as the root of t
             assert near > 10
         else:  # a straight line through two times meets it, but for the bend
@@ -139,9 +141,9 @@ def test_rates_of_a_path_that_jumps_are_those_after_the_jump(float64, name, dtyp
 
     zero, one = jnp.zeros(()), jnp.ones(())
     slopes = jax.jvp(scales, (zero,), (one,))[1]
-    found = schedule.rates(jnp.zeros((), dtype))
-    np.testing.assert_allclose(found, slopes, rtol=1e-10 if dtype == np.float64 else 1e-5)
-    assert found[0] < 0 < found[1]
+    actual = schedule.rates(jnp.zeros((), dtype))
+    np.testing.assert_allclose(actual, slopes, rtol=1e-10 if dtype == np.float64 else 1e-5)
+    assert actual[0] < 0 < actual[1]
 
 
 def test_the_time_of_a_level_knows_the_parameters_of_gamma(float64):

@@ -1,4 +1,4 @@
-"""Phi functions and the exact flows, against Kummer's function, quadrature, known predictions."""
+"""Phi functions and exact flows against Kummer's function, quadrature and known predictions."""
 
 import jax
 import jax.numpy as jnp
@@ -68,8 +68,8 @@ def test_weights_integrate_polynomials_of_their_degree(compiled, float64, nodes,
     for degree in range(1, len(nodes) + 1):
         p = np.polynomial.Polynomial(np.random.default_rng(degree).normal(size=degree + 1))
         exact, _ = quad(lambda u, p=p: np.exp((1 - u) * z) * (p(u) - p(0)), 0, 1, epsabs=1e-13)
-        found = sum(w * (p(r) - p(0)) / r for w, r in zip(rho, nodes, strict=True))
-        np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-12)
+        actual = sum(w * (p(r) - p(0)) / r for w, r in zip(rho, nodes, strict=True))
+        np.testing.assert_allclose(actual, exact, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -83,14 +83,14 @@ def test_gap_is_half_the_change_of_logsnr(compiled, float64, schedule):
 
 def test_gap_of_neighbours_keeps_its_digits_in_float32():
     schedule, t, s = continuous.VariancePreserving(), np.float32(0.5), np.float32(0.4999)
-    found = exponential.gap(schedule, jnp.asarray(t), jnp.asarray(s))
+    actual = exponential.gap(schedule, jnp.asarray(t), jnp.asarray(s))
     integral = [0.1 * float(u) + 19.9 * float(u) ** 2 / 2 for u in (t, s)]
     exact = np.diff([-np.log(np.expm1(b)) / 2 for b in integral])[0]
-    np.testing.assert_allclose(found, exact, rtol=1e-6)
+    np.testing.assert_allclose(actual, exact, rtol=1e-6)
 
 
 def exact_move(schedule, name, t, s, x, f):
-    """Equations (1), (2), (3) of the module without the noise, by quadrature; f of u = progress."""
+    """Equations (1), (2), (3) of the module without noise, by quadrature; f of u / h in [0, 1]."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = (
         (float(schedule.alpha(v)), float(schedule.sigma(v))) for v in (t, s)
     )
@@ -114,9 +114,9 @@ def test_line_and_bend_are_the_exact_flow(float64, schedule, name):
     move, pair = form.move(schedule, t, s), form.complete(start, x, schedule, t)
     kept = np.exp(-eta * float(exponential.gap(schedule, t, s)))
     line = gaussian.q_sample(schedule, pair.x_0, s, kept * pair.eps)
-    found = line + move.reach * (phi(2, move.z) * first + phi(3, move.z) * second)
+    actual = line + move.reach * (phi(2, move.z) * first + phi(3, move.z) * second)
     exact = exact_move(schedule, name, t, s, 0.7, lambda u: 0.4 + first * u + second * u**2 / 2)
-    np.testing.assert_allclose(found, [[exact]], rtol=1e-9)
+    np.testing.assert_allclose(actual, [[exact]], rtol=1e-9)
 
 
 @SCHEDULES

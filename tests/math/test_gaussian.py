@@ -34,6 +34,14 @@ def test_marginal_is_signal_plus_noise(compiled, float64, schedule):
 
 
 @SCHEDULES
+def test_one_time_may_be_a_number_of_python(schedule):
+    x_0, eps = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    found = gaussian.q_sample(schedule, x_0, 0.3, eps)
+    expected = gaussian.q_sample(schedule, x_0, jnp.full(4, 0.3), eps)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@SCHEDULES
 def test_a_step_from_s_to_t_composes_to_the_marginal(compiled, float64, schedule):
     x_0 = np.random.default_rng(1).normal(size=(len(T), 3))
     (alpha_s, sigma_s), (alpha_t, sigma_t) = scales(schedule, S), scales(schedule, T)

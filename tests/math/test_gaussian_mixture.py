@@ -71,8 +71,8 @@ def test_the_posterior_mean_is_the_integral(compiled, float64):
     x_t = np.array([-1.5, -0.2, 0.6])
     for scales in SCALES[1:4]:
         expected = [moment(1, x, *scales) / moment(0, x, *scales) for x in x_t]
-        found = mean(jnp.asarray(x_t[:, None]), *scales)[:, 0]
-        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        actual = mean(jnp.asarray(x_t[:, None]), *scales)[:, 0]
+        np.testing.assert_allclose(actual, expected, rtol=1e-9)
 
 
 def test_tweedie(compiled, float64):
@@ -103,9 +103,9 @@ def test_the_predictor_is_consistent_for_one_time_and_for_many(compiled, float64
 def test_one_dimension_is_the_tests_own_mixture(compiled, float64, schedule):
     x, t = points(9, 1), jnp.asarray(0.37)
     expected = jax.jit(Mixture().predictor(schedule))(x, t)
-    found = compiled(LINE.predict(schedule))(x, t)
-    np.testing.assert_allclose(found.x_0, expected.x_0, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(found.eps, expected.eps, rtol=1e-9, atol=1e-10)
+    actual = compiled(LINE.predict(schedule))(x, t)
+    np.testing.assert_allclose(actual.x_0, expected.x_0, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(actual.eps, expected.eps, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("schedule", [VP, SUB_VP], ids=["vp", "sub-vp"])

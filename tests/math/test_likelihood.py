@@ -16,7 +16,7 @@ BIT = math.log(2)
 
 
 def masses(means, std):
-    """The 256 masses in NumPy, each a difference on the side where both numbers are small."""
+    """The 256 masses in NumPy, each as a difference in the tail where both terms are small."""
     edges = np.concatenate([[-np.inf], (LEVELS[1:] + LEVELS[:-1]) / 2, [np.inf]])
     low, high = (edges[:-1] - means) / std, (edges[1:] - means) / std
     left, right = norm.cdf(high) - norm.cdf(low), norm.sf(low) - norm.sf(high)

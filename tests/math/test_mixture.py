@@ -1,5 +1,8 @@
-"""The discretised mixture of logistics against its formula in float64, sums over all colours, and
-a sampler in NumPy. What it shares with other observation models is in test_observation.py."""
+"""The discretised mixture of logistics against independent computations.
+
+These are its formula in float64, sums over all colours, and a sampler in NumPy. Properties that it
+shares with other observation models are tested in test_observation.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -79,9 +82,9 @@ def test_the_chain_of_colours_sums_to_one():
         return jax.nn.logsumexp(MIXTURE.log_prob({}, output, x))
 
     reds = every[np.array([0, 1, 90, 128, 170, 254, 255])]
-    found = np.exp([marginal(red) for red in reds])
+    actual = np.exp([marginal(red) for red in reds])
     expected = np.exp(LOG_PROB({}, of_red, reds[:, None]))
-    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=2e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-6, rtol=2e-5)
     total = np.exp(LOG_PROB({}, of_red, every[:, None])).sum()
     assert total == pytest.approx(1, abs=1e-5)
 
@@ -120,14 +123,14 @@ def test_the_mean_of_colours_is_theirs_where_nothing_is_clipped(float64):
     rows[4:7] = -4.0
     drawn = draws(rows.ravel())
     assert np.abs(drawn).max() < 1
-    found = np.asarray(jax.jit(MIXTURE.mean)({}, jnp.asarray(rows.ravel())))
+    actual = np.asarray(jax.jit(MIXTURE.mean)({}, jnp.asarray(rows.ravel())))
     error = drawn.std(0) / np.sqrt(len(drawn))
-    assert np.abs((found - drawn.mean(0)) / error).max() < 4.5
+    assert np.abs((actual - drawn.mean(0)) / error).max() < 4.5
     weights, slopes = np.exp(rows[0] - logsumexp(rows[0])), np.tanh(rows[7:])
     red = rows[1]
     green = rows[2] + slopes[0] * red
     blue = rows[3] + slopes[1] * red + slopes[2] * green
-    np.testing.assert_allclose(found, np.stack([red, green, blue]) @ weights, atol=1e-6)
+    np.testing.assert_allclose(actual, np.stack([red, green, blue]) @ weights, atol=1e-6)
 
 
 @pytest.mark.parametrize("mean", [-1.4, -1.0, -0.2, 0.5, 0.999, 3.0])
@@ -135,8 +138,8 @@ def test_the_mean_of_colours_is_theirs_where_nothing_is_clipped(float64):
 def test_the_clipped_mean_is_the_integral(compiled, float64, mean, scale):
     u = (np.arange(200_000) + 0.5) / 200_000
     expected = np.clip(logistic.ppf(u, mean, scale), -1, 1).mean()
-    found = compiled(clipped_mean)(jnp.float64(mean), jnp.log(scale))
-    assert float(found) == pytest.approx(expected, abs=1e-7)
+    actual = compiled(clipped_mean)(jnp.float64(mean), jnp.log(scale))
+    assert float(actual) == pytest.approx(expected, abs=1e-7)
 
 
 def test_far_bins_keep_their_logarithm_and_slope_in_float32():

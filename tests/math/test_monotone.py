@@ -19,14 +19,14 @@ GRID = np.linspace(0, 1, 1001)
 
 
 def wild(init, seed, spread):
-    """Params far from where they start, at random."""
+    """Random params far from their initial values."""
     rng = np.random.default_rng(seed)
     start = init(jax.random.key(seed))
     return jax.tree.map(lambda p: (p + spread * rng.normal(size=p.shape)).astype(np.float32), start)
 
 
 def bent(init, seed, **ends):
-    """Float64 params of a schedule that is far from straight, where it can be."""
+    """Float64 params of a schedule that is far from straight, if the schedule allows it."""
     params = jax.tree.map(np.float64, init(jax.random.key(seed), **ends))
     if init is monotone.init_monotone:
         rng = np.random.default_rng(seed)

@@ -1,5 +1,7 @@
-"""Observation models by one list of properties: each is a distribution, draws from itself, has the
-mean it says, and keeps finite gradients; and each against an independent formula."""
+"""Observation models: a list of properties for all, and each against an independent formula.
+
+Each is a distribution, samples from itself, has the stated mean, and has finite gradients.
+"""
 
 import functools
 
@@ -47,7 +49,7 @@ KINDS = pytest.mark.parametrize(
 
 
 def support(model):
-    """(points x, weights): sums over them are sums over levels or integrals over all x."""
+    """(points x, weights) whose weighted sums are sums over levels or integrals over x."""
     if isinstance(model, Bernoulli):
         return np.array([-1.0, 1.0]), np.ones(2)
     if isinstance(model, LogisticMixture):
@@ -60,8 +62,10 @@ def support(model):
 
 
 def laplace_knots(model, mu):
-    """The same for the logit-Laplace: (x, weights), where logit(phi(x)) runs over mu +- 28. Its
-    kink at mu lies between two pieces of the rule, and nearer to 0 and 1 phi would be rounded."""
+    """The same for the logit-Laplace: (x, weights), with logit(phi(x)) over mu +- 28.
+
+    Its kink at mu lies between two pieces of the rule; closer to 0 and 1, phi would be rounded.
+    """
     logit = mu + np.linspace(-28, 28, 40_001)
     weights = np.full(len(logit), 2.0)
     weights[1::2], weights[[0, -1]] = 4.0, 1.0
@@ -88,8 +92,8 @@ def masses(model, output, log_prob=None):
     """(points, their masses) under the model, in the precision that is on."""
     x, weights = points_of(model, output)
     log_prob = log_prob or jitted(model)[0]
-    found = log_prob(model.init(), jnp.asarray(output), jnp.asarray(x)[:, None])
-    return x, weights * np.exp(np.asarray(found, np.float64)).reshape(-1)
+    log_probs = log_prob(model.init(), jnp.asarray(output), jnp.asarray(x)[:, None])
+    return x, weights * np.exp(np.asarray(log_probs, np.float64)).reshape(-1)
 
 
 def draw(model, outputs, keys):
@@ -143,17 +147,17 @@ def test_samples_have_the_distribution(model, output):
 @EVERY
 def test_the_mean_is_the_expectation(float64, model, output):
     x, mass = masses(model, output)
-    found = float(jitted(model)[2](model.init(), jnp.asarray(output))[0])
+    actual = float(jitted(model)[2](model.init(), jnp.asarray(output))[0])
     if isinstance(model, LogitLaplace):
         # Its mean is the median, where that is of [-1, 1].
         middle = np.interp(0.5, np.cumsum(mass) - mass / 2, x)
-        assert found == pytest.approx(np.clip(middle, -1, 1), abs=1e-6)
+        assert actual == pytest.approx(np.clip(middle, -1, 1), abs=1e-6)
     elif isinstance(model, LogisticMixture):
         # Of 256 levels: Euler-Maclaurin for wide logistics, half a level for the sharpest.
         tolerance = 1 / 255 if min(output[-2:]) < -5 else 2e-5
-        assert found == pytest.approx((x * mass).sum(), abs=tolerance)
+        assert actual == pytest.approx((x * mass).sum(), abs=tolerance)
     else:
-        assert found == pytest.approx((x * mass).sum(), abs=1e-8)
+        assert actual == pytest.approx((x * mass).sum(), abs=1e-8)
 
 
 @KINDS
@@ -170,7 +174,7 @@ def test_gradients_are_finite_at_extreme_outputs(model, channels):
         slope = jax.value_and_grad(lambda o: model.log_prob(own, o, x).sum())
         return slope(output), model.mean(own, output)
 
-    assert all(np.all(np.isfinite(found)) for found in jax.tree.leaves(everything(outputs)))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(everything(outputs)))
 
 
 @KINDS
@@ -195,13 +199,13 @@ def test_a_sample_is_its_own_and_so_is_each_place(model, output):
     keys, others = keys_of(0), keys_of(1)
     outputs = np.broadcast_to(output, (len(keys), len(output)))
     here = np.arange(len(keys)) == 2
-    found = np.asarray(draw(model, outputs, keys))
+    actual = np.asarray(draw(model, outputs, keys))
     mixed = np.where(here[:, None], outputs, outputs - 1)
     among_others = np.asarray(draw(model, mixed, jnp.where(here, keys, others)))
-    np.testing.assert_array_equal(found[2], among_others[2])
+    np.testing.assert_array_equal(actual[2], among_others[2])
     # Not the same noise at all places, nor in all examples.
-    assert np.all(np.ptp(found[:4], axis=(1, 2)) > 0)
-    assert np.all(np.ptp(found[:50], axis=0) > 0)
+    assert np.all(np.ptp(actual[:4], axis=(1, 2)) > 0)
+    assert np.all(np.ptp(actual[:50], axis=0) > 0)
 
 
 # --- Bernoulli --------------------------------------------------------------------------------
@@ -248,9 +252,9 @@ def test_gaussian_is_scipys(compiled, float64, model, output, mean, std):
     own, output = model.init(), jnp.asarray(output)
     if std is None:
         std = np.exp(0.5 * float(bounded(output[1], low=-11.5, high=2.3)))
-    found = compiled(lambda x: model.log_prob(own, output, x))(x)
+    actual = compiled(lambda x: model.log_prob(own, output, x))(x)
     # The shared scale is a float32 param.
-    np.testing.assert_allclose(found, norm.logpdf(x, mean, std), rtol=1e-6)
+    np.testing.assert_allclose(actual, norm.logpdf(x, mean, std), rtol=1e-6)
 
 
 def test_the_shared_scale_has_its_best_value_at_the_rms_error(compiled, float64):
@@ -294,8 +298,8 @@ def test_logit_laplace_is_scipys_with_two_changes_of_variable(compiled, float64)
     log_b = float(bounded(jnp.float64(-0.5), low=-7.0, high=7.0))
     of_logit = laplace.logpdf(np.log(y / (1 - y)), 0.4, np.exp(log_b))
     expected = of_logit - np.log(y * (1 - y)) + np.log(0.4)
-    found = compiled(lambda x: LAPLACE.log_prob({}, jnp.asarray([0.4, -0.5]), x))(x)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    actual = compiled(lambda x: LAPLACE.log_prob({}, jnp.asarray([0.4, -0.5]), x))(x)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
 def test_logit_laplace_mean_inverts_phi(compiled):

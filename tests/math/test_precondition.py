@@ -35,8 +35,8 @@ def test_table_1(compiled, float64, sigma, skip, out, scale, label, weight):
     one, none = jnp.ones((1, 1)), jnp.zeros((1, 1))
     assert run(none, one).item() == pytest.approx(skip, rel=2e-6 if sigma == 80 else 1e-9)
     assert run(one, none).item() == pytest.approx(out, rel=1e-9)
-    found = compiled(lambda t: precondition.input_scale(SIGMA_DATA)(EDM, t))(t)
-    assert found == pytest.approx(scale, rel=2e-8)
+    actual = compiled(lambda t: precondition.input_scale(SIGMA_DATA)(EDM, t))(t)
+    assert actual == pytest.approx(scale, rel=2e-8)
     noise_label = compiled(lambda t: precondition.noise_level(EDM, t))(t)
     assert noise_label == pytest.approx(label, abs=1e-10)
     # lambda: the weight 1 on the error of F is this one on that of the denoiser.

@@ -1,4 +1,4 @@
-"""The hub of prediction kinds: every kind from every kind, and each kind by its definition."""
+"""Conversions of prediction kinds: from every kind to every other, and each by its definition."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def case(schedule, dtype=np.float64):
 
 
 def every_kind_there_and_back(schedule, x_0, eps, x_t, t):
-    """{name: the pair that comes back of each kind's exact target}."""
+    """{name: the pair recovered from each kind's exact target}."""
     pair = prediction.Pair(x_0, eps)
     return {
         NAMES[kind]: kind.to_pair(kind.from_pair(pair, schedule, t), x_t, schedule, t)

@@ -14,19 +14,19 @@ DATA = RNG.normal(size=(200, 6)) @ MIXING.T + np.arange(6)
 
 
 def moments(x, sizes):
-    """Of x [N, D] in batches of these sizes."""
-    found = pca.Moments.none(x.shape[1])
+    """The moments of x [N, D], taken in in batches of these sizes."""
+    total = pca.Moments.none(x.shape[1])
     for batch in np.split(x, np.cumsum(sizes)):
-        found = found.with_batch(batch)
-    return found
+        total = total.with_batch(batch)
+    return total
 
 
 def fitted(x, q):
-    found = pca.principal_components(moments(x, [100]), q)
+    fit = pca.principal_components(moments(x, [100]), q)
     model = pca.Probabilistic(
-        *map(jnp.asarray, found[:3]), noise_variance=jnp.asarray(found.noise_variance)
+        *map(jnp.asarray, fit[:3]), noise_variance=jnp.asarray(fit.noise_variance)
     )
-    return found, model
+    return fit, model
 
 
 # --- moments ----------------------------------------------------------------------------------
@@ -34,37 +34,37 @@ def fitted(x, q):
 
 @pytest.mark.parametrize("sizes", [[], [1] * 199, [7, 93, 0, 64]])
 def test_moments_by_batches_are_numpys(sizes):
-    found = moments(DATA, sizes)
-    assert found.count == 200
-    np.testing.assert_allclose(found.mean, DATA.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(found.covariance, np.cov(DATA.T, bias=True), rtol=1e-11)
+    actual = moments(DATA, sizes)
+    assert actual.count == 200
+    np.testing.assert_allclose(actual.mean, DATA.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(actual.covariance, np.cov(DATA.T, bias=True), rtol=1e-11)
 
 
 def test_moments_merge():
     parts = [moments(x, [5]) for x in np.split(DATA, [20, 150])]
     none = pca.Moments.none(6)
-    for found in (
+    for actual in (
         parts[0].merged(parts[1]).merged(parts[2]),
         none.merged(parts[2]).merged(none).merged(parts[0].merged(parts[1])),
     ):
-        assert found.count == 200
-        np.testing.assert_allclose(found.mean, DATA.mean(0), rtol=1e-12)
-        np.testing.assert_allclose(found.covariance, np.cov(DATA.T, bias=True), rtol=1e-11)
+        assert actual.count == 200
+        np.testing.assert_allclose(actual.mean, DATA.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(actual.covariance, np.cov(DATA.T, bias=True), rtol=1e-11)
     assert none.merged(none).count == 0
 
 
 def test_moments_far_from_zero_lose_nothing():
     # The mean of squares less the square of the mean would leave no digit: 1e8^2 eps is 2.
-    found = moments(DATA + 1e8, [3, 40, 41])
+    actual = moments(DATA + 1e8, [3, 40, 41])
     # A mean of 1e8 is rounded by 1.5e-8, and so are the data.
-    np.testing.assert_allclose(found.covariance, np.cov(DATA.T, bias=True), atol=1e-6)
+    np.testing.assert_allclose(actual.covariance, np.cov(DATA.T, bias=True), atol=1e-6)
 
 
 def test_moments_take_float32_and_keep_float64():
     x = DATA.astype(np.float32)
-    found = moments(x, [90])
-    assert found.scatter.dtype == np.float64
-    np.testing.assert_allclose(found.covariance, np.cov(x.T, bias=True, dtype=float), rtol=1e-11)
+    actual = moments(x, [90])
+    assert actual.scatter.dtype == np.float64
+    np.testing.assert_allclose(actual.covariance, np.cov(x.T, bias=True, dtype=float), rtol=1e-11)
 
 
 # --- components -------------------------------------------------------------------------------
@@ -72,21 +72,21 @@ def test_moments_take_float32_and_keep_float64():
 
 @pytest.mark.parametrize("q", [1, 3, 6])
 def test_components_are_those_of_the_svd(q):
-    found = pca.principal_components(moments(DATA, [64, 64]), q)
+    actual = pca.principal_components(moments(DATA, [64, 64]), q)
     _, singular, right = np.linalg.svd(DATA - DATA.mean(0), full_matrices=False)
     expected = right[:q].T
     expected *= np.sign(expected[np.abs(expected).argmax(0), np.arange(q)])
-    np.testing.assert_allclose(found.components, expected, atol=1e-10)
-    np.testing.assert_allclose(found.variances, singular[:q] ** 2 / 200, rtol=1e-10)
-    assert found.total_variance == pytest.approx(DATA.var(0).sum(), rel=1e-12)
-    assert found.rank == 6
+    np.testing.assert_allclose(actual.components, expected, atol=1e-10)
+    np.testing.assert_allclose(actual.variances, singular[:q] ** 2 / 200, rtol=1e-10)
+    assert actual.total_variance == pytest.approx(DATA.var(0).sum(), rel=1e-12)
+    assert actual.rank == 6
 
 
 def test_constant_values_and_copies_do_not_count_as_directions():
     x = np.concatenate([DATA, np.full((200, 3), -1.0), DATA[:, :2]], axis=1).astype(np.float32)
-    found = pca.principal_components(moments(x, [50]), 2)
-    assert found.rank == 6
-    np.testing.assert_allclose(found.components[6:9], 0, atol=1e-12)
+    actual = pca.principal_components(moments(x, [50]), 2)
+    assert actual.rank == 6
+    np.testing.assert_allclose(actual.components[6:9], 0, atol=1e-12)
     few = pca.principal_components(moments(x[:4], []), 2)
     assert few.rank == 3
     assert pca.principal_components(moments(x[:1], []), 2).rank == 0
@@ -98,11 +98,11 @@ def test_constant_values_and_copies_do_not_count_as_directions():
 
 @pytest.mark.parametrize("q", [1, 2, 5])
 def test_the_likelihood_is_scipys(compiled, float64, q):
-    found, model = fitted(DATA, q)
+    actual, model = fitted(DATA, q)
     values = np.linalg.eigvalsh(np.cov(DATA.T, bias=True))[::-1]
-    assert found.noise_variance == pytest.approx(values[q:].mean(), rel=1e-10)
+    assert actual.noise_variance == pytest.approx(values[q:].mean(), rel=1e-10)
     loadings = np.asarray(model.mean_given(jnp.eye(q)) - model.mean).T
-    covariance = loadings @ loadings.T + found.noise_variance * np.eye(6)
+    covariance = loadings @ loadings.T + actual.noise_variance * np.eye(6)
     # The model has the data's variance along the kept directions, and their mean elsewhere.
     np.testing.assert_allclose(
         np.linalg.eigvalsh(covariance)[::-1], [*values[:q], *[values[q:].mean()] * (6 - q)]
@@ -118,8 +118,8 @@ def test_the_likelihood_is_scipys(compiled, float64, q):
 def test_the_likelihood_of_data_with_known_eigenvalues(float64):
     # Eigenvalues (5, 3, 1, .5, .2), q = 2: -1/2 (5 ln 2 pi + ln 15 + 3 ln .5666.. + 5).
     x = np.sqrt(5 * np.array([5, 3, 1, 0.5, 0.2])) * np.concatenate([np.eye(5), -np.eye(5)])
-    found, model = fitted(x, 2)
-    assert found.noise_variance == pytest.approx(0.5666666667, abs=1e-10)
+    actual, model = fitted(x, 2)
+    assert actual.noise_variance == pytest.approx(0.5666666667, abs=1e-10)
     mean = -sum(map(np.mean, model.negative_log_likelihood(jnp.asarray(x))))
     assert mean == pytest.approx(-7.5967417102, abs=1e-9)
 
@@ -139,12 +139,12 @@ def test_no_small_change_is_more_likely(float64):
 
 
 def test_the_posterior_is_bayes_rule(compiled, float64):
-    found, model = fitted(DATA, 3)
+    actual, model = fitted(DATA, 3)
     w = np.asarray(model.mean_given(jnp.eye(3)) - model.mean).T
-    inverse = np.linalg.inv(w.T @ w + found.noise_variance * np.eye(3))
+    inverse = np.linalg.inv(w.T @ w + actual.noise_variance * np.eye(3))
     mean, variances = compiled(model.posterior)(jnp.asarray(DATA))
     np.testing.assert_allclose(mean, (DATA - DATA.mean(0)) @ w @ inverse, atol=1e-10)
-    np.testing.assert_allclose(np.diag(variances), found.noise_variance * inverse, atol=1e-10)
+    np.testing.assert_allclose(np.diag(variances), actual.noise_variance * inverse, atol=1e-10)
 
 
 def test_the_projection_is_the_nearest_point(compiled, float64):

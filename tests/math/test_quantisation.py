@@ -18,7 +18,7 @@ def normal(seed, *shape):
 
 
 def squared_distances(x, codes):
-    """[N, K] in float64, the definition."""
+    """Squared distances [N, K] in float64, by definition."""
     x, codes = np.asarray(x, np.float64), np.asarray(codes, np.float64)
     return np.square(x[:, None] - codes[None]).sum(-1)
 
@@ -150,8 +150,8 @@ def test_rows_sharded_over_devices_stay_where_they_are():
 
 def test_lookup_gives_the_codes():
     codes, index = normal(0, 7, 3), np.array([[0, 6], [2, 2]])
-    found = vq.lookup(jnp.asarray(codes, jnp.float32), index)
-    np.testing.assert_array_equal(found, codes.astype(np.float32)[index])
+    actual = vq.lookup(jnp.asarray(codes, jnp.float32), index)
+    np.testing.assert_array_equal(actual, codes.astype(np.float32)[index])
 
 
 def test_straight_through_is_the_code_with_the_identity_as_gradient(compiled):
@@ -248,9 +248,9 @@ def test_k_means_is_numpys_loop_and_never_loses(float64):
     x, size, key, before = normal(4, 120, 3), 9, jax.random.key(0), np.inf
     codes = np.asarray(kmeans(key, x, size, 0))
     for iterations in range(1, 6):
-        codes, found = lloyd(x, codes), kmeans(key, x, size, iterations)
-        np.testing.assert_allclose(found, codes, rtol=1e-10)
-        distortion = squared_distances(x, found).min(1).mean()
+        codes, actual = lloyd(x, codes), kmeans(key, x, size, iterations)
+        np.testing.assert_allclose(actual, codes, rtol=1e-10)
+        distortion = squared_distances(x, actual).min(1).mean()
         assert distortion < before
         before = distortion
 

@@ -275,12 +275,12 @@ def test_a_table_that_reaches_zero_is_exact_up_to_its_end(compiled, float64, dty
     slack = {"rtol": 1e-9 if exact else 3e-6, "atol": 1e-14 if exact else 6e-5 * knots[-2]}
     np.testing.assert_allclose(compiled(RESCALED.alpha)(times), alpha, **slack)
     np.testing.assert_allclose(compiled(RESCALED.sigma)(times), sigma, rtol=slack["rtol"])
-    found = np.asarray(compiled(RESCALED.logsnr)(times))
-    assert found[999] == -np.inf
-    assert np.all(np.diff(found[:1000]) < 0)
+    actual = np.asarray(compiled(RESCALED.logsnr)(times))
+    assert actual[999] == -np.inf
+    assert np.all(np.diff(actual[:1000]) < 0)
     near = np.isfinite(logsnr)
     rounding = 1e-9 if exact else 2e-3  # 6e-5 of 0.1, the last time's place in its interval
-    np.testing.assert_allclose(found[near], logsnr[near], rtol=1e-5, atol=rounding)
+    np.testing.assert_allclose(actual[near], logsnr[near], rtol=1e-5, atol=rounding)
     back = compiled(RESCALED.time_of_logsnr)(jnp.asarray(logsnr, dtype))
     np.testing.assert_allclose(back, t, rtol=1e-9 if exact else 2e-6)
 
@@ -312,9 +312,9 @@ def test_steps_to_and_from_the_zero_of_a_table(compiled):
     np.testing.assert_allclose(ratio, 1 - snr[0] / snr[1], rtol=2e-5)
     assert np.all(ratio[:2] == 1)
     knots = jnp.asarray(np.arange(1, 1001) / 1000, jnp.float32)
-    found = compiled(RESCALED.one_minus_ratio)(knots[1:], knots[:-1])
+    actual = compiled(RESCALED.one_minus_ratio)(knots[1:], knots[:-1])
     # sigma_t^2 (1 - r) is beta.
-    np.testing.assert_allclose(found * (1 - RESCALED.alpha_bar[1:]), RESCALED.beta[1:], rtol=2e-6)
+    np.testing.assert_allclose(actual * (1 - RESCALED.alpha_bar[1:]), RESCALED.beta[1:], rtol=2e-6)
 
 
 def test_a_last_beta_of_one_must_be_meant():

@@ -1,4 +1,4 @@
-"""Times of training against closed-form distributions: quantiles exactly, draws by their CDF."""
+"""Training times against closed-form distributions: quantiles exactly, draws by their CDF."""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,8 @@
-"""Variational terms against closed forms and Monte Carlo, and the linear VAE, whose every figure is
-known: it is probabilistic PCA (Tipping & Bishop 1999; Lucas et al. 2019)."""
+"""Variational terms against closed forms and Monte Carlo, and the linear VAE.
+
+Every quantity of the linear VAE is known: it is probabilistic PCA (Tipping & Bishop 1999; Lucas et
+al. 2019).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +33,12 @@ POSTERIOR = Diagonal(DATA @ AXES[:, :Q] * SHRINK, np.log(NOISE / EIGENVALUES[:Q]
 
 
 def sigma_points(q):
-    """[2 q, q]: over these the mean of a function of degree up to 3 is that over N(0, I)."""
+    """Points [2 q, q] whose average of any function of degree up to 3 is its mean under N(0, I)."""
     return np.sqrt(q) * np.concatenate([np.eye(q), -np.eye(q)])
 
 
 def log_p_x_given_z(z, decoder, x, noise=NOISE):
-    """[..., B] in nats, summed over the values of x."""
+    """log p(x | z) [..., B] in nats, summed over the values of x."""
     return Gaussian(std=np.sqrt(noise)).log_prob({}, z @ decoder.T, x).sum(-1)
 
 
@@ -61,7 +64,7 @@ def test_the_bound_of_the_exact_posterior_is_the_log_likelihood(compiled, float6
 
 
 def log_weights(q, x, noise):
-    """log w of `noise` [K, B, D]: [K, B]."""
+    """Log weights [K, B] for noise [K, B, D]."""
     z = variational.reparameterise(q, noise)
     prior = Diagonal(jnp.zeros(()), jnp.zeros(()))
     return log_p_x_given_z(z, W, x) - variational.log_ratio(z, q, prior).sum(-1)
@@ -69,9 +72,10 @@ def log_weights(q, x, noise):
 
 def test_every_weight_of_the_exact_posterior_is_the_likelihood(compiled, float64):
     noise = np.random.default_rng(1).normal(size=(7, *DATA[:, :Q].shape))
-    found = compiled(log_weights)(Diagonal(*map(jnp.asarray, POSTERIOR)), DATA, noise)
+    actual = compiled(log_weights)(Diagonal(*map(jnp.asarray, POSTERIOR)), DATA, noise)
     model = multivariate_normal(np.zeros(5), W @ W.T + NOISE * np.eye(5))
-    np.testing.assert_allclose(found, np.broadcast_to(model.logpdf(DATA), found.shape), rtol=1e-11)
+    expected = np.broadcast_to(model.logpdf(DATA), actual.shape)
+    np.testing.assert_allclose(actual, expected, rtol=1e-11)
 
 
 def test_the_importance_weighted_bound_climbs_to_the_likelihood():
@@ -139,9 +143,9 @@ def test_a_beta_vae_keeps_the_directions_above_beta_sigma_squared(float64, beta,
     assert active.sum() == kept
     assert kept == (beta * NOISE < EIGENVALUES).sum()
     # W W^T has the eigenvectors of the data, and lambda - beta sigma^2 where that is positive.
-    found = params["decoder"] @ params["decoder"].T
+    actual = params["decoder"] @ params["decoder"].T
     expected = AXES * np.maximum(EIGENVALUES - beta * NOISE, 0) @ AXES.T
-    np.testing.assert_allclose(found, expected, atol=0.01)
+    np.testing.assert_allclose(actual, expected, atol=0.01)
     # The variance of an active posterior is beta sigma^2 / lambda; an idle one is the prior's.
     variances = np.sort(np.exp(params["log_variance"]))
     best = np.sort(np.minimum(beta * NOISE / EIGENVALUES, 1))
@@ -229,8 +233,8 @@ def test_streamed_is_unstreamed_with_its_gradient(compiled, float64, offset):
     def whole(scale):
         return variational.log_mean_exp(offset + scale * noise.reshape(24, 3))
 
-    found, mean = compiled(streamed)(scale)
-    np.testing.assert_allclose(found, whole(scale), rtol=1e-12)
+    actual, mean = compiled(streamed)(scale)
+    np.testing.assert_allclose(actual, whole(scale), rtol=1e-12)
     np.testing.assert_allclose(mean["z"], values.mean(0), rtol=1e-12)
     slope = jax.jit(jax.grad(lambda s: streamed(s)[0].sum()))(scale)
     expected = jax.jit(jax.grad(lambda s: whole(s).sum()))(scale)
@@ -248,6 +252,15 @@ def test_free_bits_have_no_gradient_below_the_floor(compiled, float64):
     assert float(value) == pytest.approx(0.5 + 0.6 + 0.6, abs=1e-14)
     np.testing.assert_array_equal(slope[:, 0], 0)
     np.testing.assert_allclose(slope[:, 1:], 0.5, rtol=1e-14)
+
+
+@pytest.mark.parametrize("filling", [0.0, 9.0, jnp.nan])
+def test_free_bits_leave_the_padding_out_of_the_mean(compiled, float64, filling):
+    kl = jnp.asarray([[0.1, 0.9, 0.0], [0.2, 0.3, 1.2]])
+    padded = jnp.concatenate([kl, jnp.full((3, 3), filling)])
+    mask = jnp.asarray([1.0, 1.0, 0.0, 0.0, 0.0])
+    found = compiled(lambda kl, mask: variational.free_bits(kl, 0.5, mask))(padded, mask)
+    np.testing.assert_array_equal(found[:2], variational.free_bits(kl, 0.5))
 
 
 def test_no_free_bits_are_the_kl(compiled):

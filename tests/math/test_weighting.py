@@ -1,4 +1,4 @@
-"""Weightings against their papers; the drawing of steps against a loop in Python."""
+"""Weightings against their papers; the drawing of steps against a Python loop."""
 
 import jax
 import jax.numpy as jnp
@@ -70,8 +70,8 @@ def test_the_vlb_weighting_makes_the_error_a_term_of_the_bound(float64, table, v
     )
     chosen = weighting.vlb(variance)
     assert chosen.kind is prediction.X_0
-    found = chosen.weight(table, t) * np.square(x_0 - guess).sum((1, 2))
-    np.testing.assert_allclose(found, wrong - right, rtol=1e-8)
+    actual = chosen.weight(table, t) * np.square(x_0 - guess).sum((1, 2))
+    np.testing.assert_allclose(actual, wrong - right, rtol=1e-8)
     # At the first step the mean is x_0 itself, and the variance is that of the step after it.
     first = jnp.asarray(0.01)
     log_first = variance.log_variance(table, first, jnp.zeros(()), None)
@@ -81,6 +81,31 @@ def test_the_vlb_weighting_makes_the_error_a_term_of_the_bound(float64, table, v
 def test_uniform_weighting_is_one_on_what_the_network_predicts():
     assert weighting.UNIFORM.kind is None
     np.testing.assert_array_equal(weighting.UNIFORM.weight(schedules.cosine(10), jnp.ones(2)), 1)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [continuous.Straight(), continuous.Cosine(), continuous.VariancePreserving()],
+    ids=["straight", "cosine", "vp"],
+)
+def test_bounded_velocity_is_the_velocity_error_on_every_path(compiled, float64, schedule):
+    bounded = weighting.bounded_velocity(least=0.05)
+    rng = np.random.default_rng(0)
+    x_0, eps, error = (jnp.asarray(rng.normal(size=(6, 3))) for _ in range(3))
+    t = jnp.asarray([0.05, 0.1, 0.3, 0.6, 0.9, 1.0])
+    x_t = schedule.alpha(t)[:, None] * x_0 + schedule.sigma(t)[:, None] * eps
+    wrong = prediction.X_0.to_pair(x_0 + error, x_t, schedule, t)
+    velocities = [
+        prediction.VELOCITY.from_pair(pair, schedule, t)
+        for pair in (prediction.Pair(x_0, eps), wrong)
+    ]
+    expected = jnp.square(velocities[1] - velocities[0]).mean(1)
+    weights = compiled(lambda t: bounded.weight(schedule, t))(t)
+    assert bounded.kind is prediction.X_0
+    np.testing.assert_allclose(weights * jnp.square(error).mean(1), expected, rtol=1e-12)
+    # Nearer the data it stays what it is at `least`.
+    near = bounded.weight(schedule, jnp.asarray([1e-5, 0.02]))
+    np.testing.assert_array_equal(near, weights[0])
 
 
 @pytest.mark.parametrize("least", [0.05, 0.3])

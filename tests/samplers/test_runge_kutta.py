@@ -310,7 +310,8 @@ def test_coordinates_move_along_the_line_of_ddim(float64, schedule):
 
 def draw_of(step, seen, t, s, keys):
     """One draw from a given prediction."""
-    return step(None, seen, jnp.zeros_like(seen.x_0), t, s, keys, step.init(seen.x_0, 1))[0]
+    x, memory = jnp.zeros_like(seen.x_0), step.init(seen.x_0, 1)
+    return step(lambda x, t: seen, seen, x, t, s, keys, memory)[0]
 
 
 @SCHEDULES

@@ -44,7 +44,9 @@ class GroupNorm(nn.Module):
     groups: the most groups; the greatest divisor of C up to it is used. `scale` and `shift` [B, C],
     if given, make the norm adaptive: norm(x) * (1 + scale) + shift (Dhariwal & Nichol 2021, section
     3.4). They cost nothing extra, because everything is applied by one multiply-add per number.
-    Statistics and output are computed in float32; the result has type `dtype`.
+    Statistics and output are computed in float32; the result has type `dtype`. The variance is
+    E[y^2] - E[y]^2 in one pass, whose rounding error is about 1e-3 of the result where the mean is
+    30 standard deviations and a tenth of it where the mean is 300.
     """
 
     groups: int = 32
