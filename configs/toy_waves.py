@@ -49,7 +49,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 VARIANTS = {
     "smoke": dict(
-        network=dict(width=8, multipliers=(1, 2), attention=(32,), heads=1, norm_groups=4),
+        network=dict(width=8, multipliers=(1,), attention=(), heads=1, norm_groups=4),
         optimizer=dict(warmup=5),
         train=dict(steps=20, steps_per_call=10, batch_size=16, log_every=10, save_every=20,
                    picture_first=20, picture_count=6),

@@ -49,7 +49,7 @@ VARIANTS = {
     "monotone": dict(family=dict(schedule="monotone")),
     "smoke": dict(
         data=dict(name="fashion_mini"),
-        network=dict(width=16, blocks=2, dropout=0.0, patch=2, dtype="float32"),
+        network=dict(width=16, blocks=1, dropout=0.0, patch=2, dtype="float32"),
         train=dict(steps=20, batch_size=16, log_every=5, save_every=10, picture_first=10,
                    picture_count=4),
         sample=dict(steps=4, count=4, batch_size=4),

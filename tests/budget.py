@@ -18,12 +18,7 @@ BUDGET = 8.0
 BOUND = float(os.environ.get("GENZOO_TEST_SECONDS", 15 * BUDGET))
 
 # File::function of tests without a limit, because they start several runs.
-LISTED = frozenset(
-    {
-        "test_processes.py::test_elastic_training_scoring_and_sampling",
-        "test_processes.py::test_two_processes_train_on_a_frozen_model",
-    }
-)
+LISTED = frozenset({"test_processes.py::test_a_run_of_two_killed_processes_is_finished_by_one"})
 
 
 def _spent() -> float:

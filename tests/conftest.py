@@ -71,6 +71,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(_MOST_KEPT)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+# Tracing makes many objects that live on in caches. Python's collector would go through all of
+# them every 700 new ones.
+gc.set_threshold(100_000, 20, 20)
+
 import jax  # noqa: E402
 from budget import (  # noqa: E402, F401
     pytest_runtest_call,

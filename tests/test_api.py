@@ -150,20 +150,26 @@ def lines_of_the_readme() -> str:
     return code.replace('"ddpm_fashion_cond:laptop"', '"configs/ddpm_fashion_cond.py:smoke"')
 
 
-def test_the_lines_of_the_readme_run(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Where the lines of the README train: what has been trained is not trained again."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def test_the_lines_of_the_readme_run(runs, monkeypatch):
     monkeypatch.chdir(ROOT)
-    code = lines_of_the_readme().replace('"runs/', f'"{tmp_path}/')
+    code = lines_of_the_readme().replace('"runs/', f'"{runs}/')
     exec(compile(ast.parse(code), "README.md", "exec"), {})
 
 
-def test_they_run_in_a_notebook_too(tmp_path, surroundings):
-    code = lines_of_the_readme().replace('"runs/', f'"{tmp_path}/')
+def test_they_run_in_a_notebook_too(runs, surroundings):
+    code = lines_of_the_readme().replace('"runs/', f'"{runs}/')
     *lines, last = code.strip().splitlines()
     book = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell("\n".join(lines)), nbformat.v4.new_code_cell("run")]
     )
     nbclient.NotebookClient(
-        book, timeout=300, resources={"metadata": {"path": str(ROOT)}}, env=surroundings()
+        book, timeout=300, resources={"metadata": {"path": str(ROOT)}}, env=surroundings(haste=True)
     ).execute()
     (output,) = book.cells[1].outputs
     assert "data:image/png;base64," in output["data"]["text/html"] and last

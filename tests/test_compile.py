@@ -18,6 +18,7 @@ from genzoo import build, check, config
 from genzoo.core import tree
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment
+from genzoo.main import main
 from genzoo.modes import compile as mode
 from genzoo.modes import train
 from genzoo.runtime import compiled, topology
@@ -222,7 +223,19 @@ def test_remedies_on_several_devices():
                      ("train.accumulate", 4)]  # fmt: skip
 
 
-def test_cpu_devices_from_start_to_end(genzoo, tmp_path):
+@pytest.fixture
+def describe(capsys):
+    """The report of `--mode=describe`, made in this process."""
+
+    def run(*arguments: str) -> dict:
+        capsys.readouterr()
+        assert main(["--mode=describe", *arguments]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_cpu_devices_from_start_to_end(genzoo, describe, tmp_path):
     """Twenty steps per call in a loop, on eight devices: one step reduces each gradient once and
     costs what `describe` counts; the second time nothing is compiled."""
     env = {"GENZOO_CACHE": str(tmp_path)}
@@ -234,7 +247,7 @@ def test_cpu_devices_from_start_to_end(genzoo, tmp_path):
     first = json.loads(genzoo(*run, env=env).stdout)
     assert first["topology"]["devices"] == 8
     train, sample = first["programs"]["train"], first["programs"]["sample"]
-    described = json.loads(genzoo("--mode=describe", *where).stdout)
+    described = describe(*where)
     weights = described["parameter_bytes"]
     assert weights <= train["collectives"]["all-reduce"]["bytes"] <= 1.01 * weights
     assert train["flops_per_chip"] * 8 == pytest.approx(described["train_step_flops"], rel=1e-6)
@@ -287,7 +300,7 @@ def test_a_topology_must_be_given(genzoo):
 
 
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu (extra tpu-compile)")
-def test_a_tpu_that_is_not_here(genzoo, tmp_path):
+def test_a_tpu_that_is_not_here(genzoo, describe, tmp_path):
     """A U-Net's training step for four chips: each holds the whole state, whose memory the new one
     reuses, and reduces the gradients."""
     done = genzoo(
@@ -306,7 +319,7 @@ def test_a_tpu_that_is_not_here(genzoo, tmp_path):
     aliased, outputs = (train["bytes_per_chip"][key] for key in ("aliased", "outputs"))
     assert state <= aliased <= outputs <= 1.05 * aliased
     assert 0.5 * weights <= train["collectives"]["all-reduce"]["bytes"] <= 1.01 * weights
-    one = json.loads(genzoo("--mode=describe", f"--config={SMOKE}").stdout)["train_step_flops"]
+    one = describe(f"--config={SMOKE}")["train_step_flops"]
     assert train["flops_per_chip"] == pytest.approx(one / 4, rel=0.5)  # fusion changes the count
     assert 0 < train["roofline"]["share_of_peak"] < 1
     assert math.isfinite(train["roofline"]["step_seconds"])

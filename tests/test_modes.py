@@ -69,17 +69,19 @@ def test_a_finished_run_has_nothing_to_do(trained, here):
     assert "Step 20 of 20 is done" in done.stderr
 
 
-def test_steps_per_call_give_the_same_training(tmp_path, here, trained):
-    # Not the same bits, because the compiler fuses the body of a loop differently. Params cannot be
-    # compared: the gradient of a bias before a norm is rounding noise, which Adam scales to full
-    # steps.
-    workdir = tmp_path / "two"
-    here(
-        SMOKE, f"--workdir={workdir}", "--config.train.picture_count=0",
-        "--config.train.log_every=4", "--config.train.steps_per_call=2",
-    )  # fmt: skip
+def test_steps_per_call_give_the_same_training(tmp_path, here):
+    # Not the same bits: the compiler fuses a loop's body in its own way. Params are no measure: the
+    # gradient of a bias before a norm is rounding noise, which Adam scales to full steps.
+    for calls in (1, 2):
+        here(
+            "--config=configs/toy_mixture.py:smoke", f"--workdir={tmp_path}/{calls}",
+            "--config.train.picture_count=0", "--config.train.log_every=4",
+            f"--config.train.steps_per_call={calls}",
+        )  # fmt: skip
     names = ("step", "loss", "loss_q0", "gradient_norm")
-    np.testing.assert_allclose(metrics(workdir, *names), metrics(trained, *names), rtol=1e-4)
+    one, two = (metrics(tmp_path / str(calls), *names) for calls in (1, 2))
+    assert [row[0] for row in one] == [4, 8, 12, 16, 20]
+    np.testing.assert_allclose(two, one, rtol=1e-4)
 
 
 def pixels(folder, count):
@@ -98,7 +100,7 @@ def test_samples_do_not_depend_on_batch_or_devices(trained, genzoo, here):
 
     expected = sample(8, 1)
     assert expected.std() > 10 and np.abs(expected[0] - expected[1]).mean() > 5
-    for batch, devices in [(1, 1), (3, 1), (8, 2), (3, 4)]:
+    for batch, devices in [(3, 1), (3, 4)]:
         assert np.abs(sample(batch, devices) - expected).max() <= 1, (batch, devices)
 
 
@@ -230,10 +232,9 @@ def test_eval_is_exact_on_a_padded_batch_and_on_more_devices(trained, genzoo, he
         expected["bits_per_dim_terms"]["diffusion"]
     )
     assert expected["bits_per_dim_standard_error"] > 0
-    for size, devices in [(4, 1), (4, 2)]:
-        report = evaluate(size, devices)
-        assert report["examples"] == 11
-        assert report["bits_per_dim"] == pytest.approx(expected["bits_per_dim"], rel=1e-4)
+    report = evaluate(4, 2)
+    assert report["examples"] == 11
+    assert report["bits_per_dim"] == pytest.approx(expected["bits_per_dim"], rel=1e-4)
 
 
 def test_describe_is_one_json_document(here):
@@ -386,7 +387,7 @@ def noise(devices, first, size):
     assert len(rows["index"].devices()) == devices
     return np.asarray(normal(rows["index"]))
 
-for devices, sizes in {1: (1, 3, 8), 2: (2, 4, 8), 4: (4, 8)}.items():
+for devices, sizes in {1: (3, 8), 2: (4,), 4: (8,)}.items():
     for size in sizes:
         parts = [noise(devices, first, size) for first in range(0, 24, size)]
         print(hashlib.sha256(np.concatenate(parts)[:24].tobytes()).hexdigest())
@@ -397,4 +398,4 @@ for devices, sizes in {1: (1, 3, 8), 2: (2, 4, 8), 4: (4, 8)}.items():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     hashes = done.stdout.split()
-    assert len(hashes) == 8 and len(set(hashes)) == 1
+    assert len(hashes) == 4 and len(set(hashes)) == 1

@@ -55,6 +55,7 @@ def test_it_is_sampled_and_scored(workdir, capsys):
     assert "data.size is (8, 16) there and (16, 8) here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_resumes(pictures, workdir, tmp_path):
     assert main(arguments(pictures, tmp_path / "run", steps=10)) == 0
     assert main(arguments(pictures, tmp_path / "run")) == 0
@@ -63,6 +64,7 @@ def test_it_resumes(pictures, workdir, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_images_read_again_each_time_give_the_same_run(pictures, workdir, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "fits_in_memory", lambda source: False)
     assert main(arguments(pictures, tmp_path / "run")) == 0

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from device_report import DRY, ROOT, SCRATCH, Report
 
-KILLED_AT = 10 if DRY else 100
-CONFIG = "configs/fm_fashion.py" + (":smoke" if DRY else "")
+KILLED_AT = 100
+CONFIG = "configs/toy_mixture.py:smoke" if DRY else "configs/fm_fashion.py"
 LENGTH = [
     f"--config.train.steps={4 * KILLED_AT}", f"--config.train.save_every={KILLED_AT}",
     f"--config.train.log_every={KILLED_AT // 2}", "--config.train.picture_count=0",
+    "--config.train.steps_per_call=1",
 ]  # fmt: skip
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 

@@ -1,7 +1,6 @@
 """The mesh: one rule for all arrays, and the same training on any number of devices."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,15 +18,12 @@ STATES = 4  # copies of each split array in the state: params, two moments of Ad
 
 
 @pytest.fixture(scope="module")
-def runs():
+def runs(surroundings):
     """The output of virtual_devices.py with eight virtual devices."""
+    # Fast compilation: communication is decided at an earlier stage.
     done = subprocess.run(
         [sys.executable, Path(__file__).parent / "virtual_devices.py"],
-        cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu",
-             # Fast compilation: communication is decided at an earlier stage.
-             "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
-                          "--xla_backend_optimization_level=0"},
+        cwd=ROOT, capture_output=True, text=True, env=surroundings(devices=8, haste=True),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
@@ -38,7 +34,7 @@ def same(found: dict, expected: dict, tolerance: float):
     assert found["norm"] == pytest.approx(expected["norm"], rel=tolerance)
 
 
-MESHES = [(2, 1), (2, 2), (4, 2), (8, 1), (8, 8)]
+MESHES = [(2, 1), (4, 2), (8, 8)]
 
 
 @pytest.mark.parametrize(("devices", "fsdp"), MESHES)
@@ -87,19 +83,19 @@ def test_convolutions_bfloat16_and_remat_compose_with_it(runs):
 def test_players_in_turn_do_not_depend_on_the_mesh(runs):
     one = runs["players 1 1"]
     assert [losses["loss_second"][1] for losses in one["losses"]] == [0, 0, *[8, 0] * 5]
-    for mesh in ("players 8 1", "players 4 2"):
-        np.testing.assert_allclose(runs[mesh]["numbers"], one["numbers"], rtol=1e-5)
-        for found, expected in zip(runs[mesh]["losses"], one["losses"], strict=True):
-            for name, value in expected.items():
-                np.testing.assert_allclose(found[name], value, rtol=1e-5)
+    other = runs["players 4 2"]
+    np.testing.assert_allclose(other["numbers"], one["numbers"], rtol=1e-5)
+    for found, expected in zip(other["losses"], one["losses"], strict=True):
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-5)
     # u and v with two moments and an average each; the three spare entries are not divisible.
-    assert (one["split"], runs["players 4 2"]["split"]) == (0, 8)
+    assert (one["split"], other["split"]) == (0, 8)
 
 
 def test_models_of_other_runs_do_not_depend_on_the_mesh(runs):
     found = dict(runs["others"])
     assert found.pop("split") > 10
-    assert all(found.values()) and len(found) == 8, found
+    assert all(found.values()) and len(found) == 6, found
 
 
 def test_mesh_problems_are_sentences():
