@@ -173,6 +173,7 @@ CASES = {
                 variance="learned_range", objective="hybrid", step_distribution="loss_aware",
                 prediction="eps",
             ),
+            **SEEN_SMALL,
         ),
     ),
     "score_sde": Case(
@@ -182,6 +183,11 @@ CASES = {
         rounding=2e-4,
     ),
     "edm": Case(
+        path="toy_mixture",
+        changes=dict(sample=dict(method="edm"), eval=dict(tolerance=1e-6), **TOLD),
+        rounding=2e-4,
+    ),
+    "edm_of_images": Case(
         path="edm_cifar",
         changes=dict(network=dict(width=8, patch=2, multipliers=(1,), attention=()), **SEEN_SMALL),
     ),
@@ -206,6 +212,13 @@ CASES = {
     ),
     "vdm": Case(
         path="vdm_cifar",
+        changes=dict(
+            data=dict(name="mixture"), network=dict(name="point_mlp", width=16, depth=1), **TOLD
+        ),
+        spread=True,
+    ),
+    "vdm_of_images": Case(
+        path="vdm_cifar",
         changes=dict(network=dict(width=8, blocks=1, fourier=(1,)), **TOLD),
         spread=True,
     ),
@@ -217,6 +230,9 @@ CASES = {
         ),
     ),
 }  # fmt: skip
+
+# Cases with convolutional networks take several times as long as the same families on points.
+SLOW = ("edm_of_images", "flow_matching_of_signals", "vdm_of_images")
 
 
 def settled(case: Case):
@@ -303,7 +319,8 @@ def moved(tree):
     def move(leaf):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
-        return leaf + jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype)
+        noisy = np.asarray(leaf) + (0.2 * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+        return jax.device_put(noisy, leaf.sharding)
 
     return jax.tree.map(move, tree)
 
@@ -362,7 +379,9 @@ def made():
 
 
 def every_case(*, where=lambda name, case: True):
-    return pytest.mark.parametrize("name", [name for name in CASES if where(name, CASES[name])])
+    names = [name for name in CASES if where(name, CASES[name])]
+    cases = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in names]
+    return pytest.mark.parametrize("name", cases)
 
 
 KEY = jax.random.key(5)
@@ -504,7 +523,9 @@ def test_every_condition_matters(made, name):
         assert_same(after, before, f"{other}, which is not a condition")
 
 
-DENOISING = ("ddpm", "score_sde", "edm", "flow_matching", "vdm")
+DENOISING = (
+    "ddpm", "score_sde", "edm", "edm_of_images", "flow_matching", "vdm", "vdm_of_images",
+)  # fmt: skip
 
 
 @every_case(where=lambda name, case: name in DENOISING)

@@ -119,17 +119,22 @@ def records(count, seed=0):
     return batch, mean
 
 
+MODEL = family()
+sample = jax.jit(
+    lambda keys, conditions: MODEL.sample(Variables(params={}), keys, conditions)
+)  # one program for all cases
+
+
 @pytest.mark.parametrize(
     "hidden", [(), ("text",), ("vector",), ("text", "vector", "low")], ids=lambda h: "+".join(h)
 )
 def test_samples_are_of_the_conditional_density(hidden):
-    model, count = family(), 4000
+    count = 4000
     batch, _ = records(1)
     batch = {k: jnp.repeat(v, count, 0) for k, v in batch.items()}
-    conditions = without(gather(model.conditions, batch), hidden)
+    conditions = without(gather(MODEL.conditions, batch), hidden)
     keys = streams.per_example(streams.root(0), jnp.arange(count))
-    run = jax.jit(lambda keys, conditions: model.sample(Variables(params={}), keys, conditions))
-    x = np.asarray(run(keys, conditions)).reshape(count, -1)
+    x = np.asarray(sample(keys, conditions)).reshape(count, -1)
     mean = sum(
         np.asarray(mean_shift(name, conditions[name].value))[0].ravel()
         for name in SPREADS if name not in hidden
@@ -177,11 +182,13 @@ def test_guidance_over_two_conditions_has_the_score_of_a_product_of_powers():
     batch, _ = records(3, seed=1)
     conditions = gather(model.conditions, batch)
     x, t = 0.7 * batch["x"] + 0.1, jnp.float32(0.4)
-    plain = family()
+
+    @jax.jit
+    def of(conditions):
+        return -MODEL.unguided({}, conditions)(x, t).eps / 0.4
 
     def score(*hidden):
-        remaining = without(conditions, hidden)
-        return -plain.unguided({}, remaining)(x, t).eps / 0.4
+        return of(without(conditions, hidden))
 
     none, vector, both = score("vector", "text"), score("text"), score()
     expected = -0.5 * none + (1.5 - 3.0) * vector + 3.0 * both  # powers 1 - v, v - w, w

@@ -152,7 +152,7 @@ def numpy_bound(x_0, keys, table, large, range_of=None):
 
 VARIANCES = [
     (gaussian.FIXED_SMALL, PARAMS, {"large": False}),
-    (gaussian.FIXED_LARGE, PARAMS, {"large": True}),
+    pytest.param(gaussian.FIXED_LARGE, PARAMS, {"large": True}, marks=pytest.mark.slow),
     (gaussian.LEARNED_RANGE, PARAMS_TWO, {"large": True, "range_of": 0.4}),
 ]
 
@@ -180,16 +180,6 @@ def test_likelihood_in_float32_is_that_of_float64():
     # The noise of float32 keys, the formulas in float64.
     prior, terms = numpy_bound(np.asarray(x_0), keys, TABLE, large=False)
     np.testing.assert_allclose(out.total, prior + terms.sum(1), rtol=2e-5)
-
-
-def test_likelihood_of_an_example_is_its_own():
-    family, x_0, keys = make(bound_steps=5), images(4), keys_of(4)
-    run = jax.jit(lambda x, keys: family.likelihood(Variables(params=PARAMS), {"x": x}, keys))
-    together, alone = run(x_0, keys), run(x_0[2:3], keys[2:3])
-    np.testing.assert_allclose(alone.total[0], together.total[2], rtol=1e-6)
-    for name, values in together.terms.items():
-        np.testing.assert_allclose(alone.terms[name][0], values[2], rtol=1e-6)
-    np.testing.assert_allclose(sum(together.terms.values()), together.total, rtol=1e-6)
 
 
 def test_a_stratified_subset_is_unbiased():
@@ -306,20 +296,18 @@ def test_without_conditions_the_network_sees_no_labels():
     assert family.denoiser.network.told == [{}]
 
 
-def gradient_of(objective, family):
-    family = dataclasses.replace(family, objective=objective)
-
-    def mean_loss(params):
-        return family.loss(params, context({"x": images(64)}))[0].mean()
-
-    return jax.jit(jax.grad(mean_loss))(PARAMS_TWO)
-
-
 def test_hybrid_teaches_the_mean_by_simple_alone():
-    family = make(variance=gaussian.LEARNED_RANGE)
-    of_simple, of_hybrid, of_vlb = (
-        gradient_of(objective, family) for objective in (ddpm.simple, ddpm.hybrid, ddpm.vlb)
-    )
+    family, batch = make(variance=gaussian.LEARNED_RANGE), {"x": images(64)}
+
+    def mean_losses(params):
+        families = [
+            dataclasses.replace(family, objective=objective)
+            for objective in (ddpm.simple, ddpm.hybrid, ddpm.vlb)
+        ]
+        return [family.loss(params, context(batch))[0].mean() for family in families]
+
+    slopes = jax.jit(jax.jacrev(mean_losses))(PARAMS_TWO)
+    of_simple, of_hybrid, of_vlb = slopes
     np.testing.assert_allclose(of_hybrid["mean"], of_simple["mean"], rtol=1e-5)
     assert of_simple["variance"] == 0
     assert abs(of_vlb["mean"]) > 0
@@ -327,7 +315,9 @@ def test_hybrid_teaches_the_mean_by_simple_alone():
     assert of_hybrid["variance"] != 0
 
 
-@pytest.mark.parametrize("objective", [ddpm.hybrid, ddpm.vlb])
+@pytest.mark.parametrize(
+    "objective", [ddpm.hybrid, pytest.param(ddpm.vlb, marks=pytest.mark.slow)]
+)
 def test_gradients_are_finite_where_hardly_any_signal_is_left(objective):
     # T = 4000, cosine, of Nichol & Dhariwal: at n = T alpha is 1e-5, so that an untrained network
     # (zero output) predicts an x_0 of 1e5. Only the last step is drawn here.
@@ -386,7 +376,10 @@ def test_loss_aware_steps_learn_from_the_unweighted_losses():
 # --- sampling ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variance", [gaussian.FIXED_LARGE, gaussian.LEARNED_RANGE])
+@pytest.mark.parametrize(
+    "variance",
+    [pytest.param(gaussian.FIXED_LARGE, marks=pytest.mark.slow), gaussian.LEARNED_RANGE],
+)
 def test_a_sample_is_its_own_bit_for_bit(variance):
     params = PARAMS_TWO if variance.learned else PARAMS
     guided = {"conditions": labelled(0.1), "guidance": Guidance(scale=2.0)}

@@ -46,7 +46,7 @@ def test_a_trained_flow_in_one_dimension_is_the_quantile_map():
     )
     key = jax.random.key(0)
     params = family.init(key, {"x": jnp.zeros((1, 1))}).params
-    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, 3000))
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, 1500))
 
     def step(carry, index):
         params, state = carry
@@ -60,7 +60,7 @@ def test_a_trained_flow_in_one_dimension_is_the_quantile_map():
         updates, state = optimizer.update(slope, state)
         return (optax.apply_updates(params, updates), state), None
 
-    train = jax.jit(lambda p: jax.lax.scan(step, (p, optimizer.init(p)), jnp.arange(3000))[0][0])
+    train = jax.jit(lambda p: jax.lax.scan(step, (p, optimizer.init(p)), jnp.arange(1500))[0][0])
     params = train(params)
     keys = streams.per_example(streams.root(1), jnp.arange(1000))
     ends = np.asarray(jax.jit(lambda k: family.sample(Variables(params=params), k, {}))(keys))

@@ -97,7 +97,12 @@ CASES = {  # guidance, other models, the fewest and the most rows of an evaluati
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("plain", "at some times", "all at some times")
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
 def test_rows_are_those_that_networks_were_given(case):
     guidance, steered, fewest, most = CASES[case]
     counting, labels = Counting(), jnp.arange(BATCH) % 2

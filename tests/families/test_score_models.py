@@ -137,9 +137,8 @@ def flow(data=MIXTURE, **changes):
     return FlowMatching(**{**parts, **changes})
 
 
-MAKERS = pytest.mark.parametrize(
-    "make", [vp, sub_vp, ve, edm, flow], ids=lambda make: make.__name__
-)
+ALL = [vp, sub_vp, ve, edm, flow]
+MAKERS = pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
 
 
 def keys_of(count, seed=0):
@@ -223,7 +222,13 @@ def test_the_likelihood_weighting_by_weights_and_by_times_is_one_loss():
     assert np.std(even) * span < np.std(weighted)  # the purpose of these times
 
 
-@MAKERS
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=make.__name__, marks=[pytest.mark.slow] * (make in (sub_vp, ve)))
+        for make in ALL
+    ],
+)
 def test_samples_have_the_moments_of_the_mixture(make):
     family = make()
     count = 4000
@@ -332,16 +337,25 @@ def test_guidance_follows_its_scale():
     labels = jnp.arange(6) % 2
     conditions = given(labels)
     x = jax.random.normal(jax.random.key(0), (6, 2))
-    variables, t = Variables(params={}), jnp.float32(0.6)
-    on = guided().predictor(variables, conditions)(x, t)
-    off = guided().predictor(variables, given(labels, present=False))(x, t)
-    for scale in (0.0, 2.5):
-        seen = guided(scale=scale).predictor(variables, conditions)(x, t)
+    variables, t, scales = Variables(params={}), jnp.float32(0.6), (0.0, 2.5)
+
+    @jax.jit
+    def predicted(x, t):
+        on = guided().predictor(variables, conditions)(x, t)
+        off = guided().predictor(variables, given(labels, present=False))(x, t)
+        seen, handed = [], []
+        for scale in scales:
+            seen.append(guided(scale=scale).predictor(variables, conditions)(x, t))
+            of_scale = guided().predictor(variables, conditions, jnp.float32(scale))
+            handed.append(of_scale(x, t))
+        limited = guided(scale=2.5, low=0.1, high=0.5).predictor(variables, conditions)
+        return on, off, seen, handed, limited(x, t)
+
+    on, off, *by_scale, limited = predicted(x, t)
+    for scale, seen, handed in zip(scales, *by_scale, strict=True):
         np.testing.assert_allclose(seen.eps, off.eps + scale * (on.eps - off.eps), atol=1e-5)
-        handed = guided().predictor(variables, conditions, jnp.float32(scale))(x, t)
         np.testing.assert_allclose(handed.x_0, seen.x_0, atol=1e-6)
-    limited = guided(scale=2.5, low=0.1, high=0.5).predictor(variables, conditions)
-    np.testing.assert_allclose(limited(x, t).eps, on.eps, atol=1e-6)
+    np.testing.assert_allclose(limited.eps, on.eps, atol=1e-6)
 
 
 def test_a_weaker_model_is_leaned_away_from():
@@ -412,8 +426,13 @@ def test_augmented_images_come_with_what_was_done():
 
     family = edm(network=Noting(), shape=(8, 8, 1), augmentation=Augmentation(p=0.5))
     images = jax.random.uniform(jax.random.key(0), (16, 8, 8, 1), minval=-1)
-    family.loss({}, context_of(images))
-    done, present = seen[-1][AUGMENTATION]
+
+    @jax.jit
+    def told(images):
+        family.loss({}, context_of(images))
+        return seen.pop()
+
+    done, present = told(images)[AUGMENTATION]
     assert done.shape == (16, 9) and np.all(present)
     assert np.any(done, axis=1).mean() > 0.9
     family.loss({}, context_of(images, train=False))

@@ -166,7 +166,7 @@ def test_what_is_learned_of_the_schedule_starts_at_its_ends_and_has_gradients(le
     context = Context(
         batch={"x": x}, key=jax.random.key(1), step=jnp.int32(0), stats={}, train=True
     )
-    slopes = jax.grad(lambda p: family.loss(p, context)[0].mean())(params)["gamma"]
+    slopes = jax.jit(jax.grad(lambda p: family.loss(p, context)[0].mean()))(params)["gamma"]
     sizes = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slopes)]
     assert np.all(np.isfinite(sizes)) and max(sizes) > 0
 

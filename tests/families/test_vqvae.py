@@ -54,6 +54,16 @@ def repeated(q):
     return q.repeat(2, 1).repeat(2, 2)
 
 
+# Each number of levels and each kind of codebook; the other pairs are slow.
+PAIRS = pytest.mark.parametrize(
+    ("levels", "learned"),
+    [
+        (1, False),
+        (2, True),
+        pytest.param(1, True, marks=pytest.mark.slow),
+        pytest.param(2, False, marks=pytest.mark.slow),
+    ],
+)
 AVERAGED = Averaged(decay=0.99, epsilon=1e-5, kmeans=0, revive_below=0.0)
 
 
@@ -110,8 +120,7 @@ def by_hand(x: np.ndarray, levels: int) -> dict:
 # --- the loss -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("levels", [1, 2])
+@PAIRS
 def test_the_loss_is_equation_1_by_hand(levels, learned, compiled):
     codebook = Learned() if learned else AVERAGED
     model = family(levels, codebook, commitment=0.3, data_variance=0.2)
@@ -170,8 +179,7 @@ def test_the_top_level_learns_through_what_stands_on_it():
 # --- codes and images -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("levels", [1, 2])
+@PAIRS
 def test_codes_are_the_nearest_and_lead_back_to_the_reconstruction(levels, learned):
     model = family(levels, Learned() if learned else AVERAGED)
     variables, x = variables_of(model), images()

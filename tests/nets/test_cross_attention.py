@@ -119,15 +119,14 @@ def test_rows_do_not_see_each_other(made, masked):
     )
 
 
-def test_it_starts_as_the_identity_and_the_network_as_zero(made):
-    start = jit(made.init)(jax.random.key(0))
-    np.testing.assert_array_equal(made.apply(start, *made.inputs[1:], MASK), 0)
+def test_it_starts_as_the_identity(made):
     transformer = SpatialTransformer(2, 1, 4, FLOAT32)
     x, tokens = normal(6, BATCH, 2, 3, 8), made.tokens
-    variables = transformer.init(jax.random.key(0), x, tokens)
-    np.testing.assert_array_equal(transformer.apply(variables, x, tokens), x)
+    variables = jit(transformer.init)(jax.random.key(0), x, tokens)
+    np.testing.assert_array_equal(jit(transformer.apply)(variables, x, tokens), x)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_params_and_output_float32_and_comes_close(made, masked):
     half = Made(dtype="bfloat16")
     chex.assert_trees_all_equal_dtypes(half.params, made.params)

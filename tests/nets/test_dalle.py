@@ -74,9 +74,9 @@ def test_parameter_counts_are_the_published_ones():
 @pytest.mark.parametrize(
     "shape, changes, grid",
     [
-        ((28, 28, 1), dict(groups=3), (7, 7)),
+        pytest.param((28, 28, 1), dict(groups=3), (7, 7), marks=pytest.mark.slow),
         ((8, 12, 3), dict(groups=2, blocks=2), (4, 6)),
-        ((6, 6, 3), dict(groups=1), (6, 6)),
+        pytest.param((6, 6, 3), dict(groups=1), (6, 6), marks=pytest.mark.slow),
         ((16, 2), dict(groups=3), (4,)),
     ],
 )
@@ -120,7 +120,9 @@ def test_a_block_is_its_formula(features, windows):
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("groups, blocks", [(2, 1), (3, 2)])
+@pytest.mark.parametrize(
+    "groups, blocks", [pytest.param(2, 1, marks=pytest.mark.slow), (3, 2)]
+)
 def test_blocks_add_little_at_the_start_as_one_over_their_number_squared(groups, blocks):
     """The entry is 0 and all biases are 0, except those of the last layers of the residual paths,
     which are 1. Every block then adds exactly its gain. The shortcuts are identities, so that they
@@ -220,6 +222,7 @@ def test_every_parameter_has_a_say():
         assert np.abs(grad).max() > 0, tree.path_string(path)
 
 
+@pytest.mark.slow
 def test_bfloat16_comes_close_with_the_same_float32_params():
     full, half = Made((8, 8, 3)), Made((8, 8, 3), dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {jnp.dtype("float32")}

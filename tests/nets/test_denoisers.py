@@ -59,6 +59,11 @@ SHAPES = {
 }  # fmt: skip
 
 
+def slow(*costly):
+    """Every network, these marked as slow because their programs take long to compile."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in costly else n for n in NETS]
+
+
 class Made:
     """A small network, a batch for it, and params that are all nonzero."""
 
@@ -116,7 +121,7 @@ def test_rows_do_not_see_each_other(made, name):
     assert np.abs(others[1:] - together[1:]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", slow("classifier"))  # test_every_family.py trains it
 def test_every_parameter_and_input_has_a_say(made, name):
     m = made[name]
     leaves, tree_of_inputs = jax.tree.flatten(m.inputs)
@@ -138,7 +143,7 @@ def test_every_parameter_and_input_has_a_say(made, name):
     assert silent == []
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", slow("vdm", "classifier"))
 def test_bfloat16_keeps_params_and_output_float32_and_comes_close(made, name):
     full, half = made[name], Made(name, dtype="bfloat16")
     for leaf in jax.tree.leaves(half.params):
@@ -149,7 +154,7 @@ def test_bfloat16_keeps_params_and_output_float32_and_comes_close(made, name):
     assert 0 < error < 0.03
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", slow("vdm", "classifier"))
 def test_dropout_acts_in_training_only_and_depends_on_the_key(made, name):
     m = made[name]
     train = jit(lambda key: m.net.apply(m.params, *m.inputs, train=True, key=key))

@@ -91,7 +91,12 @@ def test_three_levels_count_by_hand():
 
 
 @pytest.mark.parametrize(
-    "shape, levels", [((16, 24, 3), 2), ((16, 16, 1), 3), ((64, 2), 4)]
+    "shape, levels",
+    [
+        ((16, 24, 3), 2),
+        pytest.param((16, 16, 1), 3, marks=pytest.mark.slow),
+        pytest.param((64, 2), 4, marks=pytest.mark.slow),
+    ],
 )
 def test_shapes(shape, levels):
     assert hierarchy_problems(shape, levels=levels) == []
@@ -188,6 +193,7 @@ def test_a_code_of_each_level_paints_about_its_own_patch():
         assert unit <= where.max() - where.min() + 1 < 7 * unit
 
 
+@pytest.mark.slow
 def test_bfloat16_comes_close_with_the_same_float32_params():
     full, half = (Made((16, 16, 3), dtype=dtype) for dtype in ("float32", "bfloat16"))
 

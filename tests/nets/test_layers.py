@@ -155,9 +155,11 @@ def test_strided_conv_pads_behind_the_last_position():
 @pytest.mark.parametrize(
     ("shape", "window"),
     [
-        *[((2, 5, 3), window) for window in (1, 2, 3, 4, 5)],
-        *[((2, 4, 6, 3), window) for window in (2, 3)],  # each axis uses the same recursion
-        ((1, 2, 3, 4, 2), 3),
+        *[((2, 5, 3), window) for window in (1, 2, 3, 4)],
+        ((2, 4, 6, 3), 3),  # each axis uses the same recursion
+        pytest.param((2, 5, 3), 5, marks=pytest.mark.slow),
+        pytest.param((2, 4, 6, 3), 2, marks=pytest.mark.slow),
+        pytest.param((1, 2, 3, 4, 2), 3, marks=pytest.mark.slow),
     ],
 )
 def test_convolution_of_a_doubled_map_without_doubling_it(shape, window):
@@ -167,16 +169,20 @@ def test_convolution_of_a_doubled_map_without_doubling_it(shape, window):
             Conv(4, window=window, doubled=doubled, dtype=jnp.dtype("float64"))
             for doubled in (False, True)
         )
-        variables = plain.init(jax.random.key(1), double(x))
-        variables = jax.tree.map(lambda p: p.astype(jnp.float64), variables)
-        chex.assert_trees_all_equal_shapes(variables, short.init(jax.random.key(1), x))
+        shapes, others = (
+            jax.eval_shape(conv.init, jax.random.key(1), value)
+            for conv, value in ((plain, double(x)), (short, x))
+        )
+        chex.assert_trees_all_equal_shapes(shapes, others)
+        rng = np.random.default_rng(1)
+        variables = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), shapes)
 
         def weighed(conv, enter):
             def value(variables, x):
                 out = conv.apply(variables, enter(x))
                 return (out * jnp.cos(jnp.arange(out.size).reshape(out.shape))).sum(), out
 
-            return jax.grad(value, argnums=(0, 1), has_aux=True)(variables, x)
+            return jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True))(variables, x)
 
         expected, found = weighed(plain, double), weighed(short, lambda x: x)
         chex.assert_trees_all_close(found, expected, atol=1e-12)

@@ -59,7 +59,10 @@ def turned(params):
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1) if leaf.ndim == 4 else leaf, params)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("latent", "ncsnpp") else pytest.param(n, marks=pytest.mark.slow) for n in NETS],
+)
 def test_height_and_width_may_be_exchanged(name):
     settings, entries = NETS[name]
     for shape in (SHAPE, (12, 8, 3)):

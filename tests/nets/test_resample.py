@@ -1,5 +1,7 @@
 """FIR resampling against SciPy's upfirdn, and the identities that define it."""
 
+import itertools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,14 @@ from genzoo.nets.parts.resample import fir_double, fir_halve, fir_smooth
 
 TAPS = [(1, 3, 3, 1), (1, 1), (1, 5, 10, 10, 5, 1), (-1, 3, 3, -1)]
 SIZES = [(12,), (8, 12), (2, 4, 6)]
+QUICK = [*(((12,), taps) for taps in TAPS), ((8, 12), TAPS[0]), ((2, 4, 6), TAPS[2])]
+EACH = pytest.mark.parametrize(
+    ("size", "taps"),
+    [
+        pair if pair in QUICK else pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in itertools.product(SIZES, TAPS)
+    ],
+)
 
 
 def drawn(size, dtype=np.float32):
@@ -24,8 +34,7 @@ def along_each_axis(x, filtered):
     return x
 
 
-@pytest.mark.parametrize("taps", TAPS)
-@pytest.mark.parametrize("size", SIZES)
+@EACH
 def test_they_are_scipy_upfirdn(size, taps):
     x, h, k = drawn(size, np.float64), np.asarray(taps) / np.sum(taps), len(taps)
 
@@ -68,8 +77,7 @@ def test_outside_of_a_map_there_are_zeros():
     np.testing.assert_allclose(ends, [3 / 4, 1, 1, 1, 1, 1, 1, 3 / 4])
 
 
-@pytest.mark.parametrize("taps", TAPS)
-@pytest.mark.parametrize("size", SIZES)
+@EACH
 def test_doubling_is_the_adjoint_of_halving(size, taps):
     with jax.enable_x64(True):
         x = jnp.asarray(drawn(size, np.float64))

@@ -39,15 +39,20 @@ def entries_of(classes, augment):
     # Counted in the networks that EDM's train.py builds for CIFAR-10 and for FFHQ. The networks of
     # score_sde (ncsnpp and ddpmpp, continuous) are those for FFHQ without augmentation.
     [
-        (32, 0, dict(augment=9), 55_733_891),
+        pytest.param(32, 0, dict(augment=9), 55_733_891, marks=pytest.mark.slow),
         (32, 10, dict(augment=9), 55_735_299),
-        (64, 0, dict(augment=9, **DEEPER), 61_805_571),
-        (32, 0, DEEPER, 61_804_419),
-        (32, 0, dict(augment=9, **NCSNPP), 56_397_827),
+        pytest.param(64, 0, dict(augment=9, **DEEPER), 61_805_571, marks=pytest.mark.slow),
+        pytest.param(32, 0, DEEPER, 61_804_419, marks=pytest.mark.slow),
+        pytest.param(32, 0, dict(augment=9, **NCSNPP), 56_397_827, marks=pytest.mark.slow),
         (32, 10, dict(augment=9, **NCSNPP), 56_400_643),
-        (64, 0, dict(augment=9, **NCSNPP, **DEEPER), 62_761_091),
-        (32, 0, NCSNPP | DEEPER, 62_758_787),
-        (32, 0, NCSNPP | DEEPER | dict(blocks=8), 107_586_947),
+        pytest.param(
+            64, 0, dict(augment=9, **NCSNPP, **DEEPER), 62_761_091, marks=pytest.mark.slow
+        ),
+        # test_config.py has this count too.
+        pytest.param(32, 0, NCSNPP | DEEPER, 62_758_787, marks=pytest.mark.slow),
+        pytest.param(
+            32, 0, NCSNPP | DEEPER | dict(blocks=8), 107_586_947, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_parameter_count_is_the_published_one(side, classes, settings, expected):

@@ -72,7 +72,9 @@ def made():
     return {name: Made(name) for name in NETS}
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "uneven" else n for n in NETS]
+)
 def test_output_has_the_shape_of_the_input(made, name):
     m = made[name]
     assert section_problems(UNetSettings(**m.settings), "network", m.shape) == []
@@ -82,7 +84,7 @@ def test_output_has_the_shape_of_the_input(made, name):
     assert np.abs(output).max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["ddpm", "adm"])
+@pytest.mark.parametrize("name", ["ddpm", pytest.param("adm", marks=pytest.mark.slow)])
 def test_output_is_zero_at_the_start_and_blocks_are_their_short_cuts(made, name):
     m = made[name]
     start = jit(m.net.init)(jax.random.key(0), *m.inputs)
@@ -101,26 +103,16 @@ def test_output_is_zero_at_the_start_and_blocks_are_their_short_cuts(made, name)
 def test_rows_do_not_see_each_other(made, name):
     m = made[name]
     together = m.apply(m.params, *m.inputs)
-    for row in range(3):
-        inputs = jax.tree.map(lambda a, row=row: a[row : row + 1], m.inputs)
-        np.testing.assert_allclose(m.apply(m.params, *inputs), together[row : row + 1], atol=2e-5)
-
-
-def test_every_parameter_and_input_has_a_say(made):
-    m = made["adm"]
-    loss = lambda params, x, time: (m.net.apply(params, x, time, m.conditions) ** 2).sum()  # noqa: E731
-    grads = jit(jax.grad(loss, argnums=(0, 1, 2)))(m.params, m.x, m.time)
-    silent = [
-        jax.tree_util.keystr(path)
-        for path, grad in jax.tree_util.tree_leaves_with_path(grads)
-        if not np.abs(grad).max() > 0
-    ]
-    assert silent == []
+    turned = m.apply(m.params, *jax.tree.map(lambda value: jnp.roll(value, 1, 0), m.inputs))
+    np.testing.assert_allclose(turned, np.roll(together, 1, 0), atol=2e-5)
+    others = m.apply(m.params, *jax.tree.map(lambda value: value.at[1:].set(value[:1]), m.inputs))
+    np.testing.assert_allclose(others[0], together[0], atol=2e-5)
+    assert np.abs(others[1:] - together[1:]).max() > 1e-3
 
 
 @pytest.mark.parametrize("groups, blind", [(2, False), (32, True)])
-def test_a_norm_of_each_channel_alone_hides_the_time(groups, blind):
-    m = Made("ddpm", norm_groups=groups)
+def test_a_norm_of_each_channel_alone_hides_the_time(made, groups, blind):
+    m = Made("ddpm", norm_groups=groups) if blind else made["ddpm"]
     early = m.apply(m.params, m.x, jnp.zeros(3), {})
     late = m.apply(m.params, m.x, jnp.full(3, 900.0), {})
     assert (np.abs(early - late).max() < 1e-4) == blind
@@ -131,15 +123,16 @@ def test_vmap_over_params_and_single_inputs(made):
     m = made["ddpm"]
     doubled = jax.tree.map(lambda leaf: 2 * leaf, m.params)
     two = jax.tree.map(lambda a, b: jnp.stack([a, b]), doubled, m.params)
-    both = jit(jax.vmap(lambda p: m.net.apply(p, *m.inputs)))(two)
+    single = lambda p, x, t: m.net.apply(p, x[None], t, {})[0]  # noqa: E731
+    of_each = jax.vmap(jax.vmap(single, (None, 0, 0)), (0, None, None))
+    both = jit(of_each)(two, m.x, m.time)
     np.testing.assert_allclose(both[1], m.apply(m.params, *m.inputs), atol=2e-5)
-    single = lambda x, t: m.net.apply(m.params, x[None], t, {})[0]  # noqa: E731
-    rows = jit(jax.vmap(single))(m.x, m.time)
-    np.testing.assert_allclose(rows, both[1], atol=2e-5)
+    np.testing.assert_allclose(both[0], m.apply(doubled, *m.inputs), atol=2e-5 * np.abs(both).max())
 
 
-def test_remat_of_all_but_products_changes_neither_params_nor_gradients():
-    # With dropout, recomputed with the same key. test_every_network.py tests remat = "full".
+def test_every_parameter_and_input_has_a_say_and_remat_of_all_but_products_changes_nothing():
+    # With dropout, recomputed with the same key. test_every_network.py tests remat = "full", and
+    # test_unet_peer.py the weights of the layers between two levels.
     key = jax.random.key(7)
     plain, other = (
         Made("adm", multipliers=(1,), attention=(8,), remat=remat, dropout=0.2)
@@ -147,13 +140,21 @@ def test_remat_of_all_but_products_changes_neither_params_nor_gradients():
     )
 
     def grads(m):
-        loss = lambda p: (m.net.apply(p, *m.inputs, train=True, key=key) ** 2).sum()  # noqa: E731
-        return jit(jax.grad(loss))(plain.params)
+        def loss(params, x, time):
+            return (m.net.apply(params, x, time, m.conditions, train=True, key=key) ** 2).sum()
+
+        return jit(jax.grad(loss, argnums=(0, 1, 2)))(plain.params, plain.x, plain.time)
 
     expected = grads(plain)
-    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+    silent = [
+        jax.tree_util.keystr(path)
+        for path, grad in jax.tree_util.tree_leaves_with_path(expected)
+        if not np.abs(grad).max() > 0
+    ]
+    assert silent == []
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected[0]))
     chex.assert_trees_all_equal_shapes(plain.params, other.params)
-    chex.assert_trees_all_close(grads(other), expected, rtol=1e-3, atol=1e-5 * scale)
+    chex.assert_trees_all_close(grads(other)[0], expected[0], rtol=1e-3, atol=1e-5 * scale)
 
 
 def test_bfloat16_keeps_params_and_output_float32_and_comes_close(made):
@@ -211,8 +212,8 @@ def test_one_time_serves_the_whole_batch(made):
     np.testing.assert_array_equal(alone, m.apply(m.params, m.x, jnp.full(3, 10.0), {}))
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
-def test_inner_features_are_handed_out(remat):
+@pytest.mark.parametrize("remat", [pytest.param("none", marks=pytest.mark.slow), "full"])
+def test_inner_features_are_handed_out(made, remat):
     m = Made("ddpm", remat=remat)
     names = ("middle_0", "middle_0/attention", "up_0_block_1")
     output, found = jit(partial(m.net.features, names=names))(m.params, *m.inputs)
@@ -221,4 +222,4 @@ def test_inner_features_are_handed_out(remat):
         "middle_0/attention": (3, 4, 4, 16),
         "up_0_block_1": (3, 8, 8, 8),
     }
-    np.testing.assert_allclose(output, m.apply(m.params, *m.inputs), atol=2e-5)
+    np.testing.assert_allclose(output, made["ddpm"].apply(m.params, *m.inputs), atol=2e-5)

@@ -108,7 +108,18 @@ LATENT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LATENT)
+# One size of each kind of network; the others are slow.
+QUICK = (
+    "ddpm_cifar10", "iddpm_cifar10", "adm_imagenet64", "flow_matching_cifar10",
+    "ldm_celebahq_vq_f4", "ldm_imagenet_vq_f8", "stable_diffusion_1_inpainting",
+)  # fmt: skip
+
+
+def each(names):
+    return [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@pytest.mark.parametrize("name", each(LATENT))
 def test_parameter_count_of_latent_diffusion_is_the_published_one(name):
     side, channels, out_channels, maps, width, settings, expected = LATENT[name]
     entries = {}
@@ -124,7 +135,7 @@ def test_parameter_count_of_latent_diffusion_is_the_published_one(name):
     assert tree.count(params) == expected
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", each(PUBLISHED))
 def test_parameter_count_is_the_published_one(name):
     side, channels, out_channels, classes, settings, expected = PUBLISHED[name]
     settings = dict(settings)
