@@ -30,6 +30,18 @@ def float64():
         yield
 
 
+def few(cases, kept=1):
+    """Values for `parametrize`, of which most are marked slow. kept: how many of the first are not,
+    or the places of those that are not, which then come first."""
+    cases, places = list(cases), range(kept) if isinstance(kept, int) else kept
+    slow = [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+        for place, case in enumerate(cases)
+        if place not in places
+    ]
+    return [*(cases[place] for place in places), *slow]
+
+
 class StraightLine(schedules.Schedule):
     """alpha = 1 - t, sigma = t: not variance preserving, alpha = 0 at the end."""
 

@@ -1,5 +1,7 @@
 """Learned schedules against the paper's network in NumPy, finite differences and quadrature."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,11 +43,10 @@ def slope(gamma, params, t):
 
 
 @SCHEDULES
-@pytest.mark.parametrize("low, high", [(-13.3, 5.0), (-5.0, -4.5)])
-def test_it_starts_at_the_ends_and_almost_straight(compiled, init, gamma, low, high):
+def test_it_starts_at_the_ends_and_almost_straight(compiled, init, gamma):
     t = jnp.asarray(GRID, jnp.float32)
     both = compiled(lambda p, t: (gamma(p, t), slope(gamma, p, t)))
-    for seed in range(3):
+    for (low, high), seed in itertools.product(((-13.3, 5.0), (-5.0, -4.5)), range(3)):
         params = init(jax.random.key(seed), gamma_min=low, gamma_max=high)
         seen, steep = both(params, t)
         np.testing.assert_allclose(seen[jnp.array([0, -1])], [low, high], rtol=1e-6)
@@ -113,16 +114,17 @@ def test_gradients_through_the_slope_are_finite_differences(float64, init, gamma
 
 
 @SCHEDULES
-@pytest.mark.parametrize("raw", [-20.0, 30.0])
-def test_extreme_params_give_finite_numbers(init, gamma, raw):
-    params = jax.tree.map(lambda p: jnp.full_like(p, raw), init(jax.random.key(0)))
+def test_extreme_params_give_finite_numbers(init, gamma):
     t = jnp.asarray([0.0, 1e-6, 0.5, 1.0])
 
     def loss(params):
         return jnp.sum(gamma(params, t)) + jnp.sum(slope(gamma, params, t))
 
-    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
-    assert all(np.isfinite(v).all() for v in (value, *jax.tree.leaves(gradient)))
+    run = jax.jit(jax.value_and_grad(loss))
+    for raw in (-20.0, 30.0):
+        params = jax.tree.map(lambda p, raw=raw: jnp.full_like(p, raw), init(jax.random.key(0)))
+        value, gradient = run(params)
+        assert all(np.isfinite(v).all() for v in (value, *jax.tree.leaves(gradient)))
 
 
 def test_what_depends_on_gamma_alone_depends_on_its_ends_alone(float64):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import Mixture
+from oracles import Mixture, few
 from scipy.integrate import RK45, solve_ivp
 from scipy.optimize import brentq
 
@@ -122,10 +122,10 @@ def test_every_leaf_of_a_tree_is_held_to_the_tolerance(float64):
     np.testing.assert_allclose(solved.y[0], np.exp(2e-3), rtol=1e-9)
 
 
-def test_a_steep_end_takes_small_steps_there(compiled, float64):
+def test_a_steep_end_takes_small_steps_there(float64):
     # y = sqrt(t), whose slope is infinite at 0.
     ends = jnp.array([1e-2, 1e-6])
-    run = compiled(
+    run = jax.jit(
         lambda y: solve(lambda y, t: 0.5 / jnp.sqrt(t), y, 1.0, ends, rtol=1e-8, atol=1e-8)
     )
     solved = run(jnp.ones(2))
@@ -134,7 +134,7 @@ def test_a_steep_end_takes_small_steps_there(compiled, float64):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_what_is_not_reached_is_nan_and_said(compiled, float64, dtype):
+def test_what_is_not_reached_is_nan_and_said(float64, dtype):
     # Row 0 is easy, row 1 explodes before the end (y = 1 / (1 - t)), row 2 has no slope, row 3 is
     # there already, row 4 only takes more evaluations than allowed.
     def slope(y, t):
@@ -145,7 +145,7 @@ def test_what_is_not_reached_is_nan_and_said(compiled, float64, dtype):
 
     y = jnp.array([[1.0], [1.0], [-1.0], [7.0], [0.0]], dtype)
     ends = jnp.array([2.0, 2.0, 2.0, 0.0, 2.0], dtype)
-    solved = compiled(lambda y: solve(slope, y, 0.0, ends, largest=500))(y)
+    solved = jax.jit(lambda y: solve(slope, y, 0.0, ends, largest=500))(y)
     np.testing.assert_array_equal(solved.reached, [True, False, False, True, False])
     assert solved.y.dtype == dtype and np.all(solved.evaluations <= 500)
     np.testing.assert_allclose(solved.y[0], np.exp(-2.0), rtol=1e-4)
@@ -159,7 +159,9 @@ def test_what_is_not_reached_is_nan_and_said(compiled, float64, dtype):
 
 DATA = Mixture((0.3, 0.7), (-1.0, 0.5), (0.3, 0.2))
 EVERY = [*continuous.ALL, schedules.cosine(100)]
-SCHEDULES = pytest.mark.parametrize("schedule", EVERY, ids=lambda s: type(s).__name__)
+SCHEDULES = pytest.mark.parametrize(
+    "schedule", few(EVERY, (0, 4, 7)), ids=lambda s: type(s).__name__
+)
 PARTS = np.linspace(0.05, 0.95, 6)
 
 
@@ -177,7 +179,7 @@ def numbers(schedule, t):
 
 def predictor(schedule):
     means, deviations = np.array(DATA.means)[:, None], np.array(DATA.stds)
-    mixture = GaussianMixture(weights=DATA.weights, means=means, deviations=deviations)
+    mixture = GaussianMixture(weights=np.array(DATA.weights), means=means, deviations=deviations)
     return mixture.predict(schedule)
 
 
@@ -201,7 +203,7 @@ def test_the_sampler_follows_the_exact_flow(float64, schedule):
     assert np.all(solution.evaluations % 6 == 3)
 
 
-@pytest.mark.parametrize("schedule", [*EVERY[::3]], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("schedule", few(EVERY[::3], (0, 1)), ids=lambda s: type(s).__name__)
 def test_float32_is_as_exact_as_its_tolerance(schedule):
     with jax.enable_x64(True):
         x, x_0 = ends(schedule, schedule.farthest)
@@ -213,7 +215,7 @@ def test_float32_is_as_exact_as_its_tolerance(schedule):
     assert np.all(solution.evaluations < 150)
 
 
-@pytest.mark.parametrize("schedule", [*EVERY[2:5]], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("schedule", few(EVERY[2:5], (2,)), ids=lambda s: type(s).__name__)
 def test_no_time_outside_is_asked_for_and_every_call_is_counted(schedule):
     times, inner = [], predictor(schedule)
 

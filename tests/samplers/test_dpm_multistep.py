@@ -1,11 +1,13 @@
 """DPM-Solver and DPM-Solver++ 2M and 3M against exact flows and the algorithms as printed, and what
 is wrong with the third order as published."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import Mixture
+from oracles import Mixture, few
 from test_dpm_single import (
     FORMS,
     FROM_NOTHING,
@@ -33,7 +35,7 @@ from genzoo.samplers.dpm_single import SingleStep
 from genzoo.samplers.loop import Sampler
 from genzoo.samplers.predictor import Prediction
 
-SCHEDULES = pytest.mark.parametrize("schedule", SOME, ids=lambda s: type(s).__name__)
+SCHEDULES = pytest.mark.parametrize("schedule", few(SOME, (0, 2)), ids=lambda s: type(s).__name__)
 BOTH_FORMS = pytest.mark.parametrize("form", FORMS)
 
 
@@ -43,15 +45,18 @@ def multistep(schedule, form="data", order=2, **options):
 
 @pytest.mark.parametrize(
     ("form", "order", "options", "expected"),
-    [
-        ("data", 2, {}, 2),
-        ("noise", 2, {}, 2),
-        ("data", 2, {"midpoint": False}, 2),
-        ("data", 3, {}, 3),
-        ("noise", 3, {}, 3),
-        ("data", 3, {"published": True}, 2),
-        ("noise", 3, {"published": True}, 2),
-    ],
+    few(  # of the others the order is in test_solvers.py too
+        [
+            ("data", 2, {}, 2),
+            ("noise", 2, {}, 2),
+            ("data", 2, {"midpoint": False}, 2),
+            ("data", 3, {}, 3),
+            ("noise", 3, {}, 3),
+            ("data", 3, {"published": True}, 2),
+            ("noise", 3, {"published": True}, 2),
+        ],
+        (2, 4, 6),
+    ),
 )
 def test_observed_order(float64, form, order, options, expected):
     """Measured from 320 to 640 moves, as listed: 2.00, 2.00, 2.01, 2.95, 3.02, 1.98, 1.95."""
@@ -59,6 +64,7 @@ def test_observed_order(float64, form, order, options, expected):
     assert abs(observed_order(multistep(schedule, form, order, **options)) - expected) < 0.1
 
 
+@pytest.mark.slow  # as in test_solvers.py, here without the last moves of lower order
 def test_the_two_third_orders_cross(float64):
     """Evenly in lambda, on a mixture of narrow parts: with few moves half the second difference is
     the better one (errors 0.0158 with the whole, 0.0124 with half of it at 20 moves), with many the
@@ -138,14 +144,16 @@ def as_published(schedule, form, order, midpoint, whole, predict, x, times):
     return states
 
 
-@BOTH_FORMS
+OPTIONS = [(1, {}), (2, {}), (2, {"midpoint": False}), (3, {}), (3, {"published": True})]
+
+
 @pytest.mark.parametrize(
-    ("order", "options"),
-    [(1, {}), (2, {}), (2, {"midpoint": False}), (3, {}), (3, {"published": True})],
+    ("option", "form", "count"),
+    few(itertools.product(OPTIONS, FORMS, (6, FEW)), (4, 6, 10, 13, 14, 18)),
 )
-@pytest.mark.parametrize("count", [6, FEW])
-def test_the_algorithms_as_published(float64, form, order, options, count):
+def test_the_algorithms_as_published(float64, form, option, count):
     # Unequal moves, the last to the data; with 6 the last orders are 2 and 1.
+    order, options = option
     noise = np.geomspace(5, 0.05, count) ** np.linspace(0.8, 1, count)
     times = np.append(at_noise(VP, noise), 0.0)
     x = POINTS * np.hypot(*scales(VP, times[0]))
@@ -192,13 +200,12 @@ def test_a_perfect_denoiser_stays_on_the_path(float64, schedule):
         stays_on_the_path(multistep(schedule, form, 3), schedule)
 
 
-@BOTH_FORMS
-@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize(("form", "order"), few(itertools.product(FORMS, (2, 3)), (3,)))
 def test_the_path_is_the_same_on_every_schedule(float64, form, order):
     same_on_every_schedule(lambda schedule: multistep(schedule, form, order))
 
 
-@pytest.mark.parametrize("schedule", FROM_NOTHING, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("schedule", few(FROM_NOTHING), ids=lambda s: type(s).__name__)
 def test_from_pure_noise_the_first_moves_are_of_order_one(float64, schedule):
     for form in FORMS:
         step = multistep(schedule, form, 3)
@@ -215,13 +222,13 @@ def test_float32_follows_float64(schedule):
     float32_follows_float64(lambda schedule: multistep(schedule, order=3), schedule)
 
 
-@pytest.mark.parametrize("schedule", [VP, continuous.Straight()])
+@pytest.mark.parametrize("schedule", few([continuous.Straight(), VP]))
 def test_float32_follows_float64_in_noise(schedule):
     float32_follows_float64(lambda schedule: multistep(schedule, "noise", 3), schedule)
 
 
 @pytest.mark.parametrize("gentle", [True, False, None])
-@pytest.mark.parametrize("steps", [1, 2, 4, FEW - 1, FEW])
+@pytest.mark.parametrize("steps", few([1, 2, 4, FEW - 1, FEW], (2, 4)))
 def test_the_order_of_each_move(gentle, steps):
     memory = History.empty(jnp.zeros((1, 1)), jnp.asarray(steps), 2, gentle)
     orders = []
@@ -259,14 +266,18 @@ def test_a_row_does_not_depend_on_the_others():
     np.testing.assert_allclose(together[-1][1:2], alone[-1], rtol=1e-6)
 
 
-def test_derivatives_pass_through(float64):
+@pytest.mark.parametrize("form", few(FORMS))
+def test_derivatives_pass_through(float64, form):
     # From pure noise on, where unused branches meet infinities.
     schedule, times = continuous.Straight(), np.array([1.0, 0.7, 0.4, 0.1, 0.0])
-    for form in FORMS:
-        sampler = Sampler(step=multistep(schedule, form, 3), times=times)
-        slow = lambda x, t: Prediction(jnp.tanh(x), x)  # noqa: E731
-        run = lambda x, sampler=sampler, slow=slow: sampler(slow, x, keys_of(4)).x  # noqa: E731
-        _, slope = jax.jvp(run, (jnp.asarray(POINTS),), (jnp.ones_like(POINTS),))
-        gradient = jax.grad(lambda x, run=run: run(x).sum())(jnp.asarray(POINTS))
-        assert np.all(np.isfinite(slope))
-        np.testing.assert_allclose(gradient, slope, rtol=1e-9)
+    sampler = Sampler(step=multistep(schedule, form, 3), times=times)
+    slow = lambda x, t: Prediction(jnp.tanh(x), x)  # noqa: E731
+    run = lambda x: sampler(slow, x, keys_of(4)).x  # noqa: E731
+
+    @jax.jit
+    def both(x):
+        return jax.jvp(run, (x,), (jnp.ones_like(x),))[1], jax.grad(lambda x: run(x).sum())(x)
+
+    slope, gradient = both(jnp.asarray(POINTS))
+    assert np.all(np.isfinite(slope))
+    np.testing.assert_allclose(gradient, slope, rtol=1e-9)

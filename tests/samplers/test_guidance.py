@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import StraightLine, continuous_schedules
+from oracles import StraightLine, continuous_schedules, few
 from scipy.stats import norm
 
 from genzoo.core.conditions import Given
@@ -17,7 +17,9 @@ from genzoo.samplers.predictor import Prediction, clipped
 
 # A table, and every process of continuous time: variance preserving, exploding, alpha(1) = 0.
 EVERY = [schedules.cosine(100), *continuous_schedules()]
-SCHEDULES = pytest.mark.parametrize("schedule", EVERY, ids=lambda s: type(s).__name__)
+SCHEDULES = pytest.mark.parametrize(
+    "schedule", few(EVERY, (0, 3, 5)), ids=lambda s: type(s).__name__
+)
 TIMES = (0.03, 0.5, 0.97)
 X = np.random.default_rng(0).normal(size=(3, 4))
 LABEL, NONE = (0.8, 0.3), (-0.2, 0.9)  # mean and deviation of p(x | y), and of p(x)
@@ -206,9 +208,10 @@ def lacking(conditions, *names):
     return {**conditions, **hide}
 
 
-@pytest.mark.parametrize("times", [0.4, np.array([0.2, 0.4, 0.9])], ids=["one", "each"])
 @pytest.mark.parametrize(
-    ("scale", "rescale"), [(2.5, 0.0), (np.array([0.0, 1.0, 3.0]), 0.7)], ids=["number", "rows"]
+    ("times", "scale", "rescale"),
+    [(0.4, 2.5, 0.0), (np.array([0.2, 0.4, 0.9]), np.array([0.0, 1.0, 3.0]), 0.7)],
+    ids=["one number", "one for each row"],
 )
 def test_one_step_is_classifier_free_guidance_in_one_call(compiled, times, scale, rescale):
     schedule, x, times = StraightLine(), jnp.asarray(X, jnp.float32), jnp.float32(times)
@@ -311,7 +314,7 @@ def test_two_conditions_on_gaussians_have_the_score_of_a_product_of_powers(compi
 # --- rescale -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", EVERY[:4], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("schedule", few(EVERY[:4]), ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("amount", [0.3, 1.0])
 def test_rescale_is_lins(compiled, float64, schedule, amount):
     # Section 3.4, one example at a time.

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import StraightLine, every_schedule
+from oracles import StraightLine, every_schedule, few
 
 from genzoo.samplers.predictor import (
     Prediction,
@@ -12,7 +12,9 @@ from genzoo.samplers.predictor import (
     unchanged,
 )
 
-SCHEDULES = pytest.mark.parametrize("schedule", every_schedule(), ids=lambda s: type(s).__name__)
+SCHEDULES = pytest.mark.parametrize(
+    "schedule", few(every_schedule(), (0, 4)), ids=lambda s: type(s).__name__
+)
 TIME = 0.6
 X = np.random.default_rng(0).normal(size=(3, 4, 4, 2))
 EXTRA = np.random.default_rng(1).normal(size=X.shape)

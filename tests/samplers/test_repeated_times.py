@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import few
 
 from genzoo import config
 from genzoo.builders import denoising, flow_matching, sampling, score_sde, vdm
@@ -45,16 +46,21 @@ def times_of(schedule, **sample):
     return np.asarray(sampling.grid(settings, table=False)(schedule, settings.steps), np.float32)
 
 
-@pytest.mark.parametrize("schedule", CONTINUOUS.values(), ids=CONTINUOUS)
-def test_what_is_not_looked_at_has_no_time_twice(schedule):
+@pytest.mark.parametrize(
+    "name", few(CONTINUOUS, [*map(list(CONTINUOUS).index, ("straight", "vp"))])
+)
+def test_what_is_not_looked_at_has_no_time_twice(name):
+    schedule = CONTINUOUS[name]
     for grid in GRIDS:
-        for steps in (1, 18, denoising._MANY):
+        for steps in (1, denoising._MANY):
             t, s = (times := times_of(schedule, grid=grid, steps=steps))[:-1], times[1:]
             assert np.all(s < t * (1 - 4 * np.finfo(np.float32).eps)), (grid, steps)
             assert np.all(exponential.gap(schedule, t[:-1], s[:-1]) > 0), (grid, steps)
 
 
-@pytest.mark.parametrize("grid", sorted(GRIDS))
+@pytest.mark.parametrize(
+    "grid", few(["karras", "trailing", *sorted(GRIDS - {"karras", "trailing"})], 2)
+)
 def test_a_time_that_comes_twice_is_refused_with_the_keys_that_move_it(grid):
     for name in (FLOW, TABLE):
         (said,) = problems(name, grid=grid, shift=1e6)

@@ -3,12 +3,14 @@
 `order_table.py` prints the orders; each solver has further tests of its own.
 """
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import order_table
 import pytest
-from oracles import perfect
+from oracles import few, perfect
 
 from genzoo.builders import sampling
 from genzoo.builders.sampling import METHODS, ContinuousSampling, DiffusionSampling
@@ -54,20 +56,6 @@ def test_the_two_third_order_updates_cross(float64):
     assert np.all(np.diff(third / published) < 0)
 
 
-@pytest.mark.parametrize("name", EXACT)
-def test_a_perfect_denoiser_stays_on_the_path(float64, name):
-    schedule = continuous.VariancePreserving()
-    x_0, eps = np.random.default_rng(0).normal(size=(2, 3, 2))
-    times = np.array([1.0, 0.8, 0.45, 0.4, 0.1, 0.02, 0.0])
-    x = gaussian.q_sample(schedule, x_0, jnp.ones(()), eps)
-    sampler = Sampler(step=step_of(name, schedule), times=times)
-    run = jax.jit(lambda x: sampler(perfect(schedule, x_0), x, keys_of(3), trajectory=True))
-    solution = run(x)
-    for state, s in zip(np.asarray(solution.states), times[1:], strict=True):
-        alpha, sigma = (float(f(jnp.float64(s))) for f in (schedule.alpha, schedule.sigma))
-        np.testing.assert_allclose(state, alpha * x_0 + sigma * eps, rtol=1e-8, atol=1e-8)
-
-
 def network_like(x, t):
     """An arbitrary smooth predictor, which must not be evaluated at t = 0."""
     x_0 = jnp.where(t > 0, jnp.tanh(x), jnp.nan)
@@ -101,9 +89,9 @@ def test_from_end_to_end_it_is_finite_and_counts_its_evaluations(name):
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_every_method_stops_at_the_last_sigma(float64, name):
-    # With the data known the flow is a straight line to there, and every move is exact; from a
-    # network it would be the noisy sample of that level, not the data.
+def test_a_perfect_denoiser_stays_on_the_path_and_stops_at_the_last_sigma(float64, name):
+    # With the data known the flow is a straight line, and every move is exact, to the data and to
+    # the noisy sample of the last level.
     schedule = continuous.VariancePreserving()
     x_0, eps = np.random.default_rng(0).normal(size=(2, 3, 2))
     settings = ContinuousSampling(method=name, grid="logsnr", steps=6, last_sigma=0.3)
@@ -111,9 +99,18 @@ def test_every_method_stops_at_the_last_sigma(float64, name):
     ratio = schedule.sigma(sampler.times[-1]) / schedule.alpha(sampler.times[-1])
     assert len(sampler.times) == 7 and ratio == pytest.approx(0.3, rel=1e-9)
     x = gaussian.q_sample(schedule, x_0, jnp.ones(()), eps)
-    end = jax.jit(lambda x: sampler(perfect(schedule, x_0), x, keys_of(3)).x)(x)
-    expected = gaussian.q_sample(schedule, x_0, sampler.times[-1], eps)
-    np.testing.assert_allclose(end, expected, rtol=1e-8, atol=1e-8)
+
+    @jax.jit
+    def run(x, times):
+        moved = replace(sampler, times=times)
+        return moved(perfect(schedule, x_0), x, keys_of(3), trajectory=True)
+
+    for times in (np.asarray(sampler.times), np.array([1.0, 0.8, 0.45, 0.4, 0.1, 0.02, 0.0])):
+        solution = run(x, times)
+        np.testing.assert_array_equal(solution.x, solution.states[-1])
+        for state, s in zip(np.asarray(solution.states), times[1:], strict=True):
+            alpha, sigma = (float(f(jnp.float64(s))) for f in (schedule.alpha, schedule.sigma))
+            np.testing.assert_allclose(state, alpha * x_0 + sigma * eps, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("grid", sorted(sampling.GRIDS))
@@ -154,7 +151,7 @@ def test_a_shift_moves_times_towards_the_noise():
     np.testing.assert_allclose(moved, [1, 0.9, 0.75, 0.5, 0])
 
 
-@pytest.mark.parametrize("name", ["heun", "rk4", "dpm2", "edm", "lms", "pndm"])
+@pytest.mark.parametrize("name", few(["heun", "rk4", "dpm2", "edm", "lms", "pndm"], (0, 2, 4)))
 def test_a_table_that_ends_in_noise_is_no_trouble(name):
     # sigma / alpha begins at 20,000 on the cosine table: in that variable the slopes' small change
     # over the first step would be magnified as much. A mixture with one narrow and one wide part.
