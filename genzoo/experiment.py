@@ -270,7 +270,5 @@ def require(family: Family, name: str, capability: str, mode: str) -> None:
     if not isinstance(family, CAPABILITIES[capability]):
         can = ", ".join(capabilities(family)) or "nothing beyond training"
         instead = build.FAMILIES[name].instead.get(capability, "")
-        raise UserError(
-            f"--mode={mode} needs a family that can {capability}; {name} can: {can}. {instead}"
-            .strip()
-        )
+        sentence = f"--mode={mode} needs a family that can {capability}; {name} can: {can}."
+        raise UserError(f"{sentence} {instead}".strip())

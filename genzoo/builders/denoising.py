@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders import sampling
-from genzoo.builders.conditions import told
+from genzoo.builders.conditions import conditions_and_entries
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast, Between, OneOf, ignored
 from genzoo.core.conditions import Entry
@@ -46,7 +46,7 @@ def shared(
     prediction, level, input_scale: for its `Denoiser`. entries: of conditions that the family adds
     itself. variance: of the reverse steps. table: its schedule, if that is a table.
     """
-    conditions, ways = told(parts.conditions, parts.fields)
+    conditions, ways = conditions_and_entries(parts.conditions, parts.fields)
     channels = parts.shape[-1] * (1 + variance.learned)
     return {
         "denoiser": Denoiser(

@@ -33,7 +33,7 @@ from genzoo.math.weighting import Weighting
 from genzoo.nets.interface import Network
 from genzoo.samplers.grids import even
 from genzoo.samplers.guidance import (
-    Lean,
+    GuidanceStep,
     Scale,
     autoguided,
     classifier_guided,
@@ -147,8 +147,7 @@ def weighted_error(
     """
     kind = weighting.kind or own
     target = kind.from_pair(Pair(seen.x_0, seen.eps), schedule, seen.t)
-    pair = Pair(seen.predicted.x_0, seen.predicted.eps)
-    predicted = kind.from_pair(pair, schedule, seen.t)
+    predicted = kind.from_pair(seen.predicted.pair, schedule, seen.t)
     error = mean_per_example(jnp.square(target - predicted))
     return weighting.weight(schedule, seen.t) * error
 
@@ -218,7 +217,7 @@ class Guidance:
         scale = self.scale if scale is None else scale
         return within(scale, self.low, self.high, off) if self.limited else scale
 
-    def steps(self, specs: Specs, scale: Scale | None = None) -> tuple[Lean, ...]:
+    def steps(self, specs: Specs, scale: Scale | None = None) -> tuple[GuidanceStep, ...]:
         """The steps of `guidance.composed` for a model's conditions; none without guidance.
 
         scale: replaces its own scale and scales.
@@ -227,11 +226,11 @@ class Guidance:
             names = [name for name, _ in self.scales]
             together = groups(specs, names)
             scales = [self.over_time(scale) for _, scale in self.scales]
-            return tuple(Lean(*step) for step in zip(together, scales, strict=True))
+            return tuple(GuidanceStep(*step) for step in zip(together, scales, strict=True))
         dropped = frozenset(droppable(specs))
         if not dropped or (scale is None and self.scale == 1):
             return ()
-        return (Lean(dropped, self.over_time(scale)),)
+        return (GuidanceStep(dropped, self.over_time(scale)),)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

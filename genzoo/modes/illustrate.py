@@ -240,8 +240,7 @@ def field(subject: Subject) -> Path:
     def velocity(variables, t):
         conditions = subject.requests.conditions(variables, requested)
         predicted = subject.family.predictor(variables, conditions)(flat, t)
-        pair = prediction.Pair(predicted.x_0, predicted.eps)
-        return prediction.VELOCITY.from_pair(pair, schedule, t)
+        return prediction.VELOCITY.from_pair(predicted.pair, schedule, t)
 
     vectors = [np.asarray(velocity(subject.variables, jnp.float32(t))) for t in times]
     path = subject.folder / "field.png"

@@ -121,7 +121,7 @@ def classifier_free(
     return _unless_off(conditional, mixed, [guidance_scale])
 
 
-class Lean(NamedTuple):
+class GuidanceStep(NamedTuple):
     """One step of `composed`: the conditions that enter together, and their guidance scale."""
 
     names: frozenset[str]
@@ -131,7 +131,7 @@ class Lean(NamedTuple):
 def composed(
     predict: Callable[[Examples, Times, Conditions], Prediction],
     conditions: Conditions,
-    steps: Sequence[Lean],
+    steps: Sequence[GuidanceStep],
     schedule: Schedule,
     *,
     rescale: float = 0.0,
