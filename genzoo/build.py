@@ -224,8 +224,7 @@ def settled(config: FrozenConfigDict) -> FrozenConfigDict:
 
 
 def section(config: FrozenConfigDict, name: str):
-    """A section that every config has, as its dataclass, without keys that the family adds to it.
-    """
+    """A section that every config has, as its dataclass, without the family's own keys."""
     return _instance(SECTIONS[name], config[name])
 
 

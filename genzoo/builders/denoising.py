@@ -117,16 +117,16 @@ _MANY = 1000
 
 
 def time_problems(config: FrozenConfigDict, schedule: Schedule) -> list[str]:
-    """What is wrong with the times that sampling visits: no step to take, or several times that are
-    the same, of which multistep methods would make NaN. schedule: of the family; a learned one as
-    it is at the start of training."""
+    """Problems with the times that sampling visits: no step to take, or repeated times, for which
+    multistep methods would give NaN. schedule: that of the family, at the start of training if it
+    is learned."""
     sample, table = config.sample, isinstance(schedule, TableSchedule)
     steps = sample.steps or (schedule.steps if table else 0)
     moving = {"shift": 1.0} | ({"rho": 7.0} if sample.grid == "karras" else {})
     moved = {key: usual for key, usual in moving.items() if sample[key] != usual}
-    between = table and sample.grid not in sampling.RULES  # the steps of the table
+    between = table and sample.grid not in sampling.RULES  # times between the steps
     if not (sample.last_sigma or moved or between or steps > _MANY):
-        return []  # which spares every other config the time
+        return []  # the check below takes time, and all other configs pass it
     if sample.method == sampling.ADAPTIVE:
         return []
 

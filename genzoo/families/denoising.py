@@ -299,7 +299,7 @@ class Denoising:
         """Samples, with the number of evaluations that they took.
 
         sampler, guidance_scale: in place of the family's own. negative: conditions that guidance
-        leans away from, in place of absent ones. trajectory: whether to keep every state.
+        moves away from, in place of absent ones. trajectory: whether to keep every state.
         """
         schedule = self.schedule_of(variables.params)
         sampler = (sampler or self.sampler)(schedule)

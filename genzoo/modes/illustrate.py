@@ -81,8 +81,7 @@ class Subject:
         return self.family.schedule_of(self.variables.params)
 
     def rows(self, count: int) -> Batch:
-        """The random keys ("keys") and conditions of the first `count` samples of `--mode=sample`.
-        """
+        """Random keys ("keys") and conditions of the first `count` samples of `--mode=sample`."""
         config, index = self.experiment.config, np.arange(count)
         return {
             "keys": sample_keys(config.sample.seed, jnp.asarray(index)),

@@ -23,7 +23,7 @@ from genzoo.runtime.topology import Plan
 
 _log = logging.getLogger("genzoo")
 _FORM = 3  # the version of the cached report; a new one invalidates older entries
-_MAX_KEPT = 500
+_MAX_KEPT = 500  # reports in the cache; the least recently used are deleted
 
 
 def versions(platform: str) -> dict[str, str | None]:

@@ -1,8 +1,8 @@
-"""Guidance combines predictors into one that leans towards a condition or away from a guide.
+"""Guidance combines predictors into one that moves towards a condition or away from a guide.
 
     guided = off + w (on - off), in x_0 and in eps alike                                       (1)
 
-off is the prediction to lean away from, on the one to lean towards, and w = guidance_scale: 1 turns
+off is the prediction to move away from, on the one to move towards, and w = guidance_scale: 1 turns
 guidance off, 0 gives `off` itself. x_0 and eps of one x_t lie on a line, so mixing both is the same
 as mixing one and solving for the other, and it works at alpha = 0 too. In terms of scores, (1) is
 the density p_off^(1-w) p_on^w at each noise level. These densities are not the diffusion of any

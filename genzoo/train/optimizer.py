@@ -80,7 +80,7 @@ _DEPENDENT = _STAGES | {"decay_biases"}  # keys that another key may leave witho
 
 
 def _weights(params: Tree) -> Tree:
-    """Which params are no biases."""
+    """A tree of bools like params, False for biases."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "bias", params)
 
 
