@@ -17,6 +17,7 @@ from genzoo.core.contract import Context, Solution, Variables, Weighted
 from genzoo.core.types import (
     Batch,
     Examples,
+    Factors,
     Key,
     Keys,
     Labels,
@@ -153,7 +154,7 @@ def weighted_error(
 
 
 def by_quarter(
-    name: str, values: PerExample, place: PerExample, weights: Times = 1.0
+    name: str, values: PerExample, place: PerExample, weights: Factors = 1.0
 ) -> Mapping[str, Weighted]:
     """The metrics NAME_q0 .. NAME_q3: values [B] by the quarter of [0, 1] in which `place` [B] is.
 
@@ -292,7 +293,7 @@ class Denoising:
         conditions: Conditions,
         *,
         sampler: MakeSampler | None = None,
-        guidance_scale: Times | None = None,
+        guidance_scale: Factors | None = None,
         negative: Conditions | None = None,
         trajectory: bool = False,
     ) -> Solution:
@@ -336,7 +337,7 @@ class Denoising:
         self,
         variables: Variables,
         conditions: Conditions,
-        guidance_scale: Times | None = None,
+        guidance_scale: Factors | None = None,
         negative: Conditions | None = None,
     ) -> Predict:
         """The predictor that sampling uses: guided, then clipped.
@@ -369,7 +370,7 @@ class Denoising:
             )
         return self.clipping(predict, schedule)
 
-    def network_rows(self, guidance_scale: Times | None = None) -> Rows:
+    def network_rows(self, guidance_scale: Factors | None = None) -> Rows:
         """The network rows of one prediction of `predictor`: its branches, and the classifier's."""
         own, classifier = self.guidance, int(self.classifier is not None)
         if self.guide is not None:

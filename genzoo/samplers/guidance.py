@@ -26,6 +26,7 @@ from genzoo.core.conditions import Conditions, without
 from genzoo.core.types import (
     Count,
     Examples,
+    Factors,
     Flag,
     Floats,
     PerExample,
@@ -37,7 +38,7 @@ from genzoo.math import prediction
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.predictor import Predict, Prediction, Rows
 
-Scale = Times | Callable[[Times], Times]
+Scale = Factors | Callable[[Times], Factors]
 """A guidance scale: a number, one per example [B], or a function of t ([] or [B], same shape)."""
 
 
@@ -87,7 +88,7 @@ def within(scale: Scale, low: Scalar, high: Scalar, off: Scalar = 1.0) -> Scale:
     sigma, or one of logsnr, becomes one of time by `Schedule.time_of_logsnr`.
     """
 
-    def scale_at(t: Times) -> Times:
+    def scale_at(t: Times) -> Factors:
         inside = (t >= low) & (t <= high)
         value = jnp.asarray(scale(t) if callable(scale) else scale, t.dtype)
         return jnp.where(inside, value, jnp.full_like(value, off))
