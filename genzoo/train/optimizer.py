@@ -185,7 +185,7 @@ def for_players(
     if unknown := own.keys() - players.keys():
         raise UserError(
             *(
-                f"optimizer.players.{name} is no player of this family, which has "
+                f"optimizer.players.{name} is not a player of this family, which has "
                 f"{', '.join(players)}."
                 for name in sorted(unknown)
             )
