@@ -211,7 +211,7 @@ class Experiment:
             # On a CPU, XLA computes the gradient of a convolution about forty times slower inside a
             # loop than outside (jaxlib 0.10.2), so a few passes are unrolled there. Many are not,
             # because of the compile time; they are for models without convolutions.
-            written_out=8 if on_cpu else 1,
+            max_unrolled=8 if on_cpu else 1,
             branch=on_cpu,
             # The same holds inside a branch, so on a CPU a player out of turn computes its gradient
             # and discards it.

@@ -216,7 +216,7 @@ def _guidance_problems(config: FrozenConfigDict, settings: Settings) -> list[str
         if others:
             problems.append(
                 f"sample.guidance names {name} alone, which is only dropped together with "
-                f"{', '.join(others)}: use sample.guidance_scale, which guides all at once."
+                f"{', '.join(others)}: use sample.guidance_scale, which applies to all at once."
             )
     guided = set(dropped if sample.guidance_scale != 1 else names)
     problems += [
