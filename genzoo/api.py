@@ -56,8 +56,8 @@ def read_config(path: str, changes: Mapping[str, object] | None = None) -> Froze
 
 
 def fit(config: FrozenConfigDict, workdir: str | Path) -> "Run":
-    """Trains to train.steps, or resumes the run in the workdir, as --mode=train does, and opens the
-    run. Raises UserError."""
+    """Trains to train.steps, resuming the run in the workdir if there is one, as --mode=train does,
+    and opens the run. Raises UserError."""
     training.train(resolved(config.to_dict(), Path(workdir)), Path(workdir))
     return open(workdir)
 
@@ -256,8 +256,7 @@ class Run:
         return [json.loads(line) for line in lines]
 
     def _repr_html_(self) -> str:
-        """The model's name and size, its newest training grid and its loss curve, for a notebook.
-        """
+        """The model's name and size, newest training grid and loss curve, for a notebook."""
         size = tree.count(self.state.params)
         title = f"{self.config.family.name}, {size:,} parameters, step {self.step:,}"
         shown = [f"<p><b>{html.escape(title)}</b><br>{html.escape(str(self.place.path))}</p>"]

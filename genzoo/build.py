@@ -86,14 +86,14 @@ _CONTINUOUS = dict(
     kinds=_ANYTHING,
     sampling=ContinuousSampling,
     stages=STEERING,
-    told=True,
+    conditional=True,
 )
 
 FAMILIES: Mapping[str, FamilyRow] = {
     "ddpm": FamilyRow(
         settings=DDPMSettings,
         networks=_DENOISERS,
-        told=True,
+        conditional=True,
         sampling=DiffusionSampling,
         stages=STEERING,
         scoring=DiffusionScoring,
@@ -128,7 +128,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
     ),
     "token_prior": FamilyRow(
         settings=TokenPriorSettings,
-        told=True,
+        conditional=True,
         networks=("transformer",),
         sampling=TokenSampling,
         stages={
@@ -224,8 +224,7 @@ def settled(config: FrozenConfigDict) -> FrozenConfigDict:
 
 
 def section(config: FrozenConfigDict, name: str):
-    """A section that every config has, as its dataclass, without keys that the family adds to it.
-    """
+    """A section that every config has, as its dataclass, without the family's own keys."""
     return _instance(SECTIONS[name], config[name])
 
 

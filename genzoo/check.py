@@ -134,7 +134,7 @@ def documented(config: FrozenConfigDict) -> dict[str, dict]:
     sections |= {name: _keys(name, row) for name in SECTIONS}
     sections["train.averages.NAME"] = settings_of(Average)
     sections["optimizer.players.NAME"] = _player_keys()
-    if row.told:
+    if row.conditional:
         sections["conditions.NAME"] = settings_of(conditions.ConditionSettings)
     return {
         f"{section}.{key}".removeprefix("."): setting.documented
@@ -216,11 +216,11 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
 def _condition_problems(config: FrozenConfigDict, data: DataSettings) -> list[str]:
     """Problems of the section `conditions`."""
     name = config.family.name
-    if config.conditions and not build.FAMILIES[name].told:
-        conditional = ", ".join(sorted(k for k, row in build.FAMILIES.items() if row.told))
+    if config.conditions and not build.FAMILIES[name].conditional:
+        able = ", ".join(sorted(k for k, row in build.FAMILIES.items() if row.conditional))
         return [
             f"conditions.{next(iter(config.conditions))}: {name} takes no conditions; leave the "
-            f"section out, or use one of the families {conditional}."
+            f"section out, or use one of the families {able}."
         ]
     return conditions.problems(config, build.possible_fields(data))
 

@@ -146,7 +146,7 @@ UPGRADES: tuple[Upgrade, ...] = (
         and raw.get("family", {}).get("conditional", False),
         change=_without("network", "null_class"),
         tree="The run was trained with network.null_class = False, so its class table has no row "
-        "for an absent label, which is required now: start anew in another --workdir.",
+        "for an absent label, which is required now: start a new run in another --workdir.",
     ),
     Upgrade(applies=_has("network", "null_class"), change=_without("network", "null_class")),
     Upgrade(  # "label" now always means a class, not a noise level

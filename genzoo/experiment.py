@@ -211,7 +211,7 @@ class Experiment:
             # On a CPU, XLA computes the gradient of a convolution about forty times slower inside a
             # loop than outside (jaxlib 0.10.2), so a few passes are unrolled there. Many are not,
             # because of the compile time; they are for models without convolutions.
-            written_out=8 if on_cpu else 1,
+            max_unrolled=8 if on_cpu else 1,
             branch=on_cpu,
             # The same holds inside a branch, so on a CPU a player out of turn computes its gradient
             # and discards it.
@@ -270,7 +270,5 @@ def require(family: Family, name: str, capability: str, mode: str) -> None:
     if not isinstance(family, CAPABILITIES[capability]):
         can = ", ".join(capabilities(family)) or "nothing beyond training"
         instead = build.FAMILIES[name].instead.get(capability, "")
-        raise UserError(
-            f"--mode={mode} needs a family that can {capability}; {name} can: {can}. {instead}"
-            .strip()
-        )
+        sentence = f"--mode={mode} needs a family that can {capability}; {name} can: {can}."
+        raise UserError(f"{sentence} {instead}".strip())

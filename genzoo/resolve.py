@@ -1,5 +1,4 @@
-"""From the plain dict of a config to the resolved config of a run, for the command line and Python.
-"""
+"""Resolves the plain dict of a config for a run, from the command line or from Python."""
 
 from pathlib import Path
 

@@ -268,7 +268,7 @@ def _started_from(experiment: Experiment) -> tuple[_Other, FrozenConfigDict, Mat
         raise UserError(
             f"start.workdir = {config.start.workdir!r} has arrays of another shape: "
             f"{'; '.join(shown[:3])}{more}. Use the same network, or set start.partial = True to "
-            "draw them anew."
+            "start with fresh ones."
         )
     if not fitting.taken:
         raise UserError(
@@ -310,8 +310,8 @@ def _log_match(config: FrozenConfigDict, fitting: Match | None) -> None:
         "Copied %d arrays from start.workdir = %r.", len(fitting.taken), config.start.workdir
     )
     for heading, paths in {
-        "Drawn anew, since they are not there": fitting.missing,
-        "Drawn anew, since they have another shape there": tuple(fitting.reshaped),
+        "Fresh, since they are not there": fitting.missing,
+        "Fresh, since they have another shape there": tuple(fitting.reshaped),
         "Left behind, since this model does not have them": fitting.extra,
     }.items():
         if paths:

@@ -82,7 +82,7 @@ class TrainSettings(LoopSettings):
     ] = 1
     keep: Annotated[int, AtLeast(1), "Number of newest checkpoints kept."] = 2
     keep_every: Annotated[
-        int, AtLeast(0), "Steps between checkpoints that are kept for good; 0 for none."
+        int, AtLeast(0), "Steps between checkpoints that are kept permanently; 0 for none."
     ] = 0
     picture_first: Annotated[
         int, AtLeast(0), "Step of the first sample grid; 0 for only the last."
@@ -148,7 +148,7 @@ class StartSettings:
     workdir: Annotated[str, "Workdir of that run; empty to start from fresh params."] = ""
     weights: Weights = RAW
     partial: Annotated[
-        bool, "Whether arrays whose shape differs there are drawn anew; if not, they are an error."
+        bool, "Whether arrays whose shape differs there stay fresh; if not, they are an error."
     ] = False
 
     def problems(self) -> list[str]:

@@ -156,7 +156,7 @@ class Workdir:
             shown = "; ".join(f"{k} was {a} and is {b}" for k, (a, b) in changed.items())
             raise UserError(
                 f"The data has changed since the run in --workdir={self.path} began ({shown}): "
-                "restore it, or start anew in another --workdir."
+                "restore it, or start a new run in another --workdir."
             )
 
     def write(self, name: str, value: dict) -> None:
@@ -234,8 +234,7 @@ class Workdir:
         return FrozenModels(self.path / "frozen")
 
     def load(self, config: FrozenConfigDict, abstract: TrainState) -> TrainState:
-        """The newest readable state, for a config of the same model. Only reads. Raises UserError.
-        """
+        """Reads the newest good state, for a config of the same model. Raises UserError."""
         self._same_model(config)
         checkpoints = self.checkpoints(keep=config.train.keep)
         state = checkpoints.restore(abstract, read_only=True)
@@ -245,8 +244,7 @@ class Workdir:
         return self.completed(state, abstract)
 
     def completed(self, state: TrainState, abstract: TrainState) -> TrainState:
-        """A state from a checkpoint, with the frozen models, which newer checkpoints do not hold.
-        """
+        """The state of a checkpoint with the frozen models, which newer checkpoints do not hold."""
         if state.frozen or not abstract.frozen:
             return state
         return replace(state, frozen=self.frozen.read(abstract.frozen))

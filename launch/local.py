@@ -134,8 +134,7 @@ class Process:
                 target.flush()
 
     def poll(self) -> int | None:
-        """The exit code, or None. Once the process has ended, kills the processes it left behind.
-        """
+        """The exit code, or None. After the end, kills the processes that it left behind."""
         if self.code is None and (code := self._popen.poll()) is not None:
             for thread in self._threads:
                 thread.join(timeout=1)  # helpers of the process may still end by themselves

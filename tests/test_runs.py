@@ -352,7 +352,7 @@ def test_codes_that_are_no_params_are_started_from_too(tmp_path):
     chex.assert_trees_all_equal(state.stats, old.stats)
 
 
-def test_what_does_not_match_is_listed_by_path_and_drawn_anew(tmp_path, caplog):
+def test_what_does_not_match_is_listed_by_path_and_starts_fresh(tmp_path, caplog):
     old = untrained(make(tmp_path / "old", VQVAE, network__blocks="0"), tmp_path / "old")
     resolved = checked(VQVAE, start__workdir=str(tmp_path / "old"), network__blocks="1", seed="3")
     with caplog.at_level("INFO", logger="genzoo"):
@@ -364,7 +364,7 @@ def test_what_does_not_match_is_listed_by_path_and_drawn_anew(tmp_path, caplog):
     for path, leaf in ours.items():
         expected = fresh[path] if path in missing else theirs[path]
         np.testing.assert_array_equal(leaf, expected, err_msg=path)
-    (line,) = [m for m in caplog.messages if m.startswith("Drawn anew, since they are not there")]
+    (line,) = [m for m in caplog.messages if m.startswith("Fresh, since they are not there")]
     assert all(f"params/{path}" in line for path in missing)
     # In the other direction, they are left behind.
     caplog.clear()
@@ -376,7 +376,7 @@ def test_what_does_not_match_is_listed_by_path_and_drawn_anew(tmp_path, caplog):
     assert all(f"params/{path}" in line for path in missing)
 
 
-def test_arrays_of_another_shape_are_refused_or_drawn_anew(tmp_path, caplog):
+def test_arrays_of_another_shape_are_refused_or_start_fresh(tmp_path, caplog):
     untrained(make(tmp_path / "old", VAE, family__latents="(2,)"), tmp_path / "old")
     wanted = {"start__workdir": str(tmp_path / "old"), "family__latents": "(5,)"}
     line = r"has arrays of another shape: params/.* there and .* here"

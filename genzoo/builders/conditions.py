@@ -78,7 +78,7 @@ def sources(section: Mapping) -> dict[str, str]:
     return {name: own.of or name for name, own in section.items()}
 
 
-def told(
+def conditions_and_entries(
     settings: Settings, known: Mapping[str, Field]
 ) -> tuple[dict[str, Condition], dict[str, Entry]]:
     """(the conditions, how each enters the network) of a section without problems. known: the
@@ -138,28 +138,28 @@ def _field_problems(
     if source not in known:
         key = f"{where}.of = {source!r}" if own.of else where
         return [f"{key} is not a field of the data: {nearest(source, known)}"]
-    kept = known[source]
+    field = known[source]
     if source == "x" and own.transform == "none":
         return [
             f"{where} is x itself, which the model generates: set {where}.transform, for instance "
             "to 'downsample4' or 'edges'."
         ]
-    if own.transform != "none" and not isinstance(kept, fields.Image):
+    if own.transform != "none" and not isinstance(field, fields.Image):
         return [
-            f"{where}.transform = {own.transform!r} applies to images, but {source} is {kept}: "
+            f"{where}.transform = {own.transform!r} applies to images, but {source} is {field}: "
             "set it to 'none'."
         ]
     factor = own.transform.removeprefix("downsample")
-    if factor.isdecimal() and any(side % int(factor) for side in kept.shape[:2]):
+    if factor.isdecimal() and any(side % int(factor) for side in field.shape[:2]):
         return [
             f"{where}.transform = {own.transform!r} needs sides divisible by {factor}, but "
-            f"{source} has {kept.shape[0]} x {kept.shape[1]} pixels: choose a smaller factor, or "
+            f"{source} has {field.shape[0]} x {field.shape[1]} pixels: choose a smaller factor, or "
             "another size."
         ]
-    kind = _KINDS[type(kept)]
+    kind = _KINDS[type(field)]
     if own.way and own.way not in _WAYS_OF[kind]:
         offered = " or ".join(map(repr, _WAYS_OF[kind]))
-        return [f"{where}.way = {own.way!r} is not possible for {kept}: use {offered}."]
+        return [f"{where}.way = {own.way!r} is not possible for {field}: use {offered}."]
     return []
 
 
@@ -216,7 +216,7 @@ def _guidance_problems(config: FrozenConfigDict, settings: Settings) -> list[str
         if others:
             problems.append(
                 f"sample.guidance names {name} alone, which is only dropped together with "
-                f"{', '.join(others)}: use sample.guidance_scale, which guides all at once."
+                f"{', '.join(others)}: use sample.guidance_scale, which applies to all at once."
             )
     guided = set(dropped if sample.guidance_scale != 1 else names)
     problems += [

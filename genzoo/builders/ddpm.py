@@ -115,7 +115,7 @@ class DDPMSettings:
         return problems
 
     def _step_problems(self, config: FrozenConfigDict) -> list[str]:
-        """Numbers of steps that the table cannot provide."""
+        """Numbers of steps, and times, that the table cannot provide."""
         sample, problems = config.sample, []
         rule = sampling.rule(sample)
         numbers = {"sample.steps": sample.steps or self.steps}
@@ -127,7 +127,7 @@ class DDPMSettings:
                 problems.append(f"{key} = {steps} with sample.grid = {sample.grid!r}: {problem}")
         try:
             problems = problems or time_problems(config, self.table)
-        except UserError as error:  # of the table
+        except UserError as error:  # the table itself is invalid
             problems += error.problems
         if config.eval.bound_steps >= self.steps:
             problems.append(

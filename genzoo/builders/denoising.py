@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders import sampling
-from genzoo.builders.conditions import told
+from genzoo.builders.conditions import conditions_and_entries
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast, Between, OneOf, ignored
 from genzoo.core.conditions import Entry
@@ -46,7 +46,7 @@ def shared(
     prediction, level, input_scale: for its `Denoiser`. entries: of conditions that the family adds
     itself. variance: of the reverse steps. table: its schedule, if that is a table.
     """
-    conditions, ways = told(parts.conditions, parts.fields)
+    conditions, ways = conditions_and_entries(parts.conditions, parts.fields)
     channels = parts.shape[-1] * (1 + variance.learned)
     return {
         "denoiser": Denoiser(
@@ -117,16 +117,16 @@ _MANY = 1000
 
 
 def time_problems(config: FrozenConfigDict, schedule: Schedule) -> list[str]:
-    """What is wrong with the times that sampling visits: no step to take, or several times that are
-    the same, of which multistep methods would make NaN. schedule: of the family; a learned one as
-    it is at the start of training."""
+    """Problems with the times that sampling visits: no step to take, or repeated times, for which
+    multistep methods would give NaN. schedule: that of the family, at the start of training if it
+    is learned."""
     sample, table = config.sample, isinstance(schedule, TableSchedule)
     steps = sample.steps or (schedule.steps if table else 0)
     moving = {"shift": 1.0} | ({"rho": 7.0} if sample.grid == "karras" else {})
     moved = {key: usual for key, usual in moving.items() if sample[key] != usual}
-    between = table and sample.grid not in sampling.RULES  # the steps of the table
+    between = table and sample.grid not in sampling.RULES  # times between the steps
     if not (sample.last_sigma or moved or between or steps > _MANY):
-        return []  # which spares every other config the time
+        return []  # the check below takes time, and all other configs pass it
     if sample.method == sampling.ADAPTIVE:
         return []
 

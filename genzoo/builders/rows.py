@@ -79,8 +79,8 @@ class FamilyRow:
     settings classes of its own keys in the sections `sample` and `eval`. Any of the three classes
     may have a method `problems(config)` that lists conflicting settings. stages: models of other
     runs that it needs, by name. instead: a capability that it lacks -> a sentence on what to use
-    instead. labelled: whether it always needs labels, and not only when conditioned on them. told:
-    whether it takes conditions. kinds: of data that it models.
+    instead. labelled: whether it always needs labels, and not only when conditioned on them.
+    conditional: whether it takes conditions. kinds: of data that it models.
     """
 
     settings: type
@@ -90,7 +90,7 @@ class FamilyRow:
     stages: Mapping[str, Stage] = field(default_factory=dict)
     instead: Mapping[str, str] = field(default_factory=dict)
     labelled: bool = False
-    told: bool = False
+    conditional: bool = False
     kinds: tuple[type[Field], ...] = (Image,)
 
     def of_role(self, role: str) -> Mapping[str, Stage]:

@@ -69,7 +69,7 @@ def _churned(step: Callable[..., Step]) -> Method:
 
 
 FINAL_ORDERS = {"published": None, "few": None, "always": True, "never": False}
-"""Name -> whether the last steps have a lower order; None, for "few", means if below 15 steps."""
+"""Name -> whether the last steps have a lower order. None, for "few": only below 15 steps."""
 
 
 def _ending(step: Callable[..., Step], **fields) -> Method:

@@ -28,7 +28,7 @@ PROCESSES: Mapping[str, Callable[..., Schedule]] = {
     "sub_vp": continuous.SubVariancePreserving,
     "ve": continuous.VarianceExploding,
 }
-TOLD: Mapping[str, denoising.OfTime] = {
+NOISE_INPUTS: Mapping[str, denoising.OfTime] = {
     "time": denoising.thousandths,
     "log_noise": sde_family.log_noise,
 }
@@ -60,7 +60,7 @@ class ScoreSDESettings:
         "Weighting and times: simple, likelihood, or likelihood with importance sampling.",
     ] = "simple"
     told: Annotated[
-        str, OneOf(TOLD), "How the network is given the noise level: time or log_noise."
+        str, OneOf(NOISE_INPUTS), "How the network is given the noise level: time or log_noise."
     ] = "time"
     dequantise: Annotated[
         bool, "Whether the training data is dequantised uniformly, as in evaluation."
@@ -90,6 +90,6 @@ class ScoreSDESettings:
             dequantises=self.dequantise and parts.levels,
             ode=flow(parts, end=sde_family.LIKELIHOOD_END),
             **shared(
-                parts, prediction=PREDICTIONS[self.prediction], level=TOLD[self.told]
+                parts, prediction=PREDICTIONS[self.prediction], level=NOISE_INPUTS[self.told]
             ),
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from genzoo.builders.conditions import told
+from genzoo.builders.conditions import conditions_and_entries
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, AtLeast, AtMost, Between, ZeroOr
 from genzoo.core.contract import Family
@@ -33,7 +33,7 @@ class TokenPriorSettings:
     def build(self, parts: Parts) -> Family:
         """Builds the family."""
         tokenizer = parts.frozen[prior_family.TOKENIZER]
-        conditions, entries = told(parts.conditions, parts.fields)
+        conditions, entries = conditions_and_entries(parts.conditions, parts.fields)
         sample = parts.sample
         return prior_family.TokenPrior(
             network=parts.network(

@@ -83,9 +83,9 @@ def gather(
 
 def without(conditions: Conditions, names: Iterable[str]) -> Conditions:
     """The conditions, with the named ones absent for every example."""
-    hidden = frozenset(names)
+    absent = frozenset(names)
     return {
-        name: given._replace(present=jnp.zeros_like(given.present)) if name in hidden else given
+        name: given._replace(present=jnp.zeros_like(given.present)) if name in absent else given
         for name, given in conditions.items()
     }
 

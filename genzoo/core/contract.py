@@ -171,8 +171,7 @@ class Solves(Protocol):
     def solve(
         self, variables: Variables, keys: Keys, conditions: Conditions, **others
     ) -> Solution:
-        """As `sample`, with its cost. others: a `sampler` or `guidance_scale` to override its own.
-        """
+        """As `sample`, with its cost. others: another `sampler` or `guidance_scale`."""
 
     def schedule_of(self, params: Tree) -> Any:
         """The noise schedule."""
@@ -261,8 +260,7 @@ class Likelihoods(Protocol):
     """The family can compute the likelihood of an example, or a bound on it."""
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
-        """Row i depends only on row i of the batch and of the keys, not on the rest of the batch.
-        """
+        """Row i depends only on row i of the batch and of the keys, in a batch of any size."""
 
 
 @runtime_checkable

@@ -27,8 +27,8 @@ class Interrupted(BaseException):
     """The run was asked to stop by a signal.
 
     Like KeyboardInterrupt, it may be raised anywhere and is no Exception, so that code that catches
-    exceptions, such as logging, does not swallow it. number: of the signal. step: of the checkpoint
-    saved on the way out, if any. agreed: whether all processes of the run stop now.
+    exceptions, such as logging, does not swallow it. number: that of the signal, kept as `signal`.
+    step: of the checkpoint saved on the way out, if any. agreed: whether all processes stop now.
     """
 
     def __init__(self, number: int, step: int | None = None, agreed: bool = True):

@@ -18,8 +18,7 @@ def root(seed: int) -> Key:
 
 
 def named(key: Key, name: str) -> Key:
-    """The key of a named stream. The name is hashed with CRC-32, which is stable across versions.
-    """
+    """The key of a named stream, by the CRC-32 of the name, which is stable across versions."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 

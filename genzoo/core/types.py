@@ -28,6 +28,8 @@ PerExample = Float[ArrayLike, " B"]
 """One number per example, [B]."""
 Times = Scalar | PerExample
 """One time for all examples or one per example, [] or [B]; also alpha, sigma and rates at t."""
+Factors = Scalar | PerExample
+"""One factor for all examples or one per example, [] or [B]: guidance scales, weights."""
 Examples = Float[ArrayLike, "B *shape"]
 """One array per example, [B, ...]: data, noise, predictions."""
 Stack = Float[ArrayLike, "K B *shape"]

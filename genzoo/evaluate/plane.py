@@ -23,7 +23,7 @@ from genzoo.evaluate.figures import (
 )
 
 _SIDE = 340  # pixels of a panel
-_MOST = 4  # panels in a row
+_MAX_COLUMNS = 4  # panels in a row
 _GAP, _LEFT, _RIGHT, _BELOW, _ABOVE = 24, 72, 18, 56, 40  # pixels around them
 _BAR = 90  # pixels for a colour bar and its numbers
 _SHOWN = 20_000  # points; more make a panel no clearer
@@ -216,7 +216,7 @@ def _outside(points: np.ndarray, box: np.ndarray) -> int:
 
 def _columns(count: int) -> int:
     """The number of panels in a row, for rows as even as possible."""
-    return -(-count // -(-count // _MOST))
+    return -(-count // -(-count // _MAX_COLUMNS))
 
 
 def _panels(count: int, box: np.ndarray, *, beside: int = 0, head: int = 0, each: bool = False):

@@ -17,6 +17,7 @@ from genzoo.core.contract import Context, Solution, Variables, Weighted
 from genzoo.core.types import (
     Batch,
     Examples,
+    Factors,
     Key,
     Keys,
     Labels,
@@ -33,7 +34,7 @@ from genzoo.math.weighting import Weighting
 from genzoo.nets.interface import Network
 from genzoo.samplers.grids import even
 from genzoo.samplers.guidance import (
-    Lean,
+    GuidanceStep,
     Scale,
     autoguided,
     classifier_guided,
@@ -147,14 +148,13 @@ def weighted_error(
     """
     kind = weighting.kind or own
     target = kind.from_pair(Pair(seen.x_0, seen.eps), schedule, seen.t)
-    pair = Pair(seen.predicted.x_0, seen.predicted.eps)
-    predicted = kind.from_pair(pair, schedule, seen.t)
+    predicted = kind.from_pair(seen.predicted.pair, schedule, seen.t)
     error = mean_per_example(jnp.square(target - predicted))
     return weighting.weight(schedule, seen.t) * error
 
 
 def by_quarter(
-    name: str, values: PerExample, place: PerExample, weights: Times = 1.0
+    name: str, values: PerExample, place: PerExample, weights: Factors = 1.0
 ) -> Mapping[str, Weighted]:
     """The metrics NAME_q0 .. NAME_q3: values [B] by the quarter of [0, 1] in which `place` [B] is.
 
@@ -218,7 +218,7 @@ class Guidance:
         scale = self.scale if scale is None else scale
         return within(scale, self.low, self.high, off) if self.limited else scale
 
-    def steps(self, specs: Specs, scale: Scale | None = None) -> tuple[Lean, ...]:
+    def steps(self, specs: Specs, scale: Scale | None = None) -> tuple[GuidanceStep, ...]:
         """The steps of `guidance.composed` for a model's conditions; none without guidance.
 
         scale: replaces its own scale and scales.
@@ -227,11 +227,11 @@ class Guidance:
             names = [name for name, _ in self.scales]
             together = groups(specs, names)
             scales = [self.over_time(scale) for _, scale in self.scales]
-            return tuple(Lean(*step) for step in zip(together, scales, strict=True))
+            return tuple(GuidanceStep(*step) for step in zip(together, scales, strict=True))
         dropped = frozenset(droppable(specs))
         if not dropped or (scale is None and self.scale == 1):
             return ()
-        return (Lean(dropped, self.over_time(scale)),)
+        return (GuidanceStep(dropped, self.over_time(scale)),)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -293,14 +293,14 @@ class Denoising:
         conditions: Conditions,
         *,
         sampler: MakeSampler | None = None,
-        guidance_scale: Times | None = None,
+        guidance_scale: Factors | None = None,
         negative: Conditions | None = None,
         trajectory: bool = False,
     ) -> Solution:
         """Samples, with the number of evaluations that they took.
 
         sampler, guidance_scale: in place of the family's own. negative: conditions that guidance
-        leans away from, in place of absent ones. trajectory: whether to keep every state.
+        moves away from, in place of absent ones. trajectory: whether to keep every state.
         """
         schedule = self.schedule_of(variables.params)
         sampler = (sampler or self.sampler)(schedule)
@@ -337,7 +337,7 @@ class Denoising:
         self,
         variables: Variables,
         conditions: Conditions,
-        guidance_scale: Times | None = None,
+        guidance_scale: Factors | None = None,
         negative: Conditions | None = None,
     ) -> Predict:
         """The predictor that sampling uses: guided, then clipped.
@@ -370,7 +370,7 @@ class Denoising:
             )
         return self.clipping(predict, schedule)
 
-    def network_rows(self, guidance_scale: Times | None = None) -> Rows:
+    def network_rows(self, guidance_scale: Factors | None = None) -> Rows:
         """The network rows of one prediction of `predictor`: its branches, and the classifier's."""
         own, classifier = self.guidance, int(self.classifier is not None)
         if self.guide is not None:

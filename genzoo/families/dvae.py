@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables, scalars
 from genzoo.core.types import (
+    ArrayLike,
     Batch,
     Examples,
     Floats,
@@ -33,6 +35,9 @@ from genzoo.math import quantisation
 from genzoo.math.observation import Observation
 from genzoo.math.variational import Warmup
 from genzoo.nets.autoencoder.dalle import DVAENetworks
+
+Logits = Float[ArrayLike, "B *grid K"]
+"""A number for each of the K codes, at each place of the grid."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -152,10 +157,10 @@ class DVAE:
 
     # --- shared by the methods above -----------------------------------------------------------
 
-    def _one_hot(self, index: Indices) -> Floats:
+    def _one_hot(self, index: Indices) -> Logits:
         return jax.nn.one_hot(index, self.vocabulary)
 
-    def _logits(self, params: Tree, x: Examples) -> Floats:
+    def _logits(self, params: Tree, x: Examples) -> Logits:
         return self.networks.encoder.apply(params["encoder"], x)
 
     def _decoded(self, params: Tree, embedded: Examples) -> Floats:

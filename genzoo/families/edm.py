@@ -36,7 +36,7 @@ class EDM(Denoising):
 
     times: how sigma is drawn in training. weighting: of the error of F over time. ode: how the
     likelihood is integrated. augmentation: of the training images and of every other spatial field
-    of their records, or None; with it, the network has a vector condition that describes it.
+    of their records, or None; a vector condition describes it to the network.
     """
 
     times: TimeDistribution

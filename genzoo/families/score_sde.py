@@ -1,6 +1,6 @@
 """Score-based models by stochastic differential equations (Song et al. 2021).
 
-"Score-based generative modeling through stochastic differential equations":
+The paper is "Score-based generative modeling through stochastic differential equations".
 
     dx = f(t) x dt + g(t) dw,   f = alpha' / alpha,   g^2 = d sigma^2 / dt - 2 f sigma^2        (1)
     dx = (f x - g^2 score) dt + g dw,   backwards in time                                       (2)
@@ -33,7 +33,7 @@ LIKELIHOOD_END = 1e-5
 
 
 def log_noise(schedule: Schedule, t: Times) -> Times:
-    """1000 log sigma: the time input of NCSN++ for the VE process, in Fourier features' units."""
+    """1000 log sigma: NCSN++'s time input for VE, in the units that its Fourier features expect."""
     return 1000 * jnp.log(schedule.sigma(t))
 
 

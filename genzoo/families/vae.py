@@ -44,8 +44,8 @@ from genzoo.math import variational
 from genzoo.math.observation import Observation
 from genzoo.nets.autoencoder.pair import Pair
 
-_MOST_OUTPUTS = 1 << 23  # decoder outputs at a time, in the bound with many samples
-_MOST_LISTED = 256  # up to this many units, the KL of each is logged
+_MAX_OUTPUTS = 1 << 23  # decoder outputs at a time, in the bound with many samples
+_MAX_LISTED = 256  # up to this many units, the KL of each is logged
 
 
 PerSample = Float[ArrayLike, "K B"]
@@ -184,7 +184,7 @@ class VAE:
         active = [int((variance[a:b] > variational.ACTIVE).sum()) for a, b in pairwise(edges)]
         for layer, count in enumerate(active):
             values["active_units" + (f"_{layer}" if layer else "")] = count
-        if len(variance) <= _MOST_LISTED:
+        if len(variance) <= _MAX_LISTED:
             values["kl_per_unit"] = np.asarray(measured["kl_per_unit"]).tolist()
         warnings = {}
         for layer, (a, b) in enumerate(pairwise(edges)):
@@ -241,7 +241,7 @@ class VAE:
         """
         x, total = self.observe(batch, streams.fold(keys, 0)), self.importance_samples
         outputs = int(np.prod(self.shape[:-1])) * self.observation.outputs(self.shape[-1])
-        chunks = -(-total // max(_MOST_OUTPUTS // (len(x) * outputs), 1))
+        chunks = -(-total // max(_MAX_OUTPUTS // (len(x) * outputs), 1))
         chunk = -(-total // chunks)
         share = chunks * chunk / total  # corrects the means, as the last chunk may not be full
 

@@ -55,7 +55,7 @@ class _LinearBeta(Schedule):
         slope, whole = self.beta_max - self.beta_min, (self.beta_min + self.beta_max) / 2
         inside = integral < whole
         integral = jnp.where(inside, integral, 0)
-        least = min(self.beta_min, self.beta_max)  # rounding must not give it a slope of inf
+        least = min(self.beta_min, self.beta_max)  # at a root of 0 the slope is infinite
         root = jnp.sqrt(jnp.maximum(self.beta_min**2 + 2 * slope * integral, least**2))
         t = jnp.clip(2 * integral / (self.beta_min + root), 0, 1)
         return jnp.where(inside, t, 1)

@@ -1,7 +1,7 @@
 """Exponential integrators for diffusion: phi functions, and the flow in log SNR that they solve.
 
-With lambda = log(alpha / sigma) and h = lambda_s - lambda_t, the solution of the probability-flow
-ODE is exact up to an integral of the prediction (DPM-Solver, Lu et al. 2022a, eq. 3.4;
+With lambda = log(alpha / sigma) and h = lambda_s - lambda_t, the probability-flow ODE has a
+solution that is exact up to an integral of the prediction (DPM-Solver, Lu et al. 2022a, eq. 3.4;
 DPM-Solver++, Lu et al. 2022b, eq. 8 and, for eta = 1, its section 5):
 
     data:  x_s = sigma_s / sigma_t x_t + alpha_s int_0^h exp(u - h) x_0(lambda_t + u) du        (1)
@@ -59,7 +59,7 @@ def weights(z: Scalar, nodes: Sequence[Scalar]) -> list[Scalar]:
 
         int_0^1 exp((1 - u) z) (p(u) - p(0)) du = sum_j rho_j (p(r_j) - p(0)) / r_j.
 
-    z: []; nodes: r_1..r_m [], distinct and nonzero, in units of the step. (p - p(0)) / u has degree
+    z: []; nodes: r_1..r_m [], distinct and nonzero, in units of the move. (p - p(0)) / u has degree
     m - 1 and is interpolated at the nodes.
     """
     moments = [factorial(power + 1) * phi(power + 2, z) for power in range(len(nodes))]
@@ -85,9 +85,9 @@ def gap(schedule: Schedule, t: Times, s: Times) -> Times:
 
 
 class Move(NamedTuple):
-    """A step from t to s in one form: h, z = rate h, and reach = scale h of equation (4).
+    """A move from t to s in one form: h, z = rate h, and reach = scale h of equation (4).
 
-    Where the step is infinite, h is 1 and reach is 0: from pure noise every method takes DDIM's
+    Where the move is infinite, h is 1 and reach is 0: from pure noise every method takes DDIM's
     line.
     """
 
@@ -110,7 +110,7 @@ class Form:
     rate: float
 
     def move(self, schedule: Schedule, t: Scalar, s: Scalar) -> Move:
-        """The step from time t to time s, both []."""
+        """The move from time t to time s, both []."""
         h = gap(schedule, t, s)
         finite = jnp.isfinite(h)
         h = jnp.where(finite, h, 1)
@@ -147,7 +147,7 @@ def reverse_sde_in_noise(eta: float) -> Form:
         x_s = alpha_s / alpha_t x_t - (1 + eta) sigma_s int_0^h exp(h - u) eps(lambda_t + u) du
               + sigma_s sqrt(eta (exp(2 h) - 1)) z                                             (5)
 
-    eta = 0 is equation (2). The noise and the weight of eps grow with exp(h), so steps must be
+    eta = 0 is equation (2). The noise and the weight of eps grow with exp(h), so moves must be
     short.
     """
     return Form(

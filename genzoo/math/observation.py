@@ -40,7 +40,7 @@ class Observation(Protocol):
     density: bool
 
     def outputs(self, channels: int) -> int:
-        """The number of channels that the decoder outputs for data of so many channels."""
+        """The number of channels that the decoder outputs for data with `channels` channels."""
 
     def init(self) -> Tree:
         """The initial values of its own params."""
@@ -66,7 +66,7 @@ class Bernoulli:
     """Equation (1), for data in black and white.
 
     levels: how grey data are binarised, by "stochastic" (white with the grey value as probability,
-    drawn anew each time: Salakhutdinov & Murray 2008, Burda et al. 2016) or "threshold" (white
+    drawn again each time: Salakhutdinov & Murray 2008, Burda et al. 2016) or "threshold" (white
     above 1/2).
     """
 

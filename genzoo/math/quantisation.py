@@ -81,7 +81,7 @@ def nearest_code(x: Rows, codebook: Codes, block: int = 1024, tile: int = 512) -
         def compare(best, scanned):
             least, where = best
             codes, half, number = scanned
-            codes = codes.astype(dtype) - shift  # here: no shifted codebook is kept
+            codes = codes.astype(dtype) - shift  # tile by tile: no shifted codebook is kept
             value = half - jnp.matmul(rows, codes.T, precision=jax.lax.Precision.HIGHEST)
             better = value < least
             return (jnp.where(better, value, least), jnp.where(better, number, where)), None

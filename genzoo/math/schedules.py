@@ -127,7 +127,7 @@ class TableSchedule(Schedule):
             raise UserError(
                 f"a noise table of {len(self.beta)} steps would have betas from "
                 f"{self.beta.min():.4g} to {self.beta.max():.4g}, which must lie inside (0, 1): "
-                "take more steps or smaller betas."
+                "use more steps or smaller betas."
             )
 
     @property

@@ -141,7 +141,7 @@ def shift_time(t: Values, shift: float) -> Values:
     shift = sqrt(m / n) (Esser et al. 2024, eq. 23). A shift of 1 changes nothing; 1 / shift is the
     inverse.
     """
-    # The denominator as a sum of two shares, since rounding would take t = 1 beyond 1 otherwise.
+    # In this form t = 1 stays exactly 1; rounding of the form above could exceed it.
     return shift * t / ((1 - t) + shift * t)
 
 

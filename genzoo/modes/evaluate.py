@@ -25,8 +25,7 @@ _log = logging.getLogger("genzoo")
 
 
 def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Scores the model on eval.split and writes `eval.json`, with the protocol beside the figures.
-    """
+    """Scores the model on eval.split; writes `eval.json` with the protocol beside the figures."""
     experiment, place, settings = Experiment(config, stop or Stop()), Workdir(workdir), config.eval
     place.check_writable()
     state = place.load(config, experiment.abstract_state)

@@ -81,8 +81,7 @@ class Subject:
         return self.family.schedule_of(self.variables.params)
 
     def rows(self, count: int) -> Batch:
-        """The random keys ("keys") and conditions of the first `count` samples of `--mode=sample`.
-        """
+        """Random keys ("keys") and conditions of the first `count` samples of `--mode=sample`."""
         config, index = self.experiment.config, np.arange(count)
         return {
             "keys": sample_keys(config.sample.seed, jnp.asarray(index)),
@@ -240,8 +239,7 @@ def field(subject: Subject) -> Path:
     def velocity(variables, t):
         conditions = subject.requests.conditions(variables, requested)
         predicted = subject.family.predictor(variables, conditions)(flat, t)
-        pair = prediction.Pair(predicted.x_0, predicted.eps)
-        return prediction.VELOCITY.from_pair(pair, schedule, t)
+        return prediction.VELOCITY.from_pair(predicted.pair, schedule, t)
 
     vectors = [np.asarray(velocity(subject.variables, jnp.float32(t))) for t in times]
     path = subject.folder / "field.png"

@@ -22,8 +22,8 @@ from genzoo.workdir import announced
 
 _UNITS = 10  # number of units traversed, those of largest variance
 _DEVIATIONS = np.linspace(-3, 3, 13)
-_MOST_UNITS = 4096  # with more, a single unit means little
-_LISTED = 256  # with more units, their means and deviations are not reported
+_MAX_UNITS = 4096  # with more, a single unit means little
+_MAX_LISTED = 256  # with more units, their means and deviations are not reported
 _SIDE = 20  # side of the grid over a plane of codes
 _CENTRAL = (0.005, 0.995)  # quantiles of the codes that bound the grid
 _CODES = 64  # number of codes decoded of each level
@@ -118,11 +118,11 @@ def _units(model: Trained, source: Source, indices: np.ndarray) -> dict:
     codes = summed_up(model.embeddings(source, config.eval.split, indices))
     size = len(codes.mean)
     report: dict = {"dimensions": size}
-    if size <= _LISTED:
+    if size <= _MAX_LISTED:
         report |= {"mean": codes.mean.tolist(), "deviation": codes.deviation.tolist()}
-    if size > _MOST_UNITS:
+    if size > _MAX_UNITS:
         report["traversals"] = (
-            f"No traversals were drawn: a code has {size} units, more than {_MOST_UNITS}, and a "
+            f"No traversals were drawn: a code has {size} units, more than {_MAX_UNITS}, and a "
             "single one changes almost nothing."
         )
         _log.info(report["traversals"])

@@ -44,7 +44,10 @@ _PICTURED = {"sample", "reconstruct"}  # capabilities, one of which training gri
 
 
 def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Trains to train.steps, or resumes the run in the workdir. Returns the step and the files."""
+    """Trains to train.steps, resuming the run in the workdir if there is one.
+
+    Returns the step and the files.
+    """
     experiment = Experiment(config, stop or Stop())
     with experiment.stop.gently():
         return _train(experiment, Workdir(workdir))

@@ -87,7 +87,7 @@ class PointMLPSettings:
         float,
         Above(0),
         "Standard deviation of their frequencies, in periods per unit of x. The default suits "
-        "points in a plane with unit variance; in high dimensions take less, or fourier = 0.",
+        "points in a plane with unit variance; in high dimensions use less, or fourier = 0.",
     ] = 0.5
     time_embedding: Annotated[
         str,
@@ -104,7 +104,7 @@ class PointMLPSettings:
         if len(shape) != 1:
             problems.append(
                 "network.name is a network for points [B, D], but the shape of an example is "
-                f"{' x '.join(map(str, shape))}: take a U-Net."
+                f"{' x '.join(map(str, shape))}: use a U-Net."
             )
         return problems
 

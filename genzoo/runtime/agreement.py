@@ -18,8 +18,7 @@ T = TypeVar("T")
 
 
 def alone() -> bool:
-    """Whether there is no other process. Touches no device, since some modes choose devices later.
-    """
+    """Whether this is the only process. Touches no device: some modes choose devices later."""
     return not jax.distributed.is_initialized()
 
 

@@ -76,7 +76,7 @@ def compile_for(platform: str, lowered: jax.stages.Lowered, level: str) -> Progr
     effort, start = LEVELS[level], time.perf_counter()
     options = {} if effort is None else {"optimization_level": effort}
     if platform == "cuda":
-        options["xla_gpu_autotune_level"] = 0  # autotuning would run kernels on the card
+        options["xla_gpu_autotune_level"] = 0  # autotuning would run kernels on the GPU
     try:
         compiled = _compiled(platform, lowered, options)
     except jax.errors.JaxRuntimeError as error:

@@ -23,7 +23,7 @@ from genzoo.runtime.topology import Plan
 
 _log = logging.getLogger("genzoo")
 _FORM = 3  # the version of the cached report; a new one invalidates older entries
-_MOST_KEPT = 500
+_MAX_KEPT = 500  # reports in the cache; the least recently used are deleted
 
 
 def versions(platform: str) -> dict[str, str | None]:
@@ -63,7 +63,7 @@ def measured(lowered: jax.stages.Lowered, plan: Plan, level: str, folder: Path) 
     with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to fail
         write_atomically(path, json.dumps(figures))
         kept = sorted(folder.glob("*.json"), key=lambda file: -file.stat().st_mtime)
-        for old in kept[_MOST_KEPT:]:
+        for old in kept[_MAX_KEPT:]:
             old.unlink(missing_ok=True)
     return {**figures, "cached": False}
 

@@ -72,8 +72,8 @@ _CUBES = {
     1024: "8x8x8", 2048: "8x8x16", 4096: "8x16x16",
 }  # fmt: skip
 _SLICES: Mapping[str, Mapping[int, str]] = {"v5e": _FLAT, "v5p": _CUBES, "v6e": _FLAT}
-# The card's properties in the fields of XLA's GpuTargetConfigProto: Hopper, compute capability 9.0
-# of the CUDA programming guide, with 132 multiprocessors at 1.98 GHz on both cards.
+# A GPU's properties in the fields of XLA's GpuTargetConfigProto: Hopper, compute capability 9.0 of
+# the CUDA programming guide, with 132 multiprocessors at 1.98 GHz on both GPUs.
 _HOPPER = """
 gpu_device_info {{
   cuda_compute_capability {{ major: 9 }}
@@ -90,7 +90,7 @@ dnn_version_info {{ major: 9 minor: 12 }}
 device_description_str: "{chip.name}"
 """
 _CARDS = ("h100", "h200")
-_MOST = {"cpu": 1024, "cuda": 8}  # devices: a guard against typing errors; cards of one host
+_MAX_COUNT = {"cpu": 1024, "cuda": 8}  # devices: against typos; GPUs of one host
 _KNOWN = (
     "v5e:4x4, v5e-16, v5p:2x4x4, v5p-64, v6e-16 (or several slices, 2xv5e-256), h100:8, "
     "h200:4, cpu:8"
@@ -121,7 +121,7 @@ def named(name: str) -> Plan:
         plan = _slices(name, int(slices or 1), kind, mark, size)
     elif kind in ("cpu", *_CARDS) and not slices and (size or "1").isdecimal():
         count, platform = int(size or 1), "cpu" if kind == "cpu" else "cuda"
-        if 1 <= count <= _MOST[platform]:
+        if 1 <= count <= _MAX_COUNT[platform]:
             plan = Plan(name=name, platform=platform, kind=kind, layout=str(count), count=count,
                         chip=_CHIPS.get(kind))  # fmt: skip
     if plan is None:

@@ -127,7 +127,7 @@ def problem(rule: Rule, table_steps: int, steps: int) -> str | None:
     if 2 * start < table_steps:
         return (
             f"{steps} step(s) on this grid would start from pure noise at step {start} of "
-            f"{table_steps}, where x_t is far from pure noise; take more steps or the grid "
+            f"{table_steps}, where x_t is far from pure noise; use more steps or the grid "
             "trailing."
         )
     return None

@@ -1,8 +1,8 @@
-"""Guidance combines predictors into one that leans towards a condition or away from a guide.
+"""Guidance combines predictors into one that moves towards a condition or away from a guide.
 
     guided = off + w (on - off), in x_0 and in eps alike                                       (1)
 
-off is the prediction to lean away from, on the one to lean towards, and w = guidance_scale: 1 turns
+off is the prediction to move away from, on the one to move towards, and w = guidance_scale: 1 turns
 guidance off, 0 gives `off` itself. x_0 and eps of one x_t lie on a line, so mixing both is the same
 as mixing one and solving for the other, and it works at alpha = 0 too. In terms of scores, (1) is
 the density p_off^(1-w) p_on^w at each noise level. These densities are not the diffusion of any
@@ -26,6 +26,7 @@ from genzoo.core.conditions import Conditions, without
 from genzoo.core.types import (
     Count,
     Examples,
+    Factors,
     Flag,
     Floats,
     PerExample,
@@ -37,7 +38,7 @@ from genzoo.math import prediction
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.predictor import Predict, Prediction, Rows
 
-Scale = Times | Callable[[Times], Times]
+Scale = Factors | Callable[[Times], Factors]
 """A guidance scale: a number, one per example [B], or a function of t ([] or [B], same shape)."""
 
 
@@ -87,7 +88,7 @@ def within(scale: Scale, low: Scalar, high: Scalar, off: Scalar = 1.0) -> Scale:
     sigma, or one of logsnr, becomes one of time by `Schedule.time_of_logsnr`.
     """
 
-    def scale_at(t: Times) -> Times:
+    def scale_at(t: Times) -> Factors:
         inside = (t >= low) & (t <= high)
         value = jnp.asarray(scale(t) if callable(scale) else scale, t.dtype)
         return jnp.where(inside, value, jnp.full_like(value, off))
@@ -121,7 +122,7 @@ def classifier_free(
     return _unless_off(conditional, mixed, [guidance_scale])
 
 
-class Lean(NamedTuple):
+class GuidanceStep(NamedTuple):
     """One step of `composed`: the conditions that enter together, and their guidance scale."""
 
     names: frozenset[str]
@@ -131,7 +132,7 @@ class Lean(NamedTuple):
 def composed(
     predict: Callable[[Examples, Times, Conditions], Prediction],
     conditions: Conditions,
-    steps: Sequence[Lean],
+    steps: Sequence[GuidanceStep],
     schedule: Schedule,
     *,
     rescale: float = 0.0,

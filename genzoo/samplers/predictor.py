@@ -24,6 +24,11 @@ class Prediction(NamedTuple):
     eps: Examples
     extra: Examples | None = None
 
+    @property
+    def pair(self) -> prediction.Pair:
+        """The prediction without `extra`, for conversions between kinds."""
+        return prediction.Pair(self.x_0, self.eps)
+
 
 Predict = Callable[[Examples, Times], Prediction]
 Rows = Callable[[Times], Count]

@@ -125,7 +125,7 @@ class UniPC(EndsInData):
     def corrected(self, seen: Prediction, t: Scalar, memory: Memory) -> Pair:
         """The pair of the prediction f and of x at t, corrected for the last move."""
         if not self.corrector:
-            return Pair(seen.x_0, seen.eps)
+            return seen.pair
         moved = memory.order > 0
         # Without a move to correct, the arithmetic must stay finite, derivatives included.
         t = jnp.where(moved, t, self.schedule.nearest)

@@ -78,8 +78,8 @@ class Checkpoints:
     """The checkpoints of one run.
 
     directory: holds one folder for each step. keep: the number of newest checkpoints to keep.
-    keep_every: checkpoints at multiples of this step are kept for ever; 0 for none. about: metadata
-    written beside the arrays as JSON.
+    keep_every: checkpoints at multiples of this step are kept permanently; 0 for none. about:
+    metadata written beside the arrays as JSON.
     """
 
     directory: Path

@@ -80,7 +80,7 @@ _DEPENDENT = _STAGES | {"decay_biases"}  # keys that another key may leave witho
 
 
 def _weights(params: Tree) -> Tree:
-    """Which params are no biases."""
+    """A tree of bools like params, False for biases."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "bias", params)
 
 
@@ -185,7 +185,7 @@ def for_players(
     if unknown := own.keys() - players.keys():
         raise UserError(
             *(
-                f"optimizer.players.{name} is no player of this family, which has "
+                f"optimizer.players.{name} is not a player of this family, which has "
                 f"{', '.join(players)}."
                 for name in sorted(unknown)
             )

@@ -213,7 +213,7 @@ def _rule_problems(rules: Rules) -> list[str]:
         try:
             re.compile(pattern)
         except re.error as error:
-            sentences.append(f"mesh.rules: {pattern!r} is no regular expression ({error}).")
+            sentences.append(f"mesh.rules: {pattern!r} is not a regular expression ({error}).")
         if how not in (LARGEST, REPLICATED) and not how.isdecimal():
             sentences.append(
                 f"mesh.rules: {how!r} is unknown for {pattern!r}: give '{LARGEST}', "

@@ -37,9 +37,9 @@ class Updater:
 
     prepare: (stored batch, key) -> prepared and augmented batch. root: the key from which every
     step derives its own. accumulate: the number of parts into which the batch is split, processed
-    one after the other to save memory; raises UserError if a loss couples the rows of a batch.
+    one after the other to save memory; UserError above 1 if a loss couples the rows of a batch.
     fault_limit: non-finite steps in a row after which the state no longer changes and the host must
-    stop the run. written_out: loops over steps or parts of up to this length are unrolled. branch:
+    stop the run. max_unrolled: loops over steps or parts of up to this length are unrolled. branch:
     whether a branch protects the state from a non-finite step, which avoids copies of the state in
     a loop on a CPU; otherwise a selection does, which needs no value on the host. skip: whether a
     branch skips the gradient of a player whose turn it is not; otherwise it is computed and
@@ -54,7 +54,7 @@ class Updater:
     root: Key
     accumulate: int = 1
     fault_limit: int = 10
-    written_out: int = 1
+    max_unrolled: int = 1
     branch: bool = False
     skip: bool = True
     gathered: Callable[[Tree, str], Tree] = lambda tree, name: tree
@@ -69,7 +69,7 @@ class Updater:
             )
 
     def _unroll(self, passes: int) -> int:
-        return passes if passes <= self.written_out else 1
+        return passes if passes <= self.max_unrolled else 1
 
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         """One step on a stored batch [B, ...]: the new state, and metrics as (sum, weight)."""

@@ -88,10 +88,10 @@ class Nowhere:
     """The writer of all processes but the first, which does nothing."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 def open_writers(workdir: Path, step: int, *, first_process: bool) -> list:

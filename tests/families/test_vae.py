@@ -132,9 +132,9 @@ def test_likelihood_of_an_example_depends_neither_on_its_batch_nor_on_the_chunks
     family, x = replace(principal(0.5), importance_samples=11), data(64)
     together = family.likelihood(NONE, {"x": x}, keys_of(64))
     # Three samples at a time, the last chunk not full; one at a time in the batch of one.
-    monkeypatch.setattr(vae, "_MOST_OUTPUTS", 3 * 64 * 5)
+    monkeypatch.setattr(vae, "_MAX_OUTPUTS", 3 * 64 * 5)
     cut = family.likelihood(NONE, {"x": x}, keys_of(64))
-    monkeypatch.setattr(vae, "_MOST_OUTPUTS", 5)
+    monkeypatch.setattr(vae, "_MAX_OUTPUTS", 5)
     alone = family.likelihood(NONE, {"x": x[3:4]}, keys_of(64)[3:4])
     for name in ("reconstruction", "kl", "importance"):
         np.testing.assert_allclose(together.terms[name], cut.terms[name], rtol=1e-4, atol=1e-4)

@@ -103,7 +103,7 @@ def test_fourier_features_make_sharp_edges_quick_to_learn():
         ((2,), dict(time_embedding="furier"), ["network.time_embedding", "'fourier'?"]),
         ((2,), dict(dropout=1.0), ["network.dropout = 1.0 must be at least 0 and below 1."]),
         ((2,), dict(dtype="float16"), ["network.dtype = 'float16'"]),
-        ((32, 32, 3), dict(), ["32 x 32 x 3", "take a U-Net"]),
+        ((32, 32, 3), dict(), ["32 x 32 x 3", "use a U-Net"]),
     ],
 )
 def test_each_mistake_is_one_sentence(shape, settings, words):

@@ -102,7 +102,7 @@ MAP = Entry(kind="map", size=3, way="concat")
         (UNetSettings(transformer_depth=1), {"it": CLASS}, ["transformer_depth", "depth to 0"]),
         (SongUNetSettings(), {"it": MAP, "text": SEEN}, ["'text'", "'add' or 'concat'"]),
         (VDMUNetSettings(), {"it": SEEN}, ["'it'", "'add' or 'concat'"]),
-        (PointMLPSettings(), {"it": MAP}, ["'it'", "'concat'", "take 'add'"]),
+        (PointMLPSettings(), {"it": MAP}, ["'it'", "'concat'", "use 'add'"]),
     ],
 )
 def test_a_condition_that_has_no_place_is_refused(settings, entries, words):

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from genzoo.core.conditions import Given
 from genzoo.math import schedules
 from genzoo.samplers import guidance
-from genzoo.samplers.guidance import Lean
+from genzoo.samplers.guidance import GuidanceStep
 from genzoo.samplers.predictor import Prediction, clipped
 
 # A table, and every process of continuous time: variance preserving, exploding, alpha(1) = 0.
@@ -166,7 +166,7 @@ def test_outside_the_interval_the_conditional_alone_is_run(form):
             label, present = conditions["label"]
             return noting(x, t, jnp.where(present, label, 0))
 
-        steps = [Lean(frozenset({"label"}), scale)]
+        steps = [GuidanceStep(frozenset({"label"}), scale)]
         predict = guidance.composed(labelled, conditions, steps, schedule)
     else:
         on, off = (lambda x, t, label=label: noting(x, t, label) for label in (labels, null))
@@ -221,7 +221,7 @@ def test_one_step_is_classifier_free_guidance_in_one_call(compiled, times, scale
         calls.append((x.shape, t.shape, conditions["label"].value.shape))
         return network(x, t, conditions)
 
-    steps = [Lean(frozenset({"label", "text"}), scale)]
+    steps = [GuidanceStep(frozenset({"label", "text"}), scale)]
     once = guidance.composed(noting, conditions, steps, schedule, rescale=rescale)
     twice = guidance.classifier_free(
         lambda x, t: network(x, t, conditions),
@@ -240,7 +240,7 @@ def test_two_steps_are_a_telescope_in_their_order(compiled):
     none = network(x, t, lacking(conditions, "label", "text"))
     every = network(x, t, conditions)
     for first, other in (("label", "text"), ("text", "label")):
-        steps = [Lean(frozenset({first}), 2.0), Lean(frozenset({other}), 5.0)]
+        steps = [GuidanceStep(frozenset({first}), 2.0), GuidanceStep(frozenset({other}), 5.0)]
         seen = compiled(guidance.composed(network, conditions, steps, schedule))(x, t)
         middle = network(x, t, lacking(conditions, other))
         for part in ("x_0", "eps"):
@@ -253,8 +253,8 @@ def test_two_steps_are_a_telescope_in_their_order(compiled):
 def test_equal_scales_are_guidance_on_all_at_once(compiled):
     schedule, x, t = StraightLine(), jnp.asarray(X, jnp.float32), jnp.float32(0.4)
     conditions = both_given()
-    apart = [Lean(frozenset({name}), 3.0) for name in ("label", "text")]
-    at_once = [Lean(frozenset({"label", "text"}), 3.0)]
+    apart = [GuidanceStep(frozenset({name}), 3.0) for name in ("label", "text")]
+    at_once = [GuidanceStep(frozenset({"label", "text"}), 3.0)]
     one, other = (
         compiled(guidance.composed(network, conditions, steps, schedule))(x, t)
         for steps in (apart, at_once)
@@ -265,7 +265,7 @@ def test_equal_scales_are_guidance_on_all_at_once(compiled):
 def test_a_condition_in_no_step_is_in_every_branch(compiled):
     schedule, x, t = StraightLine(), jnp.asarray(X, jnp.float32), jnp.float32(0.4)
     conditions = both_given()
-    steps = [Lean(frozenset({"label"}), 0.0)]
+    steps = [GuidanceStep(frozenset({"label"}), 0.0)]
     seen = compiled(guidance.composed(network, conditions, steps, schedule))(x, t)
     expected = network(x, t, lacking(conditions, "label"))
     np.testing.assert_allclose(seen.x_0, expected.x_0, rtol=1e-5)
@@ -274,7 +274,7 @@ def test_a_condition_in_no_step_is_in_every_branch(compiled):
 def test_a_negative_value_stands_where_a_condition_is_absent(compiled):
     schedule, x, t = StraightLine(), jnp.asarray(X, jnp.float32), jnp.float32(0.4)
     conditions, negative = both_given(), given(label=jnp.array([1, 1, 0]))
-    steps = [Lean(frozenset({"label"}), 2.5)]
+    steps = [GuidanceStep(frozenset({"label"}), 2.5)]
     predict = guidance.composed(network, conditions, steps, schedule, negative=negative)
     seen = compiled(predict)(x, t)
     on = network(x, t, conditions)
@@ -299,7 +299,7 @@ def test_two_conditions_on_gaussians_have_the_score_of_a_product_of_powers(compi
 
     conditions = given(**{k: jnp.asarray(v) for k, v in values.items()})
     v, w = 1.5, 3.0
-    steps = [Lean(frozenset({"a"}), v), Lean(frozenset({"b"}), w)]
+    steps = [GuidanceStep(frozenset({"a"}), v), GuidanceStep(frozenset({"b"}), w)]
     seen = compiled(guidance.composed(exact, conditions, steps, schedule))(jnp.asarray(X), t)
     alpha, sigma = scales(schedule, t)
     total = np.zeros_like(X)

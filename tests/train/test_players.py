@@ -181,7 +181,7 @@ def test_a_player_has_its_own_optimizer_settings():
 
 
 def test_an_unknown_player_is_named_with_those_there_are():
-    with pytest.raises(UserError, match=r"players.third is no player .* has first, second\."):
+    with pytest.raises(UserError, match=r"players.third is not a player .* has first, second\."):
         for_players(Game().losses, DESCENT, {"third": {"clip": 1.0}})
     with pytest.raises(ValueError, match=r"'x' trains \('three/',\): no param"):
         own_params("x", Player(loss=None, trains=("three/",)), {"one": {"u": 0}})
@@ -365,7 +365,7 @@ def test_a_player_has_its_own_keys_in_a_config():
 
 def test_an_unknown_player_stops_a_run_before_its_folder_is_made(tmp_path):
     wrong = checked(optimizer__players__critic__clip="1.0")
-    with pytest.raises(UserError, match=r"optimizer.players.critic is no player .* has model\."):
+    with pytest.raises(UserError, match=r"optimizer.players.critic is not a player .* has model\."):
         mode.train(wrong, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

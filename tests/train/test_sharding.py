@@ -108,7 +108,7 @@ def test_mesh_problems_are_sentences():
     assert found == "train.batch_size = 6 is not divisible by the 4 devices of the mesh."
     assert sentences(4, fsdp=3) == ["mesh.fsdp = 3 does not divide the 4 devices."]
     (found,) = sentences(1, rules=(("dense(", "replicated"),))
-    assert "'dense(' is no regular expression" in found
+    assert "'dense(' is not a regular expression" in found
     (found,) = sentences(1, rules=(("dense", "columns"),))
     assert "'columns' is unknown for 'dense'" in found
     (found,) = sentences(1, rules=(("dense",),))

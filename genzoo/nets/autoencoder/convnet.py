@@ -185,7 +185,7 @@ class ConvSettings:
         if len(shape) < 2:
             return [
                 "network.name is a convolutional network, but the data are vectors without spatial "
-                "axes: take a dense network."
+                "axes: use a dense network."
             ]
         return indivisible("downsamples", self.downsamples, shape[:-1], 2**self.downsamples)
 

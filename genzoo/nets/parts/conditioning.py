@@ -149,7 +149,7 @@ def check_ways(
             offered = " or ".join(map(repr, ways))
             raise UserError(
                 f"The condition {name!r} has way = {entry.way!r}, which this network does not "
-                f"support: take {offered}{otherwise}."
+                f"support: use {offered}{otherwise}."
             )
 
 

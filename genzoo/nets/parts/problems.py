@@ -20,6 +20,6 @@ def indivisible(key: str, value: int, size: tuple[int, ...], unit: int) -> list[
     near = " by ".join(" or ".join(str(side) for side in sides) for sides in fits)
     return [
         f"network.{key} is {value}, so each side of the data must be divisible by {unit}; "
-        f"{' x '.join(map(str, size))} is not. Sizes near it that fit: {near}; or take a smaller "
+        f"{' x '.join(map(str, size))} is not. Sizes near it that fit: {near}; or use a smaller "
         f"network.{key}."
     ]

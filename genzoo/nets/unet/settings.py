@@ -104,7 +104,7 @@ def levels_problems(
     if not all(settings.widths):
         problems.append(
             f"network.multipliers = {settings.multipliers} with network.width = {settings.width} "
-            "leaves a level without channels: take larger ones."
+            "leaves a level without channels: use larger ones."
         )
     key = "embedding_width" if settings.embedding_width else "width"
     problems += even_problems(key, getattr(settings, key))
@@ -218,7 +218,7 @@ def _size_problems(size: tuple[int, ...], levels: int, patch: int) -> list[str]:
     return [
         f"network.multipliers has {levels} levels and network.patch is {patch}, so each side of "
         f"the data must be divisible by {unit}; {' x '.join(map(str, size))} is not. Sizes near "
-        f"it that fit: {near}; or take fewer levels or a smaller patch."
+        f"it that fit: {near}; or use fewer levels or a smaller patch."
     ]
 
 

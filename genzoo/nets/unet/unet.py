@@ -88,7 +88,7 @@ class UNetSettings(ADMSettings):
         if self.context_width and not self.transformer_depth:
             problems.append(
                 f"network.context_width = {self.context_width} has no effect with "
-                "network.transformer_depth = 0: leave it at 0, or take a depth of at least 1."
+                "network.transformer_depth = 0: leave it at 0, or use a depth of at least 1."
             )
         return problems
 
