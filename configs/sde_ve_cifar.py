@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
             data=dict(name="cifar10", dir="", flip=True),
             family=dict(
                 name="score_sde", process="ve", sigma_min=0.02, sigma_max=100.0, prediction="eps",
-                objective="simple", told="log_noise",
+                objective="simple", noise_input="log_noise",
             ),
             network=dict(
                 name="song_unet",

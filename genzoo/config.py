@@ -117,6 +117,16 @@ def _without(section: str, key: str) -> Callable[[dict], dict]:
     return change
 
 
+def _renamed(section: str, key: str, new: str) -> Callable[[dict], dict]:
+    """A change that renames a key."""
+
+    def change(raw: dict) -> dict:
+        raw[section][new] = raw[section].pop(key)
+        return raw
+
+    return change
+
+
 def _has(section: str, key: str) -> Callable[[Mapping], bool]:
     """A test for whether a config has a key."""
     return lambda raw: isinstance(raw.get(section), Mapping) and key in raw[section]
@@ -159,6 +169,7 @@ UPGRADES: tuple[Upgrade, ...] = (
     Upgrade(applies=_has("network", "augment"), change=_without("network", "augment")),
     Upgrade(applies=_has("family", "conditional"), change=_class_condition),
     Upgrade(applies=_has("sample", "label"), change=_sampled_class),
+    Upgrade(applies=_has("family", "told"), change=_renamed("family", "told", "noise_input")),
 )
 """In chronological order. New keys need no upgrade; they take their defaults."""
 

@@ -96,6 +96,14 @@ def test_an_older_config_is_upgraded_or_refused_with_a_message(
         place.load(made(), None)
 
 
+def test_the_noise_input_of_a_score_sde_had_another_name(tmp_path):
+    settings = check.check(config.load("configs/sde_ve_cifar.py:smoke"))
+    place, stored = begun(tmp_path, settings), settings.to_dict()
+    stored["family"]["told"] = stored["family"].pop("noise_input")
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert place.config() == settings.to_dict()
+
+
 @pytest.mark.parametrize("null", [True, False])
 def test_the_null_class_was_once_a_setting(tmp_path, null):
     settings = made(conditions__label__dropout="0.1")

@@ -59,7 +59,7 @@ class ScoreSDESettings:
         OneOf(OBJECTIVES),
         "Weighting and times: simple, likelihood, or likelihood with importance sampling.",
     ] = "simple"
-    told: Annotated[
+    noise_input: Annotated[
         str, OneOf(NOISE_INPUTS), "How the network is given the noise level: time or log_noise."
     ] = "time"
     dequantise: Annotated[
@@ -90,6 +90,6 @@ class ScoreSDESettings:
             dequantises=self.dequantise and parts.levels,
             ode=flow(parts, end=sde_family.LIKELIHOOD_END),
             **shared(
-                parts, prediction=PREDICTIONS[self.prediction], level=NOISE_INPUTS[self.told]
+                parts, prediction=PREDICTIONS[self.prediction], level=NOISE_INPUTS[self.noise_input]
             ),
         )
