@@ -4,9 +4,11 @@
         --config.data.name=folder:PATH --config.data.size=64
 
 Images are cropped around the middle (or stretched, `data.resize`) and resized to `data.size`: one
-number for a square or (height, width), multiples of 8 here. Unreadable files are listed before the
-first step. The network is the CIFAR-10 one with attention at 16 pixels; at 64 pixels it costs four
-times as much.
+number for a square or (height, width), multiples of 8. Unreadable files are listed before the first
+step. The network is the CIFAR-10 one with attention at 16 pixels; at 64 pixels it costs four times
+as much. `network.attention` names the smaller side of a feature map, which is the smaller side of
+the images divided by 1, 2, 4 or 8: sides of 48 and 64 pixels go with
+--config.network.attention="(12,)".
 
 Variants:
     :smoke   20 steps of a tiny network. Cost: seconds.

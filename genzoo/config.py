@@ -256,6 +256,14 @@ class Checker:
             kinds = arguments
             if len(arguments) == 2 and arguments[1] is Ellipsis:
                 kinds = arguments[:1] * len(value)
+            if any(typing.get_origin(kind) is tuple for kind in kinds) and not all(
+                isinstance(entry, list | tuple) for entry in value
+            ):
+                self.problems.append(
+                    f"{where} = {value!r} must be a tuple of tuples: one alone is followed by a "
+                    f"comma, ({value!r},)."
+                )
+                return value
             if len(kinds) == len(value):
                 return tuple(
                     self._typed(v, kind, where) for v, kind in zip(value, kinds, strict=True)

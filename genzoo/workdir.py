@@ -107,6 +107,12 @@ class Workdir:
         if before and self.begun:
             self._readable()
         changed = differences(before, config.to_dict()) if before and self.begun else {}
+        reached = max(self.checkpoints(keep=config.train.keep).steps(), default=0)
+        if before and self.begun and "train.steps" in changed and config.train.steps < reached:
+            raise UserError(
+                f"train.steps = {config.train.steps} is below step {reached}, which the run in "
+                f"--workdir={self.path} has reached: raise it, or give another --workdir."
+            )
         bound = {k: v for k, v in changed.items() if not _shared(k).startswith(_FREE_IN_TRAINING)}
         if bound:
             raise UserError(self._other_config(bound))
@@ -313,8 +319,8 @@ def _folder_name(step: int, changed: dict) -> str:
     system accepts."""
     parts = [f"step_{step:08d}"]
     for key, value in changed.items():
-        plain = re.sub(r"[^\w.,+-]+", "-", str(value)).strip("-.")
-        parts.append(f"{key}={plain}")
+        plain = re.sub(r"[^\w.,+-]+", "-", str(value)).rstrip("-.").lstrip(".")
+        parts.append(f"{key}={plain if isinstance(value, int | float) else plain.lstrip('-')}")
     name = "_".join(parts)
     if len(name) <= _MAX_NAME:
         return name

@@ -246,6 +246,7 @@ def test_all_problems_come_at_once():
         ({"data__size": "64"}, "data.size = 64 has no effect with data.name = 'cifar10'"),
         ({"data__name": "tfds:x", "data__size": "32", "data__labels": "false"}, "data.labels ="),
         ({"optimizer__stage_ends": "(3,)"}, "optimizer.stage_ends = (3,) has no effect"),
+        ({"sample__guidance": "(('label', 4.0))"}, "(('label', 4.0),)"),
         ({"optimizer__decay_biases": "False"}, "optimizer.decay_biases = False has no effect"),
         ({"network__width": "16", "network__attention": "()"}, "removes the time"),
     ],

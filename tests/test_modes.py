@@ -322,6 +322,7 @@ def test_bad_input_ends_in_a_sentence(here, tmp_path, trained):
     run = {"check": None}
     refused(here(SMOKE, **run), "needs --workdir=DIR")
     refused(here("--workdir", tmp_path / "new", **run), "--config is missing")
+    refused(here("--workdir", tmp_path / "new", "--mode=sample", **run), "new holds no run")
     refused(here("--config=configs/no.py", "--workdir=x", **run), "no such file", "ddpm_cifar")
     refused(here(SMOKE, "--workdir=x", "--mode=dream", **run), "invalid choice: 'dream'")
     refused(here(SMOKE, "--workdir=x", "--stesp=3", **run), "unknown flag --stesp: set a key of")

@@ -275,6 +275,16 @@ def test_a_training_image_is_not_its_own_neighbour_and_a_file_finds_itself(run, 
     assert query["distances"][0] == pytest.approx(0, abs=1e-5)
 
 
+def test_an_example_is_found_by_its_number(run):
+    settings, workdir = run(Flat(), eval_split="train", tools_first="321", tools_neighbours=2)
+    retrieve(settings, workdir)
+    (query,) = stored(workdir, "retrieve.json")["queries"]
+    x = floats(TRAIN["x"]).reshape(len(TRAIN["x"]), -1)
+    distance = np.linalg.norm(x - x[321], axis=1)
+    assert query["index"] == 321
+    assert query["indices"] == np.argsort(distance)[1:3].tolist()
+
+
 # --- latents --------------------------------------------------------------------------------------
 
 
@@ -388,6 +398,9 @@ def test_bad_input_ends_in_a_sentence(run, tmp_path, capsys):
     refused("retrieve", "tools.first = ", f"--config.tools.first={none}")
     refused("retrieve", "plain.png cannot be used as an image", f"--config.tools.first={plain}")
     refused("interpolate", "tools.second is missing", f"--config.tools.first={plain}")
+    refused("retrieve", "must be from 0 to", "--config.tools.first=200000")
+    both = ("--config.tools.first=3", f"--config.tools.second={plain}")
+    refused("interpolate", "must both be files, or both be numbers", *both)
     numbers = ("--config.tools.first=3", "--config.tools.second=2000")
     refused("interpolate", "must be from 0 to", *numbers)
     refused("interpolate", "needs two examples", "--config.eval.count=1")

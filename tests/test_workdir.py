@@ -48,6 +48,15 @@ def test_a_colon_in_the_path_is_no_variant(tmp_path):
     claimed(tmp_path / "2026-11-20 10:30")
 
 
+def test_a_run_is_not_made_shorter_than_it_is(tmp_path):
+    place = begun(tmp_path)  # at step 10
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"train.steps = 9 is below step 10, which the run in"):
+        place.check(made(train__steps="9", train__save_every="9"))
+    assert (tmp_path / "config.json").read_bytes() == before
+    place.check(made(train__steps="10"))
+
+
 def test_checking_writes_nothing(tmp_path):
     Workdir(tmp_path / "new").check(made())
     assert list(tmp_path.iterdir()) == []
@@ -188,6 +197,8 @@ def test_a_folder_of_samples_tells_what_was_asked_of_the_conditions(tmp_path):
         "step_00000010_guidance_scale=2.0_negative.label=1": {
             "sample__negative__label": "1", "sample__guidance_scale": "2.0",
         },
+        "step_00000010_guidance_scale=-2.0": {"sample__guidance_scale": "-2.0"},
+        "step_00000010_guidance_scale=2.0": {"sample__guidance_scale": "2.0"},
         "mine": {"sample__into": "mine"},
     }.items():  # fmt: skip
         found = made(**{**base, **asked})

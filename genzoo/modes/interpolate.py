@@ -83,7 +83,12 @@ def _two_files(config: FrozenConfigDict) -> bool:
             f"tools.{missing} is missing: give two images, as files or as numbers of examples in "
             "eval.split, with --config.tools.first and --config.tools.second."
         )
-    return bool(first) and not (first.isdecimal() and second.isdecimal())
+    if bool(first) and first.isdecimal() != second.isdecimal():
+        raise UserError(
+            f"tools.first = {first!r} and tools.second = {second!r} must both be files, or both be "
+            "numbers of examples in eval.split."
+        )
+    return bool(first) and not first.isdecimal()
 
 
 def _from_files(model: Trained) -> Pairs:

@@ -21,9 +21,12 @@ _TRAIN = "train"
 
 
 def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Finds the tools.neighbours training images nearest by tools.metric to the first images of
-    eval.split, or to the file tools.first. Writes `samples/neighbours.png` and `retrieve.json`; if
-    there are labels, also the precision, the fraction of neighbours with the query's class."""
+    """Finds the training images nearest, by tools.metric, to the first images of eval.split or to
+    tools.first (a file, or an example by number); tools.neighbours of them.
+
+    Writes `samples/neighbours.png` and `retrieve.json`; if there are labels, also the precision,
+    the fraction of neighbours with the query's class.
+    """
     model = trained(config, workdir, "retrieve", "encode", stop=stop)
     train = model.experiment.open(_TRAIN)
     queries, names = _queries(model)
@@ -61,13 +64,19 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
 def _queries(model: Trained) -> tuple[Embedded, list[str]]:
     """The queries, and their names if they come from files."""
     config = model.experiment.config
-    if config.tools.first:
-        file = loose.existing(config.tools.first, "tools.first")
+    first = config.tools.first
+    if first and not first.isdecimal():
+        file = loose.existing(first, "tools.first")
         (embedded,) = model.embeddings(model.files([file]), FILES, np.arange(1))
         return embedded, [file.name]
     source = model.experiment.open(config.eval.split)
-    count = min(_QUERIES, len(source))
-    parts = list(model.embeddings(source, config.eval.split, np.arange(count)))
+    if first and int(first) >= len(source):
+        raise UserError(
+            f"tools.first = {first!r} must be from 0 to {len(source) - 1}, the examples of the "
+            f"{config.eval.split} split of {source.name}, or a file."
+        )
+    indices = np.array([int(first)]) if first else np.arange(min(_QUERIES, len(source)))
+    parts = list(model.embeddings(source, config.eval.split, indices))
     joined = (
         None if values[0] is None else np.concatenate(values) for values in zip(*parts, strict=True)
     )

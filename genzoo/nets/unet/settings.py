@@ -187,7 +187,7 @@ def attention_problems(attention: tuple[int, ...], sides: list[int]) -> list[str
         return []
     return [
         f"network.attention contains {', '.join(map(str, absent))}, but the smaller sides of the "
-        f"feature maps are {', '.join(map(str, sides))}."
+        f"feature maps are {', '.join(map(str, sides))}: choose from these, or () for no attention."
     ]
 
 
