@@ -61,7 +61,7 @@ _LAPTOP = dict(
 VARIANTS = {
     "noisy": dict(family=_NOISY),
     "smoke": dict(
-        network=dict(width=16, multipliers=(1, 2), blocks=1, attention=(7,), head_width=16, patch=2,
+        network=dict(width=16, multipliers=(1,), blocks=1, attention=(), head_width=16, patch=2,
                      dtype="float32"),
         optimizer=dict(warmup=5),
         train=dict(steps=20, batch_size=16, log_every=5, save_every=10),

@@ -69,7 +69,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     # the user's cache, which `main` would use.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_kept_programs()))
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(_MOST_KEPT)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 # Tracing makes many objects that live on in caches. Python's collector would go through all of
 # them every 700 new ones.

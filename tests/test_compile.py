@@ -260,6 +260,7 @@ def test_cpu_devices_from_start_to_end(genzoo, describe, tmp_path):
     assert not train["cached"]
 
 
+@pytest.mark.slow
 def test_split_params_take_less_and_are_gathered(genzoo, tmp_path):
     """The memory of a device is recomputed here: a quarter of each array with at least 100 numbers
     and an axis divisible by four, and all of the others. The sampler gathers each once, outside any

@@ -42,6 +42,7 @@ def workdir(pictures, tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_it_is_sampled_and_scored(workdir, capsys):
     assert main([f"--workdir={workdir}", "--mode=sample"]) == 0
     with Image.open(workdir / "samples" / "latest" / "000003.png") as picture:

@@ -16,9 +16,9 @@ from genzoo.main import main
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 ONE_OF_A_KIND = (
-    "classifier_fashion", "dae_fashion", "ddpm_fashion_cond", "dvae_cifar", "edm_cifar",
-    "pca_fashion", "prior_vqvae_fashion", "sde_vp_cifar", "toy_swissroll", "toy_waves",
-    "vae_fashion", "vdm_cifar", "vqvae_fashion",
+    "classifier_fashion", "dae_fashion", "ddpm_fashion_cond", "dvae_cifar",
+    "pca_fashion", "prior_vqvae_fashion", "sde_vp_cifar", "toy_mixture", "toy_swissroll",
+    "toy_waves", "vae_fashion", "vdm_cifar", "vqvae_fashion",
 )  # fmt: skip
 # The other ddpm_* smoke runs have their own tests, or need CIFAR-10 or a folder.
 EVERY = [

@@ -181,8 +181,7 @@ def test_a_run_of_two_killed_processes_is_finished_by_one(done, start, tmp_path)
     # Logs every step, so that a stop cuts no mean in two.
     alone, together = tmp_path / "alone", tmp_path / "together"
     each = (*POINTS, "--config.train.steps=400", "--config.train.log_every=1",
-            "--config.train.save_every=50", "--config.eval.count=11",
-            "--config.eval.batch_size=8")  # fmt: skip
+            "--config.train.save_every=50")  # fmt: skip
     done(0, *each, f"--workdir={alone}")
     code, output = interrupted(
         start(2, *each, f"--workdir={together}"), r"step 100/400", signal.SIGKILL, 1
@@ -192,14 +191,6 @@ def test_a_run_of_two_killed_processes_is_finished_by_one(done, start, tmp_path)
     assert "Resuming from the checkpoint of step" in output and "8 device(s)" in output
     names = ("step", "loss", "gradient_norm")
     np.testing.assert_allclose(metrics(together, *names), metrics(alone, *names), rtol=1e-4)
-
-    def scored(n):
-        done(n, f"--workdir={together}", "--mode=eval")
-        return json.loads((together / "eval.json").read_text())
-
-    one, two = scored(0), scored(2)
-    assert one["examples"] == two["examples"] == 11 and two["protocol"]["devices"] == 2
-    assert two["nats"] == pytest.approx(one["nats"], rel=1e-5)
 
 
 @pytest.mark.slow
@@ -267,7 +258,7 @@ ONE_OR_TWO = pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.slo
 
 
 @ONE_OR_TWO
-@pytest.mark.parametrize("phase", ["compile", "train"])
+@pytest.mark.parametrize("phase", [pytest.param("compile", marks=pytest.mark.slow), "train"])
 def test_sigterm_in_training_leaves_one_agreed_checkpoint(start, done, tmp_path, n, phase):
     words = {"compile": "Compiling", "train": "step 40/2000"}[phase]
     code, output = interrupted(

@@ -18,15 +18,24 @@ STATES = 4  # copies of each split array in the state: params, two moments of Ad
 
 
 @pytest.fixture(scope="module")
-def runs(surroundings):
+def virtual(surroundings):
     """The output of virtual_devices.py with eight virtual devices."""
-    # Fast compilation: communication is decided at an earlier stage.
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parent / "virtual_devices.py"],
-        cwd=ROOT, capture_output=True, text=True, env=surroundings(devices=8, haste=True),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+
+    def run(*arguments: str) -> dict:
+        # Fast compilation: communication is decided at an earlier stage.
+        done = subprocess.run(
+            [sys.executable, Path(__file__).parent / "virtual_devices.py", *arguments],
+            cwd=ROOT, capture_output=True, text=True, env=surroundings(devices=8, haste=True),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(virtual):
+    return virtual()
 
 
 def same(found: dict, expected: dict, tolerance: float):
@@ -92,8 +101,9 @@ def test_players_in_turn_do_not_depend_on_the_mesh(runs):
     assert (one["split"], other["split"]) == (0, 8)
 
 
-def test_models_of_other_runs_do_not_depend_on_the_mesh(runs):
-    found = dict(runs["others"])
+@pytest.mark.slow
+def test_models_of_other_runs_do_not_depend_on_the_mesh(virtual):
+    found = virtual("others")
     assert found.pop("split") > 10
     assert all(found.values()) and len(found) == 6, found
 
