@@ -21,7 +21,7 @@ from genzoo.families import edm as edm_family
 from genzoo.math import continuous, precondition, times, weighting
 from genzoo.math.schedules import Schedule
 
-_AUGMENTED = Entry(kind="vector", size=Augmentation.label_count, null=False)
+_AUGMENTED = Entry(kind="vector", size=Augmentation.vector_size, null=False)
 
 
 @dataclass(frozen=True, kw_only=True)

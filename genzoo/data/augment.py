@@ -2,10 +2,11 @@
 
 Six operations are applied in this order, each with probability p: mirroring left to right,
 mirroring top to bottom, scaling, rotation, stretching along one direction with squeezing across it,
-and shifting. The network gets them as nine labels, which are zero for operations that were not
-applied. Sampling with zeros then keeps the augmentation from leaking into the samples:
+and shifting. The network gets a vector of nine numbers (EDM's augmentation labels), which are zero
+for operations that were not applied. Sampling with zeros then keeps the augmentation from leaking
+into the samples:
 
-    label   0 x-flip   1 y-flip   2 a   3, 4 cos(theta) - 1, sin(theta)   5, 6 b cos(r), b sin(r)
+    vector  0 x-flip   1 y-flip   2 a   3, 4 cos(theta) - 1, sin(theta)   5, 6 b cos(r), b sin(r)
             7, 8 c, d                                                                           (1)
     out = shift(c, d) stretch(b, r) turn(theta) scale(a) in,   a, b, c, d ~ N(0, 1)             (2)
 
@@ -53,7 +54,7 @@ class Operations(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """The pipeline: (images [B, H, W, C] in [-1, 1], key) -> (augmented images, labels [B, 9]).
+    """The pipeline: (images [B, H, W, C] in [-1, 1], key) -> (augmented images, vectors [B, 9]).
 
     p: the probability of each operation: 0.12 for CIFAR-10, 0.15 for FFHQ and AFHQ at 64 pixels.
     mirror_all: whether every example is a candidate for the x-flip, as in the authors' code, so
@@ -71,20 +72,20 @@ class Augmentation:
     shift: float = 0.125
     oblique: float = 0.5
     fields: tuple[str, ...] = ("x",)
-    label_count: ClassVar[int] = 9
+    vector_size: ClassVar[int] = 9
 
     def __call__(self, images: Images, key: Key) -> tuple[Images, Array]:
-        """Augmented images and labels; row i depends only on images[i], the key and i.
+        """Augmented images and their vectors; row i depends only on images[i], the key and i.
 
         Values may slightly overshoot [-1, 1], as in the original. An example that is only flipped
         keeps its values bit for bit.
         """
         keys = streams.per_example(key, jnp.arange(images.shape[0]))
         operations = self.draw(keys)
-        return self.apply(images, operations), labels_of(operations)
+        return self.apply(images, operations), vectors_of(operations)
 
     def records(self, batch: Batch, key: Key) -> tuple[Batch, Array]:
-        """Augments all `fields` of a prepared batch alike; returns the batch and labels [B, 9].
+        """Augments all `fields` of a prepared batch alike; returns the batch and vectors [B, 9].
 
         Shifts are fractions of the sides, so fields may differ in size. All other entries are
         unchanged. With one field this equals the call above.
@@ -92,7 +93,7 @@ class Augmentation:
         count = batch[self.fields[0]].shape[0]
         operations = self.draw(streams.per_example(key, jnp.arange(count)))
         changed = {name: self.apply(batch[name], operations) for name in self.fields}
-        return {**batch, **changed}, labels_of(operations)
+        return {**batch, **changed}, vectors_of(operations)
 
     def draw(self, keys: Keys) -> Operations:
         """Random operations for each of B examples, each from its own key."""
@@ -127,8 +128,8 @@ class Augmentation:
         return jnp.where(_column(warped), warp(images, back, self.shift * size * o.shift), images)
 
 
-def labels_of(operations: Operations) -> Array:
-    """The nine labels (1) of each example: float32 [B, 9]."""
+def vectors_of(operations: Operations) -> Array:
+    """The vector (1) of each example: float32 [B, 9]."""
     o = operations
     columns = (
         o.x_flip,

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kstest
 
 from genzoo.core import streams
-from genzoo.data.augment import Augmentation, Operations, labels_of, warp
+from genzoo.data.augment import Augmentation, Operations, vectors_of, warp
 
 NAMES = ("x_flip", "y_flip", "scale", "angle", "stretch", "direction")
 RNG = np.random.default_rng(0)
@@ -137,36 +137,36 @@ def test_stripes_too_fine_for_a_shrunken_image_vanish():
     np.testing.assert_allclose(seen[1], 1, atol=1e-5)
 
 
-def test_labels_mean_what_was_done():
+def test_vectors_mean_what_was_done():
     done = operations(
         1, x_flip=True, scale=0.5, angle=2.0, stretch=-1.5, direction=0.25, shift=[[3.0, 4.0]]
     )
     expected = [1, 0, 0.5, np.cos(2) - 1, np.sin(2), -1.5 * np.cos(0.25), -1.5 * np.sin(0.25), 3, 4]
-    np.testing.assert_allclose(labels_of(done)[0], expected, rtol=1e-6)
-    np.testing.assert_array_equal(labels_of(operations(2, y_flip=True)), 2 * [[0, 1] + 7 * [0]])
-    np.testing.assert_array_equal(labels_of(operations(2)), np.zeros((2, 9)))
+    np.testing.assert_allclose(vectors_of(done)[0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(vectors_of(operations(2, y_flip=True)), 2 * [[0, 1] + 7 * [0]])
+    np.testing.assert_array_equal(vectors_of(operations(2)), np.zeros((2, 9)))
 
 
 @pytest.mark.parametrize("call", [AUGMENTATION, augment], ids=["plain", "jit"])
 def test_the_call_is_what_its_parts_are(call):
     x, key = images(6, 9, 8, 3), jax.random.key(7)
-    seen, labels = call(x, key)
+    seen, vectors = call(x, key)
     drawn = AUGMENTATION.draw(streams.per_example(key, jnp.arange(6)))
     np.testing.assert_allclose(seen, apply(x, drawn), atol=1e-5)
-    np.testing.assert_allclose(labels, labels_of(drawn), atol=1e-6)
-    assert labels.shape == (6, Augmentation.label_count)
-    assert labels.dtype == jnp.float32 and seen.dtype == jnp.float32
-    # The labels of an example are zero if and only if it is unchanged bit for bit.
-    touched = np.asarray(labels != 0).any(1)
+    np.testing.assert_allclose(vectors, vectors_of(drawn), atol=1e-6)
+    assert vectors.shape == (6, Augmentation.vector_size)
+    assert vectors.dtype == jnp.float32 and seen.dtype == jnp.float32
+    # The vector of an example is zero if and only if it is unchanged bit for bit.
+    touched = np.asarray(vectors != 0).any(1)
     np.testing.assert_array_equal(touched, (np.asarray(seen) != x).any((1, 2, 3)))
     assert set(touched) == {True, False}
 
 
 def test_no_probability_is_no_change():
     x = images(6, 9, 8, 3)
-    seen, labels = Augmentation(p=0.0, mirror_all=False)(x, jax.random.key(0))
+    seen, vectors = Augmentation(p=0.0, mirror_all=False)(x, jax.random.key(0))
     np.testing.assert_array_equal(seen, x)
-    np.testing.assert_array_equal(labels, np.zeros((6, 9)))
+    np.testing.assert_array_equal(vectors, np.zeros((6, 9)))
 
 
 def test_parameters_follow_their_laws():
@@ -204,26 +204,26 @@ def test_the_scale_of_an_image_is_log_normal():
 def test_rows_have_randomness_of_their_own():
     key = jax.random.key(2)
     x = np.repeat(images(1, 9, 8, 3), 6, 0)
-    seen, labels = augment(x, key)
-    assert len(np.unique(np.asarray(labels), axis=0)) == 6
+    seen, vectors = augment(x, key)
+    assert len(np.unique(np.asarray(vectors), axis=0)) == 6
     fewer = AUGMENTATION.draw(streams.per_example(key, jnp.arange(4)))
-    np.testing.assert_allclose(labels_of(fewer), labels[:4], atol=1e-6)
+    np.testing.assert_allclose(vectors_of(fewer), vectors[:4], atol=1e-6)
     changed = x.copy()
     changed[1] = 0
     beside, _ = augment(changed, key)
     others = np.arange(6) != 1
     np.testing.assert_array_equal(beside[others], seen[others])
-    assert not np.array_equal(augment(x, jax.random.key(3))[1], labels)
+    assert not np.array_equal(augment(x, jax.random.key(3))[1], vectors)
 
 
 def test_all_spatial_fields_of_a_record_are_changed_alike():
     both = Augmentation(p=0.6, fields=("x", "hint"))
     x, key = images(40, 12, 12, 3), jax.random.key(4)
     batch = {"x": x, "hint": x[..., :1], "low": x[:, ::2, ::2], "label": np.arange(40)}
-    changed, labels = jax.jit(both.records)(batch, key)
+    changed, vectors = jax.jit(both.records)(batch, key)
     alone, told = augment(x, key)
     np.testing.assert_allclose(changed["x"], alone, atol=1e-5)
-    np.testing.assert_allclose(labels, told, atol=1e-6)
+    np.testing.assert_allclose(vectors, told, atol=1e-6)
     np.testing.assert_allclose(changed["hint"], changed["x"][..., :1], atol=1e-5)
     for name in ("low", "label"):
         np.testing.assert_array_equal(changed[name], batch[name])
