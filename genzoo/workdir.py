@@ -107,15 +107,15 @@ class Workdir:
         if before and self.begun:
             self._readable()
         changed = differences(before, config.to_dict()) if before and self.begun else {}
+        bound = {k: v for k, v in changed.items() if not _shared(k).startswith(_FREE_IN_TRAINING)}
+        if bound:
+            raise UserError(self._other_config(bound))
         reached = max(self.checkpoints(keep=config.train.keep).steps(), default=0)
         if before and self.begun and "train.steps" in changed and config.train.steps < reached:
             raise UserError(
                 f"train.steps = {config.train.steps} is below step {reached}, which the run in "
                 f"--workdir={self.path} has reached: raise it, or give another --workdir."
             )
-        bound = {k: v for k, v in changed.items() if not _shared(k).startswith(_FREE_IN_TRAINING)}
-        if bound:
-            raise UserError(self._other_config(bound))
         for key, (old, new) in changed.items():
             if key.startswith(_LOGGED) and key != "train.steps_per_call":
                 _log.info("%s was %s and is now %s: this changes the run.", key, old, new)

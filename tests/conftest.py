@@ -91,9 +91,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # tests kill processes
     program_cache.mend(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
 
 
+@pytest.hookimpl(tryfirst=True)  # before slow tests are left out
 def pytest_collection_modifyitems(config, items):
-    """Every case runs jitted, and the first case of each function also without jit (the fixture
-    `compiled`). The longest files come first; --no-loadscope-reorder keeps this order."""
+    """Every case runs jitted; the first case of each function also runs without jit (the fixture
+    `compiled`) with `-m slow`, since every operation is then compiled by itself. The longest files
+    come first; --no-loadscope-reorder keeps this order."""
     seen, kept, dropped = set(), [], []
     for item in items:
         case = getattr(item, "callspec", None)
@@ -102,6 +104,7 @@ def pytest_collection_modifyitems(config, items):
         (dropped if again else kept).append(item)
         if case is not None and case.params.get("compiled") == "plain":
             seen.add(function)
+            item.add_marker(pytest.mark.slow)
     if dropped:
         config.hook.pytest_deselected(items=dropped)
     place = {name: i for i, name in enumerate(LONGEST)}

@@ -270,7 +270,7 @@ def test_sigterm_in_training_leaves_one_agreed_checkpoint(start, done, tmp_path,
     assert kept == [step]
     # At once: within a step or two of the signal, while its step was being logged.
     assert step <= 1 if phase == "compile" else 40 <= step < 80
-    if phase == "compile":
+    if phase == "compile" or n == 2:  # test_resume.py resumes a stopped run bit for bit
         return
     more = done(n, f"--workdir={tmp_path}", f"--config.train.steps={step + 20}",
                 "--config.train.save_every=20")  # fmt: skip
