@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genzoo import build, config
+from genzoo import build, check, config
+from genzoo.core.contract import Reconstructs, Samples
 from genzoo.data import toys
+from genzoo.experiment import Experiment
 from genzoo.main import main
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -40,6 +42,7 @@ MODES = {
     "sample": ("pca", "vae", "token_prior", *DENOISING),
     "reconstruct": ("pca", "autoencoder", "vae", "vqvae", "dvae", *DENOISING),
 }
+CAPABILITIES = {"sample": Samples, "reconstruct": Reconstructs}
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +94,18 @@ def test_modes(name, workdir, capsys):
     report = json.loads((place / "eval.json").read_text())
     assert report["examples"] == settings["eval"]["count"]
     assert np.isfinite(report["loss"]["loss"])
+    made = Experiment(check.check(settings)).family
     for mode, can in MODES.items():
+        if name not in _CHOSEN:  # of a family that the list above does not know yet
+            can = (family,) if isinstance(made, CAPABILITIES[mode]) else ()
         capsys.readouterr()
         code = main([f"--workdir={place}", f"--mode={mode}"])
         if mode == "reconstruct" and name.startswith("toy"):
             assert code == 2 and "compares images, but" in capsys.readouterr().err
         elif family in can:
             assert code == 0
-            made = {"sample": "latest/grid.png", "reconstruct": "reconstruction.png"}[mode]
-            assert (place / "samples" / made).is_file()
+            picture = {"sample": "latest/grid.png", "reconstruct": "reconstruction.png"}[mode]
+            assert (place / "samples" / picture).is_file()
             if family in DENOISING and mode == "sample":
                 assert json.loads(capsys.readouterr().out)["evaluations"] > 3
         else:
