@@ -66,9 +66,7 @@ def open(workdir: str | Path, changes: Mapping[str, object] | None = None) -> "R
     """The run in a workdir, at its newest checkpoint. changes: to its config by dotted key, such as
     {"sample.steps": 50, "eval.weights": "raw"}. Raises UserError if there is none."""
     place = Workdir(Path(workdir))
-    stored = place.config()
-    if stored is None:
-        raise UserError(f"--workdir={workdir} holds no run (there is no config.json).")
+    stored = place.stored("give the workdir of a run, or train one with genzoo.fit")
     raw = configs.override(stored, changes or {})
     run = Run(place=place, raw=raw, config=resolved(raw, place.path))
     run.state  # noqa: B018  (reports an unreadable checkpoint now rather than later)

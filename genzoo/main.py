@@ -82,13 +82,11 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
     changes = config.parse_overrides(overrides)
     if arguments.config:
         raw = config.load(arguments.config)
+    elif arguments.workdir and arguments.mode != "train":
+        remedy = "give the workdir of a run, or train one with --config"
+        raw = Workdir(arguments.workdir).stored(remedy)
     else:
         raw = Workdir(arguments.workdir).config() if arguments.workdir else None
-    if raw is None and arguments.workdir and arguments.mode != "train":
-        raise UserError(
-            f"--workdir={arguments.workdir} holds no run (there is no config.json): give the "
-            "workdir of a run, or train one with --config."
-        )
     if raw is None:
         raise UserError("--config is missing: give the name of a file in configs/, NAME[:variant].")
     raw = config.override(raw, changes)

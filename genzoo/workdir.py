@@ -94,6 +94,15 @@ class Workdir:
         another config."""
         return bool(self.checkpoints(keep=1).steps())
 
+    def stored(self, remedy: str) -> dict:
+        """The config of the run in the folder. Raises UserError with the remedy if it has none."""
+        stored = self.config()
+        if stored is None:
+            raise UserError(
+                f"--workdir={self.path} holds no run (there is no config.json): {remedy}."
+            )
+        return stored
+
     def check(self, config: FrozenConfigDict) -> None:
         """Raises UserError if the folder cannot be written or belongs to another config. Writes
         nothing, because other checks come before the folder is claimed."""
@@ -110,12 +119,13 @@ class Workdir:
         bound = {k: v for k, v in changed.items() if not _shared(k).startswith(_FREE_IN_TRAINING)}
         if bound:
             raise UserError(self._other_config(bound))
-        reached = max(self.checkpoints(keep=config.train.keep).steps(), default=0)
-        if before and self.begun and "train.steps" in changed and config.train.steps < reached:
-            raise UserError(
-                f"train.steps = {config.train.steps} is below step {reached}, which the run in "
-                f"--workdir={self.path} has reached: raise it, or give another --workdir."
-            )
+        if "train.steps" in changed:
+            reached = max(self.checkpoints(keep=config.train.keep).steps(), default=0)
+            if config.train.steps < reached:
+                raise UserError(
+                    f"train.steps = {config.train.steps} is below step {reached}, which the run in "
+                    f"--workdir={self.path} has reached: raise it, or give another --workdir."
+                )
         for key, (old, new) in changed.items():
             if key.startswith(_LOGGED) and key != "train.steps_per_call":
                 _log.info("%s was %s and is now %s: this changes the run.", key, old, new)
@@ -274,12 +284,7 @@ class Workdir:
         return Variables(params=params, stats=parts["stats"], frozen=frozen)
 
     def _same_model(self, config: FrozenConfigDict) -> None:
-        before = self.config()
-        if before is None:
-            raise UserError(
-                f"--workdir={self.path} holds no run (there is no config.json): "
-                "train first, with --mode=train and the same --workdir."
-            )
+        before = self.stored("train first, with --mode=train and the same --workdir")
         self._readable()
         changed = differences(before, config.to_dict())
         bound = {k: v for k, v in changed.items() if k.startswith(_BOUND_IN_READING)}
@@ -319,8 +324,9 @@ def _folder_name(step: int, changed: dict) -> str:
     system accepts."""
     parts = [f"step_{step:08d}"]
     for key, value in changed.items():
-        plain = re.sub(r"[^\w.,+-]+", "-", str(value)).rstrip("-.").lstrip(".")
-        parts.append(f"{key}={plain if isinstance(value, int | float) else plain.lstrip('-')}")
+        if not isinstance(value, int | float):  # whose minus counts
+            value = re.sub(r"[^\w.,+-]+", "-", str(value)).strip("-.")
+        parts.append(f"{key}={value}")
     name = "_".join(parts)
     if len(name) <= _MAX_NAME:
         return name

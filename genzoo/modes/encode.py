@@ -144,6 +144,17 @@ def chosen(config: FrozenConfigDict, source: Source) -> np.ndarray:
     return np.arange(min(config.eval.count or len(source), len(source)))
 
 
+def numbered(config: FrozenConfigDict, key: str, source: Source) -> int:
+    """The example of the source, that of eval.split, whose number is `tools.KEY`."""
+    number = config.tools[key]
+    if int(number) >= len(source):
+        raise UserError(
+            f"tools.{key} = {number!r} must be from 0 to {len(source) - 1}, the examples of the "
+            f"{config.eval.split} split of {source.name}."
+        )
+    return int(number)
+
+
 def spread(total: int, count: int) -> np.ndarray:
     """At most `count` of `total` indices, evenly spaced, so that data sorted by class gives some
     of each."""

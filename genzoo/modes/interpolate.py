@@ -12,7 +12,7 @@ from genzoo.data import loose
 from genzoo.data.source import Source
 from genzoo.evaluate import figures
 from genzoo.math import paths
-from genzoo.modes.encode import FILES, Trained, chosen, spread, trained
+from genzoo.modes.encode import FILES, Trained, chosen, numbered, spread, trained
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import announced
@@ -103,12 +103,7 @@ def _from_split(model: Trained) -> Pairs:
     config = model.experiment.config
     source = model.experiment.open(config.eval.split)
     if config.tools.first:
-        pairs = np.array([[int(config.tools.first), int(config.tools.second)]])
-        if pairs.max() >= len(source):
-            raise UserError(
-                f"tools.first and tools.second must be from 0 to {len(source) - 1}, the examples "
-                f"of the {config.eval.split} split of {source.name}."
-            )
+        pairs = np.array([[numbered(config, key, source) for key in ("first", "second")]])
     else:
         pairs = np.array(_pairs_in(source, chosen(config, source)))
     if not len(pairs):

@@ -10,7 +10,7 @@ from genzoo.data import loose
 from genzoo.data.source import Source
 from genzoo.evaluate import figures
 from genzoo.evaluate.neighbours import Neighbours
-from genzoo.modes.encode import FILES, Embedded, Trained, trained
+from genzoo.modes.encode import FILES, Embedded, Trained, numbered, trained
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import announced
@@ -70,12 +70,10 @@ def _queries(model: Trained) -> tuple[Embedded, list[str]]:
         (embedded,) = model.embeddings(model.files([file]), FILES, np.arange(1))
         return embedded, [file.name]
     source = model.experiment.open(config.eval.split)
-    if first and int(first) >= len(source):
-        raise UserError(
-            f"tools.first = {first!r} must be from 0 to {len(source) - 1}, the examples of the "
-            f"{config.eval.split} split of {source.name}, or a file."
-        )
-    indices = np.array([int(first)]) if first else np.arange(min(_QUERIES, len(source)))
+    if first:
+        indices = np.array([numbered(config, "first", source)])
+    else:
+        indices = np.arange(min(_QUERIES, len(source)))
     parts = list(model.embeddings(source, config.eval.split, indices))
     joined = (
         None if values[0] is None else np.concatenate(values) for values in zip(*parts, strict=True)
