@@ -16,6 +16,7 @@ from test_dpm_single import (
     SOME,
     VP,
     at_noise,
+    derivatives_pass,
     exact_move,
     float32_follows_float64,
     keys_of,
@@ -33,7 +34,6 @@ from genzoo.math import continuous
 from genzoo.samplers.dpm_multistep import FEW, History, Multistep
 from genzoo.samplers.dpm_single import SingleStep
 from genzoo.samplers.loop import Sampler
-from genzoo.samplers.predictor import Prediction
 
 SCHEDULES = pytest.mark.parametrize("schedule", few(SOME, (0, 2)), ids=lambda s: type(s).__name__)
 BOTH_FORMS = pytest.mark.parametrize("form", FORMS)
@@ -268,16 +268,4 @@ def test_a_row_does_not_depend_on_the_others():
 
 @pytest.mark.parametrize("form", few(FORMS))
 def test_derivatives_pass_through(float64, form):
-    # From pure noise on, where unused branches meet infinities.
-    schedule, times = continuous.Straight(), np.array([1.0, 0.7, 0.4, 0.1, 0.0])
-    sampler = Sampler(step=multistep(schedule, form, 3), times=times)
-    slow = lambda x, t: Prediction(jnp.tanh(x), x)  # noqa: E731
-    run = lambda x: sampler(slow, x, keys_of(4)).x  # noqa: E731
-
-    @jax.jit
-    def both(x):
-        return jax.jvp(run, (x,), (jnp.ones_like(x),))[1], jax.grad(lambda x: run(x).sum())(x)
-
-    slope, gradient = both(jnp.asarray(POINTS))
-    assert np.all(np.isfinite(slope))
-    np.testing.assert_allclose(gradient, slope, rtol=1e-9)
+    derivatives_pass(multistep(continuous.Straight(), form, 3))

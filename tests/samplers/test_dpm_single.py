@@ -114,6 +114,21 @@ def observed_order(step, counts=(320, 640), grid=karras):
 # --- walking by hand -----------------------------------------------------------------------------
 
 
+def derivatives_pass(step):
+    """Forwards and backwards, from pure noise on, where unused branches meet infinities."""
+    sampler = Sampler(step=step, times=np.array([1.0, 0.7, 0.4, 0.1, 0.0]))
+    slow = lambda x, t: Prediction(jnp.tanh(x), x)  # noqa: E731
+    run = lambda x: sampler(slow, x, keys_of(4)).x  # noqa: E731
+
+    @jax.jit
+    def both(x):
+        return jax.jvp(run, (x,), (jnp.ones_like(x),))[1], jax.grad(lambda x: run(x).sum())(x)
+
+    slope, gradient = both(jnp.asarray(POINTS))
+    assert np.all(np.isfinite(slope))
+    np.testing.assert_allclose(gradient, slope, rtol=1e-9)
+
+
 def walk(step, predict, x, times):
     """(states after each move, times asked), without the loop and without jit."""
     asked, states = [], []

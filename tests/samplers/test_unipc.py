@@ -16,6 +16,7 @@ from test_dpm_single import (
     SOME,
     VP,
     at_noise,
+    derivatives_pass,
     exact_move,
     float32_follows_float64,
     keys_of,
@@ -32,7 +33,6 @@ from test_dpm_single import (
 from genzoo.math import continuous
 from genzoo.samplers.dpm_multistep import Multistep
 from genzoo.samplers.loop import Sampler
-from genzoo.samplers.predictor import Prediction
 from genzoo.samplers.unipc import UniPC
 
 SCHEDULES = pytest.mark.parametrize("schedule", few(SOME, (0, 2)), ids=lambda s: type(s).__name__)
@@ -226,15 +226,4 @@ def test_a_row_does_not_depend_on_the_others():
 
 def test_derivatives_pass_through(float64):
     # From pure noise, where unused branches meet infinities, most of all with eps.
-    times = np.array([1.0, 0.7, 0.4, 0.1, 0.0])
-    sampler = Sampler(step=unipc(continuous.Straight(), "noise", 3), times=times)
-    slow = lambda x, t: Prediction(jnp.tanh(x), x)  # noqa: E731
-    run = lambda x: sampler(slow, x, keys_of(4)).x  # noqa: E731
-
-    @jax.jit
-    def both(x):
-        return jax.jvp(run, (x,), (jnp.ones_like(x),))[1], jax.grad(lambda x: run(x).sum())(x)
-
-    slope, gradient = both(jnp.asarray(POINTS))
-    assert np.all(np.isfinite(slope))
-    np.testing.assert_allclose(gradient, slope, rtol=1e-9)
+    derivatives_pass(unipc(continuous.Straight(), "noise", 3))
