@@ -300,6 +300,7 @@ def test_a_topology_must_be_given(genzoo):
     assert "compile.topology" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu (extra tpu-compile)")
 def test_a_tpu_that_is_not_here(genzoo, describe, tmp_path):
     """A U-Net's training step for four chips: each holds the whole state, whose memory the new one

@@ -168,7 +168,7 @@ CASES = {
     "ddpm": Case(
         path="ddpm_fashion_cond",
         changes=dict(
-            network=dict(width=8, patch=2, norm_groups=2),
+            network=dict(width=8, patch=2, multipliers=(1,), attention=(), norm_groups=2),
             family=dict(
                 variance="learned_range", objective="hybrid", step_distribution="loss_aware",
                 prediction="eps",

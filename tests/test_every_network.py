@@ -248,15 +248,8 @@ def test_forward_derivatives_are_those_of_finite_differences(name):
         assert close.mean() > 0.9  # a ReLU may switch between the two points
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        # The test above differentiates the others with remat too.
-        name if name in ("unet", "song_unet") else pytest.param(name, marks=pytest.mark.slow)
-        for name in CASES
-        if has(name, "remat")
-    ],
-)
+@pytest.mark.slow  # the test above differentiates with remat too
+@pytest.mark.parametrize("name", [name for name in CASES if has(name, "remat")])
 def test_remat_changes_neither_params_nor_gradients(name):
     # test_unet.py tests remat = "dots".
     plain, again = (whole(name, remat=remat) for remat in ("none", "full"))

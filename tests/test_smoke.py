@@ -137,6 +137,7 @@ def test_pictures_of_images(workdir, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_pictures_of_points(workdir):
     place = workdir("toy_swissroll")
     wanted = "--config.sample.pictures=field,trajectories,density"

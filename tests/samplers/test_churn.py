@@ -80,6 +80,7 @@ def test_trajectories_are_those_of_algorithm_2(float64, method, schedule, s_chur
     np.testing.assert_allclose(run(alpha[0] * x), alpha[1:] * expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 @SCHEDULES
 def test_without_churn_it_is_the_method_to_the_last_bit(schedule):
     x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 1)), jnp.float32)
