@@ -14,8 +14,8 @@ from pathlib import Path
 import chex
 import numpy as np
 import pytest
-from PIL import Image
 from oracles import few
+from PIL import Image
 from runs import metrics
 
 from genzoo import check
