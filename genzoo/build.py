@@ -1,14 +1,15 @@
-"""The tables of names: what "ddpm", "unet" or "cifar10" in a config means, and how to build it.
+"""The tables of names: what "ddpm" or "unet" in a config means, and how to build it.
 
-A new family or network is one row here; a new schedule or sampler is one row in the tables of the
-builders. The keys of a section, with types and bounds, are the fields of a settings class, against
-which `check.py` checks a config.
+A new family or network is one row here; a data set is one in `builders/datasets.py`, and a new
+schedule or sampler one in the tables of the other builders. The keys of a section, with types and
+bounds, are the fields of a settings class, against which `check.py` checks a config.
 """
 
 from collections.abc import Mapping
 
 from ml_collections import FrozenConfigDict
 
+from genzoo.builders import datasets
 from genzoo.builders.autoencoder import AutoencoderSettings
 from genzoo.builders.classifier import ClassifierSettings
 from genzoo.builders.conditions import ConditionSettings, sources
@@ -18,7 +19,7 @@ from genzoo.builders.dvae import DVAESettings
 from genzoo.builders.edm import EDMSettings
 from genzoo.builders.flow_matching import FlowMatchingSettings
 from genzoo.builders.pca import PCASettings
-from genzoo.builders.rows import DataRow, FamilyRow, NetworkRow, Parts, Stage
+from genzoo.builders.rows import FamilyRow, NetworkRow, Parts, Stage
 from genzoo.builders.sampling import STEERING, ContinuousSampling, DiffusionSampling
 from genzoo.builders.score_sde import ScoreSDESettings
 from genzoo.builders.token_prior import TokenPriorSettings, TokenSampling
@@ -28,10 +29,7 @@ from genzoo.builders.vqvae import VQVAESettings
 from genzoo.config import freeze
 from genzoo.core.contract import Family, Player, Tokenizes
 from genzoo.core.errors import UserError
-from genzoo.data import cifar, embedded, folder, idx, tfds, toys
-from genzoo.data.fields import Field, Image, Points, Signal, numbered
-from genzoo.data.pixels import sides
-from genzoo.data.source import Source, Spec
+from genzoo.data.fields import Image, Points, Signal
 from genzoo.families import token_prior
 from genzoo.nets.autoencoder.convnet import ConvSettings
 from genzoo.nets.autoencoder.dalle import DalleSettings
@@ -43,23 +41,9 @@ from genzoo.nets.unet.classifier import ClassifierUNetSettings
 from genzoo.nets.unet.song_unet import SongUNetSettings
 from genzoo.nets.unet.unet import UNetSettings
 from genzoo.nets.unet.vdm_unet import VDMUNetSettings
-from genzoo.settings import SECTIONS, DataSettings
+from genzoo.settings import SECTIONS
 from genzoo.train.averages import Average
 from genzoo.train.optimizer import Optimizer, for_players
-
-DATA: Mapping[str, DataRow] = {
-    "fashion_mini": DataRow(
-        open=lambda split, dir: embedded.open_fashion_mini(split), spec=idx.FASHION_SPEC
-    ),
-    "cifar10": DataRow(open=cifar.open_cifar10, spec=cifar.SPEC),
-    "mnist": DataRow(open=idx.open_mnist, spec=idx.MNIST_SPEC),
-    "fashion_mnist": DataRow(open=idx.open_fashion_mnist, spec=idx.FASHION_SPEC),
-    "swissroll": DataRow(
-        open=lambda split, dir: toys.open_swissroll(split), spec=toys.SWISSROLL_SPEC
-    ),
-    "mixture": DataRow(open=lambda split, dir: toys.open_mixture(split), spec=toys.MIXTURE_SPEC),
-    "waves": DataRow(open=lambda split, dir: toys.open_waves(split), spec=toys.WAVES_SPEC),
-}
 
 NETWORKS: Mapping[str, NetworkRow] = {
     "unet": NetworkRow(settings=UNetSettings, kinds=(Image, Signal)),
@@ -140,59 +124,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
 }
 
 
-# --- data -----------------------------------------------------------------------------------------
-
-
-def open_source(data: DataSettings, split: str) -> Source:
-    """A split of the data set. Reads its files, and downloads them if needed."""
-    kind, _, rest = data.name.partition(":")
-    fit = {"size": data.size, "channels": data.channels, "resize": data.resize}
-    if kind == "folder":
-        own = {"labels": data.labels, "holdout": data.holdout}
-        return folder.open_folder(rest, split=split, **fit, **own)
-    if kind == "tfds":
-        return tfds.open_tfds(rest, split, directory=data.dir, **fit)
-    return DATA[data.name].open(split, data.dir)
-
-
-def spec(data: DataSettings) -> Spec:
-    """The fields of the records, without opening the data. A folder or a TFDS set has a label here
-    only if data.num_classes is set."""
-    if row := DATA.get(data.name):
-        return row.spec
-    fields: dict[str, Field] = {
-        "x": Image(shape=(*sides(data.size), data.channels), resize=data.resize)
-    }
-    if data.num_classes:
-        fields["label"] = numbered(data.num_classes)
-    return Spec(fields=fields)
-
-
-def possible_fields(data: DataSettings) -> Mapping[str, Field]:
-    """The fields that the data may have, before it is opened: a folder or a TFDS set may have
-    classes."""
-    known = dict(spec(data).fields)
-    if ":" in data.name:
-        known.setdefault("label", numbered(1))
-    return known
-
-
-def example_shape(data: DataSettings) -> tuple[int, ...]:
-    """The shape of one datum, without opening the data."""
-    return spec(data).shape
-
-
-def class_count(data: DataSettings) -> int:
-    """The number of classes in the data, from their names; no image is read."""
-    row = DATA.get(data.name)
-    if row:
-        return len(row.spec.classes)
-    if data.num_classes:
-        return data.num_classes
-    kind, _, rest = data.name.partition(":")
-    if kind == "folder":
-        return len(folder.class_names(rest, labels=data.labels))
-    return len(tfds.class_names(rest, data.dir))
+# --- what follows from the data -------------------------------------------------------------------
 
 
 def labels(config: FrozenConfigDict) -> list[str]:
@@ -201,23 +133,25 @@ def labels(config: FrozenConfigDict) -> list[str]:
 
 
 def settled(config: FrozenConfigDict) -> FrozenConfigDict:
-    """The config with the number of classes filled in if the model depends on it, so that the model
-    can be rebuilt without the data. Raises UserError if the data has no classes."""
+    """The config with the facts about its data filled in that the model depends on, so that the
+    model can be rebuilt without the data. Raises UserError if the data lacks a field."""
     data, labelled = section(config, "data"), FAMILIES[config.family.name].labelled
-    classes = labels(config)
-    if not (labelled or classes):
+    needs = {source: name for name, source in sources(config.conditions).items()}
+    needed = [*needs, *(["label"] if labelled else [])]
+    found, missing = datasets.with_facts(data, needed)
+    problems = []
+    for name in missing:
+        kind, lacks, supply = datasets.LACKS[name]
+        need, remedy = "A classifier learns labels", "use other data"
+        if name in needs:
+            need, remedy = f"conditions.{needs[name]} is {kind}", "leave it out"
+        problems.append(f"{need}, but {data.name} has no {lacks}: {remedy}, or {supply}.")
+    if problems:
+        raise UserError(*problems)
+    if found == data:
         return config
-    count = class_count(data)
-    if not count:
-        need = "A classifier learns labels" if labelled else f"conditions.{classes[0]} is a class"
-        remedy = "use other data" if labelled else "leave it out"
-        raise UserError(
-            f"{need}, but {data.name} has no classes: {remedy}, or sort the images into one "
-            "folder per class."
-        )
-    if data.name in DATA or data.num_classes:
-        return config
-    return freeze(config.to_dict() | {"data": {**config.data, "num_classes": count}})
+    facts = {key: getattr(found, key) for key in datasets.FACTS}
+    return freeze(config.to_dict() | {"data": {**config.data, **facts}})
 
 
 # --- building -------------------------------------------------------------------------------------
@@ -257,12 +191,13 @@ def network_settings(config: FrozenConfigDict):
 def family(config: FrozenConfigDict) -> Family:
     """The model family of the config."""
     data, row = section(config, "data"), FAMILIES[config.family.name]
-    x, network = spec(data).fields["x"], network_settings(config)
+    fields, network = datasets.spec(data).fields, network_settings(config)
+    x = fields["x"]
     parts = Parts(
         shape=x.shape,
         levels=x.levels > 0,
-        classes=class_count(data) if row.labelled else 0,
-        fields=spec(data).fields,
+        classes=datasets.class_count(data) if row.labelled else 0,
+        fields=fields,
         conditions={k: ConditionSettings(**own) for k, own in config.conditions.items()},
         network=network.build if network else None,
         sample=sampling(config),

@@ -12,13 +12,12 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
-from genzoo.builders import conditions
+from genzoo.builders import conditions, datasets
 from genzoo.builders.rows import FamilyRow
 from genzoo.config import Checker, freeze, upgrade
 from genzoo.core.bounds import REQUIRED, OneOf, Setting, WithoutEffect, settings_of, unmentioned
 from genzoo.core.errors import UserError, nearest
 from genzoo.data.fields import Field
-from genzoo.data.pixels import size_problem
 from genzoo.data.source import SPLITS
 from genzoo.settings import RAW, SECTIONS, DataSettings, FrozenSettings, RunSettings
 from genzoo.train import sharding
@@ -48,7 +47,8 @@ def fill(raw: dict) -> dict:
     if checker.problems:
         raise UserError(*checker.problems)
     filled = freeze(resolved)
-    for sentence in (*build.section(filled, "data").problems(), *_across_keys(filled)):
+    data = build.section(filled, "data")
+    for sentence in (*datasets.unused(data), *_across_keys(filled)):
         if isinstance(sentence, WithoutEffect):
             *sections, key = sentence.key.split(".")
             place = resolved
@@ -171,10 +171,10 @@ def _frozen(checker: Checker, stages: Mapping, used) -> dict:
 
 def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
     data, train = build.section(config, "data"), config.train
-    problems = _data_problems(data)
+    problems = datasets.problems(data)
     if not problems:
-        problems += data.problems()
-        spec = build.spec(data)
+        problems += datasets.unused(data)
+        spec = datasets.spec(data)
         shape = spec.shape
         problems += _kind_problems(config, spec.fields["x"])
         if config.eval.get("trace") == "exact" and math.prod(shape) > _MAX_EXACT:
@@ -185,7 +185,7 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
         problems += _condition_problems(config, data)
     network = build.network_settings(config)
     if not problems and network:
-        problems += network.problems(build.example_shape(data))
+        problems += network.problems(datasets.spec(data).shape)
     problems += _across_keys(config)
     sizes = {f"{s}.batch_size": config[s].batch_size for s in ("train", "eval")}
     problems += sharding.problems(build.section(config, "mesh"), sizes, devices)
@@ -222,7 +222,7 @@ def _condition_problems(config: FrozenConfigDict, data: DataSettings) -> list[st
             f"conditions.{next(iter(config.conditions))}: {name} takes no conditions; leave the "
             f"section out, or use one of the families {able}."
         ]
-    return conditions.problems(config, build.possible_fields(data))
+    return conditions.problems(config, datasets.possible_fields(data))
 
 
 def _across_keys(config: FrozenConfigDict) -> list[str]:
@@ -276,21 +276,3 @@ def _plurals(kinds: Sequence[type[Field]]) -> str:
 
 def _one_of(names: Sequence[str]) -> str:
     return " or ".join(repr(name) for name in names)
-
-
-def _data_problems(data: DataSettings) -> list[str]:
-    kind, colon, rest = data.name.partition(":")
-    if not colon:
-        known = OneOf((*build.DATA, "folder:PATH", "tfds:NAME"))
-        return known.problems("data.name", data.name)
-    problems = []
-    if kind not in ("folder", "tfds") or not rest:
-        problems.append(f"data.name = {data.name!r}: write folder:PATH or tfds:NAME.")
-    if data.size == 0:
-        problems.append(
-            f"data.size must be given for {kind}: the side of the images in pixels, or (height, "
-            "width)."
-        )
-    elif requirement := size_problem(data.size):
-        problems.append(f"data.size = {data.size!r} must be {requirement}.")
-    return problems

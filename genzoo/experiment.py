@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
+from genzoo.builders import datasets
 from genzoo.config import freeze
 from genzoo.core import streams
 from genzoo.core.contract import (
@@ -24,7 +25,7 @@ from genzoo.core.contract import (
 )
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch, Key, Keys, Tree
-from genzoo.data import fields
+from genzoo.data import records
 from genzoo.data.fields import Field
 from genzoo.data.source import Source, Spec
 from genzoo.math.gaussian_mixture import GaussianMixture
@@ -68,7 +69,7 @@ class Experiment:
     @cached_property
     def spec(self) -> Spec:
         """The fields of the records, as far as they are known before the data is opened."""
-        return build.spec(build.section(self.config, "data"))
+        return datasets.spec(build.section(self.config, "data"))
 
     @property
     def x(self) -> Field:
@@ -85,7 +86,7 @@ class Experiment:
         """The number of classes that the model knows; 0 if it does not use classes."""
         if not (build.labels(self.config) or build.FAMILIES[self.config.family.name].labelled):
             return 0
-        return build.class_count(build.section(self.config, "data"))
+        return datasets.class_count(build.section(self.config, "data"))
 
     @property
     def unit(self) -> str:
@@ -121,11 +122,11 @@ class Experiment:
     def prepared(self, batch: Batch) -> Batch:
         """A batch of stored records as models see it, without augmentation. Entries that are not
         fields (masks, indices) stay unchanged."""
-        return fields.prepare(batch, fields=self.spec.fields)
+        return records.prepare(batch, fields=self.spec.fields)
 
-    def flat(self, records: Batch) -> Batch:
+    def flat(self, stored: Batch) -> Batch:
         """The run's fields of stored records, in the layout held on the devices."""
-        return fields.flat(fields.only(records, self.spec.fields), self.spec.fields)
+        return records.flat(records.only(stored, self.spec.fields), self.spec.fields)
 
     @cached_property
     def others(self) -> Mapping[str, "Experiment"]:
@@ -203,7 +204,7 @@ class Experiment:
             optimizers=self.optimizers,
             averages=build.averages(self.config),
             prepare=partial(
-                fields.prepare, fields=self.spec.fields, mirrored=self.config.data.flip
+                records.prepare, fields=self.spec.fields, mirrored=self.config.data.flip
             ),
             root=self.root,
             accumulate=accumulate,
@@ -239,7 +240,7 @@ class Experiment:
     def open(self, split: str) -> Source:
         """A split of the data. Raises UserError if it lacks a field of the model or has another
         number of classes."""
-        source = build.open_source(build.section(self.config, "data"), split)
+        source = datasets.open_source(build.section(self.config, "data"), split)
         ours, theirs = self.classes, len(source.spec.classes)
         if ours and ours != theirs:
             remedy = f"set data.num_classes = {theirs}" if theirs else "sort it into class folders"

@@ -1,8 +1,9 @@
 """The conditions of samples: a value of each condition for each sample.
 
 `sample.conditions` holds values in the notation of their fields: a class or its name, a text,
-numbers, or a file; "none" makes a condition absent. If no class is given, samples cycle through all
-classes; for other conditions, they cycle through the records of the test split.
+numbers, or a file; "none" makes a condition absent. Samples cycle through a list of values. If no
+class is given, they cycle through all classes; for other conditions, through the records of the
+test split.
 """
 
 from collections.abc import Mapping
@@ -14,16 +15,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.builders import conditions
-from genzoo.core.conditions import Conditions, Given, field, gather, without
+from genzoo.core.conditions import Conditions, Given, field, gather
 from genzoo.core.contract import Family, Variables, conditions_of
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.types import Batch
-from genzoo.data import fields
-from genzoo.data.fields import Classes, Field
+from genzoo.data import records
+from genzoo.data.fields import Classes, Field, Image, Tokens
 from genzoo.experiment import Experiment
 
 NONE = "none"
 _LABEL = "label"  # the condition that a guiding classifier uses
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Values:
+    """Values that samples cycle through: sample i has the value of number i modulo n.
+
+    stored: in their stored form, [n, ...]. present: bool [n]; the values of absent ones are zero.
+    """
+
+    stored: np.ndarray
+    present: np.ndarray
+
+    @property
+    def absent(self) -> bool:
+        """Whether all are absent."""
+        return not self.present.any()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,41 +77,49 @@ class Requests:
         label = self.fields.get(_LABEL)
         return label.count if label and _LABEL not in self._requested else 0
 
+    def texts(self, rows: Batch) -> list[str]:
+        """The caption of each of `rows`; [] if the model takes no caption."""
+        for name, kind in self.fields.items():
+            if isinstance(kind, Tokens):
+                return [kind.text(ids) for ids in rows[name]]
+        return []
+
     def check(self) -> None:
         """Raises UserError if a value is not valid for its condition."""
         self._requested  # noqa: B018
 
     @cached_property
-    def _requested(self) -> Mapping[str, np.ndarray | None]:
-        """Field -> the stored value that the user requested, None for an absent condition."""
+    def _requested(self) -> Mapping[str, Values]:
+        """Field -> the values that the user requested."""
         return self._parsed("conditions")
 
     @cached_property
-    def _avoided(self) -> Mapping[str, np.ndarray | None]:
+    def _avoided(self) -> Mapping[str, Values]:
         return self._parsed("negative")
 
-    def _parsed(self, key: str) -> dict[str, np.ndarray | None]:
+    def _parsed(self, key: str) -> dict[str, Values]:
         values, problems = {}, []
-        for name, text in self.experiment.config.sample.get(key, {}).items():
+        for name, given in self.experiment.config.sample.get(key, {}).items():
             place = f"sample.{key}.{name}"
             if name not in self.sources:
                 known = nearest(name, self.sources) if self.sources else "it has none."
-                problems.append(f"{place} = {text!r} is not a condition of this model: {known}")
+                problems.append(f"{place} = {given!r} is not a condition of this model: {known}")
                 continue
             source = self.sources[name]
-            if text in (-1, "-1") and isinstance(self.fields[source], Classes):
+            kind = self.fields[source]
+            if given in (-1, "-1") and isinstance(kind, Classes):
                 continue  # all in turn
             try:
-                value = None if text == NONE else self.fields[source].parse(text, place)
+                parsed = _values(given, kind, place)
             except UserError as error:
                 problems += error.problems
                 continue
-            if source in values and not np.array_equal(values[source], value):
+            if source in values and not _equal(values[source], parsed):
                 problems.append(
-                    f"{place} = {text!r} contradicts another condition made from {source}: give "
+                    f"{place} = {given!r} contradicts another condition made from {source}: give "
                     "both the same value."
                 )
-            values[source] = value
+            values[source] = parsed
         if problems:
             raise UserError(*problems)
         return values
@@ -105,9 +130,8 @@ class Requests:
         rows, read = {"index": index.astype(np.int32)}, None
         for name, kind in self.fields.items():
             if name in self._requested:
-                value = self._requested[name]
-                value = np.zeros(kind.shape, kind.dtype) if value is None else value
-                rows[name] = np.broadcast_to(value, (len(index), *kind.shape))
+                stored = self._requested[name].stored
+                rows[name] = stored[index % len(stored)]
             elif isinstance(kind, Classes):
                 rows[name] = (index % kind.count).astype(np.int32)
             else:
@@ -131,27 +155,50 @@ class Requests:
 
     def conditions(self, variables: Variables, rows: Batch) -> Conditions:
         """The conditions of `rows`."""
-        given = self._gathered(variables, rows)
-        absent = {n for n, source in self.sources.items() if self._requested.get(source, 0) is None}
-        return without(given, absent)
+        given = dict(self._gathered(variables, rows))
+        for name, source in self.sources.items():
+            if source in self._requested:
+                present = jnp.asarray(self._requested[source].present)
+                present = present[rows["index"] % len(present)]
+                given[name] = given[name]._replace(present=given[name].present & present)
+        return given
 
     def negative(self, variables: Variables, rows: Batch) -> Conditions:
         """The conditions that guidance moves away from, in place of absent ones."""
         if not self._avoided:
             return {}
-        count = rows["index"].shape[0]
         stored = {
-            name: jnp.broadcast_to(value, (count, *value.shape))
-            for name, value in self._avoided.items()
-            if value is not None
+            name: jnp.asarray(values.stored)[rows["index"] % len(values.stored)]
+            for name, values in self._avoided.items()
+            if not values.absent
         }
         given = self._gathered(variables, {**rows, **stored})
         return {n: given[n] for n, source in self.sources.items() if source in stored}
 
     def _gathered(self, variables: Variables, rows: Batch) -> Conditions:
-        batch = fields.prepare(rows, fields=self.fields)
+        batch = records.prepare(rows, fields=self.fields)
         given = gather(conditions_of(self.family), batch, variables.frozen)
         if _LABEL in self.sources and _LABEL not in given:
             label = field(_LABEL)(batch, {})
             given = {**given, _LABEL: Given(label, jnp.ones(label.shape, bool))}
         return given
+
+
+def _values(given: object, kind: Field, place: str) -> Values:
+    """The values of one entry of the config. Raises UserError."""
+    several = isinstance(given, list | tuple) and (
+        isinstance(kind, Classes | Image | Tokens)
+        or any(isinstance(part, str | list | tuple) for part in given)
+    )
+    if several and not given:
+        raise UserError(f"{place} is an empty list: give at least one value, or leave it out.")
+    stored, present = [], []
+    for value in given if several else (given,):
+        present.append(value != NONE)
+        absent = np.zeros(kind.shape, kind.dtype)
+        stored.append(kind.parse(value, place) if present[-1] else absent)
+    return Values(stored=np.stack(stored), present=np.array(present))
+
+
+def _equal(one: Values, other: Values) -> bool:
+    return np.array_equal(one.stored, other.stored) and np.array_equal(one.present, other.present)

@@ -15,6 +15,7 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
+from genzoo.builders import datasets
 from genzoo.builders.rows import Stage
 from genzoo.config import freeze
 from genzoo.core.contract import Family, Fits, Starts, Variables, capabilities
@@ -135,7 +136,7 @@ def _value(config: FrozenConfigDict, key: str) -> object:
 
 
 def _shape(config: FrozenConfigDict) -> tuple[int, ...]:
-    return build.example_shape(build.section(config, "data"))
+    return datasets.spec(build.section(config, "data")).shape
 
 
 def _mesh(config: FrozenConfigDict) -> MeshSettings:

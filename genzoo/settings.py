@@ -32,11 +32,6 @@ class RunSettings:
     ] = field(default_factory=dict)
 
 
-_OF_FOLDERS = ("labels", "holdout")
-OF_LOOSE_IMAGES = ("size", "channels", "resize", "num_classes", *_OF_FOLDERS)
-"""Keys of `data` that only folders and TFDS sets use; the other data sets have a fixed shape."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """The data set."""
@@ -45,10 +40,11 @@ class DataSettings:
     dir: Annotated[str, "The folder of its files; empty to find or download them."] = ""
     flip: Annotated[bool, "Whether images are mirrored at random in training."] = False
     size: Annotated[
-        int | tuple[int, ...], "Side in pixels or (height, width), for folders and TFDS sets."
+        int | tuple[int, ...],
+        "Side in pixels or (height, width), for folders and TFDS sets; 32 or 64 for shapes.",
     ] = 0
     channels: Annotated[
-        int, OneOf((1, 3)), "1 is grey, 3 is colour; for folders and TFDS sets."
+        int, AtLeast(1), "1 is grey, 3 is colour; for folders and TFDS sets."
     ] = 3
     resize: Annotated[
         str, OneOf(("crop", "stretch")), "How images get this size, for folders and TFDS sets."
@@ -60,16 +56,25 @@ class DataSettings:
     num_classes: Annotated[
         int, AtLeast(0), "Number of classes of a folder or TFDS set; 0 counts them in the data."
     ] = 0
-
-    def problems(self) -> list[str]:
-        """Keys that this data set does not use."""
-        kind, colon, _ = self.name.partition(":")
-        known_shape, of_folder = not colon, kind == "folder"
-        keys = OF_LOOSE_IMAGES if known_shape else () if of_folder else _OF_FOLDERS
-        why, remedy = f"with data.name = {self.name!r}", "use folder:PATH or tfds:NAME"
-        if not known_shape:
-            remedy = "use folder:PATH"
-        return without_effect(self, "data", keys, why, remedy)
+    classes: Annotated[
+        tuple[str, ...], "Names of the classes of a folder; empty to read them from it."
+    ] = ()
+    tokenizer: Annotated[
+        str,
+        "How captions become tokens: words (of the training captions), bytes, or the path of a "
+        "tokenizer.json.",
+    ] = "words"
+    tokens: Annotated[
+        int, AtLeast(0), "Tokens of a caption; 0 for those of the longest in the training set."
+    ] = 0
+    words: Annotated[
+        tuple[str, ...], "The vocabulary of captions; empty to learn it from the training set."
+    ] = ()
+    columns: Annotated[
+        tuple[tuple[str, float, float], ...],
+        "(name, mean, standard deviation) of each numeric column; empty to compute them from the "
+        "training set.",
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import pytest
 from jax._src.config import EffortLevel
 
 from genzoo import build, check, config
+from genzoo.builders import datasets
 from genzoo.core import tree
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment
@@ -64,7 +65,7 @@ def test_the_compiled_step_takes_the_arguments_of_training():
 
 @pytest.mark.parametrize("name", mode._EXAMPLES)
 def test_sets_whose_size_is_known_have_a_row(name):
-    assert name in build.DATA
+    assert name in datasets.DATA
 
 
 @pytest.fixture

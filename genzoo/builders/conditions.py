@@ -68,6 +68,12 @@ class ConditionSettings:
     null: Annotated[
         bool, "Whether absence has a learned embedding; if not, an absent condition adds nothing."
     ] = True
+    layers: Annotated[
+        int,
+        AtLeast(0),
+        "Layers of a text encoder, a transformer over the tokens of a text that is trained along; "
+        "0 for none.",
+    ] = 0
 
 
 Settings = Mapping[str, ConditionSettings]
@@ -115,7 +121,7 @@ def _entry(own: ConditionSettings, source: Field) -> Entry:
         if transform := TRANSFORMS[own.transform]:
             size = jax.eval_shape(transform, source.example(1)).shape[-1]
     way = own.way or _WAYS_OF[kind][0]
-    return Entry(kind=kind, size=size, length=length, way=way, null=own.null)
+    return Entry(kind=kind, size=size, length=length, way=way, null=own.null, layers=own.layers)
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -160,6 +166,10 @@ def _field_problems(
     if own.way and own.way not in _WAYS_OF[kind]:
         offered = " or ".join(map(repr, _WAYS_OF[kind]))
         return [f"{where}.way = {own.way!r} is not possible for {field}: use {offered}."]
+    if own.layers and kind != "ids":
+        return [
+            f"{where}.layers = {own.layers} encodes a text, but {source} is {field}: leave it at 0."
+        ]
     return []
 
 

@@ -1,4 +1,4 @@
-"""Rows of the tables in `build.py`: data sets, networks and families."""
+"""Rows of the tables in `build.py`: networks and families."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,16 +8,7 @@ from genzoo.builders.conditions import ConditionSettings
 from genzoo.core.bounds import Setting, settings_of
 from genzoo.core.contract import Family
 from genzoo.data.fields import Field, Image
-from genzoo.data.source import Source, Spec
 from genzoo.settings import Nothing
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataRow:
-    """A data set. open: (split, dir) -> source. spec: its fields, known before it is opened."""
-
-    open: Callable[..., Source]
-    spec: Spec
 
 
 @dataclass(frozen=True, kw_only=True)

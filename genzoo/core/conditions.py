@@ -109,7 +109,8 @@ class Entry:
     of ids below `size`, with `length` positions), "tokens" (`Tokens` of features of width `size`)
     or "map" ([B, *spatial shape of x, size]). way: "add" to the time embedding, "attend" by
     cross-attention, or "concat" to the network's input. null: whether absence has a learned
-    embedding; otherwise an absent condition contributes zeros.
+    embedding; otherwise an absent condition contributes zeros. layers: of the transformer that
+    encodes a sequence; 0 for none.
     """
 
     kind: str
@@ -117,6 +118,7 @@ class Entry:
     length: int = 0
     way: str = "add"
     null: bool = True
+    layers: int = 0
 
 
 Entries = Mapping[str, Entry]

@@ -16,7 +16,6 @@ have the same shape.
 | Vector  | [D], named numbers     | float32 | the same             |
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -26,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core.errors import UserError, nearest
-from genzoo.core.types import Array, Batch, Key
+from genzoo.core.types import Array
 from genzoo.data import pixels, transforms
+from genzoo.data.vocabulary import PADDING, Tokenizer
 
 _NUMBER_FILES = (".npy", ".csv", ".txt")
 
@@ -246,50 +246,65 @@ def numbered(count: int) -> Classes:
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens(Field):
-    """A sequence of at most L ids below `vocabulary`, padded with `padding`.
+    """A sequence of at most L ids below `vocabulary`, padded with `PADDING`.
 
-    tokenizer: text -> ids, for text data. Longer texts are truncated to L ids.
+    tokenizer: converts text to ids and back, for text data.
     """
 
     vocabulary: int
-    padding: int = 0
-    tokenizer: Callable[[str], Sequence[int]] | None = field(default=None, compare=False)
+    tokenizer: Tokenizer | None = field(default=None, compare=False)
     dtype: ClassVar[type] = np.int32
     singular: ClassVar[str] = "text"
     plural: ClassVar[str] = "texts"
 
     def mask(self, ids: Array | np.ndarray) -> Array | np.ndarray:
         """Which of the ids [..., L] are not padding: bool [..., L]."""
-        return ids != self.padding
+        return ids != PADDING
 
     def made_up(self, random: np.random.Generator, count: int) -> np.ndarray:
         """Random ids, int32 [count, L]."""
         return random.integers(0, self.vocabulary, (count, *self.shape)).astype(np.int32)
 
     def take(self, value: object) -> np.ndarray:
-        """A text (str, or UTF-8 bytes) or up to L ids, padded: int32 [L]. Raises ValueError."""
+        """A text (str, or UTF-8 bytes), truncated to L ids, or up to L ids: int32 [L], padded.
+        Raises ValueError."""
         value = value.decode() if isinstance(value, bytes) else value
         if isinstance(value, str):
             if self.tokenizer is None:
                 raise ValueError("it is text, but this field has no tokenizer")
-            value = list(self.tokenizer(value))[: self.shape[0]]
+            value = self.tokenizer.encode(value)[: self.shape[0]]
         ids = np.asarray(value, np.int32)
         if ids.ndim != 1 or len(ids) > self.shape[0]:
             raise ValueError(f"its shape is {ids.shape}, not at most {self.shape}")
         if ids.size and not 0 <= ids.min() <= ids.max() < self.vocabulary:
             raise ValueError(f"its ids are not all from 0 to {self.vocabulary - 1}")
-        return np.pad(ids, (0, self.shape[0] - len(ids)), constant_values=self.padding)
+        return np.pad(ids, (0, self.shape[0] - len(ids)), constant_values=PADDING)
+
+    def text(self, ids: np.ndarray) -> str:
+        """The text of ids [L]."""
+        if self.tokenizer is None:
+            return " ".join(str(id) for id in ids if id != PADDING)
+        return self.tokenizer.decode([int(id) for id in ids])
 
     def parse(self, value: object, key: str) -> np.ndarray:
-        """The ids of a text, or of the text in a .txt file: int32 [L]. Raises UserError."""
+        """The ids of a text, or of the text in a .txt file: int32 [L]. Raises UserError, also for
+        a text that is too long or that the tokenizer does not know."""
         text = str(value)
         path = Path(text).expanduser()
         try:
             if path.suffix.lower() == ".txt" and path.is_file():
                 text = path.read_text(encoding="utf-8")
-            return self.take(text)
+            ids = self.take(text)
         except (ValueError, OSError) as reason:
             raise UserError(f"{key} = {value!r} cannot be used as a text: {reason}.") from reason
+        if complaint := self.tokenizer.complaint(text):
+            raise UserError(f"{key} = {value!r} cannot be used as a text: {complaint}")
+        if (count := len(self.tokenizer.encode(text))) > self.shape[0]:
+            raise UserError(
+                f"{key} = {value!r} has {count} tokens, but this model takes at most "
+                f"{self.shape[0]}: shorten it."
+            )
+        return ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,39 +370,3 @@ def _read_numbers(path: Path, key: str) -> np.ndarray:
         return np.asarray(numbers, np.float32)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{key} = {str(path)!r} cannot be read as numbers: {error}.") from error
-
-
-# --- records --------------------------------------------------------------------------------------
-
-
-def only(records: Mapping[str, np.ndarray], fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
-    """Only those entries of the records that are fields."""
-    return {name: values for name, values in records.items() if name in fields}
-
-
-def flat(records: Mapping[str, Array], fields: Mapping[str, Field]) -> dict[str, Array]:
-    """Stored records in the layout used on the devices: every field as rows [N, D], or [N].
-
-    With image shapes, a TPU would change the layout of the whole set in every step.
-    """
-    return {k: fields[k].flat(v) if k in fields else v for k, v in records.items()}
-
-
-def prepare(
-    batch: Batch,
-    key: Key | None = None,
-    *,
-    fields: Mapping[str, Field],
-    mirrored: bool = False,
-) -> Batch:
-    """Prepares a stored batch for models; entries that are not fields (masks, indices) are kept.
-
-    mirrored: whether to mirror each record left to right with probability one half, using the key;
-    all spatial fields of a record are mirrored together.
-    """
-    seen = {k: fields[k].prepare(v) if k in fields else v for k, v in batch.items()}
-    spatial = [k for k in seen if k in fields and fields[k].spatial]
-    if not mirrored or not spatial:
-        return seen
-    which = transforms.coin(key, len(seen[spatial[0]]))
-    return seen | {k: transforms.mirrored(seen[k], which) for k in spatial}

@@ -5,8 +5,8 @@ source knows nothing of order, batches or processes; see `order` and `batches`.
 """
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -35,16 +35,28 @@ class Mixture:
             raise ValueError(f"No mixture: shapes {shapes}, sum of weights {self.weights.sum()}.")
 
 
+class Judge(Protocol):
+    """Decides whether samples show what their captions say."""
+
+    def group(self, text: str) -> str:
+        """The group of a text whose samples are scored together; "" if it cannot be judged."""
+
+    def shows(self, images: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """Whether each image, uint8 [N, H, W, C], shows its text: bool [N]."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """The description of a data set, known before it is opened.
 
-    fields: the fields of a record by name; the datum is `x`, a class is `label`. density: the
-    distribution of the records, if it is known exactly.
+    fields: the fields of a record by name; the datum is `x`, a class is `label`, a caption is
+    `text`. density: the distribution of the records, if it is known exactly. judge: of samples, if
+    there is an exact one.
     """
 
     fields: Mapping[str, Field]
     density: Mixture | None = None
+    judge: Judge | None = field(default=None, compare=False)
 
     def __hash__(self) -> int:
         return hash((frozenset(self.fields.items()), self.density))

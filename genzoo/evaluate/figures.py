@@ -5,6 +5,7 @@ copied pixel by pixel and enlarged by integer factors, so that they stay sharp.
 """
 
 import math
+import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,22 +41,38 @@ def shortened(text: str, most: int = 14) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def save_captioned(path: Path, images: np.ndarray, captions: Sequence[str]) -> None:
+    """Saves images, uint8 [N, H, W, C], in about square rows as PNG, each above its caption."""
+    cell, letter = 112, 12
+    wide = math.ceil(cell / images.shape[2]) * images.shape[2]
+    lines = [textwrap.fill(text, int(wide / (0.58 * letter))) for text in captions]
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = [
+        Row(images=images[i : i + columns], captions=lines[i : i + columns])
+        for i in range(0, len(images), columns)
+    ]
+    save_rows(path, rows, least_cell=cell, letter=letter)
+
+
 def save_rows(
     path: Path,
     rows: Sequence[Row],
     columns: Sequence[str] = (),
     apart: Sequence[int] = (),
     title: str = "",
+    least_cell: int = _LEAST_CELL,
+    letter: int = 0,
 ) -> None:
     """Saves rows of images of one shape as PNG.
 
     columns: a name above each column. apart: the columns that follow a wider gap. title: a line of
-    text above all rows.
+    text above all rows. least_cell: images smaller than this are enlarged, in pixels. letter: the
+    height of a letter in pixels; 0 for one in proportion to the images.
     """
     height, width = rows[0].images.shape[1:3]
-    factor = max(1, math.ceil(_LEAST_CELL / min(height, width)))
+    factor = max(1, math.ceil(least_cell / min(height, width)))
     height, width = height * factor, width * factor
-    letter = min(max(width // 7, 11), 22)  # height of a line of text in pixels
+    letter = letter or min(max(width // 7, 11), 22)
     line, gap = round(1.35 * letter), max(3, letter // 4)
     longest = max(len(part) for row in rows for part in row.label.split("\n"))
     left = 2 * letter + round(0.62 * letter * longest)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
-from genzoo import build
+from genzoo.builders import datasets
 from genzoo.check import check
 from genzoo.config import freeze
 from genzoo.core import tree
@@ -170,7 +170,7 @@ def _examples(experiment: Experiment) -> int:
     if name in _EXAMPLES:
         return _EXAMPLES[name]
     # The other sets are in the package or synthetic.
-    return len(experiment.open("train")) if name in build.DATA else 0
+    return len(experiment.open("train")) if name in datasets.DATA else 0
 
 
 def _placed(sharding, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
+from genzoo.builders import datasets
 from genzoo.builders.sampling import ADAPTIVE
 from genzoo.check import documented
 from genzoo.core import tree
@@ -18,7 +19,7 @@ from genzoo.modes.sample import draw, sample_batch
 from genzoo.requests import Requests
 from genzoo.runtime import cost
 from genzoo.runtime.compilation import compile_program, flops
-from genzoo.settings import OF_LOOSE_IMAGES, DataSettings
+from genzoo.settings import DataSettings
 from genzoo.train.state import TrainState
 
 
@@ -64,8 +65,8 @@ def describe(config: FrozenConfigDict) -> dict:
     """Parameters, operations, capabilities and keys of a config, without building the arrays."""
     experiment = Experiment(config)
     data, shown = build.section(config, "data"), config.to_dict()
-    if data.name in build.DATA:  # these keys do not apply then
-        shown["data"] = {k: v for k, v in shown["data"].items() if k not in OF_LOOSE_IMAGES}
+    unused = datasets.unused_keys(data)
+    shown["data"] = {k: v for k, v in shown["data"].items() if k not in unused}
     return {
         "family": config.family.name,
         "capabilities": list(capabilities(experiment.family)),
@@ -83,7 +84,7 @@ def describe(config: FrozenConfigDict) -> dict:
 def _classes(data: DataSettings) -> int | None:
     """The number of classes in the data; None if the data is not available."""
     try:
-        return build.class_count(data)
+        return datasets.class_count(data)
     except UserError:
         return None
 

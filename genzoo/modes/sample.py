@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,8 @@ from genzoo.core.contract import Solves, Variables
 from genzoo.core.types import Array, Batch
 from genzoo.core.version import VERSION
 from genzoo.data.fields import Image, Signal
-from genzoo.evaluate import pictures, plane, signals
+from genzoo.evaluate import figures, pictures, plane, signals
+from genzoo.evaluate.prompts import PromptAccuracy
 from genzoo.experiment import (
     Experiment,
     require,
@@ -39,13 +40,13 @@ _log = logging.getLogger("genzoo")
 class Drawn(NamedTuple):
     """A batch of samples.
 
-    images: the samples [n, ...] in the format of the data. labels: int32 [n]. evaluations: [n, 2],
-    model evaluations and rows of network input per sample; [0, 2] if the family does not count
-    them.
+    images: the samples [n, ...] in the format of the data. requested: the stored values [n, ...] of
+    the fields that their conditions are made from. evaluations: [n, 2], model evaluations and rows
+    of network input per sample; [0, 2] if the family does not count them.
     """
 
     images: np.ndarray
-    labels: np.ndarray
+    requested: dict[str, np.ndarray]
     evaluations: np.ndarray
 
 
@@ -68,7 +69,6 @@ def draw(
     for start in range(0, count, batch):
         experiment.stop.check()
         requested = requests.rows(np.arange(start, start + size))
-        label = requested.get("label", np.zeros(size, np.int32))
         rows = placement.put_batch({name: values[mine] for name, values in requested.items()})
         if size not in programs:
             function = partial(sample_batch, requests)
@@ -79,7 +79,11 @@ def draw(
         if not finite.all():
             problem = f"{(~finite).sum()} of {real} samples are not finite"
             _log.warning("%s%s", problem, _remedies(config.sample))
-        yield Drawn(samples["x"][:real], label[:real], samples.get("evaluations", NOTHING)[:real])
+        yield Drawn(
+            samples["x"][:real],
+            {name: values[:real] for name, values in requested.items() if name != "index"},
+            samples.get("evaluations", NOTHING)[:real],
+        )
 
 
 def _remedies(settings: FrozenConfigDict) -> str:
@@ -139,7 +143,10 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     requests = Requests(experiment=experiment, family=family)
     requests.check()
     as_images = isinstance(experiment.x, Image)
-    images, labels, evaluations, done = [], [], [], 0
+    kept: list[Drawn] = []
+    evaluations, done = [], 0
+    judge = experiment.spec.judge
+    accuracy = PromptAccuracy(judge) if judge else None
     started = time.perf_counter()
     folder = agreed(lambda: place.sample_folder(config, int(state.step)))
     settings = _settings(config, int(state.step))
@@ -151,19 +158,20 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
             if is_first() and as_images:
                 pictures.save_each(folder, drawn.images, done)
             if not as_images or config.sample.npz or done < pictures.LARGEST_GRID:
-                images.append(drawn.images)
-                labels.append(drawn.labels)
+                kept.append(drawn)
+            if accuracy:
+                accuracy.add(drawn.images, requests.texts(drawn.requested))
             evaluations.append(drawn.evaluations)
             done += len(drawn.images)
             bar.update(len(drawn.images))
     made = [folder / "grid.png"]
-    arrays = {"x": np.concatenate(images), "label": np.concatenate(labels)}
+    samples, requested = together(kept)
     if is_first():
-        save_samples(requests, made[0], arrays["x"], arrays["label"])
+        save_samples(requests, made[0], samples, requested)
     if not as_images or config.sample.npz:
         made.append(folder / "samples.npz")
         if is_first():
-            np.savez_compressed(made[-1], **arrays)
+            np.savez_compressed(made[-1], x=samples, **requested)
     seconds = time.perf_counter() - started
     _log.info("%d samples in %.1f s.", config.sample.count, seconds)
     report = {"samples": str(folder), "count": config.sample.count, "step": int(state.step)}
@@ -173,6 +181,8 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
         report |= counts
         settings |= counts
         _log.info("Per sample: %s evaluations (NFE), %s rows of network input.", calls, rows)
+    if accuracy and (judged := accuracy.report()):
+        report["prompt_accuracy"] = settings["prompt_accuracy"] = judged
     if chosen_pictures:
         made += _illustrate(chosen_pictures, requests, variables, folder)
     place.end_samples(folder, settings | {"seconds": round(seconds, 1)})
@@ -206,20 +216,32 @@ def _illustrate(
     return made
 
 
+def together(drawn: Sequence[Drawn]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(the samples of several batches [N, ...], their requested fields)."""
+    requested = {
+        name: np.concatenate([batch.requested[name] for batch in drawn])
+        for name in drawn[0].requested
+    }
+    return np.concatenate([batch.images for batch in drawn]), requested
+
+
 def save_samples(
-    requests: Requests, path: Path, samples: np.ndarray, labels: np.ndarray
+    requests: Requests, path: Path, samples: np.ndarray, requested: Mapping[str, np.ndarray]
 ) -> None:
-    """Draws samples by the kind of data: a grid of images, or points as a scatter and signals as
-    lines beside test data."""
+    """Draws samples by the kind of data: a grid of images, with their captions if they have any, or
+    points as a scatter and signals as lines beside test data."""
     experiment = requests.experiment
     x = experiment.x
     if isinstance(x, Image):
-        grid = samples[: pictures.LARGEST_GRID]
-        pictures.save_grid(path, grid, columns=columns_of(requests))
+        grid, texts = samples[: pictures.LARGEST_GRID], requests.texts(requested)
+        if texts:
+            figures.save_captioned(path, grid, texts[: len(grid)])
+        else:
+            pictures.save_grid(path, grid, columns=columns_of(requests))
         return
     source = experiment.open("test")
     data = source.read(np.arange(len(source)))
-    of_class = (data["label"], labels) if requests.labelled else None
+    of_class = (data["label"], requested["label"]) if requests.labelled else None
     shown = (path, data["x"], samples, of_class, source.spec.classes if of_class else ())
     if isinstance(x, Signal):
         signals.save_samples(*shown, channels=x.channels, axis=x.axis)

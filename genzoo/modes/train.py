@@ -21,12 +21,12 @@ from genzoo.core.contract import Family, Fits, Variables, capabilities, reported
 from genzoo.core.errors import UserError
 from genzoo.core.types import Batch
 from genzoo.data import batches, order
-from genzoo.data.fields import only
+from genzoo.data.records import only
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.reconstruct import reconstructed
-from genzoo.modes.sample import draw, save_samples
+from genzoo.modes.sample import draw, save_samples, together
 from genzoo.requests import Requests
 from genzoo.runtime.agreement import agreed, is_first
 from genzoo.runtime.compilation import Program, compile_program
@@ -258,8 +258,8 @@ def _training_pictures(experiment: Experiment, place: Workdir) -> Callable:
         if samples:
             requests = Requests(experiment=experiment, family=experiment.family)
             drawn = draw(requests, variables, programs, count)
-            images, labels, _ = (np.concatenate(part) for part in zip(*drawn, strict=True))
-            return partial(save_samples, requests, samples=images, labels=labels)
+            images, requested = together(list(drawn))
+            return partial(save_samples, requests, samples=images, requested=requested)
         page = reconstructed(experiment, variables, programs, source, count)
         return partial(pictures.save_grid, images=page.side_by_side(), caption=page.caption)
 

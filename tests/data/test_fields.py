@@ -9,7 +9,6 @@ import pytest
 from PIL import Image as Pillow
 
 from genzoo.core.errors import UserError
-from genzoo.data import fields
 from genzoo.data.fields import (
     Classes,
     Image,
@@ -19,9 +18,10 @@ from genzoo.data.fields import (
     Tokens,
     Vector,
     numbered,
-    prepare,
 )
+from genzoo.data.records import flat, only, prepare
 from genzoo.data.source import ArraySource, Spec
+from genzoo.data.vocabulary import Words
 
 GARMENTS = ("T-shirt/top", "Trouser", "Ankle boot")
 KINDS = [
@@ -163,21 +163,26 @@ def test_an_image_from_a_file_is_fitted(tmp_path):
 
 
 def test_text_goes_through_the_tokenizer_that_the_field_has(tmp_path):
-    letters = Tokens(
-        shape=(4,), vocabulary=27, tokenizer=lambda text: [ord(c) - 96 for c in text]
-    )
-    np.testing.assert_array_equal(letters.parse("abc", "it"), [1, 2, 3, 0])
-    np.testing.assert_array_equal(letters.parse("abcdef", "it"), [1, 2, 3, 4])
-    np.testing.assert_array_equal(letters.take(b"b"), [2, 0, 0, 0])
-    np.testing.assert_array_equal(letters.take(np.array([5, 6])), [5, 6, 0, 0])
-    np.testing.assert_array_equal(letters.mask(letters.take("ab")), [True, True, False, False])
-    (tmp_path / "it.txt").write_text("cab")
-    np.testing.assert_array_equal(letters.parse(f"{tmp_path}/it.txt", "it"), [3, 1, 2, 0])
-    for wrong in (np.arange(5), np.array([27]), np.array([-1]), np.zeros((2, 2), int)):
+    words = Words(("a", "red", "circle"))
+    text = Tokens(shape=(4,), vocabulary=words.size, tokenizer=words)
+    np.testing.assert_array_equal(text.parse("A red circle", "it"), [2, 3, 4, 0])
+    np.testing.assert_array_equal(text.take("red"), [3, 0, 0, 0])
+    np.testing.assert_array_equal(text.take(b"red dragon"), [3, 1, 0, 0])
+    np.testing.assert_array_equal(text.take(np.array([4, 2])), [4, 2, 0, 0])
+    np.testing.assert_array_equal(text.take("a red a red a red"), [2, 3, 2, 3])
+    np.testing.assert_array_equal(text.mask(text.take("a red")), [True, True, False, False])
+    assert text.text(text.take("a red Circle")) == "a red circle"
+    (tmp_path / "it.txt").write_text("circle")
+    np.testing.assert_array_equal(text.parse(f"{tmp_path}/it.txt", "it"), [4, 0, 0, 0])
+    for wrong in (np.arange(5), np.array([5]), np.array([-1]), np.zeros((2, 2), int)):
         with pytest.raises(ValueError, match="its"):
-            letters.take(wrong)
-    with pytest.raises(UserError, match="it = '~' cannot be used as a text"):
-        letters.parse("~", "it")
+            text.take(wrong)
+    for wrong, message in {
+        "a rad circle": "no word 'rad': did you mean 'red'",
+        "a red a red a": "has 5 tokens, but this model takes at most 4",
+    }.items():
+        with pytest.raises(UserError, match=f"it = '{wrong}' .*{message}"):
+            text.parse(wrong, "it")
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -217,13 +222,13 @@ def test_what_is_not_mirrored_needs_no_key():
 
 def test_records_are_held_as_rows_and_seen_in_their_shapes():
     batch = records(5) | {"mask": np.ones(5, np.float32)}
-    held = fields.flat(batch, FIELDS)
+    held = flat(batch, FIELDS)
     assert {k: v.shape[1:] for k, v in held.items()} == {
         "x": (18,), "hint": (24,), "trace": (6,), "label": (), "mask": (),
     }  # fmt: skip
     for name, values in prepare(held, fields=FIELDS).items():
         np.testing.assert_array_equal(values, prepare(batch, fields=FIELDS)[name])
-    assert fields.only(batch, FIELDS).keys() == FIELDS.keys()
+    assert only(batch, FIELDS).keys() == FIELDS.keys()
 
 
 def test_a_source_holds_what_its_fields_say():

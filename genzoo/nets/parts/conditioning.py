@@ -18,6 +18,7 @@ from genzoo.core.errors import UserError
 from genzoo.core.types import Array, broadcast
 from genzoo.nets.parts.embeddings import TimeEmbedding, sinusoidal
 from genzoo.nets.parts.layers import FAN_AVG, ZEROS
+from genzoo.nets.parts.text_encoder import TextEncoder, pooled
 
 TOKEN_STD = 0.02
 """Initial standard deviation of token and position embeddings (Radford et al. 2019)."""
@@ -99,13 +100,15 @@ class TokenSequence(nn.Module):
 
     Ids (vocabulary > 0) are embedded by a table, and learned positions are added. Features of
     another width go through a dense layer. An absent sequence is replaced by a single token, which
-    is learned (null) or zero. length: the number of learned positions, at least L.
+    is learned (null) or zero. length: the number of learned positions, at least L. layers: of a
+    bidirectional transformer over the sequence; 0 for none.
     """
 
     width: int
     null: bool
     vocabulary: int = 0
     length: int = 0
+    layers: int = 0
 
     @nn.compact
     def __call__(self, given: Tokens, present: Array) -> tuple[Array, Array]:
@@ -116,6 +119,8 @@ class TokenSequence(nn.Module):
             h = h + self.param("position", start, (self.length, self.width))[: h.shape[1]]
         elif h.shape[-1] != self.width:
             h = nn.Dense(self.width, kernel_init=FAN_AVG, name="width")(h)
+        if self.layers:
+            h = TextEncoder(self.layers, name="encoder")(h, mask)
         absent = self.param("null", ZEROS, (self.width,)) if self.null else jnp.zeros(self.width)
         first = jnp.arange(mask.shape[1]) == 0
         h = jnp.where(present[:, None, None], h, absent)
@@ -183,8 +188,8 @@ class Conditioner(nn.Module):
     """(time [B], conditions, x [B, *size, C]) -> Encoded: embeds the time and the conditions.
 
     The time embedding [B, width] goes through two dense layers, and the embedded conditions are
-    added to the result (Nichol & Dhariwal 2021). features: the width of these features. context:
-    the width of the tokens.
+    added to the result (Nichol & Dhariwal 2021), as is a map of the mean token of each text with a
+    text encoder. features: the width of these features. context: the width of the tokens.
     """
 
     embed: TimeEmbedding
@@ -202,33 +207,44 @@ class Conditioner(nn.Module):
             if entry.way == "add":
                 given = value_of(entry, conditions.get(name), x)
                 h = h + feature_embedder(entry, self.features, name)(*given)
-        tokens, mask = attended(self.entries, conditions, x, self.context)
+        sequences = attended(self.entries, conditions, x, self.context)
+        for name, sequence in sequences.items():
+            if self.entries[name].layers:
+                whole = nn.Dense(self.features, kernel_init=FAN_AVG, name=f"{name}_whole")
+                h = h + whole(pooled(*sequence))
+        tokens, mask = joined(sequences)
         return Encoded(h, tokens, mask, concatenated(self.entries, conditions, x))
 
 
 def attended(
     entries: Mapping[str, Entry], conditions: Conditions, x: Array, width: int
-) -> tuple[Array | None, Array | None]:
-    """The tokens [B, L, width] and mask bool [B, L] of all conditions with way = "attend".
+) -> dict[str, tuple[Array, Array]]:
+    """(tokens [B, L, width], mask bool [B, L]) of each condition with way = "attend", by name.
 
-    The sequences are concatenated. Both are None if there is no such condition. Call it inside a
-    compact `__call__`.
+    Call it inside a compact `__call__`.
     """
-    parts = []
+    sequences = {}
     for name, entry in entries.items():
         if entry.way != "attend":
             continue
         given = value_of(entry, conditions.get(name), x)
         if entry.kind in ("ids", "tokens"):
             vocabulary = entry.size if entry.kind == "ids" else 0
-            module = TokenSequence(width, entry.null, vocabulary, entry.length, name=name)
-            parts.append(module(*given))
+            module = TokenSequence(
+                width, entry.null, vocabulary, entry.length, entry.layers, name=name
+            )
+            sequences[name] = module(*given)
         else:  # one token
             one = feature_embedder(entry, width, name)(*given)[:, None]
-            parts.append((one, jnp.ones(one.shape[:2], bool)))
-    if not parts:
+            sequences[name] = one, jnp.ones(one.shape[:2], bool)
+    return sequences
+
+
+def joined(sequences: Mapping[str, tuple[Array, Array]]) -> tuple[Array | None, Array | None]:
+    """The sequences one after the other: tokens [B, L, D] and mask bool [B, L], or two Nones."""
+    if not sequences:
         return None, None
-    tokens, masks = zip(*parts, strict=True)
+    tokens, masks = zip(*sequences.values(), strict=True)
     return jnp.concatenate(tokens, 1), jnp.concatenate(masks, 1)
 
 

@@ -1,0 +1,250 @@
+"""Data sets by name: what `data.name` in a config means.
+
+A model is built from the fields of its data, before the data is opened. What a field needs from the
+data itself, such as the number of classes or the words of the captions, is a fact: it is read once,
+when a run begins, and kept in the config of the run.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from genzoo.core.bounds import OneOf, without_effect
+from genzoo.data import cifar, embedded, folder, idx, shapes, tfds, toys
+from genzoo.data.fields import Classes, Field, Image, Tokens, numbered
+from genzoo.data.pixels import sides, size_problem
+from genzoo.data.source import Source, Spec
+from genzoo.data.vocabulary import tokenizer_of
+from genzoo.settings import DataSettings
+
+FACTS = ("num_classes", "classes", "tokens", "words", "columns")
+"""Keys of the section `data` that are filled in from the data."""
+
+
+def _no_facts(data: DataSettings) -> dict[str, object]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRow:
+    """A data set, or a kind of data set that is given with a path or a name.
+
+    open: (settings, split) -> its source. spec: settings -> its fields, as far as they are known.
+    facts: settings -> values of keys in `FACTS`, read from the data. possible: names of fields that
+    the spec may lack until the facts are known. uses: the keys of the section `data` that it uses,
+    besides `name`, `dir` and `flip`. problems: settings -> conflicts, as sentences. argument: what
+    follows the colon in `data.name`; "" for a data set without.
+    """
+
+    open: Callable[[DataSettings, str], Source]
+    spec: Callable[[DataSettings], Spec]
+    facts: Callable[[DataSettings], Mapping[str, object]] = _no_facts
+    possible: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    problems: Callable[[DataSettings], list[str]] = lambda data: []
+    argument: str = ""
+
+
+def _fixed(open: Callable[[str, str], Source], spec: Spec) -> DataRow:
+    """A data set whose fields never change. open: (split, dir) -> source."""
+    return DataRow(open=lambda data, split: open(split, data.dir), spec=lambda data: spec)
+
+
+# --- fields from settings -------------------------------------------------------------------------
+
+
+def text_fields(data: DataSettings) -> dict[str, Field]:
+    """The field `text` of captions, if its vocabulary is known."""
+    if not data.tokens or (data.tokenizer == "words" and not data.words):
+        return {}
+    tokenizer = tokenizer_of(data.tokenizer, data.words)
+    return {
+        "text": Tokens(shape=(data.tokens,), vocabulary=tokenizer.size, tokenizer=tokenizer)
+    }
+
+
+def label_fields(data: DataSettings) -> dict[str, Field]:
+    """The field `label`, if the classes are known."""
+    if data.classes:
+        return {"label": Classes(names=tuple(data.classes))}
+    return {"label": numbered(data.num_classes)} if data.num_classes else {}
+
+
+def _image(data: DataSettings) -> Image:
+    return Image(shape=(*sides(data.size), data.channels), resize=data.resize)
+
+
+def _image_problems(data: DataSettings) -> list[str]:
+    kind = data.name.partition(":")[0]
+    if data.size == 0:
+        return [
+            f"data.size must be given for {kind}: the side of the images in pixels, or (height, "
+            "width)."
+        ]
+    if requirement := size_problem(data.size):
+        return [f"data.size = {data.size!r} must be {requirement}."]
+    return OneOf((1, 3)).problems("data.channels", data.channels)
+
+
+# --- kinds ----------------------------------------------------------------------------------------
+
+
+def _rest(data: DataSettings) -> str:
+    return data.name.partition(":")[2]
+
+
+def _open_folder(data: DataSettings, split: str) -> Source:
+    return folder.open_folder(
+        _rest(data), split=split, size=data.size, channels=data.channels, resize=data.resize,
+        labels=data.labels, holdout=data.holdout,
+    )  # fmt: skip
+
+
+def _open_tfds(data: DataSettings, split: str) -> Source:
+    return tfds.open_tfds(
+        _rest(data), split, directory=data.dir, size=data.size, channels=data.channels,
+        resize=data.resize,
+    )  # fmt: skip
+
+
+def _folder_facts(data: DataSettings) -> dict[str, object]:
+    names = folder.class_names(_rest(data), labels=data.labels)
+    return {"num_classes": len(names)}
+
+
+def _tfds_facts(data: DataSettings) -> dict[str, object]:
+    return {"num_classes": len(tfds.class_names(_rest(data), data.dir))}
+
+
+def _image_spec(data: DataSettings) -> Spec:
+    return Spec(fields={"x": _image(data), **label_fields(data)})
+
+
+KINDS: Mapping[str, DataRow] = {
+    "folder": DataRow(
+        open=_open_folder,
+        spec=_image_spec,
+        facts=_folder_facts,
+        possible=("label",),
+        uses=("size", "channels", "resize", "num_classes", "labels", "holdout"),
+        problems=_image_problems,
+        argument="PATH",
+    ),
+    "tfds": DataRow(
+        open=_open_tfds,
+        spec=_image_spec,
+        facts=_tfds_facts,
+        possible=("label",),
+        uses=("size", "channels", "resize", "num_classes"),
+        problems=_image_problems,
+        argument="NAME",
+    ),
+}
+"""Data sets given as KIND:ARGUMENT."""
+
+
+def _shapes_side(data: DataSettings) -> int:
+    return data.size if isinstance(data.size, int) and data.size else shapes.SIDES[0]
+
+
+DATA: Mapping[str, DataRow] = {
+    "fashion_mini": _fixed(lambda split, dir: embedded.open_fashion_mini(split), idx.FASHION_SPEC),
+    "cifar10": _fixed(cifar.open_cifar10, cifar.SPEC),
+    "mnist": _fixed(idx.open_mnist, idx.MNIST_SPEC),
+    "fashion_mnist": _fixed(idx.open_fashion_mnist, idx.FASHION_SPEC),
+    "swissroll": _fixed(lambda split, dir: toys.open_swissroll(split), toys.SWISSROLL_SPEC),
+    "mixture": _fixed(lambda split, dir: toys.open_mixture(split), toys.MIXTURE_SPEC),
+    "waves": _fixed(lambda split, dir: toys.open_waves(split), toys.WAVES_SPEC),
+    "shapes": DataRow(
+        open=lambda data, split: shapes.open_shapes(split, _shapes_side(data)),
+        spec=lambda data: shapes.spec(_shapes_side(data)),
+        uses=("size",),
+        problems=lambda data: OneOf((0, *shapes.SIDES)).problems("data.size", data.size),
+    ),
+}
+"""Data sets by name."""
+
+
+# --- what a config's data is ----------------------------------------------------------------------
+
+
+def row_of(data: DataSettings) -> DataRow:
+    """The row of a config's data."""
+    kind, colon, _ = data.name.partition(":")
+    return KINDS[kind] if colon else DATA[data.name]
+
+
+def names() -> list[str]:
+    """All values that `data.name` may have."""
+    return [*DATA, *(f"{kind}:{row.argument}" for kind, row in KINDS.items())]
+
+
+def problems(data: DataSettings) -> list[str]:
+    """Why the settings name no data set, or conflict with it."""
+    kind, colon, rest = data.name.partition(":")
+    if not colon:
+        unknown = OneOf(names()).problems("data.name", data.name)
+        return unknown or row_of(data).problems(data)
+    kinds = " or ".join(f"{kind}:{row.argument}" for kind, row in KINDS.items())
+    unknown = [] if kind in KINDS and rest else [f"data.name = {data.name!r}: write {kinds}."]
+    return unknown + (KINDS[kind].problems(data) if kind in KINDS else [])
+
+
+def unused_keys(data: DataSettings) -> set[str]:
+    """The keys of the section `data` that this data set does not use, but others do."""
+    optional = {key for row in (*DATA.values(), *KINDS.values()) for key in row.uses}
+    return optional - set(row_of(data).uses)
+
+
+def unused(data: DataSettings) -> list[str]:
+    """Sentences about keys that are set although this data set does not use them."""
+    why = f"with data.name = {data.name!r}"
+    sentences = []
+    for key in sorted(unused_keys(data)):
+        users = [f"{kind}:{row.argument}" for kind, row in KINDS.items() if key in row.uses]
+        users = users or [name for name, row in DATA.items() if key in row.uses]
+        remedy = f"use {' or '.join(users)}"
+        sentences += without_effect(data, "data", (key,), why, remedy)
+    return sentences
+
+
+def open_source(data: DataSettings, split: str) -> Source:
+    """A split of the data set. Reads its files, and downloads them if needed."""
+    return row_of(data).open(data, split)
+
+
+def spec(data: DataSettings) -> Spec:
+    """The fields of the records, without opening the data. Fields that need facts are missing
+    until these are filled in."""
+    return row_of(data).spec(data)
+
+
+def possible_fields(data: DataSettings) -> Mapping[str, Field]:
+    """The fields that the data may have, before it is opened; those that need facts have made-up
+    sizes."""
+    known = dict(spec(data).fields)
+    made_up = {"label": numbered(1)}
+    return {name: made_up[name] for name in row_of(data).possible} | known
+
+
+def with_facts(data: DataSettings, needed: Iterable[str]) -> tuple[DataSettings, list[str]]:
+    """(the settings with facts filled in, the needed fields that the data lacks). Reads from the
+    data only if a needed field is not known yet."""
+    needed = list(needed)
+    if set(needed) <= spec(data).fields.keys():
+        return data, []
+    found = replace(data, **row_of(data).facts(data))
+    return found, [name for name in needed if name not in spec(found).fields]
+
+
+def class_count(data: DataSettings) -> int:
+    """The number of classes in the data, from their names; no image is read."""
+    found, missing = with_facts(data, ("label",))
+    return 0 if missing else spec(found).fields["label"].count
+
+
+LACKS: Mapping[str, tuple[str, str, str]] = {
+    "label": ("a class", "classes", "sort the images into one folder per class"),
+    "text": ("a caption", "captions", "add a metadata.csv with a column text"),
+    "properties": ("a vector of numbers", "numbers", "add numeric columns to a metadata.csv"),
+}
+"""Field -> what a condition made from it is, what data without it lacks, and how to supply it."""

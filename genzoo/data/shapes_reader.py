@@ -1,0 +1,128 @@
+"""Tells what an image of `shapes` shows, and so whether it shows what its caption says.
+
+The reader explains the difference d of an image from the background by the masks m_k of all objects
+(shape, size, place, jitter) in all colours. An object k with the colour v, minus the background,
+reduces the squared error by
+
+    gain(k, v) = |d|^2 - |d - m_k v|^2 = 2 (m_k . d) . v - |m_k|^2 |v|^2                        (1)
+
+The object with the largest gain is subtracted and the search repeated, as long as an object
+explains most of what it should: gain >= |m_k|^2 |v|^2 / 2. A perfect drawing gives all of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from genzoo.data import shapes
+from genzoo.data.shapes import PLACES, SHAPES, SIZES, Statement
+
+MOST = 3
+"""Objects that are looked for; scenes have at most two."""
+_LEAST = 0.5
+_AT_ONCE = 256  # images
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An object in an image, by indices into the tables of `shapes`. error: the part of the object
+    that it does not explain; 0 for a perfect drawing."""
+
+    shape: int
+    size: int
+    colour: int
+    place: int
+    error: float
+
+
+@cache
+def _tables(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(masks [K, P], their products with one another [K, K], colours minus background [V, 3])."""
+    masks = shapes.masks(side).reshape(-1, side * side)
+    return masks, masks @ masks.T, (shapes.colours() - np.float32(shapes.BACKGROUND)) / 127.5
+
+
+def read(images: np.ndarray) -> list[list[Seen]]:
+    """The objects in each image, uint8 [N, side, side, 3], the clearest first. At most one object
+    is seen at a place."""
+    return [
+        seen
+        for start in range(0, len(images), _AT_ONCE)
+        for seen in _read(images[start : start + _AT_ONCE])
+    ]
+
+
+def _read(images: np.ndarray) -> list[list[Seen]]:
+    side = images.shape[1]
+    masks, products, colours = _tables(side)
+    d = (images.reshape(len(images), -1, 3) - np.float32(shapes.BACKGROUND)) / 127.5
+    overlap = np.einsum("kp,npc->nkc", masks, d, optimize=True)
+    full = products.diagonal()[:, None] * np.square(colours).sum(-1)  # [K, V]
+    layout = (len(SHAPES), len(SIZES), 9, 9)
+    found: list[list[Seen]] = [[] for _ in images]
+    free = np.ones((len(images), 9), bool)  # places
+    open_ = np.arange(len(images))
+    for _ in range(MOST):
+        gain = 2 * overlap[open_] @ colours.T - full  # [n, K, V]
+        shown = gain.reshape(len(open_), *layout, -1)
+        shown = np.where(free[open_][:, None, None, :, None, None], shown, -np.inf)
+        best = shown.reshape(len(open_), -1).argmax(-1)
+        k, v = np.divmod(best, len(colours))
+        explained = gain[np.arange(len(open_)), k, v] / full[k, v]
+        kept = explained >= _LEAST
+        for row, mask, colour, part in zip(
+            open_[kept], k[kept], v[kept], explained[kept], strict=True
+        ):
+            shape, size, place, _ = np.unravel_index(mask, layout)
+            found[row].append(
+                Seen(int(shape), int(size), int(colour), int(place), float(1 - part))
+            )
+            free[row, place] = False
+        open_, k, v = open_[kept], k[kept], v[kept]
+        if not len(open_):
+            break
+        overlap[open_] -= products[k][..., None] * colours[v][:, None]
+    return found
+
+
+def holds(states: Statement, seen: Sequence[Seen]) -> bool:
+    """Whether a statement is true of the objects in an image, and there are no others."""
+    if len(seen) != len(states.objects):
+        return False
+    if len(seen) == 1:
+        return _fits(states.objects[0], seen[0])
+    return any(
+        _fits(states.objects[0], a)
+        and _fits(states.objects[1], b)
+        and bool(shapes.related(states.relation, np.int64(a.place), np.int64(b.place)))
+        for a, b in (seen, seen[::-1])
+    )
+
+
+def _fits(stated: tuple[str, str, str, str], seen: Seen) -> bool:
+    size, colour, shape, place = stated
+    names = tuple(shapes.COLOURS)
+    return (
+        (not size or SIZES[seen.size] == size)
+        and names[seen.colour] == colour
+        and SHAPES[seen.shape] == shape
+        and (not place or PLACES[seen.place] == place)
+    )
+
+
+class Reader:
+    """The judge of samples of `shapes`: its verdicts are exact on clean pictures."""
+
+    def group(self, text: str) -> str:
+        """The group of a text whose pictures are scored together; "" if it cannot be judged."""
+        return shapes.group(text)
+
+    def shows(self, images: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """Whether each image, uint8 [N, side, side, 3], shows its text: bool [N]."""
+        verdicts = [
+            (states := shapes.statement(text)) is not None and holds(states, seen)
+            for text, seen in zip(texts, read(images), strict=True)
+        ]
+        return np.array(verdicts, bool)
