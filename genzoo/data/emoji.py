@@ -117,8 +117,8 @@ def _decoded(png: bytes) -> np.ndarray:
 
 
 # --- files ----------------------------------------------------------------------------------------
-# Two files: the package's emoji.json, and its images of 64 pixels in the order of that file (without
-# skin tones), each after its length in four bytes.
+# Two files: the package's emoji.json, and its images of 64 pixels in the order of that file, each
+# after its length in four bytes; without those in skin tones.
 
 
 def packed(images: Sequence[bytes]) -> bytes:

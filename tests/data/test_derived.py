@@ -49,7 +49,7 @@ def test_a_blur_is_scipys_gaussian_filter(sigma):
     expected = gaussian_filter(IMAGES.astype(np.float64), (0, sigma, sigma, 0), mode="reflect")
     found = np.asarray(blurred(sigma)(IMAGES))
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert found.std() < 0.3 * IMAGES.std()
+    assert found.std() < 0.4 * IMAGES.std()
 
 
 def test_grey_is_the_luma():
@@ -123,7 +123,8 @@ def test_a_flipped_record_has_flipped_hints():
         for name in DERIVED
         for source in fields
     }
-    config = FrozenConfigDict({"conditions": {k: vars(v) for k, v in section.items()}, "sample": {}})
+    own = {name: vars(settings) for name, settings in section.items()}
+    config = FrozenConfigDict({"conditions": own, "sample": {}})
     assert conditions.problems(config, fields) == []
     read, entries = conditions.conditions_and_entries(section, fields)
 

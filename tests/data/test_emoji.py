@@ -118,14 +118,14 @@ def test_captions_become_words_of_the_training_split():
     assert {"x", "label", "text"} == datasets.possible_fields(data).keys()
     found, missing = datasets.with_facts(data, ["text", "label"])
     assert not missing and found.tokens == 3 and len(found.words) == 8
-    assert found.words[:2] == ("heart", "blue")
+    assert found.words[:5] == ("blue", "large", "red", "small", "heart")
     source = datasets.open_source(found, "test")
     text = source.spec.fields["text"]
     assert source.arrays["x"].shape == (2, 32, 32, 3)
     assert [text.text(row) for row in source.arrays["text"]] == ["large orange square", "?"]
     assert text.parse("small red heart", "it").tolist() == text.take("small red heart").tolist()
     with pytest.raises(UserError, match="no word 'penguin'"):
-        text.parse("a penguin" [2:], "it")
+        text.parse("penguin", "it")
     kept, _ = datasets.with_facts(dataclasses.replace(data, tokenizer="bytes", tokens=30), ["text"])
     assert (kept.tokens, kept.words) == (30, ())
     assert datasets.open_source(kept, "train").arrays["text"].shape == (13, 30)
