@@ -1,8 +1,8 @@
 """Explanatory pictures, drawn by `--mode=sample` on request.
 
-For images: how noise becomes data, the effect of guidance, how solvers differ, completion. For
-points in the plane: the velocity field, the paths and the density. Each is a function of a Subject
-that writes one file into the folder of the call.
+For images: how noise becomes data, the effect of guidance, how solvers differ, completion,
+restoration. For points in the plane: the velocity field, the paths and the density. Each is a
+function of a Subject that writes one file into the folder of the call.
 """
 
 import logging
