@@ -41,7 +41,8 @@ class DataSettings:
     flip: Annotated[bool, "Whether images are mirrored at random in training."] = False
     size: Annotated[
         int | tuple[int, ...],
-        "Side in pixels or (height, width), for folders and TFDS sets; 32 or 64 for shapes.",
+        "Side in pixels or (height, width), for folders and TFDS sets; 32 or 64 for shapes and "
+        "emoji.",
     ] = 0
     channels: Annotated[
         int, AtLeast(1), "1 is grey, 3 is colour; for folders and TFDS sets."
@@ -108,6 +109,9 @@ class SampleSettings:
         "Condition -> its value: a class or its name, numbers, a file, or none if absent; if not "
         "given, samples cycle through the classes, or through the test records.",
     ] = field(default_factory=dict)
+    repeat: Annotated[
+        int, AtLeast(1), "Samples in a row that have the same conditions, with different noise."
+    ] = 1
     npz: Annotated[bool, "Whether all samples are also written as one array file."] = False
     into: Annotated[
         str,

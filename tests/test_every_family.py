@@ -131,10 +131,21 @@ class Silent:
 
 
 TOLD = dict(conditions=dict(label=dict(dropout=0.1)))
-# A class, and a small copy of the image.
-SEEN_SMALL = dict(
+# A class, a small copy of the image, and the image with a hole.
+SEEN = dict(
     conditions=dict(
-        label=dict(dropout=0.1), low=dict(of="x", transform="downsample2", dropout=0.2)
+        label=dict(dropout=0.1),
+        low=dict(of="x", transform="downsample2", dropout=0.2),
+        hole=dict(of="x", transform="mask", dropout=0.2),
+    )
+)
+# A class, and what else can be made of the image.
+DRAWN = dict(
+    conditions=dict(
+        label=dict(dropout=0.1),
+        blurred=dict(of="x", transform="blur1", dropout=0.2),
+        edges=dict(of="x", transform="edges", dropout=0.2, together="sketch"),
+        outline=dict(of="x", transform="outline", dropout=0.2, together="sketch"),
     )
 )
 CASES = {
@@ -173,7 +184,7 @@ CASES = {
                 variance="learned_range", objective="hybrid", step_distribution="loss_aware",
                 prediction="eps",
             ),
-            **SEEN_SMALL,
+            **SEEN,
         ),
     ),
     "score_sde": Case(
@@ -189,7 +200,7 @@ CASES = {
     ),
     "edm_of_images": Case(
         path="edm_cifar",
-        changes=dict(network=dict(width=8, patch=2, multipliers=(1,), attention=()), **SEEN_SMALL),
+        changes=dict(network=dict(width=8, patch=2, multipliers=(1,), attention=()), **DRAWN),
     ),
     "flow_matching": Case(path="toy_mixture", changes=TOLD),
     "flow_matching_of_signals": Case(

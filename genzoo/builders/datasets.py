@@ -5,15 +5,15 @@ data itself, such as the number of classes or the words of the captions, is a fa
 when a run begins, and kept in the config of the run.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from genzoo.core.bounds import OneOf, without_effect
-from genzoo.data import cifar, embedded, folder, idx, shapes, tfds, toys
+from genzoo.data import cifar, embedded, emoji, folder, idx, shapes, tfds, toys
 from genzoo.data.fields import Classes, Field, Image, Tokens, numbered
 from genzoo.data.pixels import sides, size_problem
 from genzoo.data.source import Source, Spec
-from genzoo.data.vocabulary import tokenizer_of
+from genzoo.data.vocabulary import learned, tokenizer_of
 from genzoo.settings import DataSettings
 
 FACTS = ("num_classes", "classes", "tokens", "words", "columns")
@@ -67,6 +67,16 @@ def label_fields(data: DataSettings) -> dict[str, Field]:
     if data.classes:
         return {"label": Classes(names=tuple(data.classes))}
     return {"label": numbered(data.num_classes)} if data.num_classes else {}
+
+
+def text_facts(data: DataSettings, texts: Sequence[str]) -> dict[str, object]:
+    """The facts about the captions of the training set that the settings leave open."""
+    words = data.words
+    if data.tokenizer == "words" and not words:
+        words = learned(texts)
+    tokenizer = tokenizer_of(data.tokenizer, words)
+    longest = max(len(tokenizer.encode(text)) for text in texts)
+    return {"words": words, "tokens": data.tokens or longest}
 
 
 def _image(data: DataSettings) -> Image:
@@ -146,6 +156,10 @@ def _shapes_side(data: DataSettings) -> int:
     return data.size if isinstance(data.size, int) and data.size else shapes.SIDES[0]
 
 
+def _emoji_side(data: DataSettings) -> int:
+    return data.size if isinstance(data.size, int) and data.size else emoji.SIDES[0]
+
+
 DATA: Mapping[str, DataRow] = {
     "fashion_mini": _fixed(lambda split, dir: embedded.open_fashion_mini(split), idx.FASHION_SPEC),
     "cifar10": _fixed(cifar.open_cifar10, cifar.SPEC),
@@ -159,6 +173,16 @@ DATA: Mapping[str, DataRow] = {
         spec=lambda data: shapes.spec(_shapes_side(data)),
         uses=("size",),
         problems=lambda data: OneOf((0, *shapes.SIDES)).problems("data.size", data.size),
+    ),
+    "emoji": DataRow(
+        open=lambda data, split: emoji.open_emoji(
+            split, data.dir, _emoji_side(data), text_fields(data).get("text")
+        ),
+        spec=lambda data: emoji.spec(_emoji_side(data), text_fields(data).get("text")),
+        facts=lambda data: text_facts(data, emoji.captions("train", data.dir)),
+        possible=("text",),
+        uses=("size", "tokenizer", "tokens", "words"),
+        problems=lambda data: OneOf((0, *emoji.SIDES)).problems("data.size", data.size),
     ),
 }
 """Data sets by name."""
@@ -222,7 +246,7 @@ def possible_fields(data: DataSettings) -> Mapping[str, Field]:
     """The fields that the data may have, before it is opened; those that need facts have made-up
     sizes."""
     known = dict(spec(data).fields)
-    made_up = {"label": numbered(1)}
+    made_up = {"label": numbered(1), "text": Tokens(shape=(1,), vocabulary=2)}
     return {name: made_up[name] for name in row_of(data).possible} | known
 
 
