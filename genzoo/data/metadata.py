@@ -324,3 +324,18 @@ def captions(root: Path, files: Sequence[str], present: Collection[str]) -> Note
         texts.append(text)
     mistakes.settle()
     return Notes(places=[str(root / name) for name in beside], texts=texts)
+
+
+def standardised(notes: Notes) -> tuple[tuple[str, float, float], ...]:
+    """(name, mean, standard deviation) of each of the numbers. Raises a UserError if one never
+    varies."""
+    columns = []
+    for name, values in zip(notes.columns, notes.numbers.T, strict=True):
+        mean, deviation = float(values.mean()), float(values.std())
+        if deviation <= 1e-6 * abs(mean):  # which float32 does not resolve
+            raise UserError(
+                f"{notes.places[0]}, column {name!r}: all {len(values)} numbers for training are "
+                f"about {mean:g}, which tells a model nothing; remove the column."
+            )
+        columns.append((name, mean, deviation))
+    return tuple(columns)
