@@ -36,16 +36,16 @@ class RunSettings:
 class DataSettings:
     """The data set."""
 
-    name: Annotated[str, "A data set by name, folder:PATH or tfds:NAME."]
+    name: Annotated[str, "A data set by name, folder:PATH, signals:PATH or tfds:NAME."]
     dir: Annotated[str, "The folder of its files; empty to find or download them."] = ""
     flip: Annotated[bool, "Whether images are mirrored at random in training."] = False
     size: Annotated[
         int | tuple[int, ...],
         "Side in pixels or (height, width), for folders and TFDS sets; 32 or 64 for shapes and "
-        "emoji.",
+        "emoji; the number of samples of a signal.",
     ] = 0
     channels: Annotated[
-        int, AtLeast(1), "1 is grey, 3 is colour; for folders and TFDS sets."
+        int, AtLeast(1), "1 is grey, 3 is colour, for folders and TFDS sets; those of a signal."
     ] = 3
     resize: Annotated[
         str, OneOf(("crop", "stretch")), "How images get this size, for folders and TFDS sets."
@@ -54,6 +54,12 @@ class DataSettings:
     holdout: Annotated[
         int, AtLeast(2), "One in this many images of a folder is held out for the test split."
     ] = 20
+    hold: Annotated[
+        float,
+        AtLeast(0),
+        "GiB of decoded images, of a folder or TFDS set, up to which they are held in memory; "
+        "larger sets are read from their files, in the same order.",
+    ] = 1.0
     num_classes: Annotated[
         int, AtLeast(0), "Number of classes of a folder or TFDS set; 0 counts them in the data."
     ] = 0

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from genzoo.core.bounds import OneOf, without_effect
-from genzoo.data import cifar, embedded, emoji, folder, idx, shapes, tfds, toys
-from genzoo.data.fields import Classes, Field, Image, Tokens, numbered
+from genzoo.data import cifar, embedded, emoji, folder, idx, shapes, signal_folder, tfds, toys
+from genzoo.data.fields import Classes, Field, Image, Signal, Tokens, Vector, numbered
+from genzoo.data.listing import Listing
+from genzoo.data.metadata import standardised
 from genzoo.data.pixels import sides, size_problem
 from genzoo.data.source import Source, Spec
 from genzoo.data.vocabulary import learned, tokenizer_of
@@ -75,8 +77,23 @@ def text_facts(data: DataSettings, texts: Sequence[str]) -> dict[str, object]:
     if data.tokenizer == "words" and not words:
         words = learned(texts)
     tokenizer = tokenizer_of(data.tokenizer, words)
-    longest = max(len(tokenizer.encode(text)) for text in texts)
-    return {"words": words, "tokens": data.tokens or longest}
+    longest = max(len(tokenizer.encode(text)) for text in dict.fromkeys(texts))
+    return {"words": words, "tokens": data.tokens or min(max(longest, 1), _MOST_TOKENS)}
+
+
+def vector_fields(data: DataSettings) -> dict[str, Field]:
+    """The field `properties` of numbers, if their names are known; models see them standardised."""
+    if not data.columns:
+        return {}
+    names, mean, deviation = zip(*data.columns, strict=True)
+    return {
+        "properties": Vector(shape=(len(names),), names=names, mean=mean, deviation=deviation)
+    }
+
+
+def _notes(data: DataSettings) -> dict[str, Field]:
+    """The fields besides x that the notes on files make, as far as they are known."""
+    return {**label_fields(data), **text_fields(data), **vector_fields(data)}
 
 
 def _image(data: DataSettings) -> Image:
@@ -105,20 +122,51 @@ def _rest(data: DataSettings) -> str:
 def _open_folder(data: DataSettings, split: str) -> Source:
     return folder.open_folder(
         _rest(data), split=split, size=data.size, channels=data.channels, resize=data.resize,
-        labels=data.labels, holdout=data.holdout,
+        labels=data.labels, holdout=data.holdout, classes=data.classes, fields=_wanted(data),
+        memory_limit=_limit(data),
+    )  # fmt: skip
+
+
+def _wanted(data: DataSettings) -> dict[str, Field]:
+    return {**text_fields(data), **vector_fields(data)}
+
+
+def _limit(data: DataSettings) -> int:
+    return int(data.hold * 2**30)
+
+
+def _open_signals(data: DataSettings, split: str) -> Source:
+    return signal_folder.open_signals(
+        _rest(data), split=split, size=data.size, channels=data.channels, labels=data.labels,
+        holdout=data.holdout, classes=data.classes, fields=_wanted(data),
     )  # fmt: skip
 
 
 def _open_tfds(data: DataSettings, split: str) -> Source:
     return tfds.open_tfds(
         _rest(data), split, directory=data.dir, size=data.size, channels=data.channels,
-        resize=data.resize,
+        resize=data.resize, memory_limit=_limit(data),
     )  # fmt: skip
 
 
-def _folder_facts(data: DataSettings) -> dict[str, object]:
-    names = folder.class_names(_rest(data), labels=data.labels)
-    return {"num_classes": len(names)}
+def _listed(data: DataSettings, listed: Callable[..., Listing]) -> Listing:
+    return listed(
+        _rest(data), holdout=data.holdout, labels=data.labels, classes=data.classes
+    )
+
+
+def _facts_of(data: DataSettings, found: Listing) -> dict[str, object]:
+    """What the notes on the files for training say."""
+    notes, facts = found.parts["train"].notes, {}
+    if found.classes:
+        facts["num_classes"] = len(found.classes)
+        # With only their number given, classes are named by numbers.
+        facts["classes"] = () if data.num_classes else found.classes
+    if notes.texts:
+        facts |= text_facts(data, notes.texts)
+    if notes.columns:
+        facts["columns"] = standardised(notes)
+    return facts
 
 
 def _tfds_facts(data: DataSettings) -> dict[str, object]:
@@ -126,17 +174,43 @@ def _tfds_facts(data: DataSettings) -> dict[str, object]:
 
 
 def _image_spec(data: DataSettings) -> Spec:
-    return Spec(fields={"x": _image(data), **label_fields(data)})
+    return Spec(fields={"x": _image(data), **_notes(data)})
 
+
+def _signal_spec(data: DataSettings) -> Spec:
+    return Spec(fields={"x": Signal(shape=(data.size, data.channels)), **_notes(data)})
+
+
+def _signal_problems(data: DataSettings) -> list[str]:
+    if isinstance(data.size, int) and data.size > 0:
+        return []
+    return [f"data.size = {data.size!r} must be the number of samples of a signal, one number."]
+
+
+_NOTES = ("label", "text", "properties")
+_OF_FOLDERS = (
+    *("size", "channels", "labels", "holdout", "num_classes", "classes"),
+    *("tokenizer", "tokens", "words", "columns"),
+)
+_MOST_TOKENS = 64  # of captions, unless data.tokens is given
 
 KINDS: Mapping[str, DataRow] = {
     "folder": DataRow(
         open=_open_folder,
         spec=_image_spec,
-        facts=_folder_facts,
-        possible=("label",),
-        uses=("size", "channels", "resize", "num_classes", "labels", "holdout"),
+        facts=lambda data: _facts_of(data, _listed(data, folder.images_of)),
+        possible=_NOTES,
+        uses=(*_OF_FOLDERS, "resize", "hold"),
         problems=_image_problems,
+        argument="PATH",
+    ),
+    "signals": DataRow(
+        open=_open_signals,
+        spec=_signal_spec,
+        facts=lambda data: _facts_of(data, _listed(data, signal_folder.signals_of)),
+        possible=_NOTES,
+        uses=_OF_FOLDERS,
+        problems=_signal_problems,
         argument="PATH",
     ),
     "tfds": DataRow(
@@ -144,7 +218,7 @@ KINDS: Mapping[str, DataRow] = {
         spec=_image_spec,
         facts=_tfds_facts,
         possible=("label",),
-        uses=("size", "channels", "resize", "num_classes"),
+        uses=("size", "channels", "resize", "num_classes", "hold"),
         problems=_image_problems,
         argument="NAME",
     ),
@@ -246,7 +320,11 @@ def possible_fields(data: DataSettings) -> Mapping[str, Field]:
     """The fields that the data may have, before it is opened; those that need facts have made-up
     sizes."""
     known = dict(spec(data).fields)
-    made_up = {"label": numbered(1), "text": Tokens(shape=(1,), vocabulary=2)}
+    made_up = {
+        "label": numbered(1),
+        "text": Tokens(shape=(1,), vocabulary=2),
+        "properties": Vector(shape=(1,)),
+    }
     return {name: made_up[name] for name in row_of(data).possible} | known
 
 
@@ -256,7 +334,9 @@ def with_facts(data: DataSettings, needed: Iterable[str]) -> tuple[DataSettings,
     needed = list(needed)
     if set(needed) <= spec(data).fields.keys():
         return data, []
-    found = replace(data, **row_of(data).facts(data))
+    read = {key: value for key, value in row_of(data).facts(data).items() if value}
+    # What the config itself says goes before.
+    found = replace(data, **{k: v for k, v in read.items() if not getattr(data, k)})
     return found, [name for name in needed if name not in spec(found).fields]
 
 
@@ -267,7 +347,7 @@ def class_count(data: DataSettings) -> int:
 
 
 LACKS: Mapping[str, tuple[str, str, str]] = {
-    "label": ("a class", "classes", "sort the images into one folder per class"),
+    "label": ("a class", "classes", "sort the files into one folder per class"),
     "text": ("a caption", "captions", "add a metadata.csv with a column text"),
     "properties": ("a vector of numbers", "numbers", "add numeric columns to a metadata.csv"),
 }

@@ -131,10 +131,14 @@ class File:
                 f"data.tokenizer = {self.path!r} needs the library tokenizers: "
                 "pip install 'genzoo[text]'."
             ) from error
-        if not Path(self.path).is_file():
-            raise UserError(f"data.tokenizer = {self.path!r}: there is no such file.")
+        file = Path(self.path).expanduser()
+        if not file.is_file():
+            raise UserError(
+                f"data.tokenizer = {self.path!r}: there is no such file; give words, bytes, or the "
+                "path of a tokenizer.json."
+            )
         try:
-            tokenizer = Library.from_file(self.path)
+            tokenizer = Library.from_file(str(file))
         except Exception as error:  # the library raises plain Exceptions
             raise UserError(
                 f"data.tokenizer = {self.path!r} is not a tokenizer.json: {error}."
@@ -159,6 +163,11 @@ class File:
     def complaint(self, text: str) -> str:
         """Every text is understood."""
         return ""
+
+
+def is_file(name: str) -> bool:
+    """Whether a tokenizer is given as the path of a `tokenizer.json`."""
+    return name not in ("words", "bytes")
 
 
 def tokenizer_of(name: str, words: Sequence[str] = ()) -> Tokenizer:
