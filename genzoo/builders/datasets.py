@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from genzoo.core.bounds import OneOf, without_effect
-from genzoo.data import cifar, embedded, folder, idx, shapes, tfds, toys
+from genzoo.data import cifar, docstrings, documents, embedded, folder, idx, shapes, tfds, toys
+from genzoo.data.counts import Counts
+from genzoo.data.documents import Corpus
 from genzoo.data.fields import Classes, Field, Image, Tokens, numbered
 from genzoo.data.pixels import sides, size_problem
 from genzoo.data.source import Source, Spec
@@ -30,7 +32,8 @@ class DataRow:
 
     open: (settings, split) -> its source. spec: settings -> its fields, as far as they are known.
     facts: settings -> values of keys in `FACTS`, read from the data. possible: names of fields that
-    the spec may lack until the facts are known. uses: the keys of the section `data` that it uses,
+    the spec may lack until the facts are known. always: keys in `FACTS` that every model of the data
+    needs. uses: the keys of the section `data` that it uses,
     besides `name`, `dir` and `flip`. problems: settings -> conflicts, as sentences. argument: what
     follows the colon in `data.name`; "" for a data set without.
     """
@@ -39,6 +42,7 @@ class DataRow:
     spec: Callable[[DataSettings], Spec]
     facts: Callable[[DataSettings], Mapping[str, object]] = _no_facts
     possible: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     problems: Callable[[DataSettings], list[str]] = lambda data: []
     argument: str = ""
@@ -119,6 +123,38 @@ def _image_spec(data: DataSettings) -> Spec:
     return Spec(fields={"x": _image(data), **label_fields(data)})
 
 
+def _documents(
+    read: Callable[[DataSettings, str], Corpus], *uses: str, argument: str = ""
+) -> DataRow:
+    """Documents as word counts. read: (settings, split) -> their texts."""
+
+    def facts(data: DataSettings) -> dict[str, object]:
+        found = documents.facts(read(data, "train"), data.vocabulary)
+        return found | ({"words": data.words} if data.words else {})
+
+    def opened(data: DataSettings, split: str) -> Source:
+        words = data.words or facts(data)["words"]
+        return documents.counted(read(data, split), words)
+
+    def spec(data: DataSettings) -> Spec:
+        size = len(data.words) or data.vocabulary
+        return Spec(fields={"x": Counts(shape=(size,), words=data.words), **label_fields(data)})
+
+    return DataRow(
+        open=opened,
+        spec=spec,
+        facts=facts,
+        possible=("label",),
+        always=("words",),
+        uses=("vocabulary", "words", "classes", "num_classes", *uses),
+        argument=argument,
+    )
+
+
+def _read_folder(data: DataSettings, split: str) -> Corpus:
+    return documents.read_folder(_rest(data), split, labels=data.labels, holdout=data.holdout)
+
+
 KINDS: Mapping[str, DataRow] = {
     "folder": DataRow(
         open=_open_folder,
@@ -138,6 +174,7 @@ KINDS: Mapping[str, DataRow] = {
         problems=_image_problems,
         argument="NAME",
     ),
+    "documents": _documents(_read_folder, "labels", "holdout", argument="PATH"),
 }
 """Data sets given as KIND:ARGUMENT."""
 
@@ -160,6 +197,7 @@ DATA: Mapping[str, DataRow] = {
         uses=("size",),
         problems=lambda data: OneOf((0, *shapes.SIDES)).problems("data.size", data.size),
     ),
+    "docstrings": _documents(lambda data, split: docstrings.read(split)),
 }
 """Data sets by name."""
 
@@ -228,9 +266,10 @@ def possible_fields(data: DataSettings) -> Mapping[str, Field]:
 
 def with_facts(data: DataSettings, needed: Iterable[str]) -> tuple[DataSettings, list[str]]:
     """(the settings with facts filled in, the needed fields that the data lacks). Reads from the
-    data only if a needed field is not known yet."""
+    data only if a needed field, or what every model of the data needs, is not known yet."""
     needed = list(needed)
-    if set(needed) <= spec(data).fields.keys():
+    known = all(getattr(data, key) for key in row_of(data).always)
+    if known and set(needed) <= spec(data).fields.keys():
         return data, []
     found = replace(data, **row_of(data).facts(data))
     return found, [name for name in needed if name not in spec(found).fields]
