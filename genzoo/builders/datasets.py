@@ -32,10 +32,10 @@ class DataRow:
 
     open: (settings, split) -> its source. spec: settings -> its fields, as far as they are known.
     facts: settings -> values of keys in `FACTS`, read from the data. possible: names of fields that
-    the spec may lack until the facts are known. always: keys in `FACTS` that every model of the data
-    needs. uses: the keys of the section `data` that it uses,
-    besides `name`, `dir` and `flip`. problems: settings -> conflicts, as sentences. argument: what
-    follows the colon in `data.name`; "" for a data set without.
+    the spec may lack until the facts are known. always: the facts that any model of the data needs.
+    uses: the keys of the section `data` that it uses, besides `name`, `dir` and `flip`. problems:
+    settings -> conflicts, as sentences. argument: what follows the colon in `data.name`; "" for a
+    data set without.
     """
 
     open: Callable[[DataSettings, str], Source]

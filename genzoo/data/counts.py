@@ -19,16 +19,15 @@ from genzoo.core.types import Array
 from genzoo.data import vocabulary
 from genzoo.data.fields import Field
 
-STOP_WORDS = frozenset(
-    """
+_ENGLISH = """
     an and any are as at be because been before being both but by can cannot could did do does doing
     done down during each few for from further had has have having he her here hers him his how if
     in into is it its itself just may me might more most must my no nor not now of off on once only
     or other our out over own same shall she should so some such than that the their them then there
     these they this those through to too under until up upon us very was we were what when where
     whether which while who whom whose why will with within without would you your
-    """.split()
-)
+    """
+STOP_WORDS = frozenset(_ENGLISH.split())
 """English articles, pronouns, prepositions, conjunctions and auxiliaries."""
 _MOST = np.iinfo(np.uint16).max
 

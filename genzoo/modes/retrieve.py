@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.core.errors import UserError
-from genzoo.core.files import aside
+from genzoo.core.files import write_atomically
 from genzoo.data import loose
 from genzoo.data.counts import Counts
 from genzoo.data.documents import OTHER, Documents
@@ -76,8 +76,8 @@ def _queries(model: Trained) -> tuple[Embedded, list[str]]:
     first = config.tools.first
     if first and not first.isdecimal():
         if isinstance(x, Counts):
-            row = {"x": x.parse(first, "tools.first")[None]}
-            source, name = ArraySource(name="the query", spec=Spec(fields={"x": x}), arrays=row), first
+            row, name = {"x": x.parse(first, "tools.first")[None]}, first
+            source = ArraySource(name="the query", spec=Spec(fields={"x": x}), arrays=row)
         else:
             file = loose.existing(first, "tools.first")
             source, name = model.files([file]), file.name
@@ -231,8 +231,7 @@ def _documents(
     table = "\n\n".join(_table(entry) for entry in report["queries"])
     _log.info("%s", table)
     if is_first():
-        with aside(path) as temporary:
-            Path(temporary).write_text(table + "\n", encoding="utf-8")
+        write_atomically(path, table + "\n")
     return [path]
 
 
