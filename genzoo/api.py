@@ -27,15 +27,16 @@ from genzoo.core import streams, tree
 from genzoo.core.contract import Family, Solves, Variables, conditions_of
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch, Tree
+from genzoo.data.fields import Image
 from genzoo.data.pixels import BadImage
 from genzoo.data.source import ArraySource, Spec
 from genzoo.evaluate import figures
-from genzoo.experiment import Experiment, require, variables_of
+from genzoo.experiment import Experiment, require, require_kind, variables_of
 from genzoo.math import paths
 from genzoo.modes import train as training
 from genzoo.modes.encode import FILES, Trained
 from genzoo.modes.reconstruct import reconstructed
-from genzoo.modes.sample import draw
+from genzoo.modes.sample import DRAWN, draw
 from genzoo.requests import Requests
 from genzoo.resolve import resolved
 from genzoo.runs import for_sampling
@@ -44,8 +45,9 @@ from genzoo.samplers.predictor import Prediction
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir
 
-Pictures = np.ndarray | Picture | Sequence[Picture | np.ndarray]
-"""Images: uint8 [N, H, W, C], one image, or a list of arrays or PIL images of any size."""
+Pictures = np.ndarray | Picture | str | Sequence[Picture | np.ndarray | str]
+"""Images: uint8 [N, H, W, C], one image, or a list of arrays or PIL images of any size. For models
+of documents: a text, a list of texts, or counts uint16 [N, V]."""
 _PATHS = {"linear": paths.lerp, "spherical": paths.slerp}
 
 
@@ -157,6 +159,7 @@ class Run:
             config = resolved(configs.override(self.raw, keys), self.place.path)
         experiment = Experiment(config)
         require(experiment.family, config.family.name, "sample", "sample")
+        require_kind(experiment, DRAWN, "sample", "draws images, signals and points")
         variables = variables_of(self.state, config.sample.weights)
         family, variables = for_sampling(experiment, variables)
         requests = Requests(experiment=experiment, family=family)
@@ -177,7 +180,9 @@ class Run:
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """Images decoded from points [N, D] in the space of `encode`: uint8 [N, H, W, C]."""
-        return self._tools("decode").decoded(latents)
+        model = self._tools("decode")
+        require_kind(model.experiment, (Image,), "decode", "gives images")
+        return model.decoded(latents)
 
     def interpolate(
         self, first: Pictures, second: Pictures, count: int = 9, path: str = "linear"

@@ -29,6 +29,7 @@ from genzoo.builders.vqvae import VQVAESettings
 from genzoo.config import freeze
 from genzoo.core.contract import Family, Player, Tokenizes
 from genzoo.core.errors import UserError
+from genzoo.data.counts import Counts
 from genzoo.data.fields import Image, Points, Signal
 from genzoo.families import token_prior
 from genzoo.nets.autoencoder.convnet import ConvSettings
@@ -51,7 +52,7 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "vdm_unet": NetworkRow(settings=VDMUNetSettings),
     "point_mlp": NetworkRow(settings=PointMLPSettings, kinds=(Points,)),
     "classifier": NetworkRow(settings=ClassifierUNetSettings),
-    "mlp": NetworkRow(settings=MLPSettings),
+    "mlp": NetworkRow(settings=MLPSettings, kinds=(Image, Counts)),
     "conv": NetworkRow(settings=ConvSettings),
     "hierarchy": NetworkRow(settings=HierarchySettings),
     "dalle": NetworkRow(settings=DalleSettings),
@@ -92,15 +93,17 @@ FAMILIES: Mapping[str, FamilyRow] = {
         instead={"sample": "A classifier guides the sampling of others: sample.classifier."},
         labelled=True,
     ),
-    "pca": FamilyRow(settings=PCASettings),
+    "pca": FamilyRow(settings=PCASettings, kinds=(Image, Counts)),
     "autoencoder": FamilyRow(
         settings=AutoencoderSettings,
         networks=("mlp", "conv"),
+        kinds=(Image, Counts),
         instead={"sample": "A plain autoencoder has no distribution over its codes: see vae."},
     ),
     "vae": FamilyRow(
         settings=VAESettings,
         networks=("mlp", "conv"),
+        kinds=(Image, Counts),
         sampling=DecoderSampling,
         scoring=ImportanceScoring,
     ),

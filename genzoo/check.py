@@ -17,6 +17,7 @@ from genzoo.builders.rows import FamilyRow
 from genzoo.config import Checker, freeze, upgrade
 from genzoo.core.bounds import REQUIRED, OneOf, Setting, WithoutEffect, settings_of, unmentioned
 from genzoo.core.errors import UserError, nearest
+from genzoo.data.counts import Counts
 from genzoo.data.fields import Field
 from genzoo.data.source import SPLITS
 from genzoo.settings import RAW, SECTIONS, DataSettings, FrozenSettings, RunSettings
@@ -266,6 +267,23 @@ def _kind_problems(config: FrozenConfigDict, x: Field) -> list[str]:
         return [
             f"family.augment = {config.family.augment} augments images, but these are {x.plural}: "
             "set it to 0."
+        ]
+    return _document_problems(config, x)
+
+
+def _document_problems(config: FrozenConfigDict, x: Field) -> list[str]:
+    """Settings of a family that suit images and not documents, or the reverse."""
+    documents, name = isinstance(x, Counts), config.data.name
+    if documents and config.family.get("corruption", "none") != "none":
+        return [
+            f"family.corruption = {config.family.corruption!r} corrupts images, but {name} is "
+            "documents: set it to 'none'."
+        ]
+    if config.family.name == "vae" and (config.family.decoder == "multinomial") != documents:
+        remedy = "set it to 'multinomial'" if documents else "choose another, such as 'bernoulli'"
+        return [
+            f"family.decoder = {config.family.decoder!r} does not suit {name}, which is "
+            f"{x.plural}: {remedy}."
         ]
     return []
 

@@ -26,6 +26,7 @@ from genzoo.core.contract import (
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch, Key, Keys, Tree
 from genzoo.data import records
+from genzoo.data.counts import Counts
 from genzoo.data.fields import Field
 from genzoo.data.source import Source, Spec
 from genzoo.math.gaussian_mixture import GaussianMixture
@@ -264,6 +265,20 @@ def variables_of(state: TrainState, weights: str) -> Variables:
 def sample_keys(seed: int, index: Array) -> Keys:
     """The random keys of samples, from their indices [n]."""
     return streams.per_example(streams.named(streams.root(seed), "sample"), index)
+
+
+def require_kind(
+    experiment: Experiment, kinds: tuple[type[Field], ...], mode: str, does: str
+) -> None:
+    """Raises UserError if a mode cannot treat this kind of data. does: what it does to which kinds,
+    such as "compares images"."""
+    x = experiment.x
+    if not isinstance(x, kinds):
+        others = "retrieve or eval" if isinstance(x, Counts) else "sample or eval"
+        raise UserError(
+            f"--mode={mode} {does}, but {experiment.config.data.name} is {x.plural}: use another "
+            f"mode, such as {others}."
+        )
 
 
 def require(family: Family, name: str, capability: str, mode: str) -> None:

@@ -36,7 +36,9 @@ class RunSettings:
 class DataSettings:
     """The data set."""
 
-    name: Annotated[str, "A data set by name, folder:PATH, signals:PATH or tfds:NAME."]
+    name: Annotated[
+        str, "A data set by name, folder:PATH, signals:PATH, documents:PATH or tfds:NAME."
+    ]
     dir: Annotated[str, "The folder of its files; empty to find or download them."] = ""
     flip: Annotated[bool, "Whether images are mirrored at random in training."] = False
     size: Annotated[
@@ -52,7 +54,7 @@ class DataSettings:
     ] = "crop"
     labels: Annotated[bool, "Whether the sub-folders of a folder are classes."] = True
     holdout: Annotated[
-        int, AtLeast(2), "One in this many images of a folder is held out for the test split."
+        int, AtLeast(2), "One in this many files of a folder is held out for the test split."
     ] = 20
     hold: Annotated[
         float,
@@ -75,8 +77,12 @@ class DataSettings:
         int, AtLeast(0), "Tokens of a caption; 0 for those of the longest in the training set."
     ] = 0
     words: Annotated[
-        tuple[str, ...], "The vocabulary of captions; empty to learn it from the training set."
+        tuple[str, ...],
+        "The vocabulary of captions or documents; empty to learn it from the training set.",
     ] = ()
+    vocabulary: Annotated[
+        int, AtLeast(1), "Words of documents that are counted: the most frequent in training."
+    ] = 2000
     columns: Annotated[
         tuple[tuple[str, float, float], ...],
         "(name, mean, standard deviation) of each numeric column; empty to compute them from the "
@@ -203,10 +209,14 @@ class ToolSettings:
     """Settings of the modes that examine a representation."""
 
     first: Annotated[
-        str, "An image file, or the number of an example in eval.split; empty for a default choice."
+        str,
+        "An image file (of documents, a .txt file or a sentence), or the number of an example in "
+        "eval.split; empty for a default choice.",
     ] = ""
     second: Annotated[str, "The same for the other end of an interpolation."] = ""
-    folder: Annotated[str, "A folder of images to encode; empty for eval.split."] = ""
+    folder: Annotated[
+        str, "A folder of images or documents to encode; empty for eval.split."
+    ] = ""
     metric: Annotated[str, OneOf(METRICS), "Distance between embeddings."] = "euclidean"
     neighbours: Annotated[int, AtLeast(1), "Number of neighbours to find."] = 8
     probe_examples: Annotated[

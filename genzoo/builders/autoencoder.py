@@ -8,6 +8,7 @@ from ml_collections import FrozenConfigDict
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast, OneOf, ignored
 from genzoo.core.contract import Family
+from genzoo.data.counts import Counts
 from genzoo.families import autoencoder as autoencoder_family
 from genzoo.math import corruption
 
@@ -55,4 +56,9 @@ class AutoencoderSettings:
             pair=pair,
             shape=parts.shape,
             corruption=CORRUPTIONS[self.corruption](self.amount),
+            comparison=(
+                autoencoder_family.WORDS
+                if isinstance(parts.fields["x"], Counts)
+                else autoencoder_family.VALUES
+            ),
         )

@@ -5,21 +5,44 @@ data itself, such as the number of classes or the words of the captions, is a fa
 when a run begins, and kept in the config of the run.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from genzoo.builders.known_fields import (
+    label_fields,
+    notes,
+    text_facts,
+    text_fields,
+    vector_fields,
+)
 from genzoo.core.bounds import OneOf, without_effect
-from genzoo.data import cifar, embedded, emoji, folder, idx, shapes, signal_folder, tfds, toys
-from genzoo.data.fields import Classes, Field, Image, Signal, Tokens, Vector, numbered
+from genzoo.data import (
+    cifar,
+    docstrings,
+    documents,
+    embedded,
+    emoji,
+    folder,
+    idx,
+    shapes,
+    signal_folder,
+    tfds,
+    toys,
+)
+from genzoo.data.counts import Counts
+from genzoo.data.documents import Corpus
+from genzoo.data.fields import Field, Image, Signal, Tokens, Vector, numbered
 from genzoo.data.listing import Listing
 from genzoo.data.metadata import standardised
 from genzoo.data.pixels import sides, size_problem
 from genzoo.data.source import Source, Spec
-from genzoo.data.vocabulary import learned, tokenizer_of
 from genzoo.settings import DataSettings
 
-FACTS = ("num_classes", "classes", "tokens", "words", "columns")
-"""Keys of the section `data` that are filled in from the data."""
+FACTS = {
+    "num_classes": "label", "classes": "label", "tokens": "text", "words": "text",
+    "columns": "properties",
+}  # fmt: skip
+"""Keys of the section `data` that are filled in from the data, and the field that needs each."""
 
 
 def _no_facts(data: DataSettings) -> dict[str, object]:
@@ -32,15 +55,17 @@ class DataRow:
 
     open: (settings, split) -> its source. spec: settings -> its fields, as far as they are known.
     facts: settings -> values of keys in `FACTS`, read from the data. possible: names of fields that
-    the spec may lack until the facts are known. uses: the keys of the section `data` that it uses,
-    besides `name`, `dir` and `flip`. problems: settings -> conflicts, as sentences. argument: what
-    follows the colon in `data.name`; "" for a data set without.
+    the spec may lack until the facts are known. always: the facts that any model of the data needs.
+    uses: the keys of the section `data` that it uses, besides `name`, `dir` and `flip`. problems:
+    settings -> conflicts, as sentences. argument: what follows the colon in `data.name`; "" for a
+    data set without.
     """
 
     open: Callable[[DataSettings, str], Source]
     spec: Callable[[DataSettings], Spec]
     facts: Callable[[DataSettings], Mapping[str, object]] = _no_facts
     possible: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     problems: Callable[[DataSettings], list[str]] = lambda data: []
     argument: str = ""
@@ -51,49 +76,7 @@ def _fixed(open: Callable[[str, str], Source], spec: Spec) -> DataRow:
     return DataRow(open=lambda data, split: open(split, data.dir), spec=lambda data: spec)
 
 
-# --- fields from settings -------------------------------------------------------------------------
-
-
-def text_fields(data: DataSettings) -> dict[str, Field]:
-    """The field `text` of captions, if its vocabulary is known."""
-    if not data.tokens or (data.tokenizer == "words" and not data.words):
-        return {}
-    tokenizer = tokenizer_of(data.tokenizer, data.words)
-    return {
-        "text": Tokens(shape=(data.tokens,), vocabulary=tokenizer.size, tokenizer=tokenizer)
-    }
-
-
-def label_fields(data: DataSettings) -> dict[str, Field]:
-    """The field `label`, if the classes are known."""
-    if data.classes:
-        return {"label": Classes(names=tuple(data.classes))}
-    return {"label": numbered(data.num_classes)} if data.num_classes else {}
-
-
-def text_facts(data: DataSettings, texts: Sequence[str]) -> dict[str, object]:
-    """The facts about the captions of the training set that the settings leave open."""
-    words = data.words
-    if data.tokenizer == "words" and not words:
-        words = learned(texts)
-    tokenizer = tokenizer_of(data.tokenizer, words)
-    longest = max(len(tokenizer.encode(text)) for text in dict.fromkeys(texts))
-    return {"words": words, "tokens": data.tokens or min(max(longest, 1), _MOST_TOKENS)}
-
-
-def vector_fields(data: DataSettings) -> dict[str, Field]:
-    """The field `properties` of numbers, if their names are known; models see them standardised."""
-    if not data.columns:
-        return {}
-    names, mean, deviation = zip(*data.columns, strict=True)
-    return {
-        "properties": Vector(shape=(len(names),), names=names, mean=mean, deviation=deviation)
-    }
-
-
-def _notes(data: DataSettings) -> dict[str, Field]:
-    """The fields besides x that the notes on files make, as far as they are known."""
-    return {**label_fields(data), **text_fields(data), **vector_fields(data)}
+# --- kinds ----------------------------------------------------------------------------------------
 
 
 def _image(data: DataSettings) -> Image:
@@ -110,9 +93,6 @@ def _image_problems(data: DataSettings) -> list[str]:
     if requirement := size_problem(data.size):
         return [f"data.size = {data.size!r} must be {requirement}."]
     return OneOf((1, 3)).problems("data.channels", data.channels)
-
-
-# --- kinds ----------------------------------------------------------------------------------------
 
 
 def _rest(data: DataSettings) -> str:
@@ -174,11 +154,11 @@ def _tfds_facts(data: DataSettings) -> dict[str, object]:
 
 
 def _image_spec(data: DataSettings) -> Spec:
-    return Spec(fields={"x": _image(data), **_notes(data)})
+    return Spec(fields={"x": _image(data), **notes(data)})
 
 
 def _signal_spec(data: DataSettings) -> Spec:
-    return Spec(fields={"x": Signal(shape=(data.size, data.channels)), **_notes(data)})
+    return Spec(fields={"x": Signal(shape=(data.size, data.channels)), **notes(data)})
 
 
 def _signal_problems(data: DataSettings) -> list[str]:
@@ -187,13 +167,43 @@ def _signal_problems(data: DataSettings) -> list[str]:
     return [f"data.size = {data.size!r} must be the number of samples of a signal, one number."]
 
 
+def _documents(
+    read: Callable[[DataSettings, str], Corpus], *uses: str, argument: str = ""
+) -> DataRow:
+    """Documents as word counts. read: (settings, split) -> their texts."""
+
+    def facts(data: DataSettings) -> dict[str, object]:
+        found = documents.facts(read(data, "train"), data.vocabulary)
+        return found | ({"words": data.words} if data.words else {})
+
+    def opened(data: DataSettings, split: str) -> Source:
+        words = data.words or facts(data)["words"]
+        return documents.counted(read(data, split), words)
+
+    def spec(data: DataSettings) -> Spec:
+        size = len(data.words) or data.vocabulary
+        return Spec(fields={"x": Counts(shape=(size,), words=data.words), **label_fields(data)})
+
+    return DataRow(
+        open=opened,
+        spec=spec,
+        facts=facts,
+        possible=("label",),
+        always=("words",),
+        uses=("vocabulary", "words", "classes", "num_classes", *uses),
+        argument=argument,
+    )
+
+
+def _read_folder(data: DataSettings, split: str) -> Corpus:
+    return documents.read_folder(_rest(data), split, labels=data.labels, holdout=data.holdout)
+
+
 _NOTES = ("label", "text", "properties")
 _OF_FOLDERS = (
     *("size", "channels", "labels", "holdout", "num_classes", "classes"),
     *("tokenizer", "tokens", "words", "columns"),
 )
-_MOST_TOKENS = 64  # of captions, unless data.tokens is given
-
 KINDS: Mapping[str, DataRow] = {
     "folder": DataRow(
         open=_open_folder,
@@ -222,6 +232,7 @@ KINDS: Mapping[str, DataRow] = {
         problems=_image_problems,
         argument="NAME",
     ),
+    "documents": _documents(_read_folder, "labels", "holdout", argument="PATH"),
 }
 """Data sets given as KIND:ARGUMENT."""
 
@@ -258,6 +269,7 @@ DATA: Mapping[str, DataRow] = {
         uses=("size", "tokenizer", "tokens", "words"),
         problems=lambda data: OneOf((0, *emoji.SIDES)).problems("data.size", data.size),
     ),
+    "docstrings": _documents(lambda data, split: docstrings.read(split)),
 }
 """Data sets by name."""
 
@@ -330,11 +342,16 @@ def possible_fields(data: DataSettings) -> Mapping[str, Field]:
 
 def with_facts(data: DataSettings, needed: Iterable[str]) -> tuple[DataSettings, list[str]]:
     """(the settings with facts filled in, the needed fields that the data lacks). Reads from the
-    data only if a needed field is not known yet."""
+    data only if a needed field, or what every model of the data needs, is not known yet."""
     needed = list(needed)
-    if set(needed) <= spec(data).fields.keys():
+    known = all(getattr(data, key) for key in row_of(data).always)
+    if known and set(needed) <= spec(data).fields.keys():
         return data, []
-    read = {key: value for key, value in row_of(data).facts(data).items() if value}
+    read = {
+        key: value
+        for key, value in row_of(data).facts(data).items()
+        if FACTS[key] in needed or key in row_of(data).always
+    }
     # What the config itself says goes before.
     found = replace(data, **{k: v for k, v in read.items() if not getattr(data, k)})
     return found, [name for name in needed if name not in spec(found).fields]

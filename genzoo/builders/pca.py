@@ -10,8 +10,11 @@ from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast
 from genzoo.core.contract import Family
 from genzoo.core.errors import UserError
+from genzoo.data.counts import Counts
 from genzoo.families import pca as pca_family
+from genzoo.math import counts
 
+_SCORED = "a density of log(1 + counts), scaled to unit length: it has no bits/dim"
 _MAX_DIMENSION = 16_384  # of an example: 2 GiB of covariance
 
 
@@ -36,11 +39,13 @@ class PCASettings:
 
     def build(self, parts: Parts) -> Family:
         """Builds the family. Raises UserError if the covariance would take too much memory."""
-        dimension = math.prod(parts.shape)
+        dimension, words = math.prod(parts.shape), isinstance(parts.fields["x"], Counts)
         if dimension > _MAX_DIMENSION:
+            smaller = "make the images smaller (data.size)"
+            smaller = "count fewer words (data.vocabulary)" if words else smaller
             raise UserError(
                 f"An example has {dimension} numbers, so the covariance of PCA takes "
-                f"{8 * dimension**2 / 2**30:.0f} GiB: make the images smaller (data.size), at most "
-                f"{_MAX_DIMENSION} numbers."
+                f"{8 * dimension**2 / 2**30:.0f} GiB: {smaller}, at most {_MAX_DIMENSION} numbers."
             )
-        return pca_family.PCA(components=self.components, shape=parts.shape)
+        own = dict(inputs=counts.log_scaled, scored=_SCORED) if words else {}
+        return pca_family.PCA(components=self.components, shape=parts.shape, **own)

@@ -8,8 +8,9 @@ from ml_collections import FrozenConfigDict
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, AtLeast, Each, Entries, OneOf, ignored
 from genzoo.core.contract import Family
+from genzoo.data.counts import Counts
 from genzoo.families import vae as vae_family
-from genzoo.math import mixture, observation, variational
+from genzoo.math import counts, mixture, observation, variational
 
 OBSERVATIONS = {
     "bernoulli": lambda own: observation.Bernoulli(levels=own.binarise),
@@ -17,6 +18,7 @@ OBSERVATIONS = {
     "gaussian_shared": lambda own: observation.Gaussian(scale="shared", std=own.std),
     "gaussian_pixel": lambda own: observation.Gaussian(scale="pixel"),
     "logistic_mixture": lambda own: mixture.LogisticMixture(components=own.components),
+    "multinomial": lambda own: counts.Multinomial(),
 }
 _DECODER_KEYS = {
     "bernoulli": {"binarise"},
@@ -124,4 +126,5 @@ class VAESettings:
             free_bits=self.free_bits,
             importance_samples=parts.eval.importance_samples,
             noise=parts.sample.noise,
+            words=isinstance(parts.fields["x"], Counts),
         )

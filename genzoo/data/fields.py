@@ -3,7 +3,7 @@
 A field describes its values: their shape, how they are stored, how a model sees them and how a user
 specifies one. Code that treats images, signals and points differently checks the kind of the field,
 never the shape of an array: points [D] and vectors [D], or signals [L, C] and a row of an image,
-have the same shape.
+have the same shape. Counts are defined in `counts`.
 
 | kind    | one value              | stored  | what a model sees         |
 |---------|------------------------|---------|---------------------------|
@@ -14,6 +14,7 @@ have the same shape.
 | Classes | [], the class's number | int32   | the same                  |
 | Tokens  | [L], padded ids        | int32   | the same                  |
 | Vector  | [D], named numbers     | float32 | standardised, or the same |
+| Counts  | [V], one per word      | uint16  | the same as float32       |
 """
 
 from dataclasses import dataclass, field

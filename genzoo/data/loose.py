@@ -1,7 +1,7 @@
 """Image files outside a data set: one or several by name, or all those below a folder."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from genzoo.core.errors import UserError
@@ -21,11 +21,16 @@ def existing(file: str, key: str) -> Path:
     return path
 
 
-def below(folder: str, key: str) -> list[Path]:
-    """The files below a folder with the suffix of an image, sorted by path.
+def below(
+    folder: str,
+    key: str,
+    suffixes: Collection[str] = pixels.SUFFIXES,
+    plural: str = Image.plural,
+) -> list[Path]:
+    """The files below a folder with one of the suffixes, sorted by path.
 
     Hidden files and folders are skipped. Raises UserError if there are none. key: the config key to
-    name in it.
+    name in it. plural: what the files are.
     """
     top = Path(folder).expanduser()
     if not top.is_dir():
@@ -36,11 +41,11 @@ def below(folder: str, key: str) -> list[Path]:
         images += [
             Path(place, name)
             for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in pixels.SUFFIXES
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes
         ]
     if not images:
-        known = ", ".join(sorted(pixels.SUFFIXES))
-        raise UserError(f"{key} = {folder!r} holds no images (known endings: {known}).")
+        known = ", ".join(sorted(suffixes))
+        raise UserError(f"{key} = {folder!r} holds no {plural} (known endings: {known}).")
     return sorted(images)
 
 

@@ -130,7 +130,8 @@ class _Collected:
             "nats_terms": terms,
         }
         if self.density:
-            return {**result, "likelihood_of": "a density of data in [-1, 1]: it has no bits/dim"}
+            of = self.of or "a density of data in [-1, 1]: it has no bits/dim"
+            return {**result, "likelihood_of": of}
 
         def bits(nats):
             each = self.dimensions or dimensions

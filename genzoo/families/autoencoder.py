@@ -4,9 +4,12 @@
 
 The corruption defines the task, so it is applied in evaluation too; a plain autoencoder uses
 `Nothing`. The decoder's output is used unchanged; only pictures are clipped to [-1, 1].
+
+For documents the loss is the cross-entropy of their words, and the encoder sees the logarithms of
+the counts (math.counts), as in the first paper, which retrieves documents by the angle of codes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -24,8 +27,37 @@ from genzoo.core.types import (
     Vectors,
     mean_per_example,
 )
+from genzoo.math import counts
 from genzoo.math.corruption import Corruption
 from genzoo.nets.autoencoder.pair import Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How data enter the encoder and are compared with the decoder's output.
+
+    inputs: x [B, ...] -> the encoder's input. error: (x, output) -> the loss of each example [B].
+    mean: output -> the reconstruction of x.
+    """
+
+    inputs: Callable[[Examples], Examples]
+    error: Callable[[Examples, Examples], PerExample]
+    mean: Callable[[Examples], Examples]
+
+
+def _unchanged(x: Examples) -> Examples:
+    return x
+
+
+def squared_error(x: Examples, output: Examples) -> PerExample:
+    """Equation (1), [B]."""
+    return mean_per_example(jnp.square(x - output))
+
+
+VALUES = Comparison(inputs=_unchanged, error=squared_error, mean=_unchanged)
+"""Of images and other numbers."""
+WORDS = Comparison(inputs=counts.log_scaled, error=counts.cross_entropy, mean=jax.nn.softmax)
+"""Of word counts; the reconstruction is the probability of each word."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,12 +66,13 @@ class Autoencoder:
 
     pair: two networks as (init, apply), `encoder` from x [B, H, W, C] to z [B, *grid, D] and
     `decoder` back, and `grid`. shape: of one example, (H, W, C). corruption: of the encoder's
-    input (math.corruption).
+    input (math.corruption). comparison: `VALUES` or `WORDS`.
     """
 
     pair: Pair
     shape: tuple[int, ...]
     corruption: Corruption
+    comparison: Comparison = VALUES
 
     # --- the contract -------------------------------------------------------------------------
 
@@ -57,7 +90,7 @@ class Autoencoder:
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
-        """Equation (1) per example [B]; metrics: the loss."""
+        """Equation (1), or the cross-entropy, per example [B]; metrics: the loss."""
         x = context.batch["x"]
         keys = streams.per_example(streams.named(context.key, "corruption"), jnp.arange(len(x)))
 
@@ -65,9 +98,9 @@ class Autoencoder:
             drop = streams.named(context.key, f"dropout {name}") if context.train else None
             return network.apply(params[name], inputs, train=context.train, key=drop)
 
-        z = applied("encoder", self.pair.encoder, self.observe(context.batch, keys))
-        out = applied("decoder", self.pair.decoder, z)
-        values = mean_per_example(jnp.square(x - out))
+        inputs = self.comparison.inputs(self.observe(context.batch, keys))
+        z = applied("encoder", self.pair.encoder, inputs)
+        values = self.comparison.error(x, applied("decoder", self.pair.decoder, z))
         return values, Aux(metrics={"loss": values}, stats=context.stats)
 
     def observe(self, batch: Batch, keys: Keys) -> Examples:
@@ -81,10 +114,11 @@ class Autoencoder:
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The code of each uncorrupted example: [B, D'], with the grid flattened."""
-        z = self.pair.encoder.apply(variables.params["encoder"], batch["x"])
+        inputs = self.comparison.inputs(batch["x"])
+        z = self.pair.encoder.apply(variables.params["encoder"], inputs)
         return z.reshape(len(z), -1)
 
     def decode(self, variables: Variables, latent: Vectors) -> Examples:
         """The examples decoded from codes [B, D']."""
         z = latent.reshape(len(latent), *self.pair.grid, -1)
-        return self.pair.decoder.apply(variables.params["decoder"], z)
+        return self.comparison.mean(self.pair.decoder.apply(variables.params["decoder"], z))

@@ -5,9 +5,13 @@ likelihood (math.pca). It is fitted in one pass over the data, without gradient 
 
 The reconstruction is the orthogonal projection mean + U U^T (x - mean), which is optimal among
 linear ones; the posterior mean of the probabilistic model would shrink it towards the mean.
+
+Of documents, the logarithms of the word counts are analysed, scaled to unit length (math.counts):
+latent semantic analysis (Deerwester et al. 1990) with the mean subtracted. Everything below that is
+said of x then holds for these.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -40,11 +44,14 @@ class PCA:
 
     Capabilities: Fits, Samples, Reconstructs, Encodes, Decodes, Likelihoods, Reports.
 
-    components: q, their number. shape: of one example, (H, W, C), with D values.
+    components: q, their number. shape: of one example, (H, W, C), with D values. inputs: [B, D] ->
+    the numbers that are analysed, [B, D]. scored: what these are, if not the data.
     """
 
     components: int
     shape: tuple[int, ...]
+    inputs: Callable[[Vectors], Vectors] = lambda x: x
+    scored: str = ""
 
     # --- the contract -------------------------------------------------------------------------
 
@@ -143,7 +150,7 @@ class PCA:
         model = self._model(variables.params)
         fit, volume = model.negative_log_likelihood(self._flat(batch["x"]))
         terms = {"fit": fit, "volume": jnp.broadcast_to(volume, fit.shape)}
-        return Likelihood(total=fit + volume, terms=terms, density=True)
+        return Likelihood(total=fit + volume, terms=terms, density=True, of=self.scored)
 
     # --- shared by the methods above -----------------------------------------------------------
 
@@ -154,7 +161,7 @@ class PCA:
         return model.from_coefficients(model.coefficients(x))
 
     def _flat(self, x: Examples) -> Vectors:
-        return x.reshape(len(x), -1)
+        return self.inputs(x.reshape(len(x), -1))
 
     def _shaped(self, x: Vectors) -> Examples:
         return x.reshape(-1, *self.shape)

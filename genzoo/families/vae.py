@@ -13,6 +13,14 @@ p(z_{L-1}) = N(0, I):
 In (2) the KL of the last layer is in closed form; those of the others are the differences in (1).
 With free bits (Kingma et al. 2016) each unit whose KL, averaged over the batch, is below a floor
 counts as the floor, so that the loss of an example depends on the others of its batch.
+
+Of documents (Miao et al. 2016) x are the counts of N words, and the bound is reported as perplexity
+per word, over all words (4) and as in the paper, where documents count alike (5):
+
+    perplexity = exp(sum_d -elbo_d / sum_d N_d)                                               (4)
+    perplexity_by_document = exp(mean_d -elbo_d / N_d)                                        (5)
+
+without documents of no words in (5).
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +35,16 @@ from jaxtyping import Float
 
 from genzoo.core import streams
 from genzoo.core.conditions import Conditions
-from genzoo.core.contract import Aux, Context, Likelihood, Player, Report, Variables, scalars
+from genzoo.core.contract import (
+    Aux,
+    Context,
+    Likelihood,
+    Player,
+    Report,
+    Variables,
+    Weighted,
+    scalars,
+)
 from genzoo.core.types import (
     ArrayLike,
     Batch,
@@ -45,6 +62,7 @@ from genzoo.math.observation import Observation
 from genzoo.nets.autoencoder.pair import Pair
 
 _MAX_OUTPUTS = 1 << 23  # decoder outputs at a time, in the bound with many samples
+_SCORED = "the words of a document: see the perplexity per word; it has no bits/dim"
 _MAX_LISTED = 256  # up to this many units, the KL of each is logged
 
 
@@ -104,7 +122,7 @@ class VAE:
     (2) or (3). samples: K in training. beta, warmup: the weight of the KL in (2). free_bits: the
     least nats per unit in the mean over a batch, 0 for no bound. importance_samples: K in
     evaluation. noise: whether samples are drawn from the decoder's distribution instead of its
-    mean.
+    mean. words: whether the data are word counts.
     """
 
     pairs: tuple[Pair, ...]
@@ -118,6 +136,7 @@ class VAE:
     free_bits: float
     importance_samples: int
     noise: bool
+    words: bool = False
 
     # --- the contract -------------------------------------------------------------------------
 
@@ -172,11 +191,20 @@ class VAE:
             "unit_mean": (means + other) / 2,
             "unit_square": means * other,
         }
+        if self.words:
+            nats, total = metrics["reconstruction"] + metrics["kl"], x.sum(-1)
+            each = Weighted(values=nats / jnp.maximum(total, 1), weights=jnp.minimum(total, 1))
+            metrics |= {"words": total, "nats_per_word": each}
         return losses, Aux(metrics=metrics, stats=context.stats)
 
     def report(self, measured: Mapping[str, Floats]) -> Report:
-        """Active units by layer, the KL of each unit, and a warning of posterior collapse."""
+        """Active units by layer, the KL of each unit, and a warning of posterior collapse; of
+        documents also the perplexities (4) and (5)."""
         values: dict = scalars(measured)
+        if measured.get("words", 0) > 0:
+            nats = measured["reconstruction"] + measured["kl"]
+            values["perplexity"] = float(np.exp(nats / measured["words"]))
+            values["perplexity_by_document"] = float(np.exp(values.pop("nats_per_word")))
         if "unit_mean" not in measured:
             return Report(values=values)
         variance = measured["unit_square"] - np.square(measured["unit_mean"])
@@ -265,7 +293,12 @@ class VAE:
         bound = bound + np.log(share)
         if total > 1:
             terms["importance"] = -bound - sum(terms.values())
-        return Likelihood(total=sum(terms.values()), terms=terms, density=self.observation.density)
+        return Likelihood(
+            total=sum(terms.values()),
+            terms=terms,
+            density=self.observation.density or self.words,
+            of=_SCORED if self.words else "",
+        )
 
     # --- shared by the methods above -----------------------------------------------------------
 

@@ -1,7 +1,7 @@
-"""`--mode=encode`: writes the representations of many images into one array file.
+"""`--mode=encode`: writes the representations of many images or documents into one array file.
 
 Also holds what all modes that examine a representation share: the trained model, passes over
-images, decoding.
+examples, decoding.
 """
 
 import logging
@@ -22,9 +22,11 @@ from genzoo.core.contract import Family, Variables
 from genzoo.core.errors import UserError
 from genzoo.core.files import aside
 from genzoo.core.types import Batch
-from genzoo.data import loose, transforms
+from genzoo.data import documents, loose, transforms
+from genzoo.data.counts import Counts
+from genzoo.data.fields import Image
 from genzoo.data.source import Source
-from genzoo.experiment import Experiment, require, variables_of
+from genzoo.experiment import Experiment, require, require_kind, variables_of
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.compilation import Program
 from genzoo.runtime.stopping import Stop
@@ -35,8 +37,9 @@ _log = logging.getLogger("genzoo")
 
 
 class Embedded(NamedTuple):
-    """Images of a source with their embeddings: index in the source int32 [n], embedding float32
-    [n, D], image uint8 [n, H, W, C], label int32 [n] or None."""
+    """Examples of a source with their embeddings: index in the source int32 [n], embedding float32
+    [n, D], image (their stored values: uint8 [n, H, W, C], or word counts uint16 [n, V]), label
+    int32 [n] or None."""
 
     index: np.ndarray
     embedding: np.ndarray
@@ -60,9 +63,11 @@ class Trained:
         return self.experiment.family
 
     def files(self, files: Sequence[Path]) -> Source:
-        """Images from files, resized to the shape of the model's examples."""
-        resize = self.experiment.config.data.resize
-        return loose.open_files(files, replace(self.experiment.x, resize=resize))
+        """Images from files, resized to the shape of the model's examples, or documents."""
+        x = self.experiment.x
+        if isinstance(x, Counts):
+            return documents.open_files(files, x)
+        return loose.open_files(files, replace(x, resize=self.experiment.config.data.resize))
 
     def embeddings(
         self, source: Source, split: str, indices: np.ndarray, title: str = "encoding"
@@ -133,6 +138,8 @@ def trained(
     experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     for capability in needed:
         require(experiment.family, config.family.name, capability, mode)
+    if "decode" in needed:
+        require_kind(experiment, (Image,), mode, "draws images")
     place.check_writable()
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.eval.weights)
@@ -178,13 +185,15 @@ def collected(passes: Iterator[Embedded], count: int) -> Mapping[str, np.ndarray
 
 
 def encode(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Writes the embeddings of eval.split, or of the images below tools.folder, as
+    """Writes the embeddings of eval.split, or of the images or documents below tools.folder, as
     `embeddings.npz`: `embedding` float32 [N, D], `index` [N], and `label` [N], or `file` [N] for a
     folder."""
     model = trained(config, workdir, "encode", "encode", stop=stop)
     names: dict[str, np.ndarray] = {}
     if config.tools.folder:
-        files = loose.below(config.tools.folder, "tools.folder")
+        kind = (documents.SUFFIX,), Counts.plural
+        texts = isinstance(model.experiment.x, Counts)
+        files = loose.below(config.tools.folder, "tools.folder", *(kind if texts else ()))
         top = Path(config.tools.folder).expanduser()
         source, split = model.files(files), FILES
         names["file"] = np.array([file.relative_to(top).as_posix() for file in files], np.str_)

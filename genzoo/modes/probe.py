@@ -1,4 +1,4 @@
-"""`--mode=probe`: classification accuracy from a representation, compared with raw pixels."""
+"""`--mode=probe`: classification accuracy from a representation, compared with the raw data."""
 
 import logging
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.core.errors import UserError
+from genzoo.data.counts import Counts
 from genzoo.data.source import Source
 from genzoo.evaluate import probe as linear
 from genzoo.evaluate.neighbours import Neighbours, vote
@@ -26,8 +27,8 @@ _log = logging.getLogger("genzoo")
 
 def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """Measures the accuracies on eval.split of a linear probe and of a nearest-neighbour vote, both
-    fitted to tools.probe_examples training images, for embeddings and for raw pixels. Writes
-    `probe.json`."""
+    fitted to tools.probe_examples training examples, for embeddings and for raw pixels or word
+    counts. Writes `probe.json`."""
     model = trained(config, workdir, "probe", "encode", stop=stop)
     if config.eval.split == _TRAIN:
         raise UserError("eval.split = 'train' is the training set of the probe: set it to 'test'.")
@@ -37,6 +38,7 @@ def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
         raise UserError(f"--mode=probe needs classes, but {train.name} has none: use other data.")
     fitted = _features(model, train, _TRAIN, spread(len(train), config.tools.probe_examples))
     scored = _features(model, test, config.eval.split, chosen(config, test))
+    raw = "counts" if isinstance(model.experiment.x, Counts) else "pixels"
     report = {
         "split": config.eval.split,
         "step": model.step,
@@ -47,8 +49,8 @@ def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
         "metric": config.tools.metric,
         "l2": config.tools.probe_l2,
     }
-    for name in ("embedding", "pixels"):
-        both = [(part[name], part["label"]) for part in (fitted, scored)]
+    for name, key in {"embedding": "embedding", raw: "raw"}.items():
+        both = [(part[key], part["label"]) for part in (fitted, scored)]
         report[name] = _scores(*both, classes, config, name)
     model.place.write("probe.json", report)
     return report | {"files": announced([model.place.path / "probe.json"])}
@@ -91,11 +93,12 @@ def _scores(
 
 
 def _features(model: Trained, source: Source, split: str, indices: np.ndarray) -> dict:
-    """{"embedding": [N, D], "pixels": [N, D'], "label": [N]}."""
-    parts: dict[str, list] = {"embedding": [], "pixels": [], "label": []}
+    """{"embedding": [N, D], "raw": [N, D'], "label": [N]}; raw word counts as log(1 + count)."""
+    raw = np.log1p if isinstance(model.experiment.x, Counts) else _pixels
+    parts: dict[str, list] = {"embedding": [], "raw": [], "label": []}
     for batch in model.embeddings(source, split, indices, f"encoding {split}"):
         parts["embedding"].append(batch.embedding)
-        parts["pixels"].append(_pixels(batch.image))
+        parts["raw"].append(raw(batch.image).astype(np.float32))
         parts["label"].append(batch.label)
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 

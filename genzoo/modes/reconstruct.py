@@ -12,14 +12,13 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.core import streams
 from genzoo.core.contract import Observes, Variables
-from genzoo.core.errors import UserError
 from genzoo.core.types import Batch
 from genzoo.data import batches, transforms
 from genzoo.data.fields import Image
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.evaluate.similarity import ssim
-from genzoo.experiment import Experiment, require, variables_of
+from genzoo.experiment import Experiment, require, require_kind, variables_of
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import Workdir, announced
@@ -57,7 +56,7 @@ def reconstructed(
 ) -> Reconstructions:
     """Reconstructions of the first `count` images. programs: compiled programs by batch size, which
     are added here. Raises UserError if the data is not images."""
-    _require_images(experiment)
+    require_kind(experiment, (Image,), "reconstruct", "compares images")
     placement = experiment.placement
     size = -(-min(experiment.config.eval.batch_size, count) // placement.devices)
     size *= placement.devices
@@ -84,7 +83,7 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
     scores of each into `reconstruct.json`."""
     experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     require(experiment.family, config.family.name, "reconstruct", "reconstruct")
-    _require_images(experiment)
+    require_kind(experiment, (Image,), "reconstruct", "compares images")
     place.check_writable()
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.eval.weights)
@@ -112,14 +111,6 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
         pictures.save_grid(picture, shown, columns=columns, caption=images.caption)
     short = {k: v for k, v in report.items() if not isinstance(v, list)}
     return short | {"files": announced([picture, place.path / "reconstruct.json"])}
-
-
-def _require_images(experiment: Experiment) -> None:
-    if not isinstance(experiment.x, Image):
-        raise UserError(
-            f"--mode=reconstruct compares images, but {experiment.config.data.name} is "
-            f"{experiment.x.plural}: use another mode, such as sample or eval."
-        )
 
 
 def _compared(experiment: Experiment, variables: Variables, batch: Batch) -> tuple:

@@ -1,34 +1,48 @@
-"""`--mode=retrieve`: finds the training images nearest to given ones in a representation."""
+"""`--mode=retrieve`: finds the training examples nearest to given ones in a representation."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.core.errors import UserError
+from genzoo.core.files import write_atomically
 from genzoo.data import loose
-from genzoo.data.source import Source
+from genzoo.data.counts import Counts
+from genzoo.data.documents import OTHER, Documents
+from genzoo.data.source import ArraySource, Source, Spec
 from genzoo.evaluate import figures
 from genzoo.evaluate.neighbours import Neighbours
-from genzoo.modes.encode import FILES, Embedded, Trained, numbered, trained
+from genzoo.evaluate.tfidf import TfIdf
+from genzoo.modes.encode import FILES, Embedded, Trained, chosen, numbered, spread, trained
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import announced
 
 _QUERIES = 8
 _SHOWN = 16  # maximum number of neighbours in the picture
+_BATCH = 1024  # documents whose TF-IDF weights are in memory at once
 _TRAIN = "train"
+_log = logging.getLogger("genzoo")
 
 
 def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Finds the training images nearest, by tools.metric, to the first images of eval.split or to
-    tools.first (a file, or an example by number); tools.neighbours of them.
+    """Finds the training examples nearest, by tools.metric, to given ones; tools.neighbours of
+    them.
 
-    Writes `samples/neighbours.png` and `retrieve.json`; if there are labels, also the precision,
-    the fraction of neighbours with the query's class.
+    The queries are tools.first (a file, a sentence for documents, or an example by number) or, by
+    default, the first images of eval.split, or its first eval.count documents. If there are labels,
+    reports the precision, the fraction of neighbours with the query's class.
+
+    Writes `retrieve.json` and for images `samples/neighbours.png`. For documents it writes
+    `retrieval.txt`, lists a few queries with their neighbours in both files, beside the neighbours
+    by TF-IDF, and reports the precision of both.
     """
     model = trained(config, workdir, "retrieve", "encode", stop=stop)
     train = model.experiment.open(_TRAIN)
+    texts = isinstance(model.experiment.x, Counts)
     queries, names = _queries(model)
     own = queries.index if not names and config.eval.split == _TRAIN else None
     candidates = len(train) - (own is not None)
@@ -41,37 +55,39 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     for batch in model.embeddings(train, _TRAIN, np.arange(len(train)), "searching"):
         metric = config.tools.metric
         nearest = nearest.with_batch(metric, queries.embedding, batch.embedding, batch.index, own)
-    records = train.read(nearest.index.ravel())
-    labels = records["label"].reshape(nearest.index.shape) if "label" in records else None
     report = {
         **({"query": config.tools.first} if names else {"split": config.eval.split}),
         "step": model.step,
         "metric": config.tools.metric,
         "neighbours": count,
     }
-    if labels is not None and queries.label is not None:
-        report["precision"] = float((labels == queries.label[:, None]).mean())
-    report["queries"] = _listed(queries, names, nearest, labels)
+    if texts:
+        made = _documents(model, train, queries, names, nearest, own, report)
+    else:
+        made = _images(model, train, queries, names, nearest, report)
     model.place.write("retrieve.json", report)
-    if is_first():
-        images = records["x"].reshape(*nearest.index.shape, *records["x"].shape[1:])
-        _draw(model, queries, names, nearest, images, labels, train)
-    shown = {k: v for k, v in report.items() if k != "queries"}
-    made = [model.place.samples / "neighbours.png", model.place.path / "retrieve.json"]
-    return shown | {"files": announced(made)}
+    shown = {k: v for k, v in report.items() if k != "queries" or (texts and names)}
+    return shown | {"files": announced([*made, model.place.path / "retrieve.json"])}
 
 
 def _queries(model: Trained) -> tuple[Embedded, list[str]]:
-    """The queries, and their names if they come from files."""
-    config = model.experiment.config
+    """The queries, and their names if they come from files or are sentences."""
+    config, x = model.experiment.config, model.experiment.x
     first = config.tools.first
     if first and not first.isdecimal():
-        file = loose.existing(first, "tools.first")
-        (embedded,) = model.embeddings(model.files([file]), FILES, np.arange(1))
-        return embedded, [file.name]
+        if isinstance(x, Counts):
+            row, name = {"x": x.parse(first, "tools.first")[None]}, first
+            source = ArraySource(name="the query", spec=Spec(fields={"x": x}), arrays=row)
+        else:
+            file = loose.existing(first, "tools.first")
+            source, name = model.files([file]), file.name
+        (embedded,) = model.embeddings(source, FILES, np.arange(1))
+        return embedded, [name]
     source = model.experiment.open(config.eval.split)
     if first:
         indices = np.array([numbered(config, "first", source)])
+    elif isinstance(x, Counts):
+        indices = chosen(config, source)
     else:
         indices = np.arange(min(_QUERIES, len(source)))
     parts = list(model.embeddings(source, config.eval.split, indices))
@@ -79,6 +95,12 @@ def _queries(model: Trained) -> tuple[Embedded, list[str]]:
         None if values[0] is None else np.concatenate(values) for values in zip(*parts, strict=True)
     )
     return Embedded(*joined), []
+
+
+def _labels(source: Source, nearest: Neighbours) -> np.ndarray | None:
+    """The labels [Q, k] of the neighbours, if there are labels."""
+    records = source.read(nearest.index.ravel())
+    return records["label"].reshape(nearest.index.shape) if "label" in records else None
 
 
 def _listed(
@@ -94,6 +116,29 @@ def _listed(
             near["labels"] = labels[i].tolist()
         listed.append({**query, **near})
     return listed
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def _images(
+    model: Trained,
+    train: Source,
+    queries: Embedded,
+    names: list[str],
+    nearest: Neighbours,
+    report: dict,
+) -> list[Path]:
+    """Adds to the report and draws the neighbours; returns the files."""
+    records = train.read(nearest.index.ravel())
+    labels = _labels(train, nearest)
+    if labels is not None and queries.label is not None:
+        report["precision"] = float((labels == queries.label[:, None]).mean())
+    report["queries"] = _listed(queries, names, nearest, labels)
+    if is_first():
+        images = records["x"].reshape(*nearest.index.shape, *records["x"].shape[1:])
+        _draw(model, queries, names, nearest, images, labels, train)
+    return [model.place.samples / "neighbours.png"]
 
 
 def _draw(
@@ -135,3 +180,88 @@ def _draw(
         apart=(1,),
         title=f"nearest training images, {model.experiment.config.tools.metric} distance",
     )
+
+
+# --- documents ------------------------------------------------------------------------------------
+
+
+def _documents(
+    model: Trained,
+    train: Documents,
+    queries: Embedded,
+    names: list[str],
+    nearest: Neighbours,
+    own: np.ndarray | None,
+    report: dict,
+) -> list[Path]:
+    """Adds to the report and writes the lists of neighbours; returns the files."""
+    found = {"embedding": nearest, "tfidf": _by_tfidf(train, queries, nearest, own)}
+    labels = {method: _labels(train, near) for method, near in found.items()}
+    if queries.label is not None and labels["embedding"] is not None:
+        # The class of what belongs to no class says nothing.
+        judged = np.array([train.spec.classes[k] != OTHER for k in queries.label], bool)
+        report["judged"] = int(judged.sum())
+        for method, known in labels.items():
+            right = (known == queries.label[:, None])[judged]
+            key = "precision" if method == "embedding" else f"precision_{method}"
+            report[key] = float(right.mean()) if len(right) else None
+    split = model.experiment.config.eval.split
+    titles = names or [model.experiment.open(split).titles[i] for i in queries.index]
+    report["queries"] = []
+    for i in spread(len(titles), _QUERIES).tolist():
+        entry = {"query": titles[i]}
+        if queries.label is not None:
+            entry["label"] = train.spec.classes[queries.label[i]]
+        for method, near in found.items():
+            entry[method] = [
+                {
+                    "title": train.titles[index],
+                    **({} if known is None else {"label": train.spec.classes[known]}),
+                    "distance": distance,
+                }
+                for index, known, distance in zip(
+                    near.index[i].tolist(),
+                    [None] * near.index.shape[1] if labels[method] is None else labels[method][i],
+                    near.distance[i].tolist(),
+                    strict=True,
+                )
+            ]
+        report["queries"].append(entry)
+    path = model.place.path / "retrieval.txt"
+    table = "\n\n".join(_table(entry) for entry in report["queries"])
+    _log.info("%s", table)
+    if is_first():
+        write_atomically(path, table + "\n")
+    return [path]
+
+
+def _by_tfidf(
+    train: Documents, queries: Embedded, like: Neighbours, own: np.ndarray | None
+) -> Neighbours:
+    """As many neighbours by the angle between TF-IDF weights, whose words are those that the model
+    counts."""
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(train), _BATCH):
+            index = np.arange(start, min(start + _BATCH, len(train)))
+            yield index, train.read(index)["x"]
+
+    weights = TfIdf.of(counts for _, counts in batches())
+    nearest, of_queries = Neighbours.none(*like.index.shape), weights(queries.image)
+    for index, counts in batches():
+        nearest = nearest.with_batch("cosine", of_queries, weights(counts), index, own)
+    return nearest
+
+
+def _table(entry: dict) -> str:
+    """A query with its neighbours by both methods, for reading."""
+    label = f"  ({entry['label']})" if "label" in entry else ""
+    lines = [f"query: {entry['query']}{label}"]
+    for method, heading in (("embedding", "by the model"), ("tfidf", "by TF-IDF")):
+        lines += [f"  {heading}:", "    distance  document"]
+        lines += [
+            f"    {near['distance']:8.3f}  {near['title']}"
+            + (f"  ({near['label']})" if "label" in near else "")
+            for near in entry[method]
+        ]
+    return "\n".join(lines)

@@ -17,12 +17,13 @@ from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core.contract import Solves, Variables
 from genzoo.core.types import Array, Batch
 from genzoo.core.version import VERSION
-from genzoo.data.fields import Image, Signal
+from genzoo.data.fields import Image, Latents, Points, Signal
 from genzoo.evaluate import figures, pictures, plane, signals
 from genzoo.evaluate.prompts import PromptAccuracy
 from genzoo.experiment import (
     Experiment,
     require,
+    require_kind,
     sample_keys,
     variables_of,
 )
@@ -50,6 +51,8 @@ class Drawn(NamedTuple):
     evaluations: np.ndarray
 
 
+DRAWN = (Image, Signal, Points, Latents)
+"""Kinds of data whose samples can be shown."""
 NOTHING = np.zeros((0, 2))
 
 
@@ -137,6 +140,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     """
     experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     require(experiment.family, config.family.name, "sample", "sample")
+    require_kind(experiment, DRAWN, "sample", "draws images, signals and points")
     chosen_pictures = illustrate.chosen(experiment)
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.sample.weights)

@@ -26,7 +26,7 @@ from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.reconstruct import reconstructed
-from genzoo.modes.sample import draw, save_samples, together
+from genzoo.modes.sample import DRAWN, draw, save_samples, together
 from genzoo.requests import Requests
 from genzoo.runtime.agreement import agreed, is_first
 from genzoo.runtime.compilation import Program, compile_program
@@ -241,7 +241,8 @@ class Watch:
 
 def _picture_steps(experiment: Experiment) -> set[int]:
     settings = experiment.config.train
-    if not settings.picture_count or not _PICTURED & set(capabilities(experiment.family)):
+    able = _PICTURED & set(capabilities(experiment.family)) and isinstance(experiment.x, DRAWN)
+    if not settings.picture_count or not able:
         return set()
     return picture_steps(settings.steps, settings.picture_first)
 

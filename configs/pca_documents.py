@@ -1,0 +1,39 @@
+"""PCA of documents, the documentation of Python's standard library, in closed form.
+
+    python -m genzoo.main --config=configs/pca_documents.py --workdir=runs/pca_documents
+    python -m genzoo.main --workdir=runs/pca_documents --mode=retrieve
+
+A document is the counts of 2,000 words, of which log(1 + count) is analysed, scaled to unit length.
+`--mode=retrieve` compares the neighbours of the test documents with those by TF-IDF; see
+ae_documents.py for queries in words.
+
+Variants:
+    :smoke   four components of 50 words, for the tests.
+"""
+
+from ml_collections import ConfigDict
+
+from genzoo.config import choose
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    config = ConfigDict(
+        dict(
+            seed=0,
+            data=dict(name="docstrings", vocabulary=2000),
+            family=dict(name="pca", components=128),
+            train=dict(steps=1, batch_size=500, averages=dict()),
+            eval=dict(batch_size=500),
+            tools=dict(metric="cosine", neighbours=10),
+        )
+    )
+    return choose(config, VARIANTS, variant)
+
+
+VARIANTS = {
+    "smoke": dict(
+        data=dict(vocabulary=50),
+        family=dict(components=4),
+        eval=dict(count=40, batch_size=20),
+    ),
+}
