@@ -40,7 +40,9 @@ from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
 
 CLASSES = 3
+WORDS = 9  # the least vocabulary of a case with texts
 # A data set of this name is never opened; only its shapes and classes are used.
+OF_OWN_SHAPE = ("mixture", "swissroll", "waves", "shapes")
 IMAGES = dict(name="tfds:none", size=8, channels=1, num_classes=CLASSES, flip=False)
 
 
@@ -56,7 +58,8 @@ def always(family: Family, dropout: float) -> Family:
 def other_values(batch: Mapping, name: str, shift: int = 1) -> dict:
     """The batch, with another value of a field in every row."""
     changed = batch[name] + shift
-    return {**batch, name: changed % CLASSES if name == "label" else changed}
+    wrapped = {"label": CLASSES, "text": WORDS}
+    return {**batch, name: changed % wrapped[name] if name in wrapped else changed}
 
 
 def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
@@ -215,6 +218,14 @@ CASES = {
         ),
         rounding=2e-4,
     ),
+    "flow_matching_of_texts": Case(
+        path="fm_shapes",
+        changes=dict(
+            network=dict(width=4, patch=8, multipliers=(1,), norm_groups=2),
+            eval=dict(tolerance=1e-6),
+        ),
+        rounding=2e-4,
+    ),
     "flow_matching_in_pairs": Case(
         path="toy_swissroll",
         changes=dict(family=dict(paired=True)),
@@ -243,13 +254,15 @@ CASES = {
 }  # fmt: skip
 
 # Cases with convolutional networks take several times as long as the same families on points.
-SLOW = ("edm_of_images", "flow_matching_of_signals", "vdm_of_images")
+SLOW = (
+    "edm_of_images", "flow_matching_of_signals", "flow_matching_of_texts", "vdm_of_images",
+)  # fmt: skip
 
 
 def settled(case: Case):
     """The case's resolved config."""
     raw = config.load(f"configs/{case.path}.py:smoke")
-    own = {} if raw["data"]["name"] in ("mixture", "swissroll", "waves") else {"data": IMAGES}
+    own = {} if raw["data"]["name"] in OF_OWN_SHAPE else {"data": IMAGES}
     for changes in (own, case.changes):
         for section, values in changes.items():
             before = raw.get(section, {})
