@@ -279,7 +279,9 @@ class Tokens(Field):
             raise ValueError(f"its shape is {ids.shape}, not at most {self.shape}")
         if ids.size and not 0 <= ids.min() <= ids.max() < self.vocabulary:
             raise ValueError(f"its ids are not all from 0 to {self.vocabulary - 1}")
-        return np.pad(ids, (0, self.shape[0] - len(ids)), constant_values=PADDING)
+        padded = np.full(self.shape, PADDING, np.int32)
+        padded[: len(ids)] = ids
+        return padded
 
     def text(self, ids: np.ndarray) -> str:
         """The text of ids [L]."""

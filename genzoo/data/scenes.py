@@ -286,18 +286,22 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def draw(of: Scenes, side: int) -> np.ndarray:
     """The pictures of scenes: uint8 [N, side, side, 3]. The second object covers the first."""
-    table = masks(side)
-    page = np.broadcast_to(np.float32(BACKGROUND), (len(of.count), side * side, 3))
-    for j in range(2):
-        rows = np.flatnonzero(of.count > j) if j else slice(None)
-        index = (of.shape[rows, j], of.size[rows, j], of.place[rows, j], of.jitter[rows, j])
-        mask = table[index][..., None]
-        ink = _PALETTE[of.colour[rows, j]][:, None]
-        if j:
-            page[rows] += mask * (ink - page[rows])
-        else:
-            page = page + mask * (ink - page)
-    return np.rint(page).astype(np.uint8).reshape(-1, side, side, 3)
+    table, ground = masks(side), np.float32(BACKGROUND)
+    ink = _PALETTE[of.colour]
+    coverage = _coverage_of(table, of, slice(None), 0)
+    pages = coverage * (ink[:, 0] - ground)[:, None]
+    pages += ground
+    both = np.flatnonzero(of.count == 2)
+    under = pages[both]
+    pages[both] += _coverage_of(table, of, both, 1) * (ink[both, 1][:, None] - under)
+    np.rint(pages, out=pages)
+    return pages.astype(np.uint8).reshape(-1, side, side, 3)
+
+
+def _coverage_of(table: np.ndarray, of: Scenes, rows: np.ndarray | slice, j: int) -> np.ndarray:
+    """The masks of object j of some scenes, [n, side^2, 1]."""
+    index = (values[rows, j] for values in (of.shape, of.size, of.place, of.jitter))
+    return table[tuple(index)][..., None]
 
 
 # --- groups ---------------------------------------------------------------------------------------
