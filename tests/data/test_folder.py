@@ -326,7 +326,7 @@ def test_what_the_config_says_goes_before_what_the_data_says(tmp_path):
     annotate(tmp_path, files)
     given = dict(classes=("b", "a"), tokens=3, tokenizer="bytes", columns=(("porosity", 1.0, 2.0),))
     data, source = opened(tmp_path, **given)
-    assert data == DataSettings(name=data.name, size=8, num_classes=2, **given)
+    assert data == DataSettings(name=data.name, size=8, **given)
     assert source.spec.classes == ("b", "a")
     assert opened(tmp_path, num_classes=2)[0].classes == ()  # as runs from before names were kept
     for wrong, message in (

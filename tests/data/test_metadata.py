@@ -125,7 +125,7 @@ def test_a_mistake_in_a_table_is_one_sentence_with_its_place(tmp_path, name):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (jsonl() + "{\n", "line 4, character 3: it is not JSON"),
+        (jsonl() + "{\n", "line 4, character 2: it is not JSON"),
         (jsonl() + "[1]\n", "line 4: it is no JSON object"),
         (jsonl(dict(porosity=None)), "line 1, column 'porosity': None is not a finite number"),
         (jsonl(dict(porosity=True)), "line 1, column 'porosity': True is not a finite number"),

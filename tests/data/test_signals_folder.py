@@ -128,7 +128,7 @@ def packed(**files):
     ],
 )
 def test_a_mistake_names_its_file(tmp_path, arrays, sentence):
-    archives(tmp_path, 2, **arrays)
+    archives(tmp_path, 4, **arrays)
     with pytest.raises(UserError, match=sentence) as caught:
         opened(tmp_path, 2)
     (problem,) = caught.value.problems
