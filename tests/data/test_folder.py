@@ -385,9 +385,10 @@ def test_both_given_splits_have_their_own_metadata(tmp_path):
     (tmp_path / "val" / "metadata.csv").unlink()
     with pytest.raises(UserError, match=r"val have no label, properties, text, but those in"):
         datasets.open_source(data, "train")
-    save(tmp_path / "metadata.csv", noise(8, 8, 3), format="png")
+    (tmp_path / "train" / "metadata.csv").rename(tmp_path / "metadata.csv")
     with pytest.raises(UserError, match="is beside the folder train: move it there"):
-        open_folder(str(tmp_path), size=8)
+        images_of(str(tmp_path))
+    assert list(open_folder(str(tmp_path), size=8).arrays) == ["x"]
 
 
 def test_a_run_without_conditions_minds_no_captions(tmp_path):
