@@ -52,7 +52,7 @@ class DataSettings:
     resize: Annotated[
         str, OneOf(("crop", "stretch")), "How images get this size, for folders and TFDS sets."
     ] = "crop"
-    labels: Annotated[bool, "Whether the sub-folders of a folder are classes."] = True
+    labels: Annotated[bool, "Whether sub-folders are classes, unless metadata names these."] = True
     holdout: Annotated[
         int, AtLeast(2), "One in this many files of a folder is held out for the test split."
     ] = 20
@@ -74,7 +74,9 @@ class DataSettings:
         "tokenizer.json.",
     ] = "words"
     tokens: Annotated[
-        int, AtLeast(0), "Tokens of a caption; 0 for those of the longest in the training set."
+        int,
+        AtLeast(0),
+        "Tokens of a caption; 0 for those of the longest in the training set, at most 64.",
     ] = 0
     words: Annotated[
         tuple[str, ...],

@@ -364,7 +364,11 @@ def class_count(data: DataSettings) -> int:
 
 
 LACKS: Mapping[str, tuple[str, str, str]] = {
-    "label": ("a class", "classes", "sort the files into one folder per class"),
+    "label": (
+        "a class",
+        "classes",
+        "sort the files into one folder per class or add a metadata.csv with a column label",
+    ),
     "text": ("a caption", "captions", "add a metadata.csv with a column text"),
     "properties": ("a vector of numbers", "numbers", "add numeric columns to a metadata.csv"),
 }

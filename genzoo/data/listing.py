@@ -123,7 +123,7 @@ def listed(
     top = Path(path).expanduser()
     if not top.is_dir():
         raise UserError(f"There is no folder {top}: give data.name as {kind}:PATH.")
-    roots = _roots(top)
+    roots = _roots(top, wanted)
     walks = [_Walk.through(root, suffixes) for root in roots]
     wholes = [
         Part(root=walk.root, files=walk.files, notes=walk.notes(wanted, inside)) for walk in walks
@@ -147,11 +147,11 @@ def listed(
     )
 
 
-def _roots(top: Path) -> list[Path]:
+def _roots(top: Path, wanted: Collection[str]) -> list[Path]:
     """The folder of all files, or those of the two splits."""
     if not (top / "train").is_dir():
         return [top]
-    if stray := metadata.find(top):
+    if not set(wanted) <= {LABEL} and (stray := metadata.find(top)):
         raise UserError(
             f"{stray} is beside the folder train: move it there, with paths relative to it."
         )
