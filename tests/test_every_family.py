@@ -44,6 +44,7 @@ WORDS = 9  # the least vocabulary of a case with texts
 # A data set of this name is never opened; only its shapes and classes are used.
 OF_OWN_SHAPE = ("mixture", "swissroll", "waves", "shapes")
 IMAGES = dict(name="tfds:none", size=8, channels=1, num_classes=CLASSES, flip=False)
+TEXTS = dict(name="documents:none", words=("a", "b", "c", "d", "e", "f"), num_classes=CLASSES)
 
 
 # --- conditions -----------------------------------------------------------------------------------
@@ -153,8 +154,19 @@ DRAWN = dict(
 )
 CASES = {
     "pca": Case(path="pca_fashion"),
+    "pca_of_documents": Case(path="pca_documents", changes=dict(data=TEXTS)),
     "autoencoder": Case(path="dae_fashion", changes=dict(network=dict(widths=(8,)))),
+    "autoencoder_of_documents": Case(
+        path="ae_documents", changes=dict(data=TEXTS, network=dict(widths=(8,)))
+    ),
     "vae": Case(path="vae_fashion", changes=dict(network=dict(widths=(8,)))),
+    "vae_of_documents": Case(
+        path="vae_documents",
+        changes=dict(
+            data=TEXTS, family=dict(latents=(3,)), network=dict(widths=(8,)),
+            eval=dict(importance_samples=3),
+        ),
+    ),
     "vae_of_two_layers": Case(
         path="vae_fashion",
         changes=dict(
@@ -320,6 +332,8 @@ class Made:
         def column(name, shape, dtype):
             if dtype == np.int32:
                 return rng.integers(0, CLASSES, shape).astype(dtype)
+            if dtype == np.uint16:
+                return rng.integers(0, 4, shape).astype(dtype)
             if dtype == np.uint8:
                 return rng.integers(0, 256, shape).astype(dtype)
             return rng.uniform(-1, 1, shape).astype(dtype)

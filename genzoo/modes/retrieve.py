@@ -38,7 +38,7 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
 
     Writes `retrieve.json` and for images `samples/neighbours.png`. For documents it writes
     `retrieval.txt`, lists a few queries with their neighbours in both files, beside the neighbours
-    by TF-IDF, and reports the precision of both.
+    by TF-IDF, and reports the precision of both over the queries whose class is not "other".
     """
     model = trained(config, workdir, "retrieve", "encode", stop=stop)
     train = model.experiment.open(_TRAIN)
@@ -97,12 +97,6 @@ def _queries(model: Trained) -> tuple[Embedded, list[str]]:
     return Embedded(*joined), []
 
 
-def _labels(source: Source, nearest: Neighbours) -> np.ndarray | None:
-    """The labels [Q, k] of the neighbours, if there are labels."""
-    records = source.read(nearest.index.ravel())
-    return records["label"].reshape(nearest.index.shape) if "label" in records else None
-
-
 def _listed(
     queries: Embedded, names: list[str], nearest: Neighbours, labels: np.ndarray | None
 ) -> list[dict]:
@@ -131,7 +125,7 @@ def _images(
 ) -> list[Path]:
     """Adds to the report and draws the neighbours; returns the files."""
     records = train.read(nearest.index.ravel())
-    labels = _labels(train, nearest)
+    labels = records["label"].reshape(nearest.index.shape) if "label" in records else None
     if labels is not None and queries.label is not None:
         report["precision"] = float((labels == queries.label[:, None]).mean())
     report["queries"] = _listed(queries, names, nearest, labels)
@@ -196,43 +190,41 @@ def _documents(
 ) -> list[Path]:
     """Adds to the report and writes the lists of neighbours; returns the files."""
     found = {"embedding": nearest, "tfidf": _by_tfidf(train, queries, nearest, own)}
-    labels = {method: _labels(train, near) for method, near in found.items()}
-    if queries.label is not None and labels["embedding"] is not None:
-        # The class of what belongs to no class says nothing.
+    if queries.label is not None:
+        # Documents of the class "other" need not have anything in common.
         judged = np.array([train.spec.classes[k] != OTHER for k in queries.label], bool)
         report["judged"] = int(judged.sum())
-        for method, known in labels.items():
-            right = (known == queries.label[:, None])[judged]
-            key = "precision" if method == "embedding" else f"precision_{method}"
-            report[key] = float(right.mean()) if len(right) else None
-    split = model.experiment.config.eval.split
-    titles = names or [model.experiment.open(split).titles[i] for i in queries.index]
+        for key, near in {"precision": nearest, "precision_tfidf": found["tfidf"]}.items():
+            right = train.arrays["label"][near.index[judged]] == queries.label[judged, None]
+            report[key] = float(right.mean()) if judged.any() else None
+    titles = names
+    if not names:
+        source = model.experiment.open(model.experiment.config.eval.split)
+        titles = [source.titles[index] for index in queries.index]
     report["queries"] = []
     for i in spread(len(titles), _QUERIES).tolist():
         entry = {"query": titles[i]}
         if queries.label is not None:
             entry["label"] = train.spec.classes[queries.label[i]]
-        for method, near in found.items():
-            entry[method] = [
-                {
-                    "title": train.titles[index],
-                    **({} if known is None else {"label": train.spec.classes[known]}),
-                    "distance": distance,
-                }
-                for index, known, distance in zip(
-                    near.index[i].tolist(),
-                    [None] * near.index.shape[1] if labels[method] is None else labels[method][i],
-                    near.distance[i].tolist(),
-                    strict=True,
-                )
-            ]
-        report["queries"].append(entry)
+        near = {method: _described(train, near, i) for method, near in found.items()}
+        report["queries"].append(entry | near)
     path = model.place.path / "retrieval.txt"
     table = "\n\n".join(_table(entry) for entry in report["queries"])
     _log.info("%s", table)
     if is_first():
         write_atomically(path, table + "\n")
     return [path]
+
+
+def _described(train: Documents, nearest: Neighbours, query: int) -> list[dict]:
+    """The neighbours of one query."""
+    listed = []
+    for index, distance in zip(nearest.index[query], nearest.distance[query], strict=True):
+        entry = {"title": train.titles[index]}
+        if "label" in train.arrays:
+            entry["label"] = train.spec.classes[train.arrays["label"][index]]
+        listed.append(entry | {"distance": float(distance)})
+    return listed
 
 
 def _by_tfidf(

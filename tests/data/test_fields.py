@@ -9,6 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from genzoo.core.errors import UserError
+from genzoo.data.counts import Counts
 from genzoo.data.fields import (
     Classes,
     Image,
@@ -32,6 +33,7 @@ KINDS = [
     Classes(names=GARMENTS),
     Tokens(shape=(7,), vocabulary=50),
     Vector(shape=(3,)),
+    Counts(shape=(4,)),
 ]
 EVERY = pytest.mark.parametrize("field", KINDS, ids=lambda field: type(field).__name__)
 RNG = np.random.default_rng(0)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from genzoo.core import streams
-from genzoo.core.contract import Context, Variables
+from genzoo.core.contract import Context, Variables, weighted
 from genzoo.families import vae
-from genzoo.math import observation, variational
+from genzoo.math import counts, observation, variational
 from genzoo.nets.autoencoder.pair import ACTIVATIONS, Pair, mlp_pair
 from genzoo.nets.interface import Network
 
@@ -309,3 +309,70 @@ def test_samples_are_means_or_draws_and_independent_of_the_batch():
     np.testing.assert_allclose(means[4:5], family.sample(variables, keys[4:5], {}), rtol=1e-5)
     draws = replace(family, noise=True).sample(variables, keys, {})
     assert set(np.unique(draws)) <= {-1.0, 1.0} and len(np.unique(means)) > 2
+
+
+# --- documents ------------------------------------------------------------------------------------
+
+
+def of_words(**more) -> vae.VAE:
+    """Three words and one latent z: logits z (1, 0, -1), and a posterior that depends on x."""
+    encoder = linear(lambda x: jnp.stack([0.4 * (x[:, 0] - x[:, 2]), -0.5 * x[:, 1]], -1))
+    decoder = linear(lambda z: z * jnp.array([1.0, 0.0, -1.0]))
+    return vae.VAE(
+        pairs=(Pair(encoder=encoder, decoder=decoder, grid=()),), latents=(1,), shape=(3,),
+        observation=counts.Multinomial(), words=True, **{**PLAIN, **more},
+    )  # fmt: skip
+
+
+X = np.array([[2, 1, 0], [0, 1, 3], [1, 0, 0]], np.float64)
+
+
+def terms_by_quadrature():
+    """E_q log p(x | z), KL and log p(x) of the three documents, on a fine grid of z."""
+    z = np.linspace(-12, 12, 20_001)
+    step = z[1] - z[0]
+    logits = z[:, None] * np.array([1.0, 0.0, -1.0])
+    log_p = X @ (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).T  # [3, Z]
+    seen = np.log1p(X)
+    mean, log_variance = 0.4 * (seen[:, 0] - seen[:, 2]), -0.5 * seen[:, 1]
+    log_q = -0.5 * ((z - mean[:, None]) ** 2 / np.exp(log_variance)[:, None]
+                    + log_variance[:, None] + np.log(2 * np.pi))  # fmt: skip
+    log_prior = -0.5 * (z**2 + np.log(2 * np.pi))
+    q = np.exp(log_q) * step
+    return (
+        (q * log_p).sum(-1), (q * (log_q - log_prior)).sum(-1),
+        np.log((np.exp(log_p + log_prior) * step).sum(-1)),
+    )  # fmt: skip
+
+
+def test_the_bound_of_documents_is_that_by_quadrature():
+    fit, kl, evidence = terms_by_quadrature()
+    count = 4000
+    batch = {"x": jnp.asarray(np.repeat(X, count, 0), jnp.float32)}
+    likelihood = of_words().likelihood(NONE, batch, keys_of(3 * count))
+    values = np.asarray(likelihood.terms["reconstruction"]).reshape(3, count)
+    error = 5 * values.std(1) / count**0.5
+    assert (np.abs(values.mean(1) + fit) < error).all() and error.max() < 0.1
+    np.testing.assert_allclose(likelihood.terms["kl"].reshape(3, count)[:, 0], kl, rtol=1e-5)
+    many = of_words(importance_samples=20_000)
+    total = many.likelihood(NONE, {"x": batch["x"][::count]}, keys_of(3)).total
+    np.testing.assert_allclose(total, -evidence, atol=0.02)
+    assert likelihood.density and "perplexity" in likelihood.of
+
+
+def test_the_perplexities_of_documents():
+    family = of_words()
+    batch = jnp.asarray(np.concatenate([X, np.zeros((1, 3))]), jnp.float32)
+    losses, aux = family.loss(NONE.params, context(batch))
+    losses = np.asarray(losses, np.float64)
+    measured = {}
+    for name, metric in aux.metrics.items():
+        total, weight = weighted(metric)
+        measured[name] = np.asarray(total) / float(weight)
+    values = family.report(measured).values
+    words = X.sum(1)
+    assert values["words"] == pytest.approx(2.0)
+    assert values["perplexity"] == pytest.approx(np.exp(losses.sum() / words.sum()), rel=1e-5)
+    each = np.exp((losses[:3] / words).mean())
+    assert values["perplexity_by_document"] == pytest.approx(each, rel=1e-5)
+    assert "nats_per_word" not in values

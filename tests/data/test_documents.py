@@ -1,0 +1,162 @@
+"""Documents: counting words, the vocabulary, folders of texts, and the standard library's own."""
+
+import inspect
+import sys
+import textwrap
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from genzoo.builders import datasets
+from genzoo.core.errors import UserError
+from genzoo.data import counts, docstrings, documents
+from genzoo.data.counts import Counts
+from genzoo.data.source import Spec
+from genzoo.settings import DataSettings
+
+WORDS = ("file", "read", "line")
+KIND = Counts(shape=(3,), words=WORDS)
+TEXT = "Read a file: the FILE, its lines (file2, re_ad), line by line. 3 x"
+
+
+def test_words_are_counted_without_case_marks_numbers_and_stop_words():
+    expected = ["read", "file", "file", "lines", "file2", "re_ad", "line", "line"]
+    assert counts.words_of(TEXT) == expected
+    np.testing.assert_array_equal(KIND.of([TEXT, ""]), [[2, 1, 2], [0, 0, 0]])
+    np.testing.assert_array_equal(KIND.of(["line " * 70_000]), [[0, 0, 65_535]])
+
+
+def test_the_vocabulary_is_the_most_frequent_words_ties_in_alphabetical_order():
+    texts = ["zip zip tar the the the", "tar bz2 zip", "gzip: bz2"]
+    assert counts.learned(texts, 3) == ("zip", "bz2", "tar")
+    assert counts.learned(texts, 10) == ("zip", "bz2", "tar", "gzip")
+    train = documents.Corpus(name="it", titles=("a", "b", "c"), texts=tuple(texts))
+    facts = documents.facts(train, 2)
+    assert facts == {"words": ("zip", "bz2"), "classes": (), "num_classes": 0}
+    with pytest.raises(UserError, match="The texts of it hold no words"):
+        documents.facts(replace(train, texts=("the", "", "1 2")), 2)
+
+
+def test_a_document_is_given_as_a_sentence_a_file_or_counts(tmp_path):
+    np.testing.assert_array_equal(KIND.parse("read the line", "it"), [0, 1, 1])
+    file = tmp_path / "query.txt"
+    file.write_text("Line\nline", encoding="utf-8-sig")
+    np.testing.assert_array_equal(KIND.parse(str(file), "it"), [0, 0, 2])
+    np.testing.assert_array_equal(KIND.take(np.array("a file")), [1, 0, 0])
+    np.testing.assert_array_equal(KIND.take([3, 0, 70_000]), [3, 0, 65_535])
+    assert KIND.stored(np.array([0.4, 1.6, -1])).tolist() == [0, 2, 0]
+    for wrong in ([1, 2], [1, -1, 0], [0.5, 1, 1]):
+        with pytest.raises(ValueError, match="it"):
+            KIND.take(wrong)
+    file.write_bytes(b"one\ntwo\n\xff")
+    for value, message in {
+        "no such thing": "it = 'no such thing' has none of the 3 words that the model knows",
+        "nowhere.txt": "it = 'nowhere.txt': there is no such file",
+        str(file): r"query.txt': line 3 is not UTF-8 text",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            KIND.parse(value, "it")
+    with pytest.raises(ValueError, match="a name for each of V words"):
+        Counts(shape=(2,), words=WORDS)
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+def filled(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return f"documents:{folder}"
+
+
+def test_a_folder_is_split_by_the_checksums_of_the_paths(tmp_path):
+    files = {f"{'ab'[i % 2]}/{i}.txt": f"word{i} common" for i in range(40)}
+    name = filled(tmp_path, files | {"a/.hidden.txt": "x", "a/note.md": "x"})
+    held = {file for file in files if zlib.crc32(file.encode()) % 4 == 0}
+    assert 0 < len(held) < 20
+    data = DataSettings(name=name, holdout=4, vocabulary=50)
+    before = datasets.spec(data)
+    assert before.shape == (50,) and "label" not in before.fields
+    found, missing = datasets.with_facts(data, ())
+    assert missing == [] and found.classes == ("a", "b") and found.num_classes == 2
+    assert found.words[0] == "common" and len(found.words) == 1 + len(files) - len(held)
+    assert datasets.with_facts(replace(found, name="documents:gone"), ("label",))[1] == []
+    for split, expected in {"train": files.keys() - held, "test": held}.items():
+        source = datasets.open_source(found, split)
+        assert source.titles == tuple(sorted(expected))
+        assert source.spec == Spec(fields=datasets.spec(found).fields)
+        for title, row, label in zip(source.titles, *source.arrays.values(), strict=True):
+            assert "ab"[label] == title[0] and row[0] == 1
+            assert row.sum() == (2 if split == "train" else 1)
+    # Given words are kept, and without them an opened split learns its own.
+    given, _ = datasets.with_facts(replace(data, words=("common",)), ("label",))
+    assert given.words == ("common",) and given.classes == ("a", "b")
+    assert datasets.open_source(data, "test").spec.fields["x"].words == found.words
+
+
+def test_own_splits_and_a_folder_without_classes(tmp_path):
+    name = filled(tmp_path, {"train/a.txt": "one", "train/b.txt": "two", "val/c.txt": "two three"})
+    found, missing = datasets.with_facts(DataSettings(name=name), ("label",))
+    assert missing == ["label"] and set(found.words) == {"one", "two"}
+    test = datasets.open_source(found, "test")
+    assert test.titles == ("c.txt",) and test.arrays.keys() == {"x"}
+    assert test.arrays["x"].sum() == 1
+
+
+def test_the_checksum_tells_other_texts_titles_and_editions_apart():
+    corpus = documents.Corpus(name="it", titles=("a", "b"), texts=("one", "two"))
+    others = (
+        corpus, replace(corpus, texts=("one", "one")), replace(corpus, titles=("a", "c")),
+        replace(corpus, edition="Python 3.99"),
+    )  # fmt: skip
+    assert len({documents.counted(one, ("one", "two")).checksum() for one in others}) == 4
+
+
+def test_mistakes_in_a_folder_are_said(tmp_path):
+    def refused(message, **settings):
+        with pytest.raises(UserError, match=message):
+            datasets.open_source(DataSettings(name=f"documents:{tmp_path}/it", **settings), "train")
+
+    refused("There is no folder .*/it: give data.name as documents:PATH")
+    (tmp_path / "it").mkdir()
+    refused(r"holds no .txt files for the train split")
+    filled(tmp_path / "it", {"a/1.txt": "one", "2.txt": "two"})
+    refused(r"others are not \('2.txt'\)")
+    (tmp_path / "it" / "a" / "1.txt").write_bytes(b"\xe9")
+    (tmp_path / "it" / "2.txt").unlink()
+    refused(r"1.txt: line 1 is not UTF-8 text \(.*\): convert the file")
+    unused = datasets.unused(DataSettings(name="docstrings", holdout=4, size=8))
+    assert any("data.holdout = 4 has no effect with data.name = 'docstrings'" in s for s in unused)
+    assert len(unused) == 2
+    (message,) = datasets.unused(DataSettings(name="mnist", vocabulary=5))
+    assert "use documents:PATH" in message
+
+
+# --- docstrings -----------------------------------------------------------------------------------
+
+
+def test_the_standard_library_documents_itself():
+    before = set(sys.modules)
+    train, test = docstrings.read("train"), docstrings.read("test")
+    added = {name.split(".")[0] for name in set(sys.modules) - before}
+    assert not added - {"builtins", "cmath", "itertools", "math", "time"}
+    texts = {t: x for one in (train, test) for t, x in zip(one.titles, one.texts, strict=True)}
+    assert len(texts) == len(train.titles) + len(test.titles) > 2000
+    assert len(set(texts.values())) == len(texts)
+    assert texts["textwrap.dedent"] == inspect.getdoc(textwrap.dedent)
+    assert texts["textwrap.TextWrapper.wrap"] == inspect.getdoc(textwrap.TextWrapper.wrap)
+    assert texts["math.gcd"] == inspect.getdoc(__import__("math").gcd)
+    assert texts["builtins.str.split"] == inspect.getdoc(str.split)
+    assert not [t for t in texts if any(part.startswith("_") for part in t.split("."))]
+    assert not {t.split(".")[0] for t in texts} & {"this", "antigravity", "idlelib", "tkinter"}
+    assert list(train.titles) == sorted(train.titles) and train.edition.startswith("Python 3.")
+    assert train.classes == test.classes and train.classes[-1] == "other"
+    labels = [label for one in (train, test) for label in one.labels]
+    sizes = {name: labels.count(name) for name in train.classes[:-1]}
+    assert min(sizes.values()) >= docstrings.LEAST_DOCUMENTS and len(sizes) > 20
+    for title, label in zip(train.titles, train.labels, strict=True):
+        assert label in (title.split(".")[0], "other")
+    assert all(zlib.crc32(t.encode()) % docstrings.HOLDOUT == 0 for t in test.titles)
