@@ -96,11 +96,20 @@ class Requests:
         return bool(self.of_x) and "x" not in self._requested
 
     def texts(self, rows: Batch) -> list[str]:
-        """The caption of each of `rows`; [] if the model takes no caption."""
+        """The text that each of `rows` asks for; [] if the model takes no text."""
         for name, kind in self.fields.items():
             if isinstance(kind, Tokens):
                 return [kind.text(ids) for ids in rows[name]]
         return []
+
+    def captions(self, rows: Batch) -> list[str]:
+        """The text or the name of the class that each of `rows` asks for; [] if there is neither,
+        or classes have only numbers."""
+        label = self.fields.get(_LABEL)
+        if label and not all(name.isdecimal() for name in label.names):
+            named = [label.names[number] for number in rows[_LABEL]]
+            return self.texts(rows) or named
+        return self.texts(rows)
 
     def check(self) -> None:
         """Raises UserError if a value is not valid for its condition."""

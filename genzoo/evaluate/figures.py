@@ -41,12 +41,15 @@ def shortened(text: str, most: int = 14) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def save_captioned(path: Path, images: np.ndarray, captions: Sequence[str]) -> None:
-    """Saves images, uint8 [N, H, W, C], in about square rows as PNG, each above its caption."""
+def save_captioned(
+    path: Path, images: np.ndarray, captions: Sequence[str], columns: int = 0
+) -> None:
+    """Saves images, uint8 [N, H, W, C], as PNG, each above its caption. columns: of the grid; 0 for
+    about as many as rows."""
     cell, letter = 112, 12
     wide = math.ceil(cell / images.shape[2]) * images.shape[2]
     lines = [textwrap.fill(text, int(wide / (0.58 * letter))) for text in captions]
-    columns = math.ceil(math.sqrt(len(images)))
+    columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
     rows = [
         Row(images=images[i : i + columns], captions=lines[i : i + columns])
         for i in range(0, len(images), columns)

@@ -244,11 +244,11 @@ def save_samples(
     experiment = requests.experiment
     x = experiment.x
     if isinstance(x, Image):
-        grid, texts = samples[: pictures.LARGEST_GRID], requests.texts(requested)
-        if texts:
-            figures.save_captioned(path, grid, texts[: len(grid)])
+        grid, columns = samples[: pictures.LARGEST_GRID], columns_of(requests)
+        if captions := requests.captions(requested)[: len(grid)]:
+            figures.save_captioned(path, grid, captions, columns)
         else:
-            pictures.save_grid(path, grid, columns=columns_of(requests))
+            pictures.save_grid(path, grid, columns)
         return
     source = experiment.open("test")
     data = source.read(np.arange(len(source)))

@@ -108,3 +108,21 @@ print("matplotlib.pyplot" in sys.modules)
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_captions_are_wrapped_below_their_images(tmp_path):
+    each = colours(5).astype(np.uint8)
+    images = np.tile(each[:, None, None], (1, 8, 8, 1))
+    captions = ["a red circle", "a very large blue square below a small green ring", "b", "c", "d"]
+    figures.save_captioned(tmp_path / "grid.png", images, captions, columns=2)
+    page = pixels(tmp_path / "grid.png")
+    places = []
+    for colour in each:
+        y, x = np.nonzero((page == colour).all(-1))
+        assert len(y) == 112**2  # no caption covers it
+        places.append((y.min(), x.min()))
+    tops, lefts = np.array(places).T
+    assert tops[0] == tops[1] < tops[2] == tops[3] < tops[4]
+    assert lefts[0] == lefts[2] == lefts[4] < lefts[1] == lefts[3]
+    below = page[tops[0] + 112 : tops[2]]
+    assert (below < 255).any() and len(below) > 3 * 12  # three lines
