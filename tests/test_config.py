@@ -199,7 +199,7 @@ def test_all_problems_come_at_once():
         ({"family__schedule": "cosin"}, "did you mean 'cosine'?"),
         ({"data__name": "cifar11"}, "data.name = 'cifar11' is unknown: did you mean 'cifar10'?"),
         ({"data__name": "folder:x"}, "data.size must be given for folder"),
-        ({"data__name": "floder:x", "data__size": "32"}, "write folder:PATH or tfds:NAME"),
+        ({"data__name": "floder:x", "data__size": "32"}, "write folder:PATH or signals:PATH or"),
         ({"network__multipliers": "(1,1,1,1,1,1,1)"}, "must be divisible by 64; 32 x 32 is not"),
         ({"network__width": "34", "network__heads": "3"}, "does not divide the"),
         ({"network__dtype": "float16"}, "network.dtype = 'float16' is unknown"),

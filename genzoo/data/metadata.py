@@ -162,7 +162,7 @@ def _csv(file: Path) -> _Table:
 
 
 def _jsonl(file: Path) -> _Table:
-    mistakes, rows, columns = Mistakes(), [], []
+    mistakes, rows, columns, told = Mistakes(), [], None, set()
     # Not splitlines, which also splits at characters that captions may contain.
     for line, text in enumerate(_decoded(file).split("\n"), start=1):
         if not text.strip():
@@ -177,18 +177,16 @@ def _jsonl(file: Path) -> _Table:
         if not isinstance(entry, dict):
             mistakes.append(f"{place}: it is no JSON object, such as {{\"{NAME}\": \"a.png\"}}.")
             continue
-        columns = columns or list(entry)
-        mistakes += [
-            f"{place}, column {name!r}: it is missing here; every line needs the same keys."
-            for name in columns
-            if name not in entry
-        ]
-        mistakes += [
-            f"{place}, column {name!r}: it is missing on line {rows[0][0]}; every line needs the "
-            "same keys."
-            for name in entry
-            if name not in columns
-        ]
+        columns = list(entry) if columns is None else columns
+        for name in dict.fromkeys((*columns, *entry)):
+            # Once for each key, since the first line may be the odd one.
+            if (name in columns) != (name in entry) and name not in told:
+                told.add(name)
+                where = "here" if name in columns else f"on line {rows[0][0]}"
+                mistakes.append(
+                    f"{place}, column {name!r}: it is missing {where}; every line needs the same "
+                    "keys."
+                )
         rows.append((line, [entry.get(name) for name in columns]))
     mistakes.settle()
     if not rows:

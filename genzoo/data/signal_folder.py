@@ -177,7 +177,7 @@ def _read(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
 def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Notes:
     """The notes in .npz files, which need the same keys in all of them."""
     places = [str(root / file) for file in files]
-    first, rows, mistakes = None, [], Mistakes()
+    first, rows, mistakes, told = None, [], Mistakes(), set()
     for file, place in zip(files, places, strict=True):
         try:
             with _arrays(root / file) as arrays:
@@ -187,7 +187,8 @@ def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Notes:
             continue
         first = first or (place, row)
         odd = sorted(first[1].keys() ^ row.keys())
-        if odd:
+        if odd and odd[0] not in told:  # once, since the first file may be the odd one
+            told.add(odd[0])
             lacking, having = (place, first[0]) if odd[0] in first[1] else (first[0], place)
             mistakes.append(f"{lacking}: it has no {odd[0]!r}, but {having} does; give it to all.")
         rows.append(row)

@@ -356,7 +356,8 @@ def test_captions_beside_images_are_read_if_they_are_wanted(tmp_path):
     for name in ("cat/a", "cat/b", "dog/c", "dog/d"):
         save(tmp_path / f"{name}.png", noise(8, 8, 3))
         (tmp_path / f"{name}.txt").write_text(f"file {name[-1]}")
-    data = datasets.with_facts(DataSettings(name=f"folder:{tmp_path}", size=8), ("text",))[0]
+    data = DataSettings(name=f"folder:{tmp_path}", size=8)
+    data, _ = datasets.with_facts(data, ("label", "text"))
     assert data.words[0] == "file" and data.classes == ("cat", "dog") and not data.columns
     source = datasets.open_source(data, "train")
     assert set(source.arrays) == {"x", "label", "text"}

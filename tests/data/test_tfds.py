@@ -16,6 +16,7 @@ from genzoo.data.fields import Tokens, Vector
 from genzoo.data.prepare_tfds import _link
 from genzoo.data.source import ArraySource
 from genzoo.data.tfds import TfdsSource, open_tfds
+from genzoo.data.vocabulary import Bytes
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
@@ -110,9 +111,7 @@ def test_too_large_for_memory_is_read_from_the_files(tiny):
 def test_other_features_are_fields_where_they_are_asked_for(tiny, limit):
     others = {
         "size": Vector(shape=(2,)),
-        "caption": Tokens(
-            shape=(3,), vocabulary=27, tokenizer=lambda text: [ord(c) - 96 for c in text]
-        ),
+        "caption": Tokens(shape=(3,), vocabulary=257, tokenizer=Bytes()),
     }
     source = open_tfds(
         "tiny", "train", size=8, directory=tiny, others=others, memory_limit=limit
@@ -121,7 +120,7 @@ def test_other_features_are_fields_where_they_are_asked_for(tiny, limit):
     assert set(source.spec.fields) == {"x", "label", "size", "caption"}
     found = source.read(np.array([3, 0]))
     np.testing.assert_array_equal(found["size"], PROPERTIES[[3, 0]])
-    np.testing.assert_array_equal(found["caption"], [[1, 2, 0], [1, 0, 0]])
+    np.testing.assert_array_equal(found["caption"], [[98, 99, 0], [98, 0, 0]])
     np.testing.assert_array_equal(found["x"], IMAGES[[3, 0]])
     for name, values in found.items():
         assert not source.spec.fields[name].wrong(values)
