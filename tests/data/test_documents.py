@@ -1,6 +1,7 @@
 """Documents: counting words, the vocabulary, folders of texts, and the standard library's own."""
 
 import inspect
+import math
 import sys
 import textwrap
 import zlib
@@ -148,10 +149,10 @@ def test_the_standard_library_documents_itself():
     assert len(set(texts.values())) == len(texts)
     assert texts["textwrap.dedent"] == inspect.getdoc(textwrap.dedent)
     assert texts["textwrap.TextWrapper.wrap"] == inspect.getdoc(textwrap.TextWrapper.wrap)
-    assert texts["math.gcd"] == inspect.getdoc(__import__("math").gcd)
+    assert texts["math.isclose"] == inspect.getdoc(math.isclose)
     assert texts["builtins.str.split"] == inspect.getdoc(str.split)
     assert not [t for t in texts if any(part.startswith("_") for part in t.split("."))]
-    assert not {t.split(".")[0] for t in texts} & {"this", "antigravity", "idlelib", "tkinter"}
+    assert not {t.split(".")[0] for t in texts} & {"idlelib", "test", "tkinter", "distutils"}
     assert list(train.titles) == sorted(train.titles) and train.edition.startswith("Python 3.")
     assert train.classes == test.classes and train.classes[-1] == "other"
     labels = [label for one in (train, test) for label in one.labels]
