@@ -3,6 +3,12 @@
     python -m genzoo.main --config=configs/ddpm_folder.py --workdir=runs/mine \\
         --config.data.name=folder:PATH --config.data.size=64
 
+A `metadata.csv` or `metadata.jsonl` in the folder adds captions, classes and numbers: its columns
+are `file_name`, `text`, `label` and any others, which hold numbers. Captions may also be in a text
+file beside each image. A model uses those that are among its conditions:
+--config.conditions.label.dropout=0.1 for the classes, --config.conditions.properties.dropout=0.1
+for the numbers.
+
 Images are cropped around the middle (or stretched, `data.resize`) and resized to `data.size`: one
 number for a square or (height, width), multiples of 8. Unreadable files are listed before the first
 step. The network is the CIFAR-10 one with attention at 16 pixels; at 64 pixels it costs four times

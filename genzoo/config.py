@@ -361,8 +361,15 @@ def _literal(text: str) -> object:
 
 
 def freeze(resolved: dict) -> FrozenConfigDict:
-    """The resolved config, by attribute and read-only."""
-    return FrozenConfigDict(resolved)
+    """The resolved config, by attribute and read-only; its lists become tuples."""
+    return FrozenConfigDict(_immutable(resolved))
+
+
+def _immutable(value: object) -> object:
+    # FrozenConfigDict converts lists itself, but fails on an empty one.
+    if isinstance(value, Mapping):
+        return {name: _immutable(entry) for name, entry in value.items()}
+    return tuple(map(_immutable, value)) if isinstance(value, list | tuple) else value
 
 
 def differences(one: Mapping, other: Mapping, where: str = "") -> dict[str, tuple]:

@@ -3,10 +3,10 @@
 `sample.conditions` holds values in the notation of their fields: a class or its name, a text,
 numbers, or a file; "none" makes a condition absent. Samples cycle through a list of values. If no
 class is given, they cycle through all classes; for other conditions, through the records of the
-test split.
+test split. `sample.repeat` gives several samples in a row the same conditions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from genzoo.builders import conditions
 from genzoo.core.conditions import Conditions, Given, field, gather
 from genzoo.core.contract import Family, Variables, conditions_of
 from genzoo.core.errors import UserError, nearest
-from genzoo.core.types import Batch
+from genzoo.core.types import Array, Batch
 from genzoo.data import records
 from genzoo.data.fields import Classes, Field, Image, Tokens
 from genzoo.experiment import Experiment
@@ -77,6 +77,24 @@ class Requests:
         label = self.fields.get(_LABEL)
         return label.count if label and _LABEL not in self._requested else 0
 
+    @property
+    def repeat(self) -> int:
+        """The number of samples in a row that have the same conditions."""
+        return self.experiment.config.sample.repeat
+
+    @property
+    def of_x(self) -> tuple[str, ...]:
+        """The conditions that are made from an image x, such as a smaller copy."""
+        if not isinstance(self.fields.get("x"), Image):
+            return ()
+        return tuple(name for name, source in self.sources.items() if source == "x")
+
+    @property
+    def restores(self) -> bool:
+        """Whether conditions are made from images x of the test split, so that samples can be
+        compared with these: the entries `x` of `rows`."""
+        return bool(self.of_x) and "x" not in self._requested
+
     def texts(self, rows: Batch) -> list[str]:
         """The caption of each of `rows`; [] if the model takes no caption."""
         for name, kind in self.fields.items():
@@ -110,7 +128,7 @@ class Requests:
             if given in (-1, "-1") and isinstance(kind, Classes):
                 continue  # all in turn
             try:
-                parsed = _values(given, kind, place)
+                parsed = _values(given, kind, self._parse(name, kind), place)
             except UserError as error:
                 problems += error.problems
                 continue
@@ -124,10 +142,18 @@ class Requests:
             raise UserError(*problems)
         return values
 
+    def _parse(self, name: str, kind: Field) -> Callable[[object, str], np.ndarray]:
+        own = self.experiment.config.conditions.get(name)
+        if own is None:  # the label of a classifier
+            return kind.parse
+        settings = conditions.ConditionSettings(**own)
+        return lambda value, place: conditions.parsed(settings, kind, value, place)
+
     def rows(self, index: np.ndarray) -> Batch:
         """The requests of the samples with these indices [n]: `index`, int32, and a stored value of
         every field that conditions are made from."""
         rows, read = {"index": index.astype(np.int32)}, None
+        index = index // self.repeat
         for name, kind in self.fields.items():
             if name in self._requested:
                 stored = self._requested[name].stored
@@ -159,16 +185,20 @@ class Requests:
         for name, source in self.sources.items():
             if source in self._requested:
                 present = jnp.asarray(self._requested[source].present)
-                present = present[rows["index"] % len(present)]
+                present = present[self._turn(rows, len(present))]
                 given[name] = given[name]._replace(present=given[name].present & present)
         return given
+
+    def _turn(self, rows: Batch, count: int) -> Array:
+        """Which of `count` values each row has in turn: [n]."""
+        return rows["index"] // self.repeat % count
 
     def negative(self, variables: Variables, rows: Batch) -> Conditions:
         """The conditions that guidance moves away from, in place of absent ones."""
         if not self._avoided:
             return {}
         stored = {
-            name: jnp.asarray(values.stored)[rows["index"] % len(values.stored)]
+            name: jnp.asarray(values.stored)[self._turn(rows, len(values.stored))]
             for name, values in self._avoided.items()
             if not values.absent
         }
@@ -184,8 +214,11 @@ class Requests:
         return given
 
 
-def _values(given: object, kind: Field, place: str) -> Values:
-    """The values of one entry of the config. Raises UserError."""
+def _values(
+    given: object, kind: Field, parse: Callable[[object, str], np.ndarray], place: str
+) -> Values:
+    """The values of one entry of the config. parse: (value, place) -> its stored form. Raises
+    UserError."""
     several = isinstance(given, list | tuple) and (
         isinstance(kind, Classes | Image | Tokens)
         or any(isinstance(part, str | list | tuple) for part in given)
@@ -196,7 +229,7 @@ def _values(given: object, kind: Field, place: str) -> Values:
     for value in given if several else (given,):
         present.append(value != NONE)
         absent = np.zeros(kind.shape, kind.dtype)
-        stored.append(kind.parse(value, place) if present[-1] else absent)
+        stored.append(parse(value, place) if present[-1] else absent)
     return Values(stored=np.stack(stored), present=np.array(present))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import FrozenConfigDict
 
-from genzoo import build, check, runs
+from genzoo import build, check, kept, runs
 from genzoo.builders.datasets import FACTS
 from genzoo.workdir import Workdir
 
@@ -21,11 +21,11 @@ def resolved(
     place = Workdir(workdir) if workdir else None
     stored = place.config() if place else None
     checked = check.check(raw, devices)
-    if stored:
-        # Read from the data when the run began; the data may no longer be available.
-        facts = {key: stored["data"].get(key) for key in FACTS}
-        known = {k: v for k, v in facts.items() if v and not checked.data[k]}
-        if known:
-            checked = check.check(checked.to_dict() | {"data": {**checked.data, **known}}, devices)
     begun = stored if stored and place.begun else None
+    if begun:
+        # Read from the data when the run began; the data may no longer be available.
+        facts = {key: begun["data"][key] for key in FACTS}
+        known = {k: v for k, v in facts.items() if v and not checked.data[k]}
+        known["tokenizer"] = kept.as_begun(checked.data.tokenizer, begun["data"]["tokenizer"])
+        checked = check.check(checked.to_dict() | {"data": {**checked.data, **known}}, devices)
     return runs.resolve(build.settled(checked), begun)

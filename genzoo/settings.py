@@ -36,23 +36,32 @@ class RunSettings:
 class DataSettings:
     """The data set."""
 
-    name: Annotated[str, "A data set by name, folder:PATH, tfds:NAME or documents:PATH."]
+    name: Annotated[
+        str, "A data set by name, folder:PATH, signals:PATH, documents:PATH or tfds:NAME."
+    ]
     dir: Annotated[str, "The folder of its files; empty to find or download them."] = ""
     flip: Annotated[bool, "Whether images are mirrored at random in training."] = False
     size: Annotated[
         int | tuple[int, ...],
-        "Side in pixels or (height, width), for folders and TFDS sets; 32 or 64 for shapes.",
+        "Side in pixels or (height, width), for folders and TFDS sets; 32 or 64 for shapes and "
+        "emoji; the number of samples of a signal.",
     ] = 0
     channels: Annotated[
-        int, AtLeast(1), "1 is grey, 3 is colour; for folders and TFDS sets."
+        int, AtLeast(1), "1 is grey, 3 is colour, for folders and TFDS sets; those of a signal."
     ] = 3
     resize: Annotated[
         str, OneOf(("crop", "stretch")), "How images get this size, for folders and TFDS sets."
     ] = "crop"
-    labels: Annotated[bool, "Whether the sub-folders of a folder are classes."] = True
+    labels: Annotated[bool, "Whether sub-folders are classes, unless metadata names these."] = True
     holdout: Annotated[
         int, AtLeast(2), "One in this many files of a folder is held out for the test split."
     ] = 20
+    hold: Annotated[
+        float,
+        AtLeast(0),
+        "GiB of decoded images, of a folder or TFDS set, up to which they are held in memory; "
+        "larger sets are read from their files, in the same order.",
+    ] = 1.0
     num_classes: Annotated[
         int, AtLeast(0), "Number of classes of a folder or TFDS set; 0 counts them in the data."
     ] = 0
@@ -65,7 +74,9 @@ class DataSettings:
         "tokenizer.json.",
     ] = "words"
     tokens: Annotated[
-        int, AtLeast(0), "Tokens of a caption; 0 for those of the longest in the training set."
+        int,
+        AtLeast(0),
+        "Tokens of a caption; 0 for those of the longest in the training set, at most 64.",
     ] = 0
     words: Annotated[
         tuple[str, ...],
@@ -112,6 +123,9 @@ class SampleSettings:
         "Condition -> its value: a class or its name, numbers, a file, or none if absent; if not "
         "given, samples cycle through the classes, or through the test records.",
     ] = field(default_factory=dict)
+    repeat: Annotated[
+        int, AtLeast(1), "Samples in a row that have the same conditions, with different noise."
+    ] = 1
     npz: Annotated[bool, "Whether all samples are also written as one array file."] = False
     into: Annotated[
         str,

@@ -20,6 +20,7 @@ from typing import IO
 
 from ml_collections import FrozenConfigDict
 
+from genzoo import kept
 from genzoo.check import fill
 from genzoo.config import differences, outdated, read_json, write_json
 from genzoo.core.contract import Variables
@@ -32,11 +33,10 @@ from genzoo.train.state import TrainState
 
 # Keys that may change when a run resumes: how long, how often, where, how carefully.
 _FREE_IN_TRAINING = (
-    "sample.", "eval.", "mesh.", "bench.", "tools.", "compile.", "data.dir", "train.steps",
-    "train.steps_per_call", "train.log_every", "train.save_every", "train.keep",
+    "sample.", "eval.", "mesh.", "bench.", "tools.", "compile.", "data.dir", "data.hold",
+    "train.steps", "train.steps_per_call", "train.log_every", "train.save_every", "train.keep",
     "train.keep_every", "train.fault_limit", "train.picture_first", "train.picture_count",
-    "train.save_minutes", "train.picture_minutes",
-    "optimizer.learning_rate", "optimizer.clip",
+    "train.save_minutes", "train.picture_minutes", "optimizer.learning_rate", "optimizer.clip",
 )  # fmt: skip
 # Those of them that change the numbers of the run and not only its housekeeping.
 _LOGGED = ("train.steps", "optimizer.")
@@ -79,7 +79,7 @@ class Workdir:
         if not file.is_file():
             return None
         try:
-            return fill(read_json(file))
+            return kept.redirected(self.path, fill(read_json(file)))
         except UserError as error:
             raise UserError(*(f"{file}: {problem}" for problem in error.problems)) from error
 
@@ -156,16 +156,24 @@ class Workdir:
                     f"Another process is training in --workdir={self.path}: wait for it, or give "
                     "another --workdir."
                 ) from error
-            self._same_data(data)
+            self._same_data(data, self._held_otherwise(config))
+            kept.keep(self.path, config.to_dict())
             self._write("config.json", config.to_dict())
             self._write("data.json", data)
         return guard
 
-    def _same_data(self, data: dict) -> None:
+    def _held_otherwise(self, config: FrozenConfigDict) -> bool:
+        """Whether the data may be held in memory now and was not before, or the reverse."""
+        before = self.config()
+        return before is not None and before["data"]["hold"] != config.data.hold
+
+    def _same_data(self, data: dict, held_otherwise: bool) -> None:
         # The order of the examples depends on their number. With another data set, a resumed run
         # would see other examples than an uninterrupted one, and held-out ones might be trained on.
         file = self.path / "data.json"
         before = read_json(file) if file.is_file() and self.begun else {}
+        if held_otherwise:  # the checksum is of the records in memory, or of the names of files
+            before.pop("checksum", None)
         # Runs from before an entry existed do not have it.
         changed = differences(before, {k: v for k, v in data.items() if k in before})
         if changed:

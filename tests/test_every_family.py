@@ -40,7 +40,9 @@ from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
 
 CLASSES = 3
+WORDS = 9  # the least vocabulary of a case with texts
 # A data set of this name is never opened; only its shapes and classes are used.
+OF_OWN_SHAPE = ("mixture", "swissroll", "waves", "shapes")
 IMAGES = dict(name="tfds:none", size=8, channels=1, num_classes=CLASSES, flip=False)
 TEXTS = dict(name="documents:none", words=("a", "b", "c", "d", "e", "f"), num_classes=CLASSES)
 
@@ -57,7 +59,8 @@ def always(family: Family, dropout: float) -> Family:
 def other_values(batch: Mapping, name: str, shift: int = 1) -> dict:
     """The batch, with another value of a field in every row."""
     changed = batch[name] + shift
-    return {**batch, name: changed % CLASSES if name == "label" else changed}
+    wrapped = {"label": CLASSES, "text": WORDS}
+    return {**batch, name: changed % wrapped[name] if name in wrapped else changed}
 
 
 def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
@@ -132,10 +135,21 @@ class Silent:
 
 
 TOLD = dict(conditions=dict(label=dict(dropout=0.1)))
-# A class, and a small copy of the image.
-SEEN_SMALL = dict(
+# A class, a small copy of the image, and the image with a hole.
+SEEN = dict(
     conditions=dict(
-        label=dict(dropout=0.1), low=dict(of="x", transform="downsample2", dropout=0.2)
+        label=dict(dropout=0.1),
+        low=dict(of="x", transform="downsample2", dropout=0.2),
+        hole=dict(of="x", transform="mask", dropout=0.2),
+    )
+)
+# A class, and what else can be made of the image.
+DRAWN = dict(
+    conditions=dict(
+        label=dict(dropout=0.1),
+        blurred=dict(of="x", transform="blur1", dropout=0.2),
+        edges=dict(of="x", transform="edges", dropout=0.2, together="sketch"),
+        outline=dict(of="x", transform="outline", dropout=0.2, together="sketch"),
     )
 )
 CASES = {
@@ -185,7 +199,7 @@ CASES = {
                 variance="learned_range", objective="hybrid", step_distribution="loss_aware",
                 prediction="eps",
             ),
-            **SEEN_SMALL,
+            **SEEN,
         ),
     ),
     "score_sde": Case(
@@ -201,7 +215,7 @@ CASES = {
     ),
     "edm_of_images": Case(
         path="edm_cifar",
-        changes=dict(network=dict(width=8, patch=2, multipliers=(1,), attention=()), **SEEN_SMALL),
+        changes=dict(network=dict(width=8, patch=2, multipliers=(1,), attention=()), **DRAWN),
     ),
     "flow_matching": Case(path="toy_mixture", changes=TOLD),
     "flow_matching_of_signals": Case(
@@ -212,6 +226,14 @@ CASES = {
                 label=dict(dropout=0.1, together="both"),
                 frequency=dict(dropout=0.1, together="both"),
             ),
+            eval=dict(tolerance=1e-6),
+        ),
+        rounding=2e-4,
+    ),
+    "flow_matching_of_texts": Case(
+        path="fm_shapes",
+        changes=dict(
+            network=dict(width=4, patch=8, multipliers=(1,), norm_groups=2),
             eval=dict(tolerance=1e-6),
         ),
         rounding=2e-4,
@@ -244,13 +266,15 @@ CASES = {
 }  # fmt: skip
 
 # Cases with convolutional networks take several times as long as the same families on points.
-SLOW = ("edm_of_images", "flow_matching_of_signals", "vdm_of_images")
+SLOW = (
+    "edm_of_images", "flow_matching_of_signals", "flow_matching_of_texts", "vdm_of_images",
+)  # fmt: skip
 
 
 def settled(case: Case):
     """The case's resolved config."""
     raw = config.load(f"configs/{case.path}.py:smoke")
-    own = {} if raw["data"]["name"] in ("mixture", "swissroll", "waves") else {"data": IMAGES}
+    own = {} if raw["data"]["name"] in OF_OWN_SHAPE else {"data": IMAGES}
     for changes in (own, case.changes):
         for section, values in changes.items():
             before = raw.get(section, {})

@@ -52,7 +52,7 @@ def _conditioned(made: Callable, shape: tuple[int, ...]) -> Whole:
     """A denoiser with one condition for every way in: added, attended to, concatenated."""
     entries = {
         **TOLD,
-        "text": Entry(kind="tokens", size=5, length=4, way="attend"),
+        "text": Entry(kind="tokens", size=5, length=4, way="attend", layers=1),
         "low": Entry(kind="map", size=2, way="concat"),
     }
     net = made(out_channels=1, entries=entries)

@@ -160,6 +160,17 @@ def test_other_data_is_refused(tmp_path):
         claimed(tmp_path, data={"examples": 11, "checksum": 1})
 
 
+def test_what_is_held_in_memory_may_change(tmp_path):
+    folder = {"data__name": "folder:it", "data__size": "28", "data__channels": "1"}
+    begun(tmp_path, made(**folder))
+    names = DATA | {"checksum": 2}  # of the names of the files, and not of their content
+    with pytest.raises(UserError, match="checksum was 1 and is 2"):
+        claimed(tmp_path, made(**folder), data=names)
+    claimed(tmp_path, made(**folder, data__hold="0.5"), data=names)
+    with pytest.raises(UserError, match="examples was 10 and is 11"):
+        claimed(tmp_path, made(**folder, data__hold="2.0"), data=names | {"examples": 11})
+
+
 def test_checkpoints_without_a_config_are_refused(tmp_path):
     manifest = tmp_path / "checkpoints" / "10" / "genzoo_manifest.json"
     manifest.parent.mkdir(parents=True)
@@ -181,7 +192,7 @@ def test_the_number_of_classes_is_settled_by_names_alone(tmp_path):
         (tmp_path / name / "1.png").write_bytes(b"never opened")
     folder = {"data__name": f"folder:{tmp_path}", "data__size": "28", "data__channels": "1"}
     settings = build.settled(made(**folder, conditions__label__dropout="0.1"))
-    assert settings.data.num_classes == 2
+    assert settings.data.num_classes == 2 and settings.data.classes == ("cat", "dog")
     assert build.settled(made(**folder)).data.num_classes == 0
     with pytest.raises(UserError, match="has no classes"):
         build.settled(made(**folder, data__labels="false", conditions__label__dropout="0.1"))

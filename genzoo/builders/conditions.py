@@ -5,17 +5,18 @@ sets only how it enters and how often training drops it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import jax
+import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.core.bounds import AtLeast, Below, OneOf
 from genzoo.core.conditions import Condition, Entry, Read, Tokens, field
 from genzoo.core.errors import nearest
 from genzoo.core.types import Array
-from genzoo.data import derived, fields
+from genzoo.data import derived, fields, pixels
 from genzoo.data.fields import Field
 
 TRANSFORMS: Mapping[str, Callable[[Array], Array] | None] = {
@@ -23,7 +24,13 @@ TRANSFORMS: Mapping[str, Callable[[Array], Array] | None] = {
     "downsample2": derived.downsampled(2),
     "downsample4": derived.downsampled(4),
     "downsample8": derived.downsampled(8),
+    "blur1": derived.blurred(1),
+    "blur2": derived.blurred(2),
+    "blur4": derived.blurred(4),
+    "grey": derived.grey,
+    "mask": derived.masked,
     "edges": derived.edges,
+    "outline": derived.outline,
 }
 """Transforms of an image before it becomes a condition."""
 WAYS = ("add", "attend", "concat")
@@ -51,7 +58,10 @@ class ConditionSettings:
 
     of: Annotated[str, "The field that it is made from; empty for the one of the same name."] = ""
     transform: Annotated[
-        str, OneOf(TRANSFORMS), "Applied to an image: downsampling by 2, 4 or 8, edges, or none."
+        str,
+        OneOf(TRANSFORMS),
+        "Applied to an image: downsampling by 2, 4 or 8; a blur of 1, 2 or 4 pixels; grey; mask (a "
+        "hole in the middle); edges; outline; or none.",
     ] = "none"
     way: Annotated[
         str,
@@ -124,6 +134,28 @@ def _entry(own: ConditionSettings, source: Field) -> Entry:
     return Entry(kind=kind, size=size, length=length, way=way, null=own.null, layers=own.layers)
 
 
+def factor(own: ConditionSettings) -> int:
+    """The factor by which a condition is smaller than the image that it is made from."""
+    number = own.transform.removeprefix("downsample")
+    return int(number) if number.isdecimal() else 1
+
+
+def parsed(own: ConditionSettings, source: Field, value: object, key: str) -> np.ndarray:
+    """A user's value of a condition, as a stored value of the field that it is made from. Raises
+    UserError. key: the config key to name in the error.
+
+    The value is one of the field, from which the condition is then made: a photo for its edges.
+    For a smaller copy it may also be an image file of the size of that copy, which is enlarged by
+    copying each pixel, so that the condition is the file exactly.
+    """
+    if isinstance(source, fields.Image) and (by := factor(own)) > 1:
+        height, width, channels = source.shape
+        small = replace(source, shape=(height // by, width // by, channels))
+        if pixels.size_of(value) == small.shape[:2]:
+            return small.parse(value, key).repeat(by, 0).repeat(by, 1)
+    return source.parse(value, key)
+
+
 # --- checks ---------------------------------------------------------------------------------------
 
 
@@ -155,12 +187,16 @@ def _field_problems(
             f"{where}.transform = {own.transform!r} applies to images, but {source} is {field}: "
             "set it to 'none'."
         ]
-    factor = own.transform.removeprefix("downsample")
-    if factor.isdecimal() and any(side % int(factor) for side in field.shape[:2]):
+    if any(side % factor(own) for side in field.shape[:2]):
         return [
-            f"{where}.transform = {own.transform!r} needs sides divisible by {factor}, but "
+            f"{where}.transform = {own.transform!r} needs sides divisible by {factor(own)}, but "
             f"{source} has {field.shape[0]} x {field.shape[1]} pixels: choose a smaller factor, or "
             "another size."
+        ]
+    if own.transform == "grey" and field.shape[-1] == 1:
+        return [
+            f"{where}.transform = 'grey' needs colours, but {source} is grey already: choose "
+            "another transform."
         ]
     kind = _KINDS[type(field)]
     if own.way and own.way not in _WAYS_OF[kind]:

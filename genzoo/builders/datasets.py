@@ -8,18 +8,41 @@ when a run begins, and kept in the config of the run.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from genzoo.builders.known_fields import (
+    label_fields,
+    notes,
+    text_facts,
+    text_fields,
+    vector_fields,
+)
 from genzoo.core.bounds import OneOf, without_effect
-from genzoo.data import cifar, docstrings, documents, embedded, folder, idx, shapes, tfds, toys
+from genzoo.data import (
+    cifar,
+    docstrings,
+    documents,
+    embedded,
+    emoji,
+    folder,
+    idx,
+    shapes,
+    signal_folder,
+    tfds,
+    toys,
+)
 from genzoo.data.counts import Counts
 from genzoo.data.documents import Corpus
-from genzoo.data.fields import Classes, Field, Image, Tokens, numbered
+from genzoo.data.fields import Field, Image, Signal, Tokens, Vector, numbered
+from genzoo.data.listing import Listing
+from genzoo.data.metadata import standardised
 from genzoo.data.pixels import sides, size_problem
 from genzoo.data.source import Source, Spec
-from genzoo.data.vocabulary import tokenizer_of
 from genzoo.settings import DataSettings
 
-FACTS = ("num_classes", "classes", "tokens", "words", "columns")
-"""Keys of the section `data` that are filled in from the data."""
+FACTS = {
+    "num_classes": "label", "classes": "label", "tokens": "text", "words": "text",
+    "columns": "properties",
+}  # fmt: skip
+"""Keys of the section `data` that are filled in from the data, and the field that needs each."""
 
 
 def _no_facts(data: DataSettings) -> dict[str, object]:
@@ -53,24 +76,7 @@ def _fixed(open: Callable[[str, str], Source], spec: Spec) -> DataRow:
     return DataRow(open=lambda data, split: open(split, data.dir), spec=lambda data: spec)
 
 
-# --- fields from settings -------------------------------------------------------------------------
-
-
-def text_fields(data: DataSettings) -> dict[str, Field]:
-    """The field `text` of captions, if its vocabulary is known."""
-    if not data.tokens or (data.tokenizer == "words" and not data.words):
-        return {}
-    tokenizer = tokenizer_of(data.tokenizer, data.words)
-    return {
-        "text": Tokens(shape=(data.tokens,), vocabulary=tokenizer.size, tokenizer=tokenizer)
-    }
-
-
-def label_fields(data: DataSettings) -> dict[str, Field]:
-    """The field `label`, if the classes are known."""
-    if data.classes:
-        return {"label": Classes(names=tuple(data.classes))}
-    return {"label": numbered(data.num_classes)} if data.num_classes else {}
+# --- kinds ----------------------------------------------------------------------------------------
 
 
 def _image(data: DataSettings) -> Image:
@@ -89,9 +95,6 @@ def _image_problems(data: DataSettings) -> list[str]:
     return OneOf((1, 3)).problems("data.channels", data.channels)
 
 
-# --- kinds ----------------------------------------------------------------------------------------
-
-
 def _rest(data: DataSettings) -> str:
     return data.name.partition(":")[2]
 
@@ -99,20 +102,51 @@ def _rest(data: DataSettings) -> str:
 def _open_folder(data: DataSettings, split: str) -> Source:
     return folder.open_folder(
         _rest(data), split=split, size=data.size, channels=data.channels, resize=data.resize,
-        labels=data.labels, holdout=data.holdout,
+        labels=data.labels, holdout=data.holdout, classes=data.classes, fields=_wanted(data),
+        memory_limit=_limit(data),
+    )  # fmt: skip
+
+
+def _wanted(data: DataSettings) -> dict[str, Field]:
+    return {**text_fields(data), **vector_fields(data)}
+
+
+def _limit(data: DataSettings) -> int:
+    return int(data.hold * 2**30)
+
+
+def _open_signals(data: DataSettings, split: str) -> Source:
+    return signal_folder.open_signals(
+        _rest(data), split=split, size=data.size, channels=data.channels, labels=data.labels,
+        holdout=data.holdout, classes=data.classes, fields=_wanted(data),
     )  # fmt: skip
 
 
 def _open_tfds(data: DataSettings, split: str) -> Source:
     return tfds.open_tfds(
         _rest(data), split, directory=data.dir, size=data.size, channels=data.channels,
-        resize=data.resize,
+        resize=data.resize, memory_limit=_limit(data),
     )  # fmt: skip
 
 
-def _folder_facts(data: DataSettings) -> dict[str, object]:
-    names = folder.class_names(_rest(data), labels=data.labels)
-    return {"num_classes": len(names)}
+def _listed(data: DataSettings, listed: Callable[..., Listing]) -> Listing:
+    return listed(
+        _rest(data), holdout=data.holdout, labels=data.labels, classes=data.classes
+    )
+
+
+def _facts_of(data: DataSettings, found: Listing) -> dict[str, object]:
+    """What the notes on the files for training say."""
+    notes, facts = found.parts["train"].notes, {}
+    if found.classes:
+        facts["num_classes"] = len(found.classes)
+        # With only their number given, classes are named by numbers.
+        facts["classes"] = () if data.num_classes else found.classes
+    if notes.texts:
+        facts |= text_facts(data, notes.texts)
+    if notes.columns:
+        facts["columns"] = standardised(notes)
+    return facts
 
 
 def _tfds_facts(data: DataSettings) -> dict[str, object]:
@@ -120,7 +154,17 @@ def _tfds_facts(data: DataSettings) -> dict[str, object]:
 
 
 def _image_spec(data: DataSettings) -> Spec:
-    return Spec(fields={"x": _image(data), **label_fields(data)})
+    return Spec(fields={"x": _image(data), **notes(data)})
+
+
+def _signal_spec(data: DataSettings) -> Spec:
+    return Spec(fields={"x": Signal(shape=(data.size, data.channels)), **notes(data)})
+
+
+def _signal_problems(data: DataSettings) -> list[str]:
+    if isinstance(data.size, int) and data.size > 0:
+        return []
+    return [f"data.size = {data.size!r} must be the number of samples of a signal, one number."]
 
 
 def _documents(
@@ -155,14 +199,28 @@ def _read_folder(data: DataSettings, split: str) -> Corpus:
     return documents.read_folder(_rest(data), split, labels=data.labels, holdout=data.holdout)
 
 
+_NOTES = ("label", "text", "properties")
+_OF_FOLDERS = (
+    *("size", "channels", "labels", "holdout", "num_classes", "classes"),
+    *("tokenizer", "tokens", "words", "columns"),
+)
 KINDS: Mapping[str, DataRow] = {
     "folder": DataRow(
         open=_open_folder,
         spec=_image_spec,
-        facts=_folder_facts,
-        possible=("label",),
-        uses=("size", "channels", "resize", "num_classes", "labels", "holdout"),
+        facts=lambda data: _facts_of(data, _listed(data, folder.images_of)),
+        possible=_NOTES,
+        uses=(*_OF_FOLDERS, "resize", "hold"),
         problems=_image_problems,
+        argument="PATH",
+    ),
+    "signals": DataRow(
+        open=_open_signals,
+        spec=_signal_spec,
+        facts=lambda data: _facts_of(data, _listed(data, signal_folder.signals_of)),
+        possible=_NOTES,
+        uses=_OF_FOLDERS,
+        problems=_signal_problems,
         argument="PATH",
     ),
     "tfds": DataRow(
@@ -170,7 +228,7 @@ KINDS: Mapping[str, DataRow] = {
         spec=_image_spec,
         facts=_tfds_facts,
         possible=("label",),
-        uses=("size", "channels", "resize", "num_classes"),
+        uses=("size", "channels", "resize", "num_classes", "hold"),
         problems=_image_problems,
         argument="NAME",
     ),
@@ -181,6 +239,10 @@ KINDS: Mapping[str, DataRow] = {
 
 def _shapes_side(data: DataSettings) -> int:
     return data.size if isinstance(data.size, int) and data.size else shapes.SIDES[0]
+
+
+def _emoji_side(data: DataSettings) -> int:
+    return data.size if isinstance(data.size, int) and data.size else emoji.SIDES[0]
 
 
 DATA: Mapping[str, DataRow] = {
@@ -196,6 +258,16 @@ DATA: Mapping[str, DataRow] = {
         spec=lambda data: shapes.spec(_shapes_side(data)),
         uses=("size",),
         problems=lambda data: OneOf((0, *shapes.SIDES)).problems("data.size", data.size),
+    ),
+    "emoji": DataRow(
+        open=lambda data, split: emoji.open_emoji(
+            split, data.dir, _emoji_side(data), text_fields(data).get("text")
+        ),
+        spec=lambda data: emoji.spec(_emoji_side(data), text_fields(data).get("text")),
+        facts=lambda data: text_facts(data, emoji.captions("train", data.dir)),
+        possible=("text",),
+        uses=("size", "tokenizer", "tokens", "words"),
+        problems=lambda data: OneOf((0, *emoji.SIDES)).problems("data.size", data.size),
     ),
     "docstrings": _documents(lambda data, split: docstrings.read(split)),
 }
@@ -260,7 +332,11 @@ def possible_fields(data: DataSettings) -> Mapping[str, Field]:
     """The fields that the data may have, before it is opened; those that need facts have made-up
     sizes."""
     known = dict(spec(data).fields)
-    made_up = {"label": numbered(1)}
+    made_up = {
+        "label": numbered(1),
+        "text": Tokens(shape=(1,), vocabulary=2),
+        "properties": Vector(shape=(1,)),
+    }
     return {name: made_up[name] for name in row_of(data).possible} | known
 
 
@@ -271,7 +347,13 @@ def with_facts(data: DataSettings, needed: Iterable[str]) -> tuple[DataSettings,
     known = all(getattr(data, key) for key in row_of(data).always)
     if known and set(needed) <= spec(data).fields.keys():
         return data, []
-    found = replace(data, **row_of(data).facts(data))
+    read = {
+        key: value
+        for key, value in row_of(data).facts(data).items()
+        if FACTS[key] in needed or key in row_of(data).always
+    }
+    # What the config itself says goes before.
+    found = replace(data, **{k: v for k, v in read.items() if not getattr(data, k)})
     return found, [name for name in needed if name not in spec(found).fields]
 
 
@@ -282,7 +364,11 @@ def class_count(data: DataSettings) -> int:
 
 
 LACKS: Mapping[str, tuple[str, str, str]] = {
-    "label": ("a class", "classes", "sort the images into one folder per class"),
+    "label": (
+        "a class",
+        "classes",
+        "sort the files into one folder per class or add a metadata.csv with a column label",
+    ),
     "text": ("a caption", "captions", "add a metadata.csv with a column text"),
     "properties": ("a vector of numbers", "numbers", "add numeric columns to a metadata.csv"),
 }

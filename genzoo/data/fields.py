@@ -5,16 +5,16 @@ specifies one. Code that treats images, signals and points differently checks th
 never the shape of an array: points [D] and vectors [D], or signals [L, C] and a row of an image,
 have the same shape. Counts are defined in `counts`.
 
-| kind    | one value              | stored  | what a model sees    |
-|---------|------------------------|---------|----------------------|
-| Image   | [H, W, C]              | uint8   | float32 in [-1, 1]   |
-| Signal  | [L, C]                 | float32 | the same             |
-| Points  | [D], a place in space  | float32 | the same             |
-| Latents | any shape              | float32 | the same             |
-| Classes | [], the class's number | int32   | the same             |
-| Tokens  | [L], padded ids        | int32   | the same             |
-| Vector  | [D], named numbers     | float32 | the same             |
-| Counts  | [V], one per word      | uint16  | the same as float32  |
+| kind    | one value              | stored  | what a model sees         |
+|---------|------------------------|---------|---------------------------|
+| Image   | [H, W, C]              | uint8   | float32 in [-1, 1]        |
+| Signal  | [L, C]                 | float32 | the same                  |
+| Points  | [D], a place in space  | float32 | the same                  |
+| Latents | any shape              | float32 | the same                  |
+| Classes | [], the class's number | int32   | the same                  |
+| Tokens  | [L], padded ids        | int32   | the same                  |
+| Vector  | [D], named numbers     | float32 | standardised, or the same |
+| Counts  | [V], one per word      | uint16  | the same as float32       |
 """
 
 from dataclasses import dataclass, field
@@ -279,7 +279,9 @@ class Tokens(Field):
             raise ValueError(f"its shape is {ids.shape}, not at most {self.shape}")
         if ids.size and not 0 <= ids.min() <= ids.max() < self.vocabulary:
             raise ValueError(f"its ids are not all from 0 to {self.vocabulary - 1}")
-        return np.pad(ids, (0, self.shape[0] - len(ids)), constant_values=PADDING)
+        padded = np.full(self.shape, PADDING, np.int32)
+        padded[: len(ids)] = ids
+        return padded
 
     def text(self, ids: np.ndarray) -> str:
         """The text of ids [L]."""
@@ -312,16 +314,35 @@ class Tokens(Field):
 class Vector(Field):
     """Numbers [D] that belong together, such as the properties of a material.
 
-    names: the names of the entries, or ().
+    names: the names of the entries, or (). mean, deviation: of the entries over the training set;
+    models see (value - mean) / deviation. () for values that models see as they are. Users give
+    values, and they are stored, in the units of the data.
     """
 
     names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
     singular: ClassVar[str] = "vector"
     plural: ClassVar[str] = "vectors"
 
     def __post_init__(self):
         if len(self.shape) != 1 or (self.names and len(self.names) != self.shape[0]):
             raise ValueError(f"A vector is [D], with a name for each of D entries: {self}.")
+        if len(self.mean) != len(self.deviation) or len(self.mean) not in (0, *self.shape):
+            raise ValueError(f"A vector is [D], with D means and deviations, or none: {self}.")
+
+    def prepare(self, values: Array | np.ndarray) -> Array:
+        """Numbers [N, D], standardised if the mean and deviation are known."""
+        seen = super().prepare(values)
+        if not self.mean:
+            return seen
+        return (seen - np.float32(self.mean)) / np.float32(self.deviation)
+
+    def stored(self, values: Array | np.ndarray) -> Array | np.ndarray:
+        """The numbers in the units of the data."""
+        if self.mean:
+            values = values * np.float32(self.deviation) + np.float32(self.mean)
+        return super().stored(values)
 
     def parse(self, value: object, key: str) -> np.ndarray:
         """float32 [D] from text such as "porosity=0.4, grain=2", or as in `Field.parse`.

@@ -1,24 +1,25 @@
 """Any folder of images as a data set: grey, colour, transparent, 16-bit, of any size.
 
-Sub-folders are classes. Every file is decoded once at the start, and unusable files are listed with
-the reasons before the first training step.
+Classes, captions and numbers come from sub-folders, metadata and text files (see `listing`). Every
+file is decoded once at the start, and unusable files are listed with the reasons before the first
+training step.
 """
 
-import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from genzoo.core.errors import UserError
-from genzoo.data import holding, pixels
-from genzoo.data.fields import Classes, Image
+from genzoo.data import holding, listing, metadata, pixels
+from genzoo.data.fields import Field, Image
+from genzoo.data.listing import Listing, Part
 from genzoo.data.pixels import Fit
-from genzoo.data.source import ArraySource, Records, Source, Spec, check_split
+from genzoo.data.source import ArraySource, Records, Source, Spec, check_split, checksum_of
 
-_TEST_NAMES = ("test", "val", "valid", "validation")
 _LISTED = 10  # problems listed one by one; the rest are counted
 
 
@@ -26,13 +27,15 @@ _LISTED = 10  # problems listed one by one; the rest are counted
 class FolderSource:
     """Images read from their files each time: a set too large for memory.
 
-    files: for every image field, one file per record. arrays: the other fields, [N, ...].
+    files: for every image field, one file per record. arrays: the other fields, [N, ...]. notes:
+    the CRC-32 of those fields that do not follow from the names of the files; 0 if all do.
     """
 
     name: str
     spec: Spec
     files: Mapping[str, tuple[Path, ...]]
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: int = 0
     pixel_limit: int = Fit.pixel_limit
 
     def __len__(self) -> int:
@@ -44,10 +47,10 @@ class FolderSource:
         return images | {name: array[indices] for name, array in self.arrays.items()}
 
     def checksum(self) -> int:
-        """The CRC-32 of the names of the files, in order."""
+        """The CRC-32 of the names of the files, in order, and of the notes on them."""
         every = [file for name in sorted(self.files) for file in self.files[name]]
         names = "\n".join(f"{file.parent.name}/{file.name}" for file in every)
-        return zlib.crc32(names.encode("utf-8", "surrogateescape"))
+        return zlib.crc32(names.encode("utf-8", "surrogateescape"), self.notes)
 
     def _images(self, name: str, indices: np.ndarray) -> np.ndarray:
         fit = replace(self.spec.fields[name].fit, pixel_limit=self.pixel_limit)
@@ -61,6 +64,21 @@ def _again(file: Path, fit: Fit) -> np.ndarray:
         raise UserError(f"{file} can no longer be read: {reason}.") from reason
 
 
+def images_of(
+    path: str,
+    *,
+    holdout: int = 20,
+    labels: bool = True,
+    wanted: Sequence[str] = tuple(metadata.EVERYTHING),
+    classes: Sequence[str] = (),
+) -> Listing:
+    """The image files of a folder with the notes on them; no image is opened. See `listed`."""
+    return listing.listed(
+        path, kind="folder", suffixes=pixels.SUFFIXES, holdout=holdout, labels=labels,
+        wanted=wanted, classes=classes,
+    )  # fmt: skip
+
+
 def open_folder(
     path: str,
     *,
@@ -70,138 +88,65 @@ def open_folder(
     split: str = "train",
     holdout: int = 20,
     labels: bool = True,
+    classes: Sequence[str] = (),
+    fields: Mapping[str, Field] = MappingProxyType({}),
     pixel_limit: int = Fit.pixel_limit,
     memory_limit: int = holding.MEMORY_LIMIT,
 ) -> Source:
     """The images below `path` as uint8 [N, height, width, channels], with labels if there are any.
 
     size, channels, resize, pixel_limit: see `pixels.Fit`; transparent pixels become white.
-    split: "train" or "test". Folders `train` and `test` (or `val`, `valid`, `validation`) are used
-    if they exist. Otherwise about one image in `holdout`, and at least one, is held out for testing
-    by the CRC-32 of its path below the folder (a single image serves as both).
-    labels: whether the top-level folders are classes, numbered in the order of their names.
-    memory_limit: bytes up to which the decoded set is held in memory.
+    split: "train" or "test". holdout, labels, classes: see `listing.listed`. fields: the fields
+    `text` and `properties`, if these are wanted too. memory_limit: bytes up to which the decoded
+    set is held in memory.
 
-    Images are sorted by path. Raises UserError, also for unreadable files.
+    Images are sorted by path. Every image is decoded once here, those for testing too if this is
+    the split for training. Raises UserError, for unreadable files as well.
     """
     check_split(split)
-    if holdout < 2:
-        raise UserError(f"data.holdout is {holdout}: it must be at least 2 (one image in 2).")
     fit = Fit(size=size, channels=channels, resize=resize, pixel_limit=pixel_limit)
-    top = Path(path).expanduser()
-    if not top.is_dir():
-        raise UserError(f"There is no folder {top}: give data.name as folder:PATH.")
-    root, files, every = _files_of(top, split, holdout)
-    if not files:
+    found = images_of(
+        path, holdout=holdout, labels=labels, wanted=("label", *fields), classes=classes
+    )
+    part = found.parts[split]
+    if not part.files:
         raise UserError(
-            f"The folder {root} holds no images for the {split} split "
+            f"The folder {part.root} holds no images for the {split} split "
             f"(known endings: {', '.join(sorted(pixels.SUFFIXES))})."
         )
-    classes = _classes(every) if labels else ()
-    label = _label(files, classes)
-    images, problems = holding.decode_all(
-        lambda index: pixels.read(root / files[index], fit),
-        len(files),
-        fit.shape,
-        title=f"reading {root.name}",
-        memory_limit=memory_limit,
-    )
-    unreadable = {root / files[index]: why for index, why in problems.items()}
+    others, arrays = found.others(split, fields)
+    spec = Spec(fields={"x": Image(shape=fit.shape, resize=resize), **others})
+    fits = len(part.files) * sum(each.bytes for each in spec.fields.values()) <= memory_limit
+    images, unreadable = _decoded(part, fit, "reading", keep=fits)
     if split == "train":
         # Report unreadable test images now, not after training.
-        unreadable |= _unreadable(top, holdout, fit)
+        unreadable |= _decoded(found.parts["test"], fit, "checking", keep=False)[1]
     if unreadable:
-        raise UserError(*_complaint(top, unreadable))
-    labelled = {"label": Classes(names=classes)} if classes else {}
-    spec = Spec(fields={"x": Image(shape=fit.shape, resize=resize), **labelled})
-    arrays = {"label": label} if classes else {}
+        raise UserError(*_complaint(Path(path).expanduser(), unreadable))
     if images is not None:
-        return ArraySource(name=f"folder:{path}", spec=spec, arrays={"x": images, **arrays})
+        return ArraySource(name=found.name, spec=spec, arrays={"x": images, **arrays})
     return FolderSource(
-        name=f"folder:{path}",
+        name=found.name,
         spec=spec,
-        files={"x": tuple(root / file for file in files)},
+        files={"x": part.paths},
         arrays=arrays,
+        notes=checksum_of(arrays) if found.annotated else 0,
         pixel_limit=pixel_limit,
     )
 
 
-def _unreadable(top: Path, holdout: int, fit: Fit) -> dict[Path, str]:
-    root, files, _ = _files_of(top, "test", holdout)
-    _, problems = holding.decode_all(
-        lambda index: pixels.read(root / files[index], fit),
-        len(files),
+def _decoded(
+    part: Part, fit: Fit, doing: str, keep: bool
+) -> tuple[np.ndarray | None, dict[Path, str]]:
+    """(the images if they are kept, the reasons why files are unreadable)."""
+    images, problems = holding.decode_all(
+        lambda index: pixels.read(part.root / part.files[index], fit),
+        len(part.files),
         fit.shape,
-        title=f"checking {root.name}",
-        memory_limit=0,
+        title=f"{doing} {part.root.name}",
+        keep=keep,
     )
-    return {root / files[index]: why for index, why in problems.items()}
-
-
-def class_names(path: str, *, labels: bool = True) -> tuple[str, ...]:
-    """The classes of a folder, from the names of its sub-folders; no image is opened."""
-    top = Path(path).expanduser()
-    if not labels or not top.is_dir():
-        return ()
-    return _classes(_files_of(top, "train", 2)[2])
-
-
-def _files_of(top: Path, split: str, holdout: int) -> tuple[Path, list[str], list[str]]:
-    """The root of a split, its files, and all files that define the classes."""
-    if not (top / "train").is_dir():
-        every = sorted(_images(top))
-        return top, _part(every, split, holdout), every
-    train, test = top / "train", [top / name for name in _TEST_NAMES if (top / name).is_dir()]
-    every = sorted(_images(train))
-    if not test:
-        return train, _part(every, split, holdout), every
-    held = sorted(_images(test[0]))
-    # Both parts name the classes, so that a label means the same in either.
-    return (train, every, every + held) if split == "train" else (test[0], held, every + held)
-
-
-def _images(root: Path) -> Iterator[str]:
-    """Paths below `root` with the suffix of an image; hidden files and folders are skipped."""
-    seen = set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
-            below.clear()
-            continue
-        seen.add(real)
-        below[:] = [name for name in below if not name.startswith((".", "__MACOSX"))]
-        for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in pixels.SUFFIXES:
-                yield Path(folder, name).relative_to(root).as_posix()
-
-
-def _part(files: list[str], split: str, holdout: int) -> list[str]:
-    if len(files) < 2:
-        return files
-    hashes = {file: zlib.crc32(file.encode("utf-8", "surrogateescape")) for file in files}
-    held = {file for file in files if hashes[file] % holdout == 0}
-    if not held:
-        held = {min(files, key=lambda file: (hashes[file] % holdout, file))}
-    if len(held) == len(files):
-        held.discard(max(files, key=lambda file: (hashes[file], file)))
-    return [file for file in files if (file in held) == (split == "test")]
-
-
-def _classes(files: list[str]) -> tuple[str, ...]:
-    loose = [file for file in files if "/" not in file]
-    if loose and len(loose) < len(files):
-        raise UserError(
-            f"Some images are in sub-folders, which are classes, and others are not "
-            f"({loose[0]!r}): move these into a sub-folder, or set data.labels=False."
-        )
-    return () if loose else tuple(sorted({file.split("/")[0] for file in files}))
-
-
-def _label(files: list[str], classes: tuple[str, ...]) -> np.ndarray | None:
-    if not classes:
-        return None
-    number = {name: index for index, name in enumerate(classes)}
-    return np.array([number[file.split("/")[0]] for file in files], np.int32)
+    return images, {part.root / part.files[index]: why for index, why in problems.items()}
 
 
 def _complaint(root: Path, problems: dict[Path, str]) -> list[str]:

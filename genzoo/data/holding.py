@@ -1,4 +1,4 @@
-"""Decoding a whole set at the start: in threads, with a progress bar, into memory if it fits.
+"""Decoding a whole set at the start: in threads, with a progress bar, into memory if wanted.
 
 Every record is decoded once, so that unreadable ones are known before the first step.
 """
@@ -11,7 +11,8 @@ import numpy as np
 
 from genzoo.data.pixels import BadImage
 
-MEMORY_LIMIT = 1 << 30  # bytes of uint8 up to which a set is held in memory
+MEMORY_LIMIT = 1 << 30
+"""Bytes of decoded records up to which a set is held in memory, unless another limit is given."""
 
 
 def decode_all(
@@ -20,17 +21,16 @@ def decode_all(
     shape: tuple[int, int, int],
     *,
     title: str,
-    memory_limit: int = MEMORY_LIMIT,
+    keep: bool,
 ) -> tuple[np.ndarray | None, dict[int, str]]:
-    """All records as uint8 [count, *shape], or None if they exceed `memory_limit` bytes.
+    """All records as uint8 [count, *shape], or None if they are not to be kept.
 
     decode: index -> uint8 `shape`; called from several threads. The second value gives, by index,
     the reason for each record that failed with BadImage.
     """
     from tqdm import tqdm
 
-    fits = count * int(np.prod(shape)) <= memory_limit
-    images = np.zeros((count, *shape), np.uint8) if fits else None
+    images = np.zeros((count, *shape), np.uint8) if keep else None
     problems: dict[int, str] = {}
 
     def one(index: int) -> None:

@@ -63,7 +63,7 @@ def open_files(
         len(files),
         fit.shape,
         title="reading images",
-        memory_limit=memory_limit,
+        keep=len(files) * field.bytes <= memory_limit,
     )
     if problems:
         listed = list(problems.items())[:_LISTED]

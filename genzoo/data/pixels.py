@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from genzoo.core.errors import UserError
 
@@ -90,6 +90,16 @@ def read(file: Path | bytes, fit: Fit) -> np.ndarray:
         raise BadImage("does not fit into memory") from error
     except Exception as error:  # decoders raise nearly anything on damaged files
         raise BadImage(f"damaged ({type(error).__name__}: {error})") from error
+
+
+def size_of(file: object) -> tuple[int, int] | None:
+    """(height, width) of the upright image in a file of that name; None if it is no image."""
+    try:
+        with Image.open(Path(str(file)).expanduser(), formats=FORMATS) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return image.size if turned else image.size[::-1]
+    except Exception:  # decoders raise nearly anything; reading the file will give the reason
+        return None
 
 
 def _read(stream: BinaryIO, fit: Fit) -> np.ndarray:

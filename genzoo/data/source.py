@@ -126,10 +126,15 @@ class ArraySource:
 
     def checksum(self) -> int:
         """The CRC-32 of all arrays."""
-        value = 0
-        for name in sorted(self.arrays):
-            value = zlib.crc32(np.ascontiguousarray(self.arrays[name]), value)
-        return value
+        return checksum_of(self.arrays)
+
+
+def checksum_of(arrays: Mapping[str, np.ndarray]) -> int:
+    """The CRC-32 of arrays, in the order of their names."""
+    value = 0
+    for name in sorted(arrays):
+        value = zlib.crc32(np.ascontiguousarray(arrays[name]), value)
+    return value
 
 
 def check_split(split: str) -> None:

@@ -177,7 +177,7 @@ def _loaded(source: TfdsSource, memory_limit: int) -> Source:
         count,
         source.spec.shape,
         title=f"reading {source.name}",
-        memory_limit=memory_limit,
+        keep=True,
     )
     if problems:
         index, why = next(iter(problems.items()))

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -124,24 +124,13 @@ class File:
 
     @cached_property
     def _tokenizer(self):
-        try:
-            from tokenizers import Tokenizer as Library
-        except ImportError as error:
+        file = Path(self.path).expanduser()
+        if not file.is_file():
             raise UserError(
-                f"data.tokenizer = {self.path!r} needs the library tokenizers: "
-                "pip install 'genzoo[text]'."
-            ) from error
-        if not Path(self.path).is_file():
-            raise UserError(f"data.tokenizer = {self.path!r}: there is no such file.")
-        try:
-            tokenizer = Library.from_file(self.path)
-        except Exception as error:  # the library raises plain Exceptions
-            raise UserError(
-                f"data.tokenizer = {self.path!r} is not a tokenizer.json: {error}."
-            ) from error
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return tokenizer
+                f"data.tokenizer = {self.path!r}: there is no such file; give words, bytes, or the "
+                "path of a tokenizer.json."
+            )
+        return _loaded(self.path, file.stat().st_mtime_ns)
 
     @property
     def size(self) -> int:
@@ -159,6 +148,29 @@ class File:
     def complaint(self, text: str) -> str:
         """Every text is understood."""
         return ""
+
+
+@lru_cache(maxsize=4)  # large ones take a second, and a config is checked several times
+def _loaded(path: str, changed: int):
+    """The library's tokenizer. changed: when the file was; a file may change."""
+    try:
+        from tokenizers import Tokenizer as Library
+    except ImportError as error:
+        raise UserError(
+            f"data.tokenizer = {path!r} needs the library tokenizers: pip install 'genzoo[text]'."
+        ) from error
+    try:
+        tokenizer = Library.from_file(str(Path(path).expanduser()))
+    except Exception as error:  # the library raises plain Exceptions
+        raise UserError(f"data.tokenizer = {path!r} is not a tokenizer.json: {error}.") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def is_file(name: str) -> bool:
+    """Whether a tokenizer is given as the path of a `tokenizer.json`."""
+    return name not in ("words", "bytes")
 
 
 def tokenizer_of(name: str, words: Sequence[str] = ()) -> Tokenizer:

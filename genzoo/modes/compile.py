@@ -37,7 +37,7 @@ _log = logging.getLogger("genzoo")
 _PROGRAMS = ("train", "sample")
 # Published numbers of training examples, for the data sets that are held on the devices.
 _EXAMPLES = {
-    "cifar10": 50_000, "mnist": 60_000, "fashion_mnist": 60_000,
+    "cifar10": 50_000, "mnist": 60_000, "fashion_mnist": 60_000, "emoji": 1_826,
 }  # fmt: skip
 
 

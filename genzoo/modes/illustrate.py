@@ -1,8 +1,8 @@
 """Explanatory pictures, drawn by `--mode=sample` on request.
 
-For images: how noise becomes data, the effect of guidance, how solvers differ, completion. For
-points in the plane: the velocity field, the paths and the density. Each is a function of a Subject
-that writes one file into the folder of the call.
+For images: how noise becomes data, the effect of guidance, how solvers differ, completion,
+restoration. For points in the plane: the velocity field, the paths and the density. Each is a
+function of a Subject that writes one file into the folder of the call.
 """
 
 import logging
@@ -17,6 +17,7 @@ import numpy as np
 
 from genzoo import build
 from genzoo.builders import sampling
+from genzoo.builders.conditions import sources
 from genzoo.builders.sampling import DiffusionSampling
 from genzoo.config import freeze
 from genzoo.core import streams
@@ -31,6 +32,7 @@ from genzoo.evaluate.figures import Row, save_rows
 from genzoo.experiment import Experiment, sample_keys
 from genzoo.math import gaussian, prediction
 from genzoo.math.schedules import Schedule, TableSchedule
+from genzoo.modes import restored
 from genzoo.requests import Requests
 from genzoo.samplers.inpainting import Projection, RePaint, grey, masked
 from genzoo.samplers.loop import Sampler
@@ -191,6 +193,15 @@ def colourisation(subject: Subject) -> Path:
     return _completed(subject, "colourisation.png", grey(subject.experiment.shape[-1]))
 
 
+def restoration(subject: Subject) -> Path:
+    """Conditions that are made from test images, and samples that restore these."""
+
+    def solve(variables: Variables, rows: Batch) -> Array:
+        return _solved(subject.requests, variables, rows).x
+
+    return restored.picture(subject.requests, subject.variables, subject.folder, solve)
+
+
 def _completed(subject: Subject, name: str, project: Projection) -> Path:
     """Rows of test images, their known part, and two completions of each."""
     source = subject.experiment.open("test")
@@ -293,6 +304,7 @@ OF_IMAGES: Mapping[str, Picture] = {
     "solvers": solvers,
     "inpainting": inpainting,
     "colourisation": colourisation,
+    "restoration": restoration,
 }
 OF_POINTS: Mapping[str, Picture] = {
     "field": field,
@@ -322,6 +334,11 @@ def chosen(experiment: Experiment) -> list[Picture]:
         problems.append(
             "guidance needs a model that was trained with labels, some of them dropped "
             "(conditions.label.dropout)."
+        )
+    if "restoration" in names and "x" not in sources(experiment.config.conditions).values():
+        problems.append(
+            "restoration needs a condition that is made from x, such as a smaller copy "
+            "(conditions.low.of = 'x')."
         )
     if "colourisation" in names and experiment.shape[-1] == 1:
         problems.append("colourisation needs colour images, but these are grey: leave it out.")

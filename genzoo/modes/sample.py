@@ -27,7 +27,7 @@ from genzoo.experiment import (
     sample_keys,
     variables_of,
 )
-from genzoo.modes import illustrate
+from genzoo.modes import illustrate, restored
 from genzoo.requests import Requests
 from genzoo.runs import for_sampling
 from genzoo.runtime.agreement import agreed, by_first, is_first
@@ -106,9 +106,10 @@ def _remedies(settings: FrozenConfigDict) -> str:
 
 
 def columns_of(requests: Requests) -> int:
-    """Columns of a grid: one per class if the samples cycle through at most 20 classes; else 0,
-    which makes the grid about square."""
-    return requests.classes if requests.classes <= 20 else 0
+    """Columns of a grid: one per sample of the same conditions, or one per class if the samples
+    cycle through classes, of at most 20; else 0, which makes the grid about square."""
+    columns = requests.repeat if requests.repeat > 1 else requests.classes
+    return columns if columns <= 20 else 0
 
 
 def sample_batch(requests: Requests, variables: Variables, rows: Batch) -> dict[str, Array]:
@@ -151,6 +152,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     evaluations, done = [], 0
     judge = experiment.spec.judge
     accuracy = PromptAccuracy(judge) if judge else None
+    restoration = restored.restoration(requests) if requests.restores else None
     started = time.perf_counter()
     folder = agreed(lambda: place.sample_folder(config, int(state.step)))
     settings = _settings(config, int(state.step))
@@ -165,6 +167,8 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
                 kept.append(drawn)
             if accuracy:
                 accuracy.add(drawn.images, requests.texts(drawn.requested))
+            if restoration:
+                restoration.add(drawn.images, drawn.requested["x"])
             evaluations.append(drawn.evaluations)
             done += len(drawn.images)
             bar.update(len(drawn.images))
@@ -175,7 +179,8 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     if not as_images or config.sample.npz:
         made.append(folder / "samples.npz")
         if is_first():
-            np.savez_compressed(made[-1], x=samples, **requested)
+            named = {"original" if k == "x" else k: v for k, v in requested.items()}
+            np.savez_compressed(made[-1], x=samples, **named)
     seconds = time.perf_counter() - started
     _log.info("%d samples in %.1f s.", config.sample.count, seconds)
     report = {"samples": str(folder), "count": config.sample.count, "step": int(state.step)}
@@ -187,6 +192,8 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
         _log.info("Per sample: %s evaluations (NFE), %s rows of network input.", calls, rows)
     if accuracy and (judged := accuracy.report()):
         report["prompt_accuracy"] = settings["prompt_accuracy"] = judged
+    if restoration:
+        report["psnr"] = settings["psnr"] = restoration.report()
     if chosen_pictures:
         made += _illustrate(chosen_pictures, requests, variables, folder)
     place.end_samples(folder, settings | {"seconds": round(seconds, 1)})

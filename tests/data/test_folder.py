@@ -1,15 +1,19 @@
 """Any folder of images: every kind gives the right pixels, and bad files are listed."""
 
 import io
+import itertools
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from genzoo.builders import datasets
 from genzoo.core.errors import UserError
-from genzoo.data.folder import FolderSource, open_folder
+from genzoo.data.batches import train_batches
+from genzoo.data.folder import FolderSource, images_of, open_folder
 from genzoo.data.source import ArraySource
+from genzoo.settings import DataSettings
 
 RNG = np.random.default_rng(0)
 
@@ -271,3 +275,153 @@ def test_a_link_that_leads_back_up_ends(tmp_path):
     save(tmp_path / "cat" / "a.png", noise(8, 8, 3))
     (tmp_path / "cat" / "loop").symlink_to(tmp_path)
     assert len(open_folder(str(tmp_path), size=8)) == 1
+
+
+# --- metadata -------------------------------------------------------------------------------------
+
+
+def annotate(root, files, columns="text,label,porosity"):
+    """A metadata.csv; the caption names the file."""
+    rows = [f"{file},the {i % 3}. of {root.name},{'ab'[i % 2]},{i}" for i, file in enumerate(files)]
+    (root / "metadata.csv").write_text("\n".join([f"file_name,{columns}", *rows]) + "\n")
+
+
+def opened(folder, split="train", **settings):
+    """(the settings with facts, the source)."""
+    data = DataSettings(name=f"folder:{folder}", size=8, **settings)
+    data, missing = datasets.with_facts(data, ("label", "text", "properties"))
+    assert not missing
+    return data, datasets.open_source(data, split)
+
+
+def test_a_folder_with_metadata_has_all_its_fields(tmp_path):
+    files = [f"{i:02}.png" for i in range(30)]
+    for file in files:
+        save(tmp_path / file, noise(8, 8, 3))
+    annotate(tmp_path, files)
+    data, train = opened(tmp_path, holdout=3)
+    test = datasets.open_source(data, "test")
+    assert 0 < len(test) < 15 and len(train) + len(test) == 30
+    assert train.spec == test.spec == datasets.spec(data)
+    assert data.classes == ("a", "b") and data.tokens == 5 and set(data.words) == {
+        "the", "0", "1", "2", ".", "of", tmp_path.name,
+    }  # fmt: skip
+    properties, text = train.spec.fields["properties"], train.spec.fields["text"]
+    for source in (train, test):
+        records = source.read(np.arange(len(source)))
+        numbers = records["properties"][:, 0]  # those of the files, which name everything else
+        np.testing.assert_array_equal(records["label"], numbers % 2)
+        said = [text.text(ids) for ids in records["text"]]
+        assert said == [f"the {int(i) % 3} . of {tmp_path.name}" for i in numbers]
+    seen = np.asarray(properties.prepare(train.arrays["properties"]))
+    np.testing.assert_allclose([seen.mean(), seen.std()], [0, 1], atol=1e-6)
+    np.testing.assert_array_equal(properties.parse("porosity=7", "it"), [7])
+    np.testing.assert_allclose(properties.stored(seen), train.arrays["properties"], rtol=1e-6)
+
+
+def test_what_the_config_says_goes_before_what_the_data_says(tmp_path):
+    files = ["1.png", "2.png", "3.png"]
+    for file in files:
+        save(tmp_path / file, noise(8, 8, 3))
+    annotate(tmp_path, files)
+    given = dict(classes=("b", "a"), tokens=3, tokenizer="bytes", columns=(("porosity", 1.0, 2.0),))
+    data, source = opened(tmp_path, **given)
+    assert data == DataSettings(name=data.name, size=8, **given)
+    assert source.spec.classes == ("b", "a")
+    assert opened(tmp_path, num_classes=2)[0].classes == ()  # as runs from before names were kept
+    for wrong, message in (
+        (dict(classes=("a",)), r"line 3: 'b' is not one of the classes of the run"),
+        (dict(columns=(("grain", 0.0, 1.0),)), "has the numbers porosity, but data.columns are gr"),
+    ):
+        with pytest.raises(UserError, match=message):
+            opened(tmp_path, **wrong)
+
+
+def test_classes_from_metadata_or_else_from_sub_folders(tmp_path):
+    files = ["in/1.png", "in/2.png", "out/3.png", "out/4.png"]
+    for file in files:
+        save(tmp_path / file, noise(8, 8, 3))
+    annotate(tmp_path, files)
+    assert images_of(str(tmp_path)).classes == ("a", "b")
+    annotate(tmp_path, files, "text,grain,porosity")
+    (tmp_path / "metadata.csv").write_text("file_name,text\n" + "".join(f"{f},x\n" for f in files))
+    assert images_of(str(tmp_path)).classes == ("in", "out")
+    assert images_of(str(tmp_path), labels=False).classes == ()
+    table = "".join(f"{f},{n}\n" for f, n in zip(files, (10, 2, 1, 2), strict=True))
+    (tmp_path / "metadata.csv").write_text(f"file_name,label\n{table}")
+    assert images_of(str(tmp_path)).classes == ("1", "2", "10")
+
+
+def test_captions_beside_images_are_read_if_they_are_wanted(tmp_path):
+    for name in ("cat/a", "cat/b", "dog/c", "dog/d"):
+        save(tmp_path / f"{name}.png", noise(8, 8, 3))
+        (tmp_path / f"{name}.txt").write_text(f"file {name[-1]}")
+    data = datasets.with_facts(DataSettings(name=f"folder:{tmp_path}", size=8), ("text",))[0]
+    assert data.words[0] == "file" and data.classes == ("cat", "dog") and not data.columns
+    source = datasets.open_source(data, "train")
+    assert set(source.arrays) == {"x", "label", "text"}
+    (tmp_path / "dog" / "c.txt").unlink()
+    assert set(open_folder(str(tmp_path), size=8).arrays) == {"x", "label"}
+    with pytest.raises(UserError, match=r"dog/c\.png has no caption"):
+        datasets.open_source(data, "train")
+
+
+def test_both_given_splits_have_their_own_metadata(tmp_path):
+    for split, files in (("train", ["1.png", "2.png", "3.png"]), ("val", ["1.png", "2.png"])):
+        for file in files:
+            save(tmp_path / split / file, noise(8, 8, 3))
+        annotate(tmp_path / split, files)
+    data, _ = opened(tmp_path)
+    assert "train" in data.words and "val" not in data.words, "learned from training captions"
+    test = datasets.open_source(data, "test")
+    np.testing.assert_array_equal(test.arrays["text"][:, -1], [1, 1])
+    # A mistake in the part for testing is told before training.
+    annotate(tmp_path / "val", ["1.png", "2.png", "3.png"])
+    with pytest.raises(UserError, match=r"val/metadata\.csv, line 4, .* no file '3\.png'"):
+        datasets.open_source(data, "train")
+    annotate(tmp_path / "val", ["1.png", "2.png"], "text,label,grain")
+    with pytest.raises(UserError, match=r"The column 'grain' is only in one of"):
+        datasets.open_source(data, "train")
+    (tmp_path / "val" / "metadata.csv").unlink()
+    with pytest.raises(UserError, match=r"val have no label, properties, text, but those in"):
+        datasets.open_source(data, "train")
+    (tmp_path / "train" / "metadata.csv").rename(tmp_path / "metadata.csv")
+    with pytest.raises(UserError, match="is beside the folder train: move it there"):
+        images_of(str(tmp_path))
+    assert list(open_folder(str(tmp_path), size=8).arrays) == ["x"]
+
+
+def test_a_run_without_conditions_minds_no_captions(tmp_path):
+    save(tmp_path / "a.png", noise(8, 8, 3))
+    (tmp_path / "metadata.csv").write_text("file_name,text,author\nb.png,,me\n")
+    assert list(open_folder(str(tmp_path), size=8).arrays) == ["x"]
+    data = DataSettings(name=f"folder:{tmp_path}", size=8)
+    assert datasets.with_facts(data, ()) == (data, [])
+    with pytest.raises(UserError, match="line 2"):
+        datasets.with_facts(data, ("text",))
+    lost = DataSettings(name=data.name, size=8, tokens=4, words=("a",))
+    (tmp_path / "metadata.csv").unlink()
+    with pytest.raises(UserError, match="has no texts for the field text"):
+        datasets.open_source(lost, "train")
+
+
+def test_what_is_read_from_disk_comes_in_the_same_order_as_what_is_held(tmp_path):
+    files = [f"{i}.png" for i in range(11)]
+    for file in files:
+        save(tmp_path / file, noise(9, 8, 3))
+    annotate(tmp_path, files)
+    data, held = opened(tmp_path)
+    lazy = datasets.open_source(DataSettings(**{**vars(data), "hold": 1e-7}), "train")
+    assert isinstance(held, ArraySource) and isinstance(lazy, FolderSource)
+    assert lazy.spec == held.spec
+    streams = [train_batches(source, seed=3, batch_size=4) for source in (held, lazy)]
+    for one, other in itertools.islice(zip(*streams, strict=True), 7):
+        assert one.keys() == other.keys() == {"x", "label", "text", "properties"}
+        for name, values in one.items():
+            np.testing.assert_array_equal(values, other[name])
+    for stream in streams:
+        stream.close()
+    before = lazy.checksum()
+    annotate(tmp_path, files[::-1])
+    changed = datasets.open_source(DataSettings(**{**vars(data), "hold": 1e-7}), "train")
+    assert changed.checksum() != before

@@ -35,6 +35,10 @@ ENTRIES = {
         Entry(kind="ids", size=9, length=4, way="attend"),
         Tokens(jnp.asarray(RANDOM.integers(0, 9, (ROWS, 4))), MASK),
     ),
+    "encoded": (
+        Entry(kind="ids", size=9, length=4, way="attend", layers=1),
+        Tokens(jnp.asarray(RANDOM.integers(0, 8, (ROWS, 4))), MASK),
+    ),
     "tokens": (
         Entry(kind="tokens", size=7, length=4, way="attend"), Tokens(numbers(ROWS, 4, 7), MASK),
     ),
@@ -151,6 +155,6 @@ def test_several_conditions_come_one_after_the_other():
     variables = jax.eval_shape(module.init, jax.random.key(0), time, given, X)
     encoded = jax.eval_shape(module.apply, variables, time, given, X)
     assert encoded.features.shape == (ROWS, WIDTH)
-    assert encoded.tokens.shape == (ROWS, 1 + 1 + 4 + 4, CONTEXT)
-    assert encoded.mask.shape == (ROWS, 10) and encoded.mask.dtype == bool
+    assert encoded.tokens.shape == (ROWS, 1 + 1 + 4 + 4 + 4, CONTEXT)
+    assert encoded.mask.shape == (ROWS, 14) and encoded.mask.dtype == bool
     assert encoded.maps.shape == (ROWS, *SIZE, 2)

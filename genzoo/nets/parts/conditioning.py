@@ -210,7 +210,9 @@ class Conditioner(nn.Module):
         sequences = attended(self.entries, conditions, x, self.context)
         for name, sequence in sequences.items():
             if self.entries[name].layers:
-                whole = nn.Dense(self.features, kernel_init=FAN_AVG, name=f"{name}_whole")
+                whole = nn.Dense(
+                    self.features, use_bias=False, kernel_init=FAN_AVG, name=f"{name}_whole"
+                )
                 h = h + whole(pooled(*sequence))
         tokens, mask = joined(sequences)
         return Encoded(h, tokens, mask, concatenated(self.entries, conditions, x))

@@ -1,4 +1,4 @@
-"""Tells what an image of `shapes` shows, and so whether it shows what its caption says.
+"""Tells what an image of a scene shows, and so whether it shows what its caption says.
 
 The reader explains the difference d of an image from the background by the masks m_k of all objects
 (shape, size, place, jitter) in all colours. An object k with the colour v, minus the background,
@@ -16,8 +16,8 @@ from functools import cache
 
 import numpy as np
 
-from genzoo.data import shapes
-from genzoo.data.shapes import PLACES, SHAPES, SIZES, Statement
+from genzoo.data import scenes
+from genzoo.data.scenes import PLACES, SHAPES, SIZES, Statement
 
 MOST = 3
 """Objects that are looked for; scenes have at most two."""
@@ -27,7 +27,7 @@ _AT_ONCE = 256  # images
 
 @dataclass(frozen=True)
 class Seen:
-    """An object in an image, by indices into the tables of `shapes`. error: the part of the object
+    """An object in an image, by indices into the tables of `scenes`. error: the part of the object
     that it does not explain; 0 for a perfect drawing."""
 
     shape: int
@@ -40,8 +40,8 @@ class Seen:
 @cache
 def _tables(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(masks [K, P], their products with one another [K, K], colours minus background [V, 3])."""
-    masks = shapes.masks(side).reshape(-1, side * side)
-    return masks, masks @ masks.T, (shapes.colours() - np.float32(shapes.BACKGROUND)) / 127.5
+    masks = scenes.masks(side).reshape(-1, side * side)
+    return masks, masks @ masks.T, (scenes.colours() - np.float32(scenes.BACKGROUND)) / 127.5
 
 
 def read(images: np.ndarray) -> list[list[Seen]]:
@@ -57,7 +57,7 @@ def read(images: np.ndarray) -> list[list[Seen]]:
 def _read(images: np.ndarray) -> list[list[Seen]]:
     side = images.shape[1]
     masks, products, colours = _tables(side)
-    d = (images.reshape(len(images), -1, 3) - np.float32(shapes.BACKGROUND)) / 127.5
+    d = (images.reshape(len(images), -1, 3) - np.float32(scenes.BACKGROUND)) / 127.5
     overlap = np.einsum("kp,npc->nkc", masks, d, optimize=True)
     full = products.diagonal()[:, None] * np.square(colours).sum(-1)  # [K, V]
     layout = (len(SHAPES), len(SIZES), 9, 9)
@@ -96,14 +96,14 @@ def holds(states: Statement, seen: Sequence[Seen]) -> bool:
     return any(
         _fits(states.objects[0], a)
         and _fits(states.objects[1], b)
-        and bool(shapes.related(states.relation, np.int64(a.place), np.int64(b.place)))
+        and bool(scenes.related(states.relation, np.int64(a.place), np.int64(b.place)))
         for a, b in (seen, seen[::-1])
     )
 
 
 def _fits(stated: tuple[str, str, str, str], seen: Seen) -> bool:
     size, colour, shape, place = stated
-    names = tuple(shapes.COLOURS)
+    names = tuple(scenes.COLOURS)
     return (
         (not size or SIZES[seen.size] == size)
         and names[seen.colour] == colour
@@ -113,16 +113,16 @@ def _fits(stated: tuple[str, str, str, str], seen: Seen) -> bool:
 
 
 class Reader:
-    """The judge of samples of `shapes`: its verdicts are exact on clean pictures."""
+    """The judge of samples of `scenes`: its verdicts are exact on clean pictures."""
 
     def group(self, text: str) -> str:
         """The group of a text whose pictures are scored together; "" if it cannot be judged."""
-        return shapes.group(text)
+        return scenes.group(text)
 
     def shows(self, images: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """Whether each image, uint8 [N, side, side, 3], shows its text: bool [N]."""
         verdicts = [
-            (states := shapes.statement(text)) is not None and holds(states, seen)
+            (states := scenes.statement(text)) is not None and holds(states, seen)
             for text, seen in zip(texts, read(images), strict=True)
         ]
         return np.array(verdicts, bool)

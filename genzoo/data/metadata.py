@@ -1,0 +1,341 @@
+"""Captions, classes and numbers that belong to the files of a folder.
+
+They are read from `metadata.csv` or `metadata.jsonl`, in the convention of Hugging Face's image
+folders: one line per file, whose columns (or keys) are
+
+| column      | what it holds                                | field of the record |
+|-------------|----------------------------------------------|---------------------|
+| `file_name` | the file's path, relative to the metadata    |                     |
+| `text`      | a caption                                    | `text`              |
+| `label`     | a class, by name or number                   | `label`             |
+| any other   | a number; all of them together are a vector  | `properties`        |
+
+Without such a file, captions are read from text files beside the others: a.txt is that of a.png.
+Every mistake is told with its file, line and column.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from genzoo.core.errors import UserError
+
+FILES = ("metadata.csv", "metadata.jsonl")
+"""The names that a file of metadata may have."""
+NAME, TEXT, LABEL, PROPERTIES = "file_name", "text", "label", "properties"
+EVERYTHING = frozenset((TEXT, LABEL, PROPERTIES))
+"""The fields that metadata can supply."""
+_LISTED = 10  # mistakes listed one by one; the rest are counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notes:
+    """What is known of N records besides x, in their order.
+
+    places: where the notes of each record stand, for messages. texts, labels: None if unknown.
+    columns, numbers: the names of the numbers, and their values, float64 [N, D].
+    """
+
+    places: Sequence[str]
+    texts: Sequence[str] | None = None
+    labels: Sequence[str] | None = None
+    columns: tuple[str, ...] = ()
+    numbers: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+
+    def of(self, rows: Sequence[int]) -> "Notes":
+        """The notes of some of the records."""
+
+        def chosen(values: Sequence[str] | None) -> list[str] | None:
+            return None if values is None else [values[row] for row in rows]
+
+        return replace(
+            self,
+            places=chosen(self.places),
+            texts=chosen(self.texts),
+            labels=chosen(self.labels),
+            numbers=self.numbers[list(rows)] if self.columns else self.numbers,
+        )
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The fields that they supply."""
+        has = {
+            TEXT: self.texts is not None, LABEL: self.labels is not None,
+            PROPERTIES: bool(self.columns),
+        }  # fmt: skip
+        return tuple(name for name, known in has.items() if known)
+
+
+class Mistakes(list):
+    """Sentences about mistakes in files."""
+
+    def settle(self) -> None:
+        """Raises a UserError with the first of them, if there are any."""
+        if self:
+            more = len(self) - _LISTED
+            raise UserError(*self[:_LISTED], *([f"And {more} more."] if more > 0 else []))
+
+
+def find(root: Path) -> Path | None:
+    """The file of metadata in a folder, if there is one. Raises UserError if there are two."""
+    present = [root / name for name in FILES if (root / name).is_file()]
+    if len(present) > 1:
+        raise UserError(f"{root} holds both {' and '.join(FILES)}: remove one of them.")
+    return present[0] if present else None
+
+
+def number_of(value: object) -> float | None:
+    """A finite number, or the number that a text stands for; None if it is neither."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    # Stored as float32, whose largest number is 3.4e38.
+    return number if math.isfinite(number) and abs(number) < 3e38 else None
+
+
+# --- lines of a file ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """The content of a file of metadata. columns: in order. rows: (line, value of each column)."""
+
+    file: Path
+    columns: Sequence[str]
+    rows: Sequence[tuple[int, Sequence[object]]]
+
+    def at(self, line: int, column: str = "") -> str:
+        """How messages name a place."""
+        return f"{self.file}, line {line}" + (f", column {column!r}" if column else "")
+
+    def values(self, column: str) -> Iterable[object]:
+        """The values of a column."""
+        index = self.columns.index(column)
+        return (row[index] for _, row in self.rows)
+
+
+def _decoded(file: Path) -> str:
+    content = file.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{file}, line {line}: it is not UTF-8; save the file as UTF-8.") from error
+
+
+def _csv(file: Path) -> _Table:
+    reader = csv.reader(io.StringIO(_decoded(file), newline=""), strict=True)
+    lines, before = [], 0
+    try:
+        for cells in reader:
+            if cells:  # blank lines have none
+                lines.append((before + 1, cells))
+            before = reader.line_num
+    except csv.Error as error:
+        raise UserError(f"{file}, line {before + 1}: it is not CSV ({error}).") from error
+    if not lines:
+        raise UserError(f"{file}, line 1: it is empty; name the columns there.")
+    (line, header), *rows = lines
+    table = _Table(file=file, columns=[name.strip() for name in header], rows=rows)
+    mistakes = Mistakes(
+        f"{table.at(line, name)}: it is named twice; rename or remove one of the columns."
+        for name in dict.fromkeys(table.columns)
+        if table.columns.count(name) > 1
+    )
+    mistakes += [
+        f"{table.at(line)}: it has {len(cells)} cells, but there are {len(header)} columns; quote "
+        'cells that contain a comma, as in "a cat, asleep".'
+        for line, cells in rows
+        if len(cells) != len(header)
+    ]
+    mistakes.settle()
+    return table
+
+
+def _jsonl(file: Path) -> _Table:
+    mistakes, rows, columns = Mistakes(), [], []
+    # Not splitlines, which also splits at characters that captions may contain.
+    for line, text in enumerate(_decoded(file).split("\n"), start=1):
+        if not text.strip():
+            continue
+        place = f"{file}, line {line}"
+        try:
+            entry = json.loads(text)
+        except ValueError as error:
+            where = getattr(error, "colno", 1)
+            mistakes.append(f"{place}, character {where}: it is not JSON ({error}).")
+            continue
+        if not isinstance(entry, dict):
+            mistakes.append(f"{place}: it is no JSON object, such as {{\"{NAME}\": \"a.png\"}}.")
+            continue
+        columns = columns or list(entry)
+        mistakes += [
+            f"{place}, column {name!r}: it is missing here; every line needs the same keys."
+            for name in columns
+            if name not in entry
+        ]
+        mistakes += [
+            f"{place}, column {name!r}: it is missing on line {rows[0][0]}; every line needs the "
+            "same keys."
+            for name in entry
+            if name not in columns
+        ]
+        rows.append((line, [entry.get(name) for name in columns]))
+    mistakes.settle()
+    if not rows:
+        raise UserError(f"{file}, line 1: it is empty; write one JSON object per line and file.")
+    return _Table(file=file, columns=columns, rows=rows)
+
+
+# --- notes from a file ----------------------------------------------------------------------------
+
+
+def read(
+    file: Path, files: Sequence[str], wanted: Collection[str] = EVERYTHING
+) -> Notes | None:
+    """The notes of files from a file of metadata; None if it supplies none of the wanted fields.
+
+    files: every file below the folder, relative to it; each needs a line, and each line a file.
+    wanted: the fields to read; the columns of others are not checked. Raises UserError.
+    """
+    table = (_csv if file.suffix == ".csv" else _jsonl)(file)
+    first = table.rows[0][0] if file.suffix == ".jsonl" else 1
+    named = [name for name in table.columns if name in (TEXT, LABEL)]
+    others = [name for name in table.columns if name not in (NAME, TEXT, LABEL)]
+    kept = [name for name in named if name in wanted]
+    if not kept and not (others and PROPERTIES in wanted):
+        return None
+    if NAME not in table.columns:
+        raise UserError(
+            f"{table.at(first)}: there is no column {NAME!r}; the columns, separated by commas, "
+            f"are {', '.join(map(repr, table.columns))}."
+        )
+    mistakes = Mistakes()
+    lines = _lines(table, frozenset(files), mistakes)
+    words = {name: _words(table, name, mistakes) for name in kept}
+    numbers = {}
+    for name in others if PROPERTIES in wanted else ():
+        numbers[name] = _numbers(table, name, first, mistakes)
+    mistakes.settle()
+    mistakes += [
+        f"{file} has no line for {name!r}: add one, or remove the file."
+        for name in files
+        if name not in lines
+    ]
+    mistakes.settle()
+    order = [lines[name] for name in files]
+    notes = Notes(
+        places=[table.at(line) for line, _ in table.rows],
+        texts=words.get(TEXT),
+        labels=words.get(LABEL),
+        columns=tuple(numbers),
+        numbers=np.array(list(numbers.values()), np.float64).T,
+    )
+    return notes.of(order)
+
+
+def _lines(table: _Table, files: Collection[str], mistakes: Mistakes) -> Mapping[str, int]:
+    """The number of the row of each file."""
+    lines: dict[str, int] = {}
+    for row, value in enumerate(table.values(NAME)):
+        line = table.rows[row][0]
+        place, given = table.at(line, NAME), str(value or "").strip()
+        name = str(PurePosixPath(given)) if given else ""
+        if name in lines:
+            before = table.rows[lines[name]][0]
+            mistakes.append(f"{place}: {given!r} is also on line {before}; remove one of the two.")
+        elif name in files:
+            lines[name] = row
+        elif name and (table.file.parent / name).is_file():
+            mistakes.append(
+                f"{place}: {given!r} is no file of the data set: its ending is not one of the "
+                "known, or it is hidden."
+            )
+        else:
+            mistakes.append(
+                f"{place}: there is no file {given!r} in {table.file.parent}; correct the name, or "
+                "remove the line."
+            )
+    return lines
+
+
+def _words(table: _Table, column: str, mistakes: Mistakes) -> list[str]:
+    words, called = [], {TEXT: "caption", LABEL: "class"}[column]
+    for (line, _), value in zip(table.rows, table.values(column), strict=True):
+        known = isinstance(value, str) or (column == LABEL and isinstance(value, int | float))
+        word = str(value).strip() if known else ""
+        if value is not None and not known:
+            mistakes.append(f"{table.at(line, column)}: {value!r} is no {called}; write a text.")
+        elif not word:
+            mistakes.append(
+                f"{table.at(line, column)}: the {called} is empty; write one, or remove the line "
+                "and its file."
+            )
+        words.append(word)
+    return words
+
+
+def _numbers(table: _Table, column: str, first: int, mistakes: Mistakes) -> list[float]:
+    values = list(table.values(column))
+    numbers = [number_of(value) for value in values]
+    if values and all(number is None for number in numbers):
+        # Every line would be a mistake; the column itself is one.
+        mistakes.append(
+            f"{table.at(first, column)}: the column is unknown, and holds no numbers; rename it to "
+            f"{TEXT!r} if it holds captions, to {LABEL!r} if it holds classes, or remove it."
+        )
+        return []
+    for (line, _), value, number in zip(table.rows, values, numbers, strict=True):
+        if number is None:
+            mistakes.append(
+                f"{table.at(line, column)}: {value!r} is not a finite number; write one, with a "
+                "point for the decimals."
+            )
+    return numbers
+
+
+# --- captions beside files ------------------------------------------------------------------------
+
+
+def captions(root: Path, files: Sequence[str], present: Collection[str]) -> Notes | None:
+    """The captions in text files beside the files: that of a.png is in a.txt. None if there are
+    none; if there are some, every file needs one. present: the text files below the root. Raises
+    UserError."""
+    beside = [f"{file.rpartition('.')[0]}.txt" for file in files]
+    if present.isdisjoint(beside):
+        return None
+    mistakes, texts = Mistakes(), []
+    for file, name in zip(files, beside, strict=True):
+        if name not in present:
+            mistakes.append(f"{root / file} has no caption: write one into {name}.")
+            continue
+        text = _decoded(root / name).strip()
+        if not text:
+            mistakes.append(f"{root / name}, line 1: the caption is empty; write one.")
+        texts.append(text)
+    mistakes.settle()
+    return Notes(places=[str(root / name) for name in beside], texts=texts)
+
+
+def standardised(notes: Notes) -> tuple[tuple[str, float, float], ...]:
+    """(name, mean, standard deviation) of each of the numbers. Raises a UserError if one never
+    varies."""
+    columns = []
+    for name, values in zip(notes.columns, notes.numbers.T, strict=True):
+        mean, deviation = float(values.mean()), float(values.std())
+        if deviation <= 1e-6 * abs(mean):  # which float32 does not resolve
+            raise UserError(
+                f"{notes.places[0]}, column {name!r}: all {len(values)} numbers for training are "
+                f"about {mean:g}, which tells a model nothing; remove the column."
+            )
+        columns.append((name, mean, deviation))
+    return tuple(columns)

@@ -1,0 +1,239 @@
+"""A folder of signals as a data set: one array file per signal.
+
+A `.npy` file holds the signal alone, [L, C] or [L]. A `.npz` file holds it under the key `x`, and
+may hold a caption (`text`), a class (`label`) and numbers, scalars or [D], under any other keys.
+If there is a file of metadata, all notes come from there instead; captions may also stand in text
+files, and sub-folders are classes (see `listing`).
+
+Models see the values as they are. Their noise has unit variance, so signals should be scaled to
+about that: values beyond +-100 are refused, and unusual sizes of the whole set are warned of. Files
+are untrusted: objects, which need pickle, are refused.
+"""
+
+import logging
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from genzoo.core.errors import UserError
+from genzoo.data import listing, metadata
+from genzoo.data.fields import Field, Signal
+from genzoo.data.listing import Listing, Part
+from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Mistakes, Notes, number_of
+from genzoo.data.source import ArraySource, Spec, check_split
+
+SUFFIXES = frozenset((".npy", ".npz"))
+_SIGNAL = "x"  # its key in a .npz file
+_LARGEST = 100.0  # of the absolute values
+_USUAL = (0.1, 10.0)  # root mean squares of a set
+_log = logging.getLogger("genzoo")
+
+
+class _Unfit(Exception):
+    """A file that cannot be used; the text completes a sentence that begins with its name."""
+
+
+def signals_of(
+    path: str,
+    *,
+    holdout: int = 20,
+    labels: bool = True,
+    wanted: Collection[str] = metadata.EVERYTHING,
+    classes: Sequence[str] = (),
+) -> Listing:
+    """The array files of a folder with the notes on them; no signal is read. See `listed`."""
+    return listing.listed(
+        path, kind="signals", suffixes=SUFFIXES, holdout=holdout, labels=labels, wanted=wanted,
+        classes=classes, inside=_inside,
+    )  # fmt: skip
+
+
+def open_signals(
+    path: str,
+    *,
+    size: int,
+    channels: int,
+    split: str = "train",
+    holdout: int = 20,
+    labels: bool = True,
+    classes: Sequence[str] = (),
+    fields: Mapping[str, Field] = MappingProxyType({}),
+) -> ArraySource:
+    """The signals below `path` as float32 [N, size, channels] in memory, sorted by path, with
+    labels if there are any.
+
+    split: "train" or "test". holdout, labels, classes: see `listing.listed`. fields: the fields
+    `text` and `properties`, if these are wanted too. Raises a UserError that lists unusable files,
+    those for testing too if this is the split for training.
+    """
+    check_split(split)
+    field = Signal(shape=(size, channels))
+    found = signals_of(
+        path, holdout=holdout, labels=labels, wanted=(LABEL, *fields), classes=classes
+    )
+    part = found.parts[split]
+    if not part.files:
+        raise UserError(
+            f"The folder {part.root} holds no signals for the {split} split "
+            f"(known endings: {', '.join(sorted(SUFFIXES))})."
+        )
+    mistakes = Mistakes()
+    signals = _signals(part, field, mistakes)
+    test = found.parts["test"]
+    if split == "train" and test.paths != part.paths:
+        _signals(test, field, mistakes)  # report these now, not after training
+    mistakes.settle()
+    others, arrays = found.others(split, fields)
+    size = float(np.sqrt(np.mean(np.square(signals, dtype=np.float64))))
+    if split == "train" and not _USUAL[0] <= size <= _USUAL[1]:
+        _log.warning(
+            "The signals of %s have a root mean square of %.3g: divide them by a constant, so that "
+            "it is about 1, since the noise of models has unit variance.", found.name, size,
+        )  # fmt: skip
+    spec = Spec(fields={"x": field, **others})
+    return ArraySource(name=found.name, spec=spec, arrays={"x": signals, **arrays})
+
+
+def _signals(part: Part, field: Signal, mistakes: Mistakes) -> np.ndarray:
+    """The signals of a part, float32 [N, L, C]."""
+    signals = np.zeros((len(part.files), *field.shape), field.dtype)
+    for index, file in enumerate(part.files):
+        try:
+            with _arrays(part.root / file) as arrays:
+                signals[index] = _signal(arrays, field)
+        except _Unfit as reason:
+            place, own = part.notes.places[index], str(part.root / file)
+            mistakes.append(f"{own}{'' if place == own else f' ({place})'}: {reason}.")
+    return signals
+
+
+def _signal(arrays: Mapping[str, np.ndarray], field: Signal) -> np.ndarray:
+    array = _read(arrays, _SIGNAL)
+    if array.dtype.kind not in "fiu":
+        raise _Unfit(f"its values are {array.dtype}, but must be real numbers")
+    length, channels = field.shape
+    known = array[:, None] if array.ndim == 1 else array
+    if known.ndim != 2:
+        raise _Unfit(f"its shape is {array.shape}, but must be [L, C], or [L] for one channel")
+    if len(known) != length:
+        raise _Unfit(f"it has {len(known)} samples, but data.size = {length}; cut or resample it")
+    if known.shape[1] != channels:
+        raise _Unfit(f"it has {known.shape[1]} channels, but data.channels = {channels}; set that")
+    if not np.isfinite(known).all():
+        index = int(np.flatnonzero(~np.isfinite(known).all(1))[0])
+        raise _Unfit(f"sample {index} is not finite; interpolate it, or remove the file")
+    largest = float(np.abs(known.astype(np.float64)).max())
+    if largest > _LARGEST:
+        raise _Unfit(
+            f"it reaches {largest:.3g}, but values beyond {_LARGEST:g} cannot be modelled; divide "
+            "all signals by a constant, so that their root mean square is about 1"
+        )
+    return known.astype(field.dtype)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+_DAMAGED = (
+    *(ValueError, OSError, EOFError, KeyError, MemoryError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy and the zip library raise on damaged files."""
+
+
+@contextmanager
+def _arrays(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """The arrays of a file by key, read on access; that of a .npy file is the signal."""
+    try:
+        content = np.load(file, allow_pickle=False)
+    except _DAMAGED as error:
+        raise _Unfit(f"it cannot be read as an array ({error})") from error
+    if isinstance(content, np.ndarray):
+        yield {_SIGNAL: content}
+        return
+    with content:
+        yield content
+
+
+def _read(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    if key not in arrays:
+        raise _Unfit(f"it has no key {key!r}, only {', '.join(map(repr, arrays)) or 'none'}")
+    try:
+        array = arrays[key]
+        if isinstance(array, np.ndarray):
+            return array
+        raise ValueError("it is another file")
+    except _DAMAGED as error:
+        raise _Unfit(f"key {key!r} cannot be read as an array ({error})") from error
+
+
+# --- notes inside the files -----------------------------------------------------------------------
+
+
+def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Notes:
+    """The notes in .npz files, which need the same keys in all of them."""
+    places = [str(root / file) for file in files]
+    first, rows, mistakes = None, [], Mistakes()
+    for file, place in zip(files, places, strict=True):
+        try:
+            with _arrays(root / file) as arrays:
+                row = _row(arrays, wanted)
+        except _Unfit as reason:
+            mistakes.append(f"{place}: {reason}.")
+            continue
+        first = first or (place, row)
+        odd = sorted(first[1].keys() ^ row.keys())
+        if odd:
+            lacking, having = (place, first[0]) if odd[0] in first[1] else (first[0], place)
+            mistakes.append(f"{lacking}: it has no {odd[0]!r}, but {having} does; give it to all.")
+        rows.append(row)
+    mistakes.settle()
+    columns = tuple(key for key in first[1] if key not in (TEXT, LABEL))
+    numbers = np.array([[row[key] for key in columns] for row in rows], np.float64)
+
+    def words(name: str) -> list[str] | None:
+        return [row[name] for row in rows] if name in first[1] else None
+
+    return Notes(
+        places=places, texts=words(TEXT), labels=words(LABEL), columns=columns, numbers=numbers
+    )
+
+
+def _row(arrays: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, str | float]:
+    """The notes of one file: its caption, its class and its numbers by name. Number i of a key that
+    has several is named key[i]."""
+    row: dict[str, str | float] = {}
+    for key in arrays:
+        if key == _SIGNAL or (key if key in (TEXT, LABEL) else PROPERTIES) not in wanted:
+            continue
+        array = _read(arrays, key)
+        if key in (TEXT, LABEL):
+            row[key] = _word(array, key)
+            continue
+        if array.ndim > 1 or array.dtype.kind not in "fiu":
+            raise _Unfit(
+                f"key {key!r} is unknown, and is {array.dtype} of shape {array.shape}; numbers are "
+                "scalars or [D], captions are 'text' and classes are 'label'"
+            )
+        values = {key: array} if not array.ndim else {f"{key}[{i}]": v for i, v in enumerate(array)}
+        for name, value in values.items():
+            row[name] = number_of(float(value))
+            if row[name] is None:
+                raise _Unfit(f"key {key!r} holds {value}, which is not a finite number")
+    return row
+
+
+def _word(array: np.ndarray, key: str) -> str:
+    called, kinds = {TEXT: ("caption", "U"), LABEL: ("class", "Uiu")}[key]
+    if array.size != 1 or array.dtype.kind not in kinds:
+        raise _Unfit(
+            f"key {key!r} is {array.dtype} of shape {array.shape}, but must be one {called}"
+        )
+    word = str(array.item()).strip()
+    if not word:
+        raise _Unfit(f"key {key!r}: the {called} is empty")
+    return word

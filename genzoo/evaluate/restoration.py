@@ -1,0 +1,121 @@
+"""How well samples restore the images that their conditions were made from, such as a small copy.
+
+    PSNR = 10 log10(255^2 / MSE),   MSE = the mean square difference of all values, in levels    (1)
+
+The best restoration by (1) is the mean of all images that the condition allows, which is blurred.
+A sample of a good model is one of these images, at twice the squared distance on average, so that
+its PSNR is 3 dB lower; for the mean of k samples the factor is 1 + 1/k.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from genzoo.data.transforms import to_uint8
+from genzoo.evaluate.figures import Row, save_rows
+
+_LEAST = 1 / 12  # the mean square error of rounding to levels
+_SHOWN = 3  # samples of each image in a picture
+
+
+def psnr(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
+    """The PSNR (1) of each image in decibels: float64 [N].
+
+    images, originals: [N, H, W, C] in levels from 0 to 255, uint8 or means of several images. An
+    error counts as at least that of rounding, so that equal images have 58.9 dB and not infinity.
+    """
+    difference = images.astype(np.float64) - originals.astype(np.float64)
+    error = np.square(difference).reshape(len(images), -1).mean(1)
+    return 10 * np.log10(255**2 / np.maximum(error, _LEAST))
+
+
+def bicubic(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Images [n, h, w, C] in [-1, 1], enlarged to (height, width) by Keys' cubic kernel (1981):
+    uint8 [n, height, width, C]."""
+    enlarged = [
+        [
+            np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.BICUBIC))
+            for plane in np.moveaxis(np.asarray(image, np.float32), -1, 0)
+        ]
+        for image in images
+    ]
+    return to_uint8(np.moveaxis(np.array(enlarged), 1, -1))
+
+
+@dataclass
+class Restoration:
+    """Measures samples that come in batches, the k samples of an original one after the other.
+
+    repeat: k. simple: originals, uint8 [n, H, W, C] -> another restoration of their conditions that
+    samples are compared with, of the same form; None for none. name: its name.
+    """
+
+    repeat: int = 1
+    simple: Callable[[np.ndarray], np.ndarray] | None = None
+    name: str = ""
+    _each: list[float] = field(default_factory=list)
+    _means: list[float] = field(default_factory=list)
+    _simple: list[float] = field(default_factory=list)
+    _pending: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, samples: np.ndarray, originals: np.ndarray) -> None:
+        """Adds samples with their originals, uint8 [N, H, W, C] each."""
+        self._each += psnr(samples, originals).tolist()
+        for sample, original in zip(samples, originals, strict=True):
+            self._pending.append(sample)
+            if len(self._pending) == self.repeat:
+                mean = np.mean(self._pending, 0, np.float64)
+                self._means += psnr(mean[None], original[None]).tolist()
+                self._pending.clear()
+                if self.simple is not None:
+                    restored = self.simple(original[None])
+                    self._simple += psnr(restored, original[None]).tolist()
+
+    def report(self) -> dict[str, float]:
+        """The mean PSNR in decibels of single samples, of the means of k samples if k > 1, and of
+        the simple restoration, and the number of originals. Means of fewer than k samples are left
+        out."""
+        values = {"samples": self._each}
+        if self.repeat > 1:
+            values[f"mean_of_{self.repeat}"] = self._means
+        if self.simple is not None:
+            values[self.name] = self._simple
+        means = {name: round(float(np.mean(v)), 3) for name, v in values.items() if v}
+        return means | {"images": -(-len(self._each) // self.repeat)}
+
+
+def save_restoration(
+    path: Path,
+    given: Mapping[str, np.ndarray],
+    simple: Mapping[str, np.ndarray],
+    samples: np.ndarray,
+    originals: np.ndarray | None,
+) -> None:
+    """One column for each of N images: the conditions, other restorations, samples, their mean and
+    the original. With originals, the PSNR of a row is in its label.
+
+    given: condition -> values [N, h, w, C] in [-1, 1], shown in the size of the samples. simple:
+    name -> uint8 [N, H, W, C]. samples: uint8 [k, N, H, W, C], of which three are shown.
+    """
+    size = samples.shape[2:4]
+    rows = [Row(images=_shown(value, size), label=name) for name, value in given.items()]
+    restored = {**simple, **{f"sample {i + 1}": s for i, s in enumerate(samples[:_SHOWN])}}
+    if len(samples) > 1:
+        restored[f"mean of {len(samples)}"] = samples.mean(0)
+    for name, images in restored.items():
+        quality = "" if originals is None else f"\n{psnr(images, originals).mean():.1f} dB"
+        levels = np.rint(images).astype(np.uint8)
+        rows.append(Row(images=levels, label=name + quality))
+    if originals is not None:
+        rows.append(Row(images=originals, label="original"))
+    save_rows(path, rows)
+
+
+def _shown(value: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """A condition as uint8 [N, *size, 1 or 3], each pixel enlarged by copying."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(size, value.shape[1:3], strict=True))
+    channels = 3 if value.shape[-1] >= 3 else 1
+    return to_uint8(value[:, rows][:, :, columns, :channels])

@@ -1,0 +1,58 @@
+"""Copies of small files outside a workdir that its run needs, so that it works without them.
+
+These are the files `tokenizer.json` that configs name: of the run, in `data.tokenizer`, and of its
+frozen models. Their copies are beside `config.json`; whoever reads a stored config gets the paths
+of the copies, wherever the workdir is by then.
+"""
+
+import filecmp
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from genzoo.core.errors import UserError
+from genzoo.core.files import write_atomically
+from genzoo.data.vocabulary import is_file
+
+
+def _places(config: Mapping, name: str = "tokenizer") -> Iterator[tuple[str, Mapping]]:
+    """(name of the copy, section `data`) of a config and of its frozen models, where the section
+    names a file that is in use."""
+    data = config.get("data", {})
+    if data.get("tokens") and is_file(data["tokenizer"]):
+        yield f"{name}.json", data
+    for stage, own in config.get("frozen", {}).items():
+        yield from _places(own.get("config", {}), f"{name}.{stage}")
+
+
+def keep(folder: Path, config: Mapping) -> None:
+    """Copies the files that a config names into the folder of its run."""
+    for name, data in _places(config):
+        original = Path(data["tokenizer"]).expanduser()
+        if original.resolve() != (folder / name).resolve():
+            write_atomically(folder / name, original.read_bytes())
+
+
+def redirected(folder: Path, config: dict) -> dict:
+    """The config in a folder, with the paths of the copies there in place of the originals; changes
+    its argument."""
+    for name, data in _places(config):
+        if (folder / name).is_file():
+            data["tokenizer"] = str(folder / name)
+    return config
+
+
+def as_begun(given: str, stored: str) -> str:
+    """The value of `data.tokenizer` with which a run resumes: that in its stored config.
+
+    given: the value in the present config, whose file may be gone. Raises UserError if it is
+    another tokenizer.
+    """
+    if not (is_file(given) and is_file(stored)):
+        return given
+    here = Path(given).expanduser()
+    if here.is_file() and not filecmp.cmp(here, stored, shallow=False):
+        raise UserError(
+            f"data.tokenizer = {given!r} is not the tokenizer that the run began with, {stored}: "
+            "give that one, or another --workdir."
+        )
+    return stored

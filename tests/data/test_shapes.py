@@ -1,0 +1,150 @@
+"""Shapes: what the captions say is there, and the reader tells whether an image shows it."""
+
+import numpy as np
+import pytest
+
+from genzoo.core.errors import UserError
+from genzoo.data import scene_reader, scenes, shapes
+from genzoo.data.scenes import COLOURS, GROUPS, PLACES, SHAPES, SIZES, Statement, statement
+
+COUNT = 10_000
+TEXTS = {
+    "a red circle": Statement((("", "red", "circle", ""),)),
+    "A large blue square in the middle.": Statement((("large", "blue", "square", PLACES[4]),)),
+    "an orange ring at the top": Statement((("", "orange", "ring", PLACES[1]),)),
+    "an orange ring at the top left": Statement((("", "orange", "ring", PLACES[0]),)),
+    "a red star above a small cyan ring": Statement(
+        (("", "red", "star", ""), ("small", "cyan", "ring", "")), "above"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def records():
+    """The first scenes of the test split, with their captions."""
+    source = shapes.open_shapes("test")
+    read = source.read(np.arange(COUNT))
+    return read["x"], [source.spec.fields["text"].text(ids) for ids in read["text"]]
+
+
+def noisy(images):
+    """With noise of deviation 0.1 on values in [-1, 1]."""
+    noise = np.random.default_rng(0).normal(size=images.shape)
+    return np.clip(np.rint(images + 12.75 * noise), 0, 255).astype(np.uint8)
+
+
+def test_every_caption_is_true_of_its_image_and_nearly_every_one_with_noise(records):
+    images, texts = records
+    judge = shapes.open_shapes("test").spec.judge
+    assert judge.shows(images, texts).all()
+    assert judge.shows(noisy(images), texts).mean() >= 0.99
+
+
+def test_the_reader_sees_every_attribute(records):
+    images, _ = records
+    of = scenes.scenes("test", np.arange(COUNT))
+    for i, seen in enumerate(scene_reader.read(images)):
+        objects = {(s.place, s.shape, s.size, s.colour) for s in seen}
+        columns = zip(of.place[i], of.shape[i], of.size[i], of.colour[i], strict=True)
+        assert objects == set(list(columns)[: of.count[i]])
+    large = scenes.scenes("test", np.arange(200))
+    for i, seen in enumerate(scene_reader.read(scenes.draw(large, 64))):
+        assert len(seen) == large.count[i] and max(s.error for s in seen) < 0.05
+
+
+def test_a_false_statement_is_refused(records):
+    images, texts = records
+    judge = shapes.open_shapes("test").spec.judge
+    one, two = 0, 2  # by the order of the groups
+    (seen,), pair = scene_reader.read(images[[one, two]])
+    size, colour, shape = SIZES[seen.size], tuple(COLOURS)[seen.colour], SHAPES[seen.shape]
+    right = f"a {size} {colour} {shape} {PLACES[seen.place]}"
+    others = {
+        "shape": f"a {colour} {next(s for s in SHAPES if s != shape)}",
+        "colour": f"a {next(c for c in COLOURS if c != colour)} {shape}",
+        "size": f"a {SIZES[1 - seen.size]} {colour} {shape}",
+        "place": f"a {colour} {shape} {PLACES[seen.place - 1]}",
+        "number": texts[two],
+    }
+    assert judge.shows(images[[one]], [right]).all()
+    for about, text in others.items():
+        assert not judge.shows(images[[one]], [text]).any(), about
+    assert not judge.shows(images[[two]], [f"a {colour} {shape}"]).any() and len(pair) == 2
+    blank = np.full((1, 32, 32, 3), scenes.BACKGROUND, np.uint8)
+    assert not judge.shows(blank, [right]).any() and scene_reader.read(blank) == [[]]
+
+
+def test_relations_hold_in_one_direction(records):
+    images, texts = records
+    judge = shapes.open_shapes("test").spec.judge
+    inverse = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+    for i in range(2, 402, 4):
+        relation = next(r for r in inverse if f" {r} " in texts[i])
+        first, second = texts[i].split(f" {relation} ")
+        turned = f"{second} {inverse[relation]} {first}"
+        wrong = f"{first} {inverse[relation]} {second}"
+        alike = first.split()[-2:] == second.split()[-2:]
+        assert judge.shows(images[[i]], [turned]).all()
+        assert alike or not judge.shows(images[[i]], [wrong]).any()
+
+
+def test_captions_are_parsed():
+    for text, states in TEXTS.items():
+        assert statement(text) == states
+    for text in ("a red", "a red dragon", "red circle blue square", "a circle above", "", "a cat"):
+        assert statement(text) is None and scenes.group(text) == ""
+    assert statement("a large red triangle").held_out
+    assert statement("a red star above a blue ring").held_out
+    assert statement("a blue ring below a red star").held_out
+    assert not statement("a red star below a blue ring").held_out
+
+
+def test_held_out_combinations_never_occur_in_training():
+    # Over all indices, and also in the captions of a part of them.
+    for start in range(0, shapes.LENGTHS["train"], 250_000):
+        of = scenes.scenes("train", np.arange(start, start + 250_000))
+        colours, forms = np.array(tuple(COLOURS)), np.array(SHAPES)
+        real = np.arange(2) < of.count[:, None]
+        for colour, shape in scenes.HELD_OUT_PAIRS:
+            both = (colours[of.colour] == colour) & (forms[of.shape] == shape)
+            assert not (both & real).any()
+        row, column = of.place // 3, of.place % 3
+        two = of.count == 2
+        assert not of.held_out.any()
+        for i, j in ((0, 1), (1, 0)):
+            star_and_ring = (forms[of.shape[:, i]] == "star") & (forms[of.shape[:, j]] == "ring")
+            assert not (two & star_and_ring & (row[:, i] < row[:, j])).any()
+            others = (forms[of.shape[:, i]] == "square") & (forms[of.shape[:, j]] == "circle")
+            assert not (two & others & (column[:, i] < column[:, j])).any()
+    index = np.arange(20_000)
+    for text in scenes.captions("train", index, scenes.scenes("train", index)):
+        assert not statement(text).held_out
+        assert len(text.split()) <= scenes.MOST_WORDS
+
+
+def test_scenes_depend_on_their_index_alone_and_all_attributes_occur_equally():
+    of, alone = (scenes.scenes("train", np.arange(i, 40_000)) for i in (0, 39_990))
+    np.testing.assert_array_equal(of.shape[-10:], alone.shape)
+    np.testing.assert_array_equal(of.jitter[-10:], alone.jitter)
+    assert abs(of.count.mean() - 1.5) < 0.01 and (of.place[:, 0] != of.place[:, 1]).all()
+    for values, kinds in ((of.size, 2), (of.place, 9), (of.jitter, 9)):
+        shares = np.bincount(values[:, 0], minlength=kinds) / len(values)
+        np.testing.assert_allclose(shares, 1 / kinds, atol=0.02)
+    assert not np.array_equal(of.place, scenes.scenes("test", np.arange(40_000)).place)
+
+
+def test_the_groups_of_the_test_split_come_in_turn(records):
+    _, texts = records
+    assert [scenes.group(text) for text in texts[:8]] == [*GROUPS, *GROUPS]
+    for i, group in enumerate(GROUPS):
+        assert {scenes.group(text) for text in texts[i::4]} == {group}
+
+
+def test_only_two_sizes_can_be_drawn(tmp_path, capsys):
+    from genzoo.main import main
+
+    place = [f"--workdir={tmp_path}/run", "--config=configs/fm_shapes.py:smoke"]
+    assert main([*place, "--config.data.size=48"]) == 2
+    assert "data.size = 48 must be 0 or 32 or 64" in capsys.readouterr().err
+    with pytest.raises(UserError, match="split"):
+        shapes.open_shapes("valid")
