@@ -81,7 +81,8 @@ def test_a_folder_is_split_by_the_checksums_of_the_paths(tmp_path):
     data = DataSettings(name=name, holdout=4, vocabulary=50)
     before = datasets.spec(data)
     assert before.shape == (50,) and "label" not in before.fields
-    found, missing = datasets.with_facts(data, ())
+    assert datasets.with_facts(data, ())[0].classes == ()
+    found, missing = datasets.with_facts(data, ("label",))
     assert missing == [] and found.classes == ("a", "b") and found.num_classes == 2
     assert found.words[0] == "common" and len(found.words) == 1 + len(files) - len(held)
     assert datasets.with_facts(replace(found, name="documents:gone"), ("label",))[1] == []
