@@ -87,8 +87,8 @@ def read_folder(
 ) -> Corpus:
     """The .txt files below `path`, sorted; their titles are their paths below the folder.
 
-    split: "train" or "test". labels, holdout, classes: see `listing.listed`. Raises a UserError that
-    lists unreadable files.
+    split: "train" or "test". labels, holdout, classes: see `listing.listed`. Raises UserError, also
+    for unreadable files, which it lists.
     """
     check_split(split)
     found = listing.listed(
