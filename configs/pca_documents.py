@@ -7,8 +7,12 @@ A document is the counts of 2,000 words, of which log(1 + count) is analysed, sc
 `--mode=retrieve` compares the neighbours of the test documents with those by TF-IDF; see
 ae_documents.py for queries in words.
 
+Cost: 12 seconds on a CPU.
+Result: precision at 10 of 0.345 over the 608 test documents of 53 modules, where TF-IDF has 0.467:
+the directions of largest variance are those of the most frequent words, which TF-IDF weighs least.
+
 Variants:
-    :smoke   four components of 50 words, for the tests.
+    :smoke   four components of 300 words, for the tests.
 """
 
 from ml_collections import ConfigDict
@@ -32,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 VARIANTS = {
     "smoke": dict(
-        data=dict(vocabulary=50),
+        data=dict(vocabulary=300),
         family=dict(components=4),
         eval=dict(count=40, batch_size=20),
     ),

@@ -8,10 +8,12 @@ A document is the counts of 2,000 words, whose distribution given the code is mu
 `--mode=eval` reports the perplexity per word; see ae_documents.py for `--mode=retrieve`.
 
 Variants:
-    :laptop  one hidden layer of 256.
+    :laptop  one hidden layer of 256. Cost: half a minute on a CPU. Result: perplexity 398 (821 for
+             the frequencies of the words alone), precision at 10 of 0.462 over the 608 test
+             documents of 53 modules (TF-IDF: 0.467).
     :smoke   20 steps, for the tests. Cost: seconds.
 Without a variant the encoder has the published size, two layers of 500, and so has the decoder,
-which is linear in the paper.
+which is linear in the paper: a minute, perplexity 357, precision 0.450.
 """
 
 from ml_collections import ConfigDict

@@ -173,8 +173,7 @@ def _documents(
     """Documents as word counts. read: (settings, split) -> their texts."""
 
     def facts(data: DataSettings) -> dict[str, object]:
-        found = documents.facts(read(data, "train"), data.vocabulary)
-        return found | ({"words": data.words} if data.words else {})
+        return documents.facts(read(data, "train"), data.vocabulary)
 
     def opened(data: DataSettings, split: str) -> Source:
         words = data.words or facts(data)["words"]
@@ -196,7 +195,9 @@ def _documents(
 
 
 def _read_folder(data: DataSettings, split: str) -> Corpus:
-    return documents.read_folder(_rest(data), split, labels=data.labels, holdout=data.holdout)
+    return documents.read_folder(
+        _rest(data), split, labels=data.labels, holdout=data.holdout, classes=data.classes
+    )
 
 
 _NOTES = ("label", "text", "properties")

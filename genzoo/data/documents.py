@@ -1,23 +1,22 @@
 """Documents as data: texts, from files or from `docstrings`, as counts of a learned vocabulary."""
 
-import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from genzoo.core.errors import UserError
-from genzoo.data import counts
+from genzoo.data import counts, listing
 from genzoo.data.counts import Counts
 from genzoo.data.fields import Classes
+from genzoo.data.metadata import LABEL
 from genzoo.data.source import ArraySource, Spec, check_split
 
 SUFFIX = ".txt"
 OTHER = "other"
 """The class of documents whose own class would be too small; it says nothing about a document."""
-_TEST_NAMES = ("test", "val", "valid", "validation")
 _LISTED = 10  # unreadable files listed one by one; the rest are counted
 
 
@@ -83,30 +82,28 @@ def held_out(name: str, holdout: int) -> bool:
 # --- folders --------------------------------------------------------------------------------------
 
 
-def read_folder(path: str, split: str, *, labels: bool = True, holdout: int = 20) -> Corpus:
+def read_folder(
+    path: str, split: str, *, labels: bool = True, holdout: int = 20, classes: Sequence[str] = ()
+) -> Corpus:
     """The .txt files below `path`, sorted; their titles are their paths below the folder.
 
-    split: "train" or "test". Folders `train` and `test` (or `val`, `valid`, `validation`) are used
-    if they exist. Otherwise about one file in `holdout`, and at least one, is held out for testing
-    by the CRC-32 of its path below the folder (a single file serves as both).
-    labels: whether the top-level folders are classes, numbered in the order of their names.
-
-    Raises UserError, which lists unreadable files.
+    split: "train" or "test". labels, holdout, classes: see `listing.listed`. Raises UserError, also
+    for unreadable files, which it lists.
     """
     check_split(split)
-    top = Path(path).expanduser()
-    if not top.is_dir():
-        raise UserError(f"There is no folder {top}: give data.name as documents:PATH.")
-    root, files, every = _files_of(top, split, holdout)
-    if not files:
-        raise UserError(f"The folder {root} holds no {SUFFIX} files for the {split} split.")
-    classes = _classes(every) if labels else ()
+    found = listing.listed(
+        path, kind="documents", suffixes=(SUFFIX,), holdout=holdout, labels=labels,
+        wanted=(LABEL,), classes=classes,
+    )  # fmt: skip
+    part = found.parts[split]
+    if not part.files:
+        raise UserError(f"The folder {part.root} holds no {SUFFIX} files for the {split} split.")
     return Corpus(
-        name=f"documents:{path}",
-        titles=tuple(files),
-        texts=_texts([root / file for file in files]),
-        labels=tuple(file.split("/")[0] for file in files) if classes else (),
-        classes=classes,
+        name=found.name,
+        titles=tuple(part.files),
+        texts=_texts(part.paths),
+        labels=tuple(part.notes.labels) if found.classes else (),
+        classes=found.classes,
     )
 
 
@@ -132,54 +129,3 @@ def _texts(files: Sequence[Path]) -> tuple[str, ...]:
         more = len(problems) - _LISTED
         raise UserError(*problems[:_LISTED], *([f"And {more} more."] if more > 0 else []))
     return tuple(texts)
-
-
-def files_below(root: Path) -> Iterator[str]:
-    """Paths below `root` of its .txt files; hidden files and folders are skipped."""
-    seen = set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back up
-            below.clear()
-            continue
-        seen.add(real)
-        below[:] = [name for name in below if not name.startswith((".", "__MACOSX"))]
-        for name in names:
-            if not name.startswith(".") and name.lower().endswith(SUFFIX):
-                yield Path(folder, name).relative_to(root).as_posix()
-
-
-def _files_of(top: Path, split: str, holdout: int) -> tuple[Path, list[str], list[str]]:
-    """The root of a split, its files, and all files that define the classes."""
-    if not (top / "train").is_dir():
-        every = sorted(files_below(top))
-        return top, _part(every, split, holdout), every
-    train, test = top / "train", [top / name for name in _TEST_NAMES if (top / name).is_dir()]
-    every = sorted(files_below(train))
-    if not test:
-        return train, _part(every, split, holdout), every
-    held = sorted(files_below(test[0]))
-    # Both parts name the classes, so that a label means the same in either.
-    return (train, every, every + held) if split == "train" else (test[0], held, every + held)
-
-
-def _part(files: list[str], split: str, holdout: int) -> list[str]:
-    if len(files) < 2:
-        return files
-    hashes = {file: zlib.crc32(file.encode("utf-8", "surrogateescape")) for file in files}
-    held = {file for file in files if held_out(file, holdout)}
-    if not held:
-        held = {min(files, key=lambda file: (hashes[file] % holdout, file))}
-    if len(held) == len(files):
-        held.discard(max(files, key=lambda file: (hashes[file], file)))
-    return [file for file in files if (file in held) == (split == "test")]
-
-
-def _classes(files: list[str]) -> tuple[str, ...]:
-    loose = [file for file in files if "/" not in file]
-    if loose and len(loose) < len(files):
-        raise UserError(
-            f"Some texts are in sub-folders, which are classes, and others are not "
-            f"({loose[0]!r}): move these into a sub-folder, or set data.labels=False."
-        )
-    return () if loose else tuple(sorted({file.split("/")[0] for file in files}))

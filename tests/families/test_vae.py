@@ -347,7 +347,7 @@ def terms_by_quadrature():
 
 def test_the_bound_of_documents_is_that_by_quadrature():
     fit, kl, evidence = terms_by_quadrature()
-    count = 4000
+    count = 16_000
     batch = {"x": jnp.asarray(np.repeat(X, count, 0), jnp.float32)}
     likelihood = of_words().likelihood(NONE, batch, keys_of(3 * count))
     values = np.asarray(likelihood.terms["reconstruction"]).reshape(3, count)
