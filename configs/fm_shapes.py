@@ -24,7 +24,8 @@ def get_config(variant: str = "") -> ConfigDict:
         dict(
             seed=0,
             data=dict(name="shapes", size=64),
-            family=dict(name="flow_matching", path="straight", prediction="velocity"),
+            # Where, how many and which objects is decided while there is much noise.
+            family=dict(name="flow_matching", path="straight", prediction="velocity", shift=3.0),
             conditions=dict(text=dict(way="attend", layers=4, dropout=0.1)),
             network=dict(
                 name="unet",
@@ -52,7 +53,7 @@ def get_config(variant: str = "") -> ConfigDict:
             ),
             sample=dict(
                 weights="ema", method="heun", grid="trailing", steps=20, count=64, batch_size=64,
-                guidance_scale=2.0,
+                guidance_scale=2.0, shift=3.0,
             ),
             eval=dict(weights="ema", batch_size=100, count=1000),
         )
