@@ -93,6 +93,11 @@ class UNetSettings(ADMSettings):
     context_width: Annotated[
         int, AtLeast(0), "Width of the tokens that spatial transformers attend to; 0 for width."
     ] = 0
+    positions: Annotated[
+        bool,
+        "Whether a learned embedding of each position is added where there is attention, so that "
+        "conditions can name places; the network then fits one size of x.",
+    ] = False
     coordinates: Annotated[
         bool,
         "Whether the input also has the coordinates of each place (CoordConv), for small networks "
@@ -131,7 +136,7 @@ class UNetSettings(ADMSettings):
         return network(
             UNet(
                 out_channels=out_channels,
-                trunk=self.trunk(self.transformer_depth),
+                trunk=self.trunk(self.transformer_depth, self.positions),
                 condition=self.conditioner(entries, self.context_width or self.width),
                 coordinates=self.coordinates,
             )
