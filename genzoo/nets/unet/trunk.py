@@ -20,7 +20,6 @@ from genzoo.nets.parts.resample import Taps, fir_smooth
 from genzoo.nets.unet.residual import BlockStyle, Resample, ResidualBlock
 from genzoo.nets.unet.spatial_transformer import SpatialTransformer
 
-
 POSITION_STD = 0.3
 """Initial standard deviation of position embeddings, in feature maps of order 1."""
 
