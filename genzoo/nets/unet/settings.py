@@ -131,9 +131,8 @@ class ADMSettings(LevelsSettings):
             problems += _blind_problems(self.widths, self.norm_groups)
         return problems
 
-    def trunk(self, depth: int = 0, positions: bool = False) -> Trunk:
-        """The trunk. depth: blocks of each spatial transformer; 0 for self-attention. positions:
-        whether blocks with attention have position embeddings."""
+    def trunk(self, depth: int = 0) -> Trunk:
+        """The trunk. depth: blocks of each spatial transformer; 0 for self-attention."""
         style = BlockStyle(
             scale_shift=self.scale_shift,
             dropout=self.dropout,
@@ -154,7 +153,6 @@ class ADMSettings(LevelsSettings):
             remat=REMATS[self.remat],
             patch=self.patch,
             depth=depth,
-            positions=positions,
         )
 
     def conditioner(

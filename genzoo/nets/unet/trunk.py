@@ -20,9 +20,6 @@ from genzoo.nets.parts.resample import Taps, fir_smooth
 from genzoo.nets.unet.residual import BlockStyle, Resample, ResidualBlock
 from genzoo.nets.unet.spatial_transformer import SpatialTransformer
 
-POSITION_STD = 0.3
-"""Initial standard deviation of position embeddings, in feature maps of order 1."""
-
 
 def _save_products(primitive, *_, **__) -> bool:
     """Keep the results of convolutions and matrix products; recompute norms and activations."""
@@ -65,15 +62,13 @@ class AttentiveBlock(nn.Module):
 
     (x [B, *size, C], features [B, E], tokens [B, L, D] or None, token_mask [B, L] bool or None,
     train) -> [B, *size, channels]. heads: 0 for no attention. depth: 0 for self-attention, or the
-    number of blocks of a spatial transformer, which needs tokens (ValueError). positions: whether a
-    learned embedding of each position is added to x first, if there is attention.
+    number of blocks of a spatial transformer, which needs tokens (ValueError).
     """
 
     channels: int
     style: BlockStyle
     heads: int
     depth: int
-    positions: bool = False
 
     @nn.compact
     def __call__(
@@ -85,8 +80,6 @@ class AttentiveBlock(nn.Module):
         train: bool,
     ) -> Array:
         style = self.style
-        if self.heads and self.positions:
-            x = x + self.param("position", nn.initializers.normal(POSITION_STD), x.shape[1:])
         x = ResidualBlock(self.channels, style, name="residual")(x, features, train)
         if self.heads and self.depth:
             if tokens is None:
@@ -129,8 +122,7 @@ class Trunk:
     has attention. heads, head_width: see `heads_of`. patch: the side of the patches folded into
     channels. depth: blocks of each spatial transformer, which attends to tokens; 0 for
     self-attention. pyramid: the filter taps of the input pyramid, which adds the resampled input at
-    each level (NCSN++); () for no pyramid. positions: whether blocks with attention have learned
-    position embeddings.
+    each level (NCSN++); () for no pyramid.
     """
 
     entry: int
@@ -146,7 +138,6 @@ class Trunk:
     patch: int
     depth: int = 0
     pyramid: Taps = ()
-    positions: bool = False
 
     def attends(self, h: Array) -> bool:
         """Whether blocks on feature maps of the size of h [B, *size, C] have attention."""
@@ -155,9 +146,7 @@ class Trunk:
     def block(self, name: str, channels: int, attentive: bool) -> nn.Module:
         """An AttentiveBlock, with attention only if `attentive`."""
         heads = heads_of(channels, self.heads, self.head_width) if attentive else 0
-        return self.remat.wrap(AttentiveBlock)(
-            channels, self.style, heads, self.depth, self.positions, name=name
-        )
+        return self.remat.wrap(AttentiveBlock)(channels, self.style, heads, self.depth, name=name)
 
     def descend(
         self,
