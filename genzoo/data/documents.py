@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, refuse
+from genzoo.core.files import read_text
 from genzoo.data import counts, listing
 from genzoo.data.counts import Counts
 from genzoo.data.fields import Classes
@@ -17,7 +18,6 @@ from genzoo.data.source import ArraySource, Spec, check_split
 SUFFIX = ".txt"
 OTHER = "other"
 """The class of documents whose own class would be too small; it says nothing about a document."""
-_LISTED = 10  # unreadable files listed one by one; the rest are counted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,10 +122,8 @@ def _texts(files: Sequence[Path]) -> tuple[str, ...]:
     texts, problems = [], []
     for file in files:
         try:
-            texts.append(counts.read_text(file, str(file)))
+            texts.append(read_text(file))
         except UserError as error:
             problems += error.problems
-    if problems:
-        more = len(problems) - _LISTED
-        raise UserError(*problems[:_LISTED], *([f"And {more} more."] if more > 0 else []))
+    refuse(problems)
     return tuple(texts)

@@ -27,10 +27,8 @@ import numpy as np
 
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.types import Array
-from genzoo.data import pixels, transforms
+from genzoo.data import given, pixels, transforms
 from genzoo.data.vocabulary import PADDING, Tokenizer
-
-_NUMBER_FILES = (".npy", ".csv", ".txt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +100,7 @@ class Field:
         value: numbers, their text, or the name of a file of numbers (.npy, .csv or .txt). key: the
         config key to name in the error.
         """
-        if isinstance(value, str) and Path(value).suffix.lower() in _NUMBER_FILES:
-            return self._shaped(_read_numbers(Path(value).expanduser(), key), value, key)
-        return self._shaped(_numbers(value, key), value, key)
+        return self._shaped(given.numbers(value, key), value, key)
 
     def _shaped(self, array: np.ndarray, value: object, key: str) -> np.ndarray:
         # Text files do not keep axes of length one.
@@ -290,15 +286,12 @@ class Tokens(Field):
         return self.tokenizer.decode([int(id) for id in ids])
 
     def parse(self, value: object, key: str) -> np.ndarray:
-        """The ids of a text, or of the text in a .txt file: int32 [L]. Raises UserError, also for
-        a text that is too long or that the tokenizer does not know."""
-        text = str(value)
-        path = Path(text).expanduser()
+        """The ids of a text (see `given.text`): int32 [L]. Raises UserError, also for a text
+        that is too long or has a word outside the vocabulary."""
+        text = given.text(value, key)
         try:
-            if path.suffix.lower() == ".txt" and path.is_file():
-                text = path.read_text(encoding="utf-8")
             ids = self.take(text)
-        except (ValueError, OSError) as reason:
+        except ValueError as reason:
             raise UserError(f"{key} = {value!r} cannot be used as a text: {reason}.") from reason
         if complaint := self.tokenizer.complaint(text):
             raise UserError(f"{key} = {value!r} cannot be used as a text: {complaint}")
@@ -358,37 +351,9 @@ class Vector(Field):
                 raise UserError(f"{key} has no entry {name!r}; {nearest(name, self.names)}")
             if name in values:
                 raise UserError(f"{key} = {value!r} gives {name} twice: give it once.")
-            values[name] = _numbers(text, f"{key}: {name}")
+            values[name] = given.numbers(text, f"{key}: {name}")
             if values[name].size != 1:
                 raise UserError(f"{key}: {name} = {text!r} must be one number.")
         if missing := [name for name in self.names if name not in values]:
             raise UserError(f"{key} = {value!r} lacks {', '.join(missing)}: give every entry.")
         return np.array([values[name].item() for name in self.names], np.float32)
-
-
-def _numbers(value: object, key: str) -> np.ndarray:
-    parts = value.strip(" ()[]").split(",") if isinstance(value, str) else value
-    try:
-        numbers = np.asarray([float(part) for part in parts if part.strip()]
-                           if isinstance(value, str) else parts, np.float32)  # fmt: skip
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{key} = {value!r} must be numbers separated by commas, or the name of a file "
-            f"({', '.join(_NUMBER_FILES)})."
-        ) from error
-    if not numbers.size or not np.isfinite(numbers).all():
-        raise UserError(f"{key} = {value!r} must be finite numbers.")
-    return np.atleast_1d(numbers)
-
-
-def _read_numbers(path: Path, key: str) -> np.ndarray:
-    if not path.is_file():
-        raise UserError(f"{key} = {str(path)!r}: there is no such file.")
-    try:
-        if path.suffix.lower() == ".npy":
-            numbers = np.load(path, allow_pickle=False)
-        else:
-            numbers = np.loadtxt(path, delimiter="," if path.suffix.lower() == ".csv" else None)
-        return np.asarray(numbers, np.float32)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{key} = {str(path)!r} cannot be read as numbers: {error}.") from error

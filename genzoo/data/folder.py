@@ -13,14 +13,12 @@ from types import MappingProxyType
 
 import numpy as np
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, abridged
 from genzoo.data import holding, listing, metadata, pixels
 from genzoo.data.fields import Field, Image
 from genzoo.data.listing import Listing, Part
 from genzoo.data.pixels import Fit
 from genzoo.data.source import ArraySource, Records, Source, Spec, check_split, checksum_of
-
-_LISTED = 10  # problems listed one by one; the rest are counted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,7 +148,6 @@ def _decoded(
 
 
 def _complaint(root: Path, problems: dict[Path, str]) -> list[str]:
-    lines = [f"{file}: {why}." for file, why in list(problems.items())[:_LISTED]]
-    more = f" (the first {_LISTED} are listed)" if len(problems) > _LISTED else ""
+    lines = abridged([f"{file}: {why}." for file, why in problems.items()])
     count = "1 image file" if len(problems) == 1 else f"{len(problems)} image files"
-    return [f"{count} in {root} cannot be read{more}; remove or replace these:", *lines]
+    return [f"{count} in {root} cannot be read; remove or replace these:", *lines]

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, refuse
 from genzoo.data import metadata
 from genzoo.data.fields import Classes, Field
-from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Mistakes, Notes
+from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Notes
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
 _CAPTIONS = ".txt"
@@ -251,13 +251,12 @@ def _classes(
     or, if numbered and all are numbers, of these."""
     present = {label for whole in wholes for label in whole.notes.labels or ()}
     if given and present:
-        mistakes = Mistakes(
+        refuse([
             f"{place}: {label!r} is not one of the classes of the run (data.classes)."
             for whole in wholes
             for place, label in zip(whole.notes.places, whole.notes.labels or (), strict=False)
             if label not in given
-        )
-        mistakes.settle()
+        ])
         return given
     if numbered and all(label.isdecimal() for label in present):
         return tuple(sorted(present, key=lambda label: (int(label), label)))

@@ -4,13 +4,11 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, refuse
 from genzoo.data import holding, pixels
 from genzoo.data.fields import Image
 from genzoo.data.folder import FolderSource
 from genzoo.data.source import ArraySource, Source, Spec
-
-_LISTED = 10  # problems listed one by one; the rest are counted
 
 
 def existing(file: str, key: str) -> Path:
@@ -65,11 +63,9 @@ def open_files(
         title="reading images",
         keep=len(files) * field.bytes <= memory_limit,
     )
-    if problems:
-        listed = list(problems.items())[:_LISTED]
-        sentences = [f"{files[index]} cannot be used as an image: {why}." for index, why in listed]
-        more = len(problems) - len(listed)
-        raise UserError(*sentences, *([f"And {more} more."] if more else []))
+    refuse([
+        f"{files[index]} cannot be used as an image: {why}." for index, why in problems.items()
+    ])
     spec, name = Spec(fields={"x": field}), "the image files"
     if images is None:
         return FolderSource(name=name, spec=spec, files={"x": tuple(files)})

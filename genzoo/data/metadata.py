@@ -24,14 +24,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, refuse
+from genzoo.core.files import read_text
 
 FILES = ("metadata.csv", "metadata.jsonl")
 """The names that a file of metadata may have."""
 NAME, TEXT, LABEL, PROPERTIES = "file_name", "text", "label", "properties"
 EVERYTHING = frozenset((TEXT, LABEL, PROPERTIES))
 """The fields that metadata can supply."""
-_LISTED = 10  # mistakes listed one by one; the rest are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +70,6 @@ class Notes:
             PROPERTIES: bool(self.columns),
         }  # fmt: skip
         return tuple(name for name, known in has.items() if known)
-
-
-class Mistakes(list):
-    """Sentences about mistakes in files."""
-
-    def settle(self) -> None:
-        """Raises a UserError with the first of them, if there are any."""
-        if self:
-            more = len(self) - _LISTED
-            raise UserError(*self[:_LISTED], *([f"And {more} more."] if more > 0 else []))
 
 
 def find(root: Path) -> Path | None:
@@ -123,17 +113,8 @@ class _Table:
         return (row[index] for _, row in self.rows)
 
 
-def _decoded(file: Path) -> str:
-    content = file.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{file}, line {line}: it is not UTF-8; save the file as UTF-8.") from error
-
-
 def _csv(file: Path) -> _Table:
-    reader = csv.reader(io.StringIO(_decoded(file), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
     lines, before = [], 0
     try:
         for cells in reader:
@@ -146,25 +127,25 @@ def _csv(file: Path) -> _Table:
         raise UserError(f"{file}, line 1: it is empty; name the columns there.")
     (line, header), *rows = lines
     table = _Table(file=file, columns=[name.strip() for name in header], rows=rows)
-    mistakes = Mistakes(
+    mistakes = [
         f"{table.at(line, name)}: it is named twice; rename or remove one of the columns."
         for name in dict.fromkeys(table.columns)
         if table.columns.count(name) > 1
-    )
+    ]
     mistakes += [
         f"{table.at(line)}: it has {len(cells)} cells, but there are {len(header)} columns; quote "
         'cells that contain a comma, as in "a cat, asleep".'
         for line, cells in rows
         if len(cells) != len(header)
     ]
-    mistakes.settle()
+    refuse(mistakes)
     return table
 
 
 def _jsonl(file: Path) -> _Table:
-    mistakes, rows, columns, told = Mistakes(), [], None, set()
+    mistakes, rows, columns, told = [], [], None, set()
     # Not splitlines, which also splits at characters that captions may contain.
-    for line, text in enumerate(_decoded(file).split("\n"), start=1):
+    for line, text in enumerate(read_text(file).split("\n"), start=1):
         if not text.strip():
             continue
         place = f"{file}, line {line}"
@@ -188,7 +169,7 @@ def _jsonl(file: Path) -> _Table:
                     "keys."
                 )
         rows.append((line, [entry.get(name) for name in columns]))
-    mistakes.settle()
+    refuse(mistakes)
     if not rows:
         raise UserError(f"{file}, line 1: it is empty; write one JSON object per line and file.")
     return _Table(file=file, columns=columns, rows=rows)
@@ -217,19 +198,19 @@ def read(
             f"{table.at(first)}: there is no column {NAME!r}; the columns, separated by commas, "
             f"are {', '.join(map(repr, table.columns))}."
         )
-    mistakes = Mistakes()
+    mistakes: list[str] = []
     lines = _lines(table, frozenset(files), mistakes)
     words = {name: _words(table, name, mistakes) for name in kept}
     numbers = {}
     for name in others if PROPERTIES in wanted else ():
         numbers[name] = _numbers(table, name, first, mistakes)
-    mistakes.settle()
+    refuse(mistakes)
     mistakes += [
         f"{file} has no line for {name!r}: add one, or remove the file."
         for name in files
         if name not in lines
     ]
-    mistakes.settle()
+    refuse(mistakes)
     order = [lines[name] for name in files]
     notes = Notes(
         places=[table.at(line) for line, _ in table.rows],
@@ -241,7 +222,7 @@ def read(
     return notes.of(order)
 
 
-def _lines(table: _Table, files: Collection[str], mistakes: Mistakes) -> Mapping[str, int]:
+def _lines(table: _Table, files: Collection[str], mistakes: list[str]) -> Mapping[str, int]:
     """The number of the row of each file."""
     lines: dict[str, int] = {}
     for row, value in enumerate(table.values(NAME)):
@@ -266,7 +247,7 @@ def _lines(table: _Table, files: Collection[str], mistakes: Mistakes) -> Mapping
     return lines
 
 
-def _words(table: _Table, column: str, mistakes: Mistakes) -> list[str]:
+def _words(table: _Table, column: str, mistakes: list[str]) -> list[str]:
     words, called = [], {TEXT: "caption", LABEL: "class"}[column]
     for (line, _), value in zip(table.rows, table.values(column), strict=True):
         known = isinstance(value, str) or (column == LABEL and isinstance(value, int | float))
@@ -282,7 +263,7 @@ def _words(table: _Table, column: str, mistakes: Mistakes) -> list[str]:
     return words
 
 
-def _numbers(table: _Table, column: str, first: int, mistakes: Mistakes) -> list[float]:
+def _numbers(table: _Table, column: str, first: int, mistakes: list[str]) -> list[float]:
     values = list(table.values(column))
     numbers = [number_of(value) for value in values]
     if values and all(number is None for number in numbers):
@@ -311,16 +292,16 @@ def captions(root: Path, files: Sequence[str], present: Collection[str]) -> Note
     beside = [f"{file.rpartition('.')[0]}.txt" for file in files]
     if present.isdisjoint(beside):
         return None
-    mistakes, texts = Mistakes(), []
+    mistakes, texts = [], []
     for file, name in zip(files, beside, strict=True):
         if name not in present:
             mistakes.append(f"{root / file} has no caption: write one into {name}.")
             continue
-        text = _decoded(root / name).strip()
+        text = read_text(root / name).strip()
         if not text:
             mistakes.append(f"{root / name}, line 1: the caption is empty; write one.")
         texts.append(text)
-    mistakes.settle()
+    refuse(mistakes)
     return Notes(places=[str(root / name) for name in beside], texts=texts)
 
 

@@ -20,11 +20,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, refuse
 from genzoo.data import listing, metadata
 from genzoo.data.fields import Field, Signal
 from genzoo.data.listing import Listing, Part
-from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Mistakes, Notes, number_of
+from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Notes, number_of
 from genzoo.data.source import ArraySource, Spec, check_split
 
 SUFFIXES = frozenset((".npy", ".npz"))
@@ -82,12 +82,12 @@ def open_signals(
             f"The folder {part.root} holds no signals for the {split} split "
             f"(known endings: {', '.join(sorted(SUFFIXES))})."
         )
-    mistakes = Mistakes()
+    mistakes: list[str] = []
     signals = _signals(part, field, mistakes)
     test = found.parts["test"]
     if split == "train" and test.paths != part.paths:
         _signals(test, field, mistakes)  # report these now, not after training
-    mistakes.settle()
+    refuse(mistakes)
     others, arrays = found.others(split, fields)
     size = float(np.sqrt(np.mean(np.square(signals, dtype=np.float64))))
     if split == "train" and not _USUAL[0] <= size <= _USUAL[1]:
@@ -99,7 +99,7 @@ def open_signals(
     return ArraySource(name=found.name, spec=spec, arrays={"x": signals, **arrays})
 
 
-def _signals(part: Part, field: Signal, mistakes: Mistakes) -> np.ndarray:
+def _signals(part: Part, field: Signal, mistakes: list[str]) -> np.ndarray:
     """The signals of a part, float32 [N, L, C]."""
     signals = np.zeros((len(part.files), *field.shape), field.dtype)
     for index, file in enumerate(part.files):
@@ -177,7 +177,7 @@ def _read(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
 def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Notes:
     """The notes in .npz files, which need the same keys in all of them."""
     places = [str(root / file) for file in files]
-    first, rows, mistakes, told = None, [], Mistakes(), set()
+    first, rows, mistakes, told = None, [], [], set()
     for file, place in zip(files, places, strict=True):
         try:
             with _arrays(root / file) as arrays:
@@ -192,7 +192,7 @@ def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Notes:
             lacking, having = (place, first[0]) if odd[0] in first[1] else (first[0], place)
             mistakes.append(f"{lacking}: it has no {odd[0]!r}, but {having} does; give it to all.")
         rows.append(row)
-    mistakes.settle()
+    refuse(mistakes)
     columns = tuple(key for key in first[1] if key not in (TEXT, LABEL))
     numbers = np.array([[row[key] for key in columns] for row in rows], np.float64)
 

@@ -55,7 +55,7 @@ def test_a_document_is_given_as_a_sentence_a_file_or_counts(tmp_path):
     for value, message in {
         "no such thing": "it = 'no such thing' has none of the 3 words that the model knows",
         "nowhere.txt": "it = 'nowhere.txt': there is no such file",
-        str(file): r"query.txt': line 3 is not UTF-8 text",
+        str(file): r"query.txt', line 3: it is not UTF-8",
     }.items():
         with pytest.raises(UserError, match=message):
             KIND.parse(value, "it")
@@ -129,7 +129,7 @@ def test_mistakes_in_a_folder_are_said(tmp_path):
     refused(r"others are not \('2.txt'\)")
     (tmp_path / "it" / "a" / "1.txt").write_bytes(b"\xe9")
     (tmp_path / "it" / "2.txt").unlink()
-    refused(r"1.txt: line 1 is not UTF-8 text \(.*\): convert the file")
+    refused(r"1.txt, line 1: it is not UTF-8; save the file")
     unused = datasets.unused(DataSettings(name="docstrings", holdout=4, size=8))
     assert any("data.holdout = 4 has no effect with data.name = 'docstrings'" in s for s in unused)
     assert len(unused) == 2
