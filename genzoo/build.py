@@ -141,19 +141,18 @@ def settled(config: FrozenConfigDict) -> FrozenConfigDict:
     data, labelled = section(config, "data"), FAMILIES[config.family.name].labelled
     needs = {source: name for name, source in sources(config.conditions).items()}
     needed = [*needs, *(["label"] if labelled else [])]
-    found, missing = datasets.with_facts(data, needed)
+    filled, missing = datasets.with_facts(data, needed)
     problems = []
     for name in missing:
-        kind, lacks, supply = datasets.LACKS[name]
         need, remedy = "A classifier learns labels", "use other data"
         if name in needs:
-            need, remedy = f"conditions.{needs[name]} is {kind}", "leave it out"
-        problems.append(f"{need}, but {data.name} has no {lacks}: {remedy}, or {supply}.")
+            need, remedy = f"conditions.{needs[name]} needs the field {name}", "leave it out"
+        problems.append(datasets.lacks(data, name, need, remedy))
     if problems:
         raise UserError(*problems)
-    if found == data:
+    if filled == data:
         return config
-    facts = {key: getattr(found, key) for key in datasets.FACTS}
+    facts = {key: getattr(filled, key) for key in datasets.FACTS}
     return freeze(config.to_dict() | {"data": {**config.data, **facts}})
 
 

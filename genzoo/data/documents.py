@@ -47,13 +47,12 @@ class Documents(ArraySource):
         return zlib.crc32(about.encode("utf-8", "surrogateescape"), super().checksum())
 
 
-def facts(train: Corpus, vocabulary: int) -> dict[str, object]:
-    """What a model must know of its data: the `vocabulary` most frequent words of the training
-    texts (`words`), and the classes. Raises UserError if there are no words."""
-    words = counts.learned(train.texts, vocabulary)
+def vocabulary(train: Corpus, size: int) -> tuple[str, ...]:
+    """The `size` most frequent words of the training texts. Raises UserError if there are none."""
+    words = counts.learned(train.texts, size)
     if not words:
         raise UserError(f"The texts of {train.name} hold no words: use other data.")
-    return {"words": words, "classes": train.classes, "num_classes": len(train.classes)}
+    return words
 
 
 def counted(corpus: Corpus, words: Sequence[str]) -> Documents:
@@ -102,7 +101,7 @@ def read_folder(
         name=found.name,
         titles=tuple(part.files),
         texts=_texts(part.paths),
-        labels=tuple(part.notes.labels) if found.classes else (),
+        labels=tuple(part.annotations.labels) if found.classes else (),
         classes=found.classes,
     )
 

@@ -1,7 +1,7 @@
-"""Captions, classes and numbers that belong to the files of a folder.
+"""The annotations of the files in a folder: captions, classes and numbers.
 
-They are read from `metadata.csv` or `metadata.jsonl`, in the convention of Hugging Face's image
-folders: one line per file, whose columns (or keys) are
+They are read from `metadata.csv` or `metadata.jsonl`, following the convention of Hugging Face's
+image folders: one line per file, with the columns (or keys)
 
 | column      | what it holds                                | field of the record |
 |-------------|----------------------------------------------|---------------------|
@@ -10,8 +10,8 @@ folders: one line per file, whose columns (or keys) are
 | `label`     | a class, by name or number                   | `label`             |
 | any other   | a number; all of them together are a vector  | `properties`        |
 
-Without such a file, captions are read from text files beside the others: a.txt is that of a.png.
-Every mistake is told with its file, line and column.
+Without such a file, captions are read from text files of the same name: a.txt holds that of a.png.
+Error messages give the file, the line and the column.
 """
 
 import csv
@@ -28,18 +28,18 @@ from genzoo.core.errors import UserError, refuse
 from genzoo.core.files import read_text
 
 FILES = ("metadata.csv", "metadata.jsonl")
-"""The names that a file of metadata may have."""
+"""The possible names of a metadata file."""
 NAME, TEXT, LABEL, PROPERTIES = "file_name", "text", "label", "properties"
 EVERYTHING = frozenset((TEXT, LABEL, PROPERTIES))
 """The fields that metadata can supply."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Notes:
-    """What is known of N records besides x, in their order.
+class Annotations:
+    """The captions, classes and numbers of N records, in order.
 
-    places: where the notes of each record stand, for messages. texts, labels: None if unknown.
-    columns, numbers: the names of the numbers, and their values, float64 [N, D].
+    places: for error messages, where those of each record were read. texts, labels: [N], or None.
+    columns, numbers: the names of the D numbers, and their values, float64 [N, D].
     """
 
     places: Sequence[str]
@@ -48,8 +48,8 @@ class Notes:
     columns: tuple[str, ...] = ()
     numbers: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
-    def of(self, rows: Sequence[int]) -> "Notes":
-        """The notes of some of the records."""
+    def of(self, rows: Sequence[int]) -> "Annotations":
+        """The annotations of the given rows."""
 
         def chosen(values: Sequence[str] | None) -> list[str] | None:
             return None if values is None else [values[row] for row in rows]
@@ -63,8 +63,13 @@ class Notes:
         )
 
     @property
+    def placed_labels(self) -> Iterable[tuple[str, str]]:
+        """(place, label) of each record; nothing without labels."""
+        return zip(self.places, self.labels, strict=True) if self.labels else ()
+
+    @property
     def known(self) -> tuple[str, ...]:
-        """The fields that they supply."""
+        """The names of the fields that they supply."""
         has = {
             TEXT: self.texts is not None, LABEL: self.labels is not None,
             PROPERTIES: bool(self.columns),
@@ -73,7 +78,7 @@ class Notes:
 
 
 def find(root: Path) -> Path | None:
-    """The file of metadata in a folder, if there is one. Raises UserError if there are two."""
+    """The metadata file of a folder, if there is one. Raises UserError if there are two."""
     present = [root / name for name in FILES if (root / name).is_file()]
     if len(present) > 1:
         raise UserError(f"{root} holds both {' and '.join(FILES)}: remove one of them.")
@@ -81,7 +86,7 @@ def find(root: Path) -> Path | None:
 
 
 def number_of(value: object) -> float | None:
-    """A finite number, or the number that a text stands for; None if it is neither."""
+    """A finite number, or the one that a text spells; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
@@ -97,14 +102,14 @@ def number_of(value: object) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """The content of a file of metadata. columns: in order. rows: (line, value of each column)."""
+    """The content of a metadata file. columns: in order. rows: (line, value of each column)."""
 
     file: Path
     columns: Sequence[str]
     rows: Sequence[tuple[int, Sequence[object]]]
 
     def at(self, line: int, column: str = "") -> str:
-        """How messages name a place."""
+        """The name of a place in error messages."""
         return f"{self.file}, line {line}" + (f", column {column!r}" if column else "")
 
     def values(self, column: str) -> Iterable[object]:
@@ -156,7 +161,7 @@ def _jsonl(file: Path) -> _Table:
             mistakes.append(f"{place}, character {where}: it is not JSON ({error}).")
             continue
         if not isinstance(entry, dict):
-            mistakes.append(f"{place}: it is no JSON object, such as {{\"{NAME}\": \"a.png\"}}.")
+            mistakes.append(f"{place}: it is not a JSON object, such as {{\"{NAME}\": \"a.png\"}}.")
             continue
         columns = list(entry) if columns is None else columns
         for name in dict.fromkeys((*columns, *entry)):
@@ -175,13 +180,13 @@ def _jsonl(file: Path) -> _Table:
     return _Table(file=file, columns=columns, rows=rows)
 
 
-# --- notes from a file ----------------------------------------------------------------------------
+# --- annotations from a file ----------------------------------------------------------------------
 
 
 def read(
     file: Path, files: Sequence[str], wanted: Collection[str] = EVERYTHING
-) -> Notes | None:
-    """The notes of files from a file of metadata; None if it supplies none of the wanted fields.
+) -> Annotations | None:
+    """The annotations in a metadata file; None if it has none of the wanted fields.
 
     files: every file below the folder, relative to it; each needs a line, and each line a file.
     wanted: the fields to read; the columns of others are not checked. Raises UserError.
@@ -212,18 +217,18 @@ def read(
     ]
     refuse(mistakes)
     order = [lines[name] for name in files]
-    notes = Notes(
+    annotations = Annotations(
         places=[table.at(line) for line, _ in table.rows],
         texts=words.get(TEXT),
         labels=words.get(LABEL),
         columns=tuple(numbers),
         numbers=np.array(list(numbers.values()), np.float64).T,
     )
-    return notes.of(order)
+    return annotations.of(order)
 
 
 def _lines(table: _Table, files: Collection[str], mistakes: list[str]) -> Mapping[str, int]:
-    """The number of the row of each file."""
+    """The index of each file's row."""
     lines: dict[str, int] = {}
     for row, value in enumerate(table.values(NAME)):
         line = table.rows[row][0]
@@ -236,8 +241,8 @@ def _lines(table: _Table, files: Collection[str], mistakes: list[str]) -> Mappin
             lines[name] = row
         elif name and (table.file.parent / name).is_file():
             mistakes.append(
-                f"{place}: {given!r} is no file of the data set: its ending is not one of the "
-                "known, or it is hidden."
+                f"{place}: {given!r} is not a file of the data set, because its ending is unknown "
+                "or it is hidden; remove the line."
             )
         else:
             mistakes.append(
@@ -253,7 +258,7 @@ def _words(table: _Table, column: str, mistakes: list[str]) -> list[str]:
         known = isinstance(value, str) or (column == LABEL and isinstance(value, int | float))
         word = str(value).strip() if known else ""
         if value is not None and not known:
-            mistakes.append(f"{table.at(line, column)}: {value!r} is no {called}; write a text.")
+            mistakes.append(f"{table.at(line, column)}: {value!r} is not a {called}; write a text.")
         elif not word:
             mistakes.append(
                 f"{table.at(line, column)}: the {called} is empty; write one, or remove the line "
@@ -285,9 +290,9 @@ def _numbers(table: _Table, column: str, first: int, mistakes: list[str]) -> lis
 # --- captions beside files ------------------------------------------------------------------------
 
 
-def captions(root: Path, files: Sequence[str], present: Collection[str]) -> Notes | None:
-    """The captions in text files beside the files: that of a.png is in a.txt. None if there are
-    none; if there are some, every file needs one. present: the text files below the root. Raises
+def captions(root: Path, files: Sequence[str], present: Collection[str]) -> Annotations | None:
+    """The captions in text files beside the files, that of a.png in a.txt; None if there are none.
+    If one file has a caption, all need one. present: the text files below the root. Raises
     UserError."""
     beside = [f"{file.rpartition('.')[0]}.txt" for file in files]
     if present.isdisjoint(beside):
@@ -302,19 +307,20 @@ def captions(root: Path, files: Sequence[str], present: Collection[str]) -> Note
             mistakes.append(f"{root / name}, line 1: the caption is empty; write one.")
         texts.append(text)
     refuse(mistakes)
-    return Notes(places=[str(root / name) for name in beside], texts=texts)
+    return Annotations(places=[str(root / name) for name in beside], texts=texts)
 
 
-def standardised(notes: Notes) -> tuple[tuple[str, float, float], ...]:
-    """(name, mean, standard deviation) of each of the numbers. Raises a UserError if one never
-    varies."""
+def column_statistics(annotations: Annotations) -> tuple[tuple[str, float, float], ...]:
+    """(name, mean, standard deviation) of each column of numbers. Raises UserError for a column
+    that does not vary."""
     columns = []
-    for name, values in zip(notes.columns, notes.numbers.T, strict=True):
+    for name, values in zip(annotations.columns, annotations.numbers.T, strict=True):
         mean, deviation = float(values.mean()), float(values.std())
         if deviation <= 1e-6 * abs(mean):  # which float32 does not resolve
             raise UserError(
-                f"{notes.places[0]}, column {name!r}: all {len(values)} numbers for training are "
-                f"about {mean:g}, which tells a model nothing; remove the column."
+                f"{annotations.places[0]}, column {name!r}: all {len(values)} numbers of the "
+                f"training split are about {mean:g}, so they carry no information; remove the "
+                "column."
             )
         columns.append((name, mean, deviation))
     return tuple(columns)

@@ -2,12 +2,12 @@
 
 A `.npy` file holds the signal alone, [L, C] or [L]. A `.npz` file holds it under the key `x`, and
 may hold a caption (`text`), a class (`label`) and numbers, scalars or [D], under any other keys.
-If there is a file of metadata, all notes come from there instead; captions may also stand in text
+If there is a metadata file, all annotations come from there instead; captions may also be in text
 files, and sub-folders are classes (see `listing`).
 
-Models see the values as they are. Their noise has unit variance, so signals should be scaled to
-about that: values beyond +-100 are refused, and unusual sizes of the whole set are warned of. Files
-are untrusted: objects, which need pickle, are refused.
+Values are not rescaled. The noise of models has unit variance, so signals should have about that
+too: values beyond +-100 are refused, and an unusual root mean square of the whole set gives a
+warning. Files are untrusted: objects, which need pickle, are refused.
 """
 
 import logging
@@ -24,7 +24,7 @@ from genzoo.core.errors import UserError, refuse
 from genzoo.data import listing, metadata
 from genzoo.data.fields import Field, Signal
 from genzoo.data.listing import Listing, Part
-from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Notes, number_of
+from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Annotations, number_of
 from genzoo.data.source import ArraySource, Spec, check_split
 
 SUFFIXES = frozenset((".npy", ".npz"))
@@ -46,7 +46,7 @@ def signals_of(
     wanted: Collection[str] = metadata.EVERYTHING,
     classes: Sequence[str] = (),
 ) -> Listing:
-    """The array files of a folder with the notes on them; no signal is read. See `listed`."""
+    """The array files of a folder with their annotations; no signal is read. See `listed`."""
     return listing.listed(
         path, kind="signals", suffixes=SUFFIXES, holdout=holdout, labels=labels, wanted=wanted,
         classes=classes, inside=_inside,
@@ -89,11 +89,11 @@ def open_signals(
         _signals(test, field, mistakes)  # report these now, not after training
     refuse(mistakes)
     others, arrays = found.others(split, fields)
-    size = float(np.sqrt(np.mean(np.square(signals, dtype=np.float64))))
-    if split == "train" and not _USUAL[0] <= size <= _USUAL[1]:
+    rms = float(np.sqrt(np.mean(np.square(signals, dtype=np.float64))))
+    if split == "train" and not _USUAL[0] <= rms <= _USUAL[1]:
         _log.warning(
             "The signals of %s have a root mean square of %.3g: divide them by a constant, so that "
-            "it is about 1, since the noise of models has unit variance.", found.name, size,
+            "it is about 1, since the noise of models has unit variance.", found.name, rms,
         )  # fmt: skip
     spec = Spec(fields={"x": field, **others})
     return ArraySource(name=found.name, spec=spec, arrays={"x": signals, **arrays})
@@ -107,7 +107,7 @@ def _signals(part: Part, field: Signal, mistakes: list[str]) -> np.ndarray:
             with _arrays(part.root / file) as arrays:
                 signals[index] = _signal(arrays, field)
         except _Unfit as reason:
-            place, own = part.notes.places[index], str(part.root / file)
+            place, own = part.annotations.places[index], str(part.root / file)
             mistakes.append(f"{own}{'' if place == own else f' ({place})'}: {reason}.")
     return signals
 
@@ -147,7 +147,7 @@ _DAMAGED = (
 
 @contextmanager
 def _arrays(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
-    """The arrays of a file by key, read on access; that of a .npy file is the signal."""
+    """The arrays of a file by key, read on access; a .npy file holds the signal alone."""
     try:
         content = np.load(file, allow_pickle=False)
     except _DAMAGED as error:
@@ -171,11 +171,11 @@ def _read(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
         raise _Unfit(f"key {key!r} cannot be read as an array ({error})") from error
 
 
-# --- notes inside the files -----------------------------------------------------------------------
+# --- annotations inside the files -----------------------------------------------------------------
 
 
-def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Notes:
-    """The notes in .npz files, which need the same keys in all of them."""
+def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Annotations:
+    """The annotations in .npz files, which must all have the same keys."""
     places = [str(root / file) for file in files]
     first, rows, mistakes, told = None, [], [], set()
     for file, place in zip(files, places, strict=True):
@@ -199,14 +199,14 @@ def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Notes:
     def words(name: str) -> list[str] | None:
         return [row[name] for row in rows] if name in first[1] else None
 
-    return Notes(
+    return Annotations(
         places=places, texts=words(TEXT), labels=words(LABEL), columns=columns, numbers=numbers
     )
 
 
 def _row(arrays: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, str | float]:
-    """The notes of one file: its caption, its class and its numbers by name. Number i of a key that
-    has several is named key[i]."""
+    """The annotations of one file: its caption, its class and its numbers by name. Number i of an
+    array is named key[i]."""
     row: dict[str, str | float] = {}
     for key in arrays:
         if key == _SIGNAL or (key if key in (TEXT, LABEL) else PROPERTIES) not in wanted:

@@ -34,10 +34,9 @@ def test_the_vocabulary_is_the_most_frequent_words_ties_in_alphabetical_order():
     assert counts.learned(texts, 3) == ("zip", "bz2", "tar")
     assert counts.learned(texts, 10) == ("zip", "bz2", "tar", "gzip")
     train = documents.Corpus(name="it", titles=("a", "b", "c"), texts=tuple(texts))
-    facts = documents.facts(train, 2)
-    assert facts == {"words": ("zip", "bz2"), "classes": (), "num_classes": 0}
+    assert documents.vocabulary(train, 2) == ("zip", "bz2")
     with pytest.raises(UserError, match="The texts of it hold no words"):
-        documents.facts(replace(train, texts=("the", "", "1 2")), 2)
+        documents.vocabulary(replace(train, texts=("the", "", "1 2")), 2)
 
 
 def test_a_document_is_given_as_a_sentence_a_file_or_counts(tmp_path):

@@ -330,7 +330,7 @@ def test_what_the_config_says_goes_before_what_the_data_says(tmp_path):
     assert source.spec.classes == ("b", "a")
     assert opened(tmp_path, num_classes=2)[0].classes == ()  # as runs from before names were kept
     for wrong, message in (
-        (dict(classes=("a",)), r"line 3: 'b' is not one of the classes of the run"),
+        (dict(classes=("a",)), r"line 3: 'b' is not one of data.classes"),
         (dict(columns=(("grain", 0.0, 1.0),)), "has the numbers porosity, but data.columns are gr"),
     ):
         with pytest.raises(UserError, match=message):
