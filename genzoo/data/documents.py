@@ -1,4 +1,4 @@
-"""Documents as data: texts, from files or from `docstrings`, as counts of a learned vocabulary."""
+"""Documents as data: texts, from files or from `docstrings`, as counts of words."""
 
 import zlib
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from genzoo.data.source import ArraySource, Spec, check_split
 
 SUFFIX = ".txt"
 OTHER = "other"
-"""The class of documents whose own class would be too small; it says nothing about a document."""
+"""The class of all documents whose own class is too small; they need have nothing in common."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Corpus:
-    """The texts of one split. titles, labels: of each text; labels are names of classes, or () if
-    there are no classes. classes: the names of all classes in order. edition: where the texts come
-    from, if their titles leave that open."""
+    """The texts of one split, with their titles and labels, the names of their classes; labels are
+    () if there are no classes. classes: the names of all classes in order. edition: the version of
+    the collection, which enters the checksum."""
 
     name: str
     titles: tuple[str, ...]
@@ -36,7 +36,7 @@ class Corpus:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Documents(ArraySource):
-    """Word counts held in memory. titles: of the documents. edition: see `Corpus`."""
+    """Word counts held in memory. titles: those of the documents. edition: see `Corpus`."""
 
     titles: tuple[str, ...]
     edition: str = ""
@@ -70,12 +70,6 @@ def counted(corpus: Corpus, words: Sequence[str]) -> Documents:
         titles=corpus.titles,
         edition=corpus.edition,
     )
-
-
-def held_out(name: str, holdout: int) -> bool:
-    """Whether a document belongs to the test split, by the CRC-32 of its name: about one in
-    `holdout` does."""
-    return zlib.crc32(name.encode("utf-8", "surrogateescape")) % holdout == 0
 
 
 # --- folders --------------------------------------------------------------------------------------

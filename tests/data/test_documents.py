@@ -157,7 +157,7 @@ def test_the_standard_library_documents_itself():
     assert train.classes == test.classes and train.classes[-1] == "other"
     labels = [label for one in (train, test) for label in one.labels]
     sizes = {name: labels.count(name) for name in train.classes[:-1]}
-    assert min(sizes.values()) >= docstrings.LEAST_DOCUMENTS and len(sizes) > 20
+    assert min(sizes.values()) >= docstrings.MIN_DOCUMENTS and len(sizes) > 20
     for title, label in zip(train.titles, train.labels, strict=True):
         assert label in (title.split(".")[0], "other")
     assert all(zlib.crc32(t.encode()) % docstrings.HOLDOUT == 0 for t in test.titles)
