@@ -57,6 +57,7 @@ class Counts(Field):
     dtype: ClassVar[type] = np.uint16
     singular: ClassVar[str] = "document"
     plural: ClassVar[str] = "documents"
+    suffixes: ClassVar[frozenset[str]] = frozenset((given.TEXT_FILE,))
 
     def __post_init__(self):
         if len(self.shape) != 1 or (self.words and len(self.words) != self.shape[0]):

@@ -12,10 +12,10 @@ from genzoo.core.files import read_text
 from genzoo.data import counts, listing
 from genzoo.data.counts import Counts
 from genzoo.data.fields import Classes
+from genzoo.data.given import TEXT_FILE
 from genzoo.data.metadata import LABEL
 from genzoo.data.source import ArraySource, Spec, check_split
 
-SUFFIX = ".txt"
 OTHER = "other"
 """The class of all documents whose own class is too small; they need have nothing in common."""
 
@@ -85,12 +85,12 @@ def read_folder(
     """
     check_split(split)
     found = listing.listed(
-        path, kind="documents", suffixes=(SUFFIX,), holdout=holdout, labels=labels,
+        path, kind="documents", suffixes=Counts.suffixes, holdout=holdout, labels=labels,
         wanted=(LABEL,), classes=classes,
     )  # fmt: skip
     part = found.parts[split]
     if not part.files:
-        raise UserError(f"The folder {part.root} holds no {SUFFIX} files for the {split} split.")
+        raise UserError(f"The folder {part.root} holds no {TEXT_FILE} files for the {split} split.")
     return Corpus(
         name=found.name,
         titles=tuple(part.files),

@@ -37,7 +37,8 @@ class Field:
 
     shape: the shape of one value. dtype: the type of stored values. singular, plural: the words for
     one value and for several. spatial: whether mirroring the image mirrors this field. levels: the
-    number of levels to which stored values are rounded; 0 for real numbers.
+    number of levels to which stored values are rounded; 0 for real numbers. suffixes: the endings,
+    in lower case, of files that hold one value.
     """
 
     shape: tuple[int, ...]
@@ -46,6 +47,7 @@ class Field:
     plural: ClassVar[str] = "records"
     spatial: ClassVar[bool] = False
     levels: ClassVar[int] = 0
+    suffixes: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def bytes(self) -> int:
@@ -124,6 +126,7 @@ class Image(Field):
     plural: ClassVar[str] = "images"
     spatial: ClassVar[bool] = True
     levels: ClassVar[int] = 256
+    suffixes: ClassVar[frozenset[str]] = pixels.SUFFIXES
 
     @property
     def fit(self) -> pixels.Fit:

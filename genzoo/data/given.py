@@ -7,13 +7,15 @@ import numpy as np
 from genzoo.core.errors import UserError
 from genzoo.core.files import read_text
 
+TEXT_FILE = ".txt"
+"""The ending of a file that holds a text."""
 _NUMBER_FILES = (".npy", ".csv", ".txt")
 
 
 def text(value: object, key: str) -> str:
     """A text, or that in the .txt file of that name. Raises UserError, which names the key."""
     words = str(value)
-    if words.lower().endswith(".txt"):
+    if words.lower().endswith(TEXT_FILE):
         return read_text(Path(words).expanduser(), f"{key} = {value!r}")
     return words
 

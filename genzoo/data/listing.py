@@ -17,10 +17,10 @@ import numpy as np
 from genzoo.core.errors import UserError, refuse
 from genzoo.data import metadata
 from genzoo.data.fields import Classes, Field
+from genzoo.data.given import TEXT_FILE
 from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Annotations
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
-_CAPTIONS = ".txt"
 Inside = Callable[[Path, Sequence[str], Collection[str]], Annotations]
 """(root, files, wanted fields) -> the annotations that the files themselves contain."""
 
@@ -184,7 +184,7 @@ class _Walk:
                     continue
                 if suffix in suffixes:
                     files.append(before + name)
-                elif suffix == _CAPTIONS:
+                elif suffix == TEXT_FILE:
                     texts.add(before + name)
         return cls(root=root, files=sorted(files), texts=texts)
 
