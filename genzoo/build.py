@@ -127,7 +127,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
 }
 
 
-# --- what follows from the data -------------------------------------------------------------------
+# --- facts about the data -------------------------------------------------------------------------
 
 
 def labels(config: FrozenConfigDict) -> list[str]:
@@ -136,8 +136,8 @@ def labels(config: FrozenConfigDict) -> list[str]:
 
 
 def settled(config: FrozenConfigDict) -> FrozenConfigDict:
-    """The config with the facts about its data filled in that the model depends on, so that the
-    model can be rebuilt without the data. Raises UserError if the data lacks a field."""
+    """The config with all facts about the data that the model depends on, so that the model can be
+    rebuilt without the data. Raises UserError if the data lacks a field."""
     data, labelled = section(config, "data"), FAMILIES[config.family.name].labelled
     needs = {source: name for name, source in sources(config.conditions).items()}
     needed = [*needs, *(["label"] if labelled else [])]

@@ -1,7 +1,7 @@
-"""Word counts, the field of a document whose order of words does not matter (a bag of words).
+"""Word counts, a field: a document as a bag of words, whose order does not matter.
 
-Words are runs of letters and digits in lower case that begin with a letter and have at least two
-characters. `STOP_WORDS`, which say nothing about the subject of a text, are not counted.
+Words are in lower case, begin with a letter and have at least two characters. `STOP_WORDS`, which
+say nothing about the subject of a text, are not counted.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ _MAX_COUNT = np.iinfo(np.uint16).max
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text that count, in order."""
+    """The words of a text that are counted, in order."""
     return [
         word
         for word in vocabulary.words_of(text)
@@ -40,17 +40,17 @@ def words_of(text: str) -> list[str]:
     ]
 
 
-def learned(texts: Iterable[str], most: int) -> tuple[str, ...]:
-    """The `most` most frequent words of texts, the most frequent first; ties in alphabetical
+def learned(texts: Iterable[str], size: int) -> tuple[str, ...]:
+    """The `size` most frequent words of texts, by descending frequency; ties in alphabetical
     order."""
-    return vocabulary.learned((" ".join(words_of(text)) for text in texts), most)
+    return vocabulary.learned((" ".join(words_of(text)) for text in texts), size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts(Field):
     """How often each of V words occurs in a document: stored as uint16 [V], seen as float32 [V].
 
-    words: the vocabulary; () if it is not known yet, as before the data was read.
+    words: the vocabulary; () before it is known.
     """
 
     words: tuple[str, ...] = ()
@@ -68,8 +68,8 @@ class Counts(Field):
         return {word: place for place, word in enumerate(self.words)}
 
     def of(self, texts: Iterable[str]) -> np.ndarray:
-        """The counts of the words of each of N texts, [N, V]. Unknown words are left out, and
-        65,535 is the highest count."""
+        """The counts of the words of each of N texts: uint16 [N, V]. Other words are not counted,
+        and counts are capped at 65,535."""
         rows = []
         for text in texts:
             places = [self._places[word] for word in words_of(text) if word in self._places]
@@ -102,7 +102,7 @@ class Counts(Field):
         if array.shape != self.shape:
             raise ValueError(f"its shape is {array.shape}, not {self.shape}")
         if array.dtype.kind not in "ui" or (array.size and not 0 <= array.min() <= array.max()):
-            raise ValueError("it does not hold counts, which are whole numbers from 0 on")
+            raise ValueError("it must hold counts, integers from 0 on")
         return np.minimum(array, _MAX_COUNT).astype(self.dtype)
 
     def parse(self, value: object, key: str) -> np.ndarray:

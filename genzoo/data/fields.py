@@ -310,9 +310,9 @@ class Tokens(Field):
 class Vector(Field):
     """Numbers [D] that belong together, such as the properties of a material.
 
-    names: the names of the entries, or (). mean, deviation: of the entries over the training set;
-    models see (value - mean) / deviation. () for values that models see as they are. Users give
-    values, and they are stored, in the units of the data.
+    names: the names of the entries, or (). mean, deviation: their means and standard deviations
+    over the training set; models see (value - mean) / deviation, or the values themselves if these
+    are (). Values are given by users and stored in the units of the data.
     """
 
     names: tuple[str, ...] = ()

@@ -147,7 +147,7 @@ def test_a_flipped_record_has_flipped_hints():
 def test_impossible_transforms_are_refused():
     fields = {"x": Image(shape=(12, 20, 1))}
     for name, message in {
-        "grey": "needs colours, but x is grey already",
+        "grey": "needs a colour image, but x is grey already",
         "downsample8": "needs sides divisible by 8, but x has 12 x 20",
     }.items():
         own = vars(conditions.ConditionSettings(of="x", transform=name))

@@ -31,7 +31,7 @@ class UNet(nn.Module):
     condition: makes the module (time, conditions, x) -> `Encoded`. The features go to every block,
     the tokens to the spatial transformers, and the maps are concatenated to the input.
     attention_up: whether all blocks of a decoder level have attention if those of the encoder level
-    do, or only the last one. coordinates: whether the input also has the coordinates of each place.
+    do, or only the last one. coordinates: whether `coordinates` are concatenated to the input.
     """
 
     out_channels: int
@@ -69,8 +69,8 @@ class UNet(nn.Module):
 
 
 def coordinates(x: Array) -> Array:
-    """The coordinates of each place of x [B, *size, C] along every axis, from -1 to 1: [B, *size,
-    axes]. A convolution alone hardly knows where it is (Liu et al. 2018, An intriguing failing of
+    """The coordinates of each position of x [B, *size, C] along every axis, from -1 to 1: [B,
+    *size, axes]. Convolutions hardly see where they are (Liu et al. 2018, An intriguing failing of
     convolutional neural networks and the CoordConv solution)."""
     along = [jnp.linspace(-1, 1, side, dtype=x.dtype) for side in x.shape[1:-1]]
     grid = jnp.stack(jnp.meshgrid(*along, indexing="ij"), -1)
@@ -95,8 +95,8 @@ class UNetSettings(ADMSettings):
     ] = 0
     coordinates: Annotated[
         bool,
-        "Whether the input also has the coordinates of each place (CoordConv), for small networks "
-        "whose conditions name places.",
+        "Whether coordinates are concatenated to the input (CoordConv), for small networks with "
+        "conditions that name places.",
     ] = False
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
