@@ -19,11 +19,11 @@ from genzoo.core.types import Array
 from genzoo.data import derived, fields, pixels
 from genzoo.data.fields import Field
 
+FACTORS: Mapping[str, int] = {"downsample2": 2, "downsample4": 4, "downsample8": 8}
+"""Transform -> the factor by which its result is smaller than the image; 1 for all others."""
 TRANSFORMS: Mapping[str, Callable[[Array], Array] | None] = {
     "none": None,
-    "downsample2": derived.downsampled(2),
-    "downsample4": derived.downsampled(4),
-    "downsample8": derived.downsampled(8),
+    **{name: derived.downsampled(by) for name, by in FACTORS.items()},
     "blur1": derived.blurred(1),
     "blur2": derived.blurred(2),
     "blur4": derived.blurred(4),
@@ -136,8 +136,7 @@ def _entry(own: ConditionSettings, source: Field) -> Entry:
 
 def factor(own: ConditionSettings) -> int:
     """The factor by which a condition is smaller than the image that it is made from."""
-    number = own.transform.removeprefix("downsample")
-    return int(number) if number.isdecimal() else 1
+    return FACTORS.get(own.transform, 1)
 
 
 def parsed(own: ConditionSettings, source: Field, value: object, key: str) -> np.ndarray:

@@ -181,7 +181,7 @@ _LACKS: Mapping[str, tuple[str, str]] = {
         "classes",
         "sort the files into one folder per class or add a metadata.csv with a column label",
     ),
-    "text": ("captions", "add a metadata.csv with a column text"),
+    "text": ("captions", "add a metadata.csv with a column text or a text file beside each file"),
     "properties": ("numbers", "add numeric columns to a metadata.csv"),
 }
 """Field -> what data without it lacks, and how to supply it in a folder."""

@@ -148,7 +148,7 @@ def _csv(file: Path) -> _Table:
 
 
 def _jsonl(file: Path) -> _Table:
-    mistakes, rows, columns, told = [], [], None, set()
+    mistakes, rows, columns, reported = [], [], None, set()
     # Not splitlines, which also splits at characters that captions may contain.
     for line, text in enumerate(read_text(file).split("\n"), start=1):
         if not text.strip():
@@ -166,8 +166,8 @@ def _jsonl(file: Path) -> _Table:
         columns = list(entry) if columns is None else columns
         for name in dict.fromkeys((*columns, *entry)):
             # Once for each key, since the first line may be the odd one.
-            if (name in columns) != (name in entry) and name not in told:
-                told.add(name)
+            if (name in columns) != (name in entry) and name not in reported:
+                reported.add(name)
                 where = "here" if name in columns else f"on line {rows[0][0]}"
                 mistakes.append(
                     f"{place}, column {name!r}: it is missing {where}; every line needs the same "

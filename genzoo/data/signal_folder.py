@@ -115,25 +115,30 @@ def _signals(part: Part, field: Signal, mistakes: list[str]) -> np.ndarray:
 def _signal(arrays: Mapping[str, np.ndarray], field: Signal) -> np.ndarray:
     array = _read(arrays, _SIGNAL)
     if array.dtype.kind not in "fiu":
-        raise _Unfit(f"its values are {array.dtype}, but must be real numbers")
+        raise _Unfit(f"its values are {array.dtype}, but must be real numbers; convert them")
     length, channels = field.shape
-    known = array[:, None] if array.ndim == 1 else array
-    if known.ndim != 2:
-        raise _Unfit(f"its shape is {array.shape}, but must be [L, C], or [L] for one channel")
-    if len(known) != length:
-        raise _Unfit(f"it has {len(known)} samples, but data.size = {length}; cut or resample it")
-    if known.shape[1] != channels:
-        raise _Unfit(f"it has {known.shape[1]} channels, but data.channels = {channels}; set that")
-    if not np.isfinite(known).all():
-        index = int(np.flatnonzero(~np.isfinite(known).all(1))[0])
+    samples = array[:, None] if array.ndim == 1 else array
+    if samples.ndim != 2:
+        raise _Unfit(
+            f"its shape is {array.shape}, but must be [L, C], or [L] for one channel; reshape it"
+        )
+    if len(samples) != length:
+        raise _Unfit(f"it has {len(samples)} samples, but data.size = {length}; cut or resample it")
+    if samples.shape[1] != channels:
+        raise _Unfit(
+            f"it has {samples.shape[1]} channels, but data.channels = {channels}; change "
+            "that, or the file"
+        )
+    if not np.isfinite(samples).all():
+        index = int(np.flatnonzero(~np.isfinite(samples).all(1))[0])
         raise _Unfit(f"sample {index} is not finite; interpolate it, or remove the file")
-    largest = float(np.abs(known.astype(np.float64)).max())
+    largest = float(np.abs(samples.astype(np.float64)).max())
     if largest > _LARGEST:
         raise _Unfit(
             f"it reaches {largest:.3g}, but values beyond {_LARGEST:g} cannot be modelled; divide "
             "all signals by a constant, so that their root mean square is about 1"
         )
-    return known.astype(field.dtype)
+    return samples.astype(field.dtype)
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -151,7 +156,7 @@ def _arrays(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
     try:
         content = np.load(file, allow_pickle=False)
     except _DAMAGED as error:
-        raise _Unfit(f"it cannot be read as an array ({error})") from error
+        raise _Unfit(f"it cannot be read as an array ({error}); replace or remove it") from error
     if isinstance(content, np.ndarray):
         yield {_SIGNAL: content}
         return
@@ -161,14 +166,19 @@ def _arrays(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
 
 def _read(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
     if key not in arrays:
-        raise _Unfit(f"it has no key {key!r}, only {', '.join(map(repr, arrays)) or 'none'}")
+        raise _Unfit(
+            f"it has no key {key!r}, only {', '.join(map(repr, arrays)) or 'none'}; add it, or "
+            "remove the file"
+        )
     try:
         array = arrays[key]
         if isinstance(array, np.ndarray):
             return array
         raise ValueError("it is another file")
     except _DAMAGED as error:
-        raise _Unfit(f"key {key!r} cannot be read as an array ({error})") from error
+        raise _Unfit(
+            f"key {key!r} cannot be read as an array ({error}); replace the file"
+        ) from error
 
 
 # --- annotations inside the files -----------------------------------------------------------------
@@ -177,7 +187,7 @@ def _read(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
 def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Annotations:
     """The annotations in .npz files, which must all have the same keys."""
     places = [str(root / file) for file in files]
-    first, rows, mistakes, told = None, [], [], set()
+    first, rows, mistakes, reported = None, [], [], set()
     for file, place in zip(files, places, strict=True):
         try:
             with _arrays(root / file) as arrays:
@@ -187,8 +197,8 @@ def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Annota
             continue
         first = first or (place, row)
         odd = sorted(first[1].keys() ^ row.keys())
-        if odd and odd[0] not in told:  # once, since the first file may be the odd one
-            told.add(odd[0])
+        if odd and odd[0] not in reported:  # once, since the first file may be the odd one
+            reported.add(odd[0])
             lacking, having = (place, first[0]) if odd[0] in first[1] else (first[0], place)
             mistakes.append(f"{lacking}: it has no {odd[0]!r}, but {having} does; give it to all.")
         rows.append(row)
@@ -224,7 +234,7 @@ def _row(arrays: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str,
         for name, value in values.items():
             row[name] = number_of(float(value))
             if row[name] is None:
-                raise _Unfit(f"key {key!r} holds {value}, which is not a finite number")
+                raise _Unfit(f"key {key!r} holds {value}; replace it by a finite number")
     return row
 
 
@@ -232,9 +242,10 @@ def _word(array: np.ndarray, key: str) -> str:
     called, kinds = {TEXT: ("caption", "U"), LABEL: ("class", "Uiu")}[key]
     if array.size != 1 or array.dtype.kind not in kinds:
         raise _Unfit(
-            f"key {key!r} is {array.dtype} of shape {array.shape}, but must be one {called}"
+            f"key {key!r} is {array.dtype} of shape {array.shape}, but must be one {called}; "
+            "store that alone"
         )
     word = str(array.item()).strip()
     if not word:
-        raise _Unfit(f"key {key!r}: the {called} is empty")
+        raise _Unfit(f"key {key!r}: the {called} is empty; write one")
     return word

@@ -60,9 +60,10 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
         "neighbours": count,
     }
     if of_documents:
-        made = _documents(model, train, queries, names, nearest, own, report)
+        results, made = _documents(model, train, queries, names, nearest, own)
     else:
-        made = _images(model, train, queries, names, nearest, report)
+        results, made = _images(model, train, queries, names, nearest)
+    report |= results
     model.place.write("retrieve.json", report)
     shown = {k: v for k, v in report.items() if k != "queries" or (of_documents and names)}
     return shown | {"files": announced([*made, model.place.path / "retrieve.json"])}
@@ -115,19 +116,19 @@ def _images(
     queries: Embedded,
     names: list[str],
     nearest: Neighbours,
-    report: dict,
-) -> list[Path]:
-    """Adds to the report and draws the neighbours; returns the files."""
+) -> tuple[dict, list[Path]]:
+    """Draws the neighbours; (the entries of the report, the files)."""
     names = [Path(name).name for name in names]
+    results: dict = {}
     records = train.read(nearest.index.ravel())
     labels = records["label"].reshape(nearest.index.shape) if "label" in records else None
     if labels is not None and queries.label is not None:
-        report["precision"] = float((labels == queries.label[:, None]).mean())
-    report["queries"] = _listed(queries, names, nearest, labels)
+        results["precision"] = float((labels == queries.label[:, None]).mean())
+    results["queries"] = _listed(queries, names, nearest, labels)
     if is_first():
         images = records["x"].reshape(*nearest.index.shape, *records["x"].shape[1:])
         _draw(model, queries, names, nearest, images, labels, train)
-    return [model.place.samples / "neighbours.png"]
+    return results, [model.place.samples / "neighbours.png"]
 
 
 def _draw(
@@ -181,34 +182,34 @@ def _documents(
     names: list[str],
     nearest: Neighbours,
     own: np.ndarray | None,
-    report: dict,
-) -> list[Path]:
-    """Adds to the report and writes the lists of neighbours; returns the files."""
-    found = {"embedding": nearest, "tfidf": _by_tfidf(train, queries, nearest, own)}
+) -> tuple[dict, list[Path]]:
+    """Writes the lists of neighbours; (the entries of the report, the files)."""
+    neighbours = {"embedding": nearest, "tfidf": _by_tfidf(train, queries, nearest, own)}
+    results: dict = {}
     if queries.label is not None:
         # Documents of the class "other" need have nothing in common.
         judged = np.array([train.spec.classes[k] != OTHER for k in queries.label], bool)
-        report["judged"] = int(judged.sum())
-        for key, near in {"precision": nearest, "precision_tfidf": found["tfidf"]}.items():
+        results["judged"] = int(judged.sum())
+        for key, near in {"precision": nearest, "precision_tfidf": neighbours["tfidf"]}.items():
             right = train.arrays["label"][near.index[judged]] == queries.label[judged, None]
-            report[key] = float(right.mean()) if judged.any() else None
+            results[key] = float(right.mean()) if judged.any() else None
     titles = names
     if not names:
         source = model.experiment.open(model.experiment.config.eval.split)
         titles = [source.titles[index] for index in queries.index]
-    report["queries"] = []
+    results["queries"] = []
     for i in spread(len(titles), _QUERIES).tolist():
         entry = {"query": titles[i]}
         if queries.label is not None:
             entry["label"] = train.spec.classes[queries.label[i]]
-        near = {method: _described(train, near, i) for method, near in found.items()}
-        report["queries"].append(entry | near)
+        near = {method: _described(train, near, i) for method, near in neighbours.items()}
+        results["queries"].append(entry | near)
     path = model.place.path / "retrieval.txt"
-    table = "\n\n".join(_table(entry) for entry in report["queries"])
+    table = "\n\n".join(_table(entry) for entry in results["queries"])
     _log.info("%s", table)
     if is_first():
         write_atomically(path, table + "\n")
-    return [path]
+    return results, [path]
 
 
 def _described(train: Documents, nearest: Neighbours, query: int) -> list[dict]:
