@@ -40,6 +40,16 @@ def _side(data: DataSettings, sides: Sequence[int]) -> int:
     return data.size if data.size in sides else sides[0]
 
 
+def _shapes_problems(data: DataSettings) -> list[str]:
+    problems = OneOf((0, *shapes.SIDES)).problems("data.size", data.size)
+    if data.flip:
+        problems.append(
+            "data.flip = True mirrors images, but the captions of shapes name sides: set it to "
+            "False."
+        )
+    return problems
+
+
 def _caption_field(data: DataSettings) -> Field | None:
     return annotations.text_fields(data).get("text")
 
@@ -56,7 +66,7 @@ DATA: Mapping[str, DataRow] = {
         open=lambda data, split: shapes.open_shapes(split, _side(data, shapes.SIDES)),
         spec=lambda data: shapes.spec(_side(data, shapes.SIDES)),
         uses=("size",),
-        problems=lambda data: OneOf((0, *shapes.SIDES)).problems("data.size", data.size),
+        problems=_shapes_problems,
     ),
     "emoji": DataRow(
         open=lambda data, split: emoji.open_emoji(

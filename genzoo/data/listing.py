@@ -235,7 +235,7 @@ def _check_alike(wholes: Sequence[Part]) -> None:
             names = ", ".join(sorted(here ^ there))
             raise UserError(
                 f"The files in {lacking.root} have no {names}, but those in {having.root} do: give "
-                f"both the same ({' or '.join(metadata.FILES)})."
+                f"both the same annotations ({' or '.join(metadata.FILES)})."
             )
         if set(first.annotations.columns) != set(other.annotations.columns):
             names = sorted(set(first.annotations.columns) ^ set(other.annotations.columns))

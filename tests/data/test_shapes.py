@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from genzoo.builders import datasets
 from genzoo.core.errors import UserError
 from genzoo.data import scene_reader, scenes, shapes
 from genzoo.data.scenes import COLOURS, GROUPS, PLACES, SHAPES, SIZES, Statement, parse
+from genzoo.settings import DataSettings
 
 COUNT = 10_000
 TEXTS = {
@@ -138,6 +140,11 @@ def test_the_groups_of_the_test_split_come_in_turn(records):
     assert [scenes.group(text) for text in texts[:8]] == [*GROUPS, *GROUPS]
     for i, group in enumerate(GROUPS):
         assert {scenes.group(text) for text in texts[i::4]} == {group}
+
+
+def test_mirroring_is_refused_since_captions_name_sides():
+    (problem,) = datasets.problems(DataSettings(name="shapes", flip=True))
+    assert problem.startswith("data.flip = True mirrors images, but the captions of shapes")
 
 
 def test_only_two_sizes_can_be_drawn(tmp_path, capsys):
