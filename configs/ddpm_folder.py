@@ -5,9 +5,9 @@
 
 A `metadata.csv` or `metadata.jsonl` in the folder adds captions, classes and numbers: its columns
 are `file_name`, `text`, `label` and any others, which hold numbers. Captions may also be in a text
-file beside each image. A model uses those that are among its conditions:
---config.conditions.label.dropout=0.1 for the classes, --config.conditions.properties.dropout=0.1
-for the numbers.
+file beside each image. A model uses only those that are among its conditions: classes with
+--config.conditions.label.dropout=0.1, numbers with --config.conditions.properties.dropout=0.1, and
+captions with --config.conditions.text.dropout=0.1 --config.network.transformer_depth=1.
 
 Images are cropped around the middle (or stretched, `data.resize`) and resized to `data.size`: one
 number for a square or (height, width), multiples of 8. Unreadable files are listed before the first

@@ -4,10 +4,10 @@
     python -m genzoo.main --workdir=runs/emoji --mode=sample \\
         --config.sample.conditions.text="('woman elf','large orange square')"
 
-The emoji are fetched from the npm registry (74 MB, once); see genzoo/data/emoji.py for licences.
-Their 1,761 words are learned from the training captions, and other words are refused. Without a
-text, `--mode=sample` draws the names of the test split in turn: the first 34 combine words of the
-training split in new ways.
+The emoji are downloaded from the npm registry (74 MB, once); see genzoo/data/emoji.py for licences.
+The vocabulary consists of the 1,761 words of the training captions; other words are refused.
+Without a text, `--mode=sample` draws the names of the test split in turn: the first 34 combine
+words of the training split in new ways.
 
 Variants:
     :laptop  not yet run to completion. Cost: at most thirty minutes on 2 CPU cores.

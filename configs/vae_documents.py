@@ -1,10 +1,10 @@
-"""A VAE of documents (Miao et al. 2016), the documentation of Python's standard library.
+"""A VAE of documents (Miao et al. 2016), here the documentation of Python's standard library.
 
     python -m genzoo.main --config=configs/vae_documents.py:laptop --workdir=runs/vae_documents
     python -m genzoo.main --workdir=runs/vae_documents --mode=eval
     python -m genzoo.main --workdir=runs/vae_documents --mode=retrieve
 
-A document is the counts of 2,000 words, whose distribution given the code is multinomial.
+A document is represented by the counts of 2,000 words; given the code they are multinomial.
 `--mode=eval` reports the perplexity per word; see ae_documents.py for `--mode=retrieve`.
 
 Variants:

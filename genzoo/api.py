@@ -45,9 +45,9 @@ from genzoo.samplers.predictor import Prediction
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir
 
-Pictures = np.ndarray | Picture | str | Sequence[Picture | np.ndarray | str]
-"""Images: uint8 [N, H, W, C], one image, or a list of arrays or PIL images of any size. For models
-of documents: a text, a list of texts, or counts uint16 [N, V]."""
+Inputs = np.ndarray | Picture | str | Sequence[Picture | np.ndarray | str]
+"""Images: uint8 [N, H, W, C], one image, or a list of arrays or PIL images of any size. Documents,
+for a model of these: a text, a list of texts, or counts uint16 [N, V]."""
 _PATHS = {"linear": paths.lerp, "spherical": paths.slerp}
 
 
@@ -172,8 +172,8 @@ class Run:
 
     # --- representations --------------------------------------------------------------------------
 
-    def encode(self, images: Pictures) -> np.ndarray:
-        """The representation of images, float32 [N, D]."""
+    def encode(self, images: Inputs) -> np.ndarray:
+        """The representation of images or documents, float32 [N, D]."""
         model, source = self._tools("encode"), self._source(images)
         passes = model.embeddings(source, FILES, np.arange(len(source)))
         return np.concatenate([part.embedding for part in passes])
@@ -185,7 +185,7 @@ class Run:
         return model.decoded(latents)
 
     def interpolate(
-        self, first: Pictures, second: Pictures, count: int = 9, path: str = "linear"
+        self, first: Inputs, second: Inputs, count: int = 9, path: str = "linear"
     ) -> np.ndarray:
         """An interpolation between two images in the space of `encode`: uint8 [count + 2, H, W, C],
         with their reconstructions at the ends. path: "linear" or "spherical"."""
@@ -197,7 +197,7 @@ class Run:
         points = _PATHS[path](jnp.asarray(ends[:1]), jnp.asarray(ends[1:]), times)
         return self.decode(np.asarray(points)[0])
 
-    def reconstruct(self, images: Pictures, **fields: object) -> np.ndarray:
+    def reconstruct(self, images: Inputs, **fields: object) -> np.ndarray:
         """Reconstructions of images, uint8 [N, H, W, C]. fields: other fields of their records that
         the model takes, each as one value for all or a list."""
         require(self.family, self.config.family.name, "reconstruct", "reconstruct")
@@ -206,7 +206,7 @@ class Run:
         programs = self._programs.setdefault("reconstruct", {})
         return reconstructed(self._experiment, variables, programs, source, len(source)).copy
 
-    def likelihood(self, images: Pictures, **fields: object) -> np.ndarray:
+    def likelihood(self, images: Inputs, **fields: object) -> np.ndarray:
         """-log p of each example in nats, or the family's bound on it: float32 [N], which
         --mode=eval averages. fields: as for `reconstruct`."""
         model, source = self._tools("likelihood"), self._source(images, fields)
@@ -230,7 +230,7 @@ class Run:
             programs=self._programs.setdefault("tools", {}),
         )
 
-    def _stored(self, images: Pictures) -> np.ndarray:
+    def _stored(self, images: Inputs) -> np.ndarray:
         """Examples in the format of the data set; images are resized to its shape."""
         x = self._experiment.x
         several = isinstance(images, list | tuple) or np.ndim(images) == len(x.shape) + 1
@@ -239,7 +239,7 @@ class Run:
         except (ValueError, BadImage) as reason:
             raise UserError(f"These are not {x.plural} for this model: {reason}.") from reason
 
-    def _source(self, images: Pictures, given: Mapping[str, object] | None = None) -> ArraySource:
+    def _source(self, images: Inputs, given: Mapping[str, object] | None = None) -> ArraySource:
         arrays = {"x": self._stored(images)}
         known = self._experiment.spec.fields
         for name, value in (given or {}).items():

@@ -127,7 +127,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
 }
 
 
-# --- what follows from the data -------------------------------------------------------------------
+# --- facts about the data -------------------------------------------------------------------------
 
 
 def labels(config: FrozenConfigDict) -> list[str]:
@@ -136,24 +136,23 @@ def labels(config: FrozenConfigDict) -> list[str]:
 
 
 def settled(config: FrozenConfigDict) -> FrozenConfigDict:
-    """The config with the facts about its data filled in that the model depends on, so that the
-    model can be rebuilt without the data. Raises UserError if the data lacks a field."""
+    """The config with all facts about the data that the model depends on, so that the model can be
+    rebuilt without the data. Raises UserError if the data lacks a field."""
     data, labelled = section(config, "data"), FAMILIES[config.family.name].labelled
     needs = {source: name for name, source in sources(config.conditions).items()}
     needed = [*needs, *(["label"] if labelled else [])]
-    found, missing = datasets.with_facts(data, needed)
+    filled, missing = datasets.with_facts(data, needed)
     problems = []
     for name in missing:
-        kind, lacks, supply = datasets.LACKS[name]
         need, remedy = "A classifier learns labels", "use other data"
         if name in needs:
-            need, remedy = f"conditions.{needs[name]} is {kind}", "leave it out"
-        problems.append(f"{need}, but {data.name} has no {lacks}: {remedy}, or {supply}.")
+            need, remedy = f"conditions.{needs[name]} needs the field {name}", "leave it out"
+        problems.append(datasets.lacks(data, name, need, remedy))
     if problems:
         raise UserError(*problems)
-    if found == data:
+    if filled == data:
         return config
-    facts = {key: getattr(found, key) for key in datasets.FACTS}
+    facts = {key: getattr(filled, key) for key in datasets.FACTS}
     return freeze(config.to_dict() | {"data": {**config.data, **facts}})
 
 

@@ -252,14 +252,15 @@ def _kind_problems(config: FrozenConfigDict, x: Field) -> list[str]:
         networks = sorted({n for name in build.FAMILIES for n in able(name)})
         families = [name for name, row in build.FAMILIES.items() if kind in row.kinds]
         return [
-            f"data.name = {data.name!r} is {x.plural}, not {_plurals(build.FAMILIES[family].kinds)}"
-            f": use one of the families {', '.join(families)} with network.name = "
-            f"{_one_of(networks)}, or other data."
+            f"data.name = {data.name!r} holds {x.plural}, not "
+            f"{_plurals(build.FAMILIES[family].kinds)}: use one of the families "
+            f"{', '.join(families)} with network.name = {_one_of(networks)}, or other data."
         ]
     if network and kind not in build.NETWORKS[network].kinds:
         return [
             f"network.name = {network!r} is for {_plurals(build.NETWORKS[network].kinds)}, but "
-            f"{data.name} is {x.plural}: use network.name = {_one_of(able(family))}, or other data."
+            f"{data.name} holds {x.plural}: use network.name = {_one_of(able(family))}, or other "
+            "data."
         ]
     if data.flip and not x.spatial:
         return [f"data.flip = True mirrors images, but these are {x.plural}: set it to False."]
@@ -276,13 +277,13 @@ def _document_problems(config: FrozenConfigDict, x: Field) -> list[str]:
     documents, name = isinstance(x, Counts), config.data.name
     if documents and config.family.get("corruption", "none") != "none":
         return [
-            f"family.corruption = {config.family.corruption!r} corrupts images, but {name} is "
+            f"family.corruption = {config.family.corruption!r} corrupts images, but {name} holds "
             "documents: set it to 'none'."
         ]
     if config.family.name == "vae" and (config.family.decoder == "multinomial") != documents:
         remedy = "set it to 'multinomial'" if documents else "choose another, such as 'bernoulli'"
         return [
-            f"family.decoder = {config.family.decoder!r} does not suit {name}, which is "
+            f"family.decoder = {config.family.decoder!r} does not suit {name}, which holds "
             f"{x.plural}: {remedy}."
         ]
     return []

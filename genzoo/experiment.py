@@ -270,14 +270,14 @@ def sample_keys(seed: int, index: Array) -> Keys:
 def require_kind(
     experiment: Experiment, kinds: tuple[type[Field], ...], mode: str, does: str
 ) -> None:
-    """Raises UserError if a mode cannot treat this kind of data. does: what it does to which kinds,
+    """Raises UserError if a mode does not apply to this kind of data. does: what the mode does,
     such as "compares images"."""
     x = experiment.x
     if not isinstance(x, kinds):
         others = "retrieve or eval" if isinstance(x, Counts) else "sample or eval"
         raise UserError(
-            f"--mode={mode} {does}, but {experiment.config.data.name} is {x.plural}: use another "
-            f"mode, such as {others}."
+            f"--mode={mode} {does}, but {experiment.config.data.name} holds {x.plural}: use "
+            f"another mode, such as {others}."
         )
 
 

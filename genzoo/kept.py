@@ -1,8 +1,8 @@
-"""Copies of small files outside a workdir that its run needs, so that it works without them.
+"""Copies of the small files outside a workdir that its run needs, so that the workdir is enough.
 
-These are the files `tokenizer.json` that configs name: of the run, in `data.tokenizer`, and of its
-frozen models. Their copies are beside `config.json`; whoever reads a stored config gets the paths
-of the copies, wherever the workdir is by then.
+These are the `tokenizer.json` files named in `data.tokenizer` by the config of the run and by those
+of its frozen models. The copies are kept beside `config.json`; a stored config is always read with
+the paths of the copies, even if the workdir has moved.
 """
 
 import filecmp
@@ -15,8 +15,8 @@ from genzoo.data.vocabulary import is_file
 
 
 def _places(config: Mapping, name: str = "tokenizer") -> Iterator[tuple[str, Mapping]]:
-    """(name of the copy, section `data`) of a config and of its frozen models, where the section
-    names a file that is in use."""
+    """(name of the copy, section `data`) for the config and those of its frozen models, where the
+    section names a file that is in use."""
     data = config.get("data", {})
     if data.get("tokens") and is_file(data["tokenizer"]):
         yield f"{name}.json", data
@@ -33,8 +33,8 @@ def keep(folder: Path, config: Mapping) -> None:
 
 
 def redirected(folder: Path, config: dict) -> dict:
-    """The config in a folder, with the paths of the copies there in place of the originals; changes
-    its argument."""
+    """The config in a folder, with the paths of the copies there in place of the originals. Changes
+    its argument in place."""
     for name, data in _places(config):
         if (folder / name).is_file():
             data["tokenizer"] = str(folder / name)
@@ -42,17 +42,17 @@ def redirected(folder: Path, config: dict) -> dict:
 
 
 def as_begun(given: str, stored: str) -> str:
-    """The value of `data.tokenizer` with which a run resumes: that in its stored config.
+    """The `data.tokenizer` with which a run resumes: that of its stored config.
 
-    given: the value in the present config, whose file may be gone. Raises UserError if it is
-    another tokenizer.
+    given: that of the new config, whose file may be gone. Raises UserError if it is a different
+    tokenizer.
     """
     if not (is_file(given) and is_file(stored)):
         return given
     here = Path(given).expanduser()
     if here.is_file() and not filecmp.cmp(here, stored, shallow=False):
         raise UserError(
-            f"data.tokenizer = {given!r} is not the tokenizer that the run began with, {stored}: "
+            f"data.tokenizer = {given!r} is not the tokenizer with which the run began, {stored}: "
             "give that one, or another --workdir."
         )
     return stored

@@ -1,9 +1,9 @@
 """The conditions of samples: a value of each condition for each sample.
 
-`sample.conditions` holds values in the notation of their fields: a class or its name, a text,
+`sample.conditions` holds values in the notation of their fields: a class by name or number, a text,
 numbers, or a file; "none" makes a condition absent. Samples cycle through a list of values. If no
-class is given, they cycle through all classes; for other conditions, through the records of the
-test split. `sample.repeat` gives several samples in a row the same conditions.
+value is given, they cycle through all classes or, for other conditions, through the records of the
+test split. With `sample.repeat`, that many samples in a row have the same conditions.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,9 +29,9 @@ _LABEL = "label"  # the condition that a guiding classifier uses
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Values:
-    """Values that samples cycle through: sample i has the value of number i modulo n.
+    """The n values that samples cycle through.
 
-    stored: in their stored form, [n, ...]. present: bool [n]; the values of absent ones are zero.
+    stored: in their stored form, [n, ...]. present: bool [n]; absent values are stored as zeros.
     """
 
     stored: np.ndarray
@@ -91,20 +91,20 @@ class Requests:
 
     @property
     def restores(self) -> bool:
-        """Whether conditions are made from images x of the test split, so that samples can be
-        compared with these: the entries `x` of `rows`."""
+        """Whether conditions are made from images of the test split, the `x` of `rows`, with which
+        samples can then be compared."""
         return bool(self.of_x) and "x" not in self._requested
 
     def texts(self, rows: Batch) -> list[str]:
-        """The text that each of `rows` asks for; [] if the model takes no text."""
+        """The requested text of each row; [] if the model takes no text."""
         for name, kind in self.fields.items():
             if isinstance(kind, Tokens):
                 return [kind.text(ids) for ids in rows[name]]
         return []
 
     def captions(self, rows: Batch) -> list[str]:
-        """The text or the name of the class that each of `rows` asks for; [] if there is neither,
-        or classes have only numbers."""
+        """The requested text of each row, or else the name of its class; [] if there is neither, or
+        if the names are mere numbers."""
         label = self.fields.get(_LABEL)
         if label and not all(name.isdecimal() for name in label.names):
             named = [label.names[number] for number in rows[_LABEL]]
@@ -199,7 +199,7 @@ class Requests:
         return given
 
     def _turn(self, rows: Batch, count: int) -> Array:
-        """Which of `count` values each row has in turn: [n]."""
+        """The index of each row's value among `count` of them: [n]."""
         return rows["index"] // self.repeat % count
 
     def negative(self, variables: Variables, rows: Batch) -> Conditions:
@@ -226,8 +226,8 @@ class Requests:
 def _values(
     given: object, kind: Field, parse: Callable[[object, str], np.ndarray], place: str
 ) -> Values:
-    """The values of one entry of the config. parse: (value, place) -> its stored form. Raises
-    UserError."""
+    """The values of one entry of the config. parse: (value, place) -> its stored form. place: the
+    config key to name in errors. Raises UserError."""
     several = isinstance(given, list | tuple) and (
         isinstance(kind, Classes | Image | Tokens)
         or any(isinstance(part, str | list | tuple) for part in given)

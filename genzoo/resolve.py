@@ -23,7 +23,7 @@ def resolved(
     checked = check.check(raw, devices)
     begun = stored if stored and place.begun else None
     if begun:
-        # Read from the data when the run began; the data may no longer be available.
+        # Facts were read from the data when the run began; the data may no longer be available.
         facts = {key: begun["data"][key] for key in FACTS}
         known = {k: v for k, v in facts.items() if v and not checked.data[k]}
         known["tokenizer"] = kept.as_begun(checked.data.tokenizer, begun["data"]["tokenizer"])

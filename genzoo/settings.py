@@ -43,47 +43,50 @@ class DataSettings:
     flip: Annotated[bool, "Whether images are mirrored at random in training."] = False
     size: Annotated[
         int | tuple[int, ...],
-        "Side in pixels or (height, width), for folders and TFDS sets; 32 or 64 for shapes and "
-        "emoji; the number of samples of a signal.",
+        "Side of the images in pixels or (height, width), for folders and TFDS sets; 32 or 64 for "
+        "shapes and emoji; for signals the number of samples.",
     ] = 0
     channels: Annotated[
-        int, AtLeast(1), "1 is grey, 3 is colour, for folders and TFDS sets; those of a signal."
+        int,
+        AtLeast(1),
+        "Channels: 1 for grey or 3 for colour, for folders and TFDS sets; for signals any number.",
     ] = 3
     resize: Annotated[
         str, OneOf(("crop", "stretch")), "How images get this size, for folders and TFDS sets."
     ] = "crop"
-    labels: Annotated[bool, "Whether sub-folders are classes, unless metadata names these."] = True
+    labels: Annotated[bool, "Whether sub-folders are classes, if metadata has no labels."] = True
     holdout: Annotated[
         int, AtLeast(2), "One in this many files of a folder is held out for the test split."
     ] = 20
     hold: Annotated[
         float,
         AtLeast(0),
-        "GiB of decoded images, of a folder or TFDS set, up to which they are held in memory; "
-        "larger sets are read from their files, in the same order.",
+        "GiB up to which the decoded records of a folder or TFDS set are held in memory; larger "
+        "sets are read from their files, in the same order.",
     ] = 1.0
     num_classes: Annotated[
         int, AtLeast(0), "Number of classes of a folder or TFDS set; 0 counts them in the data."
     ] = 0
     classes: Annotated[
-        tuple[str, ...], "Names of the classes of a folder; empty to read them from it."
+        tuple[str, ...], "Names of the classes of a folder, in order; empty to read them from it."
     ] = ()
     tokenizer: Annotated[
         str,
-        "How captions become tokens: words (of the training captions), bytes, or the path of a "
+        "How captions become tokens: words (see data.words), bytes, or the path of a "
         "tokenizer.json.",
     ] = "words"
     tokens: Annotated[
         int,
         AtLeast(0),
-        "Tokens of a caption; 0 for those of the longest in the training set, at most 64.",
+        "Tokens of a caption, beyond which it is truncated; 0 for those of the longest caption in "
+        "the training set, at most 64.",
     ] = 0
     words: Annotated[
         tuple[str, ...],
         "The vocabulary of captions or documents; empty to learn it from the training set.",
     ] = ()
     vocabulary: Annotated[
-        int, AtLeast(1), "Words of documents that are counted: the most frequent in training."
+        int, AtLeast(1), "Number of words of documents that are counted: the most frequent ones."
     ] = 2000
     columns: Annotated[
         tuple[tuple[str, float, float], ...],
@@ -120,11 +123,12 @@ class SampleSettings:
     weights: Weights = RAW
     conditions: Annotated[
         dict,
-        "Condition -> its value: a class or its name, numbers, a file, or none if absent; if not "
-        "given, samples cycle through the classes, or through the test records.",
+        "Condition -> its value: a class by name or number, a text, numbers, a file, or none if "
+        "absent; samples cycle through a list of values, or, if nothing is given, through the "
+        "classes or the test records.",
     ] = field(default_factory=dict)
     repeat: Annotated[
-        int, AtLeast(1), "Samples in a row that have the same conditions, with different noise."
+        int, AtLeast(1), "Samples of each condition, drawn in a row from different noise."
     ] = 1
     npz: Annotated[bool, "Whether all samples are also written as one array file."] = False
     into: Annotated[
@@ -212,7 +216,7 @@ class ToolSettings:
 
     first: Annotated[
         str,
-        "An image file (of documents, a .txt file or a sentence), or the number of an example in "
+        "An image file (for documents a .txt file or a sentence), or the number of an example in "
         "eval.split; empty for a default choice.",
     ] = ""
     second: Annotated[str, "The same for the other end of an interpolation."] = ""

@@ -163,7 +163,8 @@ class Workdir:
         return guard
 
     def _held_otherwise(self, config: FrozenConfigDict) -> bool:
-        """Whether the data may be held in memory now and was not before, or the reverse."""
+        """Whether data.hold has changed, so that the data may be held in memory now and was not
+        before, or the reverse."""
         before = self.config()
         return before is not None and before["data"]["hold"] != config.data.hold
 

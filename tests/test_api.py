@@ -76,7 +76,7 @@ def test_data_of_every_kind_go_in_as_the_fields_say():
     np.testing.assert_array_equal(api.Run._stored(run, list(waves)), waves.astype(np.float32))
     with pytest.raises(UserError, match=r"not signals for this model: its shape is \(2, 64\)"):
         api.Run._stored(run, waves[0].T)
-    with pytest.raises(UserError, match="compares images, but waves is signals"):
+    with pytest.raises(UserError, match="compares images, but waves holds signals"):
         reconstructed(run._experiment, None, {}, None, 3)
     run = SimpleNamespace(_experiment=Experiment(small("ddpm_fashion")))
     assert api.Run._stored(run, np.zeros((40, 30, 3), np.uint8)).shape == (1, 28, 28, 1)

@@ -200,6 +200,20 @@ def test_all_problems_come_at_once():
         ({"data__name": "cifar11"}, "data.name = 'cifar11' is unknown: did you mean 'cifar10'?"),
         ({"data__name": "folder:x"}, "data.size must be given for folder"),
         ({"data__name": "floder:x", "data__size": "32"}, "write folder:PATH or signals:PATH or"),
+        (
+            {"data__name": "folder:x", "data__size": "32", "data__tokenizer": "bytes",
+             "data__words": "('a',)"},
+            "data.words has no effect with data.tokenizer = 'bytes': leave it empty",
+        ),
+        (
+            {"data__name": "folder:x", "data__size": "32", "data__num_classes": "3",
+             "data__classes": "('a','b')"},
+            "data.num_classes = 3, but data.classes names 2: leave data.num_classes at 0",
+        ),
+        (
+            {"data__name": "fashion_mini", "data__dir": "here"},
+            "data.dir = 'here' has no effect with data.name = 'fashion_mini'",
+        ),
         ({"network__multipliers": "(1,1,1,1,1,1,1)"}, "must be divisible by 64; 32 x 32 is not"),
         ({"network__width": "34", "network__heads": "3"}, "does not divide the"),
         ({"network__dtype": "float16"}, "network.dtype = 'float16' is unknown"),

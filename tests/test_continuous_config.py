@@ -13,13 +13,13 @@ WAVES = "configs/toy_waves.py"
 GUIDED, CLASSES = "configs/ddpm_fashion_cond.py", "configs/classifier_fashion.py"
 
 MISTAKES = [
-    (TOY, {"data.name": "mnist"}, "'point_mlp' is for points, but mnist is images: use network."),
-    (TOY, {"data.name": "waves"}, "but waves is signals: use network.name = 'unet' or 'song_"),
-    (FLOW, {"data.name": "swissroll"}, "'unet' is for images or signals, but swissroll is points: "
-     "use network.name = 'point_mlp', or other data."),
-    (GUIDED, {"data.name": "waves"}, "is signals, not images: use one of the families score_sde, "
-     "edm, flow_matching, vdm with network.name = 'song_unet' or 'unet', or other data."),
-    (VDM, {"data.name": "waves"}, "'vdm_unet' is for images, but waves is signals"),
+    (TOY, {"data.name": "mnist"}, "'point_mlp' is for points, but mnist holds images: use networ"),
+    (TOY, {"data.name": "waves"}, "but waves holds signals: use network.name = 'unet' or 'song_"),
+    (FLOW, {"data.name": "swissroll"}, "'unet' is for images or signals, but swissroll holds "
+     "points: use network.name = 'point_mlp', or other data."),
+    (GUIDED, {"data.name": "waves"}, "holds signals, not images: use one of the families "
+     "score_sde, edm, flow_matching, vdm with network.name = 'song_unet' or 'unet', or other "),
+    (VDM, {"data.name": "waves"}, "'vdm_unet' is for images, but waves holds signals"),
     (WAVES, {"data.flip": "True"}, "data.flip = True mirrors images, but these are signals"),
     (EDM, {"data.name": "waves", "data.flip": "False"}, "family.augment = 0.12 augments images"),
     (TOY, {"data.flip": "True"}, "data.flip = True mirrors images"),
@@ -77,7 +77,7 @@ def test_a_mistake_is_named_with_its_remedy(path, changes, message):
 
 def test_a_classifier_needs_classes():
     raw = config.override(config.load(CLASSES), {"data.name": "swissroll"})
-    with pytest.raises(UserError, match="is points, not images"):
+    with pytest.raises(UserError, match="holds points, not images"):
         check.check(raw)
 
 

@@ -86,7 +86,7 @@ def test_modes_that_draw_images_refuse_documents(place, capsys):
     for mode in ("sample", "reconstruct", "interpolate", "latents"):
         capsys.readouterr()
         assert called(place, mode) == 2
-        assert "is documents: use another mode, such as retrieve" in capsys.readouterr().err
+        assert "holds documents: use another mode, such as retrieve" in capsys.readouterr().err
 
 
 def test_texts_are_encoded_by_the_tools_and_from_python(place, tmp_path):
@@ -98,7 +98,7 @@ def test_texts_are_encoded_by_the_tools_and_from_python(place, tmp_path):
     run = genzoo.open(place)
     codes = run.encode(["sail and mast", "dough"])
     np.testing.assert_allclose(codes, arrays["embedding"], rtol=1e-5, atol=1e-6)
-    with pytest.raises(UserError, match="is documents"):
+    with pytest.raises(UserError, match="holds documents"):
         run.decode(codes)
     assert called(place, "probe") == 0
     report = json.loads((place / "probe.json").read_text())
@@ -108,10 +108,10 @@ def test_texts_are_encoded_by_the_tools_and_from_python(place, tmp_path):
 def test_settings_for_images_are_refused(capsys):
     for config, change, message in (
         ("vae_documents", "family.decoder=bernoulli", "set it to 'multinomial'"),
-        ("vae_fashion", "family.decoder=multinomial", "which is images: choose another"),
-        ("ae_documents", "family.corruption=masking", "corrupts images, but docstrings is docum"),
+        ("vae_fashion", "family.decoder=multinomial", "which holds images: choose another"),
+        ("ae_documents", "family.corruption=masking", "corrupts images, but docstrings holds docu"),
         ("ae_documents", "data.flip=True", "these are documents"),
-        ("fm_fashion", "data.name=docstrings", "docstrings' is documents, not images"),
+        ("fm_fashion", "data.name=docstrings", "docstrings' holds documents, not images"),
     ):
         flags = [f"--config=configs/{config}.py:smoke", "--mode=describe", f"--config.{change}"]
         assert main(flags) == 2

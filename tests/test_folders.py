@@ -106,7 +106,7 @@ def test_images_train_resume_and_are_sampled_by_words_and_by_numbers(
     words = [data["words"].index(word) + 2 for word in ("a", "red", "cats")]
     np.testing.assert_array_equal(drawn["text"], [[*words, 0, 0], [0] * 5])
     for conditions, message in (
-        (dict(text="a rad cats"), "the training set has no word 'rad'"),
+        (dict(text="a rad cats"), "the vocabulary has no word 'rad'"),
         (dict(label="horses"), "is not a class: give a number from 0 to 1 or a name"),
         (dict(properties="porosity=0.4"), "lacks grain"),
     ):

@@ -63,7 +63,7 @@ def test_a_run_works_without_the_original_and_in_another_place(tmp_path):
     begun(place, settings)
     place.check(resolved(raw, place.path))  # the same config resumes it
     tokenizer(tmp_path / "it.json", "a", "red", "dog")
-    with pytest.raises(UserError, match="is not the tokenizer that the run began with"):
+    with pytest.raises(UserError, match="is not the tokenizer with which the run began"):
         resolved(raw, place.path)
     (tmp_path / "it.json").unlink()
     shutil.rmtree(photos)

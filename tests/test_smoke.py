@@ -108,7 +108,7 @@ def test_modes(name, workdir, capsys):
         if mode == "reconstruct" and name.startswith("toy"):
             assert code == 2 and "compares images, but" in capsys.readouterr().err
         elif can(mode, name, settings) and name.endswith("documents"):
-            assert code == 2 and "but docstrings is documents: use" in capsys.readouterr().err
+            assert code == 2 and "but docstrings holds documents: use" in capsys.readouterr().err
         elif can(mode, name, settings):
             assert code == 0
             made = {"sample": "latest/grid.png", "reconstruct": "reconstruction.png"}[mode]

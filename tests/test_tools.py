@@ -396,7 +396,7 @@ def test_bad_input_ends_in_a_sentence(run, tmp_path, capsys):
     none, plain = tmp_path / "none.png", tmp_path / "plain.png"
     plain.write_text("words")
     refused("retrieve", "tools.first = ", f"--config.tools.first={none}")
-    refused("retrieve", "plain.png cannot be used as an image", f"--config.tools.first={plain}")
+    refused("retrieve", "plain.png' cannot be used as an image", f"--config.tools.first={plain}")
     refused("interpolate", "tools.second is missing", f"--config.tools.first={plain}")
     refused("retrieve", "must be from 0 to", "--config.tools.first=200000")
     both = ("--config.tools.first=3", f"--config.tools.second={plain}")

@@ -19,11 +19,11 @@ from genzoo.core.types import Array
 from genzoo.data import derived, fields, pixels
 from genzoo.data.fields import Field
 
+FACTORS: Mapping[str, int] = {"downsample2": 2, "downsample4": 4, "downsample8": 8}
+"""Transform -> the factor by which its result is smaller than the image; 1 for all others."""
 TRANSFORMS: Mapping[str, Callable[[Array], Array] | None] = {
     "none": None,
-    "downsample2": derived.downsampled(2),
-    "downsample4": derived.downsampled(4),
-    "downsample8": derived.downsampled(8),
+    **{name: derived.downsampled(by) for name, by in FACTORS.items()},
     "blur1": derived.blurred(1),
     "blur2": derived.blurred(2),
     "blur4": derived.blurred(4),
@@ -60,8 +60,8 @@ class ConditionSettings:
     transform: Annotated[
         str,
         OneOf(TRANSFORMS),
-        "Applied to an image: downsampling by 2, 4 or 8; a blur of 1, 2 or 4 pixels; grey; mask (a "
-        "hole in the middle); edges; outline; or none.",
+        "What is made of an image: a copy downsampled by 2, 4 or 8 or blurred by 1, 2 or 4 pixels, "
+        "grey, mask (a hole in the middle), edges, outline, or none.",
     ] = "none"
     way: Annotated[
         str,
@@ -81,7 +81,7 @@ class ConditionSettings:
     layers: Annotated[
         int,
         AtLeast(0),
-        "Layers of a text encoder, a transformer over the tokens of a text that is trained along; "
+        "Layers of a transformer that encodes the tokens of a text, trained along with the model; "
         "0 for none.",
     ] = 0
 
@@ -136,17 +136,16 @@ def _entry(own: ConditionSettings, source: Field) -> Entry:
 
 def factor(own: ConditionSettings) -> int:
     """The factor by which a condition is smaller than the image that it is made from."""
-    number = own.transform.removeprefix("downsample")
-    return int(number) if number.isdecimal() else 1
+    return FACTORS.get(own.transform, 1)
 
 
 def parsed(own: ConditionSettings, source: Field, value: object, key: str) -> np.ndarray:
     """A user's value of a condition, as a stored value of the field that it is made from. Raises
     UserError. key: the config key to name in the error.
 
-    The value is one of the field, from which the condition is then made: a photo for its edges.
-    For a smaller copy it may also be an image file of the size of that copy, which is enlarged by
-    copying each pixel, so that the condition is the file exactly.
+    The user gives a value of that field, such as a photo for its edges. For a smaller copy it may
+    also be an image file of the size of that copy; each pixel is then repeated, so that the copy
+    made from it equals the file.
     """
     if isinstance(source, fields.Image) and (by := factor(own)) > 1:
         height, width, channels = source.shape
@@ -195,8 +194,8 @@ def _field_problems(
         ]
     if own.transform == "grey" and field.shape[-1] == 1:
         return [
-            f"{where}.transform = 'grey' needs colours, but {source} is grey already: choose "
-            "another transform."
+            f"{where}.transform = 'grey' needs a colour image, but {source} is grey already: "
+            "choose another transform."
         ]
     kind = _KINDS[type(field)]
     if own.way and own.way not in _WAYS_OF[kind]:
@@ -204,7 +203,7 @@ def _field_problems(
         return [f"{where}.way = {own.way!r} is not possible for {field}: use {offered}."]
     if own.layers and kind != "ids":
         return [
-            f"{where}.layers = {own.layers} encodes a text, but {source} is {field}: leave it at 0."
+            f"{where}.layers = {own.layers} is for texts, but {source} is {field}: leave it at 0."
         ]
     return []
 

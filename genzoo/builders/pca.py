@@ -39,13 +39,14 @@ class PCASettings:
 
     def build(self, parts: Parts) -> Family:
         """Builds the family. Raises UserError if the covariance would take too much memory."""
-        dimension, words = math.prod(parts.shape), isinstance(parts.fields["x"], Counts)
+        dimension = math.prod(parts.shape)
+        words = isinstance(parts.fields["x"], Counts)
         if dimension > _MAX_DIMENSION:
-            smaller = "make the images smaller (data.size)"
-            smaller = "count fewer words (data.vocabulary)" if words else smaller
+            image_remedy = "make the images smaller (data.size)"
+            remedy = "count fewer words (data.vocabulary)" if words else image_remedy
             raise UserError(
                 f"An example has {dimension} numbers, so the covariance of PCA takes "
-                f"{8 * dimension**2 / 2**30:.0f} GiB: {smaller}, at most {_MAX_DIMENSION} numbers."
+                f"{8 * dimension**2 / 2**30:.0f} GiB: {remedy}, at most {_MAX_DIMENSION} numbers."
             )
-        own = dict(inputs=counts.log_scaled, scored=_SCORED) if words else {}
-        return pca_family.PCA(components=self.components, shape=parts.shape, **own)
+        of_words = dict(inputs=counts.log_scaled, scored=_SCORED) if words else {}
+        return pca_family.PCA(components=self.components, shape=parts.shape, **of_words)

@@ -109,7 +109,7 @@ class Entry:
     of ids below `size`, with `length` positions), "tokens" (`Tokens` of features of width `size`)
     or "map" ([B, *spatial shape of x, size]). way: "add" to the time embedding, "attend" by
     cross-attention, or "concat" to the network's input. null: whether absence has a learned
-    embedding; otherwise an absent condition contributes zeros. layers: of the transformer that
+    embedding; otherwise an absent condition contributes zeros. layers: those of a transformer that
     encodes a sequence; 0 for none.
     """
 

@@ -242,9 +242,9 @@ class Likelihood:
 
     total: [B]. terms: name -> [B]; they sum to the total.
     curve: optional (positions [K] in [0, 1], values [B, K]): the total as a function of time.
-    density: whether the total is of a density of data in [-1, 1], or of words, rather than of a
-    probability of pixel levels; bits per dimension are then undefined. of, dimensions: the variable
-    that is scored and its dimension, when that is not the data.
+    density: whether bits per dimension are undefined, because the total is that of a density of
+    data in [-1, 1] or of words, and not of the probability of pixel levels. of, dimensions: the
+    variable that is scored and its dimension, when that is not the data.
     """
 
     total: Array

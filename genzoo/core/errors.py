@@ -2,7 +2,9 @@
 
 import difflib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_LISTED = 10  # problems listed one by one; the rest are counted
 
 
 class UserError(Exception):
@@ -46,3 +48,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known are: {', '.join(known)}."
+
+
+def abridged(problems: Sequence[str]) -> list[str]:
+    """The first ten of the problems, and a sentence that counts the others."""
+    more = len(problems) - _LISTED
+    return [*problems[:_LISTED], *([f"And {more} more."] if more > 0 else [])]
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raises a UserError with the `abridged` problems, if there are any."""
+    if problems:
+        raise UserError(*abridged(problems))

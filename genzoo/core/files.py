@@ -1,10 +1,12 @@
-"""Atomic file writes: a file is written under a temporary name and moved into place."""
+"""Atomic file writes, under a temporary name that is moved into place, and reading of texts."""
 
 import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from genzoo.core.errors import UserError
 
 
 @contextlib.contextmanager
@@ -26,3 +28,22 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes the whole file or, on any failure, none of it. Makes the folder."""
     with aside(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_text(path: Path, called: str = "") -> str:
+    """The text of a UTF-8 file, with or without a byte order mark. Raises UserError. called: how
+    errors name the file, by default by its path."""
+    called = called or str(path)
+    if not path.is_file():
+        raise UserError(f"{called}: there is no such file; give the path of a text file.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{called} cannot be read: {error.strerror}.") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{called}, line {line}: it is not UTF-8; save the file as UTF-8."
+        ) from error

@@ -1,13 +1,12 @@
-"""Word counts, the field of a document whose order of words does not matter (a bag of words).
+"""Word counts, a field: a document as a bag of words, whose order does not matter.
 
-Words are runs of letters and digits in lower case that begin with a letter and have at least two
-characters. `STOP_WORDS`, which say nothing about the subject of a text, are not counted.
+Words are in lower case, begin with a letter and have at least two characters. `STOP_WORDS`, which
+say nothing about the subject of a text, are not counted.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -16,7 +15,7 @@ import numpy as np
 
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array
-from genzoo.data import vocabulary
+from genzoo.data import given, vocabulary
 from genzoo.data.fields import Field
 
 _ENGLISH = """
@@ -29,11 +28,11 @@ _ENGLISH = """
     """
 STOP_WORDS = frozenset(_ENGLISH.split())
 """English articles, pronouns, prepositions, conjunctions and auxiliaries."""
-_MOST = np.iinfo(np.uint16).max
+_MAX_COUNT = np.iinfo(np.uint16).max
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text that count, in order."""
+    """The words of a text that are counted, in order."""
     return [
         word
         for word in vocabulary.words_of(text)
@@ -41,23 +40,24 @@ def words_of(text: str) -> list[str]:
     ]
 
 
-def learned(texts: Iterable[str], most: int) -> tuple[str, ...]:
-    """The `most` most frequent words of texts, the most frequent first; ties in alphabetical
+def learned(texts: Iterable[str], size: int) -> tuple[str, ...]:
+    """The `size` most frequent words of texts, by descending frequency; ties in alphabetical
     order."""
-    return vocabulary.learned((" ".join(words_of(text)) for text in texts), most)
+    return vocabulary.learned((" ".join(words_of(text)) for text in texts), size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts(Field):
     """How often each of V words occurs in a document: stored as uint16 [V], seen as float32 [V].
 
-    words: the vocabulary; () if it is not known yet, as before the data was read.
+    words: the vocabulary; () before it is known.
     """
 
     words: tuple[str, ...] = ()
     dtype: ClassVar[type] = np.uint16
     singular: ClassVar[str] = "document"
     plural: ClassVar[str] = "documents"
+    suffixes: ClassVar[frozenset[str]] = frozenset((given.TEXT_FILE,))
 
     def __post_init__(self):
         if len(self.shape) != 1 or (self.words and len(self.words) != self.shape[0]):
@@ -68,13 +68,13 @@ class Counts(Field):
         return {word: place for place, word in enumerate(self.words)}
 
     def of(self, texts: Iterable[str]) -> np.ndarray:
-        """The counts of the words of each of N texts, [N, V]. Unknown words are left out, and
-        65,535 is the highest count."""
+        """The counts of the words of each of N texts: uint16 [N, V]. Other words are not counted,
+        and counts are capped at 65,535."""
         rows = []
         for text in texts:
             places = [self._places[word] for word in words_of(text) if word in self._places]
             counts = np.bincount(np.array(places, np.int64), minlength=self.shape[0])
-            rows.append(np.minimum(counts, _MOST).astype(self.dtype))
+            rows.append(np.minimum(counts, _MAX_COUNT).astype(self.dtype))
         return np.stack(rows) if rows else np.zeros((0, *self.shape), self.dtype)
 
     def example(self, *rows: int) -> jax.ShapeDtypeStruct:
@@ -88,7 +88,7 @@ class Counts(Field):
     def stored(self, values: Array | np.ndarray) -> Array | np.ndarray:
         """Numbers rounded to counts."""
         library = jnp if isinstance(values, jax.Array) else np
-        return library.clip(library.round(values), 0, _MOST).astype(self.dtype)
+        return library.clip(library.round(values), 0, _MAX_COUNT).astype(self.dtype)
 
     def made_up(self, random: np.random.Generator, count: int) -> np.ndarray:
         """Counts of random words, uint16 [count, V], many of them zero."""
@@ -102,34 +102,16 @@ class Counts(Field):
         if array.shape != self.shape:
             raise ValueError(f"its shape is {array.shape}, not {self.shape}")
         if array.dtype.kind not in "ui" or (array.size and not 0 <= array.min() <= array.max()):
-            raise ValueError("it does not hold counts, which are whole numbers from 0 on")
-        return np.minimum(array, _MOST).astype(self.dtype)
+            raise ValueError("it must hold counts, integers from 0 on")
+        return np.minimum(array, _MAX_COUNT).astype(self.dtype)
 
     def parse(self, value: object, key: str) -> np.ndarray:
-        """The counts of a text, or of the text in a .txt file: uint16 [V]. Raises UserError, also
-        for a text without a single word of the vocabulary."""
-        text = str(value)
-        if text.lower().endswith(".txt"):
-            text = read_text(Path(text).expanduser(), f"{key} = {value!r}")
-        counts = self.take(text)
+        """The counts of a text (see `given.text`): uint16 [V]. Raises UserError, also for a text
+        without any word of the vocabulary."""
+        counts = self.take(given.text(value, key))
         if not counts.any():
             raise UserError(
                 f"{key} = {value!r} has none of the {self.shape[0]} words that the model knows: "
                 "use other words, or train with a larger data.vocabulary."
             )
         return counts
-
-
-def read_text(path: Path, called: str) -> str:
-    """The text of a UTF-8 file. called: how a UserError names it."""
-    if not path.is_file():
-        raise UserError(f"{called}: there is no such file.")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{called}: line {line} is not UTF-8 text ({error.reason}): convert the file."
-        ) from error
-    except OSError as error:
-        raise UserError(f"{called} cannot be read: {error.strerror}.") from error

@@ -1,8 +1,8 @@
-"""Images made of the images of a batch: smaller, grey, blurred, with a hole, edges, an outline.
+"""Images derived from those of a batch: smaller, blurred, grey, masked, edges, outlines.
 `conditions.NAME.transform` names one of them.
 
-They are computed on the device inside the step, from the prepared and augmented record. Nothing
-extra is stored, and a mirrored image has mirrored edges, because every function f here satisfies
+They are computed on the device inside the step, from the prepared and augmented record, so nothing
+extra is stored. A mirrored image has mirrored edges, because every function f here satisfies
 f(mirror(x)) = mirror(f(x)).
 
 | function       | result                                  | of images [B, H, W, C] in [-1, 1] |
@@ -10,7 +10,7 @@ f(mirror(x)) = mirror(f(x)).
 | downsampled(k) | [B, H / k, W / k, C] in [-1, 1]         | means of squares of k x k pixels  |
 | blurred(s)     | [B, H, W, C] in [-1, 1]                 | a Gaussian filter, s in pixels    |
 | grey           | [B, H, W, 1] in [-1, 1]                 | the luma                          |
-| masked         | [B, H, W, C + 1], the last 1 or 0       | a hole of zeros, and where it is  |
+| masked         | [B, H, W, C + 1], the last 1 or 0       | a hole of zeros, and its mask     |
 | edges          | [B, H, W, 1] in [0, sqrt 2]             | the gradient's magnitude          |
 | outline        | [B, H, W, 1], 1 on edges, -1 elsewhere  | edges, thinned                    |
 """
@@ -23,9 +23,8 @@ import numpy as np
 
 from genzoo.core.types import Array, Images
 
-LEAST = 0.1
-"""The least magnitude of the gradient on an outline: a tenth of that of a step from black to
-white."""
+THRESHOLD = 0.1
+"""The least gradient on an outline: a tenth of the gradient of a step from black to white."""
 _REACH = 4  # standard deviations at which a Gaussian filter ends
 _TURN = np.float32(np.tan(np.pi / 8))
 _EQUAL = np.float32(1 - 1e-5)  # magnitudes whose ratio is above this count as equal
@@ -50,8 +49,8 @@ def downsampled(factor: int) -> Callable[[Images], Images]:
 def blurred(sigma: float) -> Callable[[Images], Images]:
     """A function [B, H, W, C] -> [B, H, W, C]: a Gaussian filter of standard deviation `sigma`.
 
-    The filter ends at 4 sigma, and the image is extended by reflection about the edges of its
-    border pixels, both as in SciPy.
+    The filter is truncated at 4 sigma, and the image is reflected about the outer edges of its
+    border pixels; both are SciPy's defaults.
     """
 
     def blur(images: Images) -> Images:
@@ -64,7 +63,7 @@ def blurred(sigma: float) -> Callable[[Images], Images]:
 
 
 def _gaussian(side: int, sigma: float) -> np.ndarray:
-    """A Gaussian filter of an axis with reflected ends, as a matrix float32 [side, side]."""
+    """A Gaussian filter along an axis with reflected ends, as a matrix float32 [side, side]."""
     reach = int(_REACH * sigma + 0.5)
     weights = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / sigma))
     place = np.arange(side)[:, None] + np.arange(-reach, reach + 1)
@@ -82,11 +81,11 @@ def grey(images: Images) -> Images:
 
 
 def masked(images: Images) -> Images:
-    """Images with a hole, and a channel that tells where: [B, H, W, C] -> [B, H, W, C + 1].
+    """Images with a hole, and the mask of it: [B, H, W, C] -> [B, H, W, C + 1].
 
-    The hole is the central rectangle of about half the sides; a quarter of each side, rounded up,
-    is left on either side of it. There the image is 0 (medium grey), and the last channel is 0; it
-    is 1 elsewhere.
+    The hole is the central rectangle, about half as wide and half as high as the image; the margin
+    is a quarter of each side, rounded up. In the hole the image is 0 (medium grey). The last
+    channel, the mask, is 0 in the hole and 1 elsewhere.
     """
     height, width = images.shape[1:3]
     known = np.ones((height, width, 1), np.float32)
@@ -107,13 +106,13 @@ def edges(images: Images) -> Images:
 
 
 def outline(images: Images) -> Images:
-    """The pixels on edges, as 1 among -1: [B, H, W, C] -> [B, H, W, 1].
+    """Thin edges: 1 at pixels on an edge and -1 elsewhere, [B, H, W, C] -> [B, H, W, 1].
 
-    A pixel is on an edge if the gradient (`edges`) is at least `LEAST` and not below that of its
-    two neighbours along the gradient, whose direction is rounded to a multiple of 45 degrees (the
-    suppression of Canny 1986, A computational approach to edge detection). Pixels beyond the border
-    count as 0. A step between two pixels is drawn on both: one of them alone would break the
-    symmetry under mirroring.
+    A pixel is on an edge if its gradient (`edges`) is at least `THRESHOLD` and at least that of its
+    two neighbours along the gradient, whose direction is rounded to a multiple of 45 degrees: the
+    non-maximum suppression of Canny 1986 (A computational approach to edge detection). Beyond the
+    border the gradient counts as 0. A step between two pixels marks both of them, since either one
+    alone would break the symmetry under mirroring.
     """
     right, down = _gradient(images)
     size = jnp.sqrt(jnp.square(right) + jnp.square(down))
@@ -121,7 +120,7 @@ def outline(images: Images) -> Images:
     height, width = size.shape[1:]
 
     def larger(y: int, x: int) -> Array:
-        """The larger magnitude of the two neighbours at (y, x) and at (-y, -x)."""
+        """The larger gradient of the two neighbours at (y, x) and (-y, -x)."""
         one = p[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]
         other = p[:, 1 - y : 1 - y + height, 1 - x : 1 - x + width]
         return jnp.maximum(one, other)
@@ -131,7 +130,7 @@ def outline(images: Images) -> Images:
     falling = right * down > 0  # the gradient points right and down, or left and up
     slanted = jnp.where(falling, larger(1, 1), larger(1, -1))
     beside = jnp.where(across, larger(0, 1), jnp.where(along, larger(1, 0), slanted))
-    return jnp.where((size >= LEAST) & (size >= _EQUAL * beside), 1.0, -1.0)[..., None]
+    return jnp.where((size >= THRESHOLD) & (size >= _EQUAL * beside), 1.0, -1.0)[..., None]
 
 
 def _gradient(images: Images) -> tuple[Array, Array]:

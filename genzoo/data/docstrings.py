@@ -1,14 +1,15 @@
 """The documentation of Python's standard library, one document per public object.
 
-A document is the docstring of a module, class, function or method whose dotted name, the title, has
-no part that begins with an underscore. Sources are parsed and not imported, so that no module runs;
-only objects of `_COMPILED`, which are part of the interpreter, are asked for their docstrings. Of
-documents with the same text only the first is kept, and none has fewer than `LEAST_WORDS` words.
+A document is the docstring of a module, class, function or method. Its title is the dotted name, no
+part of which begins with an underscore. Sources are parsed and not imported, so that no module is
+run; only the modules in `_COMPILED`, which are part of the interpreter, are imported. Of several
+documents with the same text the first is kept, and documents of fewer than `MIN_WORDS` words are
+dropped.
 
-A document's class is its top-level module if that has at least `LEAST_DOCUMENTS` documents, and
-"other" if not. One document in `HOLDOUT` belongs to the test split, by the CRC-32 of its title. The
-documents depend on the version of Python, which enters the checksum, and on how it was built: some
-systems leave modules out.
+The class of a document is its top-level module if that has at least `MIN_DOCUMENTS` documents, and
+"other" otherwise. One document in `HOLDOUT` belongs to the test split, by the CRC-32 of its title.
+The documents depend on the version of Python, which enters the checksum, and on how it was built:
+some systems omit modules.
 """
 
 import ast
@@ -24,22 +25,23 @@ from pathlib import Path
 
 from genzoo.core.errors import UserError
 from genzoo.data.counts import words_of
-from genzoo.data.documents import OTHER, Corpus, held_out
-from genzoo.data.source import check_split
+from genzoo.data.documents import OTHER, Corpus
+from genzoo.data.source import check_split, held_out
 
-LEAST_WORDS = 5
-"""Words of the shortest document, without stop words."""
-LEAST_DOCUMENTS = 20
+MIN_WORDS = 5
+"""Words of the shortest document, not counting stop words."""
+MIN_DOCUMENTS = 20
 """Documents of the smallest module that is a class of its own."""
 HOLDOUT = 5
+"""About one document in this many is held out for testing."""
 _COMPILED = ("builtins", "cmath", "itertools", "math", "time")
 _SOURCES_OF = {"_pyio": "io", "_pydecimal": "decimal", "_pydatetime": "datetime"}
-"""Modules in Python whose documented twin is compiled, or only imports them."""
+"""Modules written in Python -> the public module whose docstrings they hold."""
 _SKIPPED = frozenset({
     "distutils", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tkinter",
     "turtledemo",
 })  # fmt: skip
-"""Packages that are tables, tests or programs, or not part of every installation or version."""
+"""Packages of tables, tests or programs, and those that some installations or versions lack."""
 _TESTS = frozenset({"test", "tests"})
 
 
@@ -48,13 +50,13 @@ def read(split: str) -> Corpus:
     Python comes without its sources."""
     check_split(split)
     texts, labels = documents()
-    here = tuple(title for title in texts if held_out(title, HOLDOUT) == (split == "test"))
+    titles = tuple(title for title in texts if held_out(title, HOLDOUT) == (split == "test"))
     classes = sorted(set(labels.values()) - {OTHER})
     return Corpus(
         name="docstrings",
-        titles=here,
-        texts=tuple(texts[title] for title in here),
-        labels=tuple(labels[title] for title in here),
+        titles=titles,
+        texts=tuple(texts[title] for title in titles),
+        labels=tuple(labels[title] for title in titles),
         classes=(*classes, OTHER),
         edition=f"Python {platform.python_version()}",
     )
@@ -63,20 +65,20 @@ def read(split: str) -> Corpus:
 @cache
 def documents() -> tuple[dict[str, str], dict[str, str]]:
     """(title -> text, title -> class) of all documents, sorted by title."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for title, text in (*_parsed(Path(sysconfig.get_path("stdlib"))), *_compiled()):
-        if len(words_of(text)) >= LEAST_WORDS:
-            found.setdefault(title, text)
-    if not found:
+        if len(words_of(text)) >= MIN_WORDS:
+            texts.setdefault(title, text)
+    if not texts:
         raise UserError(
-            f"data.name = 'docstrings' needs the sources of Python's standard library, which "
-            f"{sysconfig.get_path('stdlib')} does not hold: use another Python, or other data."
+            f"data.name = 'docstrings' needs the sources of Python's standard library, which are "
+            f"not in {sysconfig.get_path('stdlib')}: use another Python, or other data."
         )
     # A text that several objects share belongs to the first of them.
-    first = {text: title for title, text in sorted(found.items(), reverse=True)}
-    kept = {title: found[title] for title in sorted(first.values())}
+    first = {text: title for title, text in sorted(texts.items(), reverse=True)}
+    kept = {title: texts[title] for title in sorted(first.values())}
     sizes = Counter(_module(title) for title in kept)
-    large = {module for module, size in sizes.items() if size >= LEAST_DOCUMENTS}
+    large = {module for module, size in sizes.items() if size >= MIN_DOCUMENTS}
     return kept, {t: _module(t) if _module(t) in large else OTHER for t in kept}
 
 
@@ -130,7 +132,7 @@ def _compiled() -> Iterator[tuple[str, str]]:
         module = importlib.import_module(name)
         yield name, inspect.getdoc(module) or ""
         for title, thing in _public(vars(module), name):
-            # A shell may add its own names to builtins.
+            # An interactive shell may add names of its own to builtins.
             if inspect.isbuiltin(thing) or (inspect.isclass(thing) and thing.__module__ == name):
                 yield title, _text(thing)
             if inspect.isclass(thing) and thing.__module__ == name:

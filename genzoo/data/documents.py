@@ -1,4 +1,4 @@
-"""Documents as data: texts, from files or from `docstrings`, as counts of a learned vocabulary."""
+"""Documents as data: texts, from files or from `docstrings`, as counts of words."""
 
 import zlib
 from collections.abc import Sequence
@@ -7,24 +7,24 @@ from pathlib import Path
 
 import numpy as np
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, refuse
+from genzoo.core.files import read_text
 from genzoo.data import counts, listing
 from genzoo.data.counts import Counts
 from genzoo.data.fields import Classes
+from genzoo.data.given import TEXT_FILE
 from genzoo.data.metadata import LABEL
 from genzoo.data.source import ArraySource, Spec, check_split
 
-SUFFIX = ".txt"
 OTHER = "other"
-"""The class of documents whose own class would be too small; it says nothing about a document."""
-_LISTED = 10  # unreadable files listed one by one; the rest are counted
+"""The class of all documents whose own class is too small; they need have nothing in common."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Corpus:
-    """The texts of one split. titles, labels: of each text; labels are names of classes, or () if
-    there are no classes. classes: the names of all classes in order. edition: where the texts come
-    from, if their titles leave that open."""
+    """The texts of one split, with their titles and labels, the names of their classes; labels are
+    () if there are no classes. classes: the names of all classes in order. edition: the version of
+    the collection, which enters the checksum."""
 
     name: str
     titles: tuple[str, ...]
@@ -36,7 +36,7 @@ class Corpus:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Documents(ArraySource):
-    """Word counts held in memory. titles: of the documents. edition: see `Corpus`."""
+    """Word counts held in memory. titles: those of the documents. edition: see `Corpus`."""
 
     titles: tuple[str, ...]
     edition: str = ""
@@ -47,13 +47,12 @@ class Documents(ArraySource):
         return zlib.crc32(about.encode("utf-8", "surrogateescape"), super().checksum())
 
 
-def facts(train: Corpus, vocabulary: int) -> dict[str, object]:
-    """What a model must know of its data: the `vocabulary` most frequent words of the training
-    texts (`words`), and the classes. Raises UserError if there are no words."""
-    words = counts.learned(train.texts, vocabulary)
+def vocabulary(train: Corpus, size: int) -> tuple[str, ...]:
+    """The `size` most frequent words of the training texts. Raises UserError if there are none."""
+    words = counts.learned(train.texts, size)
     if not words:
         raise UserError(f"The texts of {train.name} hold no words: use other data.")
-    return {"words": words, "classes": train.classes, "num_classes": len(train.classes)}
+    return words
 
 
 def counted(corpus: Corpus, words: Sequence[str]) -> Documents:
@@ -73,12 +72,6 @@ def counted(corpus: Corpus, words: Sequence[str]) -> Documents:
     )
 
 
-def held_out(name: str, holdout: int) -> bool:
-    """Whether a document belongs to the test split, by the CRC-32 of its name: about one in
-    `holdout` does."""
-    return zlib.crc32(name.encode("utf-8", "surrogateescape")) % holdout == 0
-
-
 # --- folders --------------------------------------------------------------------------------------
 
 
@@ -92,17 +85,17 @@ def read_folder(
     """
     check_split(split)
     found = listing.listed(
-        path, kind="documents", suffixes=(SUFFIX,), holdout=holdout, labels=labels,
+        path, kind="documents", suffixes=Counts.suffixes, holdout=holdout, labels=labels,
         wanted=(LABEL,), classes=classes,
     )  # fmt: skip
     part = found.parts[split]
     if not part.files:
-        raise UserError(f"The folder {part.root} holds no {SUFFIX} files for the {split} split.")
+        raise UserError(f"The folder {part.root} holds no {TEXT_FILE} files for the {split} split.")
     return Corpus(
         name=found.name,
         titles=tuple(part.files),
         texts=_texts(part.paths),
-        labels=tuple(part.notes.labels) if found.classes else (),
+        labels=tuple(part.annotations.labels) if found.classes else (),
         classes=found.classes,
     )
 
@@ -122,10 +115,8 @@ def _texts(files: Sequence[Path]) -> tuple[str, ...]:
     texts, problems = [], []
     for file in files:
         try:
-            texts.append(counts.read_text(file, str(file)))
+            texts.append(read_text(file))
         except UserError as error:
             problems += error.problems
-    if problems:
-        more = len(problems) - _LISTED
-        raise UserError(*problems[:_LISTED], *([f"And {more} more."] if more > 0 else []))
+    refuse(problems)
     return tuple(texts)

@@ -2,20 +2,19 @@
 
 They come from the npm package emoji-datasource-google 16.0.0. Its images are Google's Noto emoji
 under the Apache License 2.0; the package itself is under the MIT License, copyright Cal Henderson.
-Its 1,875 variants in skin tones are left out: they would be half of the records, and differ from
-the others in little more than a colour.
+Its 1,875 skin tone variants are omitted: they would be half of the records, and differ from the
+others in little more than a colour.
 
 A caption is the Unicode name in lower case ("smiling face with sunglasses"). Names whose CRC-32 is
-divisible by `HOLDOUT` form the test split, with all of their images: 85 records, beside 1,826 for
-training. It begins with the 34 records whose words all occur in training, combined in other ways
-("large orange square"); the other 51 have a word that training lacks, such as "penguin".
+divisible by `HOLDOUT` form the test split, with all of their images: 85 records; 1,826 are left for
+training. The test split begins with the 34 records whose words all occur in training, in other
+combinations ("large orange square"); the other 51 contain a new word, such as "penguin".
 """
 
 import io
 import json
 import re
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +22,11 @@ import numpy as np
 from genzoo.data import locate
 from genzoo.data.fields import Classes, Field, Image, Tokens
 from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Way
-from genzoo.data.source import ArraySource, Spec, check_split
+from genzoo.data.source import ArraySource, Spec, check_split, held_out
 from genzoo.data.vocabulary import words_of
 
 SIDES = (32, 64)
-"""The sides in pixels of the images."""
+"""The sides of the images in pixels, the default first."""
 HOLDOUT = 20
 """About one in this many names is held out for testing."""
 CATEGORIES = (
@@ -52,7 +51,7 @@ def spec(side: int, text: Tokens | None = None) -> Spec:
 
 
 def open_emoji(
-    split: str, directory: str = "", side: int = 32, text: Tokens | None = None
+    split: str, directory: str = "", side: int = SIDES[0], text: Tokens | None = None
 ) -> ArraySource:
     """The "train" or "test" split: `x` uint8 [N, side, side, 3], `label` int32 [N] and, with a
     field for captions, `text` int32 [N, L]. Transparent pixels become white.
@@ -68,27 +67,25 @@ def open_emoji(
         "label": np.array([CATEGORIES.index(r["category"]) for r in records], np.int32),
     }
     if text is not None:
-        arrays["text"] = np.stack([text.take(record["name"].lower()) for record in records])
+        arrays["text"] = np.stack([text.take(_caption(record)) for record in records])
     return ArraySource(name="emoji", spec=spec(side, text), arrays=arrays)
 
 
 def captions(split: str, directory: str = "") -> list[str]:
     """The names of a split, in the order of its records. Raises UserError."""
     files = locate.contents(PUBLISHED, (_RECORDS,), directory)
-    return [record["name"].lower() for record in _records(files[_RECORDS], split)]
+    return [_caption(record) for record in _records(files[_RECORDS], split)]
 
 
-def held_out(caption: str) -> bool:
-    """Whether a name belongs to the test split."""
-    return zlib.crc32(caption.lower().encode()) % HOLDOUT == 0
+def _caption(record: Mapping[str, str]) -> str:
+    return record["name"].lower()
 
 
 def fitted(images: np.ndarray, side: int) -> np.ndarray:
-    """Images uint8 [N, 64, 64, 4] with opacity, on white: uint8 [N, side, side, 3].
+    """Images uint8 [N, 64, 64, 4] with opacity, composed on white: uint8 [N, side, side, 3].
 
-    Squares of pixels are averaged on white. The result is that of averaging colours weighted by
-    their opacity, and the opacity, and then adding white: the colour of a transparent pixel does
-    not count.
+    Squares of pixels are averaged after they are composed on white. This equals averaging the
+    colours weighted by their opacity, so the colour of a transparent pixel has no effect.
     """
     colours, opacity = images[..., :3].astype(np.float32), images[..., 3:] / np.float32(255)
     on_white = 255 + opacity * (colours - 255)
@@ -98,11 +95,11 @@ def fitted(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def _records(content: bytes, split: str) -> list[dict]:
-    """The records of a split. `place` is that of the image among all images."""
+    """The records of a split, each with the index `place` of its image."""
     check_split(split)
     parts: dict[str, list[dict]] = {"train": [], "test": []}
     for place, record in enumerate(json.loads(content)):
-        part = "test" if held_out(record["name"]) else "train"
+        part = "test" if held_out(_caption(record), HOLDOUT) else "train"
         parts[part].append({**record, "place": place})
     known = {word for record in parts["train"] for word in words_of(record["name"])}
     parts["test"].sort(key=lambda record: not known.issuperset(words_of(record["name"])))
@@ -117,12 +114,12 @@ def _decoded(png: bytes) -> np.ndarray:
 
 
 # --- files ----------------------------------------------------------------------------------------
-# Two files: the package's emoji.json, and its images of 64 pixels in the order of that file, each
-# after its length in four bytes; without those in skin tones.
+# The cache holds two files: the package's emoji.json, and its images of 64 pixels in the order of
+# that file, without skin tone variants, each preceded by its length in four bytes.
 
 
 def packed(images: Sequence[bytes]) -> bytes:
-    """Several files as one."""
+    """Several files as one, each preceded by its length."""
     return b"".join(len(image).to_bytes(4, "big") + image for image in images)
 
 
@@ -146,13 +143,13 @@ def _read_folder(hit: Path, names: Names) -> Contents:
         folder = hit.parent / "img" / "google" / str(_FULL)
         files = [_FILE.fullmatch(r["image"]) for r in json.loads(contents[_RECORDS])]
         if None in files:
-            raise Unavailable("it names images in an unknown way")
+            raise Unavailable("its images have unexpected names")
         contents[_IMAGES] = packed([(folder / file[0]).read_bytes() for file in files])
     return contents
 
 
 def _read_archive(hit: Path, names: Names) -> Contents:
-    # The package has sheets of many images too, under other names.
+    # The package also has sheets of many images, under other names.
     wanted = locate.members(hit, lambda n: n == _RECORDS or bool(_FILE.fullmatch(n)), _LIMIT)
     images = [wanted[record["image"]] for record in json.loads(wanted[_RECORDS])]
     return {_RECORDS: wanted[_RECORDS], _IMAGES: packed(images)}

@@ -27,10 +27,8 @@ import numpy as np
 
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.types import Array
-from genzoo.data import pixels, transforms
+from genzoo.data import given, pixels, transforms
 from genzoo.data.vocabulary import PADDING, Tokenizer
-
-_NUMBER_FILES = (".npy", ".csv", ".txt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +37,8 @@ class Field:
 
     shape: the shape of one value. dtype: the type of stored values. singular, plural: the words for
     one value and for several. spatial: whether mirroring the image mirrors this field. levels: the
-    number of levels to which stored values are rounded; 0 for real numbers.
+    number of levels to which stored values are rounded; 0 for real numbers. suffixes: the endings,
+    in lower case, of files that hold one value.
     """
 
     shape: tuple[int, ...]
@@ -48,6 +47,7 @@ class Field:
     plural: ClassVar[str] = "records"
     spatial: ClassVar[bool] = False
     levels: ClassVar[int] = 0
+    suffixes: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def bytes(self) -> int:
@@ -102,9 +102,7 @@ class Field:
         value: numbers, their text, or the name of a file of numbers (.npy, .csv or .txt). key: the
         config key to name in the error.
         """
-        if isinstance(value, str) and Path(value).suffix.lower() in _NUMBER_FILES:
-            return self._shaped(_read_numbers(Path(value).expanduser(), key), value, key)
-        return self._shaped(_numbers(value, key), value, key)
+        return self._shaped(given.numbers(value, key), value, key)
 
     def _shaped(self, array: np.ndarray, value: object, key: str) -> np.ndarray:
         # Text files do not keep axes of length one.
@@ -128,6 +126,7 @@ class Image(Field):
     plural: ClassVar[str] = "images"
     spatial: ClassVar[bool] = True
     levels: ClassVar[int] = 256
+    suffixes: ClassVar[frozenset[str]] = pixels.SUFFIXES
 
     @property
     def fit(self) -> pixels.Fit:
@@ -290,15 +289,12 @@ class Tokens(Field):
         return self.tokenizer.decode([int(id) for id in ids])
 
     def parse(self, value: object, key: str) -> np.ndarray:
-        """The ids of a text, or of the text in a .txt file: int32 [L]. Raises UserError, also for
-        a text that is too long or that the tokenizer does not know."""
-        text = str(value)
-        path = Path(text).expanduser()
+        """The ids of a text (see `given.text`): int32 [L]. Raises UserError, also for a text
+        that is too long or has a word outside the vocabulary."""
+        text = given.text(value, key)
         try:
-            if path.suffix.lower() == ".txt" and path.is_file():
-                text = path.read_text(encoding="utf-8")
             ids = self.take(text)
-        except (ValueError, OSError) as reason:
+        except ValueError as reason:
             raise UserError(f"{key} = {value!r} cannot be used as a text: {reason}.") from reason
         if complaint := self.tokenizer.complaint(text):
             raise UserError(f"{key} = {value!r} cannot be used as a text: {complaint}")
@@ -314,9 +310,9 @@ class Tokens(Field):
 class Vector(Field):
     """Numbers [D] that belong together, such as the properties of a material.
 
-    names: the names of the entries, or (). mean, deviation: of the entries over the training set;
-    models see (value - mean) / deviation. () for values that models see as they are. Users give
-    values, and they are stored, in the units of the data.
+    names: the names of the entries, or (). mean, deviation: their means and standard deviations
+    over the training set; models see (value - mean) / deviation, or the values themselves if these
+    are (). Values are given by users and stored in the units of the data.
     """
 
     names: tuple[str, ...] = ()
@@ -358,37 +354,9 @@ class Vector(Field):
                 raise UserError(f"{key} has no entry {name!r}; {nearest(name, self.names)}")
             if name in values:
                 raise UserError(f"{key} = {value!r} gives {name} twice: give it once.")
-            values[name] = _numbers(text, f"{key}: {name}")
+            values[name] = given.numbers(text, f"{key}: {name}")
             if values[name].size != 1:
                 raise UserError(f"{key}: {name} = {text!r} must be one number.")
         if missing := [name for name in self.names if name not in values]:
             raise UserError(f"{key} = {value!r} lacks {', '.join(missing)}: give every entry.")
         return np.array([values[name].item() for name in self.names], np.float32)
-
-
-def _numbers(value: object, key: str) -> np.ndarray:
-    parts = value.strip(" ()[]").split(",") if isinstance(value, str) else value
-    try:
-        numbers = np.asarray([float(part) for part in parts if part.strip()]
-                           if isinstance(value, str) else parts, np.float32)  # fmt: skip
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{key} = {value!r} must be numbers separated by commas, or the name of a file "
-            f"({', '.join(_NUMBER_FILES)})."
-        ) from error
-    if not numbers.size or not np.isfinite(numbers).all():
-        raise UserError(f"{key} = {value!r} must be finite numbers.")
-    return np.atleast_1d(numbers)
-
-
-def _read_numbers(path: Path, key: str) -> np.ndarray:
-    if not path.is_file():
-        raise UserError(f"{key} = {str(path)!r}: there is no such file.")
-    try:
-        if path.suffix.lower() == ".npy":
-            numbers = np.load(path, allow_pickle=False)
-        else:
-            numbers = np.loadtxt(path, delimiter="," if path.suffix.lower() == ".csv" else None)
-        return np.asarray(numbers, np.float32)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{key} = {str(path)!r} cannot be read as numbers: {error}.") from error

@@ -6,36 +6,35 @@ training step.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, abridged
 from genzoo.data import holding, listing, metadata, pixels
 from genzoo.data.fields import Field, Image
 from genzoo.data.listing import Listing, Part
 from genzoo.data.pixels import Fit
 from genzoo.data.source import ArraySource, Records, Source, Spec, check_split, checksum_of
 
-_LISTED = 10  # problems listed one by one; the rest are counted
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FolderSource:
     """Images read from their files each time: a set too large for memory.
 
-    files: for every image field, one file per record. arrays: the other fields, [N, ...]. notes:
-    the CRC-32 of those fields that do not follow from the names of the files; 0 if all do.
+    files: for every image field, one file per record. arrays: the other fields, [N, ...].
+    annotations_crc: the CRC-32 of these if they come from annotations, and not from the names of
+    folders; otherwise 0.
     """
 
     name: str
     spec: Spec
     files: Mapping[str, tuple[Path, ...]]
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    notes: int = 0
+    annotations_crc: int = 0
     pixel_limit: int = Fit.pixel_limit
 
     def __len__(self) -> int:
@@ -47,10 +46,10 @@ class FolderSource:
         return images | {name: array[indices] for name, array in self.arrays.items()}
 
     def checksum(self) -> int:
-        """The CRC-32 of the names of the files, in order, and of the notes on them."""
+        """The CRC-32 of the names of the files, in order, and of their annotations."""
         every = [file for name in sorted(self.files) for file in self.files[name]]
         names = "\n".join(f"{file.parent.name}/{file.name}" for file in every)
-        return zlib.crc32(names.encode("utf-8", "surrogateescape"), self.notes)
+        return zlib.crc32(names.encode("utf-8", "surrogateescape"), self.annotations_crc)
 
     def _images(self, name: str, indices: np.ndarray) -> np.ndarray:
         fit = replace(self.spec.fields[name].fit, pixel_limit=self.pixel_limit)
@@ -69,10 +68,10 @@ def images_of(
     *,
     holdout: int = 20,
     labels: bool = True,
-    wanted: Sequence[str] = tuple(metadata.EVERYTHING),
+    wanted: Collection[str] = metadata.EVERYTHING,
     classes: Sequence[str] = (),
 ) -> Listing:
-    """The image files of a folder with the notes on them; no image is opened. See `listed`."""
+    """The image files of a folder with their annotations; no image is opened. See `listed`."""
     return listing.listed(
         path, kind="folder", suffixes=pixels.SUFFIXES, holdout=holdout, labels=labels,
         wanted=wanted, classes=classes,
@@ -100,8 +99,8 @@ def open_folder(
     `text` and `properties`, if these are wanted too. memory_limit: bytes up to which the decoded
     set is held in memory.
 
-    Images are sorted by path. Every image is decoded once here, those for testing too if this is
-    the split for training. Raises UserError, for unreadable files as well.
+    Images are sorted by path. Every image is decoded once here; for the training split, the test
+    images are too. Raises UserError, also for unreadable files.
     """
     check_split(split)
     fit = Fit(size=size, channels=channels, resize=resize, pixel_limit=pixel_limit)
@@ -130,7 +129,7 @@ def open_folder(
         spec=spec,
         files={"x": part.paths},
         arrays=arrays,
-        notes=checksum_of(arrays) if found.annotated else 0,
+        annotations_crc=checksum_of(arrays) if found.annotated else 0,
         pixel_limit=pixel_limit,
     )
 
@@ -138,7 +137,7 @@ def open_folder(
 def _decoded(
     part: Part, fit: Fit, doing: str, keep: bool
 ) -> tuple[np.ndarray | None, dict[Path, str]]:
-    """(the images if they are kept, the reasons why files are unreadable)."""
+    """(the images if they are kept, the reason for each unreadable file)."""
     images, problems = holding.decode_all(
         lambda index: pixels.read(part.root / part.files[index], fit),
         len(part.files),
@@ -150,7 +149,6 @@ def _decoded(
 
 
 def _complaint(root: Path, problems: dict[Path, str]) -> list[str]:
-    lines = [f"{file}: {why}." for file, why in list(problems.items())[:_LISTED]]
-    more = f" (the first {_LISTED} are listed)" if len(problems) > _LISTED else ""
+    lines = abridged([f"{file}: {why}." for file, why in problems.items()])
     count = "1 image file" if len(problems) == 1 else f"{len(problems)} image files"
-    return [f"{count} in {root} cannot be read{more}; remove or replace these:", *lines]
+    return [f"{count} in {root} cannot be read; remove or replace these:", *lines]

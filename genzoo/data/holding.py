@@ -23,10 +23,10 @@ def decode_all(
     title: str,
     keep: bool,
 ) -> tuple[np.ndarray | None, dict[int, str]]:
-    """All records as uint8 [count, *shape], or None if they are not to be kept.
+    """(all records as uint8 [count, *shape], or None without `keep`; the problems).
 
-    decode: index -> uint8 `shape`; called from several threads. The second value gives, by index,
-    the reason for each record that failed with BadImage.
+    decode: index -> uint8 `shape`; called from several threads. title: of the progress bar. The
+    problems give, by index, the reason for each record that failed with BadImage.
     """
     from tqdm import tqdm
 

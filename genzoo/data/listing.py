@@ -1,8 +1,8 @@
-"""The files of a folder that is a data set: its splits, its classes, and the notes on each file.
+"""The files of a folder that is a data set: its splits, its classes and its annotations.
 
 A folder may hold the folders `train` and `test` (or `val`, `valid`, `validation`); otherwise part
 of its files are held out for testing. Classes come from the column `label` of its metadata, or else
-are its sub-folders. See `metadata` for captions and numbers.
+from its sub-folders. See `metadata` for captions and numbers.
 """
 
 import itertools
@@ -14,24 +14,24 @@ from pathlib import Path
 
 import numpy as np
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, refuse
 from genzoo.data import metadata
 from genzoo.data.fields import Classes, Field
-from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Mistakes, Notes
+from genzoo.data.given import TEXT_FILE
+from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Annotations
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
-_CAPTIONS = ".txt"
-Inside = Callable[[Path, Sequence[str], Collection[str]], Notes]
-"""(root, files, wanted fields) -> what the files themselves say of their records."""
+Inside = Callable[[Path, Sequence[str], Collection[str]], Annotations]
+"""(root, files, wanted fields) -> the annotations that the files themselves contain."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """The files of one split, sorted, as paths relative to `root`, and the notes on them."""
+    """The files of one split, sorted, as paths relative to `root`, and their annotations."""
 
     root: Path
     files: Sequence[str]
-    notes: Notes
+    annotations: Annotations
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -39,17 +39,17 @@ class Part:
         return tuple(self.root / file for file in self.files)
 
     def of(self, chosen: Collection[str]) -> "Part":
-        """Only the chosen ones of the files."""
+        """The chosen files only."""
         rows = [row for row, file in enumerate(self.files) if file in chosen]
         files = [self.files[row] for row in rows]
-        return replace(self, files=files, notes=self.notes.of(rows))
+        return replace(self, files=files, annotations=self.annotations.of(rows))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The files of a folder. name: of the data set. parts: the splits. classes: the names of the
-    classes in order, which are the same for all splits; () if there are none. annotated: whether
-    more is known of the files than their names."""
+    """The files of a folder. name: that of the data set. parts: the splits. classes: the names of
+    the classes in order, the same for all splits; () if there are none. annotated: whether there
+    are annotations besides the names of folders."""
 
     name: str
     parts: Mapping[str, Part]
@@ -59,34 +59,33 @@ class Listing:
     def others(
         self, split: str, fields: Mapping[str, Field]
     ) -> tuple[dict[str, Field], dict[str, np.ndarray]]:
-        """(the fields besides x of a split, their stored values [N, ...]).
+        """(the fields of a split besides x, their stored values [N, ...]).
 
-        fields: `text` and `properties`, if they are wanted; the label is always there if the files
-        have classes. Raises UserError if a wanted one is not in the folder.
+        fields: `text` and `properties`, if they are wanted; there is always a `label` if the files
+        have classes. Raises UserError if the folder lacks a wanted field.
         """
         part, known, arrays = self.parts[split], {}, {}
-        notes = part.notes
+        annotations = part.annotations
         if self.classes:
             known[LABEL] = Classes(names=self.classes)
             number = {name: index for index, name in enumerate(self.classes)}
-            arrays[LABEL] = np.array([number[name] for name in notes.labels], np.int32)
+            arrays[LABEL] = np.array([number[name] for name in annotations.labels], np.int32)
         for name in (TEXT, PROPERTIES):
-            if name in fields and name not in notes.known:
+            if name in fields and name not in annotations.known:
                 raise UserError(
-                    f"{self.name} has no {fields[name].plural} for the field {name} (see "
-                    f"{' or '.join(metadata.FILES)} in {part.root}), which the model was made for: "
-                    "restore them."
+                    f"{self.name} has no {fields[name].plural} for the field {name}, which the "
+                    f"model needs: restore {' or '.join(metadata.FILES)} in {part.root}."
                 )
         if text := fields.get(TEXT):
-            ids = {caption: text.take(caption) for caption in dict.fromkeys(notes.texts)}
+            ids = {caption: text.take(caption) for caption in dict.fromkeys(annotations.texts)}
             known[TEXT] = text
-            arrays[TEXT] = np.array([ids[caption] for caption in notes.texts], text.dtype)
+            arrays[TEXT] = np.array([ids[caption] for caption in annotations.texts], text.dtype)
             arrays[TEXT] = arrays[TEXT].reshape(-1, *text.shape)
         if properties := fields.get(PROPERTIES):
-            self._same_columns(notes.columns, properties.names)
-            order = [notes.columns.index(name) for name in properties.names]
+            self._same_columns(annotations.columns, properties.names)
+            order = [annotations.columns.index(name) for name in properties.names]
             known[PROPERTIES] = properties
-            arrays[PROPERTIES] = notes.numbers[:, order].astype(properties.dtype)
+            arrays[PROPERTIES] = annotations.numbers[:, order].astype(properties.dtype)
         return known, arrays
 
     def _same_columns(self, columns: Sequence[str], names: Sequence[str]) -> None:
@@ -104,32 +103,33 @@ def listed(
     suffixes: Collection[str],
     holdout: int,
     labels: bool,
-    wanted: Collection[str] = metadata.EVERYTHING,
+    wanted: Collection[str],
     classes: Sequence[str] = (),
     inside: Inside | None = None,
 ) -> Listing:
-    """The files below a folder, and the notes on them; hidden files and folders are skipped.
+    """The files below a folder and their annotations; hidden files and folders are skipped.
 
     kind: the data set is KIND:PATH. suffixes: the endings of the files, in lower case. holdout:
-    about one file in so many, and at least one, is held out for testing by the CRC-32 of its path,
-    unless there is a folder for testing; a single file serves as both. labels: whether the
+    about one file in `holdout`, and at least one, is held out for testing by the CRC-32 of its
+    path, unless there is a folder for testing; a single file serves as both. labels: whether the
     top-level folders are classes, if the metadata has no column `label`. wanted: the fields whose
-    notes are read; mistakes in others do not matter. classes: the names of the classes in order, if
-    they are known already. inside: reads the notes from the files if there is no file of metadata.
+    annotations are read; mistakes in others do not matter. classes: the names of the classes in
+    order, if known. inside: reads the annotations from the files if there is no metadata file.
     Raises UserError.
     """
     if holdout < 2:
-        raise UserError(f"data.holdout is {holdout}: it must be at least 2 (one file in 2).")
+        raise UserError(f"data.holdout = {holdout} must be at least 2: one file in 2.")
     top = Path(path).expanduser()
     if not top.is_dir():
         raise UserError(f"There is no folder {top}: give data.name as {kind}:PATH.")
     roots = _roots(top, wanted)
     walks = [_Walk.through(root, suffixes) for root in roots]
     wholes = [
-        Part(root=walk.root, files=walk.files, notes=walk.notes(wanted, inside)) for walk in walks
+        Part(root=walk.root, files=walk.files, annotations=walk.annotations(wanted, inside))
+        for walk in walks
     ]
-    annotated = any(whole.notes.known for whole in wholes)
-    numbered = any(whole.notes.labels is not None for whole in wholes)
+    annotated = any(whole.annotations.known for whole in wholes)
+    numbered = any(whole.annotations.labels is not None for whole in wholes)
     if labels:
         wholes = _with_folders(wholes, lenient=annotated)
     _check_alike([whole for whole in wholes if whole.files])
@@ -148,7 +148,7 @@ def listed(
 
 
 def _roots(top: Path, wanted: Collection[str]) -> list[Path]:
-    """The folder of all files, or those of the two splits."""
+    """The folder of all files, or the folders of the two splits."""
     if not (top / "train").is_dir():
         return [top]
     if not set(wanted) <= {LABEL} and (stray := metadata.find(top)):
@@ -160,7 +160,7 @@ def _roots(top: Path, wanted: Collection[str]) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Walk:
-    """What lies below a folder: the files with one of the suffixes, sorted, and the text files."""
+    """The files below a folder that have one of the suffixes, sorted, and the text files there."""
 
     root: Path
     files: Sequence[str]
@@ -184,29 +184,30 @@ class _Walk:
                     continue
                 if suffix in suffixes:
                     files.append(before + name)
-                elif suffix == _CAPTIONS:
+                elif suffix == TEXT_FILE:
                     texts.add(before + name)
         return cls(root=root, files=sorted(files), texts=texts)
 
-    def notes(self, wanted: Collection[str], inside: Inside | None) -> Notes:
-        """The notes on the files, from the first place that has any."""
+    def annotations(self, wanted: Collection[str], inside: Inside | None) -> Annotations:
+        """The annotations of the files, from the metadata file, the files themselves or captions
+        beside them, in this order."""
         table = metadata.find(self.root)
-        if table and (notes := metadata.read(table, self.files, wanted)):
-            return notes
-        notes = Notes(places=[str(self.root / file) for file in self.files])
+        if table and (annotations := metadata.read(table, self.files, wanted)):
+            return annotations
+        annotations = Annotations(places=[str(self.root / file) for file in self.files])
         if inside and self.files:
-            notes = inside(self.root, self.files, wanted)
-        if TEXT in wanted and notes.texts is None:
+            annotations = inside(self.root, self.files, wanted)
+        if TEXT in wanted and annotations.texts is None:
             beside = metadata.captions(self.root, self.files, self.texts)
-            notes = replace(notes, texts=beside.texts) if beside else notes
-        return notes
+            annotations = replace(annotations, texts=beside.texts) if beside else annotations
+        return annotations
 
 
 def _with_folders(wholes: Sequence[Part], lenient: bool) -> list[Part]:
-    """The parts, those without labels with the top-level folders of their files as labels, if every
-    file is in one. lenient: whether the files have notes, so that their folders need not be
-    classes."""
-    lacking = [whole for whole in wholes if whole.notes.labels is None]
+    """The parts, where those without labels take the top-level folders of their files as labels, if
+    every file is in one. lenient: whether the files have annotations, so that their folders need
+    not be classes."""
+    lacking = [whole for whole in wholes if whole.annotations.labels is None]
     files = [file for whole in lacking for file in whole.files]
     loose = [file for file in files if "/" not in file]
     if loose and len(loose) < len(files) and not lenient:
@@ -222,22 +223,22 @@ def _with_folders(wholes: Sequence[Part], lenient: bool) -> list[Part]:
 
 def _sorted_by_folder(part: Part) -> Part:
     labels = [file.split("/")[0] for file in part.files]
-    return replace(part, notes=replace(part.notes, labels=labels))
+    return replace(part, annotations=replace(part.annotations, labels=labels))
 
 
 def _check_alike(wholes: Sequence[Part]) -> None:
-    """Raises UserError if not all parts have the same notes."""
+    """Raises UserError if the parts differ in the kinds of their annotations."""
     for first, other in itertools.pairwise(wholes):
-        here, there = (set(part.notes.known) for part in (first, other))
+        here, there = (set(part.annotations.known) for part in (first, other))
         if here != there:
             lacking, having = (other, first) if here - there else (first, other)
             names = ", ".join(sorted(here ^ there))
             raise UserError(
                 f"The files in {lacking.root} have no {names}, but those in {having.root} do: give "
-                f"both the same ({' or '.join(metadata.FILES)})."
+                f"both the same annotations ({' or '.join(metadata.FILES)})."
             )
-        if set(first.notes.columns) != set(other.notes.columns):
-            names = sorted(set(first.notes.columns) ^ set(other.notes.columns))
+        if set(first.annotations.columns) != set(other.annotations.columns):
+            names = sorted(set(first.annotations.columns) ^ set(other.annotations.columns))
             raise UserError(
                 f"The column {names[0]!r} is only in one of {metadata.find(first.root)} and "
                 f"{metadata.find(other.root)}: give both the same columns."
@@ -247,17 +248,16 @@ def _check_alike(wholes: Sequence[Part]) -> None:
 def _classes(
     wholes: Sequence[Part], given: tuple[str, ...], numbered: bool
 ) -> tuple[str, ...]:
-    """The classes of all parts, so that a label means the same in each, in the order of their names
-    or, if numbered and all are numbers, of these."""
-    present = {label for whole in wholes for label in whole.notes.labels or ()}
+    """The classes of all parts together, so that a label means the same in each. They are sorted by
+    name or, if numbered and all names are numbers, by number."""
+    present = {label for whole in wholes for label in whole.annotations.labels or ()}
     if given and present:
-        mistakes = Mistakes(
-            f"{place}: {label!r} is not one of the classes of the run (data.classes)."
+        refuse([
+            f"{place}: {label!r} is not one of data.classes, the classes of the run."
             for whole in wholes
-            for place, label in zip(whole.notes.places, whole.notes.labels or (), strict=False)
+            for place, label in whole.annotations.placed_labels
             if label not in given
-        )
-        mistakes.settle()
+        ])
         return given
     if numbered and all(label.isdecimal() for label in present):
         return tuple(sorted(present, key=lambda label: (int(label), label)))

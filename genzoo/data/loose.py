@@ -1,52 +1,45 @@
-"""Image files outside a data set: one or several by name, or all those below a folder."""
+"""Files outside a data set: one or several by name, or all those below a folder."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, refuse
 from genzoo.data import holding, pixels
-from genzoo.data.fields import Image
+from genzoo.data.fields import Field, Image
 from genzoo.data.folder import FolderSource
 from genzoo.data.source import ArraySource, Source, Spec
-
-_LISTED = 10  # problems listed one by one; the rest are counted
 
 
 def existing(file: str, key: str) -> Path:
     """The path of an existing file. key: the config key to name in the UserError otherwise."""
     path = Path(file).expanduser()
     if not path.is_file():
-        raise UserError(f"{key} = {file!r}: there is no such file.")
+        raise UserError(f"{key} = {file!r}: there is no such file; give the path of an image.")
     return path
 
 
-def below(
-    folder: str,
-    key: str,
-    suffixes: Collection[str] = pixels.SUFFIXES,
-    plural: str = Image.plural,
-) -> list[Path]:
-    """The files below a folder with one of the suffixes, sorted by path.
+def below(folder: str, key: str, field: Field) -> list[Path]:
+    """The files below a folder that hold one value of a field each, by their endings; sorted.
 
     Hidden files and folders are skipped. Raises UserError if there are none. key: the config key to
-    name in it. plural: what the files are.
+    name in it.
     """
     top = Path(folder).expanduser()
     if not top.is_dir():
         raise UserError(f"{key} = {folder!r}: there is no such folder.")
-    images = []
+    files = []
     for place, folders, names in os.walk(top):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        images += [
+        files += [
             Path(place, name)
             for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes
+            if not name.startswith(".") and Path(name).suffix.lower() in field.suffixes
         ]
-    if not images:
-        known = ", ".join(sorted(suffixes))
-        raise UserError(f"{key} = {folder!r} holds no {plural} (known endings: {known}).")
-    return sorted(images)
+    if not files:
+        known = ", ".join(sorted(field.suffixes))
+        raise UserError(f"{key} = {folder!r} holds no {field.plural} (known endings: {known}).")
+    return sorted(files)
 
 
 def open_files(
@@ -65,11 +58,9 @@ def open_files(
         title="reading images",
         keep=len(files) * field.bytes <= memory_limit,
     )
-    if problems:
-        listed = list(problems.items())[:_LISTED]
-        sentences = [f"{files[index]} cannot be used as an image: {why}." for index, why in listed]
-        more = len(problems) - len(listed)
-        raise UserError(*sentences, *([f"And {more} more."] if more else []))
+    refuse([
+        f"{files[index]} cannot be used as an image: {why}." for index, why in problems.items()
+    ])
     spec, name = Spec(fields={"x": field}), "the image files"
     if images is None:
         return FolderSource(name=name, spec=spec, files={"x": tuple(files)})

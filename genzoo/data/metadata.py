@@ -1,7 +1,7 @@
-"""Captions, classes and numbers that belong to the files of a folder.
+"""The annotations of the files in a folder: captions, classes and numbers.
 
-They are read from `metadata.csv` or `metadata.jsonl`, in the convention of Hugging Face's image
-folders: one line per file, whose columns (or keys) are
+They are read from `metadata.csv` or `metadata.jsonl`, following the convention of Hugging Face's
+image folders: one line per file, with the columns (or keys)
 
 | column      | what it holds                                | field of the record |
 |-------------|----------------------------------------------|---------------------|
@@ -10,8 +10,8 @@ folders: one line per file, whose columns (or keys) are
 | `label`     | a class, by name or number                   | `label`             |
 | any other   | a number; all of them together are a vector  | `properties`        |
 
-Without such a file, captions are read from text files beside the others: a.txt is that of a.png.
-Every mistake is told with its file, line and column.
+Without such a file, captions are read from text files of the same name: a.txt holds that of a.png.
+Error messages give the file, the line and the column.
 """
 
 import csv
@@ -24,22 +24,22 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, refuse
+from genzoo.core.files import read_text
 
 FILES = ("metadata.csv", "metadata.jsonl")
-"""The names that a file of metadata may have."""
+"""The possible names of a metadata file."""
 NAME, TEXT, LABEL, PROPERTIES = "file_name", "text", "label", "properties"
 EVERYTHING = frozenset((TEXT, LABEL, PROPERTIES))
 """The fields that metadata can supply."""
-_LISTED = 10  # mistakes listed one by one; the rest are counted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Notes:
-    """What is known of N records besides x, in their order.
+class Annotations:
+    """The captions, classes and numbers of N records, in order.
 
-    places: where the notes of each record stand, for messages. texts, labels: None if unknown.
-    columns, numbers: the names of the numbers, and their values, float64 [N, D].
+    places: for error messages, where those of each record were read. texts, labels: [N], or None.
+    columns, numbers: the names of the D numbers, and their values, float64 [N, D].
     """
 
     places: Sequence[str]
@@ -48,8 +48,8 @@ class Notes:
     columns: tuple[str, ...] = ()
     numbers: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
-    def of(self, rows: Sequence[int]) -> "Notes":
-        """The notes of some of the records."""
+    def of(self, rows: Sequence[int]) -> "Annotations":
+        """The annotations of the given rows."""
 
         def chosen(values: Sequence[str] | None) -> list[str] | None:
             return None if values is None else [values[row] for row in rows]
@@ -63,8 +63,13 @@ class Notes:
         )
 
     @property
+    def placed_labels(self) -> Iterable[tuple[str, str]]:
+        """(place, label) of each record; nothing without labels."""
+        return zip(self.places, self.labels, strict=True) if self.labels else ()
+
+    @property
     def known(self) -> tuple[str, ...]:
-        """The fields that they supply."""
+        """The names of the fields that they supply."""
         has = {
             TEXT: self.texts is not None, LABEL: self.labels is not None,
             PROPERTIES: bool(self.columns),
@@ -72,18 +77,8 @@ class Notes:
         return tuple(name for name, known in has.items() if known)
 
 
-class Mistakes(list):
-    """Sentences about mistakes in files."""
-
-    def settle(self) -> None:
-        """Raises a UserError with the first of them, if there are any."""
-        if self:
-            more = len(self) - _LISTED
-            raise UserError(*self[:_LISTED], *([f"And {more} more."] if more > 0 else []))
-
-
 def find(root: Path) -> Path | None:
-    """The file of metadata in a folder, if there is one. Raises UserError if there are two."""
+    """The metadata file of a folder, if there is one. Raises UserError if there are two."""
     present = [root / name for name in FILES if (root / name).is_file()]
     if len(present) > 1:
         raise UserError(f"{root} holds both {' and '.join(FILES)}: remove one of them.")
@@ -91,7 +86,7 @@ def find(root: Path) -> Path | None:
 
 
 def number_of(value: object) -> float | None:
-    """A finite number, or the number that a text stands for; None if it is neither."""
+    """A finite number, or the one that a text spells; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
@@ -107,14 +102,14 @@ def number_of(value: object) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """The content of a file of metadata. columns: in order. rows: (line, value of each column)."""
+    """The content of a metadata file. columns: in order. rows: (line, value of each column)."""
 
     file: Path
     columns: Sequence[str]
     rows: Sequence[tuple[int, Sequence[object]]]
 
     def at(self, line: int, column: str = "") -> str:
-        """How messages name a place."""
+        """The name of a place in error messages."""
         return f"{self.file}, line {line}" + (f", column {column!r}" if column else "")
 
     def values(self, column: str) -> Iterable[object]:
@@ -123,17 +118,8 @@ class _Table:
         return (row[index] for _, row in self.rows)
 
 
-def _decoded(file: Path) -> str:
-    content = file.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{file}, line {line}: it is not UTF-8; save the file as UTF-8.") from error
-
-
 def _csv(file: Path) -> _Table:
-    reader = csv.reader(io.StringIO(_decoded(file), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
     lines, before = [], 0
     try:
         for cells in reader:
@@ -146,25 +132,25 @@ def _csv(file: Path) -> _Table:
         raise UserError(f"{file}, line 1: it is empty; name the columns there.")
     (line, header), *rows = lines
     table = _Table(file=file, columns=[name.strip() for name in header], rows=rows)
-    mistakes = Mistakes(
+    mistakes = [
         f"{table.at(line, name)}: it is named twice; rename or remove one of the columns."
         for name in dict.fromkeys(table.columns)
         if table.columns.count(name) > 1
-    )
+    ]
     mistakes += [
         f"{table.at(line)}: it has {len(cells)} cells, but there are {len(header)} columns; quote "
         'cells that contain a comma, as in "a cat, asleep".'
         for line, cells in rows
         if len(cells) != len(header)
     ]
-    mistakes.settle()
+    refuse(mistakes)
     return table
 
 
 def _jsonl(file: Path) -> _Table:
-    mistakes, rows, columns, told = Mistakes(), [], None, set()
+    mistakes, rows, columns, reported = [], [], None, set()
     # Not splitlines, which also splits at characters that captions may contain.
-    for line, text in enumerate(_decoded(file).split("\n"), start=1):
+    for line, text in enumerate(read_text(file).split("\n"), start=1):
         if not text.strip():
             continue
         place = f"{file}, line {line}"
@@ -175,32 +161,32 @@ def _jsonl(file: Path) -> _Table:
             mistakes.append(f"{place}, character {where}: it is not JSON ({error}).")
             continue
         if not isinstance(entry, dict):
-            mistakes.append(f"{place}: it is no JSON object, such as {{\"{NAME}\": \"a.png\"}}.")
+            mistakes.append(f"{place}: it is not a JSON object, such as {{\"{NAME}\": \"a.png\"}}.")
             continue
         columns = list(entry) if columns is None else columns
         for name in dict.fromkeys((*columns, *entry)):
             # Once for each key, since the first line may be the odd one.
-            if (name in columns) != (name in entry) and name not in told:
-                told.add(name)
+            if (name in columns) != (name in entry) and name not in reported:
+                reported.add(name)
                 where = "here" if name in columns else f"on line {rows[0][0]}"
                 mistakes.append(
                     f"{place}, column {name!r}: it is missing {where}; every line needs the same "
                     "keys."
                 )
         rows.append((line, [entry.get(name) for name in columns]))
-    mistakes.settle()
+    refuse(mistakes)
     if not rows:
         raise UserError(f"{file}, line 1: it is empty; write one JSON object per line and file.")
     return _Table(file=file, columns=columns, rows=rows)
 
 
-# --- notes from a file ----------------------------------------------------------------------------
+# --- annotations from a file ----------------------------------------------------------------------
 
 
 def read(
     file: Path, files: Sequence[str], wanted: Collection[str] = EVERYTHING
-) -> Notes | None:
-    """The notes of files from a file of metadata; None if it supplies none of the wanted fields.
+) -> Annotations | None:
+    """The annotations in a metadata file; None if it has none of the wanted fields.
 
     files: every file below the folder, relative to it; each needs a line, and each line a file.
     wanted: the fields to read; the columns of others are not checked. Raises UserError.
@@ -217,32 +203,32 @@ def read(
             f"{table.at(first)}: there is no column {NAME!r}; the columns, separated by commas, "
             f"are {', '.join(map(repr, table.columns))}."
         )
-    mistakes = Mistakes()
+    mistakes: list[str] = []
     lines = _lines(table, frozenset(files), mistakes)
     words = {name: _words(table, name, mistakes) for name in kept}
     numbers = {}
     for name in others if PROPERTIES in wanted else ():
         numbers[name] = _numbers(table, name, first, mistakes)
-    mistakes.settle()
+    refuse(mistakes)
     mistakes += [
         f"{file} has no line for {name!r}: add one, or remove the file."
         for name in files
         if name not in lines
     ]
-    mistakes.settle()
+    refuse(mistakes)
     order = [lines[name] for name in files]
-    notes = Notes(
+    annotations = Annotations(
         places=[table.at(line) for line, _ in table.rows],
         texts=words.get(TEXT),
         labels=words.get(LABEL),
         columns=tuple(numbers),
         numbers=np.array(list(numbers.values()), np.float64).T,
     )
-    return notes.of(order)
+    return annotations.of(order)
 
 
-def _lines(table: _Table, files: Collection[str], mistakes: Mistakes) -> Mapping[str, int]:
-    """The number of the row of each file."""
+def _lines(table: _Table, files: Collection[str], mistakes: list[str]) -> Mapping[str, int]:
+    """The index of each file's row."""
     lines: dict[str, int] = {}
     for row, value in enumerate(table.values(NAME)):
         line = table.rows[row][0]
@@ -255,8 +241,8 @@ def _lines(table: _Table, files: Collection[str], mistakes: Mistakes) -> Mapping
             lines[name] = row
         elif name and (table.file.parent / name).is_file():
             mistakes.append(
-                f"{place}: {given!r} is no file of the data set: its ending is not one of the "
-                "known, or it is hidden."
+                f"{place}: {given!r} is not a file of the data set, because its ending is unknown "
+                "or it is hidden; remove the line."
             )
         else:
             mistakes.append(
@@ -266,13 +252,13 @@ def _lines(table: _Table, files: Collection[str], mistakes: Mistakes) -> Mapping
     return lines
 
 
-def _words(table: _Table, column: str, mistakes: Mistakes) -> list[str]:
+def _words(table: _Table, column: str, mistakes: list[str]) -> list[str]:
     words, called = [], {TEXT: "caption", LABEL: "class"}[column]
     for (line, _), value in zip(table.rows, table.values(column), strict=True):
         known = isinstance(value, str) or (column == LABEL and isinstance(value, int | float))
         word = str(value).strip() if known else ""
         if value is not None and not known:
-            mistakes.append(f"{table.at(line, column)}: {value!r} is no {called}; write a text.")
+            mistakes.append(f"{table.at(line, column)}: {value!r} is not a {called}; write a text.")
         elif not word:
             mistakes.append(
                 f"{table.at(line, column)}: the {called} is empty; write one, or remove the line "
@@ -282,7 +268,7 @@ def _words(table: _Table, column: str, mistakes: Mistakes) -> list[str]:
     return words
 
 
-def _numbers(table: _Table, column: str, first: int, mistakes: Mistakes) -> list[float]:
+def _numbers(table: _Table, column: str, first: int, mistakes: list[str]) -> list[float]:
     values = list(table.values(column))
     numbers = [number_of(value) for value in values]
     if values and all(number is None for number in numbers):
@@ -304,36 +290,37 @@ def _numbers(table: _Table, column: str, first: int, mistakes: Mistakes) -> list
 # --- captions beside files ------------------------------------------------------------------------
 
 
-def captions(root: Path, files: Sequence[str], present: Collection[str]) -> Notes | None:
-    """The captions in text files beside the files: that of a.png is in a.txt. None if there are
-    none; if there are some, every file needs one. present: the text files below the root. Raises
+def captions(root: Path, files: Sequence[str], present: Collection[str]) -> Annotations | None:
+    """The captions in text files beside the files, that of a.png in a.txt; None if there are none.
+    If one file has a caption, all need one. present: the text files below the root. Raises
     UserError."""
     beside = [f"{file.rpartition('.')[0]}.txt" for file in files]
     if present.isdisjoint(beside):
         return None
-    mistakes, texts = Mistakes(), []
+    mistakes, texts = [], []
     for file, name in zip(files, beside, strict=True):
         if name not in present:
             mistakes.append(f"{root / file} has no caption: write one into {name}.")
             continue
-        text = _decoded(root / name).strip()
+        text = read_text(root / name).strip()
         if not text:
             mistakes.append(f"{root / name}, line 1: the caption is empty; write one.")
         texts.append(text)
-    mistakes.settle()
-    return Notes(places=[str(root / name) for name in beside], texts=texts)
+    refuse(mistakes)
+    return Annotations(places=[str(root / name) for name in beside], texts=texts)
 
 
-def standardised(notes: Notes) -> tuple[tuple[str, float, float], ...]:
-    """(name, mean, standard deviation) of each of the numbers. Raises a UserError if one never
-    varies."""
+def column_statistics(annotations: Annotations) -> tuple[tuple[str, float, float], ...]:
+    """(name, mean, standard deviation) of each column of numbers. Raises UserError for a column
+    that does not vary."""
     columns = []
-    for name, values in zip(notes.columns, notes.numbers.T, strict=True):
+    for name, values in zip(annotations.columns, annotations.numbers.T, strict=True):
         mean, deviation = float(values.mean()), float(values.std())
         if deviation <= 1e-6 * abs(mean):  # which float32 does not resolve
             raise UserError(
-                f"{notes.places[0]}, column {name!r}: all {len(values)} numbers for training are "
-                f"about {mean:g}, which tells a model nothing; remove the column."
+                f"{annotations.places[0]}, column {name!r}: all {len(values)} numbers of the "
+                f"training split are about {mean:g}, so they carry no information; remove the "
+                "column."
             )
         columns.append((name, mean, deviation))
     return tuple(columns)

@@ -93,12 +93,12 @@ def read(file: Path | bytes, fit: Fit) -> np.ndarray:
 
 
 def size_of(file: object) -> tuple[int, int] | None:
-    """(height, width) of the upright image in a file of that name; None if it is no image."""
+    """(height, width) of the upright image in the file of that name; None if it is not an image."""
     try:
         with Image.open(Path(str(file)).expanduser(), formats=FORMATS) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return image.size if turned else image.size[::-1]
-    except Exception:  # decoders raise nearly anything; reading the file will give the reason
+    except Exception:  # decoders raise nearly anything; `read` will give the reason
         return None
 
 

@@ -1,4 +1,4 @@
-"""Records, mappings from the names of fields to arrays: choosing, flattening, preparing."""
+"""Records, mappings from the names of fields to arrays: selecting, flattening, preparing."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from genzoo.data.fields import Field
 
 
 def only(records: Mapping[str, np.ndarray], fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
-    """Only those entries of the records that are fields."""
+    """The entries of the records that are fields."""
     return {name: values for name, values in records.items() if name in fields}
 
 

@@ -1,13 +1,13 @@
-"""Tells what an image of a scene shows, and so whether it shows what its caption says.
+"""Reads the objects in an image of a scene, which decides whether the image matches a caption.
 
-The reader explains the difference d of an image from the background by the masks m_k of all objects
-(shape, size, place, jitter) in all colours. An object k with the colour v, minus the background,
-reduces the squared error by
+The reader is a matching pursuit. d is the image minus the background, m_k are the masks of all
+objects (shape, size, place, jitter), and v is a colour minus that of the background. Object k in
+colour v reduces the squared error by
 
     gain(k, v) = |d|^2 - |d - m_k v|^2 = 2 (m_k . d) . v - |m_k|^2 |v|^2                        (1)
 
-The object with the largest gain is subtracted and the search repeated, as long as an object
-explains most of what it should: gain >= |m_k|^2 |v|^2 / 2. A perfect drawing gives all of it.
+The object with the largest gain is subtracted and the search is repeated, as long as the gain is at
+least half of |m_k|^2 |v|^2, which is the gain of an object that is rendered perfectly.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ import numpy as np
 from genzoo.data import scenes
 from genzoo.data.scenes import PLACES, SHAPES, SIZES, Statement
 
-MOST = 3
+MAX_OBJECTS = 3
 """Objects that are looked for; scenes have at most two."""
-_LEAST = 0.5
+_MIN_EXPLAINED = 0.5  # of the gain of a perfect object
 _AT_ONCE = 256  # images
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An object in an image, by indices into the tables of `scenes`. error: the part of the object
-    that it does not explain; 0 for a perfect drawing."""
+    """An object in an image, as indices into the tables of `scenes`. error: 1 minus its gain (1) as
+    a fraction of that of a perfect object."""
 
     shape: int
     size: int
@@ -39,9 +39,9 @@ class Seen:
 
 @cache
 def _tables(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(masks [K, P], their products with one another [K, K], colours minus background [V, 3])."""
+    """(masks [K, P], their scalar products [K, K], colours minus the background [V, 3])."""
     masks = scenes.masks(side).reshape(-1, side * side)
-    return masks, masks @ masks.T, (scenes.colours() - np.float32(scenes.BACKGROUND)) / 127.5
+    return masks, masks @ masks.T, (scenes.PALETTE - np.float32(scenes.BACKGROUND)) / 127.5
 
 
 def read(images: np.ndarray) -> list[list[Seen]]:
@@ -63,40 +63,40 @@ def _read(images: np.ndarray) -> list[list[Seen]]:
     layout = (len(SHAPES), len(SIZES), 9, 9)
     found: list[list[Seen]] = [[] for _ in images]
     free = np.ones((len(images), 9), bool)  # places
-    open_ = np.arange(len(images))
-    for _ in range(MOST):
-        gain = 2 * overlap[open_] @ colours.T - full  # [n, K, V]
-        shown = gain.reshape(len(open_), *layout, -1)
-        shown = np.where(free[open_][:, None, None, :, None, None], shown, -np.inf)
-        best = shown.reshape(len(open_), -1).argmax(-1)
+    active = np.arange(len(images))
+    for _ in range(MAX_OBJECTS):
+        gain = 2 * overlap[active] @ colours.T - full  # [n, K, V]
+        shown = gain.reshape(len(active), *layout, -1)
+        shown = np.where(free[active][:, None, None, :, None, None], shown, -np.inf)
+        best = shown.reshape(len(active), -1).argmax(-1)
         k, v = np.divmod(best, len(colours))
-        explained = gain[np.arange(len(open_)), k, v] / full[k, v]
-        kept = explained >= _LEAST
+        explained = gain[np.arange(len(active)), k, v] / full[k, v]
+        kept = explained >= _MIN_EXPLAINED
         for row, mask, colour, part in zip(
-            open_[kept], k[kept], v[kept], explained[kept], strict=True
+            active[kept], k[kept], v[kept], explained[kept], strict=True
         ):
             shape, size, place, _ = np.unravel_index(mask, layout)
             found[row].append(
                 Seen(int(shape), int(size), int(colour), int(place), float(1 - part))
             )
             free[row, place] = False
-        open_, k, v = open_[kept], k[kept], v[kept]
-        if not len(open_):
+        active, k, v = active[kept], k[kept], v[kept]
+        if not len(active):
             break
-        overlap[open_] -= products[k][..., None] * colours[v][:, None]
+        overlap[active] -= products[k][..., None] * colours[v][:, None]
     return found
 
 
-def holds(states: Statement, seen: Sequence[Seen]) -> bool:
-    """Whether a statement is true of the objects in an image, and there are no others."""
-    if len(seen) != len(states.objects):
+def holds(statement: Statement, seen: Sequence[Seen]) -> bool:
+    """Whether the objects in an image are those of a statement, with no others."""
+    if len(seen) != len(statement.objects):
         return False
     if len(seen) == 1:
-        return _fits(states.objects[0], seen[0])
+        return _fits(statement.objects[0], seen[0])
     return any(
-        _fits(states.objects[0], a)
-        and _fits(states.objects[1], b)
-        and bool(scenes.related(states.relation, np.int64(a.place), np.int64(b.place)))
+        _fits(statement.objects[0], a)
+        and _fits(statement.objects[1], b)
+        and bool(scenes.related(statement.relation, np.int64(a.place), np.int64(b.place)))
         for a, b in (seen, seen[::-1])
     )
 
@@ -113,16 +113,16 @@ def _fits(stated: tuple[str, str, str, str], seen: Seen) -> bool:
 
 
 class Reader:
-    """The judge of samples of `scenes`: its verdicts are exact on clean pictures."""
+    """The judge of samples of `scenes`; its verdicts are exact on clean images."""
 
     def group(self, text: str) -> str:
-        """The group of a text whose pictures are scored together; "" if it cannot be judged."""
+        """The group in which samples of a text are scored; "" if it cannot be judged."""
         return scenes.group(text)
 
     def shows(self, images: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """Whether each image, uint8 [N, side, side, 3], shows its text: bool [N]."""
         verdicts = [
-            (states := scenes.statement(text)) is not None and holds(states, seen)
+            (statement := scenes.parse(text)) is not None and holds(statement, seen)
             for text, seen in zip(texts, read(images), strict=True)
         ]
         return np.array(verdicts, bool)

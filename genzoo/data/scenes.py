@@ -1,17 +1,16 @@
-"""Scenes of coloured objects on a plain background, each with a caption and a picture.
+"""Scenes of coloured objects on a plain background, with their captions and images.
 
 A scene is a pure function of (split, index). It has one or two objects at different places of a
-3 x 3 grid. An object has one of six shapes, eight colours and two sizes, and is up to one pixel
-(of 32) away from the centre of its place:
+3 x 3 grid. An object has one of six shapes, eight colours and two sizes, and is displaced from the
+centre of its place by at most one pixel (of 32) along each axis:
 
     a small red circle left of a large blue square
 
-Captions may leave out the size and the place. Some combinations, `HELD_OUT_PAIRS` and
-`HELD_OUT_RELATIONS`, never occur in the training split. The test split consists of equal parts, in
-turn, of the groups in `GROUPS`. `scene_reader` tells whether an image shows a caption.
+Captions may omit the size and the place. Some combinations, `HELD_OUT_PAIRS` and
+`HELD_OUT_RELATIONS`, never occur in the training split. The test split cycles through the groups in
+`GROUPS`. `scene_reader` decides whether an image matches a caption.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -43,18 +42,20 @@ HELD_OUT_PAIRS = (
 )  # fmt: skip
 """No object of the training split has one of these colours and shapes."""
 HELD_OUT_RELATIONS = (("star", "above", "ring"), ("square", "left of", "circle"))
-"""No scene of the training split has two objects that stand like this."""
+"""No scene of the training split has two objects in one of these relations."""
 GROUPS = ("one object, seen", "one object, unseen", "two objects, seen", "two objects, unseen")
-"""The parts of the test split; "unseen" scenes have a combination that training lacks."""
+"""The parts of the test split; "unseen" scenes have a combination that never occurs in training."""
 
-MOST_WORDS = 10
+MAX_WORDS = 10
+"""Words of the longest caption."""
 WORDS = tuple(
     sorted({*" ".join((*SHAPES, *SIZES, *COLOURS, *PLACES, *RELATIONS, "a", "an")).split()})
 )
 """The vocabulary of all captions."""
 
+PALETTE = np.array(list(COLOURS.values()), np.float32)
+"""The colours, [8, 3], from 0 to 255."""
 _NAMES = tuple(COLOURS)
-_PALETTE = np.array([COLOURS[name] for name in _NAMES], np.float32)
 _JITTERS = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
 
 
@@ -63,7 +64,7 @@ class Scenes:
     """N scenes as arrays of indices, [N, 2] with one column per object.
 
     shape, size, colour, place: into the tables of this module. jitter: one of nine displacements.
-    count [N]: the number of objects; in scenes with one, the second column means nothing.
+    count [N]: the number of objects; for scenes with one, the second column has no meaning.
     """
 
     shape: np.ndarray
@@ -79,19 +80,19 @@ class Scenes:
 
     @cached_property
     def held_out(self) -> np.ndarray:
-        """Whether each scene has a combination that the training split lacks: bool [N]."""
+        """Whether each scene has a combination that never occurs in training: bool [N]."""
         pairs = np.zeros((len(_NAMES), len(SHAPES)), bool)
         for colour, shape in HELD_OUT_PAIRS:
             pairs[_NAMES.index(colour), SHAPES.index(shape)] = True
-        held = pairs[self.colour, self.shape]
-        found = held[:, 0] | (held[:, 1] & (self.count == 2))
+        objects = pairs[self.colour, self.shape]
+        unseen = objects[:, 0] | (objects[:, 1] & (self.count == 2))
         for first, relation, second in HELD_OUT_RELATIONS:
             a, b = SHAPES.index(first), SHAPES.index(second)
             for i, j in ((0, 1), (1, 0)):
-                stands = related(relation, self.place[:, i], self.place[:, j])
+                holds = related(relation, self.place[:, i], self.place[:, j])
                 match = (self.shape[:, i] == a) & (self.shape[:, j] == b)
-                found |= (self.count == 2) & match & stands
-        return found
+                unseen |= (self.count == 2) & match & holds
+        return unseen
 
 
 def related(relation: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -102,11 +103,11 @@ def related(relation: str, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     ]
 
 
-# --- drawing lots ---------------------------------------------------------------------------------
+# --- random scenes --------------------------------------------------------------------------------
 
 
-def _words(seed: int, index: np.ndarray, attempt: int, count: int) -> np.ndarray:
-    """Random words, uint64 [N, count]: SplitMix64 (Steele et al. 2014) of a counter."""
+def _random_bits(seed: int, index: np.ndarray, attempt: int, count: int) -> np.ndarray:
+    """Random bits, uint64 [N, count]: SplitMix64 (Steele et al. 2014) of a counter."""
     counter = (index.astype(np.uint64)[:, None] << np.uint64(24)) + (
         np.uint64(attempt << 8) + np.arange(count, dtype=np.uint64)
     )
@@ -117,40 +118,40 @@ def _words(seed: int, index: np.ndarray, attempt: int, count: int) -> np.ndarray
     return z ^ (z >> np.uint64(31))
 
 
-def _below(words: np.ndarray, bound: int) -> np.ndarray:
-    """Whole numbers below a bound, from the upper 32 bits of random words."""
-    return ((words >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
+def _below(bits: np.ndarray, bound: int) -> np.ndarray:
+    """Integers from 0 to bound - 1, from the upper half of random bits."""
+    return ((bits >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int64)
 
 
-def _drawn(seed: int, index: np.ndarray, count: np.ndarray, attempt: int) -> Scenes:
-    words = _words(seed, index, attempt, 10).reshape(-1, 5, 2)
-    first = _below(words[:, 3, 0], 9)
-    second = (first + 1 + _below(words[:, 3, 1], 8)) % 9  # any other place
+def _random_scenes(seed: int, index: np.ndarray, count: np.ndarray, attempt: int) -> Scenes:
+    bits = _random_bits(seed, index, attempt, 10).reshape(-1, 5, 2)
+    first = _below(bits[:, 3, 0], 9)
+    second = (first + 1 + _below(bits[:, 3, 1], 8)) % 9  # any other place
     return Scenes(
-        shape=_below(words[:, 0], len(SHAPES)),
-        size=_below(words[:, 1], len(SIZES)),
-        colour=_below(words[:, 2], len(_NAMES)),
+        shape=_below(bits[:, 0], len(SHAPES)),
+        size=_below(bits[:, 1], len(SIZES)),
+        colour=_below(bits[:, 2], len(_NAMES)),
         place=np.stack([first, second], -1),
-        jitter=_below(words[:, 4], len(_JITTERS)),
+        jitter=_below(bits[:, 4], len(_JITTERS)),
         count=count,
     )
 
 
-def scenes(split: str, index: np.ndarray) -> Scenes:
+def generate(split: str, index: np.ndarray) -> Scenes:
     """The scenes of a split with these indices [N]."""
     seed = SPLITS.index(split)
     if split == "test":
         group = index % len(GROUPS)
         count, unseen = 1 + group // 2, group % 2 == 1
     else:
-        coin = _words(seed, index, 0xFFFF, 1)[:, 0]
+        coin = _random_bits(seed, index, 0xFFFF, 1)[:, 0]
         count, unseen = 1 + _below(coin, 5) // 3, np.zeros(len(index), bool)
-    result = _drawn(seed, index, count, 0)
+    result = _random_scenes(seed, index, count, 0)
     fields = {name: getattr(result, name).copy() for name in Scenes.__dataclass_fields__}
     attempt, wrong = 0, np.flatnonzero(result.held_out != unseen)
     while len(wrong):  # drawn again until the scene belongs to its group
         attempt += 1
-        again = _drawn(seed, index[wrong], count[wrong], attempt)
+        again = _random_scenes(seed, index[wrong], count[wrong], attempt)
         for name, values in fields.items():
             values[wrong] = getattr(again, name)
         wrong = wrong[again.held_out != unseen[wrong]]
@@ -160,29 +161,29 @@ def scenes(split: str, index: np.ndarray) -> Scenes:
 # --- captions -------------------------------------------------------------------------------------
 
 
-def captions(split: str, index: np.ndarray, of: Scenes) -> list[str]:
-    """A caption for each scene, which states all that it states truly, but not always all."""
-    words = _words(SPLITS.index(split), index, 0xFFFE, 4)
-    says_size = _below(words[:, :2], 10) < 6
-    says_place = _below(words[:, 2], 5) < 4
-    which = _below(words[:, 3], 1 << 16)
+def captions(split: str, index: np.ndarray, scenes: Scenes) -> list[str]:
+    """A caption for each of the scenes with these indices [N]: true, but not always complete."""
+    bits = _random_bits(SPLITS.index(split), index, 0xFFFE, 4)
+    says_size = _below(bits[:, :2], 10) < 6
+    says_place = _below(bits[:, 2], 5) < 4
+    which = _below(bits[:, 3], 1 << 16)
     texts = []
     for i in range(len(index)):
-        parts = [_phrase(of, i, j, says_size[i, j]) for j in range(of.count[i])]
+        parts = [_phrase(scenes, i, j, says_size[i, j]) for j in range(scenes.count[i])]
         if len(parts) == 1:
-            texts.append(f"{parts[0]} {PLACES[of.place[i, 0]]}" if says_place[i] else parts[0])
+            texts.append(f"{parts[0]} {PLACES[scenes.place[i, 0]]}" if says_place[i] else parts[0])
         else:
-            true = [r for r in RELATIONS if related(r, of.place[i, 0], of.place[i, 1])]
+            true = [r for r in RELATIONS if related(r, scenes.place[i, 0], scenes.place[i, 1])]
             whole = [f"{parts[0]} {relation} {parts[1]}" for relation in true]
-            if of.held_out[i]:  # states what training lacks
-                whole = [text for text in whole if statement(text).held_out]
+            if scenes.held_out[i]:  # the caption must state the unseen combination
+                whole = [text for text in whole if parse(text).held_out]
             texts.append(whole[which[i] % len(whole)])
     return texts
 
 
-def _phrase(of: Scenes, i: int, j: int, says_size: bool) -> str:
-    words = f"{_NAMES[of.colour[i, j]]} {SHAPES[of.shape[i, j]]}"
-    words = f"{SIZES[of.size[i, j]]} {words}" if says_size else words
+def _phrase(scenes: Scenes, i: int, j: int, says_size: bool) -> str:
+    words = f"{_NAMES[scenes.colour[i, j]]} {SHAPES[scenes.shape[i, j]]}"
+    words = f"{SIZES[scenes.size[i, j]]} {words}" if says_size else words
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
@@ -196,7 +197,7 @@ class Statement:
 
     @property
     def held_out(self) -> bool:
-        """Whether it states a combination that the training split lacks."""
+        """Whether it states a combination that never occurs in training."""
         if any((colour, shape) in HELD_OUT_PAIRS for _, colour, shape, _ in self.objects):
             return True
         if not self.relation:
@@ -207,7 +208,7 @@ class Statement:
         return any(each in HELD_OUT_RELATIONS for each in stated)
 
 
-def statement(caption: str) -> Statement | None:
+def parse(caption: str) -> Statement | None:
     """What a caption states; None if it does not follow the grammar."""
     text = " ".join(caption.casefold().replace(".", " ").split())
     for relation in RELATIONS:
@@ -228,7 +229,15 @@ def _object(text: str, place: str = "") -> tuple[str, str, str, str] | None:
     return None
 
 
-# --- pictures -------------------------------------------------------------------------------------
+def group(text: str) -> str:
+    """The group in `GROUPS` of a caption; "" if it does not follow the grammar."""
+    statement = parse(text)
+    if statement is None:
+        return ""
+    return GROUPS[2 * (len(statement.objects) - 1) + statement.held_out]
+
+
+# --- images ---------------------------------------------------------------------------------------
 
 
 @cache
@@ -247,9 +256,9 @@ def masks(side: int) -> np.ndarray:
                     x = scale * (6 + 10 * (place % 3) + dx) - reach
                     top, left = max(-y, 0), max(-x, 0)
                     part = window[top : top + side - max(y, 0), left : left + side - max(x, 0)]
-                    page = table[shape, size, place, jitter]
+                    mask = table[shape, size, place, jitter]
                     y, x = max(y, 0), max(x, 0)
-                    page[y : y + part.shape[0], x : x + part.shape[1]] = part
+                    mask[y : y + part.shape[0], x : x + part.shape[1]] = part
     return table.reshape(*table.shape[:4], side * side)
 
 
@@ -284,37 +293,21 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (u - tip[0]) * edge[1] - v * edge[0] < 0
 
 
-def draw(of: Scenes, side: int) -> np.ndarray:
-    """The pictures of scenes: uint8 [N, side, side, 3]. The second object covers the first."""
+def render(scenes: Scenes, side: int) -> np.ndarray:
+    """The images of scenes: uint8 [N, side, side, 3]. The second object covers the first."""
     table, ground = masks(side), np.float32(BACKGROUND)
-    ink = _PALETTE[of.colour]
-    coverage = _coverage_of(table, of, slice(None), 0)
-    pages = coverage * (ink[:, 0] - ground)[:, None]
-    pages += ground
-    both = np.flatnonzero(of.count == 2)
-    under = pages[both]
-    pages[both] += _coverage_of(table, of, both, 1) * (ink[both, 1][:, None] - under)
-    np.rint(pages, out=pages)
-    return pages.astype(np.uint8).reshape(-1, side, side, 3)
+    ink = PALETTE[scenes.colour]
+    coverage = _coverage_of(table, scenes, slice(None), 0)
+    images = coverage * (ink[:, 0] - ground)[:, None]
+    images += ground
+    both = np.flatnonzero(scenes.count == 2)
+    under = images[both]
+    images[both] += _coverage_of(table, scenes, both, 1) * (ink[both, 1][:, None] - under)
+    np.rint(images, out=images)
+    return images.astype(np.uint8).reshape(-1, side, side, 3)
 
 
-def _coverage_of(table: np.ndarray, of: Scenes, rows: np.ndarray | slice, j: int) -> np.ndarray:
+def _coverage_of(table: np.ndarray, scenes: Scenes, rows: np.ndarray | slice, j: int) -> np.ndarray:
     """The masks of object j of some scenes, [n, side^2, 1]."""
-    index = (values[rows, j] for values in (of.shape, of.size, of.place, of.jitter))
+    index = (values[rows, j] for values in (scenes.shape, scenes.size, scenes.place, scenes.jitter))
     return table[tuple(index)][..., None]
-
-
-# --- groups ---------------------------------------------------------------------------------------
-
-
-def group(text: str) -> str:
-    """The group in `GROUPS` of a caption; "" if it does not follow the grammar."""
-    states = statement(text)
-    if states is None:
-        return ""
-    return GROUPS[2 * (len(states.objects) - 1) + states.held_out]
-
-
-def colours(names: Sequence[str] = _NAMES) -> np.ndarray:
-    """The colours as float32 [n, 3], from 0 to 255."""
-    return np.array([COLOURS[name] for name in names], np.float32)

@@ -1,7 +1,7 @@
-"""Shapes: an endless set of captioned scenes, drawn on the fly, whose captions can be checked.
+"""Shapes: captioned scenes, rendered when they are read, on which text-to-image is scored exactly.
 
-Text-to-image models are measured on it exactly: `scene_reader` tells whether a sample shows what
-its caption says, also for combinations of shapes and colours that no training scene has.
+`scene_reader` decides whether a sample shows what its caption says, also for combinations of shapes
+and colours that never occur in training.
 """
 
 import zlib
@@ -18,12 +18,12 @@ from genzoo.data.vocabulary import Words
 LENGTHS = {"train": 1_000_000, "test": 10_000}
 """Scenes in each split."""
 SIDES = (32, 64)
-"""The sides of images that can be drawn, in pixels."""
+"""The sides in pixels at which scenes can be rendered, the default first."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShapesSource:
-    """Scenes of a split, drawn when they are read."""
+    """The scenes of a split, rendered when they are read."""
 
     name: str
     spec: Spec
@@ -35,10 +35,10 @@ class ShapesSource:
     def read(self, indices: np.ndarray) -> Records:
         """The scenes of these indices [n]: `x` uint8 [n, side, side, 3], `text` int32 [n, L]."""
         index = np.asarray(indices)
-        of, field = scenes.scenes(self.split, index), self.spec.fields["text"]
-        texts = scenes.captions(self.split, index, of)
+        drawn, field = scenes.generate(self.split, index), self.spec.fields["text"]
+        texts = scenes.captions(self.split, index, drawn)
         tokens = [field.take(text) for text in texts]
-        return {"x": scenes.draw(of, self.spec.shape[0]), "text": np.stack(tokens)}
+        return {"x": scenes.render(drawn, self.spec.shape[0]), "text": np.stack(tokens)}
 
     def checksum(self) -> int:
         """The CRC-32 of the first hundred records."""
@@ -49,11 +49,11 @@ class ShapesSource:
 def spec(side: int) -> Spec:
     """The fields of the scenes, and their judge."""
     words = Words(scenes.WORDS)
-    text = Tokens(shape=(scenes.MOST_WORDS,), vocabulary=words.size, tokenizer=words)
+    text = Tokens(shape=(scenes.MAX_WORDS,), vocabulary=words.size, tokenizer=words)
     return Spec(fields={"x": Image(shape=(side, side, 3)), "text": text}, judge=Reader())
 
 
-def open_shapes(split: str, side: int = 32) -> ShapesSource:
+def open_shapes(split: str, side: int = SIDES[0]) -> ShapesSource:
     """The "train" or "test" split, in images of `side` pixels."""
     check_split(split)
     return ShapesSource(name="shapes", spec=spec(side), split=split)

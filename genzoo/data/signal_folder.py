@@ -2,12 +2,12 @@
 
 A `.npy` file holds the signal alone, [L, C] or [L]. A `.npz` file holds it under the key `x`, and
 may hold a caption (`text`), a class (`label`) and numbers, scalars or [D], under any other keys.
-If there is a file of metadata, all notes come from there instead; captions may also stand in text
+If there is a metadata file, all annotations come from there instead; captions may also be in text
 files, and sub-folders are classes (see `listing`).
 
-Models see the values as they are. Their noise has unit variance, so signals should be scaled to
-about that: values beyond +-100 are refused, and unusual sizes of the whole set are warned of. Files
-are untrusted: objects, which need pickle, are refused.
+Values are not rescaled. The noise of models has unit variance, so signals should have about that
+too: values beyond +-100 are refused, and an unusual root mean square of the whole set gives a
+warning. Files are untrusted: objects, which need pickle, are refused.
 """
 
 import logging
@@ -20,11 +20,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, refuse
 from genzoo.data import listing, metadata
 from genzoo.data.fields import Field, Signal
 from genzoo.data.listing import Listing, Part
-from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Mistakes, Notes, number_of
+from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Annotations, number_of
 from genzoo.data.source import ArraySource, Spec, check_split
 
 SUFFIXES = frozenset((".npy", ".npz"))
@@ -46,7 +46,7 @@ def signals_of(
     wanted: Collection[str] = metadata.EVERYTHING,
     classes: Sequence[str] = (),
 ) -> Listing:
-    """The array files of a folder with the notes on them; no signal is read. See `listed`."""
+    """The array files of a folder with their annotations; no signal is read. See `listed`."""
     return listing.listed(
         path, kind="signals", suffixes=SUFFIXES, holdout=holdout, labels=labels, wanted=wanted,
         classes=classes, inside=_inside,
@@ -82,24 +82,24 @@ def open_signals(
             f"The folder {part.root} holds no signals for the {split} split "
             f"(known endings: {', '.join(sorted(SUFFIXES))})."
         )
-    mistakes = Mistakes()
+    mistakes: list[str] = []
     signals = _signals(part, field, mistakes)
     test = found.parts["test"]
     if split == "train" and test.paths != part.paths:
         _signals(test, field, mistakes)  # report these now, not after training
-    mistakes.settle()
+    refuse(mistakes)
     others, arrays = found.others(split, fields)
-    size = float(np.sqrt(np.mean(np.square(signals, dtype=np.float64))))
-    if split == "train" and not _USUAL[0] <= size <= _USUAL[1]:
+    rms = float(np.sqrt(np.mean(np.square(signals, dtype=np.float64))))
+    if split == "train" and not _USUAL[0] <= rms <= _USUAL[1]:
         _log.warning(
             "The signals of %s have a root mean square of %.3g: divide them by a constant, so that "
-            "it is about 1, since the noise of models has unit variance.", found.name, size,
+            "it is about 1, since the noise of models has unit variance.", found.name, rms,
         )  # fmt: skip
     spec = Spec(fields={"x": field, **others})
     return ArraySource(name=found.name, spec=spec, arrays={"x": signals, **arrays})
 
 
-def _signals(part: Part, field: Signal, mistakes: Mistakes) -> np.ndarray:
+def _signals(part: Part, field: Signal, mistakes: list[str]) -> np.ndarray:
     """The signals of a part, float32 [N, L, C]."""
     signals = np.zeros((len(part.files), *field.shape), field.dtype)
     for index, file in enumerate(part.files):
@@ -107,7 +107,7 @@ def _signals(part: Part, field: Signal, mistakes: Mistakes) -> np.ndarray:
             with _arrays(part.root / file) as arrays:
                 signals[index] = _signal(arrays, field)
         except _Unfit as reason:
-            place, own = part.notes.places[index], str(part.root / file)
+            place, own = part.annotations.places[index], str(part.root / file)
             mistakes.append(f"{own}{'' if place == own else f' ({place})'}: {reason}.")
     return signals
 
@@ -115,25 +115,30 @@ def _signals(part: Part, field: Signal, mistakes: Mistakes) -> np.ndarray:
 def _signal(arrays: Mapping[str, np.ndarray], field: Signal) -> np.ndarray:
     array = _read(arrays, _SIGNAL)
     if array.dtype.kind not in "fiu":
-        raise _Unfit(f"its values are {array.dtype}, but must be real numbers")
+        raise _Unfit(f"its values are {array.dtype}, but must be real numbers; convert them")
     length, channels = field.shape
-    known = array[:, None] if array.ndim == 1 else array
-    if known.ndim != 2:
-        raise _Unfit(f"its shape is {array.shape}, but must be [L, C], or [L] for one channel")
-    if len(known) != length:
-        raise _Unfit(f"it has {len(known)} samples, but data.size = {length}; cut or resample it")
-    if known.shape[1] != channels:
-        raise _Unfit(f"it has {known.shape[1]} channels, but data.channels = {channels}; set that")
-    if not np.isfinite(known).all():
-        index = int(np.flatnonzero(~np.isfinite(known).all(1))[0])
+    samples = array[:, None] if array.ndim == 1 else array
+    if samples.ndim != 2:
+        raise _Unfit(
+            f"its shape is {array.shape}, but must be [L, C], or [L] for one channel; reshape it"
+        )
+    if len(samples) != length:
+        raise _Unfit(f"it has {len(samples)} samples, but data.size = {length}; cut or resample it")
+    if samples.shape[1] != channels:
+        raise _Unfit(
+            f"it has {samples.shape[1]} channels, but data.channels = {channels}; change "
+            "that, or the file"
+        )
+    if not np.isfinite(samples).all():
+        index = int(np.flatnonzero(~np.isfinite(samples).all(1))[0])
         raise _Unfit(f"sample {index} is not finite; interpolate it, or remove the file")
-    largest = float(np.abs(known.astype(np.float64)).max())
+    largest = float(np.abs(samples.astype(np.float64)).max())
     if largest > _LARGEST:
         raise _Unfit(
             f"it reaches {largest:.3g}, but values beyond {_LARGEST:g} cannot be modelled; divide "
             "all signals by a constant, so that their root mean square is about 1"
         )
-    return known.astype(field.dtype)
+    return samples.astype(field.dtype)
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -147,11 +152,11 @@ _DAMAGED = (
 
 @contextmanager
 def _arrays(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
-    """The arrays of a file by key, read on access; that of a .npy file is the signal."""
+    """The arrays of a file by key, read on access; a .npy file holds the signal alone."""
     try:
         content = np.load(file, allow_pickle=False)
     except _DAMAGED as error:
-        raise _Unfit(f"it cannot be read as an array ({error})") from error
+        raise _Unfit(f"it cannot be read as an array ({error}); replace or remove it") from error
     if isinstance(content, np.ndarray):
         yield {_SIGNAL: content}
         return
@@ -161,23 +166,28 @@ def _arrays(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
 
 def _read(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
     if key not in arrays:
-        raise _Unfit(f"it has no key {key!r}, only {', '.join(map(repr, arrays)) or 'none'}")
+        raise _Unfit(
+            f"it has no key {key!r}, only {', '.join(map(repr, arrays)) or 'none'}; add it, or "
+            "remove the file"
+        )
     try:
         array = arrays[key]
         if isinstance(array, np.ndarray):
             return array
         raise ValueError("it is another file")
     except _DAMAGED as error:
-        raise _Unfit(f"key {key!r} cannot be read as an array ({error})") from error
+        raise _Unfit(
+            f"key {key!r} cannot be read as an array ({error}); replace the file"
+        ) from error
 
 
-# --- notes inside the files -----------------------------------------------------------------------
+# --- annotations inside the files -----------------------------------------------------------------
 
 
-def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Notes:
-    """The notes in .npz files, which need the same keys in all of them."""
+def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Annotations:
+    """The annotations in .npz files, which must all have the same keys."""
     places = [str(root / file) for file in files]
-    first, rows, mistakes, told = None, [], Mistakes(), set()
+    first, rows, mistakes, reported = None, [], [], set()
     for file, place in zip(files, places, strict=True):
         try:
             with _arrays(root / file) as arrays:
@@ -187,26 +197,26 @@ def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Notes:
             continue
         first = first or (place, row)
         odd = sorted(first[1].keys() ^ row.keys())
-        if odd and odd[0] not in told:  # once, since the first file may be the odd one
-            told.add(odd[0])
+        if odd and odd[0] not in reported:  # once, since the first file may be the odd one
+            reported.add(odd[0])
             lacking, having = (place, first[0]) if odd[0] in first[1] else (first[0], place)
             mistakes.append(f"{lacking}: it has no {odd[0]!r}, but {having} does; give it to all.")
         rows.append(row)
-    mistakes.settle()
+    refuse(mistakes)
     columns = tuple(key for key in first[1] if key not in (TEXT, LABEL))
     numbers = np.array([[row[key] for key in columns] for row in rows], np.float64)
 
     def words(name: str) -> list[str] | None:
         return [row[name] for row in rows] if name in first[1] else None
 
-    return Notes(
+    return Annotations(
         places=places, texts=words(TEXT), labels=words(LABEL), columns=columns, numbers=numbers
     )
 
 
 def _row(arrays: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, str | float]:
-    """The notes of one file: its caption, its class and its numbers by name. Number i of a key that
-    has several is named key[i]."""
+    """The annotations of one file: its caption, its class and its numbers by name. Number i of an
+    array is named key[i]."""
     row: dict[str, str | float] = {}
     for key in arrays:
         if key == _SIGNAL or (key if key in (TEXT, LABEL) else PROPERTIES) not in wanted:
@@ -224,7 +234,7 @@ def _row(arrays: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str,
         for name, value in values.items():
             row[name] = number_of(float(value))
             if row[name] is None:
-                raise _Unfit(f"key {key!r} holds {value}, which is not a finite number")
+                raise _Unfit(f"key {key!r} holds {value}; replace it by a finite number")
     return row
 
 
@@ -232,9 +242,10 @@ def _word(array: np.ndarray, key: str) -> str:
     called, kinds = {TEXT: ("caption", "U"), LABEL: ("class", "Uiu")}[key]
     if array.size != 1 or array.dtype.kind not in kinds:
         raise _Unfit(
-            f"key {key!r} is {array.dtype} of shape {array.shape}, but must be one {called}"
+            f"key {key!r} is {array.dtype} of shape {array.shape}, but must be one {called}; "
+            "store that alone"
         )
     word = str(array.item()).strip()
     if not word:
-        raise _Unfit(f"key {key!r}: the {called} is empty")
+        raise _Unfit(f"key {key!r}: the {called} is empty; write one")
     return word

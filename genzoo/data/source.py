@@ -39,7 +39,7 @@ class Judge(Protocol):
     """Decides whether samples show what their captions say."""
 
     def group(self, text: str) -> str:
-        """The group of a text whose samples are scored together; "" if it cannot be judged."""
+        """The group in which samples of a text are scored; "" if it cannot be judged."""
 
     def shows(self, images: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """Whether each image, uint8 [N, H, W, C], shows its text: bool [N]."""
@@ -50,8 +50,8 @@ class Spec:
     """The description of a data set, known before it is opened.
 
     fields: the fields of a record by name; the datum is `x`, a class is `label`, a caption is
-    `text`. density: the distribution of the records, if it is known exactly. judge: of samples, if
-    there is an exact one.
+    `text`. density: the distribution of the records, if it is known exactly. judge: decides whether
+    samples match their captions, if that can be decided exactly.
     """
 
     fields: Mapping[str, Field]
@@ -141,3 +141,9 @@ def check_split(split: str) -> None:
     """Raises a UserError unless `split` is one of the two that every data set has."""
     if split not in SPLITS:
         raise UserError(f"There is no split {split!r}: it is one of {', '.join(SPLITS)}.")
+
+
+def held_out(name: str, holdout: int) -> bool:
+    """Whether a record belongs to the test split, by the CRC-32 of its name: about one in `holdout`
+    does."""
+    return zlib.crc32(name.encode("utf-8", "surrogateescape")) % holdout == 0

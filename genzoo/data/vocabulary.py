@@ -2,7 +2,7 @@
 
 | tokenizer | ids                                  | for                                           |
 |-----------|--------------------------------------|-----------------------------------------------|
-| Words     | one per word or punctuation mark     | captions, with the words of the training set  |
+| Words     | one per word or punctuation mark     | captions, with a vocabulary that is learned   |
 | Bytes     | one per byte of UTF-8                | any text, without a vocabulary to learn       |
 | File      | those of a `tokenizer.json`          | the vocabulary of a pretrained text encoder   |
 
@@ -21,7 +21,8 @@ from genzoo.core.errors import UserError, nearest
 
 PADDING = 0
 UNKNOWN = 1
-"""The id of a word that the training set does not have, of `Words`."""
+"""The id that `Words` gives to a word outside its vocabulary."""
+_MAX_NAMED = 40  # words of a vocabulary that an error message lists
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*|[^\w\s]")
 
 
@@ -30,7 +31,7 @@ class Tokenizer(Protocol):
 
     @property
     def size(self) -> int:
-        """The number of ids, with padding."""
+        """The number of ids, including padding."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
@@ -39,7 +40,7 @@ class Tokenizer(Protocol):
         """The text of ids; padding is skipped."""
 
     def complaint(self, text: str) -> str:
-        """Why a model cannot understand a text, as a sentence; "" if it can."""
+        """Why a text cannot be represented, as a sentence; "" if it can."""
 
 
 def words_of(text: str) -> list[str]:
@@ -47,12 +48,12 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def learned(texts: Iterable[str], most: int = 0) -> tuple[str, ...]:
-    """The vocabulary of texts: the words that they use, the most frequent first; ties in
-    alphabetical order. most: the size of the vocabulary; 0 for all words."""
+def learned(texts: Iterable[str], size: int = 0) -> tuple[str, ...]:
+    """The vocabulary of texts: their words by descending frequency; ties in alphabetical order.
+    size: the number of words that are kept; 0 for all."""
     counts = Counter(word for text in texts for word in words_of(text))
     ordered = sorted(counts, key=lambda word: (-counts[word], word))
-    return tuple(ordered[: most or None])
+    return tuple(ordered[: size or None])
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Words:
 
     @property
     def size(self) -> int:
-        """The number of words, with padding and unknown words."""
+        """The number of words, plus one id each for padding and for unknown words."""
         return len(self.words) + 2
 
     def encode(self, text: str) -> list[int]:
@@ -82,18 +83,12 @@ class Words:
 
     def complaint(self, text: str) -> str:
         """Names the first unknown word."""
-        for word in words_of(text):
-            if word not in self._ids:
-                hint = nearest(word, self.words) if len(self.words) <= 40 else _close(
-                    word, self.words
-                )
-                return f"the training set has no word {word!r}: {hint}"
-        return ""
-
-
-def _close(word: str, words: Sequence[str]) -> str:
-    hint = nearest(word, words)
-    return hint if hint.startswith("did") else "use other words."
+        unknown = next((word for word in words_of(text) if word not in self._ids), None)
+        if unknown is None:
+            return ""
+        hint = nearest(unknown, self.words)
+        listed = len(self.words) > _MAX_NAMED and not hint.startswith("did you mean")
+        return f"the vocabulary has no word {unknown!r}: {'use other words.' if listed else hint}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ class Bytes:
         return bytes(id - 1 for id in ids if id != PADDING).decode("utf-8", "replace")
 
     def complaint(self, text: str) -> str:
-        """Every text is understood."""
+        """Every text can be represented."""
         return ""
 
 
@@ -134,7 +129,7 @@ class File:
 
     @property
     def size(self) -> int:
-        """The size of its vocabulary with added tokens, and padding."""
+        """The size of its vocabulary, including added tokens and padding."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True) + 1
 
     def encode(self, text: str) -> list[int]:
@@ -146,13 +141,14 @@ class File:
         return self._tokenizer.decode([id - 1 for id in ids if id != PADDING])
 
     def complaint(self, text: str) -> str:
-        """Every text is understood."""
+        """Every text can be represented."""
         return ""
 
 
 @lru_cache(maxsize=4)  # large ones take a second, and a config is checked several times
 def _loaded(path: str, changed: int):
-    """The library's tokenizer. changed: when the file was; a file may change."""
+    """The library's tokenizer. changed: when the file was last changed, since the result is
+    cached."""
     try:
         from tokenizers import Tokenizer as Library
     except ImportError as error:

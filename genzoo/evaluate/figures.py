@@ -45,7 +45,7 @@ def save_captioned(
     path: Path, images: np.ndarray, captions: Sequence[str], columns: int = 0
 ) -> None:
     """Saves images, uint8 [N, H, W, C], as PNG, each above its caption. columns: of the grid; 0 for
-    about as many as rows."""
+    about as many columns as rows."""
     cell, letter = 112, 12
     wide = math.ceil(cell / images.shape[2]) * images.shape[2]
     lines = [textwrap.fill(text, int(wide / (0.58 * letter))) for text in captions]
@@ -69,8 +69,8 @@ def save_rows(
     """Saves rows of images of one shape as PNG.
 
     columns: a name above each column. apart: the columns that follow a wider gap. title: a line of
-    text above all rows. least_cell: images smaller than this are enlarged, in pixels. letter: the
-    height of a letter in pixels; 0 for one in proportion to the images.
+    text above all rows. least_cell: the side in pixels up to which smaller images are enlarged.
+    letter: the height of letters in pixels; 0 for one in proportion to the images.
     """
     height, width = rows[0].images.shape[1:3]
     factor = max(1, math.ceil(least_cell / min(height, width)))

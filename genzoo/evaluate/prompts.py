@@ -16,8 +16,8 @@ class PromptAccuracy:
     _verdicts: dict[str, list[bool]] = field(default_factory=dict)
 
     def add(self, images: np.ndarray, texts: Sequence[str]) -> None:
-        """Judges samples, uint8 [N, H, W, C], with their texts; those that the judge does not
-        understand are left out."""
+        """Judges samples, uint8 [N, H, W, C], by their texts; those of texts that cannot be judged
+        are left out."""
         groups = [self.judge.group(text) for text in texts]
         known = [i for i, group in enumerate(groups) if group]
         if not known:

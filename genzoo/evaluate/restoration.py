@@ -1,10 +1,11 @@
-"""How well samples restore the images that their conditions were made from, such as a small copy.
+"""How well samples restore the images from which their conditions were made, such as small copies.
 
-    PSNR = 10 log10(255^2 / MSE),   MSE = the mean square difference of all values, in levels    (1)
+    PSNR = 10 log10(255^2 / MSE),    MSE = the mean squared error of all values, in levels    (1)
 
-The best restoration by (1) is the mean of all images that the condition allows, which is blurred.
-A sample of a good model is one of these images, at twice the squared distance on average, so that
-its PSNR is 3 dB lower; for the mean of k samples the factor is 1 + 1/k.
+The restoration with the largest PSNR is about the mean of all images that are compatible with the
+condition, which is blurred. A sample of a perfect model is one of these images, and its mean
+squared error is twice that of their mean, so that its PSNR is 3 dB lower. For the mean of k samples
+the factor is 1 + 1/k.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,19 +18,19 @@ from PIL import Image
 from genzoo.data.transforms import to_uint8
 from genzoo.evaluate.figures import Row, save_rows
 
-_LEAST = 1 / 12  # the mean square error of rounding to levels
+_ROUNDING = 1 / 12  # the mean squared error of rounding to levels
 _SHOWN = 3  # samples of each image in a picture
 
 
 def psnr(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
     """The PSNR (1) of each image in decibels: float64 [N].
 
-    images, originals: [N, H, W, C] in levels from 0 to 255, uint8 or means of several images. An
-    error counts as at least that of rounding, so that equal images have 58.9 dB and not infinity.
+    images, originals: [N, H, W, C] in levels from 0 to 255, uint8 or means of several images. The
+    error is at least that of rounding, so that equal images have 58.9 dB and not infinity.
     """
     difference = images.astype(np.float64) - originals.astype(np.float64)
     error = np.square(difference).reshape(len(images), -1).mean(1)
-    return 10 * np.log10(255**2 / np.maximum(error, _LEAST))
+    return 10 * np.log10(255**2 / np.maximum(error, _ROUNDING))
 
 
 def bicubic(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -47,18 +48,18 @@ def bicubic(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass
 class Restoration:
-    """Measures samples that come in batches, the k samples of an original one after the other.
+    """The PSNR of samples that come in batches, with the k samples of an original in a row.
 
-    repeat: k. simple: originals, uint8 [n, H, W, C] -> another restoration of their conditions that
-    samples are compared with, of the same form; None for none. name: its name.
+    repeat: k. baseline: originals, uint8 [n, H, W, C] -> another restoration from their conditions,
+    of the same form; None for none. name: that of the baseline.
     """
 
     repeat: int = 1
-    simple: Callable[[np.ndarray], np.ndarray] | None = None
+    baseline: Callable[[np.ndarray], np.ndarray] | None = None
     name: str = ""
     _each: list[float] = field(default_factory=list)
     _means: list[float] = field(default_factory=list)
-    _simple: list[float] = field(default_factory=list)
+    _baseline: list[float] = field(default_factory=list)
     _pending: list[np.ndarray] = field(default_factory=list)
 
     def add(self, samples: np.ndarray, originals: np.ndarray) -> None:
@@ -70,19 +71,18 @@ class Restoration:
                 mean = np.mean(self._pending, 0, np.float64)
                 self._means += psnr(mean[None], original[None]).tolist()
                 self._pending.clear()
-                if self.simple is not None:
-                    restored = self.simple(original[None])
-                    self._simple += psnr(restored, original[None]).tolist()
+                if self.baseline is not None:
+                    restored = self.baseline(original[None])
+                    self._baseline += psnr(restored, original[None]).tolist()
 
     def report(self) -> dict[str, float]:
         """The mean PSNR in decibels of single samples, of the means of k samples if k > 1, and of
-        the simple restoration, and the number of originals. Means of fewer than k samples are left
-        out."""
+        the baseline, and the number of originals. Means of fewer than k samples are left out."""
         values = {"samples": self._each}
         if self.repeat > 1:
             values[f"mean_of_{self.repeat}"] = self._means
-        if self.simple is not None:
-            values[self.name] = self._simple
+        if self.baseline is not None:
+            values[self.name] = self._baseline
         means = {name: round(float(np.mean(v)), 3) for name, v in values.items() if v}
         return means | {"images": -(-len(self._each) // self.repeat)}
 
@@ -90,19 +90,19 @@ class Restoration:
 def save_restoration(
     path: Path,
     given: Mapping[str, np.ndarray],
-    simple: Mapping[str, np.ndarray],
+    baselines: Mapping[str, np.ndarray],
     samples: np.ndarray,
     originals: np.ndarray | None,
 ) -> None:
-    """One column for each of N images: the conditions, other restorations, samples, their mean and
-    the original. With originals, the PSNR of a row is in its label.
+    """Saves a page with a column for each of N images: the conditions, baselines, samples, their
+    mean and the original. With originals, the label of a row gives its PSNR.
 
-    given: condition -> values [N, h, w, C] in [-1, 1], shown in the size of the samples. simple:
+    given: condition -> values [N, h, w, C] in [-1, 1], shown at the size of the samples. baselines:
     name -> uint8 [N, H, W, C]. samples: uint8 [k, N, H, W, C], of which three are shown.
     """
     size = samples.shape[2:4]
     rows = [Row(images=_shown(value, size), label=name) for name, value in given.items()]
-    restored = {**simple, **{f"sample {i + 1}": s for i, s in enumerate(samples[:_SHOWN])}}
+    restored = {**baselines, **{f"sample {i + 1}": s for i, s in enumerate(samples[:_SHOWN])}}
     if len(samples) > 1:
         restored[f"mean of {len(samples)}"] = samples.mean(0)
     for name, images in restored.items():

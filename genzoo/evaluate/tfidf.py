@@ -2,7 +2,7 @@
 
     w_dv = x_dv log(N / n_v),     each row w_d divided by its length |w_d|                    (1)
 
-for the count x_dv of word v in document d and the number n_v of the N documents with the word: the
+where x_dv is the count of word v in document d, and n_v of the N documents contain the word: the
 weighting "tfc" of Salton & Buckley 1988 (Term-weighting approaches in automatic text retrieval).
 The similarity of two documents is the cosine of the angle between their weights.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TfIdf:
-    """Equation (1). idf: log(N / n_v), float64 [V]; 0 for words of none of the N documents."""
+    """Equation (1). idf: log(N / n_v), float64 [V]; 0 for words that no document contains."""
 
     idf: np.ndarray
 

@@ -5,8 +5,9 @@
 The corruption defines the task, so it is applied in evaluation too; a plain autoencoder uses
 `Nothing`. The decoder's output is used unchanged; only pictures are clipped to [-1, 1].
 
-For documents the loss is the cross-entropy of their words, and the encoder sees the logarithms of
-the counts (math.counts), as in the first paper, which retrieves documents by the angle of codes.
+For documents the loss is the cross-entropy of their words, as in the first paper, which retrieves
+documents by the angle between codes; the encoder sees scaled logarithms of the counts
+(math.counts).
 """
 
 from collections.abc import Callable, Mapping
@@ -36,8 +37,8 @@ from genzoo.nets.autoencoder.pair import Pair
 class Comparison:
     """How data enter the encoder and are compared with the decoder's output.
 
-    inputs: x [B, ...] -> the encoder's input. error: (x, output) -> the loss of each example [B].
-    mean: output -> the reconstruction of x.
+    inputs: x [B, ...] -> the encoder's input. error: (x, output) -> the loss per example [B]. mean:
+    output -> the reconstruction of x.
     """
 
     inputs: Callable[[Examples], Examples]
@@ -55,9 +56,9 @@ def squared_error(x: Examples, output: Examples) -> PerExample:
 
 
 VALUES = Comparison(inputs=_unchanged, error=squared_error, mean=_unchanged)
-"""Of images and other numbers."""
+"""For images."""
 WORDS = Comparison(inputs=counts.log_scaled, error=counts.cross_entropy, mean=jax.nn.softmax)
-"""Of word counts; the reconstruction is the probability of each word."""
+"""For word counts; the reconstruction is the probability of each word."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,9 +6,8 @@ likelihood (math.pca). It is fitted in one pass over the data, without gradient 
 The reconstruction is the orthogonal projection mean + U U^T (x - mean), which is optimal among
 linear ones; the posterior mean of the probabilistic model would shrink it towards the mean.
 
-Of documents, the logarithms of the word counts are analysed, scaled to unit length (math.counts):
-latent semantic analysis (Deerwester et al. 1990) with the mean subtracted. Everything below that is
-said of x then holds for these.
+For documents x stands for the logarithms of the word counts, scaled to unit length (math.counts):
+latent semantic analysis (Deerwester et al. 1990) with the mean subtracted.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -44,8 +43,8 @@ class PCA:
 
     Capabilities: Fits, Samples, Reconstructs, Encodes, Decodes, Likelihoods, Reports.
 
-    components: q, their number. shape: of one example, (H, W, C), with D values. inputs: [B, D] ->
-    the numbers that are analysed, [B, D]. scored: what these are, if not the data.
+    components: q, their number. shape: of one example, (H, W, C) or (V,), with D values. inputs:
+    data [B, D] -> x [B, D]. scored: what the likelihood is that of, if not the data.
     """
 
     components: int

@@ -14,13 +14,13 @@ In (2) the KL of the last layer is in closed form; those of the others are the d
 With free bits (Kingma et al. 2016) each unit whose KL, averaged over the batch, is below a floor
 counts as the floor, so that the loss of an example depends on the others of its batch.
 
-Of documents (Miao et al. 2016) x are the counts of N words, and the bound is reported as perplexity
-per word, over all words (4) and as in the paper, where documents count alike (5):
+For documents (Miao et al. 2016) x holds the counts of N words, and the bound is also reported as
+perplexity per word, over all words (4) or, as in the paper, with equal weights of documents (5):
 
     perplexity = exp(sum_d -elbo_d / sum_d N_d)                                               (4)
     perplexity_by_document = exp(mean_d -elbo_d / N_d)                                        (5)
 
-without documents of no words in (5).
+where (5) leaves out documents without words.
 """
 
 from collections.abc import Callable, Mapping
@@ -198,7 +198,7 @@ class VAE:
         return losses, Aux(metrics=metrics, stats=context.stats)
 
     def report(self, measured: Mapping[str, Floats]) -> Report:
-        """Active units by layer, the KL of each unit, and a warning of posterior collapse; of
+        """Active units by layer, the KL of each unit, and a warning of posterior collapse; for
         documents also the perplexities (4) and (5)."""
         values: dict = scalars(measured)
         if measured.get("words", 0) > 0:

@@ -1,4 +1,4 @@
-"""Word counts x [..., V] of documents: how networks see them, and their distribution.
+"""Word counts x [..., V] of documents: the inputs of networks, and their distribution.
 
 With N = sum_w x_w words and the logits l of a decoder:
 
@@ -54,8 +54,8 @@ class Multinomial:
         return x
 
     def inputs(self, x: Values) -> Values:
-        """log(1 + x). Unlike (1) it tells long documents, whose posterior is narrow, from short
-        ones."""
+        """log(1 + x). Unlike (1) it keeps the length of a document; the posterior of a long one is
+        narrow."""
         return jnp.log1p(x)
 
     def log_prob(self, own: Tree, output: Output, x: Data) -> Data:
@@ -67,7 +67,7 @@ class Multinomial:
         return jax.nn.softmax(output)
 
     def sample(self, own: Tree, output: Outputs, keys: Keys) -> Samples:
-        """A document of one word, drawn by the Gumbel-max trick."""
+        """A document of one word, sampled by the Gumbel-max trick."""
         uniform = streams.uniform(keys, output.shape[1:])
         gumbel = -jnp.log(-jnp.log(jnp.maximum(uniform, jnp.finfo(uniform.dtype).tiny)))
         return jax.nn.one_hot((output + gumbel).argmax(-1), output.shape[-1], dtype=output.dtype)

@@ -7,7 +7,7 @@ examples, decoding.
 import logging
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -38,12 +38,12 @@ _log = logging.getLogger("genzoo")
 
 class Embedded(NamedTuple):
     """Examples of a source with their embeddings: index in the source int32 [n], embedding float32
-    [n, D], image (their stored values: uint8 [n, H, W, C], or word counts uint16 [n, V]), label
-    int32 [n] or None."""
+    [n, D], x in its stored form (images uint8 [n, H, W, C], word counts uint16 [n, V]), label int32
+    [n] or None."""
 
     index: np.ndarray
     embedding: np.ndarray
-    image: np.ndarray
+    x: np.ndarray
     label: np.ndarray | None
 
 
@@ -63,17 +63,17 @@ class Trained:
         return self.experiment.family
 
     def files(self, files: Sequence[Path]) -> Source:
-        """Images from files, resized to the shape of the model's examples, or documents."""
+        """The examples in files: images, resized to the shape of the model's, or documents."""
         x = self.experiment.x
         if isinstance(x, Counts):
             return documents.open_files(files, x)
-        return loose.open_files(files, replace(x, resize=self.experiment.config.data.resize))
+        return loose.open_files(files, x)
 
     def embeddings(
         self, source: Source, split: str, indices: np.ndarray, title: str = "encoding"
     ) -> Iterator[Embedded]:
-        """The embeddings of the images with the given indices, in batches and in that order. split:
-        names the random stream (FILES for files); the randomness of an image depends only on its
+        """The embeddings of the examples with these indices, in batches and in that order. split:
+        names the random stream (FILES for files); the randomness of an example depends only on its
         index. title: of the progress bar. Raises UserError if an embedding is not finite."""
         key = streams.named(streams.root(self.experiment.config.eval.seed), f"encode {split}")
         function = partial(_embedded, self.experiment, key)
@@ -171,7 +171,7 @@ def spread(total: int, count: int) -> np.ndarray:
 
 def collected(passes: Iterator[Embedded], count: int) -> Mapping[str, np.ndarray]:
     """{"embedding": float32 [count, D], "index": int32 [count], "label": int32 [count] if there are
-    labels}. The images themselves are not kept in memory."""
+    labels}. The examples themselves are not kept in memory."""
     arrays: dict[str, np.ndarray] = {}
     done = 0
     for batch in passes:
@@ -191,9 +191,7 @@ def encode(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     model = trained(config, workdir, "encode", "encode", stop=stop)
     names: dict[str, np.ndarray] = {}
     if config.tools.folder:
-        kind = (documents.SUFFIX,), Counts.plural
-        texts = isinstance(model.experiment.x, Counts)
-        files = loose.below(config.tools.folder, "tools.folder", *(kind if texts else ()))
+        files = loose.below(config.tools.folder, "tools.folder", model.experiment.x)
         top = Path(config.tools.folder).expanduser()
         source, split = model.files(files), FILES
         names["file"] = np.array([file.relative_to(top).as_posix() for file in files], np.str_)

@@ -194,7 +194,7 @@ def colourisation(subject: Subject) -> Path:
 
 
 def restoration(subject: Subject) -> Path:
-    """Conditions that are made from test images, and samples that restore these."""
+    """Conditions that are made from test images, and samples that restore the images."""
 
     def solve(variables: Variables, rows: Batch) -> Array:
         return _solved(subject.requests, variables, rows).x
@@ -338,7 +338,7 @@ def chosen(experiment: Experiment) -> list[Picture]:
     if "restoration" in names and "x" not in sources(experiment.config.conditions).values():
         problems.append(
             "restoration needs a condition that is made from x, such as a smaller copy "
-            "(conditions.low.of = 'x')."
+            "(conditions.low.of = 'x'): leave it out, or train with one."
         )
     if "colourisation" in names and experiment.shape[-1] == 1:
         problems.append("colourisation needs colour images, but these are grey: leave it out.")

@@ -96,7 +96,7 @@ def _from_files(model: Trained) -> Pairs:
     files = [loose.existing(tools[key], f"tools.{key}") for key in ("first", "second")]
     (both,) = model.embeddings(model.files(files), FILES, np.arange(2))
     names = [(files[0].name, files[1].name)]
-    return Pairs(both.image[None], both.embedding[None], names)
+    return Pairs(both.x[None], both.embedding[None], names)
 
 
 def _from_split(model: Trained) -> Pairs:
@@ -112,7 +112,7 @@ def _from_split(model: Trained) -> Pairs:
             f"eval.count = {config.eval.count} gives fewer: raise eval.count."
         )
     batches = list(model.embeddings(source, config.eval.split, pairs.ravel()))
-    image = np.concatenate([batch.image for batch in batches])
+    image = np.concatenate([batch.x for batch in batches])
     embedding = np.concatenate([batch.embedding for batch in batches])
     names = [f"example {index}" for index in pairs.ravel()]
     if batches[0].label is not None:

@@ -93,12 +93,13 @@ def _scores(
 
 
 def _features(model: Trained, source: Source, split: str, indices: np.ndarray) -> dict:
-    """{"embedding": [N, D], "raw": [N, D'], "label": [N]}; raw word counts as log(1 + count)."""
+    """{"embedding": [N, D], "raw": [N, D'], "label": [N]}; raw is the pixels, or log(1 + count) of
+    each word."""
     raw = np.log1p if isinstance(model.experiment.x, Counts) else _pixels
     parts: dict[str, list] = {"embedding": [], "raw": [], "label": []}
     for batch in model.embeddings(source, split, indices, f"encoding {split}"):
         parts["embedding"].append(batch.embedding)
-        parts["raw"].append(raw(batch.image).astype(np.float32))
+        parts["raw"].append(raw(batch.x).astype(np.float32))
         parts["label"].append(batch.label)
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 

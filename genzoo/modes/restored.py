@@ -1,5 +1,4 @@
-"""Samples that restore the images that their conditions are made from, as `--mode=sample` measures
-and draws them."""
+"""Samples that restore the images behind their conditions: their PSNR and a picture."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,19 +18,19 @@ _IMAGES, _SAMPLES = 8, 8  # in the picture, and of each of them
 
 
 def restoration(requests: Requests) -> Restoration:
-    """A measure of the samples, beside bicubic enlargement if a condition is a smaller copy of x.
-    """
+    """The PSNR of the samples, with bicubic enlargement as the baseline if a condition is a smaller
+    copy of x."""
     size = requests.experiment.shape[:2]
-    settings = requests.experiment.config.conditions
-    every = [ConditionSettings(**settings[name]) for name in requests.of_x]
-    smaller = [TRANSFORMS[own.transform] for own in every if factor(own) > 1]
-    if not smaller:
+    sections = requests.experiment.config.conditions
+    settings = [ConditionSettings(**sections[name]) for name in requests.of_x]
+    downsampled = [TRANSFORMS[own.transform] for own in settings if factor(own) > 1]
+    if not downsampled:
         return Restoration(repeat=requests.repeat)
 
     def enlarged(originals: np.ndarray) -> np.ndarray:
-        return bicubic(np.asarray(smaller[0](transforms.to_float(originals))), size)
+        return bicubic(np.asarray(downsampled[0](transforms.to_float(originals))), size)
 
-    return Restoration(repeat=requests.repeat, simple=enlarged, name="bicubic")
+    return Restoration(repeat=requests.repeat, baseline=enlarged, name="bicubic")
 
 
 def picture(
@@ -40,8 +39,8 @@ def picture(
     folder: Path,
     solve: Callable[[Variables, Batch], Array],
 ) -> Path:
-    """The conditions of the first samples, and eight samples of each. solve: (variables, rows with
-    "keys") -> samples x."""
+    """Draws the first conditions with eight samples of each, as `restoration.png`. solve:
+    (variables, rows with "keys") -> samples x."""
     rows = requests.rows(requests.repeat * np.arange(_IMAGES))
     run, seed = jax.jit(solve), requests.experiment.config.sample.seed
     samples = [
@@ -49,11 +48,11 @@ def picture(
         for first in range(0, _SAMPLES * _IMAGES, _IMAGES)
     ]
     given = requests.conditions(variables, rows)
-    simple = restoration(requests)
+    measure = restoration(requests)
     save_restoration(
         folder / "restoration.png",
         {name: np.asarray(given[name].value) for name in requests.of_x},
-        {simple.name: simple.simple(rows["x"])} if simple.simple else {},
+        {measure.name: measure.baseline(rows["x"])} if measure.baseline else {},
         transforms.to_uint8(np.stack(samples)),
         rows["x"] if requests.restores else None,
     )

@@ -9,7 +9,6 @@ from ml_collections import FrozenConfigDict
 
 from genzoo.core.errors import UserError
 from genzoo.core.files import write_atomically
-from genzoo.data import loose
 from genzoo.data.counts import Counts
 from genzoo.data.documents import OTHER, Documents
 from genzoo.data.source import ArraySource, Source, Spec
@@ -29,20 +28,19 @@ _log = logging.getLogger("genzoo")
 
 
 def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Finds the training examples nearest, by tools.metric, to given ones; tools.neighbours of
-    them.
+    """Finds the tools.neighbours training examples that are nearest to each query by tools.metric.
 
     The queries are tools.first (a file, a sentence for documents, or an example by number) or, by
     default, the first images of eval.split, or its first eval.count documents. If there are labels,
-    reports the precision, the fraction of neighbours with the query's class.
+    the precision is the fraction of neighbours with the query's class.
 
-    Writes `retrieve.json` and for images `samples/neighbours.png`. For documents it writes
-    `retrieval.txt`, lists a few queries with their neighbours in both files, beside the neighbours
-    by TF-IDF, and reports the precision of both over the queries whose class is not "other".
+    Writes `retrieve.json` and, for images, `samples/neighbours.png`. For documents it writes
+    `retrieval.txt`. Both files then list a few queries with their neighbours by the model and by
+    TF-IDF, and the precision of either is over the queries whose class is not "other".
     """
     model = trained(config, workdir, "retrieve", "encode", stop=stop)
     train = model.experiment.open(_TRAIN)
-    texts = isinstance(model.experiment.x, Counts)
+    of_documents = isinstance(model.experiment.x, Counts)
     queries, names = _queries(model)
     own = queries.index if not names and config.eval.split == _TRAIN else None
     candidates = len(train) - (own is not None)
@@ -61,28 +59,25 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
         "metric": config.tools.metric,
         "neighbours": count,
     }
-    if texts:
-        made = _documents(model, train, queries, names, nearest, own, report)
+    if of_documents:
+        results, made = _documents(model, train, queries, names, nearest, own)
     else:
-        made = _images(model, train, queries, names, nearest, report)
+        results, made = _images(model, train, queries, names, nearest)
+    report |= results
     model.place.write("retrieve.json", report)
-    shown = {k: v for k, v in report.items() if k != "queries" or (texts and names)}
+    shown = {k: v for k, v in report.items() if k != "queries" or (of_documents and names)}
     return shown | {"files": announced([*made, model.place.path / "retrieve.json"])}
 
 
 def _queries(model: Trained) -> tuple[Embedded, list[str]]:
-    """The queries, and their names if they come from files or are sentences."""
+    """The queries, and their names if they are files or sentences."""
     config, x = model.experiment.config, model.experiment.x
     first = config.tools.first
     if first and not first.isdecimal():
-        if isinstance(x, Counts):
-            row, name = {"x": x.parse(first, "tools.first")[None]}, first
-            source = ArraySource(name="the query", spec=Spec(fields={"x": x}), arrays=row)
-        else:
-            file = loose.existing(first, "tools.first")
-            source, name = model.files([file]), file.name
+        arrays = {"x": x.parse(first, "tools.first")[None]}
+        source = ArraySource(name="the query", spec=Spec(fields={"x": x}), arrays=arrays)
         (embedded,) = model.embeddings(source, FILES, np.arange(1))
-        return embedded, [name]
+        return embedded, [first]
     source = model.experiment.open(config.eval.split)
     if first:
         indices = np.array([numbered(config, "first", source)])
@@ -121,18 +116,19 @@ def _images(
     queries: Embedded,
     names: list[str],
     nearest: Neighbours,
-    report: dict,
-) -> list[Path]:
-    """Adds to the report and draws the neighbours; returns the files."""
+) -> tuple[dict, list[Path]]:
+    """Draws the neighbours; (the entries of the report, the files)."""
+    names = [Path(name).name for name in names]
+    results: dict = {}
     records = train.read(nearest.index.ravel())
     labels = records["label"].reshape(nearest.index.shape) if "label" in records else None
     if labels is not None and queries.label is not None:
-        report["precision"] = float((labels == queries.label[:, None]).mean())
-    report["queries"] = _listed(queries, names, nearest, labels)
+        results["precision"] = float((labels == queries.label[:, None]).mean())
+    results["queries"] = _listed(queries, names, nearest, labels)
     if is_first():
         images = records["x"].reshape(*nearest.index.shape, *records["x"].shape[1:])
         _draw(model, queries, names, nearest, images, labels, train)
-    return [model.place.samples / "neighbours.png"]
+    return results, [model.place.samples / "neighbours.png"]
 
 
 def _draw(
@@ -162,7 +158,7 @@ def _draw(
         ]
         if queries.label is not None:
             captions[0] += f"\n{named(queries.label[i])}"
-        everything = np.concatenate([queries.image[i][None], images[i, :shown]])
+        everything = np.concatenate([queries.x[i][None], images[i, :shown]])
         wrong = set()
         if known is not None and queries.label is not None:
             wrong = {rank + 1 for rank in range(shown) if known[rank] != queries.label[i]}
@@ -186,34 +182,34 @@ def _documents(
     names: list[str],
     nearest: Neighbours,
     own: np.ndarray | None,
-    report: dict,
-) -> list[Path]:
-    """Adds to the report and writes the lists of neighbours; returns the files."""
-    found = {"embedding": nearest, "tfidf": _by_tfidf(train, queries, nearest, own)}
+) -> tuple[dict, list[Path]]:
+    """Writes the lists of neighbours; (the entries of the report, the files)."""
+    neighbours = {"embedding": nearest, "tfidf": _by_tfidf(train, queries, nearest, own)}
+    results: dict = {}
     if queries.label is not None:
-        # Documents of the class "other" need not have anything in common.
+        # Documents of the class "other" need have nothing in common.
         judged = np.array([train.spec.classes[k] != OTHER for k in queries.label], bool)
-        report["judged"] = int(judged.sum())
-        for key, near in {"precision": nearest, "precision_tfidf": found["tfidf"]}.items():
+        results["judged"] = int(judged.sum())
+        for key, near in {"precision": nearest, "precision_tfidf": neighbours["tfidf"]}.items():
             right = train.arrays["label"][near.index[judged]] == queries.label[judged, None]
-            report[key] = float(right.mean()) if judged.any() else None
+            results[key] = float(right.mean()) if judged.any() else None
     titles = names
     if not names:
         source = model.experiment.open(model.experiment.config.eval.split)
         titles = [source.titles[index] for index in queries.index]
-    report["queries"] = []
+    results["queries"] = []
     for i in spread(len(titles), _QUERIES).tolist():
         entry = {"query": titles[i]}
         if queries.label is not None:
             entry["label"] = train.spec.classes[queries.label[i]]
-        near = {method: _described(train, near, i) for method, near in found.items()}
-        report["queries"].append(entry | near)
+        near = {method: _described(train, near, i) for method, near in neighbours.items()}
+        results["queries"].append(entry | near)
     path = model.place.path / "retrieval.txt"
-    table = "\n\n".join(_table(entry) for entry in report["queries"])
+    table = "\n\n".join(_table(entry) for entry in results["queries"])
     _log.info("%s", table)
     if is_first():
         write_atomically(path, table + "\n")
-    return [path]
+    return results, [path]
 
 
 def _described(train: Documents, nearest: Neighbours, query: int) -> list[dict]:
@@ -230,8 +226,8 @@ def _described(train: Documents, nearest: Neighbours, query: int) -> list[dict]:
 def _by_tfidf(
     train: Documents, queries: Embedded, like: Neighbours, own: np.ndarray | None
 ) -> Neighbours:
-    """As many neighbours by the angle between TF-IDF weights, whose words are those that the model
-    counts."""
+    """As many neighbours as `like` has, by the cosine distance of TF-IDF weights of the words that
+    the model counts."""
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(train), _BATCH):
@@ -239,14 +235,14 @@ def _by_tfidf(
             yield index, train.read(index)["x"]
 
     weights = TfIdf.of(counts for _, counts in batches())
-    nearest, of_queries = Neighbours.none(*like.index.shape), weights(queries.image)
+    nearest, of_queries = Neighbours.none(*like.index.shape), weights(queries.x)
     for index, counts in batches():
         nearest = nearest.with_batch("cosine", of_queries, weights(counts), index, own)
     return nearest
 
 
 def _table(entry: dict) -> str:
-    """A query with its neighbours by both methods, for reading."""
+    """A query with its neighbours by both methods, as text."""
     label = f"  ({entry['label']})" if "label" in entry else ""
     lines = [f"query: {entry['query']}{label}"]
     for method, heading in (("embedding", "by the model"), ("tfidf", "by TF-IDF")):

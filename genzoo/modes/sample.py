@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
     """A batch of samples.
 
     images: the samples [n, ...] in the format of the data. requested: the stored values [n, ...] of
-    the fields that their conditions are made from. evaluations: [n, 2], model evaluations and rows
+    the fields from which their conditions are made. evaluations: [n, 2], model evaluations and rows
     of network input per sample; [0, 2] if the family does not count them.
     """
 
@@ -52,7 +52,7 @@ class Drawn(NamedTuple):
 
 
 DRAWN = (Image, Signal, Points, Latents)
-"""Kinds of data whose samples can be shown."""
+"""Kinds of data whose samples can be drawn."""
 NOTHING = np.zeros((0, 2))
 
 
@@ -106,8 +106,8 @@ def _remedies(settings: FrozenConfigDict) -> str:
 
 
 def columns_of(requests: Requests) -> int:
-    """Columns of a grid: one per sample of the same conditions, or one per class if the samples
-    cycle through classes, of at most 20; else 0, which makes the grid about square."""
+    """Columns of a grid: one per sample of a condition, or one per class if samples cycle through
+    classes, if these are at most 20; otherwise 0, which makes the grid about square."""
     columns = requests.repeat if requests.repeat > 1 else requests.classes
     return columns if columns <= 20 else 0
 
@@ -239,8 +239,8 @@ def together(drawn: Sequence[Drawn]) -> tuple[np.ndarray, dict[str, np.ndarray]]
 def save_samples(
     requests: Requests, path: Path, samples: np.ndarray, requested: Mapping[str, np.ndarray]
 ) -> None:
-    """Draws samples by the kind of data: a grid of images, with their captions if they have any, or
-    points as a scatter and signals as lines beside test data."""
+    """Plots samples by the kind of data: a grid of images, with captions if there are any, points
+    as a scatter plot and signals as lines, beside test data."""
     experiment = requests.experiment
     x = experiment.x
     if isinstance(x, Image):

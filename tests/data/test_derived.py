@@ -8,7 +8,7 @@ from ml_collections import FrozenConfigDict
 from scipy.ndimage import gaussian_filter, map_coordinates, sobel
 
 from genzoo.builders import conditions
-from genzoo.data.derived import LEAST, blurred, downsampled, edges, grey, masked, outline
+from genzoo.data.derived import THRESHOLD, blurred, downsampled, edges, grey, masked, outline
 from genzoo.data.fields import Image
 from genzoo.data.records import prepare
 
@@ -83,7 +83,7 @@ def test_an_outline_is_where_the_gradient_is_largest_across_the_edge():
         step = np.stack([np.round(np.sin(turns)), np.round(np.cos(turns))])
         place = np.indices(size.shape)
         beside = [map_coordinates(size, place + s * step, order=0) for s in (1, -1)]
-        expected = (size >= LEAST) & (size >= np.maximum(*beside))
+        expected = (size >= THRESHOLD) & (size >= np.maximum(*beside))
         np.testing.assert_array_equal(drawn, np.where(expected, 1, -1))
 
 
@@ -147,7 +147,7 @@ def test_a_flipped_record_has_flipped_hints():
 def test_impossible_transforms_are_refused():
     fields = {"x": Image(shape=(12, 20, 1))}
     for name, message in {
-        "grey": "needs colours, but x is grey already",
+        "grey": "needs a colour image, but x is grey already",
         "downsample8": "needs sides divisible by 8, but x has 12 x 20",
     }.items():
         own = vars(conditions.ConditionSettings(of="x", transform=name))

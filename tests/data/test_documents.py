@@ -34,10 +34,9 @@ def test_the_vocabulary_is_the_most_frequent_words_ties_in_alphabetical_order():
     assert counts.learned(texts, 3) == ("zip", "bz2", "tar")
     assert counts.learned(texts, 10) == ("zip", "bz2", "tar", "gzip")
     train = documents.Corpus(name="it", titles=("a", "b", "c"), texts=tuple(texts))
-    facts = documents.facts(train, 2)
-    assert facts == {"words": ("zip", "bz2"), "classes": (), "num_classes": 0}
+    assert documents.vocabulary(train, 2) == ("zip", "bz2")
     with pytest.raises(UserError, match="The texts of it hold no words"):
-        documents.facts(replace(train, texts=("the", "", "1 2")), 2)
+        documents.vocabulary(replace(train, texts=("the", "", "1 2")), 2)
 
 
 def test_a_document_is_given_as_a_sentence_a_file_or_counts(tmp_path):
@@ -55,7 +54,7 @@ def test_a_document_is_given_as_a_sentence_a_file_or_counts(tmp_path):
     for value, message in {
         "no such thing": "it = 'no such thing' has none of the 3 words that the model knows",
         "nowhere.txt": "it = 'nowhere.txt': there is no such file",
-        str(file): r"query.txt': line 3 is not UTF-8 text",
+        str(file): r"query.txt', line 3: it is not UTF-8",
     }.items():
         with pytest.raises(UserError, match=message):
             KIND.parse(value, "it")
@@ -129,7 +128,7 @@ def test_mistakes_in_a_folder_are_said(tmp_path):
     refused(r"others are not \('2.txt'\)")
     (tmp_path / "it" / "a" / "1.txt").write_bytes(b"\xe9")
     (tmp_path / "it" / "2.txt").unlink()
-    refused(r"1.txt: line 1 is not UTF-8 text \(.*\): convert the file")
+    refused(r"1.txt, line 1: it is not UTF-8; save the file")
     unused = datasets.unused(DataSettings(name="docstrings", holdout=4, size=8))
     assert any("data.holdout = 4 has no effect with data.name = 'docstrings'" in s for s in unused)
     assert len(unused) == 2
@@ -158,7 +157,7 @@ def test_the_standard_library_documents_itself():
     assert train.classes == test.classes and train.classes[-1] == "other"
     labels = [label for one in (train, test) for label in one.labels]
     sizes = {name: labels.count(name) for name in train.classes[:-1]}
-    assert min(sizes.values()) >= docstrings.LEAST_DOCUMENTS and len(sizes) > 20
+    assert min(sizes.values()) >= docstrings.MIN_DOCUMENTS and len(sizes) > 20
     for title, label in zip(train.titles, train.labels, strict=True):
         assert label in (title.split(".")[0], "other")
     assert all(zlib.crc32(t.encode()) % docstrings.HOLDOUT == 0 for t in test.titles)

@@ -231,9 +231,9 @@ def test_everything_bad_is_named_before_the_first_step(tmp_path):
 def test_a_long_list_of_bad_files_is_counted(tmp_path):
     for index in range(30):
         (tmp_path / f"{index}.png").write_bytes(b"bad")
-    with pytest.raises(UserError, match=r"30 image files .* \(the first 10 are listed\)") as caught:
+    with pytest.raises(UserError, match=r"30 image files .* cannot be read; remove") as caught:
         open_folder(str(tmp_path), size=8)
-    assert len(caught.value.problems) == 11
+    assert len(caught.value.problems) == 12 and caught.value.problems[-1] == "And 20 more."
 
 
 def test_empty_and_missing_folders_are_told(tmp_path):
@@ -330,7 +330,7 @@ def test_what_the_config_says_goes_before_what_the_data_says(tmp_path):
     assert source.spec.classes == ("b", "a")
     assert opened(tmp_path, num_classes=2)[0].classes == ()  # as runs from before names were kept
     for wrong, message in (
-        (dict(classes=("a",)), r"line 3: 'b' is not one of the classes of the run"),
+        (dict(classes=("a",)), r"line 3: 'b' is not one of data.classes"),
         (dict(columns=(("grain", 0.0, 1.0),)), "has the numbers porosity, but data.columns are gr"),
     ):
         with pytest.raises(UserError, match=message):

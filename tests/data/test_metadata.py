@@ -8,7 +8,7 @@ import pytest
 
 from genzoo.core.errors import UserError
 from genzoo.data import metadata
-from genzoo.data.metadata import Notes, standardised
+from genzoo.data.metadata import Annotations, column_statistics
 
 FILES = ("a.png", "b.png", "deep/c.png")
 CSV = """file_name,text,label,porosity,grain
@@ -126,11 +126,11 @@ def test_a_mistake_in_a_table_is_one_sentence_with_its_place(tmp_path, name):
     ("text", "sentence"),
     [
         (jsonl() + "{\n", "line 4, character 2: it is not JSON"),
-        (jsonl() + "[1]\n", "line 4: it is no JSON object"),
+        (jsonl() + "[1]\n", "line 4: it is not a JSON object"),
         (jsonl(dict(porosity=None)), "line 1, column 'porosity': None is not a finite number"),
         (jsonl(dict(porosity=True)), "line 1, column 'porosity': True is not a finite number"),
         (jsonl(dict(porosity=10**400)), "line 1, column 'porosity': 1000"),
-        (jsonl(dict(text=3)), "line 1, column 'text': 3 is no caption"),
+        (jsonl(dict(text=3)), "line 1, column 'text': 3 is not a caption"),
         (jsonl(dict(text=None)), "line 1, column 'text': the caption is empty"),
         (jsonl(dict(file_name="d.png")), "line 1, column 'file_name': there is no file 'd.png'"),
         (jsonl({}, dict(box=1), dict(box=2)), "line 2, column 'box': it is missing on line 1"),
@@ -150,7 +150,7 @@ def test_a_mistake_in_lines_of_json_is_one_sentence_with_its_place(tmp_path, tex
 
 def test_files_that_are_there_and_not_in_the_data_set_are_told_apart(tmp_path):
     (tmp_path / "notes.pdf").write_text("")
-    with pytest.raises(UserError, match=r"line 5, column 'file_name': .* its ending is not one"):
+    with pytest.raises(UserError, match=r"line 5, column 'file_name': .* its ending is unknown"):
         read(tmp_path, table(*LINES, "notes.pdf,a,b,1"))
 
 
@@ -187,10 +187,10 @@ def test_captions_beside_files(tmp_path):
 
 def test_numbers_are_standardised_over_the_training_set():
     numbers = np.random.default_rng(0).normal(5, 3, (50, 2))
-    notes = Notes(places=["here"] * 50, columns=("one", "two"), numbers=numbers)
-    for (name, mean, deviation), values in zip(standardised(notes), numbers.T, strict=True):
+    notes = Annotations(places=["here"] * 50, columns=("one", "two"), numbers=numbers)
+    for (name, mean, deviation), values in zip(column_statistics(notes), numbers.T, strict=True):
         assert name in ("one", "two")
         assert (mean, deviation) == (np.mean(values), np.std(values))
-    constant = Notes(places=["here", "there"], columns=("one",), numbers=np.full((2, 1), 0.1))
+    constant = Annotations(places=["here", "there"], columns=("one",), numbers=np.full((2, 1), 0.1))
     with pytest.raises(UserError, match=r"^here, column 'one': all 2 numbers .* about 0\.1"):
-        standardised(constant)
+        column_statistics(constant)

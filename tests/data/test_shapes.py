@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from genzoo.builders import datasets
 from genzoo.core.errors import UserError
 from genzoo.data import scene_reader, scenes, shapes
-from genzoo.data.scenes import COLOURS, GROUPS, PLACES, SHAPES, SIZES, Statement, statement
+from genzoo.data.scenes import COLOURS, GROUPS, PLACES, SHAPES, SIZES, Statement, parse
+from genzoo.settings import DataSettings
 
 COUNT = 10_000
 TEXTS = {
@@ -42,13 +44,13 @@ def test_every_caption_is_true_of_its_image_and_nearly_every_one_with_noise(reco
 
 def test_the_reader_sees_every_attribute(records):
     images, _ = records
-    of = scenes.scenes("test", np.arange(COUNT))
+    of = scenes.generate("test", np.arange(COUNT))
     for i, seen in enumerate(scene_reader.read(images)):
         objects = {(s.place, s.shape, s.size, s.colour) for s in seen}
         columns = zip(of.place[i], of.shape[i], of.size[i], of.colour[i], strict=True)
         assert objects == set(list(columns)[: of.count[i]])
-    large = scenes.scenes("test", np.arange(200))
-    for i, seen in enumerate(scene_reader.read(scenes.draw(large, 64))):
+    large = scenes.generate("test", np.arange(200))
+    for i, seen in enumerate(scene_reader.read(scenes.render(large, 64))):
         assert len(seen) == large.count[i] and max(s.error for s in seen) < 0.05
 
 
@@ -89,20 +91,20 @@ def test_relations_hold_in_one_direction(records):
 
 
 def test_captions_are_parsed():
-    for text, states in TEXTS.items():
-        assert statement(text) == states
+    for text, statement in TEXTS.items():
+        assert parse(text) == statement
     for text in ("a red", "a red dragon", "red circle blue square", "a circle above", "", "a cat"):
-        assert statement(text) is None and scenes.group(text) == ""
-    assert statement("a large red triangle").held_out
-    assert statement("a red star above a blue ring").held_out
-    assert statement("a blue ring below a red star").held_out
-    assert not statement("a red star below a blue ring").held_out
+        assert parse(text) is None and scenes.group(text) == ""
+    assert parse("a large red triangle").held_out
+    assert parse("a red star above a blue ring").held_out
+    assert parse("a blue ring below a red star").held_out
+    assert not parse("a red star below a blue ring").held_out
 
 
 def test_held_out_combinations_never_occur_in_training():
     # Over all indices, and also in the captions of a part of them.
     for start in range(0, shapes.LENGTHS["train"], 250_000):
-        of = scenes.scenes("train", np.arange(start, start + 250_000))
+        of = scenes.generate("train", np.arange(start, start + 250_000))
         colours, forms = np.array(tuple(COLOURS)), np.array(SHAPES)
         real = np.arange(2) < of.count[:, None]
         for colour, shape in scenes.HELD_OUT_PAIRS:
@@ -117,20 +119,20 @@ def test_held_out_combinations_never_occur_in_training():
             others = (forms[of.shape[:, i]] == "square") & (forms[of.shape[:, j]] == "circle")
             assert not (two & others & (column[:, i] < column[:, j])).any()
     index = np.arange(20_000)
-    for text in scenes.captions("train", index, scenes.scenes("train", index)):
-        assert not statement(text).held_out
-        assert len(text.split()) <= scenes.MOST_WORDS
+    for text in scenes.captions("train", index, scenes.generate("train", index)):
+        assert not parse(text).held_out
+        assert len(text.split()) <= scenes.MAX_WORDS
 
 
 def test_scenes_depend_on_their_index_alone_and_all_attributes_occur_equally():
-    of, alone = (scenes.scenes("train", np.arange(i, 40_000)) for i in (0, 39_990))
+    of, alone = (scenes.generate("train", np.arange(i, 40_000)) for i in (0, 39_990))
     np.testing.assert_array_equal(of.shape[-10:], alone.shape)
     np.testing.assert_array_equal(of.jitter[-10:], alone.jitter)
     assert abs(of.count.mean() - 1.4) < 0.01 and (of.place[:, 0] != of.place[:, 1]).all()
     for values, kinds in ((of.size, 2), (of.place, 9), (of.jitter, 9)):
         shares = np.bincount(values[:, 0], minlength=kinds) / len(values)
         np.testing.assert_allclose(shares, 1 / kinds, atol=0.02)
-    assert not np.array_equal(of.place, scenes.scenes("test", np.arange(40_000)).place)
+    assert not np.array_equal(of.place, scenes.generate("test", np.arange(40_000)).place)
 
 
 def test_the_groups_of_the_test_split_come_in_turn(records):
@@ -138,6 +140,11 @@ def test_the_groups_of_the_test_split_come_in_turn(records):
     assert [scenes.group(text) for text in texts[:8]] == [*GROUPS, *GROUPS]
     for i, group in enumerate(GROUPS):
         assert {scenes.group(text) for text in texts[i::4]} == {group}
+
+
+def test_mirroring_is_refused_since_captions_name_sides():
+    (problem,) = datasets.problems(DataSettings(name="shapes", flip=True))
+    assert problem.startswith("data.flip = True mirrors images, but the captions of shapes")
 
 
 def test_only_two_sizes_can_be_drawn(tmp_path, capsys):

@@ -120,7 +120,7 @@ def packed(**files):
         (dict(text=" "), "key 'text': the caption is empty"),
         (dict(text=3), "key 'text' is int64 .* must be one caption"),
         (dict(label=["a", "b"]), "key 'label' is .* must be one class"),
-        (dict(porosity=np.inf), "key 'porosity' holds inf, which is not a finite number"),
+        (dict(porosity=np.inf), "key 'porosity' holds inf; replace it by a finite number"),
         (dict(porosity="high"), "key 'porosity' is unknown, and is <U4"),
         (dict(porosity=np.ones((2, 2))), r"key 'porosity' is unknown, and is float64 of shape"),
         (dict(grain=3), "1.npz: it has no 'grain', but .*0.npz does"),

@@ -28,7 +28,7 @@ def test_samples_and_their_means_are_measured_in_batches():
     noise = 20 * RNG.normal(size=(160, 16, 16, 3))
     samples = np.rint(128 + noise).astype(np.uint8)
     shown = np.repeat(originals, 4, 0)
-    measured = Restoration(repeat=4, simple=lambda x: x + np.uint8(10), name="lighter")
+    measured = Restoration(repeat=4, baseline=lambda x: x + np.uint8(10), name="lighter")
     for rows in np.split(np.arange(160), [6, 7, 50, 158]):
         measured.add(samples[rows], shown[rows])
     report = measured.report()

@@ -100,8 +100,8 @@ class TokenSequence(nn.Module):
 
     Ids (vocabulary > 0) are embedded by a table, and learned positions are added. Features of
     another width go through a dense layer. An absent sequence is replaced by a single token, which
-    is learned (null) or zero. length: the number of learned positions, at least L. layers: of a
-    bidirectional transformer over the sequence; 0 for none.
+    is learned (null) or zero. length: the number of learned positions, at least L. layers: those
+    of a `TextEncoder` over the sequence; 0 for none.
     """
 
     width: int
@@ -188,8 +188,9 @@ class Conditioner(nn.Module):
     """(time [B], conditions, x [B, *size, C]) -> Encoded: embeds the time and the conditions.
 
     The time embedding [B, width] goes through two dense layers, and the embedded conditions are
-    added to the result (Nichol & Dhariwal 2021), as is a map of the mean token of each text with a
-    text encoder. features: the width of these features. context: the width of the tokens.
+    added to the result (Nichol & Dhariwal 2021). For each sequence with a text encoder, a linear
+    map of its mean token is added too. features: the width of these features. context: the width of
+    the tokens.
     """
 
     embed: TimeEmbedding
@@ -243,7 +244,7 @@ def attended(
 
 
 def joined(sequences: Mapping[str, tuple[Array, Array]]) -> tuple[Array | None, Array | None]:
-    """The sequences one after the other: tokens [B, L, D] and mask bool [B, L], or two Nones."""
+    """The concatenated sequences: tokens [B, L, D] and mask bool [B, L], or (None, None)."""
     if not sequences:
         return None, None
     tokens, masks = zip(*sequences.values(), strict=True)

@@ -1,7 +1,7 @@
-"""A small bidirectional transformer over the tokens of a caption, trained along with the model.
+"""A small bidirectional transformer over the tokens of a text, trained along with the model.
 
-Nichol et al. 2021 (GLIDE) train their text encoder with the diffusion model, attend to its tokens
-and add one feature of the whole text to the time embedding. Here that feature is the mean over the
+GLIDE (Nichol et al. 2021) trains its text encoder with the diffusion model, attends to its tokens
+and adds one feature of the whole text to the time embedding. Here that feature is the mean over the
 tokens. Blocks are pre-norm (Xiong et al. 2020):
 
     h <- h + attention(norm(h)),  h <- h + GEGLU(norm(h)),  `layers` times, then h <- norm(h)
@@ -21,9 +21,10 @@ _EXPANSION = 4
 
 
 class TextEncoder(nn.Module):
-    """(tokens [B, L, D], mask [B, L] bool) -> [B, L, D]; padding neither acts nor is defined.
+    """(tokens [B, L, D], mask [B, L] bool) -> [B, L, D].
 
-    layers: the number of blocks. Heads have 32 channels, or the largest divisor of both 32 and D.
+    Padding does not affect other tokens, and its own output is undefined. layers: the number of
+    blocks. The width of the heads is the greatest common divisor of 32 and D.
     """
 
     layers: int

@@ -1,0 +1,56 @@
+"""Values that users give in a config or an argument: numbers and texts, as such or in files."""
+
+from pathlib import Path
+
+import numpy as np
+
+from genzoo.core.errors import UserError
+from genzoo.core.files import read_text
+
+TEXT_FILE = ".txt"
+"""The ending of a file that holds a text."""
+_NUMBER_FILES = (".npy", ".csv", ".txt")
+
+
+def text(value: object, key: str) -> str:
+    """A text, or that in the .txt file of that name. Raises UserError, which names the key."""
+    words = str(value)
+    if words.lower().endswith(TEXT_FILE):
+        return read_text(Path(words).expanduser(), f"{key} = {value!r}")
+    return words
+
+
+def numbers(value: object, key: str) -> np.ndarray:
+    """Numbers as float32 with at least one axis. Raises UserError, which names the key.
+
+    value: numbers, their text such as "1, 2", or the name of a .npy, .csv or .txt file of numbers.
+    """
+    if isinstance(value, str) and Path(value).suffix.lower() in _NUMBER_FILES:
+        return _read_numbers(Path(value).expanduser(), key)
+    parts = value.strip(" ()[]").split(",") if isinstance(value, str) else value
+    try:
+        array = np.asarray([float(part) for part in parts if part.strip()]
+                           if isinstance(value, str) else parts, np.float32)  # fmt: skip
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{key} = {value!r} must be numbers separated by commas, or the name of a file "
+            f"({', '.join(_NUMBER_FILES)})."
+        ) from error
+    if not array.size or not np.isfinite(array).all():
+        raise UserError(f"{key} = {value!r} must be finite numbers.")
+    return np.atleast_1d(array)
+
+
+def _read_numbers(path: Path, key: str) -> np.ndarray:
+    if not path.is_file():
+        raise UserError(
+            f"{key} = {str(path)!r}: there is no such file; give the path of a file of numbers."
+        )
+    try:
+        if path.suffix.lower() == ".npy":
+            array = np.load(path, allow_pickle=False)
+        else:
+            array = np.loadtxt(path, delimiter="," if path.suffix.lower() == ".csv" else None)
+        return np.asarray(array, np.float32)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{key} = {str(path)!r} cannot be read as numbers: {error}.") from error
