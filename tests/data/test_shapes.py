@@ -1,5 +1,7 @@
 """Shapes: what the captions say is there, and the reader tells whether an image shows it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,25 @@ def test_a_false_statement_is_refused(records):
     assert not judge.shows(images[[two]], [f"a {colour} {shape}"]).any() and len(pair) == 2
     blank = np.full((1, 32, 32, 3), scenes.BACKGROUND, np.uint8)
     assert not judge.shows(blank, [right]).any() and scene_reader.read(blank) == [[]]
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_nothing_else_may_be_in_the_image(side):
+    # An object in a colour that scenes do not have, and pale ones, beside the right object.
+    both = scenes.Scenes(
+        shape=np.array([[0, 4]]), size=np.array([[1, 1]]), colour=np.array([[0, 5]]),
+        place=np.array([[4, 0]]), jitter=np.array([[4, 4]]), count=np.array([2]),
+    )  # fmt: skip
+    alone = scenes.draw(replace(both, count=np.array([1])), side)[0].astype(float)
+    ring = (scenes.draw(both, side)[0] - alone) / (scenes.colours()[5] - scenes.BACKGROUND)
+    judge, text = shapes.open_shapes("test").spec.judge, ["a large red circle"]
+    for colour in ((255, 170, 190), (160, 180, 230), (200, 200, 200), (140, 155, 220)):
+        seen = np.rint(alone + ring * (np.array(colour) - scenes.BACKGROUND)).astype(np.uint8)[None]
+        assert not judge.shows(seen, text).any(), colour
+        first, second = scene_reader.read(seen)[0]
+        assert first.known and not second.known and second.place == 0
+        assert not judge.shows(seen, ["a red circle right of a blue ring"]).any()
+    assert judge.shows(np.rint(alone)[None].astype(np.uint8), text).all()
 
 
 def test_relations_hold_in_one_direction(records):
