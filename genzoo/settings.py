@@ -121,7 +121,8 @@ class SampleSettings:
     conditions: Annotated[
         dict,
         "Condition -> its value: a class or its name, numbers, a file, or none if absent; if not "
-        "given, samples cycle through the classes, or through the test records.",
+        "given, samples cycle through the test records, or through the classes if there are no "
+        "other conditions; a label of -1 is all classes in turn.",
     ] = field(default_factory=dict)
     repeat: Annotated[
         int, AtLeast(1), "Samples in a row that have the same conditions, with different noise."
