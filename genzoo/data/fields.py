@@ -296,7 +296,8 @@ class Tokens(Field):
         path = Path(text).expanduser()
         try:
             if path.suffix.lower() == ".txt" and path.is_file():
-                text = path.read_text(encoding="utf-8")
+                text = path.read_text(encoding="utf-8-sig")
+            text = text.strip()  # as the captions of a folder are
             ids = self.take(text)
         except (ValueError, OSError) as reason:
             raise UserError(f"{key} = {value!r} cannot be used as a text: {reason}.") from reason
