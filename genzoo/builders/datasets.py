@@ -242,6 +242,12 @@ def _shapes_side(data: DataSettings) -> int:
     return data.size if isinstance(data.size, int) and data.size else shapes.SIDES[0]
 
 
+def _shapes_problems(data: DataSettings) -> list[str]:
+    mirrored = "data.flip = True makes captions of shapes false, left and right: set it to False."
+    problems = OneOf((0, *shapes.SIDES)).problems("data.size", data.size)
+    return problems + ([mirrored] if data.flip else [])
+
+
 def _emoji_side(data: DataSettings) -> int:
     return data.size if isinstance(data.size, int) and data.size else emoji.SIDES[0]
 
@@ -258,7 +264,7 @@ DATA: Mapping[str, DataRow] = {
         open=lambda data, split: shapes.open_shapes(split, _shapes_side(data)),
         spec=lambda data: shapes.spec(_shapes_side(data)),
         uses=("size",),
-        problems=lambda data: OneOf((0, *shapes.SIDES)).problems("data.size", data.size),
+        problems=_shapes_problems,
     ),
     "emoji": DataRow(
         open=lambda data, split: emoji.open_emoji(

@@ -161,11 +161,13 @@ def test_the_groups_of_the_test_split_come_in_turn(records):
         assert {scenes.group(text) for text in texts[i::4]} == {group}
 
 
-def test_only_two_sizes_can_be_drawn(tmp_path, capsys):
+def test_only_two_sizes_can_be_drawn_and_nothing_is_mirrored(tmp_path, capsys):
     from genzoo.main import main
 
     place = [f"--workdir={tmp_path}/run", "--config=configs/fm_shapes.py:smoke"]
     assert main([*place, "--config.data.size=48"]) == 2
     assert "data.size = 48 must be 0 or 32 or 64" in capsys.readouterr().err
+    assert main([*place, "--config.data.flip=True"]) == 2  # "left of" would be wrong
+    assert "data.flip = True makes captions of shapes false" in capsys.readouterr().err
     with pytest.raises(UserError, match="split"):
         shapes.open_shapes("valid")
