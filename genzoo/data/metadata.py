@@ -326,14 +326,15 @@ def captions(root: Path, files: Sequence[str], present: Collection[str]) -> Note
 
 def standardised(notes: Notes) -> tuple[tuple[str, float, float], ...]:
     """(name, mean, standard deviation) of each of the numbers. Raises a UserError if one never
-    varies."""
+    varies, as far as float32 can tell."""
     columns = []
     for name, values in zip(notes.columns, notes.numbers.T, strict=True):
         mean, deviation = float(values.mean()), float(values.std())
-        if deviation <= 1e-6 * abs(mean):  # which float32 does not resolve
+        if deviation <= max(1e-6 * abs(mean), 1e-37):  # which float32 does not resolve
             raise UserError(
                 f"{notes.places[0]}, column {name!r}: all {len(values)} numbers for training are "
-                f"about {mean:g}, which tells a model nothing; remove the column."
+                f"about {mean:g}, which tells a model nothing; remove the column, or multiply it "
+                "if the numbers are that small."
             )
         columns.append((name, mean, deviation))
     return tuple(columns)

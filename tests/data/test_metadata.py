@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -194,3 +195,6 @@ def test_numbers_are_standardised_over_the_training_set():
     constant = Notes(places=["here", "there"], columns=("one",), numbers=np.full((2, 1), 0.1))
     with pytest.raises(UserError, match=r"^here, column 'one': all 2 numbers .* about 0\.1"):
         standardised(constant)
+    tiny = replace(constant, numbers=np.array([[1e-46], [3e-46]]))  # both are 0 as float32
+    with pytest.raises(UserError, match="multiply it if the numbers are that small"):
+        standardised(tiny)
