@@ -23,6 +23,7 @@ from genzoo.core import tree
 from genzoo.core.contract import Fits, Variables, capabilities
 from genzoo.core.errors import UserError
 from genzoo.core.types import Batch
+from genzoo.data.batches import fits_in_memory
 from genzoo.data.fetch import cache_dir
 from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.sample import sample_batch
@@ -165,12 +166,15 @@ def _inputs(experiment: Experiment) -> tuple[Batch, Batch, int]:
 
 def _examples(experiment: Experiment) -> int:
     """The size of the training set if it is held on the devices; 0 if batches come from the host,
-    which is assumed for folders and TFDS sets, whose size is unknown."""
+    as those of scenes that are drawn when they are read. The latter is assumed for folders and TFDS
+    sets, whose size is unknown."""
     name = experiment.config.data.name
     if name in _EXAMPLES:
         return _EXAMPLES[name]
-    # The other sets are in the package or synthetic.
-    return len(experiment.open("train")) if name in datasets.DATA else 0
+    if name not in datasets.DATA:
+        return 0
+    source = experiment.open("train")  # it is in the package or synthetic
+    return len(source) if fits_in_memory(source) else 0
 
 
 def _placed(sharding, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
