@@ -7,6 +7,8 @@ from genzoo import check, config
 from genzoo.core.contract import Variables
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment
+from genzoo.modes import illustrate
+from genzoo.modes.illustrate import Subject
 from genzoo.requests import Requests
 
 NOTHING = Variables(params={}, stats={}, frozen={})
@@ -79,6 +81,17 @@ def test_a_negative_value_of_a_list_may_be_absent():
 def test_absent_classes_have_no_name_in_captions():
     asked = requests("ddpm_fashion_cond", label=["bag", "none"])
     assert asked.captions(asked.rows(np.arange(3))) == ["Bag", "none", "Bag"]
+
+
+def test_the_velocity_is_drawn_for_the_first_of_several_classes(tmp_path):
+    raw = config.load("configs/toy_mixture.py:smoke")
+    raw["conditions"] = {"label": {"dropout": 0.1}}
+    raw["sample"]["conditions"] = {"label": [2, "none"]}
+    experiment = Experiment(check.check(raw))
+    asked = Requests(experiment=experiment, family=experiment.family)
+    variables = experiment.initial_variables()
+    path = illustrate.field(Subject(requests=asked, variables=variables, folder=tmp_path))
+    assert path.is_file()
 
 
 def test_numbers_are_one_vector_and_a_list_of_texts_several():
