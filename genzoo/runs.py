@@ -360,6 +360,12 @@ def for_sampling(ours: Experiment, variables: Variables) -> tuple[Family, Variab
                 f"sample.{name} has {classes[1]} classes, but this model has {classes[0]}: name "
                 f"{stage.called}."
             )
+        problems += [
+            f"sample.{name} has other data.{key} than this model, and would be told other things: "
+            "name a run on the same data."
+            for key in ("words", "columns")
+            if config.data[key] and theirs.data[key] and config.data[key] != theirs.data[key]
+        ]
         if problems:
             raise UserError(*problems)
         if theirs.data.name != config.data.name:

@@ -417,6 +417,17 @@ def test_a_start_with_other_words_or_columns_is_refused(tmp_path):
         begin(tmp_path, other)
 
 
+def test_a_guide_that_reads_other_words_is_refused(tmp_path):
+    emoji, known = "configs/fm_emoji.py:smoke", dict(data__tokens="3")
+    make(tmp_path, emoji, **known, data__words="('red', 'cat')")
+    manifest = tmp_path / "checkpoints" / "10" / "genzoo_manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    ours = checked(emoji, **known, data__words="('cat', 'red')", sample__guide=str(tmp_path))
+    with pytest.raises(UserError, match=r"sample.guide has other data.words than this model"):
+        runs.for_sampling(Experiment(ours), Variables(params={}, stats={}, frozen={}))
+
+
 def test_a_start_is_needed_only_once_and_stays_what_it_was(tmp_path, capsys):
     old, new = tmp_path / "old", tmp_path / "new"
     resolved = make(old, VAE, seed="5")
