@@ -270,6 +270,8 @@ def _words(table: _Table, column: str, mistakes: Mistakes) -> list[str]:
     words, called = [], {TEXT: "caption", LABEL: "class"}[column]
     for (line, _), value in zip(table.rows, table.values(column), strict=True):
         known = isinstance(value, str) or (column == LABEL and isinstance(value, int | float))
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # 2.0 is class 2 too
         word = str(value).strip() if known else ""
         if value is not None and not known:
             mistakes.append(f"{table.at(line, column)}: {value!r} is no {called}; write a text.")

@@ -68,6 +68,15 @@ def test_a_table_of_json_says_the_same(tmp_path):
     assert notes.texts[0] == "a\u2028b" and notes.labels is None
 
 
+def test_a_class_is_the_same_number_with_and_without_a_point(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "a.png", "label": 2}\n{"file_name": "b.png", "label": 2.0}'
+    )
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    assert metadata.read(tmp_path / "metadata.jsonl", ("a.png", "b.png")).labels == ["2", "2"]
+
+
 def test_what_spreadsheets_write(tmp_path):
     rewritten = table(*LINES).replace("\n", "\r\n")
     notes = read(tmp_path, b"\xef\xbb\xbf" + rewritten.encode() + b"\r\n")
