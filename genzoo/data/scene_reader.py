@@ -2,15 +2,17 @@
 
 The reader explains the difference d of an image from the background by the masks m_k of all objects
 (shape, size, place, jitter) in all colours. An object k with the colour v, minus the background,
-reduces the squared error by
+and the strength s reduces the squared error by
 
-    gain(k, v) = |d|^2 - |d - m_k v|^2 = 2 (m_k . d) . v - |m_k|^2 |v|^2                        (1)
+    gain(k, v, s) = |d|^2 - |d - s m_k v|^2 = 2 s (m_k . d) . v - s^2 |m_k|^2 |v|^2             (1)
 
-The object with the largest gain is subtracted and the search repeated, as long as an object
-explains most of what it should: gain >= |m_k|^2 |v|^2 / 2. A perfect drawing gives all of it.
+where s, from `WEAKEST` to `STRONGEST`, is the best for k and v. With s = 1 alone a pale or soft
+circle would pass for a square, which has less area, and a strong cross for a star. The object with
+the largest gain is subtracted and the search repeated, as long as an object explains most of what
+it should: gain >= |m_k|^2 |v|^2 / 2. A perfect drawing gives all of it.
 
 What is then left at the other places may be a pale object, or one in another colour. With the best
-of all colours, v = m_k . d / |m_k|^2, the gain (1) is
+of all colours, s v = m_k . d / |m_k|^2, the gain (1) is
 
     trace(k) = |m_k . d|^2 / |m_k|^2                                                           (2)
 
@@ -30,6 +32,8 @@ from genzoo.data.scenes import PLACES, SHAPES, SIZES, Statement
 
 MOST = 3
 """Objects that are looked for; scenes have at most two."""
+WEAKEST, STRONGEST = 0.7, 1.4
+"""Bounds of the strength of an object; 1 is that of a drawing."""
 TRACE = 5.0
 """The least trace (2) of something unknown, in images of 32 x 32 pixels; it grows with their area.
 """
@@ -39,16 +43,20 @@ _AT_ONCE = 256  # images
 
 @dataclass(frozen=True)
 class Seen:
-    """An object in an image, by indices into the tables of `scenes`. error: the part of the object
-    that it does not explain; 0 for a perfect drawing. known: False for a trace (2) of something
-    else, of which only the place means anything."""
+    """An object in an image, by indices into the tables of `scenes`. strength: see (1); 1 for a
+    perfect drawing, and 0 for a trace (2) of something unknown, of which only the place means
+    anything."""
 
     shape: int
     size: int
     colour: int
     place: int
-    error: float
-    known: bool = True
+    strength: float
+
+    @property
+    def known(self) -> bool:
+        """Whether it is an object that scenes have."""
+        return self.strength > 0
 
 
 @cache
@@ -79,30 +87,29 @@ def _read(images: np.ndarray) -> list[list[Seen]]:
     free = np.ones((len(images), 9), bool)  # places
     open_ = np.arange(len(images))
     for _ in range(MOST):
-        gain = 2 * overlap[open_] @ colours.T - full  # [n, K, V]
+        match = overlap[open_] @ colours.T  # [n, K, V]
+        strength = np.clip(match / full, WEAKEST, STRONGEST)
+        gain = strength * (2 * match - strength * full)
         shown = gain.reshape(len(open_), *layout, -1)
         shown = np.where(free[open_][:, None, None, :, None, None], shown, -np.inf)
         best = shown.reshape(len(open_), -1).argmax(-1)
         k, v = np.divmod(best, len(colours))
-        explained = gain[np.arange(len(open_)), k, v] / full[k, v]
+        best = np.arange(len(open_)), k, v
+        explained, strength = gain[best] / full[k, v], strength[best]
         kept = explained >= _LEAST
-        for row, mask, colour, part in zip(
-            open_[kept], k[kept], v[kept], explained[kept], strict=True
-        ):
+        open_, k, v, strength = (values[kept] for values in (open_, k, v, strength))
+        for row, mask, colour, own in zip(open_, k, v, strength, strict=True):
             shape, size, place, _ = np.unravel_index(mask, layout)
-            found[row].append(
-                Seen(int(shape), int(size), int(colour), int(place), float(1 - part))
-            )
+            found[row].append(Seen(int(shape), int(size), int(colour), int(place), float(own)))
             free[row, place] = False
-        open_, k, v = open_[kept], k[kept], v[kept]
         if not len(open_):
             break
-        overlap[open_] -= products[k][..., None] * colours[v][:, None]
+        overlap[open_] -= products[k][..., None] * (strength[:, None] * colours[v])[:, None]
     traces = (np.square(overlap).sum(-1) / products.diagonal()).reshape(-1, *layout)
     traces = np.where(free[:, None, None, :, None], traces, 0).reshape(len(images), -1)
     for row in np.flatnonzero(traces.max(-1) >= TRACE * (side / 32) ** 2):
         shape, size, place, _ = np.unravel_index(traces[row].argmax(), layout)
-        found[row].append(Seen(int(shape), int(size), 0, int(place), error=1.0, known=False))
+        found[row].append(Seen(int(shape), int(size), 0, int(place), strength=0.0))
     return found
 
 

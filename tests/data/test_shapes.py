@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from genzoo.core.errors import UserError
 from genzoo.data import scene_reader, scenes, shapes
@@ -51,7 +52,7 @@ def test_the_reader_sees_every_attribute(records):
         assert objects == set(list(columns)[: of.count[i]])
     large = scenes.scenes("test", np.arange(200))
     for i, seen in enumerate(scene_reader.read(scenes.draw(large, 64))):
-        assert len(seen) == large.count[i] and max(s.error for s in seen) < 0.05
+        assert len(seen) == large.count[i] and max(abs(s.strength - 1) for s in seen) < 0.01
 
 
 def test_a_false_statement_is_refused(records):
@@ -74,6 +75,25 @@ def test_a_false_statement_is_refused(records):
     assert not judge.shows(images[[two]], [f"a {colour} {shape}"]).any() and len(pair) == 2
     blank = np.full((1, 32, 32, 3), scenes.BACKGROUND, np.uint8)
     assert not judge.shows(blank, [right]).any() and scene_reader.read(blank) == [[]]
+
+
+@pytest.mark.parametrize("strength", [0.85, 1.0, 1.25])
+@pytest.mark.parametrize("blur", [0.0, 0.5])
+def test_soft_pale_and_strong_drawings_are_read_as_what_they_are(strength, blur):
+    kinds = [range(6), range(2), range(8), (4,), (0, 4)]  # of an object in the middle
+    every = np.stack(np.meshgrid(*kinds, indexing="ij"), -1).reshape(-1, 5)
+    shape, size, colour, place, jitter = (np.stack([column] * 2, 1) for column in every.T)
+    of = scenes.Scenes(
+        shape=shape, size=size, colour=colour, place=place, jitter=jitter,
+        count=np.ones(len(every), int),
+    )  # fmt: skip
+    drawn = gaussian_filter(scenes.draw(of, 32).astype(float), (0, blur, blur, 0))
+    ground = np.array(scenes.BACKGROUND)
+    seen = np.clip(np.rint(ground + strength * (drawn - ground)), 0, 255).astype(np.uint8)
+    for row, objects in zip(every, scene_reader.read(seen), strict=True):
+        (one,) = objects
+        assert (one.shape, one.size, one.colour, one.place) == tuple(row[:4])
+        assert one.known and 0.8 * strength < one.strength < 1.05 * strength
 
 
 @pytest.mark.parametrize("side", [32, 64])
