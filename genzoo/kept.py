@@ -47,10 +47,10 @@ def as_begun(given: str, stored: str) -> str:
     given: that of the new config, whose file may be gone. Raises UserError if it is a different
     tokenizer.
     """
-    if not (is_file(given) and is_file(stored)):
+    here, there = Path(given).expanduser(), Path(stored).expanduser()
+    if not (is_file(given) and is_file(stored)) or (here.is_file() and not there.is_file()):
         return given
-    here = Path(given).expanduser()
-    if here.is_file() and not filecmp.cmp(here, stored, shallow=False):
+    if here.is_file() and not filecmp.cmp(here, there, shallow=False):
         raise UserError(
             f"data.tokenizer = {given!r} is not the tokenizer with which the run began, {stored}: "
             "give that one, or another --workdir."

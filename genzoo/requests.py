@@ -2,8 +2,8 @@
 
 `sample.conditions` holds values in the notation of their fields: a class by name or number, a text,
 numbers, or a file; "none" makes a condition absent. Samples cycle through a list of values. If no
-value is given, they cycle through all classes or, for other conditions, through the records of the
-test split. With `sample.repeat`, that many samples in a row have the same conditions.
+value is given, they cycle through the records of the test split or, if that leaves only classes,
+through all classes. With `sample.repeat`, that many samples in a row have the same conditions.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,10 +72,21 @@ class Requests:
 
     @property
     def classes(self) -> int:
-        """The number of classes that samples cycle through; 0 if they have no class, or all the
-        same one."""
+        """The number of classes that samples cycle through; 0 if they have no class, or requested
+        ones, or those of test records."""
         label = self.fields.get(_LABEL)
-        return label.count if label and _LABEL not in self._requested else 0
+        return label.count if label and self._in_turn else 0
+
+    @cached_property
+    def _in_turn(self) -> bool:
+        """Whether samples cycle through all classes. With other conditions from a record, the class
+        is that of the record too, unless -1 asks for all in turn: a picture to restore has one."""
+        asked = self.experiment.config.sample.get("conditions", {})
+        labels = [name for name, source in self.sources.items() if source == _LABEL]
+        if any(asked.get(name) in (-1, "-1") for name in labels):
+            return True
+        others = self.fields.keys() - {_LABEL}
+        return _LABEL not in self._requested and others <= self._requested.keys()
 
     @property
     def repeat(self) -> int:
@@ -103,17 +114,22 @@ class Requests:
         return []
 
     def captions(self, rows: Batch) -> list[str]:
-        """The requested text of each row, or else the name of its class; [] if there is neither, or
-        if the names are mere numbers."""
+        """The requested text of each of `rows`, those of samples 0 on, or else the name of its
+        class; [] if there is neither, or if the names are mere numbers."""
         label = self.fields.get(_LABEL)
         if label and not all(name.isdecimal() for name in label.names):
-            named = [label.names[number] for number in rows[_LABEL]]
+            numbers = rows[_LABEL]
+            present = np.ones(len(numbers), bool)
+            if asked := self._requested.get(_LABEL):
+                turn = np.arange(len(numbers)) // self.repeat % len(asked.present)
+                present = asked.present[turn]
+            named = [label.names[n] if p else NONE for n, p in zip(numbers, present, strict=True)]
             return self.texts(rows) or named
         return self.texts(rows)
 
     def check(self) -> None:
         """Raises UserError if a value is not valid for its condition."""
-        self._requested  # noqa: B018
+        self._requested, self._avoided  # noqa: B018
 
     @cached_property
     def _requested(self) -> Mapping[str, Values]:
@@ -167,7 +183,7 @@ class Requests:
             if name in self._requested:
                 stored = self._requested[name].stored
                 rows[name] = stored[index % len(stored)]
-            elif isinstance(kind, Classes):
+            elif isinstance(kind, Classes) and self._in_turn:
                 rows[name] = (index % kind.count).astype(np.int32)
             else:
                 read = read or self._records(index)
@@ -212,7 +228,13 @@ class Requests:
             if not values.absent
         }
         given = self._gathered(variables, {**rows, **stored})
-        return {n: given[n] for n, source in self.sources.items() if source in stored}
+        negative = {}
+        for name, source in self.sources.items():
+            if source in stored:
+                present = jnp.asarray(self._avoided[source].present)
+                present = present[self._turn(rows, len(present))]
+                negative[name] = given[name]._replace(present=given[name].present & present)
+        return negative
 
     def _gathered(self, variables: Variables, rows: Batch) -> Conditions:
         batch = records.prepare(rows, fields=self.fields)

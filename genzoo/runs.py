@@ -254,7 +254,7 @@ def _started_from(experiment: Experiment) -> tuple[_Other, FrozenConfigDict, Mat
             "form: leave it empty."
         )
     other.require_trained(theirs)
-    problems = other.problems(theirs)
+    problems = other.problems(theirs) + _other_meanings(config, theirs)
     for stage in _row(config).of_role("start").values():
         problems += other.misfits(theirs, stage, config)
     if problems:
@@ -277,6 +277,21 @@ def _started_from(experiment: Experiment) -> tuple[_Other, FrozenConfigDict, Mat
             "name a run of a network of the same kind."
         )
     return other, theirs, fitting
+
+
+def _other_meanings(config: FrozenConfigDict, theirs: FrozenConfigDict) -> list[str]:
+    """Words or columns in another order, so that arrays of the same shape would mean others."""
+    problems = []
+    for key, name in {"words": lambda word: word, "columns": lambda column: column[0]}.items():
+        here, there = ([*map(name, one.data[key])] for one in (config, theirs))
+        if len(here) == len(there) and here != there:
+            at = [a == b for a, b in zip(here, there, strict=True)].index(False)
+            problems.append(
+                f"start.workdir = {config.start.workdir!r} has other data.{key}, which its arrays "
+                f"stand for: number {at} is {there[at]!r} there and {here[at]!r} here. Set "
+                f"data.{key} to those in its config.json, or leave start.workdir empty."
+            )
+    return problems
 
 
 def _learned(state: TrainState) -> Tree:
@@ -345,6 +360,12 @@ def for_sampling(ours: Experiment, variables: Variables) -> tuple[Family, Variab
                 f"sample.{name} has {classes[1]} classes, but this model has {classes[0]}: name "
                 f"{stage.called}."
             )
+        problems += [
+            f"sample.{name} has other data.{key} than this model, and would be told other things: "
+            "name a run on the same data."
+            for key in ("words", "columns")
+            if config.data[key] and theirs.data[key] and config.data[key] != theirs.data[key]
+        ]
         if problems:
             raise UserError(*problems)
         if theirs.data.name != config.data.name:

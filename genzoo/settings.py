@@ -124,8 +124,9 @@ class SampleSettings:
     conditions: Annotated[
         dict,
         "Condition -> its value: a class by name or number, a text, numbers, a file, or none if "
-        "absent; samples cycle through a list of values, or, if nothing is given, through the "
-        "classes or the test records.",
+        "absent; samples cycle through a list of values, or, if nothing is given, through the test "
+        "records, or the classes if there are no other conditions; a label of -1 is all classes in "
+        "turn.",
     ] = field(default_factory=dict)
     repeat: Annotated[
         int, AtLeast(1), "Samples of each condition, drawn in a row from different noise."

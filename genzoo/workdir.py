@@ -40,9 +40,10 @@ _FREE_IN_TRAINING = (
 )  # fmt: skip
 # Those of them that change the numbers of the run and not only its housekeeping.
 _LOGGED = ("train.steps", "optimizer.")
-# Keys on which the arrays of a checkpoint depend.
+# Keys on which the arrays of a checkpoint depend, and the meaning of what a model is told.
 _BOUND_IN_READING = (
     "family.", "network.", "conditions.", "frozen.", "data.name", "data.size", "data.channels",
+    "data.classes", "data.columns", "data.tokens", "data.words",
 )  # fmt: skip
 SAMPLE_SETTINGS = "settings.json"
 """The file with the settings of a folder of samples."""

@@ -78,6 +78,14 @@ def test_a_run_works_without_the_original_and_in_another_place(tmp_path):
         moved.claim(again, {"examples": 3}).close()
 
 
+def test_a_copy_that_is_gone_is_replaced_by_the_given_file(tmp_path):
+    (tmp_path / "one.json").write_text("1")
+    given, gone = f"{tmp_path}/one.json", f"{tmp_path}/gone.json"
+    assert kept.as_begun(given, gone) == given
+    assert kept.as_begun(gone, given) == given
+    assert kept.as_begun("words", given) == "words"
+
+
 def test_the_tokenizers_of_frozen_models_are_kept_too(tmp_path):
     (tmp_path / "one.json").write_text("1")
     (tmp_path / "two.json").write_text("2")

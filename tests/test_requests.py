@@ -7,6 +7,8 @@ from genzoo import check, config
 from genzoo.core.contract import Variables
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment
+from genzoo.modes import illustrate
+from genzoo.modes.illustrate import Subject
 from genzoo.requests import Requests
 
 NOTHING = Variables(params={}, stats={}, frozen={})
@@ -51,6 +53,45 @@ def test_one_value_of_a_list_may_be_absent():
     np.testing.assert_array_equal(np.asarray(given.value)[::2], 8)
     asked = requests("ddpm_fashion_cond", label="none")
     assert not asked.conditions(NOTHING, asked.rows(np.arange(5)))["label"].present.any()
+
+
+def test_the_class_is_that_of_the_record_that_other_conditions_come_from():
+    index = np.arange(6)
+    asked = requests("toy_waves")
+    test = asked.experiment.open("test").read(index)
+    assert not np.array_equal(test["label"], index % 3) and asked.classes == 0
+    np.testing.assert_array_equal(asked.rows(index)["label"], test["label"])
+    np.testing.assert_array_equal(asked.rows(index)["frequency"], test["frequency"])
+    for given in (dict(frequency=2.5), dict(label=-1), dict(label="-1", frequency="none")):
+        asked = requests("toy_waves", **given)
+        np.testing.assert_array_equal(asked.rows(index)["label"], index % 3)
+        assert asked.classes == 3
+
+
+def test_a_negative_value_of_a_list_may_be_absent():
+    raw = config.load("configs/ddpm_fashion_cond.py:smoke")
+    raw["sample"] |= dict(guidance_scale=2.0, negative=dict(label=["none", "bag", 3]))
+    experiment = Experiment(check.check(raw))
+    asked = Requests(experiment=experiment, family=experiment.family)
+    given = asked.negative(NOTHING, asked.rows(np.arange(6)))["label"]
+    np.testing.assert_array_equal(given.present, [False, True, True] * 2)
+    np.testing.assert_array_equal(np.asarray(given.value)[[1, 2, 4, 5]], [8, 3, 8, 3])
+
+
+def test_absent_classes_have_no_name_in_captions():
+    asked = requests("ddpm_fashion_cond", label=["bag", "none"])
+    assert asked.captions(asked.rows(np.arange(3))) == ["Bag", "none", "Bag"]
+
+
+def test_the_velocity_is_drawn_for_the_first_of_several_classes(tmp_path):
+    raw = config.load("configs/toy_mixture.py:smoke")
+    raw["conditions"] = {"label": {"dropout": 0.1}}
+    raw["sample"]["conditions"] = {"label": [2, "none"]}
+    experiment = Experiment(check.check(raw))
+    asked = Requests(experiment=experiment, family=experiment.family)
+    variables = experiment.initial_variables()
+    path = illustrate.field(Subject(requests=asked, variables=variables, folder=tmp_path))
+    assert path.is_file()
 
 
 def test_numbers_are_one_vector_and_a_list_of_texts_several():

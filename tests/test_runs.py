@@ -405,6 +405,29 @@ def test_an_unsuitable_start_is_refused(tmp_path, old, new, message):
         begin(tmp_path, checked(new, start__workdir=str(tmp_path / "old")))
 
 
+def test_a_start_with_other_words_or_columns_is_refused(tmp_path):
+    # The arrays have the same shapes, but the rows of a table would be those of other words.
+    documents, words = "configs/ae_documents.py:smoke", "('read', 'file', 'line')"
+    old = make(tmp_path / "old", documents, data__words=words)
+    untrained(old, tmp_path / "old")
+    start = dict(start__workdir=str(tmp_path / "old"))
+    begin(tmp_path, checked(documents, data__words=words, **start))
+    other = checked(documents, data__words="('read', 'line', 'file')", **start)
+    with pytest.raises(UserError, match=r"number 1 is 'file' there and 'line' here"):
+        begin(tmp_path, other)
+
+
+def test_a_guide_that_reads_other_words_is_refused(tmp_path):
+    emoji, known = "configs/fm_emoji.py:smoke", dict(data__tokens="3")
+    make(tmp_path, emoji, **known, data__words="('red', 'cat')")
+    manifest = tmp_path / "checkpoints" / "10" / "genzoo_manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    ours = checked(emoji, **known, data__words="('cat', 'red')", sample__guide=str(tmp_path))
+    with pytest.raises(UserError, match=r"sample.guide has other data.words than this model"):
+        runs.for_sampling(Experiment(ours), Variables(params={}, stats={}, frozen={}))
+
+
 def test_a_start_is_needed_only_once_and_stays_what_it_was(tmp_path, capsys):
     old, new = tmp_path / "old", tmp_path / "new"
     resolved = make(old, VAE, seed="5")

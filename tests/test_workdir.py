@@ -198,6 +198,20 @@ def test_the_number_of_classes_is_settled_by_names_alone(tmp_path):
         build.settled(made(**folder, data__labels="false", conditions__label__dropout="0.1"))
 
 
+def test_what_a_run_knows_of_its_data_is_bound_when_it_is_read(tmp_path):
+    folder = {"data__name": "folder:photos", "data__size": "28", "data__channels": "1"}
+    grain = "(('grain', 2.0, 0.5),)"
+    place = begun(tmp_path, made(**folder, data__columns=grain, data__classes="('cat', 'dog')"))
+    for changed, message in {
+        "(('grain', 2.0, 1.0),)": "data.columns is", "(('porosity', 2.0, 0.5),)": "data.columns is",
+    }.items():  # fmt: skip
+        other = made(**folder, data__columns=changed, data__classes="('cat', 'dog')")
+        with pytest.raises(UserError, match=message):
+            place.load(other, None)
+    with pytest.raises(UserError, match=r"data.classes is \('cat', 'dog'\) there"):
+        place.load(made(**folder, data__columns=grain, data__classes="('dog', 'cat')"), None)
+
+
 def test_a_folder_of_samples_tells_what_was_asked_of_the_conditions(tmp_path):
     base = {"conditions__label__dropout": "0.1", "sample__conditions__label": "-1"}
     place = begun(tmp_path, made(**base))

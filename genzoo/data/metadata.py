@@ -256,6 +256,8 @@ def _words(table: _Table, column: str, mistakes: list[str]) -> list[str]:
     words, called = [], {TEXT: "caption", LABEL: "class"}[column]
     for (line, _), value in zip(table.rows, table.values(column), strict=True):
         known = isinstance(value, str) or (column == LABEL and isinstance(value, int | float))
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # 2.0 is class 2 too
         word = str(value).strip() if known else ""
         if value is not None and not known:
             mistakes.append(f"{table.at(line, column)}: {value!r} is not a {called}; write a text.")
@@ -316,11 +318,11 @@ def column_statistics(annotations: Annotations) -> tuple[tuple[str, float, float
     columns = []
     for name, values in zip(annotations.columns, annotations.numbers.T, strict=True):
         mean, deviation = float(values.mean()), float(values.std())
-        if deviation <= 1e-6 * abs(mean):  # which float32 does not resolve
+        if deviation <= max(1e-6 * abs(mean), 1e-37):  # which float32 does not resolve
             raise UserError(
                 f"{annotations.places[0]}, column {name!r}: all {len(values)} numbers of the "
                 f"training split are about {mean:g}, so they carry no information; remove the "
-                "column."
+                "column, or multiply it if the numbers are that small."
             )
         columns.append((name, mean, deviation))
     return tuple(columns)

@@ -243,7 +243,7 @@ def field(subject: Subject) -> Path:
     noisy = [np.asarray(gaussian.q_sample(schedule, points, jnp.float32(t), eps)) for t in times]
     positions = plane.places(plane.frame(np.concatenate(noisy)), _SIDE)
     flat = jnp.asarray(positions.reshape(-1, 2), jnp.float32)
-    first = {name: jnp.asarray(rows[name][:1]) for name in subject.requests.fields}
+    first = {name: jnp.asarray(rows[name][:1]) for name in ("index", *subject.requests.fields)}
     requested = {name: jnp.repeat(value, len(flat), 0) for name, value in first.items()}
 
     @jax.jit

@@ -22,7 +22,7 @@ from genzoo.data.fields import (
 )
 from genzoo.data.records import flat, only, prepare
 from genzoo.data.source import ArraySource, Spec
-from genzoo.data.vocabulary import Words
+from genzoo.data.vocabulary import Bytes, Words
 
 GARMENTS = ("T-shirt/top", "Trouser", "Ankle boot")
 KINDS = [
@@ -176,6 +176,10 @@ def test_text_goes_through_the_tokenizer_that_the_field_has(tmp_path):
     assert text.text(text.take("a red Circle")) == "a red circle"
     (tmp_path / "it.txt").write_text("circle")
     np.testing.assert_array_equal(text.parse(f"{tmp_path}/it.txt", "it"), [4, 0, 0, 0])
+    (tmp_path / "it.txt").write_bytes(b"\xef\xbb\xbfcat\r\n")  # as some editors save it
+    whole = Tokens(shape=(9,), vocabulary=257, tokenizer=Bytes())
+    for given in (f"{tmp_path}/it.txt", " cat "):
+        np.testing.assert_array_equal(whole.parse(given, "it"), whole.take("cat"))
     for wrong in (np.arange(5), np.array([5]), np.array([-1]), np.zeros((2, 2), int)):
         with pytest.raises(ValueError, match="its"):
             text.take(wrong)

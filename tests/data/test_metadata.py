@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,15 @@ def test_a_table_of_json_says_the_same(tmp_path):
     # A character that `str.splitlines` takes for the end of a line.
     notes = read(tmp_path, jsonl(dict(text="a\u2028b")).replace("\\u2028", "\u2028"), "m.jsonl")
     assert notes.texts[0] == "a\u2028b" and notes.labels is None
+
+
+def test_a_class_is_the_same_number_with_and_without_a_point(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "a.png", "label": 2}\n{"file_name": "b.png", "label": 2.0}'
+    )
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    assert metadata.read(tmp_path / "metadata.jsonl", ("a.png", "b.png")).labels == ["2", "2"]
 
 
 def test_what_spreadsheets_write(tmp_path):
@@ -194,3 +204,6 @@ def test_numbers_are_standardised_over_the_training_set():
     constant = Annotations(places=["here", "there"], columns=("one",), numbers=np.full((2, 1), 0.1))
     with pytest.raises(UserError, match=r"^here, column 'one': all 2 numbers .* about 0\.1"):
         column_statistics(constant)
+    tiny = replace(constant, numbers=np.array([[1e-46], [3e-46]]))  # both are 0 as float32
+    with pytest.raises(UserError, match="multiply it if the numbers are that small"):
+        column_statistics(tiny)

@@ -1,7 +1,10 @@
 """Shapes: what the captions say is there, and the reader tells whether an image shows it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from genzoo.builders import datasets
 from genzoo.core.errors import UserError
@@ -51,7 +54,7 @@ def test_the_reader_sees_every_attribute(records):
         assert objects == set(list(columns)[: of.count[i]])
     large = scenes.generate("test", np.arange(200))
     for i, seen in enumerate(scene_reader.read(scenes.render(large, 64))):
-        assert len(seen) == large.count[i] and max(s.error for s in seen) < 0.05
+        assert len(seen) == large.count[i] and max(abs(s.strength - 1) for s in seen) < 0.01
 
 
 def test_a_false_statement_is_refused(records):
@@ -74,6 +77,44 @@ def test_a_false_statement_is_refused(records):
     assert not judge.shows(images[[two]], [f"a {colour} {shape}"]).any() and len(pair) == 2
     blank = np.full((1, 32, 32, 3), scenes.BACKGROUND, np.uint8)
     assert not judge.shows(blank, [right]).any() and scene_reader.read(blank) == [[]]
+
+
+@pytest.mark.parametrize("strength", [0.85, 1.0, 1.25])
+@pytest.mark.parametrize("blur", [0.0, 0.5])
+def test_soft_pale_and_strong_drawings_are_read_as_what_they_are(strength, blur):
+    kinds = [range(6), range(2), range(8), (4,), (0, 4)]  # of an object in the middle
+    every = np.stack(np.meshgrid(*kinds, indexing="ij"), -1).reshape(-1, 5)
+    shape, size, colour, place, jitter = (np.stack([column] * 2, 1) for column in every.T)
+    of = scenes.Scenes(
+        shape=shape, size=size, colour=colour, place=place, jitter=jitter,
+        count=np.ones(len(every), int),
+    )  # fmt: skip
+    drawn = gaussian_filter(scenes.draw(of, 32).astype(float), (0, blur, blur, 0))
+    ground = np.array(scenes.BACKGROUND)
+    seen = np.clip(np.rint(ground + strength * (drawn - ground)), 0, 255).astype(np.uint8)
+    for row, objects in zip(every, scene_reader.read(seen), strict=True):
+        (one,) = objects
+        assert (one.shape, one.size, one.colour, one.place) == tuple(row[:4])
+        assert one.known and 0.8 * strength < one.strength < 1.05 * strength
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_nothing_else_may_be_in_the_image(side):
+    # An object in a colour that scenes do not have, and pale ones, beside the right object.
+    both = scenes.Scenes(
+        shape=np.array([[0, 4]]), size=np.array([[1, 1]]), colour=np.array([[0, 5]]),
+        place=np.array([[4, 0]]), jitter=np.array([[4, 4]]), count=np.array([2]),
+    )  # fmt: skip
+    alone = scenes.draw(replace(both, count=np.array([1])), side)[0].astype(float)
+    ring = (scenes.draw(both, side)[0] - alone) / (scenes.colours()[5] - scenes.BACKGROUND)
+    judge, text = shapes.open_shapes("test").spec.judge, ["a large red circle"]
+    for colour in ((255, 170, 190), (160, 180, 230), (200, 200, 200), (140, 155, 220)):
+        seen = np.rint(alone + ring * (np.array(colour) - scenes.BACKGROUND)).astype(np.uint8)[None]
+        assert not judge.shows(seen, text).any(), colour
+        first, second = scene_reader.read(seen)[0]
+        assert first.known and not second.known and second.place == 0
+        assert not judge.shows(seen, ["a red circle right of a blue ring"]).any()
+    assert judge.shows(np.rint(alone)[None].astype(np.uint8), text).all()
 
 
 def test_relations_hold_in_one_direction(records):
@@ -153,5 +194,7 @@ def test_only_two_sizes_can_be_drawn(tmp_path, capsys):
     place = [f"--workdir={tmp_path}/run", "--config=configs/fm_shapes.py:smoke"]
     assert main([*place, "--config.data.size=48"]) == 2
     assert "data.size = 48 must be 0 or 32 or 64" in capsys.readouterr().err
+    assert main([*place, "--config.data.flip=True"]) == 2  # "left of" would be wrong
+    assert "data.flip = True makes captions of shapes false" in capsys.readouterr().err
     with pytest.raises(UserError, match="split"):
         shapes.open_shapes("valid")
