@@ -89,7 +89,7 @@ def test_soft_pale_and_strong_drawings_are_read_as_what_they_are(strength, blur)
         shape=shape, size=size, colour=colour, place=place, jitter=jitter,
         count=np.ones(len(every), int),
     )  # fmt: skip
-    drawn = gaussian_filter(scenes.draw(of, 32).astype(float), (0, blur, blur, 0))
+    drawn = gaussian_filter(scenes.render(of, 32).astype(float), (0, blur, blur, 0))
     ground = np.array(scenes.BACKGROUND)
     seen = np.clip(np.rint(ground + strength * (drawn - ground)), 0, 255).astype(np.uint8)
     for row, objects in zip(every, scene_reader.read(seen), strict=True):
@@ -105,8 +105,8 @@ def test_nothing_else_may_be_in_the_image(side):
         shape=np.array([[0, 4]]), size=np.array([[1, 1]]), colour=np.array([[0, 5]]),
         place=np.array([[4, 0]]), jitter=np.array([[4, 4]]), count=np.array([2]),
     )  # fmt: skip
-    alone = scenes.draw(replace(both, count=np.array([1])), side)[0].astype(float)
-    ring = (scenes.draw(both, side)[0] - alone) / (scenes.colours()[5] - scenes.BACKGROUND)
+    alone = scenes.render(replace(both, count=np.array([1])), side)[0].astype(float)
+    ring = (scenes.render(both, side)[0] - alone) / (scenes.PALETTE[5] - scenes.BACKGROUND)
     judge, text = shapes.open_shapes("test").spec.judge, ["a large red circle"]
     for colour in ((255, 170, 190), (160, 180, 230), (200, 200, 200), (140, 155, 220)):
         seen = np.rint(alone + ring * (np.array(colour) - scenes.BACKGROUND)).astype(np.uint8)[None]
@@ -194,7 +194,5 @@ def test_only_two_sizes_can_be_drawn(tmp_path, capsys):
     place = [f"--workdir={tmp_path}/run", "--config=configs/fm_shapes.py:smoke"]
     assert main([*place, "--config.data.size=48"]) == 2
     assert "data.size = 48 must be 0 or 32 or 64" in capsys.readouterr().err
-    assert main([*place, "--config.data.flip=True"]) == 2  # "left of" would be wrong
-    assert "data.flip = True makes captions of shapes false" in capsys.readouterr().err
     with pytest.raises(UserError, match="split"):
         shapes.open_shapes("valid")

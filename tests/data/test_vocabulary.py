@@ -14,7 +14,7 @@ def test_a_vocabulary_has_the_most_frequent_words_first():
     words = learned(TEXTS)
     assert words[:3] == ("a", "blue", ",")  # three times, twice, then in alphabetical order
     assert {"dog's", "well-known", "."} <= set(words)
-    assert learned(TEXTS, most=2) == ("a", "blue")
+    assert learned(TEXTS, size=2) == ("a", "blue")
     assert learned([]) == ()
 
 
