@@ -79,8 +79,8 @@ class Requests:
 
     @cached_property
     def _in_turn(self) -> bool:
-        """Whether samples cycle through all classes. With other conditions from a record, the class
-        is that of the record too, unless -1 asks for all in turn: a picture to restore has one."""
+        """Whether samples cycle through all classes. If other conditions come from test records,
+        the class does too, so that it matches them, unless a label of -1 asks for all classes."""
         asked = self.experiment.config.sample.get("conditions", {})
         labels = [name for name, source in self.sources.items() if source == _LABEL]
         if any(asked.get(name) in (-1, "-1") for name in labels):

@@ -280,16 +280,17 @@ def _started_from(experiment: Experiment) -> tuple[_Other, FrozenConfigDict, Mat
 
 
 def _other_meanings(config: FrozenConfigDict, theirs: FrozenConfigDict) -> list[str]:
-    """Words or columns in another order, so that arrays of the same shape would mean others."""
+    """A sentence for words or columns that differ, so that arrays of the same shape would be those
+    of other words or columns."""
     problems = []
     for key, name in {"words": lambda word: word, "columns": lambda column: column[0]}.items():
         here, there = ([*map(name, one.data[key])] for one in (config, theirs))
         if len(here) == len(there) and here != there:
             at = [a == b for a, b in zip(here, there, strict=True)].index(False)
             problems.append(
-                f"start.workdir = {config.start.workdir!r} has other data.{key}, which its arrays "
-                f"stand for: number {at} is {there[at]!r} there and {here[at]!r} here. Set "
-                f"data.{key} to those in its config.json, or leave start.workdir empty."
+                f"start.workdir = {config.start.workdir!r} was trained with other data.{key}: "
+                f"number {at} is {there[at]!r} there and {here[at]!r} here. Set data.{key} as in "
+                "its config.json, or leave start.workdir empty."
             )
     return problems
 
@@ -361,8 +362,8 @@ def for_sampling(ours: Experiment, variables: Variables) -> tuple[Family, Variab
                 f"{stage.called}."
             )
         problems += [
-            f"sample.{name} has other data.{key} than this model, and would be told other things: "
-            "name a run on the same data."
+            f"sample.{name} was trained with other data.{key} than this model: name a run on the "
+            "same data."
             for key in ("words", "columns")
             if config.data[key] and theirs.data[key] and config.data[key] != theirs.data[key]
         ]

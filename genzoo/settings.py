@@ -124,9 +124,8 @@ class SampleSettings:
     conditions: Annotated[
         dict,
         "Condition -> its value: a class by name or number, a text, numbers, a file, or none if "
-        "absent; samples cycle through a list of values, or, if nothing is given, through the test "
-        "records, or the classes if there are no other conditions; a label of -1 is all classes in "
-        "turn.",
+        "absent; samples cycle through a list of values or, if nothing is given, through the test "
+        "records, or all classes if there are no other conditions. A label of -1 is all classes.",
     ] = field(default_factory=dict)
     repeat: Annotated[
         int, AtLeast(1), "Samples of each condition, drawn in a row from different noise."

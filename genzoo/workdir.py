@@ -40,7 +40,7 @@ _FREE_IN_TRAINING = (
 )  # fmt: skip
 # Those of them that change the numbers of the run and not only its housekeeping.
 _LOGGED = ("train.steps", "optimizer.")
-# Keys on which the arrays of a checkpoint depend, and the meaning of what a model is told.
+# Keys on which the arrays of a checkpoint, or the meaning of its conditions, depend.
 _BOUND_IN_READING = (
     "family.", "network.", "conditions.", "frozen.", "data.name", "data.size", "data.channels",
     "data.classes", "data.columns", "data.tokens", "data.words",

@@ -70,12 +70,6 @@ def test_sets_whose_size_is_known_have_a_row(name):
     assert name in datasets.DATA
 
 
-def test_a_set_that_is_not_held_in_memory_comes_from_the_host():
-    there = Experiment(resolved("configs/fm_shapes.py:smoke"), devices=tuple(jax.devices()[:1]))
-    data, inputs, held = mode._inputs(there)
-    assert held == 0 and not data and inputs["x"].shape[-3:] == (32, 32, 3)
-
-
 @pytest.fixture
 def ahead(monkeypatch, tmp_path):
     """Makes a report in this process, on its one CPU device."""

@@ -293,7 +293,6 @@ class Tokens(Field):
         that is too long or has a word outside the vocabulary."""
         text = given.text(value, key)
         try:
-            text = text.strip()  # as the captions of a folder are
             ids = self.take(text)
         except ValueError as reason:
             raise UserError(f"{key} = {value!r} cannot be used as a text: {reason}.") from reason

@@ -13,10 +13,11 @@ _NUMBER_FILES = (".npy", ".csv", ".txt")
 
 
 def text(value: object, key: str) -> str:
-    """A text, or that in the .txt file of that name. Raises UserError, which names the key."""
-    words = str(value)
+    """A text, or that in the .txt file of that name, without white space around it. Raises
+    UserError, which names the key."""
+    words = str(value).strip()
     if words.lower().endswith(TEXT_FILE):
-        return read_text(Path(words).expanduser(), f"{key} = {value!r}")
+        return read_text(Path(words).expanduser(), f"{key} = {value!r}").strip()
     return words
 
 

@@ -257,7 +257,7 @@ def _words(table: _Table, column: str, mistakes: list[str]) -> list[str]:
     for (line, _), value in zip(table.rows, table.values(column), strict=True):
         known = isinstance(value, str) or (column == LABEL and isinstance(value, int | float))
         if isinstance(value, float) and value.is_integer():
-            value = int(value)  # 2.0 is class 2 too
+            value = int(value)  # 2.0 and 2 are one class
         word = str(value).strip() if known else ""
         if value is not None and not known:
             mistakes.append(f"{table.at(line, column)}: {value!r} is not a {called}; write a text.")
@@ -314,7 +314,7 @@ def captions(root: Path, files: Sequence[str], present: Collection[str]) -> Anno
 
 def column_statistics(annotations: Annotations) -> tuple[tuple[str, float, float], ...]:
     """(name, mean, standard deviation) of each column of numbers. Raises UserError for a column
-    that does not vary."""
+    that does not vary in float32."""
     columns = []
     for name, values in zip(annotations.columns, annotations.numbers.T, strict=True):
         mean, deviation = float(values.mean()), float(values.std())

@@ -11,13 +11,13 @@ circle would pass for a square, which has less area, and a strong cross for a st
 the largest gain is subtracted and the search is repeated, as long as the gain is at least half of
 |m_k|^2 |v|^2, which is the gain of an object that is rendered perfectly.
 
-What is then left at the other places may be a pale object, or one in another colour. With the best
-of all colours, s v = m_k . d / |m_k|^2, the gain (1) is
+What then remains at the other places may be a pale object, or one in another colour. In the best of
+all colours, s v = m_k . d / |m_k|^2, the gain (1) of object k is
 
     trace(k) = |m_k . d|^2 / |m_k|^2                                                           (2)
 
-If the largest trace is at least `TRACE`, there is something that is none of the known objects, and
-the image does not show what its caption says. The faintest small object, a cyan star, has a trace
+If the largest trace is at least `TRACE`, the image shows something that is none of the known
+objects, and does not match its caption. The faintest small object, a cyan star, has a trace
 of 23 in 32 x 32 pixels, and noise of deviation 0.1 on values in [-1, 1] leaves at most about 0.3.
 """
 
@@ -33,7 +33,7 @@ from genzoo.data.scenes import PLACES, SHAPES, SIZES, Statement
 MAX_OBJECTS = 3
 """Objects that are looked for; scenes have at most two."""
 WEAKEST, STRONGEST = 0.7, 1.4
-"""Bounds of the strength of an object; 1 is that of a drawing."""
+"""Bounds of the strength of an object; that of a rendered object is 1."""
 TRACE = 5.0
 """The least trace (2) of something unknown, in images of 32 x 32 pixels; it grows with their area.
 """
@@ -44,8 +44,8 @@ _AT_ONCE = 256  # images
 @dataclass(frozen=True)
 class Seen:
     """An object in an image, as indices into the tables of `scenes`. strength: see (1); 1 for a
-    perfect drawing, and 0 for a trace (2) of something unknown, of which only the place means
-    anything."""
+    rendered object, and 0 for a trace (2) of something unknown, of which only the place has a
+    meaning."""
 
     shape: int
     size: int
@@ -115,7 +115,7 @@ def _read(images: np.ndarray) -> list[list[Seen]]:
 
 def holds(statement: Statement, seen: Sequence[Seen]) -> bool:
     """Whether the objects in an image are those of a statement, with nothing else."""
-    if len(seen) != len(statement.objects) or not all(one.known for one in seen):
+    if len(seen) != len(statement.objects) or not all(each.known for each in seen):
         return False
     if len(seen) == 1:
         return _fits(statement.objects[0], seen[0])
