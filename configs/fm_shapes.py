@@ -36,7 +36,6 @@ def get_config(variant: str = "") -> ConfigDict:
                 heads=4,
                 transformer_depth=1,
                 context_width=256,
-                coordinates=True,
                 scale_shift=True,
                 dtype="bfloat16",
             ),

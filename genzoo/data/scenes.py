@@ -144,7 +144,7 @@ def scenes(split: str, index: np.ndarray) -> Scenes:
         count, unseen = 1 + group // 2, group % 2 == 1
     else:
         coin = _words(seed, index, 0xFFFF, 1)[:, 0]
-        count, unseen = 1 + _below(coin, 2), np.zeros(len(index), bool)
+        count, unseen = 1 + _below(coin, 5) // 3, np.zeros(len(index), bool)
     result = _drawn(seed, index, count, 0)
     fields = {name: getattr(result, name).copy() for name in Scenes.__dataclass_fields__}
     attempt, wrong = 0, np.flatnonzero(result.held_out != unseen)
@@ -164,7 +164,7 @@ def captions(split: str, index: np.ndarray, of: Scenes) -> list[str]:
     """A caption for each scene, which states all that it states truly, but not always all."""
     words = _words(SPLITS.index(split), index, 0xFFFE, 4)
     says_size = _below(words[:, :2], 10) < 6
-    says_place = _below(words[:, 2], 2) == 1
+    says_place = _below(words[:, 2], 5) < 4
     which = _below(words[:, 3], 1 << 16)
     texts = []
     for i in range(len(index)):

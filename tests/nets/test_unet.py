@@ -11,7 +11,7 @@ from checked import section_problems
 from oracles import entry_of, label_of
 
 from genzoo.core import tree
-from genzoo.nets.unet.unet import UNetSettings, coordinates
+from genzoo.nets.unet.unet import UNetSettings
 
 # These tests spend their time compiling, not running.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -38,7 +38,7 @@ NETS = {
     "signal": ((16,), 2, 3, dict(width=8, multipliers=(1, 2), blocks=1, attention=(8,),
                                norm_groups=2)),
     "volume": ((4, 4, 4), 1, 0, dict(width=4, multipliers=(1, 1), blocks=1, attention=(),
-                                    norm_groups=1, coordinates=True)),
+                                    norm_groups=1)),
 }  # fmt: skip
 
 
@@ -223,9 +223,3 @@ def test_inner_features_are_handed_out(made, remat):
         "up_0_block_1": (3, 8, 8, 8),
     }
     np.testing.assert_allclose(output, made["ddpm"].apply(m.params, *m.inputs), atol=2e-5)
-
-
-def test_coordinates_run_from_minus_one_to_one_along_every_axis():
-    x = np.zeros((2, 3, 5, 4), np.float32)
-    expected = [[[y, x / 2 - 1] for x in range(5)] for y in (-1, 0, 1)]
-    np.testing.assert_allclose(coordinates(x), [expected, expected], atol=1e-7)

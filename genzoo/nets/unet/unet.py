@@ -31,14 +31,13 @@ class UNet(nn.Module):
     condition: makes the module (time, conditions, x) -> `Encoded`. The features go to every block,
     the tokens to the spatial transformers, and the maps are concatenated to the input.
     attention_up: whether all blocks of a decoder level have attention if those of the encoder level
-    do, or only the last one. coordinates: whether the input also has the coordinates of each place.
+    do, or only the last one.
     """
 
     out_channels: int
     trunk: Trunk
     condition: Callable[..., nn.Module]
     attention_up: bool = True
-    coordinates: bool = False
 
     @nn.compact
     def __call__(
@@ -50,8 +49,6 @@ class UNet(nn.Module):
         inputs = encoded.features, encoded.tokens, encoded.mask, train
         if encoded.maps is not None:
             x = jnp.concatenate([x, encoded.maps.astype(x.dtype)], -1)
-        if self.coordinates:
-            x = jnp.concatenate([x, coordinates(x)], -1)
         h, skips = trunk.descend(x, *inputs)
         for level, channels in reversed(list(enumerate(trunk.widths))):
             for i in range(trunk.blocks + 1):
@@ -66,15 +63,6 @@ class UNet(nn.Module):
         h = nn.silu(GroupNorm(style.groups, style.epsilon, name="out_norm")(h))
         channels = self.out_channels * trunk.patch**axes
         return unfold(Conv(channels, zero=True, name="out")(h), trunk.patch)
-
-
-def coordinates(x: Array) -> Array:
-    """The coordinates of each place of x [B, *size, C] along every axis, from -1 to 1: [B, *size,
-    axes]. A convolution alone hardly knows where it is (Liu et al. 2018, An intriguing failing of
-    convolutional neural networks and the CoordConv solution)."""
-    along = [jnp.linspace(-1, 1, side, dtype=x.dtype) for side in x.shape[1:-1]]
-    grid = jnp.stack(jnp.meshgrid(*along, indexing="ij"), -1)
-    return jnp.broadcast_to(grid, (*x.shape[:-1], grid.shape[-1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +81,6 @@ class UNetSettings(ADMSettings):
     context_width: Annotated[
         int, AtLeast(0), "Width of the tokens that spatial transformers attend to; 0 for width."
     ] = 0
-    coordinates: Annotated[
-        bool,
-        "Whether the input also has the coordinates of each place (CoordConv), for small networks "
-        "whose conditions name places.",
-    ] = False
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
         """Errors in the settings for inputs of `shape` (*size, C), as sentences."""
@@ -133,6 +116,5 @@ class UNetSettings(ADMSettings):
                 out_channels=out_channels,
                 trunk=self.trunk(self.transformer_depth),
                 condition=self.conditioner(entries, self.context_width or self.width),
-                coordinates=self.coordinates,
             )
         )
