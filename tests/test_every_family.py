@@ -70,7 +70,7 @@ def mistakes(family: Family, points: bool) -> list[tuple[dict, str]]:
     cases = [(dict(conditions=dict(depth=dict())), "conditions.depth is not a field of the data")]
     if not points and "label" in conditions_of(family) and "frequency" not in conditions_of(family):
         none = dict(name="folder:none", size=8, labels=False, num_classes=0)
-        cases.append((dict(data=none), "has no classes"))
+        cases.append((dict(data=none), "There is no folder none"))
     if not droppable(conditions_of(family)):
         return cases
     name = next(iter(conditions_of(family)))
