@@ -114,15 +114,14 @@ class Requests:
         return []
 
     def captions(self, rows: Batch) -> list[str]:
-        """The requested text of each of `rows`, those of samples 0 on, or else the name of its
-        class; [] if there is neither, or if the names are mere numbers."""
+        """The requested text of each row, or else the name of its class; [] if there is neither, or
+        if the names are mere numbers."""
         label = self.fields.get(_LABEL)
         if label and not all(name.isdecimal() for name in label.names):
             numbers = rows[_LABEL]
             present = np.ones(len(numbers), bool)
             if asked := self._requested.get(_LABEL):
-                turn = np.arange(len(numbers)) // self.repeat % len(asked.present)
-                present = asked.present[turn]
+                present = asked.present[self._turn(rows["index"], asked)]
             named = [label.names[n] if p else NONE for n, p in zip(numbers, present, strict=True)]
             return self.texts(rows) or named
         return self.texts(rows)
@@ -178,15 +177,14 @@ class Requests:
         """The requests of the samples with these indices [n]: `index`, int32, and a stored value of
         every field that conditions are made from."""
         rows, read = {"index": index.astype(np.int32)}, None
-        index = index // self.repeat
+        request = index // self.repeat
         for name, kind in self.fields.items():
-            if name in self._requested:
-                stored = self._requested[name].stored
-                rows[name] = stored[index % len(stored)]
+            if values := self._requested.get(name):
+                rows[name] = values.stored[self._turn(index, values)]
             elif isinstance(kind, Classes) and self._in_turn:
-                rows[name] = (index % kind.count).astype(np.int32)
+                rows[name] = (request % kind.count).astype(np.int32)
             else:
-                read = read or self._records(index)
+                read = read or self._records(request)
                 rows[name] = read[name]
         return rows
 
@@ -206,35 +204,39 @@ class Requests:
 
     def conditions(self, variables: Variables, rows: Batch) -> Conditions:
         """The conditions of `rows`."""
-        given = dict(self._gathered(variables, rows))
-        for name, source in self.sources.items():
-            if source in self._requested:
-                present = jnp.asarray(self._requested[source].present)
-                present = present[self._turn(rows, len(present))]
-                given[name] = given[name]._replace(present=given[name].present & present)
-        return given
-
-    def _turn(self, rows: Batch, count: int) -> Array:
-        """The index of each row's value among `count` of them: [n]."""
-        return rows["index"] // self.repeat % count
+        given = self._gathered(variables, rows)
+        return {
+            name: self._masked(given[name], self._requested.get(source), rows)
+            for name, source in self.sources.items()
+        }
 
     def negative(self, variables: Variables, rows: Batch) -> Conditions:
         """The conditions that guidance moves away from, in place of absent ones."""
-        if not self._avoided:
+        avoided = {name: values for name, values in self._avoided.items() if not values.absent}
+        if not avoided:
             return {}
         stored = {
-            name: jnp.asarray(values.stored)[self._turn(rows, len(values.stored))]
-            for name, values in self._avoided.items()
-            if not values.absent
+            name: jnp.asarray(values.stored)[self._turn(rows["index"], values)]
+            for name, values in avoided.items()
         }
         given = self._gathered(variables, {**rows, **stored})
-        negative = {}
-        for name, source in self.sources.items():
-            if source in stored:
-                present = jnp.asarray(self._avoided[source].present)
-                present = present[self._turn(rows, len(present))]
-                negative[name] = given[name]._replace(present=given[name].present & present)
-        return negative
+        return {
+            name: self._masked(given[name], avoided[source], rows)
+            for name, source in self.sources.items()
+            if source in avoided
+        }
+
+    def _turn(self, index: Array | np.ndarray, values: Values) -> Array | np.ndarray:
+        """Which of the values each of the samples with these indices has: [n]."""
+        return index // self.repeat % len(values.present)
+
+    def _masked(self, given: Given, values: Values | None, rows: Batch) -> Given:
+        """The condition of `rows`, absent where the user's value of it is; None asks for nothing.
+        """
+        if values is None:
+            return given
+        present = jnp.asarray(values.present)[self._turn(rows["index"], values)]
+        return given._replace(present=given.present & present)
 
     def _gathered(self, variables: Variables, rows: Batch) -> Conditions:
         batch = records.prepare(rows, fields=self.fields)

@@ -41,9 +41,9 @@ _log = logging.getLogger("genzoo")
 class Drawn(NamedTuple):
     """A batch of samples.
 
-    images: the samples [n, ...] in the format of the data. requested: the stored values [n, ...] of
-    the fields from which their conditions are made. evaluations: [n, 2], model evaluations and rows
-    of network input per sample; [0, 2] if the family does not count them.
+    images: the samples [n, ...] in the format of the data. requested: their rows, `Requests.rows`.
+    evaluations: [n, 2], model evaluations and rows of network input per sample; [0, 2] if the
+    family does not count them.
     """
 
     images: np.ndarray
@@ -84,7 +84,7 @@ def draw(
             _log.warning("%s%s", problem, _remedies(config.sample))
         yield Drawn(
             samples["x"][:real],
-            {name: values[:real] for name, values in requested.items() if name != "index"},
+            {name: values[:real] for name, values in requested.items()},
             samples.get("evaluations", NOTHING)[:real],
         )
 
@@ -179,7 +179,8 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     if not as_images or config.sample.npz:
         made.append(folder / "samples.npz")
         if is_first():
-            named = {"original" if k == "x" else k: v for k, v in requested.items()}
+            fields = {name: requested[name] for name in requests.fields}
+            named = {"original" if k == "x" else k: v for k, v in fields.items()}
             np.savez_compressed(made[-1], x=samples, **named)
     seconds = time.perf_counter() - started
     _log.info("%d samples in %.1f s.", config.sample.count, seconds)
@@ -228,7 +229,7 @@ def _illustrate(
 
 
 def together(drawn: Sequence[Drawn]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """(the samples of several batches [N, ...], their requested fields)."""
+    """(the samples of several batches [N, ...], the rows that requested them)."""
     requested = {
         name: np.concatenate([batch.requested[name] for batch in drawn])
         for name in drawn[0].requested
