@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from genzoo.data.transforms import to_uint8
+from genzoo.evaluate import similarity
 from genzoo.evaluate.figures import Row, save_rows
 
 _ROUNDING = 1 / 12  # the mean squared error of rounding to levels
@@ -30,7 +31,7 @@ def psnr(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
     """
     difference = images.astype(np.float64) - originals.astype(np.float64)
     error = np.square(difference).reshape(len(images), -1).mean(1)
-    return 10 * np.log10(255**2 / np.maximum(error, _ROUNDING))
+    return similarity.psnr(error, value_range=255, least=_ROUNDING)
 
 
 def bicubic(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""The structural similarity of two images (SSIM, Wang et al. 2004).
+"""Two measures of how similar two images are: PSNR, and SSIM (Wang et al. 2004).
 
+    PSNR = 10 log10(R^2 / MSE)
     SSIM = (2 m_x m_y + c_1) (2 s_xy + c_2) / ((m_x^2 + m_y^2 + c_1) (s_x^2 + s_y^2 + c_2))
 
-with means, variances and covariance in a Gaussian window of 11 x 11 (standard deviation 1.5), and
-c_i = (k_i R)^2 for k = (0.01, 0.03) and the range R. SSIM is averaged over channels and over all
-positions at which the window fits inside the image.
+with the range R and the mean squared error MSE; means, variances and covariance in a Gaussian
+window of 11 x 11 (standard deviation 1.5), and c_i = (k_i R)^2 for k = (0.01, 0.03). SSIM is
+averaged over channels and over all positions at which the window fits inside the image.
 """
 
 import jax.numpy as jnp
@@ -14,6 +15,15 @@ from jax import lax
 from genzoo.core.types import Array, Images
 
 _SIDE, _STD, _K = 11, 1.5, (0.01, 0.03)
+
+
+def psnr(error: np.ndarray, value_range: float = 2.0, least: float = 1e-20) -> np.ndarray:
+    """The PSNR in decibels of images with these mean squared errors: float64, of the same shape.
+
+    value_range: R, 2 for images in [-1, 1]. least: smaller errors count as this one, so that equal
+    images have a finite PSNR.
+    """
+    return 10 * np.log10(value_range**2 / np.maximum(error, least))
 
 
 def ssim(one: Images, other: Images, value_range: float = 2.0) -> Array:

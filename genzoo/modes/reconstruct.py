@@ -17,7 +17,7 @@ from genzoo.data import batches, transforms
 from genzoo.data.fields import Image
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
-from genzoo.evaluate.similarity import ssim
+from genzoo.evaluate.similarity import psnr, ssim
 from genzoo.experiment import Experiment, require, require_kind, variables_of
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
@@ -90,17 +90,16 @@ def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = Non
     source = experiment.open(config.eval.split)
     images = reconstructed(experiment, variables, {}, source, config.sample.count)
     error = images.mean_squared_error.astype(np.float64)
-    # The range of the images is 2, from -1 to 1.
-    psnr = 10 * np.log10(4 / np.maximum(error, 1e-20))
+    decibels = psnr(error)
     report = {
         "split": config.eval.split,
         "step": int(state.step),
         "count": len(error),
         "mean_squared_error": float(error.mean()),
-        "psnr": float(psnr.mean()),
+        "psnr": float(decibels.mean()),
         "ssim": float(images.ssim.mean()),
         "mean_squared_errors": error.tolist(),
-        "psnrs": psnr.tolist(),
+        "psnrs": decibels.tolist(),
         "ssims": images.ssim.tolist(),
     }
     place.write("reconstruct.json", report)
