@@ -8,7 +8,6 @@ from ml_collections import FrozenConfigDict
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, AtLeast, Each, Entries, OneOf, ignored
 from genzoo.core.contract import Family
-from genzoo.data.counts import Counts
 from genzoo.families import vae as vae_family
 from genzoo.math import counts, mixture, observation, variational
 
@@ -126,5 +125,4 @@ class VAESettings:
             free_bits=self.free_bits,
             importance_samples=parts.eval.importance_samples,
             noise=parts.sample.noise,
-            words=isinstance(parts.fields["x"], Counts),
         )

@@ -58,6 +58,7 @@ from genzoo.core.types import (
     Vectors,
 )
 from genzoo.math import variational
+from genzoo.math.counts import Multinomial
 from genzoo.math.observation import Observation
 from genzoo.nets.autoencoder.pair import Pair
 
@@ -122,7 +123,7 @@ class VAE:
     (2) or (3). samples: K in training. beta, warmup: the weight of the KL in (2). free_bits: the
     least nats per unit in the mean over a batch, 0 for no bound. importance_samples: K in
     evaluation. noise: whether samples are drawn from the decoder's distribution instead of its
-    mean. words: whether the data are word counts.
+    mean.
     """
 
     pairs: tuple[Pair, ...]
@@ -136,7 +137,6 @@ class VAE:
     free_bits: float
     importance_samples: int
     noise: bool
-    words: bool = False
 
     # --- the contract -------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class VAE:
             "unit_mean": (means + other) / 2,
             "unit_square": means * other,
         }
-        if self.words:
+        if self._of_words:
             nats, total = metrics["reconstruction"] + metrics["kl"], x.sum(-1)
             each = Weighted(values=nats / jnp.maximum(total, 1), weights=jnp.minimum(total, 1))
             metrics |= {"words": total, "nats_per_word": each}
@@ -296,8 +296,8 @@ class VAE:
         return Likelihood(
             total=sum(terms.values()),
             terms=terms,
-            density=self.observation.density or self.words,
-            of=_SCORED if self.words else "",
+            density=self.observation.density or self._of_words,
+            of=_SCORED if self._of_words else "",
         )
 
     # --- shared by the methods above -----------------------------------------------------------
@@ -307,6 +307,11 @@ class VAE:
         """Latent units by layer."""
         both = zip(self.pairs, self.latents, strict=True)
         return tuple(int(np.prod(pair.grid, dtype=int)) * width for pair, width in both)
+
+    @property
+    def _of_words(self) -> bool:
+        """Whether the data are word counts."""
+        return isinstance(self.observation, Multinomial)
 
     def _see(self, params, x, noise, train=False, key=None) -> Seen:
         """The terms for x [B, ...] with latents from the noise [K, B, D_l] of each layer."""

@@ -320,7 +320,7 @@ def of_words(**more) -> vae.VAE:
     decoder = linear(lambda z: z * jnp.array([1.0, 0.0, -1.0]))
     return vae.VAE(
         pairs=(Pair(encoder=encoder, decoder=decoder, grid=()),), latents=(1,), shape=(3,),
-        observation=counts.Multinomial(), words=True, **{**PLAIN, **more},
+        observation=counts.Multinomial(), **{**PLAIN, **more},
     )  # fmt: skip
 
 
