@@ -27,5 +27,6 @@ def resolved(
         facts = {key: begun["data"][key] for key in FACTS}
         known = {k: v for k, v in facts.items() if v and not checked.data[k]}
         known["tokenizer"] = kept.as_begun(checked.data.tokenizer, begun["data"]["tokenizer"])
-        checked = check.check(checked.to_dict() | {"data": {**checked.data, **known}}, devices)
+        if any(value != checked.data[key] for key, value in known.items()):
+            checked = check.check(checked.to_dict() | {"data": {**checked.data, **known}}, devices)
     return runs.resolve(build.settled(checked), begun)

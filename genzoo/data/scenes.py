@@ -74,10 +74,6 @@ class Scenes:
     jitter: np.ndarray
     count: np.ndarray
 
-    def take(self, rows: np.ndarray) -> "Scenes":
-        """The scenes of these rows."""
-        return Scenes(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
-
     @cached_property
     def held_out(self) -> np.ndarray:
         """Whether each scene has a combination that never occurs in training: bool [N]."""
