@@ -150,6 +150,8 @@ class Requests:
             source = self.sources[name]
             kind = self.fields[source]
             if given in (-1, "-1") and isinstance(kind, Classes):
+                if key == "negative":
+                    problems.append(f"{place} = {given!r} is no class: give one, or leave it out.")
                 continue  # all in turn
             try:
                 parsed = _values(given, kind, self._parse(name, kind), place)

@@ -68,6 +68,14 @@ def test_the_class_is_that_of_the_record_that_other_conditions_come_from():
         assert asked.classes == 3
 
 
+def test_guidance_cannot_move_away_from_all_classes():
+    raw = config.load("configs/ddpm_fashion_cond.py:smoke")
+    raw["sample"] |= dict(guidance_scale=2.0, negative=dict(label=-1))
+    experiment = Experiment(check.check(raw))
+    with pytest.raises(UserError, match="sample.negative.label = -1 is no class"):
+        Requests(experiment=experiment, family=experiment.family).check()
+
+
 def test_a_negative_value_of_a_list_may_be_absent():
     raw = config.load("configs/ddpm_fashion_cond.py:smoke")
     raw["sample"] |= dict(guidance_scale=2.0, negative=dict(label=["none", "bag", 3]))

@@ -15,7 +15,7 @@ from genzoo.data.source import ArraySource, Source, Spec
 from genzoo.evaluate import figures
 from genzoo.evaluate.neighbours import Neighbours
 from genzoo.evaluate.tfidf import TfIdf
-from genzoo.modes.encode import FILES, Embedded, Trained, chosen, numbered, spread, trained
+from genzoo.modes.encode import FILES, Embedded, Trained, numbered, spread, trained
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import announced
@@ -31,7 +31,7 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     """Finds the tools.neighbours training examples that are nearest to each query by tools.metric.
 
     The queries are tools.first (a file, a sentence for documents, or an example by number) or, by
-    default, the first images of eval.split, or its first eval.count documents. If there are labels,
+    default, the first images of eval.split, or eval.count documents spread over it. If there are labels,
     the precision is the fraction of neighbours with the query's class.
 
     Writes `retrieve.json` and, for images, `samples/neighbours.png`. For documents it writes
@@ -82,7 +82,7 @@ def _queries(model: Trained) -> tuple[Embedded, list[str]]:
     if first:
         indices = np.array([numbered(config, "first", source)])
     elif isinstance(x, Counts):
-        indices = chosen(config, source)
+        indices = spread(len(source), config.eval.count or len(source))
     else:
         indices = np.arange(min(_QUERIES, len(source)))
     parts = list(model.embeddings(source, config.eval.split, indices))
