@@ -72,7 +72,7 @@ def test_guidance_cannot_move_away_from_all_classes():
     raw = config.load("configs/ddpm_fashion_cond.py:smoke")
     raw["sample"] |= dict(guidance_scale=2.0, negative=dict(label=-1))
     experiment = Experiment(check.check(raw))
-    with pytest.raises(UserError, match="sample.negative.label = -1 is no class"):
+    with pytest.raises(UserError, match=r"sample\.negative\.label = -1 is no class"):
         Requests(experiment=experiment, family=experiment.family).check()
 
 

@@ -40,12 +40,12 @@ def _side(data: DataSettings, sides: Sequence[int]) -> int:
     return data.size if data.size in sides else sides[0]
 
 
-def _shapes_problems(data: DataSettings) -> list[str]:
-    problems = OneOf((0, *shapes.SIDES)).problems("data.size", data.size)
+def _captioned_problems(data: DataSettings, sides: Sequence[int]) -> list[str]:
+    problems = OneOf((0, *sides)).problems("data.size", data.size)
     if data.flip:
         problems.append(
-            "data.flip = True mirrors images, but the captions of shapes name sides: set it to "
-            "False."
+            f"data.flip = True mirrors images, but the captions of {data.name} name sides: set it "
+            "to False."
         )
     return problems
 
@@ -66,7 +66,7 @@ DATA: Mapping[str, DataRow] = {
         open=lambda data, split: shapes.open_shapes(split, _side(data, shapes.SIDES)),
         spec=lambda data: shapes.spec(_side(data, shapes.SIDES)),
         uses=("size",),
-        problems=_shapes_problems,
+        problems=lambda data: _captioned_problems(data, shapes.SIDES),
     ),
     "emoji": DataRow(
         open=lambda data, split: emoji.open_emoji(
@@ -76,7 +76,7 @@ DATA: Mapping[str, DataRow] = {
         facts=lambda data: annotations.text_facts(data, emoji.captions("train", data.dir)),
         possible=("text",),
         uses=("dir", "size", "tokenizer", "tokens", "words"),
-        problems=lambda data: OneOf((0, *emoji.SIDES)).problems("data.size", data.size),
+        problems=lambda data: _captioned_problems(data, emoji.SIDES),
     ),
     "docstrings": document_row(lambda data, split: docstrings.read(split)),
 }

@@ -18,7 +18,7 @@ all colours, s v = m_k . d / |m_k|^2, the gain (1) of object k is
 
 If the largest trace is at least `TRACE`, the image shows something that is none of the known
 objects, and does not match its caption. The faintest small object, a cyan star, has a trace
-of 23 in 32 x 32 pixels, and noise of deviation 0.1 on values in [-1, 1] leaves at most about 0.3.
+of 33 in 32 x 32 pixels, and noise of deviation 0.1 on values in [-1, 1] leaves at most about 0.3.
 """
 
 from collections.abc import Sequence

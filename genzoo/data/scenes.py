@@ -244,7 +244,7 @@ def masks(side: int) -> np.ndarray:
     table = np.zeros((len(SHAPES), len(SIZES), 9, 9, side, side), np.float32)
     reach = 6 * scale  # half the side of a window that holds any object
     for shape in range(len(SHAPES)):
-        for size, radius in enumerate((3.0, 4.5)):
+        for size, radius in enumerate((3.5, 4.8)):
             window = _coverage(SHAPES[shape], radius * scale, reach)
             for place in range(9):
                 for jitter, (dy, dx) in enumerate(_JITTERS):
@@ -271,19 +271,19 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Whether points lie in a shape of about unit radius; y points down."""
     r = np.hypot(x, y)
     if shape == "circle":
-        return r < 1
+        return r < 0.95
     if shape == "ring":
         return (r < 1.05) & (r > 0.55)
     if shape == "square":
-        return np.maximum(abs(x), abs(y)) < 0.87
+        return np.maximum(abs(x), abs(y)) < 1
     if shape == "cross":
-        return (np.minimum(abs(x), abs(y)) < 0.34) & (np.maximum(abs(x), abs(y)) < 1.05)
+        return (np.minimum(abs(x), abs(y)) < 0.28) & (np.maximum(abs(x), abs(y)) < 1.15)
     if shape == "triangle":  # equilateral, with its tip at the top
         angles = np.pi * np.array([1, 3, 5]) / 3
-        return np.max([x * np.sin(a) - y * np.cos(a) for a in angles], 0) < 0.575
+        return np.max([x * np.sin(a) - y * np.cos(a) for a in angles], 0) < 0.62
     # A star: in polar coordinates every tenth of it is a triangle between a tip and a notch.
     angle = (np.arctan2(x, -y) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5
-    tip, notch = np.array([1.2, 0.0]), 0.5 * np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)])
+    tip, notch = np.array([1.2, 0.0]), 0.48 * np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)])
     u, v = r * np.cos(angle), r * abs(np.sin(angle))
     edge = notch - tip
     return (u - tip[0]) * edge[1] - v * edge[0] < 0

@@ -31,8 +31,8 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     """Finds the tools.neighbours training examples that are nearest to each query by tools.metric.
 
     The queries are tools.first (a file, a sentence for documents, or an example by number) or, by
-    default, the first images of eval.split, or eval.count documents spread over it. If there are labels,
-    the precision is the fraction of neighbours with the query's class.
+    default, the first images of eval.split, or eval.count documents spread over it. If there are
+    labels, the precision is the fraction of neighbours with the query's class.
 
     Writes `retrieve.json` and, for images, `samples/neighbours.png`. For documents it writes
     `retrieval.txt`. Both files then list a few queries with their neighbours by the model and by

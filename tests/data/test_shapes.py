@@ -183,9 +183,10 @@ def test_the_groups_of_the_test_split_come_in_turn(records):
         assert {scenes.group(text) for text in texts[i::4]} == {group}
 
 
-def test_mirroring_is_refused_since_captions_name_sides():
-    (problem,) = datasets.problems(DataSettings(name="shapes", flip=True))
-    assert problem.startswith("data.flip = True mirrors images, but the captions of shapes")
+@pytest.mark.parametrize("name", ["shapes", "emoji"])
+def test_mirroring_is_refused_since_captions_name_sides(name):
+    (problem,) = datasets.problems(DataSettings(name=name, flip=True))
+    assert problem.startswith(f"data.flip = True mirrors images, but the captions of {name}")
 
 
 def test_only_two_sizes_can_be_drawn(tmp_path, capsys):
