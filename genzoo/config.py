@@ -6,7 +6,6 @@ there is no second list of keys. All mistakes are reported at once. Only the res
 back, because a config file is a program and a workdir's `config.json` is not.
 """
 
-import ast
 import copy
 import difflib
 import importlib.util
@@ -23,6 +22,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from genzoo.core.bounds import REQUIRED, Setting, settings_of
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.files import write_atomically
+from genzoo.core.plain import literal
 
 Section = Mapping[str, Setting]
 
@@ -144,23 +144,29 @@ def _class_condition(raw: dict) -> dict:
 def _sampled_class(raw: dict) -> dict:
     """Moves the label of samples to `sample.conditions`."""
     label = raw["sample"].pop("label")
-    if label >= 0:
+    if label != -1:
         raw["sample"]["conditions"] = {"label": label}
     return raw
 
 
 UPGRADES: tuple[Upgrade, ...] = (
     Upgrade(  # the class table now always has a row for an absent label
-        applies=lambda raw: _has("network", "null_class")(raw)
-        and not raw["network"]["null_class"]
-        and raw.get("family", {}).get("conditional", False),
+        applies=lambda raw: (
+            _has("network", "null_class")(raw)
+            and not raw["network"]["null_class"]
+            and _has("family", "conditional")(raw)
+            and raw["family"]["conditional"]
+        ),
         change=_without("network", "null_class"),
         tree="The run was trained with network.null_class = False, so its class table has no row "
         "for an absent label, which is required now: start a new run in another --workdir.",
     ),
     Upgrade(applies=_has("network", "null_class"), change=_without("network", "null_class")),
     Upgrade(  # "label" now always means a class, not a noise level
-        applies=lambda raw: raw.get("network", {}).get("time_embedding") == "fourier_label",
+        applies=lambda raw: (
+            _has("network", "time_embedding")(raw)
+            and raw["network"]["time_embedding"] == "fourier_label"
+        ),
         change=lambda raw: {
             **raw, "network": {**raw["network"], "time_embedding": "fourier_noise_level"}
         },
@@ -346,18 +352,8 @@ def override(config: Mapping, overrides: Mapping[str, object]) -> dict:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise UserError(f"--config.{path}: {section} is a value, not a section.")
-        place[name] = _literal(value) if isinstance(value, str) else value
+        place[name] = literal(value) if isinstance(value, str) else value
     return config
-
-
-def _literal(text: str) -> object:
-    lowered = text.strip().lower()
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def freeze(resolved: dict) -> FrozenConfigDict:

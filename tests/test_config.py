@@ -330,13 +330,14 @@ def test_a_config_is_found_by_its_name(variant, tmp_path, monkeypatch):
 def test_every_key_is_documented():
     documented = check.documented(checked(CIFAR))
     assert documented["family.steps"] == {
-        "type": "int", "bounds": "at least 2", "default": 1000, "about": "Steps T of the table.",
+        "type": "int", "bounds": "at least 2 and at most 100000", "default": 1000,
+        "about": "Steps T of the table.",
     }  # fmt: skip
-    assert documented["optimizer.b2"]["bounds"] == "at least 0 and below 1"
+    assert documented["optimizer.b2"]["bounds"] == "at least 0 and below 1 and at most 0.9999999"
     assert documented["family.schedule"]["choices"] == sorted(ddpm.SCHEDULES)
     assert documented["network.multipliers"]["type"] == "tuple[float, ...]"
     assert documented["network.multipliers"]["bounds"] == (
-        "a tuple with at least 1 entry and each above 0"
+        "a tuple with 1 to 16 entries and each above 0 and each at most 1000"
     )
     assert "default" not in documented["data.name"] and "default" not in documented["family.name"]
     assert documented["train.averages"]["type"] == "section"

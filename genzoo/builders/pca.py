@@ -7,7 +7,7 @@ from typing import Annotated
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import AtLeast
+from genzoo.core.bounds import AtLeast, Limit
 from genzoo.core.contract import Family
 from genzoo.core.errors import UserError
 from genzoo.data.counts import Counts
@@ -22,7 +22,9 @@ _MAX_DIMENSION = 16_384  # of an example: 2 GiB of covariance
 class PCASettings:
     """Principal components and probabilistic PCA: families/pca.py."""
 
-    components: Annotated[int, AtLeast(1), "Number of principal components kept."] = 2
+    components: Annotated[
+        int, AtLeast(1), Limit(1_000_000), "Number of principal components kept."
+    ] = 2
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""

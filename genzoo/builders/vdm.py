@@ -16,7 +16,7 @@ from genzoo.builders.denoising import (
     time_problems,
 )
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import AtLeast, OneOf
+from genzoo.core.bounds import AtLeast, Between, Limit, OneOf
 from genzoo.core.contract import Family
 from genzoo.families import vdm
 from genzoo.math import continuous, monotone
@@ -40,7 +40,10 @@ class TimeScoring:
     """The keys of `eval` for a bound in continuous time."""
 
     draws: Annotated[
-        int, AtLeast(1), "Times per example over which the diffusion loss is averaged."
+        int,
+        AtLeast(1),
+        Limit(10_000),
+        "Times per example over which the diffusion loss is averaged.",
     ] = 16
 
 
@@ -51,11 +54,15 @@ class VDMSettings:
     schedule: Annotated[
         str, OneOf(SCHEDULES), "fixed, linear (learned endpoints) or monotone (a learned network)."
     ] = "linear"
-    gamma_min: Annotated[float, "-logsnr at t = 0, at the start of training."] = -13.3
-    gamma_max: Annotated[float, "-logsnr at t = 1, at the start of training."] = 5.0
+    gamma_min: Annotated[
+        float, Between(-60, 60), "-logsnr at t = 0, at the start of training."
+    ] = -13.3
+    gamma_max: Annotated[
+        float, Between(-60, 60), "-logsnr at t = 1, at the start of training."
+    ] = 5.0
     prediction: PredictionName = "eps"
     steps: Annotated[
-        int, AtLeast(0), "Steps of the discrete bound; 0 for continuous time."
+        int, AtLeast(0), Limit(1_000_000), "Steps of the discrete bound; 0 for continuous time."
     ] = 0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from genzoo.core.bounds import Above, AtLeast, Below, OneOf
+from genzoo.core.bounds import Above, AtLeast, Below, Between, Limit, OneOf
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
@@ -78,14 +78,20 @@ class PointMLP(nn.Module):
 class PointMLPSettings:
     """A residual MLP for points."""
 
-    width: Annotated[int, AtLeast(2), "Width of the stream and of the time embedding."] = 128
-    depth: Annotated[int, AtLeast(0), "Residual blocks."] = 3
+    width: Annotated[
+        int, AtLeast(2), Limit(65_536), "Width of the stream and of the time embedding."
+    ] = 128
+    depth: Annotated[int, AtLeast(0), Limit(1_000), "Residual blocks."] = 3
     fourier: Annotated[
-        int, AtLeast(0), "Number of Fourier directions for the input; 0 for none."
+        int,
+        AtLeast(0),
+        Limit(1_000_000),
+        "Number of Fourier directions for the input; 0 for none.",
     ] = 32
     fourier_scale: Annotated[
         float,
         Above(0),
+        Between(1e-6, 1e6),
         "Standard deviation of their frequencies, in periods per unit of x. The default suits "
         "points in a plane with unit variance; in high dimensions use less, or fourier = 0.",
     ] = 0.5
@@ -95,7 +101,9 @@ class PointMLPSettings:
         "sinusoidal suits both DDPM steps and noise levels of order 1; fourier resolves DDPM "
         "steps more finely, and fourier_noise_level noise levels.",
     ] = "sinusoidal"
-    dropout: Annotated[float, AtLeast(0), Below(1), "Rate inside the blocks, in training."] = 0.0
+    dropout: Annotated[
+        float, AtLeast(0), Below(1), Limit(0.99), "Rate inside the blocks, in training."
+    ] = 0.0
     dtype: Annotated[str, OneOf(DTYPES), "Type used in layers; params stay float32."] = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast, OneOf
+from genzoo.core.bounds import AtLeast, Limit, OneOf
 from genzoo.core.types import Array
 from genzoo.nets.autoencoder.pair import (
     ACTIVATIONS,
@@ -156,10 +156,15 @@ class ConvDecoder(nn.Module):
 
 
 FeatureWidth = Annotated[
-    int, AtLeast(2), "Channels of the feature maps; the finest have half as many."
+    int,
+    AtLeast(2),
+    Limit(65_536),
+    "Channels of the feature maps; the finest have half as many.",
 ]
-BlockWidth = Annotated[int, AtLeast(1), "Channels inside a residual block."]
-BlockCount = Annotated[int, AtLeast(0), "Residual blocks in the encoder, and in the decoder."]
+BlockWidth = Annotated[int, AtLeast(1), Limit(65_536), "Channels inside a residual block."]
+BlockCount = Annotated[
+    int, AtLeast(0), Limit(256), "Residual blocks in the encoder, and in the decoder."
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +178,10 @@ class ConvSettings:
     block_width: BlockWidth = 32
     blocks: BlockCount = 2
     downsamples: Annotated[
-        int, AtLeast(1), "Convolutions with stride two, and transposed convolutions back."
+        int,
+        AtLeast(1),
+        Limit(16),
+        "Convolutions with stride two, and transposed convolutions back.",
     ] = 2
     flat: Annotated[bool, "Whether the latent is one vector instead of a grid."] = False
     top_widths: TopWidths = (100, 100)

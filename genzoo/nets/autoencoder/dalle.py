@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from genzoo.core.bounds import AtLeast, OneOf
+from genzoo.core.bounds import AtLeast, Limit, OneOf
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.layers import DTYPES, ZEROS, double
@@ -146,15 +146,22 @@ class DalleSettings:
     43,829,766 in the decoder.
     """
 
-    width: Annotated[int, AtLeast(4), "Channels of the finest maps; group g has 2^g as many."] = 256
-    initial: Annotated[int, AtLeast(1), "Channels of the embedded codes."] = 128
+    width: Annotated[
+        int, AtLeast(4), Limit(65_536), "Channels of the finest maps; group g has 2^g as many."
+    ] = 256
+    initial: Annotated[
+        int, AtLeast(1), Limit(65_536), "Channels of the embedded codes."
+    ] = 128
     groups: Annotated[
         int,
         AtLeast(1),
+        Limit(16),
         "Groups of blocks, each at half the resolution of the last: 4 as published; 3 suit images "
         "of 28 to 64 pixels.",
     ] = 4
-    blocks: Annotated[int, AtLeast(1), "Blocks in each group, in encoder and decoder."] = 2
+    blocks: Annotated[
+        int, AtLeast(1), Limit(256), "Blocks in each group, in encoder and decoder."
+    ] = 2
     dtype: Annotated[
         str,
         OneOf(DTYPES),

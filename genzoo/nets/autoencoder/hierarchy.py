@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast, OneOf
+from genzoo.core.bounds import AtLeast, Limit, OneOf
 from genzoo.core.types import Array, Key, Tree
 from genzoo.nets.autoencoder.convnet import (
     BlockCount,
@@ -149,8 +149,12 @@ class HierarchySettings:
     cited above, and one level has 662,723, as in `ConvSettings`.
     """
 
-    levels: Annotated[int, AtLeast(1), "Grids of codes, each half as fine as the last."] = 1
-    downsamples: Annotated[int, AtLeast(1), "Halvings from the image to the finest grid."] = 2
+    levels: Annotated[
+        int, AtLeast(1), Limit(16), "Grids of codes, each half as fine as the last."
+    ] = 1
+    downsamples: Annotated[
+        int, AtLeast(1), Limit(16), "Halvings from the image to the finest grid."
+    ] = 2
     width: FeatureWidth = 128
     block_width: BlockWidth = 32
     blocks: BlockCount = 2

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast, Each, OneOf
+from genzoo.core.bounds import AtLeast, Each, Entries, Limit, OneOf
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
 
@@ -83,7 +83,9 @@ def mlp_pair(
 ActivationName = Annotated[str, OneOf(ACTIVATIONS), "Function after every hidden layer."]
 TopWidths = Annotated[
     tuple[int, ...],
+    Entries(0, 64),
     Each(AtLeast(1)),
+    Each(Limit(1_000_000)),
     "Hidden widths for the second layer of latents, if there is one.",
 ]
 
@@ -117,7 +119,11 @@ class MLPSettings:
     """Dense encoders and decoders."""
 
     widths: Annotated[
-        tuple[int, ...], Each(AtLeast(1)), "Hidden widths of the encoder; reversed in the decoder."
+        tuple[int, ...],
+        Entries(0, 64),
+        Each(AtLeast(1)),
+        Each(Limit(1_000_000)),
+        "Hidden widths of the encoder; reversed in the decoder.",
     ] = (200, 200)
     top_widths: TopWidths = (100, 100)
     activation: ActivationName = "tanh"

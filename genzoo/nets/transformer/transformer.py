@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast, Below, OneOf
+from genzoo.core.bounds import AtLeast, Below, Limit, OneOf
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.types import Array, Tree
 from genzoo.nets.interface import Network, network
@@ -150,14 +150,15 @@ class TransformerSettings:
     (classes + 1) W for a class label that may be absent.
     """
 
-    width: Annotated[int, AtLeast(1), "Width of the residual stream."] = 256
-    depth: Annotated[int, AtLeast(1), "Number of blocks."] = 6
-    heads: Annotated[int, AtLeast(1), "Attention heads; must divide the width."] = 8
-    expansion: Annotated[int, AtLeast(1), "Hidden width of the MLPs, in widths."] = 4
+    width: Annotated[int, AtLeast(1), Limit(65_536), "Width of the residual stream."] = 256
+    depth: Annotated[int, AtLeast(1), Limit(1_000), "Number of blocks."] = 6
+    heads: Annotated[int, AtLeast(1), Limit(1_024), "Attention heads; must divide the width."] = 8
+    expansion: Annotated[int, AtLeast(1), Limit(64), "Hidden width of the MLPs, in widths."] = 4
     dropout: Annotated[
         float,
         AtLeast(0),
         Below(1),
+        Limit(0.99),
         "Dropout rate on the embedded sequence and on the output of each layer, in training.",
     ] = 0.0
     dtype: Annotated[

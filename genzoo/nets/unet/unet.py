@@ -12,7 +12,7 @@ from typing import Annotated
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast
+from genzoo.core.bounds import AtLeast, Limit
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array
@@ -75,11 +75,15 @@ class UNetSettings(ADMSettings):
     transformer_depth: Annotated[
         int,
         AtLeast(0),
+        Limit(100),
         "0 for self-attention; otherwise the number of blocks in each spatial transformer, which "
         "also attends to conditions (latent diffusion).",
     ] = 0
     context_width: Annotated[
-        int, AtLeast(0), "Width of the tokens that spatial transformers attend to; 0 for width."
+        int,
+        AtLeast(0),
+        Limit(65_536),
+        "Width of the tokens that spatial transformers attend to; 0 for width.",
     ] = 0
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:

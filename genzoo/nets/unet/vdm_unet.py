@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast, AtMost, Each
+from genzoo.core import bounds
+from genzoo.core.bounds import AtLeast, AtMost, Between, Each, Limit
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
@@ -83,17 +84,22 @@ class VDMUNetSettings:
     at 32 x 32 the paper uses width 256 and attention (32,).
     """
 
-    width: Annotated[int, AtLeast(1), "Channels throughout."] = 128
+    width: Annotated[int, AtLeast(1), Limit(65_536), "Channels throughout."] = 128
     blocks: Annotated[
-        int, AtLeast(1), "Residual blocks before the middle; one more follows it."
+        int, AtLeast(1), Limit(1_000), "Residual blocks before the middle; one more follows it."
     ] = 32
     attention: Annotated[
-        tuple[int, ...], "The side of the feature map for attention after every block; () for none."
+        tuple[int, ...],
+        bounds.Entries(0, 16),
+        Each(Between(1, 65_536)),
+        "The side of the feature map for attention after every block; () for none.",
     ] = ()
     middle_attention: Annotated[bool, "Whether the middle has self-attention."] = True
     fourier: Annotated[
         tuple[int, ...],
+        bounds.Entries(0, 32),
         Each(AtMost(FINEST)),
+        Each(AtLeast(-FINEST)),
         "Exponents n of the Fourier features sin(2^n pi x), () for none; the paper uses 7 and 8, "
         "and float32 does not resolve those above 16.",
     ] = (7, 8)
