@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import jax
 from ml_collections import FrozenConfigDict
 
-from genzoo import build
+from genzoo import build, needs
 from genzoo.builders import conditions, datasets
 from genzoo.builders.rows import FamilyRow
 from genzoo.config import Checker, freeze, upgrade
@@ -35,8 +35,9 @@ def check(raw: dict, devices: int | None = None) -> FrozenConfigDict:
     checker, resolved = _resolve(raw)
     problems = checker.problems
     if checker.usable:
-        across = _problems(freeze(resolved), devices or jax.device_count())
-        problems = problems + unmentioned(across, checker.wrong)
+        frozen, devices = freeze(resolved), devices or jax.device_count()
+        problems = problems + unmentioned(_problems(frozen, devices), checker.wrong)
+        problems = problems or needs.problems(frozen, devices)
     if problems:
         raise UserError(*map(plain.shortened, problems))
     return freeze(resolved)

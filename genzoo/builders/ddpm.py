@@ -1,6 +1,6 @@
 """The settings of DDPM, which build the family."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from ml_collections import FrozenConfigDict
@@ -11,6 +11,7 @@ from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, AtLeast, Between, Limit, OneOf, ignored
 from genzoo.core.contract import Family
 from genzoo.core.errors import UserError
+from genzoo.core.size import Size
 from genzoo.families import ddpm as ddpm_family
 from genzoo.math import gaussian, prediction, schedules, weighting
 from genzoo.math.schedules import TableSchedule
@@ -147,6 +148,13 @@ class DDPMSettings:
         """The noise schedule."""
         table = SCHEDULES[self.schedule](self.steps)
         return schedules.rescaled_to_zero_terminal(table) if self.zero_terminal else table
+
+    def size(self, network: Size, parts: Parts) -> Size:
+        """The size of the family, with its record of losses. network: that of its network."""
+        del parts
+        if self.step_distribution == "uniform":
+            return network
+        return replace(network, stats=self.steps * (1 + weighting.LossAwareSteps.history))
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""

@@ -10,6 +10,7 @@ from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast, Limit
 from genzoo.core.contract import Family
 from genzoo.core.errors import UserError
+from genzoo.core.size import Size
 from genzoo.data.counts import Counts
 from genzoo.families import pca as pca_family
 from genzoo.math import counts
@@ -38,6 +39,12 @@ class PCASettings:
                 f"train.steps = {config.train.steps}: PCA is computed in one pass; set it to 1."
             )
         return problems
+
+    def size(self, network: Size, parts: Parts) -> Size:
+        """The size of the family, which has no network."""
+        del network
+        dimension = math.prod(parts.shape)
+        return Size(params=dimension + dimension * self.components + self.components + 1)
 
     def build(self, parts: Parts) -> Family:
         """Builds the family. Raises UserError if the covariance would take too much memory."""

@@ -1,6 +1,7 @@
 """The settings of variational autoencoders, which build the family."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from ml_collections import FrozenConfigDict
@@ -8,6 +9,7 @@ from ml_collections import FrozenConfigDict
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, AtLeast, Between, Each, Entries, Limit, OneOf, ignored
 from genzoo.core.contract import Family
+from genzoo.core.size import Size
 from genzoo.families import vae as vae_family
 from genzoo.math import counts, mixture, observation, variational
 
@@ -118,6 +120,11 @@ class VAESettings:
                 "mean KL of each part of a batch. Set it to 1, or family.free_bits = 0."
             )
         return problems
+
+    def size(self, network: Size, parts: Parts) -> Size:
+        """The size of the family. network: that of its networks for one sample of z."""
+        drawn = 4 * self.samples * math.prod(parts.shape)  # decoded at once in training
+        return replace(network, params=network.params + 1, layer=max(network.layer, drawn))
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""

@@ -1,7 +1,7 @@
 """The settings of variational diffusion, which build the family."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from genzoo.builders.denoising import (
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast, Between, Limit, OneOf
 from genzoo.core.contract import Family
+from genzoo.core.size import Size
 from genzoo.families import vdm
 from genzoo.math import continuous, monotone
 
@@ -33,6 +34,7 @@ SCHEDULES: Mapping[str, Callable[[float, float], vdm.LearnedGamma]] = {
         gamma=monotone.monotone,
     ),
 }
+_GAMMA_PARAMS = {"fixed": 0, "linear": 2, "monotone": 4 + 3 * 1024}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,11 @@ class VDMSettings:
         problems = order_problems(config, "gamma_min", "gamma_max")
         first = SCHEDULES["fixed"](self.gamma_min, self.gamma_max).at({})
         return continuous_problems(config) + (problems or time_problems(config, first))
+
+    def size(self, network: Size, parts: Parts) -> Size:
+        """The size of the family, with its schedule. network: that of its network."""
+        del parts
+        return replace(network, params=network.params + _GAMMA_PARAMS[self.schedule])
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""

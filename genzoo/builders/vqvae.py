@@ -1,6 +1,6 @@
 """The settings of VQ-VAE and VQ-VAE-2, which build the family."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from ml_collections import FrozenConfigDict
@@ -19,6 +19,7 @@ from genzoo.core.bounds import (
     ignored,
 )
 from genzoo.core.contract import Family
+from genzoo.core.size import Size
 from genzoo.families import vqvae as vqvae_family
 
 CODEBOOKS = {
@@ -95,6 +96,14 @@ class VQVAESettings:
                 "encoder: set it to {}, or family.codebook = 'gradient'."
             )
         return problems
+
+    def size(self, network: Size, parts: Parts) -> Size:
+        """The size of the family, with its codebooks. network: that of its network."""
+        del parts
+        codes = sum(self.codes) * self.latent
+        if self.codebook == "gradient":
+            return replace(network, params=network.params + codes)
+        return replace(network, stats=2 * codes + sum(self.codes) + len(self.codes))
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""

@@ -20,8 +20,10 @@ from flax import linen as nn
 
 from genzoo.core.bounds import Above, AtLeast, Below, Between, Limit, OneOf
 from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import Conditioner, check_ways
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, ZEROS
@@ -115,6 +117,19 @@ class PointMLPSettings:
                 f"{' x '.join(map(str, shape))}: use a U-Net."
             )
         return problems
+
+    def size(self, shape: tuple[int, ...], *, out_channels: int, entries: Entries) -> Size:
+        """The size of `build` for points of `shape` (D,)."""
+        width = self.width
+        block = counts.norm(width) + 2 * counts.dense(width, width) + counts.dense(width, 2 * width)
+        params = (
+            counts.conditioner(entries, width, width)
+            + counts.dense(shape[-1] + 2 * self.fourier, width)
+            + self.depth * block
+            + counts.norm(width)
+            + counts.dense(width, out_channels)
+        )
+        return Size(params=params, layer=width * DTYPES[self.dtype].itemsize)
 
     def build(self, *, out_channels: int, entries: Entries) -> Network:
         """An MLP (x [B, D], time [B], conditions) -> [B, out_channels].

@@ -24,8 +24,10 @@ from flax import linen as nn
 
 from genzoo.core.bounds import AtLeast, Below, Limit, OneOf
 from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.size import Size
 from genzoo.core.types import Array, Tree
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import check_ways, feature_embedder, value_of
 from genzoo.nets.parts.layers import DTYPES, ZEROS
 from genzoo.nets.transformer.causal import EPSILON, INIT_STD, NEVER, Block
@@ -176,6 +178,24 @@ class TransformerSettings:
             f"network.heads is {self.heads}, which does not divide network.width, {self.width}: "
             "change one of them."
         ]
+
+    def size(
+        self,
+        shape: tuple[int, ...],
+        *,
+        vocabularies: tuple[int, ...],
+        lengths: tuple[int, ...],
+        entries: Entries,
+    ) -> Size:
+        """The size of `build`, independent of the `shape` of the data. The layer is that of one
+        position, for sampling has no others at a time."""
+        del shape
+        width, codes, positions = self.width, sum(vocabularies), sum(lengths)
+        block = (4 + 2 * self.expansion) * width**2 + (9 + self.expansion) * width
+        params = 2 * codes * width + codes + positions * width + 3 * width + self.depth * block
+        params += sum(counts.added(entry, width) for entry in entries.values())
+        cache = 2 * positions * width * DTYPES[self.dtype].itemsize
+        return Size(params=params, layer=min(cache, 4 * self.heads * positions**2))
 
     def build(
         self, *, vocabularies: tuple[int, ...], lengths: tuple[int, ...], entries: Entries

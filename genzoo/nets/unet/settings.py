@@ -9,11 +9,13 @@ from flax import linen as nn
 
 from genzoo.core import conditions
 from genzoo.core.bounds import Above, AtLeast, Below, Between, Each, Entries, Limit, OneOf
+from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import Conditioner
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, groups_of
 from genzoo.nets.parts.problems import even_problems
 from genzoo.nets.parts.resample import Taps, filter_fits
+from genzoo.nets.unet.counts import RESAMPLINGS, Count
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
 from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of, width_of
 
@@ -181,6 +183,23 @@ class ADMSettings(LevelsSettings):
             patch=self.patch,
             depth=depth,
         )
+
+    def count(
+        self, shape: tuple[int, ...], entries: conditions.Entries, context: int = 0, depth: int = 0
+    ) -> Count:
+        """The size of the conditioner and the trunk for inputs of `shape` (*size, C). context,
+        depth: see below and `trunk`."""
+        width = self.embedding_width or self.width
+        count = Count(
+            self.trunk(depth),
+            shape[:-1],
+            shape[-1] + counts.mapped(entries),
+            resampling=RESAMPLINGS[self.resample],
+            features=4 * width,
+            context=context,
+        )
+        count.params += counts.conditioner(entries, width, 4 * width, context=context)
+        return count
 
     def conditioner(
         self, entries: conditions.Entries, context: int = 0

@@ -15,6 +15,7 @@ from flax import linen as nn
 from genzoo.core.bounds import AtLeast, Limit
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.errors import UserError
+from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.conditioning import check_ways
@@ -95,6 +96,11 @@ class UNetSettings(ADMSettings):
                 "network.transformer_depth = 0: leave it at 0, or use a depth of at least 1."
             )
         return problems
+
+    def size(self, shape: tuple[int, ...], *, out_channels: int, entries: Entries) -> Size:
+        """The size of `build` for inputs of `shape` (*size, C)."""
+        count = self.count(shape, entries, self.context_width or self.width, self.transformer_depth)
+        return count.ascend(out_channels, attention_up=True)
 
     def build(self, *, out_channels: int, entries: Entries) -> Network:
         """A U-Net (x [B, *size, C], time [B], conditions) -> [B, *size, out_channels].

@@ -20,12 +20,15 @@ from flax import linen as nn
 from genzoo.core import bounds
 from genzoo.core.bounds import AtLeast, AtMost, Between, Each, Limit
 from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import Conditioner, check_ways
 from genzoo.nets.parts.embeddings import sinusoidal
 from genzoo.nets.parts.layers import DTYPES, wide_groups
 from genzoo.nets.parts.problems import even_problems, indivisible
+from genzoo.nets.unet.counts import Count
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
 from genzoo.nets.unet.settings import (
     Dropout,
@@ -115,15 +118,17 @@ class VDMUNetSettings:
         sides = [min(shape[:-1]) // self.patch]
         return problems + (unfit or attention_problems(self.attention, sides))
 
-    def build(self, *, out_channels: int, entries: Entries) -> Network:
-        """A network (x [B, *size, C], time [B], conditions) -> [B, *size, out_channels].
+    def size(self, shape: tuple[int, ...], *, out_channels: int, entries: Entries) -> Size:
+        """The size of `build` for inputs of `shape` (*size, C)."""
+        features = 4 * self.width
+        channels = shape[-1] * (1 + 2 * len(self.fourier)) + counts.mapped(entries)
+        count = Count(
+            self._trunk(), shape[:-1], channels, resampling="plain", features=features
+        )
+        count.params += counts.conditioner(entries, self.width + 1, features)
+        return count.ascend(out_channels, attention_up=True)
 
-        The time is 1000 (gamma - gamma_min) / (gamma_max - gamma_min), the DDPM step if gamma is
-        linear in it; any real number is accepted. out_channels, entries: as for the U-Net, by way =
-        "add" or "concat" (UserError). The authors' code writes the frequencies 2^n pi of equation
-        (1) as 2^n 2 pi with n = 6, 7.
-        """
-        check_ways(entries, ("add", "concat"))
+    def _trunk(self) -> Trunk:
         style = BlockStyle(
             scale_shift=False,
             dropout=self.dropout,
@@ -132,7 +137,7 @@ class VDMUNetSettings:
             dtype=DTYPES[self.dtype],
             condition_bias=False,
         )
-        trunk = Trunk(
+        return Trunk(
             entry=self.width,
             widths=(self.width,),
             blocks=self.blocks,
@@ -145,6 +150,16 @@ class VDMUNetSettings:
             remat=REMATS[self.remat],
             patch=self.patch,
         )
+
+    def build(self, *, out_channels: int, entries: Entries) -> Network:
+        """A network (x [B, *size, C], time [B], conditions) -> [B, *size, out_channels].
+
+        The time is 1000 (gamma - gamma_min) / (gamma_max - gamma_min), the DDPM step if gamma is
+        linear in it; any real number is accepted. out_channels, entries: as for the U-Net, by way =
+        "add" or "concat" (UserError). The authors' code writes the frequencies 2^n pi of equation
+        (1) as 2^n 2 pi with n = 6, 7.
+        """
+        check_ways(entries, ("add", "concat"))
         condition = partial(
             Conditioner,
             embed=sinusoidal_and_zero,
@@ -152,5 +167,5 @@ class VDMUNetSettings:
             features=4 * self.width,
             entries=entries,
         )
-        core = UNet(out_channels=out_channels, trunk=trunk, condition=condition)
+        core = UNet(out_channels=out_channels, trunk=self._trunk(), condition=condition)
         return network(VDMUNet(core=core, fourier=self.fourier))
