@@ -53,6 +53,8 @@ def fill(raw: dict) -> dict:
         raise UserError(*map(plain.shortened, checker.problems))
     filled = freeze(resolved)
     data = build.section(filled, "data")
+    if problems := datasets.name_problems(data):
+        raise UserError(*map(plain.shortened, problems))
     for sentence in (*datasets.unused(data), *_across_keys(filled)):
         if isinstance(sentence, WithoutEffect):
             *sections, key = sentence.key.split(".")

@@ -87,7 +87,7 @@ class DataSettings:
     ] = 0
     classes: Annotated[
         tuple[str, ...],
-        Entries(0, 100_000),
+        Entries(0, 65_536),
         "Names of the classes of a folder, in order; empty to read them from it.",
     ] = ()
     tokenizer: Annotated[
@@ -104,13 +104,13 @@ class DataSettings:
     ] = 0
     words: Annotated[
         tuple[str, ...],
-        Entries(0, 100_000),
+        Entries(0, 65_536),
         "The vocabulary of captions or documents; empty to learn it from the training set.",
     ] = ()
     vocabulary: Annotated[
         int,
         AtLeast(1),
-        Limit(100_000),
+        Limit(65_536),
         "Number of words of documents that are counted: the most frequent ones.",
     ] = 2000
     columns: Annotated[

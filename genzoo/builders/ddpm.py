@@ -57,7 +57,7 @@ class DiffusionScoring:
     bound_steps: Annotated[
         int,
         AtLeast(0),
-        Limit(100_000),
+        Limit(10_000),
         "Number of steps used to estimate the bound, one drawn from each stratum; 0 for all.",
     ] = 0
 
@@ -66,7 +66,7 @@ class DiffusionScoring:
 class DDPMSettings:
     """DDPM, improved DDPM and DDIM: families/ddpm.py."""
 
-    steps: Annotated[int, AtLeast(2), Limit(100_000), "Steps T of the table."] = 1000
+    steps: Annotated[int, AtLeast(2), Limit(10_000), "Steps T of the table."] = 1000
     schedule: Annotated[str, OneOf(SCHEDULES), "The noise schedule of the table."] = "linear"
     zero_terminal: Annotated[
         bool, "Whether the last step of the table is pure noise (Lin et al. 2023)."

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 _DEPTH = 32  # of sections and tuples; the config of a frozen model adds three levels
-_ENTRIES = 100_000  # of a whole config; the longest are vocabularies
+_ENTRIES = 150_000  # of a whole config; the longest are vocabularies, also of frozen models
 _NAME, _TEXT = 200, 20_000  # characters of a key and of a value
 _LITERAL = 2_000_000  # characters that are parsed
 _WHOLE = 2**63
@@ -25,16 +25,18 @@ def problems(value: object) -> list[str]:
     Plain data are nested dicts with short names as keys and lists or tuples, of strings, finite
     numbers, bools and None, to a limited depth, length and size of whole numbers.
     """
-    sentences, pending, count = [], [("", value, 0)], 0
+    sentences, pending, count, longest = [], [("", value, 0)], 0, (0, "")
     while pending:
         where, value, depth = pending.pop()
-        count += 1
         if depth > _DEPTH:
             return [f"{where[:_NAME]} is nested more than {_DEPTH} deep: make it flatter."]
         if isinstance(value, Mapping | list | tuple):
-            count += len(value)
+            count, longest = count + len(value), max(longest, (len(value), where))
             if count > _ENTRIES:
-                return [f"{where or 'The config'} has more than {_ENTRIES} entries: use fewer."]
+                return [
+                    f"The config has more than {_ENTRIES} entries, {longest[0]} of them in "
+                    f"{longest[1]}: use fewer."
+                ]
         if isinstance(value, Mapping):
             for name, entry in value.items():
                 if problem := _name_problem(where, name):
@@ -43,7 +45,10 @@ def problems(value: object) -> list[str]:
                     pending.append((f"{where}.{name}" if where else name, entry, depth + 1))
         elif isinstance(value, list | tuple):
             # Entries share the name of the whole, because only settings know what they are.
-            pending += [(where, entry, depth + 1) for entry in reversed(value)]
+            if any(isinstance(entry, Mapping) for entry in value):
+                sentences.append(f"{where} has a dict in a tuple: use tuples in its place.")
+            elif not _fine_texts(value):
+                pending += [(where, entry, depth + 1) for entry in reversed(value)]
         elif problem := _scalar_problem(where, value):
             sentences.append(problem)
     return list(dict.fromkeys(reversed(sentences)))
@@ -53,12 +58,21 @@ def _name_problem(where: str, name: object) -> str:
     section = where or "The config"
     if type(name) is not str:
         return f"{section} has a key of type {type(name).__name__}: keys must be names in quotes."
-    if not name or len(name) > _NAME or "." in name:
+    if not name or len(name) > _NAME or "." in name or name.startswith("__"):
         return (
-            f"{section} has the key {name[:_NAME]!r}: keys must have 1 to {_NAME} characters and "
-            "no dot."
+            f"{section} has the key {name[:_NAME]!r}: keys must have 1 to {_NAME} characters, no "
+            "dot, and no __ at the start."
         )
     return ""
+
+
+def _fine_texts(entries: list | tuple) -> bool:
+    """Whether they are all texts without problems, as in a vocabulary, which may be long."""
+    return (
+        set(map(type, entries)) == {str}
+        and max(map(len, entries)) <= _TEXT
+        and not _UNFIT.search("\n".join(entries))
+    )
 
 
 def _scalar_problem(where: str, value: object) -> str:

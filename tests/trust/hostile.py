@@ -10,6 +10,15 @@ from genzoo import check, config
 
 _FOLDER = Path(__file__).parents[2] / "configs"
 
+
+def deep(kind: type) -> object:
+    """A value nested 100,000 times, deeper than Python's stack."""
+    value: object = 1
+    for _ in range(100_000):
+        value = [value] if kind is list else {"a": value}
+    return value
+
+
 TEXTS = (  # as on the command line
     "0", "-1", "1", "2", "3", "1000000000000", "1" + 30 * "0", "9" * 400, "9" * 5000, "-" * 60_000,
     "1e-300", "1e30", "1e999", "-1e999", "nan", "-0.0", "0.5", "1.0", "(1e999,)", "(1e400, 1)",
@@ -25,15 +34,10 @@ OBJECTS = (  # as from Python
     {"a.b": 1}, {"a": {"b": {"c": {}}}}, {"x": math.nan}, {1, 2}, b"x", 1j, ..., object(), int, "x",
     "x" * 100_000, [0] * 200_000, [{}], [{"a": 1}], {"a": [1, {}]}, ("a", 1), 7, 0.1, -1, 0, 1,
     "raw", "label", "none", {"label": 1}, {"name": []}, {"name": {}}, frozenset(), range(3),
+    {"items": {}}, {"get": {"dropout": 0.1}}, {"_fields": 1}, {"lock": {}}, {"to_dict": {}},
+    {"x y": {}}, {"__class__": {}}, {"__init__": 1}, {"NAME": {"decay": 0.5}}, deep(list),
+    deep(dict),
 )  # fmt: skip
-
-
-def deep(kind: type) -> object:
-    """A value nested 100,000 times, deeper than Python's stack."""
-    value: object = 1
-    for _ in range(100_000):
-        value = [value] if kind is list else {"a": value}
-    return value
 
 
 def names() -> list[str]:
