@@ -6,6 +6,7 @@ there is no second list of keys. All mistakes are reported at once. Only the res
 back, because a config file is a program and a workdir's `config.json` is not.
 """
 
+import contextlib
 import copy
 import difflib
 import importlib.util
@@ -22,7 +23,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from genzoo.core.bounds import REQUIRED, Setting, settings_of
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.files import write_atomically
-from genzoo.core.plain import literal
+from genzoo.core.plain import literal, shortened
 
 Section = Mapping[str, Setting]
 
@@ -74,13 +75,14 @@ def _config_file(name: str) -> Path:
     names = [name] if name.endswith((".py", ".json")) else [name, f"{name}.py"]
     places = [Path(n) for n in names] + [folder / n for folder in folders for n in names if n]
     for file in places:
-        if file.is_file():
-            return file
+        with contextlib.suppress(OSError):  # such as of a name that is too long
+            if file.is_file():
+                return file
     known = next(filter(None, (sorted(p.name for p in f.glob("*.py")) for f in folders)), [])
     close = difflib.get_close_matches(f"{Path(name).stem}.py", known, n=1, cutoff=0.8)
     hint = f" configs/ holds: {', '.join(known)}." if known else ""
     hint = f" Did you mean {close[0].removesuffix('.py')!r}?" if close else hint
-    raise UserError(f"--config={name}: there is no such file.{hint}")
+    raise UserError(f"--config={shortened(name)}: there is no such file.{hint}")
 
 
 def read_json(file: Path) -> dict:

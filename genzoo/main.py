@@ -41,6 +41,7 @@ _MODES = {
 }
 _ENVIRONMENT = (  # faults of the machine, not of the program
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
+    errno.ENAMETOOLONG,
 )  # fmt: skip
 _WITHOUT_WORKDIR = ("describe", "list", "bench", "compile", "doctor")
 _FOR_OTHERS = ("describe", "compile")  # these may speak for other machines than this one

@@ -14,7 +14,7 @@ _ENTRIES = 150_000  # of a whole config; the longest are vocabularies, also of f
 _NAME, _TEXT = 200, 20_000  # characters of a key and of a value
 _LITERAL = 2_000_000  # characters that are parsed
 _WHOLE = 2**63
-_SHOWN = 600  # characters of a sentence
+_SHOWN = 600  # characters
 _UNFIT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")  # not those of undecodable file names
 _SCALARS = (str, int, float, bool, type(None))
 
@@ -106,8 +106,8 @@ def literal(text: str) -> object:
         return text
 
 
-def shortened(sentence: str) -> str:
-    """A sentence without its middle if a long value makes it too long to read."""
-    if len(sentence) <= _SHOWN:
-        return sentence
-    return f"{sentence[: _SHOWN // 2]} ... {sentence[-_SHOWN // 2 :]}"
+def shortened(text: str) -> str:
+    """A sentence or a value, without its middle if it is too long to read."""
+    if len(text) <= _SHOWN:
+        return text
+    return f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"

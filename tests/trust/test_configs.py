@@ -19,7 +19,7 @@ from genzoo.core.bounds import Entries, settings_of
 from genzoo.core.contract import Context
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment
-from genzoo.runtime import memory
+from genzoo.runtime import memory, topology
 from genzoo.settings import SECTIONS, FrozenSettings, RunSettings
 from genzoo.train.averages import Average
 
@@ -131,6 +131,25 @@ def test_a_long_value_is_shortened_in_its_sentence():
 @pytest.mark.parametrize("text", ["-" * 60_000, "(" * 60_000, "1" + "+1" * 60_000, "[" * 3_000_000])
 def test_text_that_is_no_sensible_literal_stays_text(text):
     assert plain.literal(text) == text
+
+
+TOPOLOGIES = (
+    "v5e-" + "9" * 5000, "9" * 5000 + "xv5e-16", "v5e:9999999x99999999", "cpu:10000000",
+    "x" * 10**6,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES, ids=lambda name: name[:20])
+def test_devices_that_nobody_has_are_refused(name):
+    with pytest.raises(UserError, match=r"^compile\.topology = .* is unknown\. Examples"):
+        topology.named(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "\0", "a/" * 5000, "x" * 300 + ".json"])
+def test_a_config_cannot_have_such_a_name(name):
+    with pytest.raises(UserError, match="there is no such file") as caught:
+        config.load(name)
+    assert len(str(caught.value)) < 2000
 
 
 def test_what_configs_hold_is_plain():
