@@ -212,7 +212,8 @@ def size(config: FrozenConfigDict) -> Size:
         return network.build(**arguments)
 
     classes = fields["label"].count if "label" in fields else 0
-    parts, settings = _parts(config, fields, classes, measured), family_settings(config)
+    settings = family_settings(config)
+    parts = _parts(config, fields, classes, measured if network else None)
     settings.build(parts)
     return settings.size(sizes[-1], parts) if hasattr(settings, "size") else sizes[-1]
 
