@@ -23,6 +23,7 @@ from ml_collections import FrozenConfigDict
 from PIL.Image import Image as Picture
 
 from genzoo import config as configs
+from genzoo import needs
 from genzoo.core import streams, tree
 from genzoo.core.contract import Family, Solves, Variables, conditions_of
 from genzoo.core.errors import UserError
@@ -60,7 +61,9 @@ def read_config(path: str, changes: Mapping[str, object] | None = None) -> Froze
 def fit(config: FrozenConfigDict, workdir: str | Path) -> "Run":
     """Trains to train.steps, resuming the run in the workdir if there is one, as --mode=train does,
     and opens the run. Raises UserError."""
-    training.train(resolved(config.to_dict(), Path(workdir)), Path(workdir))
+    checked = resolved(config.to_dict(), Path(workdir))
+    needs.require(checked, "train")
+    training.train(checked, Path(workdir))
     return open(workdir)
 
 

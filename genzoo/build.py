@@ -5,7 +5,7 @@ schedule or sampler one in the tables of the other builders. The keys of a secti
 bounds, are the fields of a settings class, against which `check.py` checks a config.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ml_collections import FrozenConfigDict
 
@@ -29,8 +29,9 @@ from genzoo.builders.vqvae import VQVAESettings
 from genzoo.config import freeze
 from genzoo.core.contract import Family, Player, Tokenizes
 from genzoo.core.errors import UserError
+from genzoo.core.size import Size, nothing
 from genzoo.data.counts import Counts
-from genzoo.data.fields import Image, Points, Signal
+from genzoo.data.fields import Field, Image, Points, Signal
 from genzoo.families import token_prior
 from genzoo.nets.autoencoder.convnet import ConvSettings
 from genzoo.nets.autoencoder.dalle import DalleSettings
@@ -192,21 +193,46 @@ def network_settings(config: FrozenConfigDict):
 
 def family(config: FrozenConfigDict) -> Family:
     """The model family of the config."""
-    data, row = section(config, "data"), FAMILIES[config.family.name]
-    fields, network = datasets.spec(data).fields, network_settings(config)
+    data, network = section(config, "data"), network_settings(config)
+    labelled = FAMILIES[config.family.name].labelled
+    classes = datasets.class_count(data) if labelled else 0
+    parts = _parts(config, datasets.spec(data).fields, classes, network and network.build)
+    return family_settings(config).build(parts)
+
+
+def size(config: FrozenConfigDict) -> Size:
+    """Bounds on the size of the model, without building or tracing it. The data is not opened:
+    what is unknown of its fields has made-up sizes. Raises UserError if the family cannot be built.
+    """
+    fields = datasets.possible_fields(section(config, "data"))
+    network, sizes = network_settings(config), [nothing()]
+
+    def measured(**arguments):
+        sizes.append(network.size(fields["x"].shape, **arguments))
+        return network.build(**arguments)
+
+    classes = fields["label"].count if "label" in fields else 0
+    settings = family_settings(config)
+    parts = _parts(config, fields, classes, measured if network else None)
+    settings.build(parts)
+    return settings.size(sizes[-1], parts) if hasattr(settings, "size") else sizes[-1]
+
+
+def _parts(
+    config: FrozenConfigDict, fields: Mapping[str, Field], classes: int, network: Callable | None
+) -> Parts:
     x = fields["x"]
-    parts = Parts(
+    return Parts(
         shape=x.shape,
         levels=x.levels > 0,
-        classes=datasets.class_count(data) if row.labelled else 0,
+        classes=classes,
         fields=fields,
         conditions={k: ConditionSettings(**own) for k, own in config.conditions.items()},
-        network=network.build if network else None,
+        network=network,
         sample=sampling(config),
         eval=scoring(config),
         frozen={name: family(stage.config) for name, stage in config.frozen.items()},
     )
-    return family_settings(config).build(parts)
 
 
 def optimizers(

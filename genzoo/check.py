@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 import jax
 from ml_collections import FrozenConfigDict
 
-from genzoo import build
+from genzoo import build, needs
 from genzoo.builders import conditions, datasets
 from genzoo.builders.rows import FamilyRow
 from genzoo.config import Checker, freeze, upgrade
+from genzoo.core import plain
 from genzoo.core.bounds import REQUIRED, OneOf, Setting, WithoutEffect, settings_of, unmentioned
 from genzoo.core.errors import UserError, nearest
 from genzoo.data.counts import Counts
@@ -30,13 +31,15 @@ def check(raw: dict, devices: int | None = None) -> FrozenConfigDict:
 
     devices: the number of devices to run on, by default those of this machine.
     """
+    _require_plain(raw)
     checker, resolved = _resolve(raw)
     problems = checker.problems
     if checker.usable:
-        across = _problems(freeze(resolved), devices or jax.device_count())
-        problems = problems + unmentioned(across, checker.wrong)
+        frozen, devices = freeze(resolved), devices or jax.device_count()
+        problems = problems + unmentioned(_problems(frozen, devices), checker.wrong)
+        problems = problems or needs.problems(frozen, devices)
     if problems:
-        raise UserError(*problems)
+        raise UserError(*map(plain.shortened, problems))
     return freeze(resolved)
 
 
@@ -44,11 +47,14 @@ def fill(raw: dict) -> dict:
     """The config of an older run as a plain dict in today's form: new keys, and keys without
     effect, have their defaults. Raises UserError for unknown keys, wrong types and values out of
     bounds."""
+    _require_plain(raw)
     checker, resolved = _resolve(upgrade(raw))
     if checker.problems:
-        raise UserError(*checker.problems)
+        raise UserError(*map(plain.shortened, checker.problems))
     filled = freeze(resolved)
     data = build.section(filled, "data")
+    if problems := datasets.name_problems(data):
+        raise UserError(*map(plain.shortened, problems))
     for sentence in (*datasets.unused(data), *_across_keys(filled)):
         if isinstance(sentence, WithoutEffect):
             *sections, key = sentence.key.split(".")
@@ -57,6 +63,12 @@ def fill(raw: dict) -> dict:
                 place = place[section]
             place[key] = sentence.default
     return resolved
+
+
+def _require_plain(raw: dict) -> None:
+    """Raises UserError unless the config is plain data, which everything below may rely on."""
+    if problems := plain.problems(raw):
+        raise UserError(*problems)
 
 
 def _resolve(raw: dict) -> tuple[Checker, dict]:
@@ -72,7 +84,7 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
     resolved["family"] = _named(checker, raw.get("family", {}), build.FAMILIES, "family")
     row = build.FAMILIES.get(resolved["family"].get("name"))
     if row is None and (name := _name_of(raw.get("family"))):
-        raise UserError(_unknown_family(name))  # the other keys depend on it
+        raise UserError(plain.shortened(_unknown_family(name)))  # the other keys depend on it
     networks = {name: build.NETWORKS[name] for name in row.networks} if row else build.NETWORKS
     network = raw.get("network", {})
     if networks:
@@ -145,8 +157,11 @@ def documented(config: FrozenConfigDict) -> dict[str, dict]:
 
 
 def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dict:
-    name = _name_of(values)
-    if name not in table:
+    if not isinstance(values, Mapping):
+        checker.refuse(f"{where} must be a section (a dict), not {values!r}.")
+        return {}
+    name = values.get("name", "")
+    if not isinstance(name, str) or name not in table:
         checker.refuse(f"{where}.name = {name!r} is unknown: {nearest(str(name), table)}")
         return {}
     rest = {k: v for k, v in values.items() if k != "name"}

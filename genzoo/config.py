@@ -6,7 +6,7 @@ there is no second list of keys. All mistakes are reported at once. Only the res
 back, because a config file is a program and a workdir's `config.json` is not.
 """
 
-import ast
+import contextlib
 import copy
 import difflib
 import importlib.util
@@ -23,6 +23,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from genzoo.core.bounds import REQUIRED, Setting, settings_of
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.files import write_atomically
+from genzoo.core.plain import literal, shortened
 
 Section = Mapping[str, Setting]
 
@@ -74,13 +75,14 @@ def _config_file(name: str) -> Path:
     names = [name] if name.endswith((".py", ".json")) else [name, f"{name}.py"]
     places = [Path(n) for n in names] + [folder / n for folder in folders for n in names if n]
     for file in places:
-        if file.is_file():
-            return file
+        with contextlib.suppress(OSError):  # such as of a name that is too long
+            if file.is_file():
+                return file
     known = next(filter(None, (sorted(p.name for p in f.glob("*.py")) for f in folders)), [])
     close = difflib.get_close_matches(f"{Path(name).stem}.py", known, n=1, cutoff=0.8)
     hint = f" configs/ holds: {', '.join(known)}." if known else ""
     hint = f" Did you mean {close[0].removesuffix('.py')!r}?" if close else hint
-    raise UserError(f"--config={name}: there is no such file.{hint}")
+    raise UserError(f"--config={shortened(name)}: there is no such file.{hint}")
 
 
 def read_json(file: Path) -> dict:
@@ -144,23 +146,29 @@ def _class_condition(raw: dict) -> dict:
 def _sampled_class(raw: dict) -> dict:
     """Moves the label of samples to `sample.conditions`."""
     label = raw["sample"].pop("label")
-    if label >= 0:
+    if label != -1:
         raw["sample"]["conditions"] = {"label": label}
     return raw
 
 
 UPGRADES: tuple[Upgrade, ...] = (
     Upgrade(  # the class table now always has a row for an absent label
-        applies=lambda raw: _has("network", "null_class")(raw)
-        and not raw["network"]["null_class"]
-        and raw.get("family", {}).get("conditional", False),
+        applies=lambda raw: (
+            _has("network", "null_class")(raw)
+            and not raw["network"]["null_class"]
+            and _has("family", "conditional")(raw)
+            and raw["family"]["conditional"]
+        ),
         change=_without("network", "null_class"),
         tree="The run was trained with network.null_class = False, so its class table has no row "
         "for an absent label, which is required now: start a new run in another --workdir.",
     ),
     Upgrade(applies=_has("network", "null_class"), change=_without("network", "null_class")),
     Upgrade(  # "label" now always means a class, not a noise level
-        applies=lambda raw: raw.get("network", {}).get("time_embedding") == "fourier_label",
+        applies=lambda raw: (
+            _has("network", "time_embedding")(raw)
+            and raw["network"]["time_embedding"] == "fourier_label"
+        ),
         change=lambda raw: {
             **raw, "network": {**raw["network"], "time_embedding": "fourier_noise_level"}
         },
@@ -346,18 +354,8 @@ def override(config: Mapping, overrides: Mapping[str, object]) -> dict:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise UserError(f"--config.{path}: {section} is a value, not a section.")
-        place[name] = _literal(value) if isinstance(value, str) else value
+        place[name] = literal(value) if isinstance(value, str) else value
     return config
-
-
-def _literal(text: str) -> object:
-    lowered = text.strip().lower()
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def freeze(resolved: dict) -> FrozenConfigDict:

@@ -41,8 +41,10 @@ _MODES = {
 }
 _ENVIRONMENT = (  # faults of the machine, not of the program
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
+    errno.ENAMETOOLONG,
 )  # fmt: skip
 _WITHOUT_WORKDIR = ("describe", "list", "bench", "compile", "doctor")
+_FOR_OTHERS = ("describe", "compile")  # these may speak for other machines than this one
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]):
-    from genzoo import config
+    from genzoo import config, needs
     from genzoo.modes import compile
     from genzoo.resolve import resolved
     from genzoo.workdir import Workdir
@@ -92,7 +94,10 @@ def _config(arguments: argparse.Namespace, overrides: list[str]):
     raw = config.override(raw, changes)
     # Must come before anything looks for devices, because this mode uses others.
     devices = compile.prepare(raw) if arguments.mode == "compile" else None
-    return resolved(raw, arguments.workdir, devices)
+    checked = resolved(raw, arguments.workdir, devices)
+    if arguments.mode not in _FOR_OTHERS:
+        needs.require(checked, arguments.mode)
+    return checked
 
 
 def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> dict:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import jax
 from ml_collections import FrozenConfigDict
 
-from genzoo import build, check, kept, runs
+from genzoo import build, check, kept, needs, runs
 from genzoo.builders.datasets import FACTS
+from genzoo.core.errors import UserError
 from genzoo.workdir import Workdir
 
 
@@ -29,4 +31,7 @@ def resolved(
         known["tokenizer"] = kept.as_begun(checked.data.tokenizer, begun["data"]["tokenizer"])
         if any(value != checked.data[key] for key, value in known.items()):
             checked = check.check(checked.to_dict() | {"data": {**checked.data, **known}}, devices)
-    return runs.resolve(build.settled(checked), begun)
+    settled = runs.resolve(build.settled(checked), begun)
+    if problems := needs.problems(settled, devices or jax.device_count()):
+        raise UserError(*problems)
+    return settled

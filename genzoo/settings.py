@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from genzoo.builders.conditions import ConditionSettings
-from genzoo.core.bounds import AtLeast, AtMost, OneOf, without_effect
+from genzoo.core.bounds import (
+    AtLeast,
+    AtMost,
+    Between,
+    Entries,
+    Limit,
+    Numbers,
+    OneOf,
+    without_effect,
+)
 from genzoo.evaluate.neighbours import METRICS
 from genzoo.runtime.compilation import LEVELS
 from genzoo.train.averages import Average
@@ -43,12 +52,14 @@ class DataSettings:
     flip: Annotated[bool, "Whether images are mirrored at random in training."] = False
     size: Annotated[
         int | tuple[int, ...],
+        Numbers(Between(-(2**24), 2**24)),
         "Side of the images in pixels or (height, width), for folders and TFDS sets; 32 or 64 for "
         "shapes and emoji; for signals the number of samples.",
     ] = 0
     channels: Annotated[
         int,
         AtLeast(1),
+        Limit(10_000),
         "Channels: 1 for grey or 3 for colour, for folders and TFDS sets; for signals any number.",
     ] = 3
     resize: Annotated[
@@ -56,19 +67,28 @@ class DataSettings:
     ] = "crop"
     labels: Annotated[bool, "Whether sub-folders are classes, if metadata has no labels."] = True
     holdout: Annotated[
-        int, AtLeast(2), "One in this many files of a folder is held out for the test split."
+        int,
+        AtLeast(2),
+        Limit(10**9),
+        "One in this many files of a folder is held out for the test split.",
     ] = 20
     hold: Annotated[
         float,
         AtLeast(0),
+        Limit(1e6),
         "GiB up to which the decoded records of a folder or TFDS set are held in memory; larger "
         "sets are read from their files, in the same order.",
     ] = 1.0
     num_classes: Annotated[
-        int, AtLeast(0), "Number of classes of a folder or TFDS set; 0 counts them in the data."
+        int,
+        AtLeast(0),
+        Limit(100_000),
+        "Number of classes of a folder or TFDS set; 0 counts them in the data.",
     ] = 0
     classes: Annotated[
-        tuple[str, ...], "Names of the classes of a folder, in order; empty to read them from it."
+        tuple[str, ...],
+        Entries(0, 65_536),
+        "Names of the classes of a folder, in order; empty to read them from it.",
     ] = ()
     tokenizer: Annotated[
         str,
@@ -78,18 +98,25 @@ class DataSettings:
     tokens: Annotated[
         int,
         AtLeast(0),
+        Limit(100_000),
         "Tokens of a caption, beyond which it is truncated; 0 for those of the longest caption in "
         "the training set, at most 64.",
     ] = 0
     words: Annotated[
         tuple[str, ...],
+        Entries(0, 65_536),
         "The vocabulary of captions or documents; empty to learn it from the training set.",
     ] = ()
     vocabulary: Annotated[
-        int, AtLeast(1), "Number of words of documents that are counted: the most frequent ones."
+        int,
+        AtLeast(1),
+        Limit(65_536),
+        "Number of words of documents that are counted: the most frequent ones.",
     ] = 2000
     columns: Annotated[
         tuple[tuple[str, float, float], ...],
+        Entries(0, 10_000),
+        Numbers(Between(-1e30, 1e30)),
         "(name, mean, standard deviation) of each numeric column; empty to compute them from the "
         "training set.",
     ] = ()
@@ -101,24 +128,37 @@ class TrainSettings(LoopSettings):
 
     averages: Annotated[dict[str, Average], "Averages of the params over time, by name."]
     accumulate: Annotated[
-        int, AtLeast(1), "Parts of a batch whose gradients are accumulated one by one."
+        int,
+        AtLeast(1),
+        Limit(2**24),
+        "Parts of a batch whose gradients are accumulated one by one.",
     ] = 1
-    keep: Annotated[int, AtLeast(1), "Number of newest checkpoints kept."] = 2
+    keep: Annotated[
+        int, AtLeast(1), Limit(1_000_000), "Number of newest checkpoints kept."
+    ] = 2
     keep_every: Annotated[
-        int, AtLeast(0), "Steps between checkpoints that are kept permanently; 0 for none."
+        int,
+        AtLeast(0),
+        Limit(2**31 - 1),
+        "Steps between checkpoints that are kept permanently; 0 for none.",
     ] = 0
     picture_first: Annotated[
-        int, AtLeast(0), "Step of the first sample grid; 0 for only the last."
+        int,
+        AtLeast(0),
+        Limit(2**31 - 1),
+        "Step of the first sample grid; 0 for only the last.",
     ] = 1000
-    picture_count: Annotated[int, AtLeast(0), "Images in a grid; 0 for no grids."] = 64
+    picture_count: Annotated[
+        int, AtLeast(0), Limit(10_000), "Images in a grid; 0 for no grids."
+    ] = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
     """What --mode=sample draws."""
 
-    count: Annotated[int, AtLeast(1), "Number of samples."] = 64
-    batch_size: Annotated[int, AtLeast(1), "Samples drawn at a time."] = 64
+    count: Annotated[int, AtLeast(1), Limit(10**9), "Number of samples."] = 64
+    batch_size: Annotated[int, AtLeast(1), Limit(2**24), "Samples drawn at a time."] = 64
     seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1), "Sample i depends on it and on i."] = 0
     weights: Weights = RAW
     conditions: Annotated[
@@ -128,7 +168,10 @@ class SampleSettings:
         "records, or all classes if there are no other conditions. A label of -1 is all classes.",
     ] = field(default_factory=dict)
     repeat: Annotated[
-        int, AtLeast(1), "Samples of each condition, drawn in a row from different noise."
+        int,
+        AtLeast(1),
+        Limit(10**9),
+        "Samples of each condition, drawn in a row from different noise.",
     ] = 1
     npz: Annotated[bool, "Whether all samples are also written as one array file."] = False
     into: Annotated[
@@ -143,8 +186,10 @@ class EvalSettings:
     """What --mode=eval scores."""
 
     split: Annotated[str, "Split of the data: train or test."] = "test"
-    count: Annotated[int, AtLeast(0), "Number of examples; 0 for the whole split."] = 0
-    batch_size: Annotated[int, AtLeast(1), "Examples scored at a time."] = 128
+    count: Annotated[
+        int, AtLeast(0), Limit(10**9), "Number of examples; 0 for the whole split."
+    ] = 0
+    batch_size: Annotated[int, AtLeast(1), Limit(2**24), "Examples scored at a time."] = 128
     weights: Weights = RAW
     seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1), "Seed of the draws for scoring."] = 0
 
@@ -190,8 +235,12 @@ class StartSettings:
 class BenchSettings:
     """What --mode=bench times."""
 
-    seconds: Annotated[float, AtLeast(0), "How long each program is timed."] = 10.0
-    sample_steps: Annotated[int, AtLeast(1), "Maximum number of sampling steps timed."] = 10
+    seconds: Annotated[
+        float, AtLeast(0), Limit(1e6), "How long each program is timed."
+    ] = 10.0
+    sample_steps: Annotated[
+        int, AtLeast(1), Limit(100_000), "Maximum number of sampling steps timed."
+    ] = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,11 +273,13 @@ class ToolSettings:
         str, "A folder of images or documents to encode; empty for eval.split."
     ] = ""
     metric: Annotated[str, OneOf(METRICS), "Distance between embeddings."] = "euclidean"
-    neighbours: Annotated[int, AtLeast(1), "Number of neighbours to find."] = 8
+    neighbours: Annotated[int, AtLeast(1), Limit(100_000), "Number of neighbours to find."] = 8
     probe_examples: Annotated[
-        int, AtLeast(2), "Maximum number of training images for a probe."
+        int, AtLeast(2), Limit(10**9), "Maximum number of training images for a probe."
     ] = 10_000
-    probe_l2: Annotated[float, AtLeast(1e-9), "L2 penalty on the weights of a probe."] = 1e-3
+    probe_l2: Annotated[
+        float, AtLeast(1e-9), Limit(1e9), "L2 penalty on the weights of a probe."
+    ] = 1e-3
 
 
 SECTIONS: Mapping[str, type] = {

@@ -67,6 +67,13 @@ def test_every_config_is_sound(path, tmp_path):
     Experiment(with_stages(path, tmp_path))
 
 
+def assert_size_is_known_beforehand(config, state):
+    """The size in closed form is never below the exact one, and hardly above it."""
+    size, count, stats = build.size(config), tree.count(state.params), tree.count(state.stats)
+    assert count <= size.params <= 1.01 * count
+    assert stats <= size.stats <= 1.01 * stats
+
+
 PUBLISHED = {
     "ddpm_cifar": 35_746_307, "ddpm_lsun256": 113_673_219, "sde_ve_cifar": 62_758_787,
 }  # fmt: skip
@@ -75,9 +82,11 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", [file.stem for file in CONFIGS])
 def test_params_of_every_config_work_out_and_are_as_many_as_published(name, tmp_path):
     experiment = Experiment(with_stages(f"configs/{name}.py", tmp_path))
-    count = tree.count(experiment.abstract_state.params)
+    state = experiment.abstract_state
+    count = tree.count(state.params)
     assert count > 1000
     assert count == PUBLISHED.get(name, count)
+    assert_size_is_known_beforehand(experiment.config, state)
 
 
 def few_traced(path: str):
@@ -92,6 +101,7 @@ def test_shapes_of_every_config_work_out(path, tmp_path):
     experiment = Experiment(with_stages(path, tmp_path))
     state = experiment.abstract_state
     assert tree.count(state.params) > 1000
+    assert_size_is_known_beforehand(experiment.config, state)
     count = experiment.config.train.batch_size
     context = Context(
         batch=experiment.example(count),
@@ -330,13 +340,14 @@ def test_a_config_is_found_by_its_name(variant, tmp_path, monkeypatch):
 def test_every_key_is_documented():
     documented = check.documented(checked(CIFAR))
     assert documented["family.steps"] == {
-        "type": "int", "bounds": "at least 2", "default": 1000, "about": "Steps T of the table.",
+        "type": "int", "bounds": "at least 2 and at most 10000", "default": 1000,
+        "about": "Steps T of the table.",
     }  # fmt: skip
-    assert documented["optimizer.b2"]["bounds"] == "at least 0 and below 1"
+    assert documented["optimizer.b2"]["bounds"] == "at least 0 and below 1 and at most 0.9999999"
     assert documented["family.schedule"]["choices"] == sorted(ddpm.SCHEDULES)
     assert documented["network.multipliers"]["type"] == "tuple[float, ...]"
     assert documented["network.multipliers"]["bounds"] == (
-        "a tuple with at least 1 entry and each above 0"
+        "a tuple with 1 to 16 entries and each above 0 and each at most 1000"
     )
     assert "default" not in documented["data.name"] and "default" not in documented["family.name"]
     assert documented["train.averages"]["type"] == "section"

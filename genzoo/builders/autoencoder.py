@@ -6,7 +6,7 @@ from typing import Annotated
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import AtLeast, OneOf, ignored
+from genzoo.core.bounds import AtLeast, Limit, OneOf, ignored
 from genzoo.core.contract import Family
 from genzoo.data.counts import Counts
 from genzoo.families import autoencoder as autoencoder_family
@@ -24,12 +24,17 @@ CORRUPTIONS = {
 class AutoencoderSettings:
     """The plain autoencoder and the denoising one: families/autoencoder.py."""
 
-    latent: Annotated[int, AtLeast(1), "Dimension of the code, at each place of its grid."] = 32
+    latent: Annotated[
+        int, AtLeast(1), Limit(1_000_000), "Dimension of the code, at each place of its grid."
+    ] = 32
     corruption: Annotated[
         str, OneOf(CORRUPTIONS), "How the encoder's input is corrupted."
     ] = "none"
     amount: Annotated[
-        float, AtLeast(0), "Standard deviation (gaussian), or the fraction of corrupted values."
+        float,
+        AtLeast(0),
+        Limit(1_000),
+        "Standard deviation (gaussian), or the fraction of corrupted values.",
     ] = 0.0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:

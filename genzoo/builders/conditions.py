@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from genzoo.core.bounds import AtLeast, Below, OneOf
+from genzoo.core.bounds import NOT_ONE, AtLeast, Below, Limit, OneOf
 from genzoo.core.conditions import Condition, Entry, Read, Tokens, field
 from genzoo.core.errors import nearest
 from genzoo.core.types import Array
@@ -70,7 +70,11 @@ class ConditionSettings:
         "empty for the default of its kind.",
     ] = ""
     dropout: Annotated[
-        float, AtLeast(0), Below(1), "Fraction of examples trained without it, for guidance."
+        float,
+        AtLeast(0),
+        Below(1),
+        NOT_ONE,
+        "Fraction of examples trained without it, for guidance.",
     ] = 0.0
     together: Annotated[
         str, "A name shared by conditions that are dropped together; empty to drop it on its own."
@@ -81,6 +85,7 @@ class ConditionSettings:
     layers: Annotated[
         int,
         AtLeast(0),
+        Limit(100),
         "Layers of a transformer that encodes the tokens of a text, trained along with the model; "
         "0 for none.",
     ] = 0

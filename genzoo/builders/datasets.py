@@ -97,14 +97,18 @@ def names() -> list[str]:
     return [*DATA, *(f"{kind}:{row.argument}" for kind, row in KINDS.items())]
 
 
-def problems(data: DataSettings) -> list[str]:
-    """Why the settings name no data set, or conflict with it or with each other."""
+def name_problems(data: DataSettings) -> list[str]:
+    """Why the settings name no data set."""
     kind, colon, argument = data.name.partition(":")
     if colon and not (kind in KINDS and argument):
         kinds = " or ".join(f"{kind}:{row.argument}" for kind, row in KINDS.items())
         return [f"data.name = {data.name!r}: write {kinds}."]
-    unknown = [] if colon else OneOf(names()).problems("data.name", data.name)
-    return unknown or [*row_of(data).problems(data), *_conflicts(data)]
+    return [] if colon else OneOf(names()).problems("data.name", data.name)
+
+
+def problems(data: DataSettings) -> list[str]:
+    """Why the settings name no data set, or conflict with it or with each other."""
+    return name_problems(data) or [*row_of(data).problems(data), *_conflicts(data)]
 
 
 def _conflicts(data: DataSettings) -> list[str]:

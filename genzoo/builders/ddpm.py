@@ -1,6 +1,6 @@
 """The settings of DDPM, which build the family."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from ml_collections import FrozenConfigDict
@@ -8,9 +8,10 @@ from ml_collections import FrozenConfigDict
 from genzoo.builders import sampling
 from genzoo.builders.denoising import PREDICTIONS, shared, time_problems
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import Above, AtLeast, OneOf, ignored
+from genzoo.core.bounds import Above, AtLeast, Between, Limit, OneOf, ignored
 from genzoo.core.contract import Family
 from genzoo.core.errors import UserError
+from genzoo.core.size import Size
 from genzoo.families import ddpm as ddpm_family
 from genzoo.math import gaussian, prediction, schedules, weighting
 from genzoo.math.schedules import TableSchedule
@@ -56,6 +57,7 @@ class DiffusionScoring:
     bound_steps: Annotated[
         int,
         AtLeast(0),
+        Limit(10_000),
         "Number of steps used to estimate the bound, one drawn from each stratum; 0 for all.",
     ] = 0
 
@@ -64,7 +66,7 @@ class DiffusionScoring:
 class DDPMSettings:
     """DDPM, improved DDPM and DDIM: families/ddpm.py."""
 
-    steps: Annotated[int, AtLeast(2), "Steps T of the table."] = 1000
+    steps: Annotated[int, AtLeast(2), Limit(10_000), "Steps T of the table."] = 1000
     schedule: Annotated[str, OneOf(SCHEDULES), "The noise schedule of the table."] = "linear"
     zero_terminal: Annotated[
         bool, "Whether the last step of the table is pure noise (Lin et al. 2023)."
@@ -73,10 +75,15 @@ class DDPMSettings:
     variance: Annotated[str, OneOf(VARIANCES), "Variance of the reverse steps."] = "fixed_large"
     weighting: Annotated[str, OneOf(WEIGHTINGS), "Weighting of the squared error."] = "uniform"
     min_snr_gamma: Annotated[
-        float, Above(0), "SNR above which min_snr keeps the weight of the x_0 error constant."
+        float,
+        Above(0),
+        Between(1e-6, 1e6),
+        "SNR above which min_snr keeps the weight of the x_0 error constant.",
     ] = 5.0
-    p2_gamma: Annotated[float, AtLeast(0), "Exponent of p2: 0 weighs the eps error evenly."] = 1.0
-    p2_k: Annotated[float, Above(0), "Added to the SNR by p2."] = 1.0
+    p2_gamma: Annotated[
+        float, AtLeast(0), Limit(100), "Exponent of p2: 0 weighs the eps error evenly."
+    ] = 1.0
+    p2_k: Annotated[float, Above(0), Between(1e-6, 1e6), "Added to the SNR by p2."] = 1.0
     step_distribution: Annotated[
         str, OneOf(STEP_DISTRIBUTIONS), "How the step n is drawn in training."
     ] = "uniform"
@@ -141,6 +148,13 @@ class DDPMSettings:
         """The noise schedule."""
         table = SCHEDULES[self.schedule](self.steps)
         return schedules.rescaled_to_zero_terminal(table) if self.zero_terminal else table
+
+    def size(self, network: Size, parts: Parts) -> Size:
+        """The size of the family, with its record of losses. network: that of its network."""
+        del parts
+        if self.step_distribution == "uniform":
+            return network
+        return replace(network, stats=self.steps * (1 + weighting.LossAwareSteps.history))
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""

@@ -12,7 +12,7 @@ from ml_collections import FrozenConfigDict
 from genzoo.builders import sampling
 from genzoo.builders.conditions import conditions_and_entries
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import AtLeast, Between, OneOf, ignored
+from genzoo.core.bounds import AtLeast, Between, Limit, OneOf, ignored
 from genzoo.core.conditions import Entry
 from genzoo.families.denoising import Denoiser, OfTime, thousandths, unscaled
 from genzoo.math import exponential, gaussian, prediction
@@ -77,7 +77,9 @@ class FlowScoring:
         OneOf(TRACES),
         "Trace of the Jacobian: hutchinson (random probes) or exact (one product per dimension).",
     ] = "hutchinson"
-    probes: Annotated[int, AtLeast(1), "Random probes averaged by hutchinson."] = 1
+    probes: Annotated[
+        int, AtLeast(1), Limit(10_000), "Random probes averaged by hutchinson."
+    ] = 1
     tolerance: Annotated[float, Between(1e-12, 1), "Tolerance of the adaptive solver."] = 1e-5
 
     def problems(self, config: FrozenConfigDict) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import Above, AtLeast, OneOf
+from genzoo.core.bounds import Above, AtLeast, Between, Limit, OneOf
 from genzoo.core.contract import Family
 from genzoo.families import dvae as dvae_family
 from genzoo.math import logit_laplace, observation, variational
@@ -19,16 +19,25 @@ DECODERS = {
 class DVAESettings:
     """The discrete VAE of DALL-E: families/dvae.py."""
 
-    codes: Annotated[int, AtLeast(2), "Number of codes."] = 8192
+    codes: Annotated[int, AtLeast(2), Limit(1_000_000), "Number of codes."] = 8192
     decoder: Annotated[
         str, OneOf(DECODERS), "The distribution of the data given the codes."
     ] = "logit_laplace"
-    kl_weight: Annotated[float, AtLeast(0), "Final weight of the KL term."] = 6.6
-    kl_steps: Annotated[int, AtLeast(0), "Steps over which it rises from 0."] = 5000
-    temperature_start: Annotated[float, Above(0), "Initial temperature of the relaxation."] = 1.0
-    temperature_end: Annotated[float, Above(0), "Final temperature of the relaxation."] = 0.0625
+    kl_weight: Annotated[float, AtLeast(0), Limit(1e6), "Final weight of the KL term."] = 6.6
+    kl_steps: Annotated[
+        int, AtLeast(0), Limit(2**31 - 1), "Steps over which it rises from 0."
+    ] = 5000
+    temperature_start: Annotated[
+        float, Above(0), Between(1e-4, 1e4), "Initial temperature of the relaxation."
+    ] = 1.0
+    temperature_end: Annotated[
+        float, Above(0), Between(1e-4, 1e4), "Final temperature of the relaxation."
+    ] = 0.0625
     temperature_steps: Annotated[
-        int, AtLeast(0), "Steps over which the temperature falls to its final value."
+        int,
+        AtLeast(0),
+        Limit(2**31 - 1),
+        "Steps over which the temperature falls to its final value.",
     ] = 150_000
 
     def build(self, parts: Parts) -> Family:

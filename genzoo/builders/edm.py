@@ -28,12 +28,18 @@ _AUGMENTED = Entry(kind="vector", size=Augmentation.vector_size, null=False)
 class EDMSettings:
     """EDM: families/edm.py."""
 
-    sigma_min: Annotated[float, Above(0), "Smallest noise level of the schedule."] = 0.002
-    sigma_max: Annotated[float, Above(0), "Largest noise level of the schedule."] = 80.0
-    data_deviation: Annotated[float, Above(0), "Standard deviation of the data."] = 0.5
-    noise_mean: Annotated[float, "Mean of ln sigma in training."] = -1.2
+    sigma_min: Annotated[
+        float, Above(0), Between(1e-8, 1e8), "Smallest noise level of the schedule."
+    ] = 0.002
+    sigma_max: Annotated[
+        float, Above(0), Between(1e-8, 1e8), "Largest noise level of the schedule."
+    ] = 80.0
+    data_deviation: Annotated[
+        float, Above(0), Between(1e-6, 1e6), "Standard deviation of the data."
+    ] = 0.5
+    noise_mean: Annotated[float, Between(-20, 20), "Mean of ln sigma in training."] = -1.2
     noise_deviation: Annotated[
-        float, Above(0), "Standard deviation of ln sigma in training."
+        float, Above(0), Between(1e-6, 20), "Standard deviation of ln sigma in training."
     ] = 1.2
     augment: Annotated[
         float,

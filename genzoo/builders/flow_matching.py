@@ -15,7 +15,7 @@ from genzoo.builders.denoising import (
     time_problems,
 )
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import Above, Below, OneOf, ignored
+from genzoo.core.bounds import Above, Below, Between, OneOf, ignored
 from genzoo.core.contract import Family
 from genzoo.families import flow_matching as flow_family
 from genzoo.math import continuous, times
@@ -50,15 +50,19 @@ class FlowMatchingSettings:
         float,
         Above(0),
         Below(1),
+        Between(1e-6, 1),
         "Time below which the weight of bounded_velocity no longer changes.",
     ] = 0.05
     times_drawn: Annotated[str, OneOf(TIMES), "Distribution of t in training."] = "uniform"
-    times_mean: Annotated[float, "Mean of logit(t) for logit_normal."] = 0.0
+    times_mean: Annotated[float, Between(-20, 20), "Mean of logit(t) for logit_normal."] = 0.0
     times_deviation: Annotated[
-        float, Above(0), "Standard deviation of logit(t) for logit_normal."
+        float, Above(0), Between(1e-6, 20), "Standard deviation of logit(t) for logit_normal."
     ] = 1.0
     shift: Annotated[
-        float, Above(0), "Shifts the times towards noise if above 1, for large images; 1 is off."
+        float,
+        Above(0),
+        Between(1e-6, 1e6),
+        "Shifts the times towards noise if above 1, for large images; 1 is off.",
     ] = 1.0
     paired: Annotated[
         bool, "Whether noise and data are paired by optimal transport within a batch."

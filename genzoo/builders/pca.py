@@ -7,9 +7,10 @@ from typing import Annotated
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import AtLeast
+from genzoo.core.bounds import AtLeast, Limit
 from genzoo.core.contract import Family
 from genzoo.core.errors import UserError
+from genzoo.core.size import Size
 from genzoo.data.counts import Counts
 from genzoo.families import pca as pca_family
 from genzoo.math import counts
@@ -22,7 +23,9 @@ _MAX_DIMENSION = 16_384  # of an example: 2 GiB of covariance
 class PCASettings:
     """Principal components and probabilistic PCA: families/pca.py."""
 
-    components: Annotated[int, AtLeast(1), "Number of principal components kept."] = 2
+    components: Annotated[
+        int, AtLeast(1), Limit(1_000_000), "Number of principal components kept."
+    ] = 2
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
@@ -36,6 +39,12 @@ class PCASettings:
                 f"train.steps = {config.train.steps}: PCA is computed in one pass; set it to 1."
             )
         return problems
+
+    def size(self, network: Size, parts: Parts) -> Size:
+        """The size of the family, which has no network."""
+        del network
+        dimension = math.prod(parts.shape)
+        return Size(params=dimension + dimension * self.components + self.components + 1)
 
     def build(self, parts: Parts) -> Family:
         """Builds the family. Raises UserError if the covariance would take too much memory."""

@@ -13,8 +13,8 @@ from genzoo.settings import Nothing
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRow:
-    """A network. settings: a settings class with `problems(shape)` and `build(**arguments)`, whose
-    arguments come from the family. kinds: of data that it accepts."""
+    """A network. settings: a settings class with `problems(shape)`, `size(shape, **arguments)` and
+    `build(**arguments)`, whose arguments come from the family. kinds: of data that it accepts."""
 
     settings: type
     kinds: tuple[type[Field], ...] = (Image,)
@@ -64,7 +64,8 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
-    """A family. settings: a settings class with `build(parts) -> Family`.
+    """A family. settings: a settings class with `build(parts) -> Family`, and with `size(network,
+    parts) -> Size` if the family adds to the size of its network.
 
     networks: the networks that it can use; empty for a family without one. sampling, scoring:
     settings classes of its own keys in the sections `sample` and `eval`. Any of the three classes

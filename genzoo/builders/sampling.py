@@ -8,7 +8,16 @@ from typing import Annotated
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders.rows import Stage
-from genzoo.core.bounds import AtLeast, Between, OneOf, ignored, without_effect
+from genzoo.core.bounds import (
+    AtLeast,
+    Between,
+    Entries,
+    Limit,
+    Numbers,
+    OneOf,
+    ignored,
+    without_effect,
+)
 from genzoo.core.contract import Solves
 from genzoo.families.denoising import Guidance, NoisyClassifier
 from genzoo.math import exponential, gaussian
@@ -179,7 +188,9 @@ GRID_KEYS: Mapping[str, frozenset[str]] = {
 
 
 MethodName = Annotated[str, OneOf((*METHODS, ADAPTIVE)), "The sampler."]
-Steps = Annotated[int, AtLeast(0), "Steps of the sampler; 0 takes every step of a table."]
+Steps = Annotated[
+    int, AtLeast(0), Limit(100_000), "Steps of the sampler; 0 takes every step of a table."
+]
 GridName = Annotated[str, OneOf(GRIDS), "Placement of the steps in time."]
 ClippingName = Annotated[
     str, OneOf(CLIPPINGS), "Clipping of the predicted data: none, clip (to [-1, 1]), dynamic "
@@ -197,16 +208,23 @@ class DiffusionSampling:
     eta: Annotated[
         float, Between(0, 1, "deterministic", "DDPM"), "Amount of noise in the steps of ddim."
     ] = 0.0
-    rho: Annotated[float, AtLeast(1e-3), "Exponent of the grid karras."] = 7.0
+    rho: Annotated[float, AtLeast(1e-3), Limit(1_000), "Exponent of the grid karras."] = 7.0
     shift: Annotated[
-        float, AtLeast(1e-6), "Shifts the grid towards noise if above 1; 1 is off."
+        float,
+        AtLeast(1e-6),
+        Limit(1e6),
+        "Shifts the grid towards noise if above 1; 1 is off.",
     ] = 1.0
     steps_offset: Annotated[
-        int, AtLeast(0), "Added to the steps of the grids uniform and uniform_open on a table."
+        int,
+        AtLeast(0),
+        Limit(100_000),
+        "Added to the steps of the grids uniform and uniform_open on a table.",
     ] = 0
     last_sigma: Annotated[
         float,
         AtLeast(0),
+        Limit(1e9),
         "sigma / alpha at which sampling stops, but at least that of the schedule's first step; 0 "
         "goes all the way to the data.",
     ] = 0.0
@@ -216,10 +234,18 @@ class DiffusionSampling:
         "Whether multistep methods end with orders 2 and 1: as published, below 15 steps (few), "
         "always or never.",
     ] = "published"
-    churn: Annotated[float, AtLeast(0), "S_churn of edm, euler, dpm2 (Karras et al. 2022)."] = 0.0
-    churn_low: Annotated[float, AtLeast(0), "S_min: the smallest sigma with churn."] = 0.0
-    churn_high: Annotated[float, AtLeast(0), "S_max: the largest sigma with churn."] = 1e9
-    churn_noise: Annotated[float, AtLeast(0), "S_noise: the deviation of the added noise."] = 1.0
+    churn: Annotated[
+        float, AtLeast(0), Limit(1e6), "S_churn of edm, euler, dpm2 (Karras et al. 2022)."
+    ] = 0.0
+    churn_low: Annotated[
+        float, AtLeast(0), Limit(1e9), "S_min: the smallest sigma with churn."
+    ] = 0.0
+    churn_high: Annotated[
+        float, AtLeast(0), Limit(1e9), "S_max: the largest sigma with churn."
+    ] = 1e9
+    churn_noise: Annotated[
+        float, AtLeast(0), Limit(1_000), "S_noise: the deviation of the added noise."
+    ] = 1.0
     corrector: Annotated[
         str,
         OneOf(CORRECTORS),
@@ -227,15 +253,22 @@ class DiffusionSampling:
         "few dimensions.",
     ] = "langevin"
     corrector_snr: Annotated[
-        float, AtLeast(0), "Signal-to-noise ratio of the corrector of predictor_corrector."
+        float,
+        AtLeast(0),
+        Limit(1_000),
+        "Signal-to-noise ratio of the corrector of predictor_corrector.",
     ] = 0.16
     tolerance: Annotated[
         float, Between(1e-12, 1), "Relative and absolute tolerance of rk45."
     ] = 1e-5
     clip: ClippingName = "clip"
-    guidance_scale: Annotated[float, "Classifier-free guidance: 1 is off, 0 unconditional."] = 1.0
+    guidance_scale: Annotated[
+        float, Between(-1e4, 1e4), "Classifier-free guidance: 1 is off, 0 unconditional."
+    ] = 1.0
     guidance: Annotated[
         tuple[tuple[str, float], ...],
+        Entries(0, 64),
+        Numbers(Between(-1e4, 1e4)),
         "((condition, scale), ...): guidance over several conditions, in this order.",
     ] = ()
     negative: Annotated[
@@ -250,14 +283,21 @@ class DiffusionSampling:
     guide_weights: Annotated[str, "An average of that run, or raw."] = RAW
     classifier: Annotated[str, "Workdir of a noisy classifier that guides."] = ""
     classifier_weights: Annotated[str, "An average of that run, or raw."] = RAW
-    classifier_scale: Annotated[float, "Scale of the classifier's gradient."] = 1.0
+    classifier_scale: Annotated[
+        float, Between(-1e6, 1e6), "Scale of the classifier's gradient."
+    ] = 1.0
     resample: Annotated[
-        int, AtLeast(1), "Repetitions of each step where part of the data is known (RePaint)."
+        int,
+        AtLeast(1),
+        Limit(10_000),
+        "Repetitions of each step where part of the data is known (RePaint).",
     ] = 1
     pictures: Annotated[
         str, "Further pictures to draw, separated by commas: see --mode=sample in the README."
     ] = ""
-    unroll: Annotated[int, AtLeast(1), "Unrolled steps of the sampling loop."] = 1
+    unroll: Annotated[
+        int, AtLeast(1), Limit(1_000), "Unrolled steps of the sampling loop."
+    ] = 1
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""

@@ -16,7 +16,7 @@ from genzoo.builders.denoising import (
     time_problems,
 )
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import Above, OneOf, ignored
+from genzoo.core.bounds import Above, Between, OneOf, ignored
 from genzoo.core.contract import Family
 from genzoo.families import denoising
 from genzoo.families import score_sde as sde_family
@@ -48,10 +48,10 @@ class ScoreSDESettings:
         str, OneOf(PROCESSES), "vp (variance preserving), sub_vp, ve (variance exploding)."
     ] = "vp"
     sigma_min: Annotated[
-        float, Above(0), "Of ve; the published 0.01 is for data in [0, 1]."
+        float, Above(0), Between(1e-8, 1e8), "Of ve; the published 0.01 is for data in [0, 1]."
     ] = 0.02
     sigma_max: Annotated[
-        float, Above(0), "Of ve; the published 50 is for data in [0, 1]."
+        float, Above(0), Between(1e-8, 1e8), "Of ve; the published 50 is for data in [0, 1]."
     ] = 100.0
     prediction: PredictionName = "eps"
     objective: Annotated[

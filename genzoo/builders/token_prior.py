@@ -5,7 +5,7 @@ from typing import Annotated
 
 from genzoo.builders.conditions import conditions_and_entries
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import Above, AtLeast, AtMost, Between, ZeroOr
+from genzoo.core.bounds import Above, AtLeast, AtMost, Between, Limit, ZeroOr
 from genzoo.core.contract import Family
 from genzoo.families import token_prior as prior_family
 from genzoo.math.tokens import Truncation
@@ -19,10 +19,14 @@ class TokenSampling:
         float, ZeroOr("greedy", Between(0.01, 100)), "Divides the logits of the codes."
     ] = 1.0
     top_k: Annotated[
-        int, AtLeast(0), "Number of most probable codes kept; 0 for all."
+        int, AtLeast(0), Limit(1_000_000), "Number of most probable codes kept; 0 for all."
     ] = 0
     top_p: Annotated[
-        float, Above(0), AtMost(1), "Probability mass of the codes kept; 1 for all."
+        float,
+        Above(0),
+        AtMost(1),
+        Between(1e-6, 1),
+        "Probability mass of the codes kept; 1 for all.",
     ] = 1.0
 
 

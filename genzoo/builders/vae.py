@@ -1,13 +1,15 @@
 """The settings of variational autoencoders, which build the family."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import Above, AtLeast, Each, Entries, OneOf, ignored
+from genzoo.core.bounds import Above, AtLeast, Between, Each, Entries, Limit, OneOf, ignored
 from genzoo.core.contract import Family
+from genzoo.core.size import Size
 from genzoo.families import vae as vae_family
 from genzoo.math import counts, mixture, observation, variational
 
@@ -48,7 +50,7 @@ class ImportanceScoring:
     """The keys of `eval` for a VAE."""
 
     importance_samples: Annotated[
-        int, AtLeast(1), "K of the importance-weighted bound; 1 is the ELBO."
+        int, AtLeast(1), Limit(1_000_000), "K of the importance-weighted bound; 1 is the ELBO."
     ] = 1
 
 
@@ -60,6 +62,7 @@ class VAESettings:
         tuple[int, ...],
         Entries(1, 2),
         Each(AtLeast(1)),
+        Each(Limit(1_000_000)),
         "Dimensions of one layer of latents, or of two, such as (100, 50).",
     ] = (50,)
     decoder: Annotated[str, OneOf(OBSERVATIONS), "The distribution of the data given z."] = (
@@ -69,16 +72,30 @@ class VAESettings:
         str, OneOf(_BINARISATIONS), "How images are binarised for bernoulli."
     ] = "stochastic"
     std: Annotated[
-        float, Above(0), "Standard deviation of gaussian; initial one of gaussian_shared."
+        float,
+        Above(0),
+        Between(1e-6, 1e6),
+        "Standard deviation of gaussian; initial one of gaussian_shared.",
     ] = 1.0
-    components: Annotated[int, AtLeast(1), "Components of logistic_mixture."] = 10
+    components: Annotated[
+        int, AtLeast(1), Limit(1_000), "Components of logistic_mixture."
+    ] = 10
     objective: Annotated[str, OneOf(OBJECTIVES), "The bound that is maximised."] = "elbo"
-    samples: Annotated[int, AtLeast(1), "Samples of z per example in training."] = 1
-    beta: Annotated[float, AtLeast(0), "Weight of the KL term (Higgins et al. 2017)."] = 1.0
+    samples: Annotated[
+        int, AtLeast(1), Limit(10_000), "Samples of z per example in training."
+    ] = 1
+    beta: Annotated[
+        float, AtLeast(0), Limit(1e6), "Weight of the KL term (Higgins et al. 2017)."
+    ] = 1.0
     warmup: Annotated[str, OneOf(WARMUPS), "How the weight of the KL term rises."] = "none"
-    warmup_steps: Annotated[int, AtLeast(0), "Steps of the warm-up, or of each of its cycles."] = 0
+    warmup_steps: Annotated[
+        int, AtLeast(0), Limit(2**31 - 1), "Steps of the warm-up, or of each of its cycles."
+    ] = 0
     free_bits: Annotated[
-        float, AtLeast(0), "Nats of KL per unit, in the mean of a batch, that are not penalised."
+        float,
+        AtLeast(0),
+        Limit(1e6),
+        "Nats of KL per unit, in the mean of a batch, that are not penalised.",
     ] = 0.0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
@@ -103,6 +120,11 @@ class VAESettings:
                 "mean KL of each part of a batch. Set it to 1, or family.free_bits = 0."
             )
         return problems
+
+    def size(self, network: Size, parts: Parts) -> Size:
+        """The size of the family. network: that of its networks for one sample of z."""
+        drawn = 4 * self.samples * math.prod(parts.shape)  # decoded at once in training
+        return replace(network, params=network.params + 1, layer=max(network.layer, drawn))
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""

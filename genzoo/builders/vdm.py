@@ -1,7 +1,7 @@
 """The settings of variational diffusion, which build the family."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
 
@@ -16,8 +16,9 @@ from genzoo.builders.denoising import (
     time_problems,
 )
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import AtLeast, OneOf
+from genzoo.core.bounds import AtLeast, Between, Limit, OneOf
 from genzoo.core.contract import Family
+from genzoo.core.size import Size
 from genzoo.families import vdm
 from genzoo.math import continuous, monotone
 
@@ -33,6 +34,7 @@ SCHEDULES: Mapping[str, Callable[[float, float], vdm.LearnedGamma]] = {
         gamma=monotone.monotone,
     ),
 }
+_GAMMA_PARAMS = {"fixed": 0, "linear": 2, "monotone": 4 + 3 * 1024}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,10 @@ class TimeScoring:
     """The keys of `eval` for a bound in continuous time."""
 
     draws: Annotated[
-        int, AtLeast(1), "Times per example over which the diffusion loss is averaged."
+        int,
+        AtLeast(1),
+        Limit(10_000),
+        "Times per example over which the diffusion loss is averaged.",
     ] = 16
 
 
@@ -51,11 +56,15 @@ class VDMSettings:
     schedule: Annotated[
         str, OneOf(SCHEDULES), "fixed, linear (learned endpoints) or monotone (a learned network)."
     ] = "linear"
-    gamma_min: Annotated[float, "-logsnr at t = 0, at the start of training."] = -13.3
-    gamma_max: Annotated[float, "-logsnr at t = 1, at the start of training."] = 5.0
+    gamma_min: Annotated[
+        float, Between(-60, 60), "-logsnr at t = 0, at the start of training."
+    ] = -13.3
+    gamma_max: Annotated[
+        float, Between(-60, 60), "-logsnr at t = 1, at the start of training."
+    ] = 5.0
     prediction: PredictionName = "eps"
     steps: Annotated[
-        int, AtLeast(0), "Steps of the discrete bound; 0 for continuous time."
+        int, AtLeast(0), Limit(1_000_000), "Steps of the discrete bound; 0 for continuous time."
     ] = 0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
@@ -63,6 +72,11 @@ class VDMSettings:
         problems = order_problems(config, "gamma_min", "gamma_max")
         first = SCHEDULES["fixed"](self.gamma_min, self.gamma_max).at({})
         return continuous_problems(config) + (problems or time_problems(config, first))
+
+    def size(self, network: Size, parts: Parts) -> Size:
+        """The size of the family, with its schedule. network: that of its network."""
+        del parts
+        return replace(network, params=network.params + _GAMMA_PARAMS[self.schedule])
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""

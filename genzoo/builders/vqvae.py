@@ -1,13 +1,25 @@
 """The settings of VQ-VAE and VQ-VAE-2, which build the family."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import Above, AtLeast, Below, Each, OneOf, ignored
+from genzoo.core.bounds import (
+    NOT_ONE,
+    Above,
+    AtLeast,
+    Below,
+    Between,
+    Each,
+    Entries,
+    Limit,
+    OneOf,
+    ignored,
+)
 from genzoo.core.contract import Family
+from genzoo.core.size import Size
 from genzoo.families import vqvae as vqvae_family
 
 CODEBOOKS = {
@@ -28,17 +40,26 @@ class VQVAESettings:
 
     codes: Annotated[
         tuple[int, ...],
+        Entries(0, 16),
         Each(AtLeast(2)),
+        Each(Limit(1_000_000)),
         "Number of codes of each level, finest first: as many entries as network.levels.",
     ] = (512,)
-    latent: Annotated[int, AtLeast(1), "Dimension of a code."] = 64
+    latent: Annotated[int, AtLeast(1), Limit(65_536), "Dimension of a code."] = 64
     codebook: Annotated[
         str, OneOf(CODEBOOKS), "ema (moving averages) or gradient (learned by the optimizer)."
     ] = "ema"
-    decay: Annotated[float, AtLeast(0), Below(1), "Decay of the moving averages of ema."] = 0.99
-    epsilon: Annotated[float, Above(0), "Laplace smoothing of the counts of ema."] = 1e-5
+    decay: Annotated[
+        float, AtLeast(0), Below(1), NOT_ONE, "Decay of the moving averages of ema."
+    ] = 0.99
+    epsilon: Annotated[
+        float, Above(0), Between(1e-12, 1e3), "Laplace smoothing of the counts of ema."
+    ] = 1e-5
     kmeans: Annotated[
-        int, AtLeast(0), "Iterations of k-means on the first batch, from which ema starts."
+        int,
+        AtLeast(0),
+        Limit(10_000),
+        "Iterations of k-means on the first batch, from which ema starts.",
     ] = 10
     revive_below: Annotated[
         float,
@@ -46,9 +67,14 @@ class VQVAESettings:
         Below(1),
         "Codes of ema used less than this fraction of uniform use are replaced; 0 for never.",
     ] = 0.0
-    commitment: Annotated[float, AtLeast(0), "Weight of the commitment loss."] = 0.25
+    commitment: Annotated[
+        float, AtLeast(0), Limit(1e6), "Weight of the commitment loss."
+    ] = 0.25
     data_variance: Annotated[
-        float, Above(0), "Variance of the data, by which the squared error is divided."
+        float,
+        Above(0),
+        Between(1e-9, 1e9),
+        "Variance of the data, by which the squared error is divided.",
     ] = 1.0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
@@ -70,6 +96,14 @@ class VQVAESettings:
                 "encoder: set it to {}, or family.codebook = 'gradient'."
             )
         return problems
+
+    def size(self, network: Size, parts: Parts) -> Size:
+        """The size of the family, with its codebooks. network: that of its network."""
+        del parts
+        codes = sum(self.codes) * self.latent
+        if self.codebook == "gradient":
+            return replace(network, params=network.params + codes)
+        return replace(network, stats=2 * codes + sum(self.codes) + len(self.codes))
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""

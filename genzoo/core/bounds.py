@@ -5,8 +5,8 @@
         steps: Annotated[int, AtLeast(2), "Steps T of the table."] = 1000
 
 A settings class is a frozen dataclass of such fields. Checks, error messages and the list of keys
-in `--mode=describe` all come from these annotations. Rules that involve several keys are in the
-class's own method `problems`.
+in `--mode=describe` all come from these annotations. Every number has a bound on both sides, every
+tuple one on its length. Rules that involve several keys are in the class's own method `problems`.
 """
 
 import math
@@ -23,8 +23,15 @@ from genzoo.core.errors import nearest
 class Constraint(Protocol):
     """A condition on one value. Its text completes the sentence "the value must be ..."."""
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest number that it allows; infinite without a bound."""
+
     def problems(self, key: str, value: object) -> list[str]:
         """One sentence that names the key, the value and the bound; none if the value is fine."""
+
+
+UNBOUNDED = (-math.inf, math.inf)
 
 
 def _unless(holds: bool, key: str, value: object, bound: object) -> list[str]:
@@ -38,6 +45,12 @@ class _End:
     end: float
     words: ClassVar[str]
     holds: ClassVar[Callable[[float, float], bool]]
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """See Constraint."""
+        upper = self.holds(-math.inf, self.end)
+        return (-math.inf, self.end) if upper else (self.end, math.inf)
 
     def __str__(self) -> str:
         return f"{self.words} {self.end}"
@@ -57,6 +70,11 @@ class AtMost(_End):
     """value <= end."""
 
     words, holds = "at most", operator.le
+
+
+class Limit(AtMost):
+    """value <= end, for an end beyond all sensible values, which keeps memory and time finite. It
+    is not mentioned when another bound is violated."""
 
 
 class Above(_End):
@@ -87,6 +105,11 @@ class Between:
         )
         return f"between {low} and {high}"
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """See Constraint."""
+        return self.low, self.high
+
     def problems(self, key: str, value: float) -> list[str]:
         """See Constraint."""
         return _unless(self.low <= value <= self.high, key, value, self)
@@ -102,6 +125,12 @@ class ZeroOr:
     def __str__(self) -> str:
         return f"0 ({self.means}) or {self.other}"
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """See Constraint."""
+        low, high = self.other.ends
+        return min(low, 0), max(high, 0)
+
     def problems(self, key: str, value: float) -> list[str]:
         """See Constraint."""
         return _unless(value == 0 or not self.other.problems(key, value), key, value, self)
@@ -115,6 +144,13 @@ class OneOf:
 
     def __str__(self) -> str:
         return f"one of {', '.join(map(str, self.known))}"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """See Constraint."""
+        known = tuple(self.known)
+        numbers = all(isinstance(name, int | float) for name in known)
+        return (min(known), max(known)) if numbers else UNBOUNDED
 
     def problems(self, key: str, value: object) -> list[str]:
         """See Constraint."""
@@ -131,6 +167,11 @@ class Entries:
 
     least: int
     most: int | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Unbounded: this bounds the length alone."""
+        return UNBOUNDED
 
     def __str__(self) -> str:
         if self.most is None:
@@ -156,6 +197,11 @@ class Each:
     def __str__(self) -> str:
         return f"each {self.entry}"
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Those of an entry."""
+        return self.entry.ends
+
     def problems(self, key: str, value: tuple) -> list[str]:
         """See Constraint."""
         return [
@@ -163,6 +209,34 @@ class Each:
             for i, entry in enumerate(value)
             for problem in self.entry.problems(f"{key}[{i}]", entry)
         ]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A constraint on every number of a value that may be one number, or a nest of tuples of
+    numbers and names."""
+
+    number: Constraint
+
+    def __str__(self) -> str:
+        return f"every number {self.number}"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Those of a number."""
+        return self.number.ends
+
+    def problems(self, key: str, value: object) -> list[str]:
+        """See Constraint."""
+        if isinstance(value, tuple):
+            return Each(self).problems(key, value)
+        return [] if isinstance(value, str) else self.number.problems(key, value)
+
+
+NOT_ONE = Limit(1 - 1e-7)
+"""For a fraction below 1: closer to 1, float32 would round it to 1."""
+_LEAST = 2.0**-126
+"""The smallest number that float32 can represent in full."""
 
 
 REQUIRED = MISSING
@@ -180,16 +254,24 @@ class Setting:
 
     def problems(self, key: str, value: object) -> list[str]:
         """The first constraint that a value of the right type violates, as a list of sentences: at
-        most one, or one per entry of a tuple. Floats must be finite."""
+        most one, or one per entry of a tuple. Floats must be finite, and not 0 in float32 alone."""
         if isinstance(value, float) and not math.isfinite(value):
             return [f"{key} = {value} must be a finite number."]
-        ends = [c for c in self.constraints if isinstance(c, _End)]
+        if isinstance(value, float) and 0 < abs(value) < _LEAST:
+            return [f"{key} = {value} is 0 in float32: set it to 0, or to a larger number."]
+        ends = [c for c in self.constraints if isinstance(c, _End) and not isinstance(c, Limit)]
         if any(end.problems(key, value) for end in ends):
             return [f"{key} = {value!r} must be {' and '.join(map(str, ends))}."]
         for constraint in self.constraints:
             if problems := constraint.problems(key, value):
                 return problems
         return []
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest number that the constraints allow."""
+        lows, highs = zip(UNBOUNDED, *(c.ends for c in self.constraints), strict=True)
+        return max(lows), min(highs)
 
     @property
     def documented(self) -> dict:

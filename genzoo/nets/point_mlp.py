@@ -18,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from genzoo.core.bounds import Above, AtLeast, Below, OneOf
+from genzoo.core.bounds import Above, AtLeast, Below, Between, Limit, OneOf
 from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import Conditioner, check_ways
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, ZEROS
@@ -78,14 +80,20 @@ class PointMLP(nn.Module):
 class PointMLPSettings:
     """A residual MLP for points."""
 
-    width: Annotated[int, AtLeast(2), "Width of the stream and of the time embedding."] = 128
-    depth: Annotated[int, AtLeast(0), "Residual blocks."] = 3
+    width: Annotated[
+        int, AtLeast(2), Limit(65_536), "Width of the stream and of the time embedding."
+    ] = 128
+    depth: Annotated[int, AtLeast(0), Limit(1_000), "Residual blocks."] = 3
     fourier: Annotated[
-        int, AtLeast(0), "Number of Fourier directions for the input; 0 for none."
+        int,
+        AtLeast(0),
+        Limit(1_000_000),
+        "Number of Fourier directions for the input; 0 for none.",
     ] = 32
     fourier_scale: Annotated[
         float,
         Above(0),
+        Between(1e-6, 1e6),
         "Standard deviation of their frequencies, in periods per unit of x. The default suits "
         "points in a plane with unit variance; in high dimensions use less, or fourier = 0.",
     ] = 0.5
@@ -95,7 +103,9 @@ class PointMLPSettings:
         "sinusoidal suits both DDPM steps and noise levels of order 1; fourier resolves DDPM "
         "steps more finely, and fourier_noise_level noise levels.",
     ] = "sinusoidal"
-    dropout: Annotated[float, AtLeast(0), Below(1), "Rate inside the blocks, in training."] = 0.0
+    dropout: Annotated[
+        float, AtLeast(0), Below(1), Limit(0.99), "Rate inside the blocks, in training."
+    ] = 0.0
     dtype: Annotated[str, OneOf(DTYPES), "Type used in layers; params stay float32."] = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
@@ -107,6 +117,19 @@ class PointMLPSettings:
                 f"{' x '.join(map(str, shape))}: use a U-Net."
             )
         return problems
+
+    def size(self, shape: tuple[int, ...], *, out_channels: int, entries: Entries) -> Size:
+        """The size of `build` for points of `shape` (D,)."""
+        width = self.width
+        block = counts.norm(width) + 2 * counts.dense(width, width) + counts.dense(width, 2 * width)
+        params = (
+            counts.conditioner(entries, width, width)
+            + counts.dense(shape[-1] + 2 * self.fourier, width)
+            + self.depth * block
+            + counts.norm(width)
+            + counts.dense(width, out_channels)
+        )
+        return Size(params=params, layer=width * DTYPES[self.dtype].itemsize)
 
     def build(self, *, out_channels: int, entries: Entries) -> Network:
         """An MLP (x [B, D], time [B], conditions) -> [B, out_channels].

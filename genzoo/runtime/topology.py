@@ -90,7 +90,8 @@ dnn_version_info {{ major: 9 minor: 12 }}
 device_description_str: "{chip.name}"
 """
 _CARDS = ("h100", "h200")
-_MAX_COUNT = {"cpu": 1024, "cuda": 8}  # devices: against typos; GPUs of one host
+_MAX_COUNT = {"cpu": 1024, "cuda": 8, "tpu": 2**17}  # against typos; GPUs of one host
+_LONGEST = 40  # characters of a name
 _KNOWN = (
     "v5e:4x4, v5e-16, v5p:2x4x4, v5p-64, v6e-16 (or several slices, 2xv5e-256), h100:8, "
     "h200:4, cpu:8"
@@ -114,7 +115,7 @@ class Plan:
 
 def named(name: str) -> Plan:
     """The plan of a name. Raises a UserError with examples if the name is unknown."""
-    match = _NAME.fullmatch(name)
+    match = _NAME.fullmatch(name) if len(name) <= _LONGEST else None
     slices, kind, mark, size = match.groups() if match else (None, "", "", "")
     plan = None
     if kind in _SLICES:
@@ -141,6 +142,8 @@ def _slices(name: str, slices: int, kind: str, mark: str | None, size: str | Non
     if not slices or not re.fullmatch("x".join([r"[1-9]\d*"] * axes), layout or ""):
         return None
     count = slices * math.prod(int(side) for side in layout.split("x"))
+    if count > _MAX_COUNT["tpu"]:
+        return None
     return Plan(name=name, platform="tpu", kind=kind, layout=layout, count=count, slices=slices,
                 chip=_CHIPS[kind])  # fmt: skip
 

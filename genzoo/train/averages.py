@@ -14,7 +14,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from genzoo.core.bounds import AtLeast, Below
+from genzoo.core.bounds import NOT_ONE, AtLeast, Below
 from genzoo.core.types import Array, Tree
 
 
@@ -22,9 +22,9 @@ from genzoo.core.types import Array, Tree
 class Average:
     """Settings of one average of the params."""
 
-    decay: Annotated[float, AtLeast(0), Below(1), "Fraction of the average kept at each step."] = (
-        0.9999
-    )
+    decay: Annotated[
+        float, AtLeast(0), Below(1), NOT_ONE, "Fraction of the average kept at each step."
+    ] = 0.9999
     warmup: Annotated[bool, "Whether the decay starts at 0.1 and rises to `decay`."] = True
 
     def decay_at(self, step: Array) -> Array:

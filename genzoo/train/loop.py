@@ -25,7 +25,7 @@ from typing import Annotated, NoReturn
 import jax
 import jax.numpy as jnp
 
-from genzoo.core.bounds import AtLeast, AtMost
+from genzoo.core.bounds import AtLeast, AtMost, Limit
 from genzoo.core.errors import Interrupted, UserError
 from genzoo.core.types import Batch
 from genzoo.runtime.stopping import Stop
@@ -42,18 +42,27 @@ class LoopSettings:
     """The schedule of a run, in steps; `steps` and `save_every` are multiples of steps_per_call."""
 
     steps: Annotated[int, AtLeast(1), AtMost(2**31 - 1), "Length of the run, in steps."]
-    batch_size: Annotated[int, AtLeast(1), "Examples in a step, over all devices."]
-    steps_per_call: Annotated[int, AtLeast(1), "Steps in each call of the compiled program."] = 1
-    log_every: Annotated[int, AtLeast(1), "Steps between lines of metrics."] = 100
-    save_every: Annotated[int, AtLeast(1), "Steps between checkpoints."] = 1000
+    batch_size: Annotated[int, AtLeast(1), Limit(2**24), "Examples in a step, over all devices."]
+    steps_per_call: Annotated[
+        int, AtLeast(1), Limit(100_000), "Steps in each call of the compiled program."
+    ] = 1
+    log_every: Annotated[
+        int, AtLeast(1), Limit(2**31 - 1), "Steps between lines of metrics."
+    ] = 100
+    save_every: Annotated[
+        int, AtLeast(1), Limit(2**31 - 1), "Steps between checkpoints."
+    ] = 1000
     save_minutes: Annotated[
-        float, AtLeast(0), "Maximum minutes between checkpoints; 0 for no limit."
+        float, AtLeast(0), Limit(1e6), "Maximum minutes between checkpoints; 0 for no limit."
     ] = 10.0
     picture_minutes: Annotated[
-        float, AtLeast(0), "Minutes until the first grid of samples at the latest; 0 for no limit."
+        float,
+        AtLeast(0),
+        Limit(1e6),
+        "Minutes until the first grid of samples at the latest; 0 for no limit.",
     ] = 2.0
     fault_limit: Annotated[
-        int, AtLeast(1), "Non-finite steps in a row after which the run stops."
+        int, AtLeast(1), Limit(1_000_000), "Non-finite steps in a row after which the run stops."
     ] = 10
 
 

@@ -12,7 +12,20 @@ from typing import Annotated
 import jax
 import optax
 
-from genzoo.core.bounds import Above, AtLeast, AtMost, Below, Each, OneOf, ignored
+from genzoo.core.bounds import (
+    NOT_ONE,
+    Above,
+    AtLeast,
+    AtMost,
+    Below,
+    Between,
+    Each,
+    Entries,
+    Limit,
+    OneOf,
+    ZeroOr,
+    ignored,
+)
 from genzoo.core.contract import Player
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Tree
@@ -56,21 +69,37 @@ class AdamSettings:
     """Hyperparameters of Adam and AdamW (Kingma & Ba 2015, Loshchilov & Hutter 2019)."""
 
     learning_rate: Annotated[float, AtLeast(0), AtMost(1000), "The rate after the warm-up."] = 2e-4
-    warmup: Annotated[int, AtLeast(0), "Steps over which the learning rate rises from 0."] = 0
+    warmup: Annotated[
+        int, AtLeast(0), Limit(2**31 - 1), "Steps over which the learning rate rises from 0."
+    ] = 0
     clip: Annotated[
-        float, AtLeast(0), "Bound on the global gradient norm; 0 for no clipping."
+        float,
+        AtLeast(0),
+        ZeroOr("no clipping", Between(1e-6, 1e6)),
+        "Bound on the global gradient norm; 0 for no clipping.",
     ] = 1.0
-    weight_decay: Annotated[float, AtLeast(0), "Decoupled (AdamW); 0 for plain Adam."] = 0.0
+    weight_decay: Annotated[
+        float, AtLeast(0), Limit(1_000), "Decoupled (AdamW); 0 for plain Adam."
+    ] = 0.0
     decay_biases: Annotated[bool, "Whether weight_decay applies to biases too."] = True
-    b1: Annotated[float, AtLeast(0), Below(1), "Decay rate of the first moment."] = 0.9
-    b2: Annotated[float, AtLeast(0), Below(1), "Decay rate of the second moment."] = 0.999
-    eps: Annotated[float, Above(0), "Added to the root of the second moment."] = 1e-8
+    b1: Annotated[float, AtLeast(0), Below(1), NOT_ONE, "Decay rate of the first moment."] = 0.9
+    b2: Annotated[
+        float, AtLeast(0), Below(1), NOT_ONE, "Decay rate of the second moment."
+    ] = 0.999
+    eps: Annotated[
+        float, Above(0), Between(1e-16, 1), "Added to the root of the second moment."
+    ] = 1e-8
     stage_ends: Annotated[
-        tuple[int, ...], "For decay = 'stages': steps after the warm-up at which a stage ends."
+        tuple[int, ...],
+        Entries(0, 1_000),
+        Each(Between(-(2**31), 2**31 - 1)),
+        "For decay = 'stages': steps after the warm-up at which a stage ends.",
     ] = ()
     stage_factors: Annotated[
         tuple[float, ...],
+        Entries(0, 1_001),
         Each(AtLeast(0)),
+        Each(Limit(1e6)),
         "For decay = 'stages': factors of the learning rate, one more than stage_ends.",
     ] = ()
 

@@ -20,7 +20,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from genzoo.core.bounds import AtLeast
+from genzoo.core.bounds import AtLeast, Between, Entries, Limit
 from genzoo.core.errors import UserError
 from genzoo.core.types import Batch, Tree
 
@@ -37,14 +37,17 @@ class MeshSettings:
     axis to split.
     """
 
-    data: Annotated[int, "Devices along the axis data; -1 for all that fsdp leaves."] = -1
-    fsdp: Annotated[int, AtLeast(1), "Devices over which params are split."] = 1
+    data: Annotated[
+        int, Between(-1, 2**20), "Devices along the axis data; -1 for all that fsdp leaves."
+    ] = -1
+    fsdp: Annotated[int, AtLeast(1), Limit(2**20), "Devices over which params are split."] = 1
     rules: Annotated[
         tuple[tuple[str, str], ...],
+        Entries(0, 1_000),
         "(pattern, how) by path; the first match applies. how: replicated, largest or an axis.",
     ] = ()
     floor: Annotated[
-        int, AtLeast(1), "Size (number of entries) below which arrays are not split."
+        int, AtLeast(1), Limit(2**40), "Size (number of entries) below which arrays are not split."
     ] = 2**16
 
 
@@ -212,9 +215,10 @@ def _rule_problems(rules: Rules) -> list[str]:
         pattern, how = rule
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             sentences.append(f"mesh.rules: {pattern!r} is not a regular expression ({error}).")
-        if how not in (LARGEST, REPLICATED) and not how.isdecimal():
+        axis = how.isascii() and how.isdecimal() and len(how) < 3
+        if how not in (LARGEST, REPLICATED) and not axis:
             sentences.append(
                 f"mesh.rules: {how!r} is unknown for {pattern!r}: give '{LARGEST}', "
                 f"'{REPLICATED}' or the number of an axis."

@@ -188,7 +188,7 @@ def test_it_is_the_plain_network(ncsnpp):
         (dict(embedding_width=33), ["network.embedding_width = 33", "even"]),
         (dict(resample_filter=(1, 2, 1)), ["resample_filter = (1.0, 2.0, 1.0)", "(1, 3, 3, 1)"]),
         (dict(resample_filter=(1, -1, -1, 1)), ["network.resample_filter", "sum to 0"]),
-        (dict(resample_filter=()), ["network.resample_filter = () must be", "at least 2"]),
+        (dict(resample_filter=()), ["network.resample_filter = () must be", "2 to 64 entries"]),
         (dict(progressive_input="residul"), ["network.progressive_input", "'residual'?"]),
         (dict(multipliers=(2,) * 7), ["network.multipliers has 7 levels", "divisible by 64"]),
     ],

@@ -22,7 +22,7 @@ def unet_problems(shape, **settings):
     [
         (dict(width=0, attention=()), ["network.width = 0 must be at least 1."]),
         (dict(blocks=0), ["network.blocks = 0 must be at least 1."]),
-        (dict(multipliers=()), ["network.multipliers = () must be", "at least 1 entry"]),
+        (dict(multipliers=()), ["network.multipliers = () must be", "1 to 16 entries"]),
         (dict(multipliers=(1, 0, 2, 2)), ["network.multipliers[1] = 0.0 must be above 0."]),
         (dict(multipliers=(1, 0.001, 2, 2)), ["network.multipliers = ", "without channels"]),
         (dict(dropout=1.0), ["network.dropout = 1.0 must be at least 0 and below 1."]),

@@ -12,7 +12,8 @@ from typing import Annotated
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast, OneOf
+from genzoo.core.bounds import AtLeast, Limit, OneOf
+from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.autoencoder.pair import (
     ACTIVATIONS,
@@ -21,8 +22,10 @@ from genzoo.nets.autoencoder.pair import (
     Pair,
     TopWidths,
     upper_pairs,
+    upper_size,
 )
 from genzoo.nets.interface import network
+from genzoo.nets.parts.counts import conv, dense, largest
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, ZEROS, Conv, unfold
 from genzoo.nets.parts.problems import indivisible
 
@@ -155,11 +158,51 @@ class ConvDecoder(nn.Module):
         return ConvUp(self.decoded, name="out")(h)
 
 
+def residuals_params(axes: int, width: int, block_width: int, blocks: int) -> int:
+    """The params of `Residuals`."""
+    return blocks * (conv(axes, width, block_width) + conv(axes, block_width, width, 1))
+
+
+def trunk_params(axes: int, channels: int, width: int, downsamples: int) -> int:
+    """The params of a `ConvTrunk` on `channels`, without its residual blocks."""
+    total = 0
+    for i in range(downsamples):
+        outputs = width if i else width // 2
+        total, channels = total + conv(axes, channels, outputs, 4), outputs
+    return total + conv(axes, channels, width)
+
+
+def up_params(axes: int, width: int, decoded: int, upsamples: int) -> int:
+    """The params of the transposed convolutions of a `ConvDecoder`."""
+    total, channels = 0, width
+    for i in range(upsamples - 1):
+        outputs = width if i < upsamples - 2 else width // 2
+        total, channels = total + conv(axes, channels, outputs, 4), outputs
+    return total + conv(axes, channels, decoded, 4)
+
+
+def largest_map(
+    sides: tuple[int, ...], width: int, downsamples: int, decoded: int, itemsize: int
+) -> int:
+    """The bytes of the largest array of a convolutional pair for an image with these sides."""
+    halves, grid = ([side >> by for side in sides] for by in (1, downsamples))
+    return max(
+        largest(halves, width // 2, itemsize),
+        largest(grid, width, itemsize),
+        largest(sides, decoded, 4),
+    )
+
+
 FeatureWidth = Annotated[
-    int, AtLeast(2), "Channels of the feature maps; the finest have half as many."
+    int,
+    AtLeast(2),
+    Limit(65_536),
+    "Channels of the feature maps; the finest have half as many.",
 ]
-BlockWidth = Annotated[int, AtLeast(1), "Channels inside a residual block."]
-BlockCount = Annotated[int, AtLeast(0), "Residual blocks in the encoder, and in the decoder."]
+BlockWidth = Annotated[int, AtLeast(1), Limit(65_536), "Channels inside a residual block."]
+BlockCount = Annotated[
+    int, AtLeast(0), Limit(256), "Residual blocks in the encoder, and in the decoder."
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +216,10 @@ class ConvSettings:
     block_width: BlockWidth = 32
     blocks: BlockCount = 2
     downsamples: Annotated[
-        int, AtLeast(1), "Convolutions with stride two, and transposed convolutions back."
+        int,
+        AtLeast(1),
+        Limit(16),
+        "Convolutions with stride two, and transposed convolutions back.",
     ] = 2
     flat: Annotated[bool, "Whether the latent is one vector instead of a grid."] = False
     top_widths: TopWidths = (100, 100)
@@ -188,6 +234,33 @@ class ConvSettings:
                 "axes: use a dense network."
             ]
         return indivisible("downsamples", self.downsamples, shape[:-1], 2**self.downsamples)
+
+    def size(
+        self,
+        x: tuple[int, ...],
+        *,
+        shape: tuple[int, ...],
+        encoded: tuple[int, ...],
+        latents: tuple[int, ...],
+        decoded: tuple[int, ...],
+    ) -> Size:
+        """The size of `build` for examples of the shape `x` (*size, C)."""
+        del shape
+        *sides, channels = x
+        axes, width, halvings = len(sides), self.width, self.downsamples
+        places = math.prod(side >> halvings for side in sides)
+        params = trunk_params(axes, channels, width, halvings)
+        params += 2 * residuals_params(axes, width, self.block_width, self.blocks)
+        params += up_params(axes, width, decoded[0], halvings)
+        if self.flat:
+            params += dense(places * width, encoded[0]) + dense(latents[0], places * width)
+        else:
+            params += conv(axes, width, encoded[0], 1) + conv(axes, latents[0], width)
+        layer = largest_map(sides, width, halvings, decoded[0], DTYPES[self.dtype].itemsize)
+        return upper_size(
+            Size(params=params, layer=layer), 1 if self.flat else places,
+            encoded=encoded, latents=latents, decoded=decoded, widths=self.top_widths,
+        )  # fmt: skip
 
     def build(
         self,

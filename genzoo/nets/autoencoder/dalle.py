@@ -5,6 +5,7 @@ encoder and decoder. A block is x -> shortcut(x) + residual path(x) / (number of
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated
 
 import jax
@@ -12,9 +13,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from genzoo.core.bounds import AtLeast, OneOf
+from genzoo.core.bounds import AtLeast, Limit, OneOf
+from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts.counts import conv, largest
 from genzoo.nets.parts.layers import DTYPES, ZEROS, double
 from genzoo.nets.parts.problems import indivisible
 
@@ -71,6 +74,13 @@ class Block(nn.Module):
         if x.shape[-1] != self.features:
             x = _conv(x, self.features, 1, self.dtype, "shortcut")
         return x + self.post_gain * h
+
+
+def _block_params(axes: int, inputs: int, features: int, windows: tuple[int, ...]) -> int:
+    hidden = features // 4
+    widths = (inputs, hidden, hidden, hidden, features)
+    total = sum(conv(axes, a, b, w) for (a, b), w in zip(pairwise(widths), windows, strict=True))
+    return total + (conv(axes, inputs, features, 1) if inputs != features else 0)
 
 
 def _pool(x: Array) -> Array:
@@ -146,15 +156,22 @@ class DalleSettings:
     43,829,766 in the decoder.
     """
 
-    width: Annotated[int, AtLeast(4), "Channels of the finest maps; group g has 2^g as many."] = 256
-    initial: Annotated[int, AtLeast(1), "Channels of the embedded codes."] = 128
+    width: Annotated[
+        int, AtLeast(4), Limit(65_536), "Channels of the finest maps; group g has 2^g as many."
+    ] = 256
+    initial: Annotated[
+        int, AtLeast(1), Limit(65_536), "Channels of the embedded codes."
+    ] = 128
     groups: Annotated[
         int,
         AtLeast(1),
+        Limit(16),
         "Groups of blocks, each at half the resolution of the last: 4 as published; 3 suit images "
         "of 28 to 64 pixels.",
     ] = 4
-    blocks: Annotated[int, AtLeast(1), "Blocks in each group, in encoder and decoder."] = 2
+    blocks: Annotated[
+        int, AtLeast(1), Limit(256), "Blocks in each group, in encoder and decoder."
+    ] = 2
     dtype: Annotated[
         str,
         OneOf(DTYPES),
@@ -164,6 +181,29 @@ class DalleSettings:
     def problems(self, shape: tuple[int, ...]) -> list[str]:
         """Errors in the settings for images of `shape` (*size, C), as sentences."""
         return indivisible("groups", self.groups, shape[:-1], 2 ** (self.groups - 1))
+
+    def size(self, x: tuple[int, ...], *, shape: tuple, vocabulary: int, decoded: int) -> Size:
+        """The size of `build` for images of the shape `x` (*size, C)."""
+        del shape
+        *sides, channels = x
+        axes, deepest = len(sides), self.width << self.groups - 1
+        encoder, down = conv(axes, channels, self.width, 7), self.width
+        decoder, up = 0, self.initial
+        for group in range(self.groups):
+            for _ in range(self.blocks):
+                encoder += _block_params(axes, down, self.width << group, (3, 3, 3, 1))
+                down = self.width << group
+        for group in reversed(range(self.groups)):
+            for _ in range(self.blocks):
+                decoder += _block_params(axes, up, self.width << group, (1, 3, 3, 3))
+                up = self.width << group
+        codes = conv(axes, deepest, vocabulary, 1) + conv(axes, vocabulary, self.initial, 1)
+        grid = [side >> self.groups - 1 for side in sides]
+        finest = largest(sides, self.width, DTYPES[self.dtype].itemsize)
+        return Size(
+            params=encoder + codes + decoder + conv(axes, self.width, decoded, 1),
+            layer=max(finest, largest(grid, vocabulary, 4)),
+        )
 
     def build(self, *, shape: tuple[int, ...], vocabulary: int, decoded: int) -> DVAENetworks:
         """The networks for images of shape (*size, C), with grid = size / 2^(groups - 1).

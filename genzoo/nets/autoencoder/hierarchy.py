@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast, OneOf
+from genzoo.core.bounds import AtLeast, Limit, OneOf
+from genzoo.core.size import Size
 from genzoo.core.types import Array, Key, Tree
 from genzoo.nets.autoencoder.convnet import (
     BlockCount,
@@ -30,8 +31,13 @@ from genzoo.nets.autoencoder.convnet import (
     ConvTrunk,
     ConvUp,
     FeatureWidth,
+    largest_map,
+    residuals_params,
+    trunk_params,
+    up_params,
 )
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts.counts import conv
 from genzoo.nets.parts.layers import DTYPES, Conv
 from genzoo.nets.parts.problems import indivisible
 
@@ -149,8 +155,12 @@ class HierarchySettings:
     cited above, and one level has 662,723, as in `ConvSettings`.
     """
 
-    levels: Annotated[int, AtLeast(1), "Grids of codes, each half as fine as the last."] = 1
-    downsamples: Annotated[int, AtLeast(1), "Halvings from the image to the finest grid."] = 2
+    levels: Annotated[
+        int, AtLeast(1), Limit(16), "Grids of codes, each half as fine as the last."
+    ] = 1
+    downsamples: Annotated[
+        int, AtLeast(1), Limit(16), "Halvings from the image to the finest grid."
+    ] = 2
     width: FeatureWidth = 128
     block_width: BlockWidth = 32
     blocks: BlockCount = 2
@@ -162,6 +172,31 @@ class HierarchySettings:
         """Errors in the settings for images of `shape` (*size, C), as sentences."""
         unit = 2 ** (self.levels - 1 + self.downsamples)
         return indivisible("levels", self.levels, shape[:-1], unit)
+
+    def size(self, x: tuple[int, ...], *, shape: tuple, latent: int, decoded: int) -> Size:
+        """The size of `build` for images of the shape `x` (*size, C)."""
+        del shape
+        *sides, channels = x
+        axes, width = len(sides), self.width
+        blocks = residuals_params(axes, width, self.block_width, self.blocks)
+
+        def decoder(inputs: int, outputs: int, upsamples: int) -> int:
+            ups = up_params(axes, width, outputs, upsamples)
+            return conv(axes, inputs, width) + blocks + ups
+
+        total = decoder(self.levels * latent, decoded, self.downsamples)
+        for level in range(self.levels):
+            below, halvings = (width, 1) if level else (channels, self.downsamples)
+            top = level == self.levels - 1
+            total += trunk_params(axes, below, width, halvings) + blocks
+            total += conv(axes, width if top else width + latent, latent, 1)
+            total += level * conv(axes, latent, latent, 4)
+            if not top:
+                total += decoder(latent if level == self.levels - 2 else 2 * latent, latent, 1)
+        itemsize = DTYPES[self.dtype].itemsize
+        return Size(
+            params=total, layer=largest_map(sides, width, self.downsamples, decoded, itemsize)
+        )
 
     def build(self, *, shape: tuple[int, ...], latent: int, decoded: int) -> Hierarchy:
         """The networks for images of shape (*size, C).

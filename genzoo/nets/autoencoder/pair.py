@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast, Each, OneOf
+from genzoo.core.bounds import AtLeast, Each, Entries, Limit, OneOf
+from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts.counts import dense
 
 Activation = Callable[[Array], Array]
 
@@ -83,7 +85,9 @@ def mlp_pair(
 ActivationName = Annotated[str, OneOf(ACTIVATIONS), "Function after every hidden layer."]
 TopWidths = Annotated[
     tuple[int, ...],
+    Entries(0, 64),
     Each(AtLeast(1)),
+    Each(Limit(1_000_000)),
     "Hidden widths for the second layer of latents, if there is one.",
 ]
 
@@ -112,12 +116,44 @@ def upper_pairs(
     )  # fmt: skip
 
 
+def mlp_size(
+    inputs: int, outputs: int, widths: tuple[int, ...], *, encoded: int, latent: int
+) -> Size:
+    """The size of `mlp_pair` from `inputs` numbers to `outputs`."""
+    params = dense(inputs, *widths, encoded) + dense(latent, *widths[::-1], outputs)
+    return Size(params=params, layer=4 * max(*widths, encoded, outputs))
+
+
+def upper_size(
+    first: Size,
+    places: int,
+    *,
+    encoded: tuple[int, ...],
+    latents: tuple[int, ...],
+    decoded: tuple[int, ...],
+    widths: tuple[int, ...],
+) -> Size:
+    """The size of a first pair and of its `upper_pairs`. places: in the first grid of latents."""
+    if len(latents) == 1:
+        return first
+    second = mlp_size(
+        places * latents[0], places * decoded[1], widths, encoded=encoded[1], latent=latents[1]
+    )
+    return Size(
+        params=first.params + second.params, layer=max(first.layer, second.layer)
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class MLPSettings:
     """Dense encoders and decoders."""
 
     widths: Annotated[
-        tuple[int, ...], Each(AtLeast(1)), "Hidden widths of the encoder; reversed in the decoder."
+        tuple[int, ...],
+        Entries(0, 64),
+        Each(AtLeast(1)),
+        Each(Limit(1_000_000)),
+        "Hidden widths of the encoder; reversed in the decoder.",
     ] = (200, 200)
     top_widths: TopWidths = (100, 100)
     activation: ActivationName = "tanh"
@@ -126,6 +162,25 @@ class MLPSettings:
         """[]: all settings are valid for data of any shape."""
         del shape
         return []
+
+    def size(
+        self,
+        x: tuple[int, ...],
+        *,
+        shape: tuple[int, ...],
+        encoded: tuple[int, ...],
+        latents: tuple[int, ...],
+        decoded: tuple[int, ...],
+    ) -> Size:
+        """The size of `build` for examples of the shape `x`."""
+        del shape
+        outputs = math.prod(x[:-1]) * decoded[0]
+        first = mlp_size(
+            math.prod(x), outputs, self.widths, encoded=encoded[0], latent=latents[0]
+        )
+        return upper_size(
+            first, 1, encoded=encoded, latents=latents, decoded=decoded, widths=self.top_widths
+        )
 
     def build(
         self,

@@ -22,10 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast, Below, OneOf
+from genzoo.core.bounds import AtLeast, Below, Limit, OneOf
 from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.size import Size
 from genzoo.core.types import Array, Tree
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import check_ways, feature_embedder, value_of
 from genzoo.nets.parts.layers import DTYPES, ZEROS
 from genzoo.nets.transformer.causal import EPSILON, INIT_STD, NEVER, Block
@@ -150,14 +152,15 @@ class TransformerSettings:
     (classes + 1) W for a class label that may be absent.
     """
 
-    width: Annotated[int, AtLeast(1), "Width of the residual stream."] = 256
-    depth: Annotated[int, AtLeast(1), "Number of blocks."] = 6
-    heads: Annotated[int, AtLeast(1), "Attention heads; must divide the width."] = 8
-    expansion: Annotated[int, AtLeast(1), "Hidden width of the MLPs, in widths."] = 4
+    width: Annotated[int, AtLeast(1), Limit(65_536), "Width of the residual stream."] = 256
+    depth: Annotated[int, AtLeast(1), Limit(1_000), "Number of blocks."] = 6
+    heads: Annotated[int, AtLeast(1), Limit(1_024), "Attention heads; must divide the width."] = 8
+    expansion: Annotated[int, AtLeast(1), Limit(64), "Hidden width of the MLPs, in widths."] = 4
     dropout: Annotated[
         float,
         AtLeast(0),
         Below(1),
+        Limit(0.99),
         "Dropout rate on the embedded sequence and on the output of each layer, in training.",
     ] = 0.0
     dtype: Annotated[
@@ -175,6 +178,24 @@ class TransformerSettings:
             f"network.heads is {self.heads}, which does not divide network.width, {self.width}: "
             "change one of them."
         ]
+
+    def size(
+        self,
+        shape: tuple[int, ...],
+        *,
+        vocabularies: tuple[int, ...],
+        lengths: tuple[int, ...],
+        entries: Entries,
+    ) -> Size:
+        """The size of `build`, independent of the `shape` of the data. The layer is that of one
+        position, for sampling has no others at a time."""
+        del shape
+        width, codes, positions = self.width, sum(vocabularies), sum(lengths)
+        block = (4 + 2 * self.expansion) * width**2 + (9 + self.expansion) * width
+        params = 2 * codes * width + codes + positions * width + 3 * width + self.depth * block
+        params += sum(counts.added(entry, width) for entry in entries.values())
+        cache = 2 * positions * width * DTYPES[self.dtype].itemsize
+        return Size(params=params, layer=min(cache, 4 * self.heads * positions**2))
 
     def build(
         self, *, vocabularies: tuple[int, ...], lengths: tuple[int, ...], entries: Entries

@@ -9,6 +9,7 @@ Radford et al. 2021 (CLIP). With the tokens x_1 .. x_N of the last feature map a
 At time 0 it classifies clean images, and its features can be used for probes and distances.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,9 +17,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.conditions import Conditions
+from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.attention import attend
+from genzoo.nets.parts.counts import dense, norm
 from genzoo.nets.parts.layers import FAN_IN, ZEROS, GroupNorm
 from genzoo.nets.unet.settings import (
     ADMSettings,
@@ -94,6 +97,14 @@ class ClassifierUNetSettings(ADMSettings):
     resample: ResampleName = "block"
     time_embedding: TimeEmbedding = "sinusoidal_adm"
     norm_epsilon: NormEpsilon = 1e-5
+
+    def size(self, shape: tuple[int, ...], *, num_classes: int) -> Size:
+        """The size of `build` for images of `shape` (*size, C)."""
+        count = self.count(shape, {})
+        channels, places = count.channels, math.prod(count.sides) + 1
+        pool = places * channels + dense(channels, 3 * channels)
+        head = norm(channels) + pool + dense(channels, num_classes)
+        return Size(params=count.params + head, layer=count.layer)
 
     def build(self, *, num_classes: int) -> Network:
         """A classifier (x [B, *size, C], time [B] in DDPM steps, {}) -> logits [B, num_classes].

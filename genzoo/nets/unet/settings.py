@@ -8,26 +8,40 @@ from typing import Annotated
 from flax import linen as nn
 
 from genzoo.core import conditions
-from genzoo.core.bounds import Above, AtLeast, Below, Each, Entries, OneOf
+from genzoo.core.bounds import Above, AtLeast, Below, Between, Each, Entries, Limit, OneOf
+from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import Conditioner
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, groups_of
 from genzoo.nets.parts.problems import even_problems
 from genzoo.nets.parts.resample import Taps, filter_fits
+from genzoo.nets.unet.counts import RESAMPLINGS, Count
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
 from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of, width_of
 
-Width = Annotated[int, AtLeast(1), "Base number of channels, scaled by the multipliers."]
-Multipliers = Annotated[
-    tuple[float, ...], Entries(1), Each(Above(0)), "Channel multiplier of each level."
+Width = Annotated[
+    int, AtLeast(1), Limit(65_536), "Base number of channels, scaled by the multipliers."
 ]
-Blocks = Annotated[int, AtLeast(1), "Residual blocks per level; one more in the decoder."]
+Multipliers = Annotated[
+    tuple[float, ...],
+    Entries(1, 16),
+    Each(Above(0)),
+    Each(Limit(1_000)),
+    "Channel multiplier of each level.",
+]
+Blocks = Annotated[
+    int, AtLeast(1), Limit(256), "Residual blocks per level; one more in the decoder."
+]
 Attention = Annotated[
     tuple[int, ...],
+    Entries(0, 16),
+    Each(Between(1, 65_536)),
     "Sides of the feature maps with attention after each block (the smaller side of a rectangle).",
 ]
-Heads = Annotated[int, AtLeast(1), "Attention heads; for head_width = 0."]
-HeadWidth = Annotated[int, AtLeast(0), "Channels of an attention head; 0 to give heads instead."]
+Heads = Annotated[int, AtLeast(1), Limit(1_024), "Attention heads; for head_width = 0."]
+HeadWidth = Annotated[
+    int, AtLeast(0), Limit(65_536), "Channels of an attention head; 0 to give heads instead."
+]
 ScaleShift = Annotated[
     bool, "Whether time features scale and shift the norms (iDDPM, ADM) or are added (DDPM)."
 ]
@@ -39,7 +53,8 @@ ResampleName = Annotated[
 ]
 ResampleFilter = Annotated[
     tuple[float, ...],
-    Entries(2),
+    Entries(2, 64),
+    Each(Between(-1e6, 1e6)),
     "Taps of the resampling filter along each axis: (1, 1) for averages and copies (DDPM++), "
     "(1, 3, 3, 1) for NCSN++.",
 ]
@@ -54,10 +69,20 @@ TimeEmbedding = Annotated[
     "sinusoidal (DDPM), sinusoidal_adm (iDDPM, ADM), fourier (NCSN++) for times in DDPM steps; "
     "fourier_noise_level for noise levels of order 1.",
 ]
-Dropout = Annotated[float, AtLeast(0), Below(1), "Rate inside residual blocks, in training."]
-NormEpsilon = Annotated[float, Above(0), "Added to the variance in GroupNorm: DDPM 1e-6, ADM 1e-5."]
+Dropout = Annotated[
+    float, AtLeast(0), Below(1), Limit(0.99), "Rate inside residual blocks, in training."
+]
+NormEpsilon = Annotated[
+    float,
+    Above(0),
+    Between(1e-12, 0.1),
+    "Added to the variance in GroupNorm: DDPM 1e-6, ADM 1e-5.",
+]
 Patch = Annotated[
-    int, AtLeast(1), "Side of the patches that are folded into channels before the first layer."
+    int,
+    AtLeast(1),
+    Limit(1_024),
+    "Side of the patches that are folded into channels before the first layer.",
 ]
 RematName = Annotated[
     str,
@@ -82,9 +107,13 @@ class LevelsSettings:
     attention: Attention = (16,)
     heads: Heads = 1
     time_embedding: TimeEmbedding = "sinusoidal"
-    embedding_width: Annotated[int, AtLeast(0), "Width of the time embedding; 0 for width."] = 0
+    embedding_width: Annotated[
+        int, AtLeast(0), Limit(65_536), "Width of the time embedding; 0 for width."
+    ] = 0
     dropout: Dropout = 0.0
-    norm_groups: Annotated[int, AtLeast(1), "Maximum number of groups in GroupNorm."] = 32
+    norm_groups: Annotated[
+        int, AtLeast(1), Limit(65_536), "Maximum number of groups in GroupNorm."
+    ] = 32
     norm_epsilon: NormEpsilon = 1e-6
     patch: Patch = 1
     remat: RematName = "none"
@@ -154,6 +183,23 @@ class ADMSettings(LevelsSettings):
             patch=self.patch,
             depth=depth,
         )
+
+    def count(
+        self, shape: tuple[int, ...], entries: conditions.Entries, context: int = 0, depth: int = 0
+    ) -> Count:
+        """The size of the conditioner and the trunk for inputs of `shape` (*size, C). context,
+        depth: see below and `trunk`."""
+        width = self.embedding_width or self.width
+        count = Count(
+            self.trunk(depth),
+            shape[:-1],
+            shape[-1] + counts.mapped(entries),
+            resampling=RESAMPLINGS[self.resample],
+            features=4 * width,
+            context=context,
+        )
+        count.params += counts.conditioner(entries, width, 4 * width, context=context)
+        return count
 
     def conditioner(
         self, entries: conditions.Entries, context: int = 0

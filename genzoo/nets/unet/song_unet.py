@@ -23,8 +23,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import (
     Encoded,
     Scalar,
@@ -35,6 +37,7 @@ from genzoo.nets.parts.conditioning import (
 )
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, TimeEmbedding
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, wide_groups
+from genzoo.nets.unet.counts import Count
 from genzoo.nets.unet.residual import BlockStyle, filtered_blocks
 from genzoo.nets.unet.settings import (
     Blocks,
@@ -101,15 +104,17 @@ class SongUNetSettings(LevelsSettings):
         """Errors in the settings for inputs of `shape` (*size, C), as sentences."""
         return levels_problems(shape, self) + filter_problems(self.resample_filter)
 
-    def build(self, *, out_channels: int, entries: Entries) -> Network:
-        """A U-Net (x [B, *size, C], noise level [B], conditions) -> [B, *size, out_channels].
+    def size(self, shape: tuple[int, ...], *, out_channels: int, entries: Entries) -> Size:
+        """The size of `build` for inputs of `shape` (*size, C)."""
+        width, features = self.embedding_width or self.width, 4 * self.width
+        channels = shape[-1] + counts.mapped(entries)
+        count = Count(
+            self._trunk(), shape[:-1], channels, resampling="block", features=features
+        )
+        count.params += counts.conditioner(entries, width, features, add_to=width)
+        return count.ascend(out_channels, attention_up=False)
 
-        The noise level is any real number, in EDM log(sigma) / 4. out_channels, entries: as for the
-        U-Net, by way = "add" or "concat" (UserError); no entry needs a null. The features have
-        width 4 width, whatever embedding_width is. If norm_groups would leave fewer than 4 channels
-        in a group at any level, all levels have fewer groups.
-        """
-        check_ways(entries, ("add", "concat"))
+    def _trunk(self) -> Trunk:
         style = BlockStyle(
             scale_shift=False,
             dropout=self.dropout,
@@ -119,7 +124,7 @@ class SongUNetSettings(LevelsSettings):
             scale=sqrt(0.5),
             project=True,
         )
-        trunk = Trunk(
+        return Trunk(
             entry=self.width,
             widths=self.widths,
             blocks=self.blocks,
@@ -133,6 +138,16 @@ class SongUNetSettings(LevelsSettings):
             patch=self.patch,
             pyramid=self.resample_filter if self.progressive_input == "residual" else (),
         )
+
+    def build(self, *, out_channels: int, entries: Entries) -> Network:
+        """A U-Net (x [B, *size, C], noise level [B], conditions) -> [B, *size, out_channels].
+
+        The noise level is any real number, in EDM log(sigma) / 4. out_channels, entries: as for the
+        U-Net, by way = "add" or "concat" (UserError); no entry needs a null. The features have
+        width 4 width, whatever embedding_width is. If norm_groups would leave fewer than 4 channels
+        in a group at any level, all levels have fewer groups.
+        """
+        check_ways(entries, ("add", "concat"))
         condition = partial(
             NoiseConditioner,
             embed=TIME_EMBEDDINGS[self.time_embedding],
@@ -141,5 +156,10 @@ class SongUNetSettings(LevelsSettings):
             entries=entries,
         )
         return network(
-            UNet(out_channels=out_channels, trunk=trunk, condition=condition, attention_up=False)
+            UNet(
+                out_channels=out_channels,
+                trunk=self._trunk(),
+                condition=condition,
+                attention_up=False,
+            )
         )

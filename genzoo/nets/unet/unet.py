@@ -12,9 +12,10 @@ from typing import Annotated
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast
+from genzoo.core.bounds import AtLeast, Limit
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.errors import UserError
+from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts.conditioning import check_ways
@@ -75,11 +76,15 @@ class UNetSettings(ADMSettings):
     transformer_depth: Annotated[
         int,
         AtLeast(0),
+        Limit(100),
         "0 for self-attention; otherwise the number of blocks in each spatial transformer, which "
         "also attends to conditions (latent diffusion).",
     ] = 0
     context_width: Annotated[
-        int, AtLeast(0), "Width of the tokens that spatial transformers attend to; 0 for width."
+        int,
+        AtLeast(0),
+        Limit(65_536),
+        "Width of the tokens that spatial transformers attend to; 0 for width.",
     ] = 0
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
@@ -91,6 +96,11 @@ class UNetSettings(ADMSettings):
                 "network.transformer_depth = 0: leave it at 0, or use a depth of at least 1."
             )
         return problems
+
+    def size(self, shape: tuple[int, ...], *, out_channels: int, entries: Entries) -> Size:
+        """The size of `build` for inputs of `shape` (*size, C)."""
+        count = self.count(shape, entries, self.context_width or self.width, self.transformer_depth)
+        return count.ascend(out_channels, attention_up=True)
 
     def build(self, *, out_channels: int, entries: Entries) -> Network:
         """A U-Net (x [B, *size, C], time [B], conditions) -> [B, *size, out_channels].

@@ -17,14 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from genzoo.core.bounds import AtLeast, AtMost, Each
+from genzoo.core import bounds
+from genzoo.core.bounds import AtLeast, AtMost, Between, Each, Limit
 from genzoo.core.conditions import Conditions, Entries
+from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import Network, network
+from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import Conditioner, check_ways
 from genzoo.nets.parts.embeddings import sinusoidal
 from genzoo.nets.parts.layers import DTYPES, wide_groups
 from genzoo.nets.parts.problems import even_problems, indivisible
+from genzoo.nets.unet.counts import Count
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
 from genzoo.nets.unet.settings import (
     Dropout,
@@ -83,17 +87,22 @@ class VDMUNetSettings:
     at 32 x 32 the paper uses width 256 and attention (32,).
     """
 
-    width: Annotated[int, AtLeast(1), "Channels throughout."] = 128
+    width: Annotated[int, AtLeast(1), Limit(65_536), "Channels throughout."] = 128
     blocks: Annotated[
-        int, AtLeast(1), "Residual blocks before the middle; one more follows it."
+        int, AtLeast(1), Limit(1_000), "Residual blocks before the middle; one more follows it."
     ] = 32
     attention: Annotated[
-        tuple[int, ...], "The side of the feature map for attention after every block; () for none."
+        tuple[int, ...],
+        bounds.Entries(0, 16),
+        Each(Between(1, 65_536)),
+        "The side of the feature map for attention after every block; () for none.",
     ] = ()
     middle_attention: Annotated[bool, "Whether the middle has self-attention."] = True
     fourier: Annotated[
         tuple[int, ...],
+        bounds.Entries(0, 32),
         Each(AtMost(FINEST)),
+        Each(AtLeast(-FINEST)),
         "Exponents n of the Fourier features sin(2^n pi x), () for none; the paper uses 7 and 8, "
         "and float32 does not resolve those above 16.",
     ] = (7, 8)
@@ -109,15 +118,17 @@ class VDMUNetSettings:
         sides = [min(shape[:-1]) // self.patch]
         return problems + (unfit or attention_problems(self.attention, sides))
 
-    def build(self, *, out_channels: int, entries: Entries) -> Network:
-        """A network (x [B, *size, C], time [B], conditions) -> [B, *size, out_channels].
+    def size(self, shape: tuple[int, ...], *, out_channels: int, entries: Entries) -> Size:
+        """The size of `build` for inputs of `shape` (*size, C)."""
+        features = 4 * self.width
+        channels = shape[-1] * (1 + 2 * len(self.fourier)) + counts.mapped(entries)
+        count = Count(
+            self._trunk(), shape[:-1], channels, resampling="plain", features=features
+        )
+        count.params += counts.conditioner(entries, self.width + 1, features)
+        return count.ascend(out_channels, attention_up=True)
 
-        The time is 1000 (gamma - gamma_min) / (gamma_max - gamma_min), the DDPM step if gamma is
-        linear in it; any real number is accepted. out_channels, entries: as for the U-Net, by way =
-        "add" or "concat" (UserError). The authors' code writes the frequencies 2^n pi of equation
-        (1) as 2^n 2 pi with n = 6, 7.
-        """
-        check_ways(entries, ("add", "concat"))
+    def _trunk(self) -> Trunk:
         style = BlockStyle(
             scale_shift=False,
             dropout=self.dropout,
@@ -126,7 +137,7 @@ class VDMUNetSettings:
             dtype=DTYPES[self.dtype],
             condition_bias=False,
         )
-        trunk = Trunk(
+        return Trunk(
             entry=self.width,
             widths=(self.width,),
             blocks=self.blocks,
@@ -139,6 +150,16 @@ class VDMUNetSettings:
             remat=REMATS[self.remat],
             patch=self.patch,
         )
+
+    def build(self, *, out_channels: int, entries: Entries) -> Network:
+        """A network (x [B, *size, C], time [B], conditions) -> [B, *size, out_channels].
+
+        The time is 1000 (gamma - gamma_min) / (gamma_max - gamma_min), the DDPM step if gamma is
+        linear in it; any real number is accepted. out_channels, entries: as for the U-Net, by way =
+        "add" or "concat" (UserError). The authors' code writes the frequencies 2^n pi of equation
+        (1) as 2^n 2 pi with n = 6, 7.
+        """
+        check_ways(entries, ("add", "concat"))
         condition = partial(
             Conditioner,
             embed=sinusoidal_and_zero,
@@ -146,5 +167,5 @@ class VDMUNetSettings:
             features=4 * self.width,
             entries=entries,
         )
-        core = UNet(out_channels=out_channels, trunk=trunk, condition=condition)
+        core = UNet(out_channels=out_channels, trunk=self._trunk(), condition=condition)
         return network(VDMUNet(core=core, fourier=self.fourier))
