@@ -1,6 +1,6 @@
 """The memory that a config needs, from its settings alone, before anything is built or traced.
 
-    state   (params, two moments of Adam, averages) + statistics + frozen models               (1)
+    state   (params, moments of the optimizer, averages) + statistics + frozen models          (1)
     batch   rows (bytes of an example + bytes of the largest array that it becomes)            (2)
 
 Both are lower bounds: what a program needs besides depends on the compiler. Sizes that no machine
@@ -20,9 +20,9 @@ from genzoo.builders import datasets
 from genzoo.core.errors import UserError
 from genzoo.core.size import Size
 from genzoo.runtime import memory
+from genzoo.train.optimizer import METHODS
 
 _MOST = 2**50  # bytes: 1 PiB, far more than any device has
-_MOMENTS = 2
 _BATCHES = {"train": "train", "bench": "train", "eval": "eval", "sample": "sample"}
 """Mode -> the section whose batch it holds."""
 
@@ -75,7 +75,8 @@ def of(config: FrozenConfigDict, section: str, devices: int) -> list[Need]:
         frozen = sum(_variables(build.size(stage.config)) for stage in config.frozen.values())
     except UserError:  # reported where the model is built
         return []
-    moments = _MOMENTS if build.FAMILIES[config.family.name].networks else 0
+    trained = bool(build.FAMILIES[config.family.name].networks)
+    moments = METHODS[config.optimizer.method].moments if trained else 0
     copies = 1 + moments + len(config.train.averages) + (section == "train")  # and the gradient
     state = 4 * (copies * size.params + size.stats) + frozen
     remedy = "use a smaller network, or split it over devices (mesh.fsdp)"

@@ -1,4 +1,11 @@
-"""The optimizer, from optax: Adam or AdamW with gradient clipping by the global norm.
+"""The optimizer, from optax: Adam, AdamW or Muon with gradient clipping by the global norm.
+
+Muon (Jordan et al. 2024, Muon: an optimizer for hidden layers) replaces the momentum M = U S V^T of
+a matrix by about U V^T, so that directions with small gradients are learned as fast as others. The
+kernels of dense layers and convolutions are matrices [inputs, outputs]; other params follow Adam
+with Nesterov's momentum.
+The update of an [m, n] kernel is 0.2 sqrt(max(m, n)) U V^T, whose root mean square is that of Adam:
+learning rates carry over (Liu et al. 2025, Muon is scalable for LLM training).
 
 After a linear warm-up, the learning rate is constant, decays linearly or along a cosine until the
 end of the run, or changes in stages.
@@ -11,6 +18,7 @@ from typing import Annotated
 
 import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 from genzoo.core.bounds import (
     NOT_ONE,
@@ -64,10 +72,72 @@ DECAYS: Mapping[str, Decay] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdamSettings:
-    """Hyperparameters of Adam and AdamW (Kingma & Ba 2015, Loshchilov & Hutter 2019)."""
+def _adam(optimizer: "Optimizer") -> optax.GradientTransformation:
+    return optax.adamw(
+        optimizer.schedule(),
+        b1=optimizer.b1,
+        b2=optimizer.b2,
+        eps=optimizer.eps,
+        weight_decay=optimizer.weight_decay,
+        mask=None if optimizer.decay_biases else _weights,
+    )
 
+
+def _muon(optimizer: "Optimizer") -> optax.GradientTransformation:
+    return optax.chain(
+        muon(
+            1.0,  # the schedule follows, one for all params
+            beta=optimizer.momentum,
+            consistent_rms=_RMS,
+            adam_b1=optimizer.b1,
+            adam_b2=optimizer.b2,
+            eps=optimizer.eps,
+            muon_weight_dimension_numbers=_matrices,
+        ),
+        # The updates are negative by now.
+        optax.add_decayed_weights(
+            -optimizer.weight_decay, None if optimizer.decay_biases else _weights
+        ),
+        optax.scale_by_schedule(optimizer.schedule()),
+    )
+
+
+_RMS = 0.2  # about the root mean square of Adam's updates at a learning rate of 1
+
+
+@dataclass(frozen=True)
+class Method:
+    """build: makes the transformation that follows the clipping. moments: the least number of
+    arrays of its size that are kept for a param."""
+
+    build: Callable[["Optimizer"], optax.GradientTransformation]
+    moments: int
+
+
+METHODS: Mapping[str, Method] = {
+    "adam": Method(_adam, moments=2),
+    "muon": Method(_muon, moments=1),
+}
+
+
+def _matrices(params: Tree) -> Tree:
+    """How each kernel is a matrix: all axes but the last are inputs. None for other params."""
+
+    def of(path: tuple, value: Array) -> MuonDimensionNumbers | None:
+        if path[-1].key != "kernel" or value.ndim < 2:
+            return None
+        return MuonDimensionNumbers(tuple(range(value.ndim - 1)), value.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(of, params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings:
+    """Hyperparameters of Adam, AdamW (Kingma & Ba 2015, Loshchilov & Hutter 2019) and Muon."""
+
+    method: Annotated[
+        str, OneOf(METHODS), "adam (AdamW with weight_decay), or muon (Adam for all but kernels)."
+    ] = "adam"
     learning_rate: Annotated[float, AtLeast(0), AtMost(1000), "The rate after the warm-up."] = 2e-4
     warmup: Annotated[
         int, AtLeast(0), Limit(2**31 - 1), "Steps over which the learning rate rises from 0."
@@ -79,12 +149,15 @@ class AdamSettings:
         "Bound on the global gradient norm; 0 for no clipping.",
     ] = 1.0
     weight_decay: Annotated[
-        float, AtLeast(0), Limit(1_000), "Decoupled (AdamW); 0 for plain Adam."
+        float, AtLeast(0), Limit(1_000), "Decoupled (AdamW); 0 for none."
     ] = 0.0
     decay_biases: Annotated[bool, "Whether weight_decay applies to biases too."] = True
-    b1: Annotated[float, AtLeast(0), Below(1), NOT_ONE, "Decay rate of the first moment."] = 0.9
+    momentum: Annotated[
+        float, AtLeast(0), Below(1), NOT_ONE, "Decay rate of Muon's momentum (Nesterov's)."
+    ] = 0.95
+    b1: Annotated[float, AtLeast(0), Below(1), NOT_ONE, "Decay rate of Adam's first moment."] = 0.9
     b2: Annotated[
-        float, AtLeast(0), Below(1), NOT_ONE, "Decay rate of the second moment."
+        float, AtLeast(0), Below(1), NOT_ONE, "Decay rate of Adam's second moment."
     ] = 0.999
     eps: Annotated[
         float, Above(0), Between(1e-16, 1), "Added to the root of the second moment."
@@ -105,7 +178,8 @@ class AdamSettings:
 
 
 _STAGES = frozenset({"stage_ends", "stage_factors"})
-_DEPENDENT = _STAGES | {"decay_biases"}  # keys that another key may leave without effect
+# Keys that another key may leave without effect.
+_DEPENDENT = _STAGES | {"decay_biases", "momentum"}
 
 
 def _weights(params: Tree) -> Tree:
@@ -114,7 +188,7 @@ def _weights(params: Tree) -> Tree:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSettings(AdamSettings):
+class OptimizerSettings(MethodSettings):
     """The keys of the section `optimizer`."""
 
     decay: Annotated[str, OneOf(DECAYS), "How the learning rate decays."] = "constant"
@@ -134,6 +208,7 @@ class OptimizerSettings(AdamSettings):
     def _problems(self, where: str, own: Iterable[str] = _DEPENDENT) -> list[str]:
         ends, factors = self.stage_ends, self.stage_factors
         problems = ignored(self, where, "decay", {"stages": _STAGES & set(own)})
+        problems += ignored(self, where, "method", {"muon": {"momentum"} & set(own)})
         if "decay_biases" in own and not self.decay_biases and not self.weight_decay:
             problems.append(
                 f"{where}.decay_biases = False has no effect with {where}.weight_decay = 0: raise "
@@ -157,13 +232,13 @@ class OptimizerSettings(AdamSettings):
 
     def build(self, total_steps: int) -> "Optimizer":
         """The optimizer for a run of `total_steps` steps."""
-        own = {name: getattr(self, name) for name in AdamSettings.__dataclass_fields__}
+        own = {name: getattr(self, name) for name in MethodSettings.__dataclass_fields__}
         return Optimizer(decay=DECAYS[self.decay], total_steps=total_steps, **own)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer(AdamSettings):
-    """Adam or AdamW for one player. All numbers of steps count the steps at which it moves."""
+class Optimizer(MethodSettings):
+    """The optimizer of one player. All numbers of steps count the steps at which it moves."""
 
     decay: Decay
     total_steps: int
@@ -182,15 +257,7 @@ class Optimizer(AdamSettings):
         """The optax transformation."""
         # Neither has a state, so a resumed run may switch between them.
         clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
-        adam = optax.adamw(
-            self.schedule(),
-            b1=self.b1,
-            b2=self.b2,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            mask=None if self.decay_biases else _weights,
-        )
-        return optax.chain(clip, adam)
+        return optax.chain(clip, METHODS[self.method].build(self))
 
 
 def moves_made(state: Tree) -> Array:

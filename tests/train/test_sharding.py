@@ -89,6 +89,13 @@ def test_convolutions_bfloat16_and_remat_compose_with_it(runs):
     assert found["collectives"].keys() == {"all-reduce", "all-gather"}
 
 
+def test_muon_does_not_depend_on_the_mesh_and_its_momentum_is_split(runs):
+    found, one = runs["muon 4 2"], runs["muon"]
+    same(found, one, 1e-4)
+    assert one["losses"] != runs["points"]["losses"]
+    assert found["bytes"] < 0.51 * one["bytes"] < 0.51 * runs["points"]["bytes"]
+
+
 def test_players_in_turn_do_not_depend_on_the_mesh(runs):
     one = runs["players 1 1"]
     assert [losses["loss_second"][1] for losses in one["losses"]] == [0, 0, *[8, 0] * 5]

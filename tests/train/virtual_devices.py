@@ -159,6 +159,8 @@ def meshes() -> dict:
     found["points several 4 2"] = run(POINTS, 4, mesh__fsdp="2", **split, **several)
     found["images"] = run(IMAGES, 1)
     found["images 4 2"] = run(IMAGES, 4, mesh__fsdp="2", **split)
+    found["muon"] = run(POINTS, 1, optimizer__method="muon")
+    found["muon 4 2"] = run(POINTS, 4, optimizer__method="muon", mesh__fsdp="2", **split)
     for devices, fsdp in [(1, 1), (4, 2)]:
         found[f"players {devices} {fsdp}"] = players(devices, fsdp)
     return found
