@@ -107,6 +107,11 @@ class TrainSettings(LoopSettings):
     keep_every: Annotated[
         int, AtLeast(0), "Steps between checkpoints that are kept permanently; 0 for none."
     ] = 0
+    restart: Annotated[
+        bool,
+        "Whether to start over at step 0 if the workdir holds checkpoints of which none is good; "
+        "they are moved aside.",
+    ] = False
     picture_first: Annotated[
         int, AtLeast(0), "Step of the first sample grid; 0 for only the last."
     ] = 1000
