@@ -248,6 +248,7 @@ class Workdir:
         an earlier call with the same settings left there, so that it is not mistaken for new."""
 
         def begin():
+            self.check_writable()
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 for file in folder.iterdir():

@@ -261,8 +261,10 @@ class Checkpoints:
 
     def _holds_frozen(self, step: int) -> bool:
         with self._explained(step):
-            tree = self._orbax.metadata(self.folder(step) / _ARRAYS).item_metadata.tree
-            return _FROZEN in tree
+            metadata = self._orbax.metadata(self.folder(step) / _ARRAYS).item_metadata
+            if metadata is None:  # the folder was removed
+                raise ValueError("no metadata")
+            return _FROZEN in metadata.tree
 
     def _load(self, step: int, target: dict, whole: bool = True) -> dict:
         place = self.folder(step) / _ARRAYS

@@ -71,8 +71,13 @@ def _own_checksum(about: dict) -> str:
 
 def _written(folder: Path) -> dict[str, Path]:
     """Name -> path of the files in a folder, without the manifest and hidden ones, which belong to
-    the file system or to other programs."""
-    files = (path for path in folder.rglob("*") if path.is_file())
+    the file system or to other programs. Raises OSError."""
+
+    def stop(error: OSError):
+        raise error
+
+    paths = (Path(place) / n for place, _, names in os.walk(folder, onerror=stop) for n in names)
+    files = (path for path in paths if path.is_file())
     named = {path.relative_to(folder).as_posix(): path for path in files}
     hidden = {name for name in named if any(p.startswith(".") for p in PurePosixPath(name).parts)}
     return {name: named[name] for name in sorted(named.keys() - hidden - {MANIFEST})}
@@ -147,6 +152,8 @@ def damage(folder: Path, arrays: str, needed: tuple[str, ...] = ()) -> str | Non
         _check(folder, arrays, needed)
     except Damaged as problem:
         return str(problem)
+    except OSError as error:
+        return f"{error.filename or folder} cannot be read: {_why(error)}"
     return None
 
 
@@ -166,21 +173,14 @@ def _check(folder: Path, arrays: str, needed: tuple[str, ...]) -> None:
 
 
 def _check_size(path: Path, name: str, size: int) -> None:
-    try:
-        if not path.is_file():
-            raise Damaged(f"{name} is missing")
-        if path.stat().st_size != size:
-            raise Damaged(f"{name} has {path.stat().st_size} bytes instead of {size}")
-    except OSError as error:
-        raise Damaged(f"{name} cannot be read: {_why(error)}") from error
+    if not path.is_file():
+        raise Damaged(f"{name} is missing")
+    if path.stat().st_size != size:
+        raise Damaged(f"{name} has {path.stat().st_size} bytes instead of {size}")
 
 
 def _check_content(folder: Path, name: str, manifest: Manifest) -> None:
-    try:
-        same = manifest.checksum(folder / name) == manifest.files[name][1]
-    except OSError as error:
-        raise Damaged(f"{name} cannot be read: {_why(error)}") from error
-    if not same:
+    if manifest.checksum(folder / name) != manifest.files[name][1]:
         raise Damaged(f"{name} has changed since it was written")
 
 
@@ -190,6 +190,9 @@ def read_checked(folder: Path, name: str) -> dict:
     manifest = read_manifest(folder)
     if name not in manifest.files:
         raise Damaged(f"{MANIFEST} does not list {name}")
-    _check_size(folder / name, name, manifest.files[name][0])
-    _check_content(folder, name, manifest)
+    try:
+        _check_size(folder / name, name, manifest.files[name][0])
+        _check_content(folder, name, manifest)
+    except OSError as error:
+        raise Damaged(f"{name} cannot be read: {_why(error)}") from error
     return _section(folder, name)

@@ -205,5 +205,6 @@ class StepFolders:
         """Removes what is left of checkpoints whose removal was interrupted."""
         for name in self._names():
             kind, path = _SET_ASIDE.fullmatch(name), self.directory / name
-            if kind and kind[1] == REMOVED and not path.is_symlink():
+            # Of a pipe, the removal of a tree would wait for somebody to write into it.
+            if kind and kind[1] == REMOVED and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
