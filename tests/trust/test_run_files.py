@@ -117,7 +117,7 @@ def test_who_reads_is_told_too(workdir, caplog):
         lambda: Workdir(workdir).load(checked(workdir), abstract),
         lambda: Workdir(workdir).variables(checked(workdir), abstract, "ema"),
     ):
-        with pytest.raises(UserError, match="other values of family.noise_mean"):
+        with pytest.raises(UserError, match=r"other values of family\.noise_mean"):
             read()
 
 
@@ -181,8 +181,10 @@ def test_flipped_bits_of_config_json_do_not_pass_unnoticed(workdir, tried, caplo
         except UserError:
             continue
         changed = config.differences(right, found.to_dict())
-        housekeeping = ("sample.", "eval.", "bench.", "tools.", "compile.", "mesh.", "train.",
-                        "data.dir", "data.hold", "optimizer.learning_rate", "optimizer.clip")
+        housekeeping = (
+            "sample.", "eval.", "bench.", "tools.", "compile.", "mesh.", "train.", "data.dir",
+            "data.hold", "optimizer.learning_rate", "optimizer.clip",
+        )  # fmt: skip
         assert all(key.startswith(housekeeping) for key in changed), changed
         free += 1
     tried("flipped bits of config.json", "named and refused", number - free)
@@ -280,6 +282,6 @@ def test_damaged_settings_of_samples_are_not_overwritten(workdir):
         assert folder.name == "step_00000020" + (f"-{number + 1}" if number else "")
         folder.mkdir(parents=True)
         (folder / "settings.json").write_bytes(content)
-    with pytest.raises(UserError, match="has a damaged settings.json"):
+    with pytest.raises(UserError, match=r"has a damaged settings\.json"):
         into = check.check(config.override(place.config(), {"sample.into": "step_00000020"}))
         place.sample_folder(into, 20)
