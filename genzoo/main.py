@@ -8,7 +8,6 @@ sentences, and 75 after a SIGTERM.
 import argparse
 import contextlib
 import errno
-import json
 import logging
 import signal
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genzoo.core import strict_json
 from genzoo.core.errors import Alone, Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def main(argv: list[str]) -> int:
                     print(message, file=sys.stderr)
                 return group.leave(code, together=agreed)
             if group.speaks:
-                print(json.dumps(result, indent=2))
+                print(strict_json.dumps(result, indent=2))
             return group.leave(0, together=True)
 
 

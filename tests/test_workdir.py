@@ -8,6 +8,7 @@ import pytest
 
 from genzoo import build, check, config
 from genzoo.core.errors import UserError
+from genzoo.train.manifest import write_manifest
 from genzoo.workdir import Workdir
 
 DATA = {"examples": 10, "checksum": 1}
@@ -28,9 +29,8 @@ def claimed(path, settings=None, data=DATA):
 def begun(path, settings=None):
     """A claimed workdir with a finished checkpoint."""
     place = claimed(path, settings)
-    manifest = path / "checkpoints" / "10" / "genzoo_manifest.json"
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text("{}")
+    (path / "checkpoints" / "10").mkdir(parents=True)
+    write_manifest(path / "checkpoints" / "10", 10)
     return place
 
 

@@ -1,6 +1,7 @@
 """Atomic file writes, under a temporary name that is moved into place, and reading of texts."""
 
 import contextlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -24,10 +25,19 @@ def aside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def beside(path: Path, name: str) -> Path:
+    """A free path in the folder of `path`: `name`, or `name`-2 and so on if that is taken."""
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    paths = (path.parent / each for each in itertools.chain([name], numbered))
+    return next(each for each in paths if not os.path.lexists(each))
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes the whole file or, on any failure, none of it. Makes the folder."""
-    with aside(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    with aside(path) as temporary, temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())  # otherwise a power failure may leave an empty file in its place
 
 
 def read_text(path: Path, called: str = "") -> str:

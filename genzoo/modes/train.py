@@ -27,8 +27,10 @@ from genzoo.evaluate import pictures
 from genzoo.experiment import Experiment, variables_of
 from genzoo.modes.reconstruct import reconstructed
 from genzoo.modes.sample import DRAWN, draw, save_samples, together
+from genzoo.record import stored_form
 from genzoo.requests import Requests
-from genzoo.runtime.agreement import agreed, is_first
+from genzoo.restart import start_over
+from genzoo.runtime.agreement import agreed, by_first, is_first
 from genzoo.runtime.compilation import Program, compile_program
 from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW, TrainSettings
@@ -69,9 +71,11 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
         checkpoints = place.checkpoints(
             keep=settings.keep,
             keep_every=settings.keep_every,
-            about={"config": config.to_dict(), "data": about},
+            about={"config": stored_form(config), "data": about},
         )
         cleanup.callback(checkpoints.close)
+        if settings.restart:
+            by_first(lambda: start_over(place.path, checkpoints))
         state = _start(experiment, place, checkpoints)
         step = int(state.step)
         if step >= settings.steps:

@@ -1,0 +1,74 @@
+"""What the newest checkpoint of a run says of it, beside `config.json` and `data.json`.
+
+These two may be edited, lost or copied from elsewhere. The checkpoint has its own record of both,
+under its checksums.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ml_collections import FrozenConfigDict
+
+from genzoo import kept
+from genzoo.check import fill
+from genzoo.config import differences
+from genzoo.core.errors import UserError
+from genzoo.train.step_folders import ABOUT, StepFolders
+
+_OF_ONE_CALL = ("train.restart",)  # keys that say what one call does, and not what the run is
+_log = logging.getLogger("genzoo")
+
+
+def stored_form(config: FrozenConfigDict) -> dict:
+    """A config as a run stores it: without the keys that are of one call."""
+    stored = config.to_dict()
+    for key in _OF_ONE_CALL:
+        section, name = key.split(".")
+        del stored[section][name]
+    return stored
+
+
+def in_todays_form(stored: dict, folder: Path, file: Path) -> dict:
+    """The config that a file in the workdir `folder` holds, with defaults for newer keys. Raises
+    UserError, which names the file."""
+    try:
+        return kept.redirected(folder, fill(stored))
+    except UserError as error:
+        raise UserError(*(f"{file}: {problem}" for problem in error.problems)) from error
+
+
+@dataclass(frozen=True)
+class Record:
+    """The record of a checkpoint. file: that holds it. config: in today's form. data: what
+    identifies the data set. Both are empty in checkpoints without them."""
+
+    file: Path
+    config: dict = field(default_factory=dict)
+    data: dict = field(default_factory=dict)
+
+    def differences(self, config: Mapping) -> dict[str, tuple]:
+        """Dotted key -> (value in the record, value in `config`), where they differ. The path of a
+        data set is left out, because `data.json` knows whether the data are the same."""
+        if not self.config:
+            return {}
+        changed = differences(self.config, config)
+        one, other = changed.get("data.name", ("", ""))
+        if ":" in one and one.partition(":")[0] == other.partition(":")[0]:
+            del changed["data.name"]
+        return changed
+
+
+def read_record(folder: Path) -> Record:
+    """The record of the newest checkpoint in a workdir."""
+    folders = StepFolders(folder / "checkpoints")
+    step, about = folders.record() or (0, {})
+    file = folders.path(step) / ABOUT
+    config, data = (about.get(name) for name in ("config", "data"))
+    try:
+        config = in_todays_form(config, folder, file) if isinstance(config, dict) else {}
+    except UserError as error:
+        _log.warning("The config is not compared with that of the checkpoint: %s", error)
+        config = {}
+    return Record(file, config, dict(data) if isinstance(data, dict) else {})
