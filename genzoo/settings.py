@@ -107,6 +107,11 @@ class TrainSettings(LoopSettings):
     keep_every: Annotated[
         int, AtLeast(0), "Steps between checkpoints that are kept permanently; 0 for none."
     ] = 0
+    resume_from: Annotated[
+        int,
+        AtLeast(0),
+        "Step of an earlier checkpoint to go back to; later ones are set aside. 0 for the newest.",
+    ] = 0
     picture_first: Annotated[
         int, AtLeast(0), "Step of the first sample grid; 0 for only the last."
     ] = 1000

@@ -23,10 +23,12 @@ from ml_collections import FrozenConfigDict
 from genzoo import kept
 from genzoo.check import fill
 from genzoo.config import differences, outdated, read_json, write_json
+from genzoo.core.bounds import settings_of
 from genzoo.core.contract import Variables
 from genzoo.core.errors import UserError
 from genzoo.runtime.agreement import by_first, is_first
-from genzoo.settings import RAW
+from genzoo.settings import RAW, SECTIONS
+from genzoo.train import rewind
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.frozen import FrozenModels
 from genzoo.train.state import TrainState
@@ -36,10 +38,13 @@ _FREE_IN_TRAINING = (
     "sample.", "eval.", "mesh.", "bench.", "tools.", "compile.", "data.dir", "data.hold",
     "train.steps", "train.steps_per_call", "train.log_every", "train.save_every", "train.keep",
     "train.keep_every", "train.fault_limit", "train.picture_first", "train.picture_count",
-    "train.save_minutes", "train.picture_minutes", "optimizer.learning_rate", "optimizer.clip",
+    "train.save_minutes", "train.picture_minutes", "train.resume_from", "optimizer.learning_rate",
+    "optimizer.clip",
 )  # fmt: skip
 # Those of them that change the numbers of the run and not only its housekeeping.
 _LOGGED = ("train.steps", "optimizer.")
+# Keys that are of one call and not of the run: they are not stored.
+_OF_ONE_CALL = ("train.resume_from",)
 # Keys on which the arrays of a checkpoint, or the meaning of its conditions, depend.
 _BOUND_IN_READING = (
     "family.", "network.", "conditions.", "frozen.", "data.name", "data.size", "data.channels",
@@ -120,8 +125,10 @@ class Workdir:
         bound = {k: v for k, v in changed.items() if not _shared(k).startswith(_FREE_IN_TRAINING)}
         if bound:
             raise UserError(self._other_config(bound))
+        checkpoints = self.checkpoints(keep=config.train.keep)
+        back = rewind.target(checkpoints, config.to_dict())
         if "train.steps" in changed:
-            reached = max(self.checkpoints(keep=config.train.keep).steps(), default=0)
+            reached = back or max(checkpoints.steps(), default=0)
             if config.train.steps < reached:
                 raise UserError(
                     f"train.steps = {config.train.steps} is below step {reached}, which the run in "
@@ -159,7 +166,7 @@ class Workdir:
                 ) from error
             self._same_data(data, self._held_otherwise(config))
             kept.keep(self.path, config.to_dict())
-            self._write("config.json", config.to_dict())
+            self._write("config.json", _stored(config))
             self._write("data.json", data)
         return guard
 
@@ -319,6 +326,15 @@ class Workdir:
         return (
             f"--workdir={self.path} cannot be written ({why}): give a folder with write permission."
         )
+
+
+def _stored(config: FrozenConfigDict) -> dict:
+    """The config as it is stored, without what is of one call."""
+    stored = config.to_dict()
+    for key in _OF_ONE_CALL:
+        section, name = key.split(".")
+        stored[section][name] = settings_of(SECTIONS[section])[name].default
+    return stored
 
 
 def announced(paths: Iterable[Path]) -> list[str]:

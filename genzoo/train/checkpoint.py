@@ -15,7 +15,7 @@ import logging
 import shutil
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -73,6 +73,17 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def spared(steps: Sequence[int], sound: int | None, keep: int, keep_every: int) -> set[int]:
+    """The steps whose checkpoints are not pruned: the `keep` newest, those at multiples of
+    keep_every, and the newest one without doubts (sound), or two if there is none.
+
+    steps: of the finished checkpoints, newest first.
+    """
+    companions = steps[:2] if sound is None else [sound]
+    forever = [step for step in steps if keep_every and step % keep_every == 0]
+    return {*steps[:keep], *companions, *forever}
+
+
 @dataclass(kw_only=True)
 class Checkpoints:
     """The checkpoints of one run.
@@ -104,10 +115,12 @@ class Checkpoints:
         """The folder of the checkpoint at a step."""
         return self.directory.absolute() / str(step)
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, doubts: Sequence[str] = ()) -> None:
         """Starts saving and returns once the arrays are copied; waits for the previous save first.
 
-        Raises UserError if the previous save failed or this one cannot start.
+        doubts: reasons why the state may be useless, which are written beside it; the newest
+        checkpoint without doubts is not pruned. Raises UserError if the previous save failed or
+        this one cannot start.
         """
         self.wait()
         step = int(state.step)
@@ -115,7 +128,7 @@ class Checkpoints:
             return
         folder = self.folder(step)
         arrays = _arrays_of(state)
-        by_first(lambda: self._begin(folder, step))
+        by_first(lambda: self._begin(folder, step, doubts))
         try:
             self._orbax.save(folder / _ARRAYS, arrays)
         except OSError as error:
@@ -134,17 +147,33 @@ class Checkpoints:
         self._finishing = threading.Thread(target=finish, name="finish-checkpoint")
         self._finishing.start()
 
-    def _begin(self, folder: Path, step: int) -> None:
-        about = {**self.about, "step": step}
+    def _begin(self, folder: Path, step: int, doubts: Sequence[str]) -> None:
+        about = {**self.about, "step": step, **({"doubts": list(doubts)} if doubts else {})}
         try:
             write_atomically(folder / _ABOUT, json.dumps(about, indent=2))
         except OSError as error:
             raise self._unsaved(error) from error
 
     def _prune(self) -> None:
-        for step in self.steps()[self.keep :]:
-            if not self.keep_every or step % self.keep_every:
-                shutil.rmtree(self.folder(step))
+        steps = self.steps()
+        for step in set(steps) - spared(steps, self.newest_sound(), self.keep, self.keep_every):
+            shutil.rmtree(self.folder(step))
+
+    def about_of(self, step: int) -> dict:
+        """The metadata of a checkpoint; {} if it has none that can be read."""
+        try:
+            about = json.loads((self.folder(step) / _ABOUT).read_text())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return about if isinstance(about, dict) else {}
+
+    def doubts(self, step: int) -> list[str]:
+        """The reasons why the state of a checkpoint may be useless, as given to `save`."""
+        return list(self.about_of(step).get("doubts", ()))
+
+    def newest_sound(self) -> int | None:
+        """The step of the newest checkpoint without doubts."""
+        return next((step for step in self.steps() if not self.doubts(step)), None)
 
     def _unsaved(self, error: BaseException) -> UserError:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -218,7 +247,7 @@ class Checkpoints:
             if reason := damage(self.folder(step)):
                 _log.warning("Checkpoint %d: %s. Trying the previous one.", step, reason)
                 if not read_only:
-                    self._set_aside(step)
+                    self.set_aside(step, "damaged")
                 bad.append(f"{step} ({reason})")
                 continue
             return step
@@ -229,12 +258,13 @@ class Checkpoints:
             )
         return _NONE
 
-    def _set_aside(self, step: int) -> None:
-        number, name = 1, f"damaged-{step}"
+    def set_aside(self, step: int, kind: str) -> None:
+        """Renames the folder of a checkpoint to KIND-STEP, with a number if that is taken."""
+        number, name = 1, f"{kind}-{step}"
         while (self.directory / name).exists():
-            number, name = number + 1, f"damaged-{step}-{number}"
+            number, name = number + 1, f"{kind}-{step}-{number}"
         self.folder(step).rename(self.directory / name)
-        _log.warning("The damaged checkpoint is kept as %s.", self.directory / name)
+        _log.warning("Checkpoint %d is kept as %s.", step, self.directory / name)
 
     def _delete_unfinished(self) -> None:
         # A kill during a save leaves a folder that would block the resumed run at the same step.
