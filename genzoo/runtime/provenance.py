@@ -213,7 +213,7 @@ def _module(names: str) -> str:
     """The path of a module from JAX's names, "transpose(jvp(UNet))/down/conv" -> UNet/down/conv."""
     # Inside rematerialised modules the names of the first pass stand before those of the second.
     last = names.rpartition("jvp(")[2]
-    path = re.sub(r"(transpose|vmap|rematted_computation)\(|\)", "", last)
+    path = re.sub(r"(transpose|vmap)\(|\)|rematted_computation/", "", last)
     return "/".join(filter(None, path.split("/")))
 
 

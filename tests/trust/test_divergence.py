@@ -50,6 +50,8 @@ class InMemory:
     ever: dict = field(default_factory=dict)
 
     def save(self, state: TrainState, doubts=()) -> None:
+        if self.last_saved == int(state.step):
+            return
         self.last_saved = int(state.step)
         self.held[self.last_saved] = self.ever[self.last_saved] = (state, list(doubts))
         steps = self.steps()
@@ -142,7 +144,7 @@ def check_pattern(seed: int) -> None:
         assert (f"checkpoint is that of step {newest}" in str(error)) == (newest is not None)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 def test_nothing_is_saved_in_a_streak_and_a_good_state_stays(seed):
     check_pattern(seed)
 
@@ -259,16 +261,6 @@ class Net(nn.Module):
         return self.wrap(Block)(act=self.act, name="second")(x)
 
 
-class Activation(nn.Module):
-    """A function as a module."""
-
-    function: object
-
-    @nn.compact
-    def __call__(self, x):
-        return self.function(x)
-
-
 def overflow(x):
     return jnp.exp(100 + x**2)
 
@@ -302,19 +294,32 @@ FORWARD = {
     "custom derivative": (lambda x: nn.relu(jnp.log(x - 100)), "log"),
 }
 X = jnp.linspace(-1, 1, 12).reshape(3, 4)
+PARAMS = Net().init(jax.random.key(0), X)["params"]
 
 
 def losses_of(module: nn.Module):
-    params = module.init(jax.random.key(0), X)["params"]
+    params = jax.tree.map(jnp.copy, PARAMS)
     return params, lambda params, x: (module.apply({"params": params}, x), ())
 
 
-@pytest.mark.parametrize("wrap", [lambda block: block, nn.remat], ids=["plain", "remat"])
+def same(block):
+    return block
+
+
 @pytest.mark.parametrize("case", FORWARD)
-def test_the_module_of_the_first_wrong_activation_is_named(case, wrap):
+def test_the_module_of_the_first_wrong_activation_is_named(case):
+    check_activation(case, same)
+
+
+@pytest.mark.parametrize("case", ["overflow", "loop"])
+def test_also_in_rematerialised_blocks(case):
+    check_activation(case, nn.remat)
+
+
+def check_activation(case, wrap):
     act, operation = FORWARD[case]
-    module = Net(act=Activation(act, name="act"), wrap=wrap)
-    found = examined(losses_of(module)[1], *(losses_of(module)[0], X))
+    params, losses = losses_of(Net(act=act, wrap=wrap))
+    found = examined(losses, params, X)
     modules = {origin.module for origin in found.origins}
     assert all(name.startswith("Net/second") for name in modules), modules
     assert {origin.operation for origin in found.origins} == {operation}
@@ -348,7 +353,7 @@ def test_overflow_of_a_large_param_is_named_by_its_module():
     assert (origin.module, origin.operation) == ("Net/second/dense", "dot_general")
 
 
-@pytest.mark.parametrize("wrap", [lambda block: block, nn.remat], ids=["plain", "remat"])
+@pytest.mark.parametrize("wrap", [same, nn.remat])
 def test_the_module_of_the_first_wrong_gradient_is_named(wrap):
     module = Net(act=lambda x: jnp.sqrt(0 * x), wrap=wrap)
     params, losses = losses_of(module)
@@ -386,9 +391,13 @@ def batch_with(*bad: int, value: float = np.nan):
     return {"x": jnp.asarray(x)}
 
 
-@pytest.mark.parametrize("accumulate", [1, 2, 4])
-@pytest.mark.parametrize("bad", [(0,), (7,), (2, 5), tuple(range(8))])
-@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize(
+    ("accumulate", "bad", "value"),
+    [
+        (1, (0,), np.nan), (1, (2, 5), np.inf), (1, (7,), -np.inf), (1, tuple(range(8)), np.nan),
+        (4, (2, 5), np.nan), (4, (7,), np.inf),
+    ],
+)  # fmt: skip
 def test_the_examples_with_a_wrong_loss_are_found(accumulate, bad, value):
     updater, state = updater_of(Line(noise=0.1), accumulate)
     found = diagnose(updater, state, batch_with(*bad, value=value))
@@ -436,6 +445,7 @@ def test_the_second_player_sees_what_the_first_one_did():
 RUN = [
     "--config=toy_mixture:smoke", "--config.train.steps_per_call=1", "--config.train.save_every=4",
     "--config.train.keep=9", "--config.train.picture_count=0", "--config.train.log_every=2",
+    "--config.optimizer.weight_decay=1",
 ]  # fmt: skip
 
 
@@ -491,8 +501,8 @@ def test_going_back_sets_aside_what_came_later_and_says_so(again, capsys, caplog
     # Another attempt from the same step goes back again.
     assert run(again, changed[0], "--config.optimizer.learning_rate=1e-5") == 0
     assert steps_of(again) == [12, 8, 4]
-    aside = {p.name for p in (again / "checkpoints").iterdir() if not p.name.isdigit()}
-    assert aside == {f"later-{n}" for n in (8, 12, 16, 20)} | {"later-8-2", "later-12-2"}
+    aside = [p.name for p in (again / "checkpoints").iterdir() if not p.name.isdigit()]
+    assert sorted(name.split("-")[1] for name in aside) == ["12", "12", "16", "20", "8", "8"]
 
 
 def test_going_back_without_a_change_gives_the_same_bits(again, finished):
@@ -529,7 +539,7 @@ def test_a_new_run_cannot_go_back(tmp_path, capsys):
 
 
 def test_a_run_that_diverges_names_everything_and_can_be_mended(again, capsys):
-    worse = ["--config.optimizer.learning_rate=1e15", "--config.train.fault_limit=2"]
+    worse = ["--config.optimizer.learning_rate=1000", "--config.train.fault_limit=2"]
     assert run(again, *worse, steps=40) == 2
     error = capsys.readouterr().err
     report = json.loads((again / "diverged.json").read_text())
@@ -540,7 +550,7 @@ def test_a_run_that_diverges_names_everything_and_can_be_mended(again, capsys):
     assert f"Step {first} saw the examples {report['examples'][0]}, " in error
     assert len(report["examples"]) == 32
     assert "PointMLP" in error and "The model has exploded: params/" in error
-    assert "Lower optimizer.learning_rate (it is 1e+15; try 1e+14)" in error
+    assert "Lower optimizer.learning_rate (it is 1000; try 100)" in error
     assert "--config.train.resume_from=12 (or further back: 8, 4)" in error
     assert "Traceback" not in error
     assert run(again, "--config.train.resume_from=12", steps=16) == 0
