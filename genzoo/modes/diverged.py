@@ -113,6 +113,7 @@ class Divergence:
     ) -> tuple[Diagnosis | None, str]:
         """(the diagnosis of the step, or why there is none)."""
         experiment, placement = self.experiment, self.experiment.placement
+        _log.info("Repeating step %d to find the cause; a large model takes minutes.", step)
         mine = placement.rows(len(examples))
         records = agreed(lambda: self.source.read(examples[mine]))
         batch = placement.put_batch(only(records, experiment.spec.fields))

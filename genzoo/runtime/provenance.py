@@ -6,7 +6,8 @@ lead back to the operations that made non-finite numbers of finite ones. Infinit
 such as masks of -inf, do not reach the result and are therefore not found.
 
 JAX keeps the name of the Flax module and the source line with each operation. Calls are opened;
-loops and branches count as one operation.
+loops and branches count as one operation. In a large program all operations of a module in a row
+count as one, named by the last, because flags for each would take minutes to compile.
 """
 
 import re
@@ -29,6 +30,7 @@ _ARRANGING = {
 }  # fmt: skip
 _LOOPS = {"scan", "while", "cond", "shard_map", "custom_linear_solve"}
 _CONSTANT = -1  # a number in the program itself
+_MOST_FINE = 1000  # operations up to which each has flags of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,26 +50,59 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class _Node:
-    """One operation. reads: the flags of its operands that are not finite by construction."""
+    """The operation or module that made a flagged value. reads: the flags of what it was made of,
+    and _CONSTANT for an infinite constant."""
 
     origin: Origin
-    reads: tuple[int, ...]
+    reads: frozenset[int]
+
+
+@dataclass(eq=False, kw_only=True)
+class _Value:
+    """A value of the traced program. node: how it was made. source: the value with the same
+    entries, whose flag it shares. flag: its number, once it was needed."""
+
+    array: Any
+    node: _Node
+    source: "_Value | None" = None
+    flag: int | None = None
+
+    @property
+    def inexact(self) -> bool:
+        return jnp.issubdtype(jnp.result_type(self.array), jnp.inexact)
 
 
 @dataclass
 class _Record:
-    """The flags of a program while it is traced, and which operation set them."""
+    """The flags of a program while it is traced, and what made the values. fine: whether every
+    operation has flags, and not only what passes from one module to another."""
 
+    fine: bool
     flags: list[Array] = field(default_factory=list)
     nodes: dict[int, _Node] = field(default_factory=dict)
 
-    def flag(self, value: Array, node: _Node) -> int | None:
+    def flag(self, value: _Value) -> int | None:
         """The number of the flag of a value; None if it can only be finite."""
-        if not jnp.issubdtype(jnp.asarray(value).dtype, jnp.inexact):
-            return None
-        self.flags.append(~jnp.isfinite(value).all())
-        self.nodes[len(self.flags) - 1] = node
-        return len(self.flags) - 1
+        if value.source is not None:
+            return self.flag(value.source)
+        if value.flag is None and value.inexact:
+            self.flags.append(~jnp.isfinite(value.array).all())
+            value.flag = len(self.flags) - 1
+            self.nodes[value.flag] = value.node
+        return value.flag
+
+    def reads(self, operands: Sequence[_Value], module: str) -> frozenset[int]:
+        """The flags of the operands of an operation in a module."""
+        found: set[int] = set()
+        for value in operands:
+            if value.node.origin.operation == "constant":
+                found |= value.node.reads
+            elif self.fine or not module or value.node.origin.module != module:
+                flag = self.flag(value)
+                found |= set() if flag is None else {flag}
+            else:
+                found |= value.node.reads
+        return frozenset(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,20 +148,20 @@ def examined(
     arguments on several devices; None for a single one.
     """
     program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-    record, followed = _Record(), {}
+    record, followed = _Record(fine=_operations(program.jaxpr) <= _MOST_FINE), {}
 
     def flagged(*leaves):
         record.flags.clear()
         record.nodes.clear()
         inputs = [
-            (x, record.flag(x, _Node(origin=_argument(path), reads=())))
+            _Value(array=x, node=_Node(origin=_argument(path), reads=frozenset()))
             for path, x in zip(_paths(args), leaves, strict=True)
         ]
         results = _run(record, program.jaxpr, program.consts, inputs, "")
         names = _paths(shapes[0])
-        followed.update((name, flag) for name, (_, flag) in zip(names, results, strict=False))
+        followed.update(zip(names, map(record.flag, results[: len(names)]), strict=True))
         flags = jnp.stack(record.flags) if record.flags else jnp.zeros(0, bool)
-        return [value for value, _ in results[len(names) :]], flags
+        return [value.array for value in results[len(names) :]], flags
 
     on_cpu = jax.default_backend() == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
@@ -149,25 +184,17 @@ def _argument(path: str) -> Origin:
     return Origin(module="", operation="argument", place=path.partition("/")[2])
 
 
-Flagged = tuple[Any, int | None]
-
-
 def _run(
-    record: _Record, jaxpr: Any, consts: Sequence, args: Sequence[Flagged], outer: str
-) -> list[Flagged]:
-    """Evaluates a jaxpr and flags its values. outer: the names around it."""
-    env: dict[Any, Flagged] = {}
+    record: _Record, jaxpr: Any, consts: Sequence, args: Sequence[_Value], outer: str
+) -> list[_Value]:
+    """Evaluates a jaxpr and records how its values are made. outer: the names around it."""
+    env: dict[Any, _Value] = {}
 
-    def read(var) -> Flagged:
-        if not isinstance(var, jex.Literal):
-            return env[var]
-        inexact = np.issubdtype(np.result_type(var.val), np.inexact)
-        return var.val, _CONSTANT if inexact and not np.isfinite(var.val).all() else None
+    def read(var) -> _Value:
+        return _constant(var.val) if isinstance(var, jex.Literal) else env[var]
 
     env.update(zip(jaxpr.invars, args, strict=True))
-    constant = _Node(origin=Origin(module="", operation="constant", place=""), reads=(_CONSTANT,))
-    for var, value in zip(jaxpr.constvars, consts, strict=True):
-        env[var] = value, record.flag(value, constant)
+    env.update(zip(jaxpr.constvars, map(_constant, consts), strict=True))
     for eqn in jaxpr.eqns:
         operands = [read(var) for var in eqn.invars]
         names = "/".join(filter(None, (outer, str(eqn.source_info.name_stack))))
@@ -180,22 +207,37 @@ def _run(
     return [read(var) for var in jaxpr.outvars]
 
 
-def _operate(record: _Record, eqn: Any, operands: Sequence[Flagged], names: str) -> list[Flagged]:
+def _constant(array: Any) -> _Value:
+    inexact = jnp.issubdtype(jnp.result_type(array), jnp.inexact)
+    bad = inexact and not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all()
+    origin = Origin(module="", operation="constant", place="")
+    return _Value(
+        array=array, node=_Node(origin=origin, reads=frozenset({_CONSTANT} if bad else ()))
+    )
+
+
+def _operate(record: _Record, eqn: Any, operands: Sequence[_Value], names: str) -> list[_Value]:
     with eqn.ctx.manager:
-        values = eqn.primitive.bind(*(x for x, _ in operands), **eqn.params)
-    values = values if eqn.primitive.multiple_results else [values]
+        arrays = eqn.primitive.bind(*(value.array for value in operands), **eqn.params)
+    arrays = arrays if eqn.primitive.multiple_results else [arrays]
     if eqn.primitive.name in _ARRANGING and len(operands) == 1:
-        ((_, flag),) = operands
-        if flag != _CONSTANT:
-            return [(values[0], flag)]
+        (source,) = operands
+        return [_Value(array=arrays[0], node=source.node, source=source)]
+    module = _module(names)
     origin = Origin(
-        module=_module(names),
+        module=module,
         operation=eqn.primitive.name,
         place=_place(eqn.source_info.traceback),
         backward="transpose(" in names,
     )
-    node = _Node(origin=origin, reads=tuple(f for _, f in operands if f is not None))
-    return [(value, record.flag(value, node)) for value in values]
+    node = _Node(origin=origin, reads=record.reads(operands, module))
+    return [_Value(array=array, node=node) for array in arrays]
+
+
+def _operations(jaxpr: Any) -> int:
+    """The number of operations in a jaxpr, with opened calls."""
+    inner = (_opened(eqn) for eqn in jaxpr.eqns)
+    return sum(1 if one is None else _operations(one[0]) for one in inner)
 
 
 def _opened(eqn: Any) -> tuple[Any, Sequence] | None:
