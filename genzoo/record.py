@@ -17,12 +17,13 @@ from genzoo.config import differences
 from genzoo.core.errors import UserError
 from genzoo.train.step_folders import ABOUT, StepFolders
 
-_OF_ONE_CALL = ("train.restart",)  # keys that say what one call does, and not what the run is
+# Keys that say what one call does, and not what the run is.
+_OF_ONE_CALL = ("train.restart", "train.resume_from")
 _log = logging.getLogger("genzoo")
 
 
 def stored_form(config: FrozenConfigDict) -> dict:
-    """A config as a run stores it: without the keys that are of one call."""
+    """A config as `config.json` has it: without the keys that are of one call."""
     stored = config.to_dict()
     for key in _OF_ONE_CALL:
         section, name = key.split(".")

@@ -9,7 +9,9 @@ from genzoo.core.files import beside
 from genzoo.train.checkpoint import Checkpoints
 
 # What a run makes. The checkpoints come last, because they tell that a run must start over.
-_MADE = ("frozen", "samples", "tensorboard", "metrics.jsonl", "eval.json", "checkpoints")
+_MADE = (
+    "frozen", "samples", "tensorboard", "metrics.jsonl", "eval.json", "diverged.json", "checkpoints"
+)  # fmt: skip
 _log = logging.getLogger("genzoo")
 
 

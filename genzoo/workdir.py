@@ -31,6 +31,7 @@ from genzoo.sample_folders import (
     point_latest_to,
 )
 from genzoo.settings import RAW
+from genzoo.train import rewind
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.frozen import FrozenModels
 from genzoo.train.state import TrainState
@@ -41,7 +42,7 @@ _FREE_IN_TRAINING = (
     "sample.", "eval.", "mesh.", "bench.", "tools.", "compile.", "data.dir", "data.hold",
     "train.steps", "train.steps_per_call", "train.log_every", "train.save_every", "train.keep",
     "train.keep_every", "train.fault_limit", "train.picture_first", "train.picture_count",
-    "train.save_minutes", "train.picture_minutes", "train.restart",
+    "train.save_minutes", "train.picture_minutes", "train.restart", "train.resume_from",
     "optimizer.learning_rate", "optimizer.clip",
 )  # fmt: skip
 # Those of them that change the numbers of the run and not only its housekeeping.
@@ -53,7 +54,7 @@ _BOUND_IN_READING = (
 )  # fmt: skip
 # What a workdir may hold. Something else in the place of these stops a run before it begins.
 _FOLDERS = ("checkpoints", "frozen", "samples", "samples/training", "tensorboard")
-_FILES = ("config.json", "data.json", "metrics.jsonl", "eval.json", ".lock")
+_FILES = ("config.json", "data.json", "metrics.jsonl", "eval.json", "diverged.json", ".lock")
 _RESERVED = (LATEST, "training")  # names in samples/ that a call may not use
 _log = logging.getLogger("genzoo")
 
@@ -113,6 +114,8 @@ class Workdir:
         nothing, because other checks come before the folder is claimed."""
         self.check_writable()
         before = self.config()
+        checkpoints = self.checkpoints(keep=1)
+        back = rewind.target(checkpoints, config.to_dict())
         if before is None and self.begun:
             raise UserError(
                 f"--workdir={self.path} holds checkpoints and no config.json, so their config is "
@@ -126,7 +129,7 @@ class Workdir:
         if bound:
             raise UserError(self._other_config(bound))
         if "train.steps" in changed:
-            reached = max(self.checkpoints(keep=1).steps(), default=0)
+            reached = back or max(checkpoints.steps(), default=0)
             if config.train.steps < reached:
                 raise UserError(
                     f"train.steps = {config.train.steps} is below step {reached}, which the run in "

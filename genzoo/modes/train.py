@@ -25,17 +25,18 @@ from genzoo.data.records import only
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.experiment import Experiment, variables_of
+from genzoo.modes.diverged import Divergence, check_fitted
 from genzoo.modes.reconstruct import reconstructed
 from genzoo.modes.sample import DRAWN, draw, save_samples, together
-from genzoo.record import stored_form
 from genzoo.requests import Requests
 from genzoo.restart import start_over
 from genzoo.runtime.agreement import agreed, by_first, is_first
 from genzoo.runtime.compilation import Program, compile_program
 from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW, TrainSettings
-from genzoo.train import writers
+from genzoo.train import rewind, writers
 from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.guard import Guard
 from genzoo.train.loop import leave, picture_steps
 from genzoo.train.loop import train as train_loop
 from genzoo.train.state import TrainState
@@ -71,18 +72,27 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
         checkpoints = place.checkpoints(
             keep=settings.keep,
             keep_every=settings.keep_every,
-            about={"config": stored_form(config), "data": about},
+            about={"config": config.to_dict(), "data": about},
         )
         cleanup.callback(checkpoints.close)
         if settings.restart:
             by_first(lambda: start_over(place.path, checkpoints))
         state = _start(experiment, place, checkpoints)
         step = int(state.step)
+        guard = Guard(
+            checkpoints=checkpoints,
+            limit=settings.fault_limit,
+            total=int(state.faults.total),
+            inquiry=Divergence(
+                experiment=experiment, source=source, place=place, checkpoints=checkpoints
+            ),
+        )
         if step >= settings.steps:
             _log.info("Step %d of %d is done: raise train.steps to train on.", step, settings.steps)
             return {"step": step}
         if isinstance(experiment.family, Fits):
             state = _fitted(experiment, state, source)
+            check_fitted(state, source.name)
             checkpoints.save(state)
             checkpoints.wait()
             if _picture_steps(experiment):
@@ -92,7 +102,7 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
         cleanup.callback(inputs.close)
         example = next(inputs)
         if number := stop.reached():
-            leave(state, number, checkpoints, settings)
+            leave(state, number, guard)
         _log_unsplit(experiment, state)
         _log.info("Compiling the training step for %d device(s).", jax.device_count())
         program = compile_program(experiment.training(state, data, example))
@@ -115,7 +125,7 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
             lambda state, rows: program(state, data, rows),
             itertools.chain([example], inputs),
             settings=_paced(settings),
-            checkpoints=checkpoints,
+            guard=guard,
             writers=outputs,
             progress=progress,
             pictures=_training_pictures(experiment, place),
@@ -162,6 +172,7 @@ def _check(experiment: Experiment, place: Workdir) -> None:
 def _start(experiment: Experiment, place: Workdir, checkpoints: Checkpoints) -> TrainState:
     """The newest state of the run, or a new one."""
     stride = experiment.config.train.steps_per_call
+    rewind.go_back(checkpoints, experiment.config.to_dict(), place.path / "metrics.jsonl")
     state = checkpoints.restore(experiment.abstract_state)
     if state is None:
         return runs.first_state(experiment, place)
@@ -171,6 +182,10 @@ def _start(experiment: Experiment, place: Workdir, checkpoints: Checkpoints) -> 
             f"{state.step}: choose a divisor of it."
         )
     _log.info("Resuming from the checkpoint of step %d.", state.step)
+    if doubts := checkpoints.doubts(int(state.step)):
+        good = checkpoints.newest_sound()
+        back = "" if good is None else f" Go back with --config.train.resume_from={good}."
+        _log.warning("This state is doubtful: %s.%s", "; ".join(doubts), back)
     runs.keep_frozen(state, place)
     return place.completed(state, experiment.abstract_state)
 

@@ -14,7 +14,7 @@ and a failure in one process is raised in all.
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
@@ -27,9 +27,9 @@ from genzoo.core.errors import UserError
 from genzoo.core.files import write_atomically
 from genzoo.core.types import Tree
 from genzoo.runtime.agreement import agreed, by_first, is_first, of_first
-from genzoo.train.manifest import damage, write_manifest
+from genzoo.train.manifest import Damaged, damage, write_manifest
 from genzoo.train.state import TrainState
-from genzoo.train.step_folders import ABOUT, StepFolders, Survey
+from genzoo.train.step_folders import ABOUT, LATER, StepFolders, Survey
 
 _ARRAYS = "state"
 _FROZEN = "frozen"  # only in checkpoints of older versions
@@ -43,6 +43,17 @@ def _arrays_of(state: TrainState) -> dict:
     """The state as nested dicts, without the frozen variables, which a run writes only once."""
     arrays = {f.name: getattr(state, f.name) for f in fields(state) if f.name != _FROZEN}
     return {**arrays, "faults": vars(state.faults)}
+
+
+def spared(steps: Sequence[int], sound: int | None, keep: int, keep_every: int) -> set[int]:
+    """The steps whose checkpoints are not pruned: the `keep` newest, those at multiples of
+    keep_every, and the newest one without doubts (sound), or two if there is none.
+
+    steps: of the finished checkpoints, newest first.
+    """
+    companions = steps[:2] if sound is None else [sound]
+    forever = [step for step in steps if keep_every and step % keep_every == 0]
+    return {*steps[:keep], *companions, *forever}
 
 
 @dataclass(kw_only=True)
@@ -61,31 +72,33 @@ class Checkpoints:
 
     def __post_init__(self):
         self._orbax = ocp.StandardCheckpointer()
-        self._folders = StepFolders(self.directory)
+        self.folders = StepFolders(self.directory)
         self._finishing: threading.Thread | None = None
         self._failure: BaseException | None = None
         self.last_saved: int | None = None
 
     def steps(self) -> list[int]:
         """The steps with a finished checkpoint, newest first. Their arrays may be damaged."""
-        return self._folders.survey().steps
+        return self.folders.survey().steps
 
     def folder(self, step: int) -> Path:
         """The folder of the checkpoint at a step."""
-        return self._folders.path(step)
+        return self.folders.path(step)
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, doubts: Sequence[str] = ()) -> None:
         """Starts saving and returns once the arrays are copied; waits for the previous save first.
 
-        Raises UserError if the previous save failed or this one cannot start.
+        doubts: reasons why the state may be useless, which are written beside it; the newest
+        checkpoint without doubts is not pruned. Raises UserError if the previous save failed or
+        this one cannot start.
         """
         self.wait()
         step = int(state.step)
         if step == self.last_saved:
             return
-        folder = self._folders.unfinished(step)
+        folder = self.folders.unfinished(step)
         arrays = _arrays_of(state)
-        by_first(lambda: self._begin(step))
+        by_first(lambda: self._begin(step, doubts))
         try:
             self._orbax.save(folder / _ARRAYS, arrays)
         except OSError as error:
@@ -96,7 +109,7 @@ class Checkpoints:
                 self._orbax.wait_until_finished()
                 if is_first():
                     write_manifest(folder, step)
-                    self._folders.finish(step)
+                    self.folders.finish(step)
                     self._prune()
                 self.last_saved = step
             except BaseException as error:  # raised again by `wait`, since a thread has no caller
@@ -105,18 +118,30 @@ class Checkpoints:
         self._finishing = threading.Thread(target=finish, name="finish-checkpoint")
         self._finishing.start()
 
-    def _begin(self, step: int) -> None:
-        about = {**self.about, "step": step}
+    def _begin(self, step: int, doubts: Sequence[str]) -> None:
+        about = {**self.about, "step": step, **({"doubts": list(doubts)} if doubts else {})}
         try:
-            folder = self._folders.begin(step, _ARRAYS)
+            folder = self.folders.begin(step, _ARRAYS)
             write_atomically(folder / ABOUT, strict_json.dumps(about, indent=2))
         except OSError as error:
             raise self._unsaved(error) from error
 
     def _prune(self) -> None:
-        for step in self.steps()[self.keep :]:
-            if not self.keep_every or step % self.keep_every:
-                self._folders.remove(step)
+        steps = self.steps()
+        for step in set(steps) - spared(steps, self.newest_sound(), self.keep, self.keep_every):
+            self.folders.remove(step)
+
+    def doubts(self, step: int) -> list[str]:
+        """The reasons why the state of a checkpoint may be useless, as given to `save`, or what is
+        wrong with the file that holds them."""
+        try:
+            return list(self.folders.about(step).get("doubts", ()))
+        except Damaged as problem:
+            return [str(problem)]
+
+    def newest_sound(self) -> int | None:
+        """The step of the newest checkpoint without doubts."""
+        return next((step for step in self.steps() if not self.doubts(step)), None)
 
     def _unsaved(self, error: BaseException) -> UserError:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -194,20 +219,21 @@ class Checkpoints:
                     return agreed(lambda step=step: load(step))
                 except UserError:
                     # The reason is another one if the files have changed or gone meanwhile.
-                    if not of_first(lambda step=step: self._damage(step) is not None):
+                    if not of_first(lambda step=step: self.damage(step) is not None):
                         raise
         raise self._removed()
 
-    def _damage(self, step: int) -> str | None:
+    def damage(self, step: int) -> str | None:
+        """The first damage in a checkpoint, with the name of the file, or None."""
         return damage(self.folder(step), _ARRAYS, (ABOUT,))
 
     def _newest_good(self, read_only: bool, held: contextlib.ExitStack) -> int:
         """The step of the newest good checkpoint, which stays `held`, or _NONE."""
         for _ in range(_TRIES):
-            survey, bad, gone = self._folders.survey(), {}, False
+            survey, bad, gone = self.folders.survey(), {}, False
             for step in sorted([*survey.steps, *survey.broken], reverse=True):
-                here = held.enter_context(self._folders.held(step))
-                reason = survey.broken.get(step) or (here and self._damage(step))
+                here = held.enter_context(self.folders.held(step))
+                reason = survey.broken.get(step) or (here and self.damage(step))
                 if reason and self.folder(step).is_dir():
                     bad[step] = reason
                 elif reason or not here:
@@ -239,8 +265,8 @@ class Checkpoints:
         if read_only:
             return
         for step in {**survey.broken, **bad}:
-            self._folders.set_aside(step)
-        self._folders.remove_rest()
+            self.folders.set_aside(step)
+        self.folders.remove_rest()
         for names, what in {
             tuple(survey.unfinished): "saves that were interrupted",
             tuple(survey.set_aside): "set aside before",
@@ -250,13 +276,19 @@ class Checkpoints:
                 _log.warning("In %s are %s: %s.", self.directory, what, ", ".join(names))
 
     def _none_good(self, survey: Survey, bad: Mapping[int, str]) -> str:
+        later = [name for name in survey.set_aside if name.startswith(f"{LATER}-")]
         named = [f"{step} ({reason})" for step, reason in bad.items()]
-        named += [f"{name} (set aside before)" for name in survey.set_aside]
+        named += [f"{name} (set aside before)" for name in survey.set_aside if name not in later]
         more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+        listed = f": {', '.join(named[:5])}{more}" if named else ""
+        back = "" if not later else (
+            f" What train.resume_from set aside is still there ({', '.join(later)}): rename one to "
+            "its step to go on from it."
+        )
         return (
-            f"No checkpoint in {self.directory} is good: {', '.join(named[:5])}{more}. Restore the "
-            "folder from a copy, or start over at step 0 with --mode=train "
-            "--config.train.restart=True, which moves all of it aside and deletes nothing."
+            f"No checkpoint in {self.directory} is good{listed}.{back} Restore the folder from a "
+            "copy, or start over at step 0 with --mode=train --config.train.restart=True, which "
+            "moves all of it aside and deletes nothing."
         )
 
     def _holds_frozen(self, step: int) -> bool:

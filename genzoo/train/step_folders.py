@@ -3,6 +3,7 @@
     20/             a finished save of step 20
     unfinished-30/  a save of step 30 that is under way, or that was interrupted
     damaged-10/     a checkpoint that was finished and is no longer good
+    later-25/       a checkpoint of a later step than the one a run went back to
     replaced-10/    whatever had the name of a checkpoint when that was finished
     removed-5/      an old checkpoint that is being removed
 
@@ -28,7 +29,8 @@ ABOUT = "run.json"
 _MOST_STEPS = 2**31 - 1
 _SET_ASIDE = re.compile(r"([a-z]+)-[0-9]+(-[0-9]+)?")
 _STEP = re.compile(r"0|[1-9][0-9]{0,9}")
-UNFINISHED, DAMAGED, REPLACED, REMOVED = "unfinished", "damaged", "replaced", "removed"
+UNFINISHED, DAMAGED, LATER = "unfinished", "damaged", "later"
+REPLACED, REMOVED = "replaced", "removed"
 _log = logging.getLogger("genzoo")
 
 

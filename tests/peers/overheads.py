@@ -66,6 +66,7 @@ def _loop(path: str, stride: int, calls: int, rounds: int) -> list[float]:
     from genzoo.runtime.stopping import Stop
     from genzoo.train import writers
     from genzoo.train.checkpoint import Checkpoints
+    from genzoo.train.guard import Guard
     from genzoo.train.loop import train
     from genzoo.train.state import Faults, TrainState
 
@@ -101,8 +102,8 @@ def _loop(path: str, stride: int, calls: int, rounds: int) -> list[float]:
             began = time.perf_counter()
             state = train(
                 state, program, inputs, settings=replace(settings, steps=ends),
-                checkpoints=checkpoints, writers=writers.open_writers(
-                    Path(folder), 0, first_process=True),
+                guard=Guard(checkpoints=checkpoints, limit=settings.fault_limit),
+                writers=writers.open_writers(Path(folder), 0, first_process=True),
                 progress=writers.Progress(ends, False), pictures=lambda *_: None,
                 picture_at=set(), report=mode.Watch(experiment.family), stop=stop,
             )  # fmt: skip
