@@ -121,7 +121,7 @@ def test_mistakes_in_a_folder_are_said(tmp_path):
         with pytest.raises(UserError, match=message):
             datasets.open_source(DataSettings(name=f"documents:{tmp_path}/it", **settings), "train")
 
-    refused("There is no folder .*/it: give data.name as documents:PATH")
+    refused("There is no folder .*/it: give --config.data.name=documents:PATH")
     (tmp_path / "it").mkdir()
     refused(r"holds no .txt files for the train split")
     filled(tmp_path / "it", {"a/1.txt": "one", "2.txt": "two"})
