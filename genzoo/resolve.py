@@ -5,7 +5,9 @@ from pathlib import Path
 from ml_collections import FrozenConfigDict
 
 from genzoo import build, check, kept, runs
+from genzoo.builders import datasets
 from genzoo.builders.datasets import FACTS
+from genzoo.config import freeze
 from genzoo.workdir import Workdir
 
 
@@ -20,7 +22,7 @@ def resolved(
     """
     place = Workdir(workdir) if workdir else None
     stored = place.config() if place else None
-    checked = check.check(raw, devices)
+    checked = _located(check.check(raw, devices))
     begun = stored if stored and place.begun else None
     if begun:
         # Facts were read from the data when the run began; the data may no longer be available.
@@ -30,3 +32,11 @@ def resolved(
         if any(value != checked.data[key] for key, value in known.items()):
             checked = check.check(checked.to_dict() | {"data": {**checked.data, **known}}, devices)
     return runs.resolve(build.settled(checked), begun)
+
+
+def _located(config: FrozenConfigDict) -> FrozenConfigDict:
+    """The config with the absolute path of its data."""
+    name = datasets.located(build.section(config, "data")).name
+    if name == config.data.name:
+        return config
+    return freeze(config.to_dict() | {"data": {**config.data, "name": name}})

@@ -21,6 +21,7 @@ from typing import IO
 from ml_collections import FrozenConfigDict
 
 from genzoo import kept
+from genzoo.builders import datasets
 from genzoo.check import fill
 from genzoo.config import differences, outdated, read_json, write_json
 from genzoo.core.contract import Variables
@@ -51,6 +52,16 @@ LATEST = "latest"
 _RESERVED = (LATEST, "training")  # names in samples/ that a call may not use
 _MAX_NAME = 100  # characters in the name of a folder
 _log = logging.getLogger("genzoo")
+
+
+def _changed(before: dict, config: FrozenConfigDict) -> dict[str, tuple]:
+    """The `differences` of a config from that of the run, without data sets that only moved."""
+    changed = differences(before, config.to_dict())
+    return {
+        key: values
+        for key, values in changed.items()
+        if not (key.endswith("data.name") and datasets.only_moved(*values))
+    }
 
 
 def _shared(key: str) -> str:
@@ -116,7 +127,7 @@ class Workdir:
             )
         if before and self.begun:
             self._readable()
-        changed = differences(before, config.to_dict()) if before and self.begun else {}
+        changed = _changed(before, config) if before and self.begun else {}
         bound = {k: v for k, v in changed.items() if not _shared(k).startswith(_FREE_IN_TRAINING)}
         if bound:
             raise UserError(self._other_config(bound))
@@ -157,27 +168,20 @@ class Workdir:
                     f"Another process is training in --workdir={self.path}: wait for it, or give "
                     "another --workdir."
                 ) from error
-            self._same_data(data, self._held_otherwise(config))
+            self._same_data(data)
             kept.keep(self.path, config.to_dict())
             self._write("config.json", config.to_dict())
             self._write("data.json", data)
         return guard
 
-    def _held_otherwise(self, config: FrozenConfigDict) -> bool:
-        """Whether data.hold has changed, so that the data may be held in memory now and was not
-        before, or the reverse."""
-        before = self.config()
-        return before is not None and before["data"]["hold"] != config.data.hold
-
-    def _same_data(self, data: dict, held_otherwise: bool) -> None:
+    def _same_data(self, data: dict) -> None:
         # The order of the examples depends on their number. With another data set, a resumed run
         # would see other examples than an uninterrupted one, and held-out ones might be trained on.
         file = self.path / "data.json"
         before = read_json(file) if file.is_file() and self.begun else {}
-        if held_otherwise:  # the checksum is of the records in memory, or of the names of files
-            before.pop("checksum", None)
-        # Runs from before an entry existed do not have it.
-        changed = differences(before, {k: v for k, v in data.items() if k in before})
+        # Older runs lack some entries, as do sets that are not held in memory.
+        both = before.keys() & data.keys()
+        changed = differences({k: before[k] for k in both}, {k: data[k] for k in both})
         if changed:
             shown = "; ".join(f"{k} was {a} and is {b}" for k, (a, b) in changed.items())
             raise UserError(
@@ -296,7 +300,7 @@ class Workdir:
     def _same_model(self, config: FrozenConfigDict) -> None:
         before = self.stored("train first, with --mode=train and the same --workdir")
         self._readable()
-        changed = differences(before, config.to_dict())
+        changed = _changed(before, config)
         bound = {k: v for k, v in changed.items() if k.startswith(_BOUND_IN_READING)}
         if bound:
             raise UserError(self._other_config(bound))

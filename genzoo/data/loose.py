@@ -49,7 +49,7 @@ def open_files(
     lists the unusable files and the reasons.
     """
     fit = field.fit
-    images, problems = holding.decode_all(
+    images, _, problems = holding.decode_all(
         lambda index: pixels.read(files[index], fit),
         len(files),
         fit.shape,

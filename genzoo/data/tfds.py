@@ -5,7 +5,6 @@ image and the label are found by the types of the features, so no list of data s
 Other features become fields on request.
 """
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -63,9 +62,9 @@ class TfdsSource:
                 f"{reason}."
             ) from reason
 
-    def checksum(self) -> int:
-        """The CRC-32 of the set's name and length: TFDS versions its sets."""
-        return zlib.crc32(f"{self.name} {len(self)}".encode())
+    def identity(self) -> dict[str, int]:
+        """Nothing besides the name and the length of the set, since TFDS versions its sets."""
+        return {}
 
 
 def open_tfds(
@@ -179,12 +178,8 @@ def _loaded(source: TfdsSource, memory_limit: int) -> Source:
             array[index] = source.value(name, record)
         return source.value("x", record)
 
-    images, problems = holding.decode_all(
-        decode,
-        count,
-        source.spec.shape,
-        title=f"reading {source.name}",
-        keep=True,
+    images, _, problems = holding.decode_all(
+        decode, count, source.spec.shape, title=f"reading {source.name}", keep=True
     )
     if problems:
         index, why = next(iter(problems.items()))

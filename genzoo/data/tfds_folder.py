@@ -39,8 +39,8 @@ def check_name(name: str) -> re.Match:
     parts = _NAME.fullmatch(name)
     if parts is None:
         raise UserError(
-            f"tfds:{name} is not read: only prepared sets are, by NAME, NAME/CONFIG or NAME:VERSION; "
-            "builders of others, such as huggingface:NAME, run their code."
+            f"tfds:{name} is not read: only prepared sets are, by NAME, NAME/CONFIG or "
+            "NAME:VERSION; builders of others, such as huggingface:NAME, run their code."
         )
     return parts
 
@@ -141,5 +141,5 @@ def _check_features(file: Path) -> None:
                     f"{file} names the class {name!r}, which is not imported: the features of a "
                     f"set may be {', '.join(sorted(FEATURES))} of TFDS."
                 )
-        if isinstance(entry.get("content"), str):  # an older form, which hides further classes in a text
+        if isinstance(entry.get("content"), str):  # an old form, with further classes in a text
             raise UserError(f"{file} has a form that is not read: prepare the set again.")
