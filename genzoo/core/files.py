@@ -3,6 +3,7 @@ regular files only, up to a size, and without waiting forever."""
 
 import collections
 import contextlib
+import errno
 import os
 import queue
 import stat
@@ -156,6 +157,15 @@ def _regular(mode: int) -> None:
         raise Unreadable(f"it is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a file")
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself
+            return False
+        raise
+
+
 def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
     """(folder, names of its files) of every folder below `root`, itself included.
 
@@ -176,7 +186,7 @@ def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if not entry.name.startswith((".", "__MACOSX")):
-                        (folders if entry.is_dir() else files).append(entry.name)
+                        (folders if _is_folder(entry) else files).append(entry.name)
         except OSError as error:
             raise UserError(
                 f"The folder {folder} cannot be read ({error.strerror}): give it read and search "

@@ -7,11 +7,12 @@ never needs more than one whole copy besides itself.
 import io
 import itertools
 import logging
+import struct
 from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import Image, ImageCms
 
 _BACKGROUND = (255, 255, 255, 255)  # white, behind transparent pixels
 _BAND = 1 << 20  # pixels converted at a time
@@ -22,6 +23,8 @@ _TURNS = {
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+_ORIENTATION = 0x112  # the tag of EXIF
+_WHOLE = {1: "B", 3: "H", 4: "I"}  # types of EXIF, and the same in `struct`
 _log = logging.getLogger("genzoo")
 
 
@@ -32,11 +35,28 @@ class BadImage(Exception):
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) to 8. Nothing else of the metadata is read, and metadata
     that cannot be read leave the image as it is."""
+    block = image.info.get("exif")
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if isinstance(block, bytes):
+            value = _tag(block.removeprefix(b"Exif\0\0"), _ORIENTATION)
+        else:  # a TIFF, or metadata in another form
+            value = image.getexif().get(_ORIENTATION)
     except Exception:  # Pillow raises nearly anything on damaged metadata
         return 1
     return value if isinstance(value, int) and value in _TURNS else 1
+
+
+def _tag(block: bytes, wanted: int) -> int | None:
+    """A whole number in the first directory of an EXIF block, by its tag. Pillow would stop at the
+    first entry with a wrong type or place. Raises struct.error for a block that is too short."""
+    order = {b"II": "<", b"MM": ">"}[block[:2]]
+    (start,) = struct.unpack_from(f"{order}I", block, 4)
+    (count,) = struct.unpack_from(f"{order}H", block, start)
+    for place in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, _ = struct.unpack_from(f"{order}HHI", block, place)
+        if tag == wanted and kind in _WHOLE:
+            return struct.unpack_from(f"{order}{_WHOLE[kind]}", block, place + 8)[0]
+    return None
 
 
 def decoded(image: Image.Image) -> Image.Image:
