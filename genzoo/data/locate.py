@@ -92,7 +92,7 @@ def contents(published: Published, names: Names, directory: str = "") -> Content
     """
     if directory:
         return _from_directory(published, names, Path(directory).expanduser())
-    if problem := fetch.cache_problem(published.folder):
+    if problem := fetch.cache_problem() or fetch.cache_problem(published.folder):
         raise UserError(problem)
     cached = _cached(published, names)
     return cached if cached is not None else _fill(published, names)

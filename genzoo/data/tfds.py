@@ -18,6 +18,8 @@ from genzoo.data.fields import Classes, Field, Image
 from genzoo.data.pixels import Fit
 from genzoo.data.source import ArraySource, Records, Source, Spec
 
+_MOST_CLASSES = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TfdsSource:
@@ -158,6 +160,8 @@ def _features(features: Any, name: str) -> tuple[str, str | None, tuple[str, ...
     if not labels:
         return image, None, ()
     label = "label" if "label" in labels else labels[0]
+    if kinds[label].num_classes and kinds[label].num_classes > _MOST_CLASSES:
+        raise UserError(f"tfds:{name} claims {kinds[label].num_classes} classes: prepare it again.")
     return image, label, tuple(kinds[label].names or ())
 
 
