@@ -42,6 +42,7 @@ def prepare(name: str, data_dir: str, archive: str = "", examples: int | None = 
         config = tfds.download.DownloadConfig(
             manual_dir=manual if archive else None,
             try_download_gcs=False,
+            force_checksums_validation=True,  # of every address, by those that TFDS lists
             max_examples_per_split=examples,
         )
         builder.download_and_prepare(download_config=config)
