@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_collections import FrozenConfigDict
 
 from genzoo import kept
+from genzoo.builders import datasets
 from genzoo.check import fill
 from genzoo.config import differences
 from genzoo.core.errors import UserError
@@ -50,15 +51,18 @@ class Record:
     data: dict = field(default_factory=dict)
 
     def differences(self, config: Mapping) -> dict[str, tuple]:
-        """Dotted key -> (value in the record, value in `config`), where they differ. The path of a
-        data set is left out, because `data.json` knows whether the data are the same."""
-        if not self.config:
-            return {}
-        changed = differences(self.config, config)
-        one, other = changed.get("data.name", ("", ""))
-        if ":" in one and one.partition(":")[0] == other.partition(":")[0]:
-            del changed["data.name"]
-        return changed
+        """Dotted key -> (value in the record, value in `config`), where they differ."""
+        return run_differences(self.config, config) if self.config else {}
+
+
+def run_differences(one: Mapping, other: Mapping) -> dict[str, tuple]:
+    """The `differences` of two configs of one run, without data sets that only moved: `data.json`
+    knows whether the data are the same."""
+    return {
+        key: values
+        for key, values in differences(one, other).items()
+        if not (key.endswith("data.name") and datasets.only_moved(*values))
+    }
 
 
 def read_record(folder: Path) -> Record:

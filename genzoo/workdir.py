@@ -21,7 +21,7 @@ from genzoo import kept
 from genzoo.config import differences, outdated, read_json, write_json
 from genzoo.core.contract import Variables
 from genzoo.core.errors import UserError
-from genzoo.record import Record, in_todays_form, read_record, stored_form
+from genzoo.record import Record, in_todays_form, read_record, run_differences, stored_form
 from genzoo.runtime.agreement import by_first, is_first
 from genzoo.sample_folders import (
     LATEST,
@@ -124,7 +124,7 @@ class Workdir:
         if not before or not self.begun:
             return
         self._readable()
-        changed = differences(before, config.to_dict())
+        changed = run_differences(before, config.to_dict())
         bound = {k: v for k, v in changed.items() if not _free(k)}
         if bound:
             raise UserError(self._other_config(bound))
@@ -180,29 +180,22 @@ class Workdir:
                     f"Another process is training in --workdir={self.path}: wait for it, or give "
                     "another --workdir."
                 ) from error
-            self._same_data(data, self._held_otherwise(config))
+            self._same_data(data)
             kept.keep(self.path, config.to_dict())
             self._write("config.json", stored_form(config))
             self._write("data.json", data)
         return guard
 
-    def _held_otherwise(self, config: FrozenConfigDict) -> bool:
-        """Whether data.hold has changed, so that the data may be held in memory now and was not
-        before, or the reverse."""
-        before = self.config()
-        return before is not None and before["data"]["hold"] != config.data.hold
-
-    def _same_data(self, data: dict, held_otherwise: bool) -> None:
+    def _same_data(self, data: dict) -> None:
         # The order of the examples depends on their number. With another data set, a resumed run
         # would see other examples than an uninterrupted one, and held-out ones might be trained on.
         file = self.path / "data.json"
         if not self.begun:
             return
         before = read_json(file) if file.is_file() else read_record(self.path).data
-        if held_otherwise:  # the checksum is of the records in memory, or of the names of files
-            before.pop("checksum", None)
-        # Runs from before an entry existed do not have it.
-        changed = differences(before, {k: v for k, v in data.items() if k in before})
+        # Older runs lack some entries, as do sets that are not held in memory.
+        both = before.keys() & data.keys()
+        changed = differences({k: before[k] for k in both}, {k: data[k] for k in both})
         if changed:
             shown = "; ".join(f"{k} was {a} and is {b}" for k, (a, b) in changed.items())
             raise UserError(
@@ -322,7 +315,7 @@ class Workdir:
     def _same_model(self, config: FrozenConfigDict) -> None:
         before = self.stored("train first, with --mode=train and the same --workdir")
         self._readable()
-        changed = differences(before, config.to_dict())
+        changed = run_differences(before, config.to_dict())
         bound = {k: v for k, v in changed.items() if k.startswith(_BOUND_IN_READING)}
         if bound:
             raise UserError(self._other_config(bound))

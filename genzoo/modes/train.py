@@ -65,7 +65,7 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
         # The folder is claimed before anything in it changes, and after the input was checked.
         about = {
             "examples": len(source),
-            "checksum": source.checksum(),
+            **source.identity(),
             "fields": {name: str(field) for name, field in source.spec.fields.items()},
         }
         cleanup.enter_context(agreed(lambda: place.claim(config, about)))
