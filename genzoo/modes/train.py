@@ -34,7 +34,7 @@ from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW, TrainSettings
 from genzoo.train import writers
 from genzoo.train.checkpoint import Checkpoints
-from genzoo.train.loop import leave, picture_steps
+from genzoo.train.loop import INPUTS_LATE, leave, picture_steps
 from genzoo.train.loop import train as train_loop
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir, announced
@@ -48,13 +48,8 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
 
     Returns the step and the files.
     """
+    started, place = time.perf_counter(), Workdir(workdir)
     experiment = Experiment(config, stop or Stop())
-    with experiment.stop.gently():
-        return _train(experiment, Workdir(workdir))
-
-
-def _train(experiment: Experiment, place: Workdir) -> dict:
-    started, config = time.perf_counter(), experiment.config
     settings, stop = build.section(config, "train"), experiment.stop
     agreed(lambda: _check(experiment, place))
     source = agreed(lambda: experiment.open("train"))
@@ -79,16 +74,19 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
             return {"step": step}
         if isinstance(experiment.family, Fits):
             state = _fitted(experiment, state, source)
-            checkpoints.save(state)
-            checkpoints.wait()
+            with stop.gently():
+                checkpoints.save(state)
+                checkpoints.wait()
             if _picture_steps(experiment):
                 _training_pictures(experiment, place)(state, int(state.step))
             return _report(experiment, place, state, started)
         data, inputs = _inputs(experiment, source, step)
         cleanup.callback(inputs.close)
-        example = next(inputs)
-        if number := stop.reached():
-            leave(state, number, checkpoints, settings)
+        leaving = partial(leave, state, checkpoints=checkpoints, settings=settings)
+        with stop.interruptible(leaving, alone_after=INPUTS_LATE):
+            example = next(inputs)
+        if number := stop.reached():  # with several processes; one alone would have ended already
+            leaving(number)
         _log_unsplit(experiment, state)
         _log.info("Compiling the training step for %d device(s).", jax.device_count())
         program = compile_program(experiment.training(state, data, example))

@@ -10,6 +10,9 @@ The order within a pass, and the reasons:
 5. save: after the log, so that a run that must stop because of faults stops before saving;
 6. pictures: last, because they can take long and a kill during them must not cost the checkpoint.
 
+Inputs may never come, and pictures may take minutes. While the loop waits for either, the state
+does not change, so that a signal then saves it without the loop (`Stop.interruptible`).
+
 Saves and the first picture are also triggered by the clock. All processes agree on these times once
 in every pass. Neither changes the state.
 """
@@ -20,6 +23,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, NoReturn
 
 import jax
@@ -34,6 +38,8 @@ from genzoo.train.state import TrainState
 from genzoo.train.step import is_latest
 from genzoo.train.writers import Progress
 
+INPUTS_LATE = 10.0
+"""Seconds after a signal at which one of several processes no longer waits for its inputs."""
 _log = logging.getLogger("genzoo")
 
 
@@ -192,9 +198,12 @@ def train(
     with stop.gently():
         while step < settings.steps:
             if number := stop.reached(*clock.wishes()):
-                leave(state, number, checkpoints, settings)
+                leave(state, number, checkpoints=checkpoints, settings=settings)
             save_now, draw_now = clock.grants(stop.granted)
-            state, measured = call(state, next(inputs))
+            leaving = partial(leave, state, checkpoints=checkpoints, settings=settings)
+            with stop.interruptible(leaving, alone_after=INPUTS_LATE):
+                batch = next(inputs)
+            state, measured = call(state, batch)
             sums.add(step, measured)
             before, step = step, step + stride
 
@@ -217,8 +226,10 @@ def train(
             if draw_now or any(before < at <= step for at in picture_at):
                 jax.block_until_ready(state)  # pending steps are not time for pictures
                 began = time.perf_counter()
+                leaving = partial(leave, state, checkpoints=checkpoints, settings=settings)
                 try:
-                    pictures(state, step)
+                    with stop.interruptible(leaving):
+                        pictures(state, step)
                 except Interrupted:
                     if step >= settings.steps:  # otherwise the next pass saves and stops
                         checkpoints.wait()
@@ -227,12 +238,12 @@ def train(
                 seconds = time.perf_counter() - began
                 sums.leave_out(seconds)
                 estimate.leave_out(seconds)
-    checkpoints.wait()
+        checkpoints.wait()
     return state
 
 
 def leave(
-    state: TrainState, number: int, checkpoints: Checkpoints, settings: LoopSettings
+    state: TrainState, number: int, *, checkpoints: Checkpoints, settings: LoopSettings
 ) -> NoReturn:
     """Saves the state and raises Interrupted. number: that of the signal."""
     step = int(state.step)
