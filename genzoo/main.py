@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from genzoo.core.errors import Interrupted, UserError, ending
+from genzoo.core.errors import Interrupted, UserError, ending, explained
+from genzoo.runtime.asides import kept_aside
 from genzoo.runtime.signals import Signals
 
 if TYPE_CHECKING:
@@ -138,34 +139,34 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
 
 def main(argv: list[str], signals: Signals | None = None) -> int:
     """Runs one mode; returns the exit code. signals: those that stop it, by default none."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("genzoo").setLevel(logging.INFO)
     parser = _parser()
     arguments, overrides = parser.parse_known_args(argv)
     if problem := _unknown_flag(parser, overrides):
         print(f"genzoo: {problem}", file=sys.stderr)
         return 2
-    # Importing JAX takes a second; --help and wrong flags are answered before.
-    from genzoo.data.fetch import cache_dir
-    from genzoo.runtime.processes import Group
-    from genzoo.runtime.program_cache import keep_programs
-    from genzoo.runtime.stopping import Stop
+    with kept_aside() as asides:
+        logging.getLogger("genzoo").setLevel(logging.INFO)
+        # Importing JAX takes a second; --help and wrong flags are answered before.
+        from genzoo.data.fetch import cache_dir
+        from genzoo.runtime.processes import Group
+        from genzoo.runtime.program_cache import keep_programs
+        from genzoo.runtime.stopping import Stop
 
-    stop = Stop(signals)
-    group = Group(stop)
-    try:
-        group.join(arguments)
-        if not arguments.no_compile_cache:
-            keep_programs(cache_dir() / "programs")
-        result = _work(arguments, overrides, stop)
-    except (Exception, Interrupted, KeyboardInterrupt) as error:
-        code, message, agreed = ending(error, arguments.workdir)
-        if group.speaks or not agreed:
-            print(message, file=sys.stderr)
-        return group.leave(code, together=agreed)
-    if group.speaks:
-        print(json.dumps(result, indent=2), flush=True)
-    return group.leave(0, together=True)
+        stop = Stop(signals)
+        group = Group(stop)
+        try:
+            group.join(arguments)
+            if not arguments.no_compile_cache:
+                keep_programs(cache_dir() / "programs")
+            result = _work(arguments, overrides, stop)
+        except (Exception, Interrupted, KeyboardInterrupt) as error:
+            code, message, agreed = ending(error, arguments.workdir)
+            if group.speaks or not agreed:
+                print(message if explained(error) else asides.text() + message, file=sys.stderr)
+            return group.leave(code, together=agreed)
+        if group.speaks:
+            print(json.dumps(result, indent=2), flush=True)
+        return group.leave(0, together=True)
 
 
 def _unknown_flag(parser: argparse.ArgumentParser, overrides: list[str]) -> str:

@@ -57,13 +57,20 @@ def ending(error: BaseException, workdir: Path | None = None) -> tuple[int, str,
         return 1, f"genzoo: {error}", False
     if isinstance(error, KeyboardInterrupt):
         return 130, "genzoo: Stopped by Ctrl-C. What had been saved is kept.", False
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+    if explained(error):
         message = (
             f"genzoo: {error.filename or workdir}: {error.strerror}. Make room or give another "
             "folder, and start again: a run resumes from its last checkpoint."
         )
         return 2, message, False
     return 1, "".join(traceback.format_exception(error)), False
+
+
+def explained(error: BaseException) -> bool:
+    """Whether the message for an exception explains it without a traceback."""
+    if isinstance(error, OSError):
+        return error.errno in _ENVIRONMENT
+    return isinstance(error, UserError | Interrupted | Alone | KeyboardInterrupt)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

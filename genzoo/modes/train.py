@@ -60,11 +60,12 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
             "checksum": source.checksum(),
             "fields": {name: str(field) for name, field in source.spec.fields.items()},
         }
-        cleanup.enter_context(agreed(lambda: place.claim(config, about)))
+        claim = cleanup.enter_context(agreed(lambda: place.claim(config, about)))
         checkpoints = place.checkpoints(
             keep=settings.keep,
             keep_every=settings.keep_every,
             about={"config": config.to_dict(), "data": about},
+            claim=claim,
         )
         cleanup.callback(checkpoints.close)
         state = _start(experiment, place, checkpoints)
@@ -104,6 +105,12 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
             cleanup.callback(output.close)
         progress = writers.Progress(settings.steps, is_first(), experiment.unit)
         cleanup.callback(progress.close)
+        watch = Watch(experiment.family)
+
+        def report(measured: dict) -> dict:
+            agreed(claim.check)
+            return watch(measured)
+
         state = train_loop(
             state,
             lambda state, rows: program(state, data, rows),
@@ -114,7 +121,7 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
             progress=progress,
             pictures=_training_pictures(experiment, place),
             picture_at=_picture_steps(experiment),
-            report=Watch(experiment.family),
+            report=report,
             stop=stop,
         )
     return _report(experiment, place, state, started)

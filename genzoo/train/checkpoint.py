@@ -26,6 +26,7 @@ from genzoo.core.errors import UserError
 from genzoo.core.files import write_atomically
 from genzoo.core.types import Tree
 from genzoo.runtime.agreement import agreed, by_first, is_first, of_first
+from genzoo.train.claim import Claim
 from genzoo.train.state import TrainState
 
 MANIFEST = "genzoo_manifest.json"
@@ -79,13 +80,14 @@ class Checkpoints:
 
     directory: holds one folder for each step. keep: the number of newest checkpoints to keep.
     keep_every: checkpoints at multiples of this step are kept permanently; 0 for none. about:
-    metadata written beside the arrays as JSON.
+    metadata written beside the arrays as JSON. claim: nothing is saved once it is lost.
     """
 
     directory: Path
     keep: int = 2
     keep_every: int = 0
     about: Mapping[str, object] = field(default_factory=dict)
+    claim: Claim | None = None
 
     def __post_init__(self):
         self._orbax = ocp.StandardCheckpointer()
@@ -135,6 +137,8 @@ class Checkpoints:
         self._finishing.start()
 
     def _begin(self, folder: Path, step: int) -> None:
+        if self.claim is not None:
+            self.claim.check()
         about = {**self.about, "step": step}
         try:
             write_atomically(folder / _ABOUT, json.dumps(about, indent=2))
