@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from genzoo.train.loop import INPUTS_LATE
 from genzoo.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
@@ -97,8 +98,7 @@ DOES = {
     """,
     "cannot write": """
         ready()
-        while True:
-            print("x" * 1000, file=sys.stderr, flush=True)  # until the pipe is full
+        print("x" * 1_000_000, file=sys.stderr)  # more than the pipe holds
     """,
     "at exit": """
         import atexit
@@ -243,9 +243,10 @@ HANGS = """
             yield from itertools.islice(batches, 30)
             hang()
         return data, some()
-    if sys.argv.pop(1) == "inputs":
+    what = sys.argv.pop(1)
+    if what == "inputs":
         train._inputs = hanging
-    else:
+    if what == "pictures":
         train._picture_steps, train._training_pictures = (lambda _: {30}), (lambda *_: hang)
     genzoo.main._process()
 """
@@ -263,6 +264,43 @@ def test_a_run_whose_inputs_or_pictures_hang_is_saved(surroundings, tmp_path, wh
     assert code == 75 and "Traceback" not in text, text
     assert text.endswith("genzoo: Stopped by SIGTERM at step 30, saved.\n")
     assert seconds < LIMIT + 2 and Workdir(tmp_path).checkpoints(keep=1).steps() == [30]
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_whose_inputs_hang_ends_alone(surroundings, tmp_path, monkeypatch):
+    """It cannot save without the other, which waits for it in the next step; a second signal ends
+    that one."""
+    monkeypatch.syspath_prepend(str(ROOT / "launch"))
+    import local
+
+    script = tmp_path / "hangs.py"
+    script.write_text(textwrap.dedent(HANGS))
+    changes = local.environments(2, 1, surroundings(haste=True), [])
+    arguments = [*POINTS, "--config.train.log_every=1", f"--workdir={tmp_path}/run"]
+    port, lines = local.free_port(), []
+    for process, what in enumerate(["nothing", "inputs"]):
+        program = (sys.executable, str(script), what)
+        lines.append(local.commands(program, 2, port, arguments)[process])
+    first, second = (
+        subprocess.Popen(
+            line, cwd=ROOT, env={**surroundings(haste=True), "PYTHONPATH": str(ROOT), **change},
+            text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for line, change in zip(lines, changes, strict=True)
+    )  # fmt: skip
+    try:
+        assert second.stdout.readline() == "ready\n", second.stderr.read()
+        time.sleep(1)
+        code, text, seconds = sent(second, signal.SIGTERM)
+        assert code == 75 and INPUTS_LATE <= seconds < INPUTS_LATE + LIMIT, text
+        assert text.endswith("genzoo: Stopped by SIGTERM; what had been saved is kept.\n")
+        first.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        first.send_signal(signal.SIGTERM)
+        first.wait(timeout=LIMIT)
+    finally:
+        first.kill()
+        second.kill()
 
 
 def caught(process: subprocess.Popen) -> bool:
