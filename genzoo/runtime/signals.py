@@ -45,7 +45,7 @@ class Signals:
     def __init__(self):
         self.number: int | None = None  # the first signal received
         self._holds = 0
-        self._received_at = 0.0
+        self._received_at = self._entered_at = 0.0
         self._free_at: float | None = None  # when the end was first seen not to be held back
         self._leave: Callable[[int], object] | None = None
         self._leave_after = _LEAVE_AFTER
@@ -102,12 +102,13 @@ class Signals:
     ) -> Iterator[None]:
         """A context, within `held`, in which the main thread may be busy for long.
 
-        If it still is `after` seconds after a signal, another thread calls `leave(number)`, which
-        saves and raises, and the process ends. The main thread must not change what is saved, and
-        it cannot leave the context meanwhile.
+        If it still is `after` seconds after both a signal and its entry, another thread calls
+        `leave(number)`, which saves and raises, and the process ends. The main thread must not
+        change what is saved, and it cannot leave the context meanwhile.
         """
         with self._turn:
             self._leave, self._leave_after = leave, after
+            self._entered_at = time.monotonic()
         try:
             yield
         finally:
@@ -159,7 +160,8 @@ class Signals:
                 self._end()
             return
         self._free_at = None
-        if self._leave is None or now - self._received_at < self._leave_after:
+        waited = now - max(self._received_at, self._entered_at)
+        if self._leave is None or waited < self._leave_after:
             return
         if self._turn.acquire(blocking=False):
             if self._leave is None:

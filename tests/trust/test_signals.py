@@ -188,6 +188,19 @@ HELD = {
                 time.sleep(.8)
             print("the state is donated")
     """, 1, 75, "genzoo: Stopped by SIGTERM at step 7, saved."),
+    "the loop waits for an input that comes": ("""
+        def leave(number):
+            raise Interrupted(number, 99)
+        with signals.held():
+            ready()
+            while signals.number is None:
+                time.sleep(.01)
+            time.sleep(.7)  # a long step
+            with signals.interruptible(leave):
+                time.sleep(.2)
+            signals.settle(75, "genzoo: Stopped by SIGTERM at step 7, saved.")
+        time.sleep(60)
+    """, 1, 75, "genzoo: Stopped by SIGTERM at step 7, saved."),
     "the disk is full": ("""
         def leave(number):
             raise UserError("The disk is full.")
