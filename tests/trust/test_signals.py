@@ -195,9 +195,9 @@ HELD = {
             ready()
             while signals.number is None:
                 time.sleep(.01)
-            time.sleep(.7)  # a long step
-            with signals.interruptible(leave):
-                time.sleep(.2)
+            signals._received_at -= 100  # as if a long step had gone before
+            with signals.interruptible(leave, after=60):
+                time.sleep(.3)
             signals.settle(75, "genzoo: Stopped by SIGTERM at step 7, saved.")
         time.sleep(60)
     """, 1, 75, "genzoo: Stopped by SIGTERM at step 7, saved."),
