@@ -5,7 +5,6 @@ A workdir belongs to one config and one data set. Training in it with others, or
 config of another model, is refused before anything is written.
 """
 
-import fcntl
 import itertools
 import logging
 import os
@@ -13,7 +12,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 from ml_collections import FrozenConfigDict
 
@@ -33,6 +31,7 @@ from genzoo.sample_folders import (
 from genzoo.settings import RAW
 from genzoo.train import rewind
 from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.claim import Claim
 from genzoo.train.frozen import FrozenModels
 from genzoo.train.state import TrainState
 from genzoo.train.step_folders import StepFolders
@@ -164,27 +163,24 @@ class Workdir:
                 if os.path.lexists(wrong) and not right(wrong):
                     raise UserError(f"{wrong} is in the way of a {kind}: rename it.")
 
-    def claim(self, config: FrozenConfigDict, data: dict) -> IO:
-        """Makes the folder and claims it for this config and data set while the returned file is
-        open. data: what identifies the data set. Raises UserError if that is not possible."""
+    def claim(self, config: FrozenConfigDict, data: dict) -> Claim:
+        """Makes the folder and claims it for this config and data set. data: what identifies the
+        data set. Raises UserError if that is not possible."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            guard = (self.path / ".lock").open("a")
+            claim = Claim(self.path)
         except OSError as error:
             raise UserError(self._unwritable(error.strerror)) from error
         if is_first():
             try:
-                fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(
-                    f"Another process is training in --workdir={self.path}: wait for it, or give "
-                    "another --workdir."
-                ) from error
-            self._same_data(data)
-            kept.keep(self.path, config.to_dict())
-            self._write("config.json", stored_form(config))
-            self._write("data.json", data)
-        return guard
+                self._same_data(data)
+                kept.keep(self.path, config.to_dict())
+                self._write("config.json", stored_form(config))
+                self._write("data.json", data)
+            except BaseException:
+                claim.close()
+                raise
+        return claim
 
     def _same_data(self, data: dict) -> None:
         # The order of the examples depends on their number. With another data set, a resumed run
@@ -267,11 +263,14 @@ class Workdir:
         by_first(end)
 
     def checkpoints(
-        self, *, keep: int, keep_every: int = 0, about: dict | None = None
-    ) -> Checkpoints:
-        """The checkpoints in the folder."""
-        place = self.path / "checkpoints"
-        return Checkpoints(directory=place, keep=keep, keep_every=keep_every, about=about or {})
+        self, *, keep: int, keep_every: int = 0, about: dict | None = None,
+        claim: Claim | None = None,
+    ) -> Checkpoints:  # fmt: skip
+        """The checkpoints in the folder. claim: that of the run that writes them."""
+        return Checkpoints(
+            directory=self.path / "checkpoints", keep=keep, keep_every=keep_every,
+            about=about or {}, claim=claim,
+        )  # fmt: skip
 
     @property
     def frozen(self) -> FrozenModels:

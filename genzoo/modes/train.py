@@ -37,7 +37,7 @@ from genzoo.settings import RAW, TrainSettings
 from genzoo.train import rewind, writers
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.guard import Guard
-from genzoo.train.loop import leave, picture_steps
+from genzoo.train.loop import INPUTS_LATE, leave, picture_steps
 from genzoo.train.loop import train as train_loop
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir, announced
@@ -51,13 +51,8 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
 
     Returns the step and the files.
     """
+    started, place = time.perf_counter(), Workdir(workdir)
     experiment = Experiment(config, stop or Stop())
-    with experiment.stop.gently():
-        return _train(experiment, Workdir(workdir))
-
-
-def _train(experiment: Experiment, place: Workdir) -> dict:
-    started, config = time.perf_counter(), experiment.config
     settings, stop = build.section(config, "train"), experiment.stop
     agreed(lambda: _check(experiment, place))
     source = agreed(lambda: experiment.open("train"))
@@ -68,11 +63,12 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
             **source.identity(),
             "fields": {name: str(field) for name, field in source.spec.fields.items()},
         }
-        cleanup.enter_context(agreed(lambda: place.claim(config, about)))
+        claim = cleanup.enter_context(agreed(lambda: place.claim(config, about)))
         checkpoints = place.checkpoints(
             keep=settings.keep,
             keep_every=settings.keep_every,
             about={"config": config.to_dict(), "data": about},
+            claim=claim,
         )
         cleanup.callback(checkpoints.close)
         if settings.restart:
@@ -93,16 +89,19 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
         if isinstance(experiment.family, Fits):
             state = _fitted(experiment, state, source)
             check_fitted(state, source.name)
-            checkpoints.save(state)
-            checkpoints.wait()
+            with stop.gently():
+                checkpoints.save(state)
+                checkpoints.wait()
             if _picture_steps(experiment):
                 _training_pictures(experiment, place)(state, int(state.step))
             return _report(experiment, place, state, started)
         data, inputs = _inputs(experiment, source, step)
         cleanup.callback(inputs.close)
-        example = next(inputs)
-        if number := stop.reached():
-            leave(state, number, guard)
+        leaving = partial(leave, state, guard=guard)
+        with stop.interruptible(leaving, alone_after=INPUTS_LATE):
+            example = next(inputs)
+        if number := stop.reached():  # with several processes; one alone would have ended already
+            leaving(number)
         _log_unsplit(experiment, state)
         _log.info("Compiling the training step for %d device(s).", jax.device_count())
         program = compile_program(experiment.training(state, data, example))
@@ -120,6 +119,12 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
             cleanup.callback(output.close)
         progress = writers.Progress(settings.steps, is_first(), experiment.unit)
         cleanup.callback(progress.close)
+        watch = Watch(experiment.family)
+
+        def report(measured: dict) -> dict:
+            agreed(claim.check)
+            return watch(measured)
+
         state = train_loop(
             state,
             lambda state, rows: program(state, data, rows),
@@ -130,7 +135,7 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
             progress=progress,
             pictures=_training_pictures(experiment, place),
             picture_at=_picture_steps(experiment),
-            report=Watch(experiment.family),
+            report=report,
             stop=stop,
         )
     return _report(experiment, place, state, started)

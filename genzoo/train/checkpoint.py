@@ -27,6 +27,7 @@ from genzoo.core.errors import UserError
 from genzoo.core.files import write_atomically
 from genzoo.core.types import Tree
 from genzoo.runtime.agreement import agreed, by_first, is_first, of_first
+from genzoo.train.claim import Claim
 from genzoo.train.manifest import Damaged, damage, write_manifest
 from genzoo.train.state import TrainState
 from genzoo.train.step_folders import ABOUT, LATER, StepFolders, Survey
@@ -62,13 +63,14 @@ class Checkpoints:
 
     directory: holds one folder for each step. keep: the number of newest checkpoints to keep.
     keep_every: checkpoints at multiples of this step are kept permanently; 0 for none. about:
-    metadata written beside the arrays as JSON.
+    metadata written beside the arrays as JSON. claim: nothing is saved once it is lost.
     """
 
     directory: Path
     keep: int = 2
     keep_every: int = 0
     about: Mapping[str, object] = field(default_factory=dict)
+    claim: Claim | None = None
 
     def __post_init__(self):
         self._orbax = ocp.StandardCheckpointer()
@@ -119,6 +121,8 @@ class Checkpoints:
         self._finishing.start()
 
     def _begin(self, step: int, doubts: Sequence[str]) -> None:
+        if self.claim is not None:
+            self.claim.check()
         about = {**self.about, "step": step, **({"doubts": list(doubts)} if doubts else {})}
         try:
             folder = self.folders.begin(step, _ARRAYS)

@@ -11,6 +11,9 @@ The order within a pass, and the reasons:
    that falls into a streak of non-finite steps waits for its end (see `guard`);
 6. pictures: last, because they can take long and a kill during them must not cost the checkpoint.
 
+Inputs may never come, and pictures may take minutes. While the loop waits for either, the state
+does not change, so that a signal then saves it without the loop (`Stop.interruptible`).
+
 Saves and the first picture are also triggered by the clock. All processes agree on these times once
 in every pass. Neither changes the state.
 """
@@ -21,6 +24,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, NoReturn
 
 import jax
@@ -35,6 +39,8 @@ from genzoo.train.state import TrainState
 from genzoo.train.step import is_latest
 from genzoo.train.writers import Progress
 
+INPUTS_LATE = 10.0
+"""Seconds after a signal at which one of several processes no longer waits for its inputs."""
 _log = logging.getLogger("genzoo")
 
 
@@ -206,7 +212,10 @@ def train(
             if number := stop.reached(*clock.wishes()):
                 leave(state, number, guard)
             save_now, draw_now = clock.grants(stop.granted)
-            state, measured = call(state, next(inputs))
+            leaving = partial(leave, state, guard=guard)
+            with stop.interruptible(leaving, alone_after=INPUTS_LATE):
+                batch = next(inputs)
+            state, measured = call(state, batch)
             sums.add(step, measured)
             before, step = step, step + stride
 
@@ -232,8 +241,10 @@ def train(
             if draw_now or any(before < at <= step for at in picture_at):
                 jax.block_until_ready(state)  # pending steps are not time for pictures
                 began = time.perf_counter()
+                leaving = partial(leave, state, guard=guard)
                 try:
-                    pictures(state, step)
+                    with stop.interruptible(leaving):
+                        pictures(state, step)
                 except Interrupted:
                     if step >= settings.steps:  # otherwise the next pass saves and stops
                         guard.checkpoints.wait()
@@ -242,9 +253,9 @@ def train(
                 seconds = time.perf_counter() - began
                 sums.leave_out(seconds)
                 estimate.leave_out(seconds)
-    if owed:
-        raise guard.unfinished(state)
-    guard.checkpoints.wait()
+        if owed:
+            raise guard.unfinished(state)
+        guard.checkpoints.wait()
     return state
 
 

@@ -73,9 +73,9 @@ def _go_back(checkpoints: Checkpoints, config: Mapping, metrics: Path) -> None:
             f"({reason}). Give another one of {', '.join(map(str, checkpoints.steps()))}."
         )
     later = [other for other in checkpoints.steps() if other > step]
-    for other in later:
-        checkpoints.folders.set_aside(other, LATER)
-    if later and metrics.is_file():
+    if later and metrics.is_file():  # first, because only the checkpoints tell what is to be done
         place = beside(metrics, f"{LATER}-{metrics.name}")
         shutil.copyfile(metrics, place)
         _log.warning("The metrics so far are kept in %s.", place)
+    for other in later:
+        checkpoints.folders.set_aside(other, LATER)

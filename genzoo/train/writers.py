@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -92,27 +93,37 @@ def _line(content: bytes) -> dict | None:
 
 
 class TensorBoard:
-    """Scalars as TensorBoard events, without TensorFlow."""
+    """Scalars as TensorBoard events, without TensorFlow.
+
+    TensorBoard's own writer is a thread, which would print a traceback of its own when the folder
+    cannot be written. This one writes in the caller's thread and raises OSError there.
+    """
 
     def __init__(self, directory: Path):
         # With a module of this name, tensorboard does not import TensorFlow.
         sys.modules.setdefault("tensorboard.compat.notf", sys)
         from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        self._writer = EventFileWriter(str(directory))
+        directory.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.0"
+        self._records = RecordWriter((directory / name).open("wb"))
+        self._add(file_version="brain.Event:2")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one event with all scalars; lists are only in `metrics.jsonl`."""
         numbers = {k: v for k, v in values.items() if not isinstance(v, list)}
         scalars = [self._summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
-        summary = self._summary(value=scalars)
-        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
+        self._add(step=step, summary=self._summary(value=scalars))
+
+    def _add(self, **content) -> None:
+        self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
+        self._records.flush()
 
     def close(self) -> None:
-        """Flushes and closes the file."""
-        self._writer.close()
+        """Closes the file."""
+        self._records.close()
 
 
 class Nowhere:

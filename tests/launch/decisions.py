@@ -75,15 +75,15 @@ def a_save_that_fails_in_one_fails_in_all(folder: Path) -> None:
 
 def a_signal_to_one_is_read_by_all() -> None:
     stop = Stop()
-    stop.several = True
+    stop.among_several()
     assert stop.reached() is None
-    stop.number = None if is_first() else 15
+    stop.signals.number = None if is_first() else 15
     assert [stop.reached() for _ in range(3)] == [None, 15, 15]  # a pass later
 
 
 def what_is_due_by_one_clock_is_granted_to_all() -> None:
     stop = Stop()
-    stop.several = True
+    stop.among_several()
     wishes = [(0, 0), (0 if is_first() else 3, int(is_first())), (0, 0), (0, 0)]
     granted = []
     for wish in wishes:

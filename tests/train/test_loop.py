@@ -74,14 +74,14 @@ def test_logs_saves_and_pictures_fall_where_they_should(tmp_path, stride):
 
 
 def test_a_signal_ends_in_a_checkpoint_at_the_step_reached(tmp_path):
-    step = advance(1)
+    step, stop = advance(1), Stop()
 
     def call(state, inputs):
         if int(state.step) == 7:
-            signal.raise_signal(signal.SIGTERM)
+            stop.signals.number = signal.SIGTERM
         return step(state, inputs)
 
-    with Stop() as stop, pytest.raises(Interrupted) as caught:
+    with pytest.raises(Interrupted) as caught:
         run(tmp_path, call, stop=stop)
     assert caught.value.signal == signal.SIGTERM
     assert Checkpoints(directory=tmp_path / "checkpoints").steps() == [8]

@@ -90,7 +90,7 @@ def replayed(finite: list[bool], checkpoints: InMemory, *, stop_at: int = -1, **
             faults = faults.after(jnp.bool_(finite[step]), jnp.int32(step), chosen.fault_limit)
         after = int(state.step) + chosen.steps_per_call
         if after >= stop_at > 0:
-            stop.number = 15
+            stop.signals.number = 15
         return replace(state, step=jnp.int32(after), faults=faults), {}
 
     try:
