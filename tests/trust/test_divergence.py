@@ -346,8 +346,10 @@ def test_infinities_that_are_meant_are_not_found():
     assert found.non_finite == () and found.origins == ()
 
 
-@pytest.mark.parametrize("path", ["first/dense/kernel", "second/norm/scale", "second/dense/bias"])
-@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize(
+    ("path", "value"),
+    zip(["first/dense/kernel", "second/norm/scale", "second/dense/bias"], WRONG, strict=True),
+)
 def test_a_wrong_param_is_named_by_its_path(path, value):
     params, losses = losses_of(Net())
     params = jax.tree_util.tree_map_with_path(
@@ -408,8 +410,7 @@ def batch_with(*bad: int, value: float = np.nan):
 @pytest.mark.parametrize(
     ("accumulate", "bad", "value"),
     [
-        (1, (0,), np.nan), (1, (2, 5), np.inf), (1, (7,), -np.inf), (1, tuple(range(8)), np.nan),
-        (4, (2, 5), np.nan), (4, (7,), np.inf),
+        (1, (2, 5), np.inf), (1, tuple(range(8)), np.nan), (4, (2, 5), np.nan), (4, (7,), -np.inf),
     ],
 )  # fmt: skip
 def test_the_examples_with_a_wrong_loss_are_found(accumulate, bad, value):
@@ -419,15 +420,13 @@ def test_the_examples_with_a_wrong_loss_are_found(accumulate, bad, value):
     assert [origin.place for origin in found.origins] == ["batch/x"]
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
-def test_a_finite_step_has_no_diagnosis(accumulate):
-    updater, state = updater_of(Line(noise=0.1), accumulate)
+def test_a_finite_step_has_no_diagnosis():
+    updater, state = updater_of(Line(noise=0.1), accumulate=4)
     assert diagnose(updater, state, batch_with()) is None
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
-def test_a_wrong_gradient_of_a_finite_loss_is_found(accumulate):
-    updater, state = updater_of(Wrong(), accumulate)
+def test_a_wrong_gradient_of_a_finite_loss_is_found():
+    updater, state = updater_of(Wrong(), accumulate=4)
     found = diagnose(updater, state, batch_with())
     assert found.gradients == ("w",) and not found.rows.any() and found.origins
 
@@ -520,6 +519,7 @@ def test_going_back_sets_aside_what_came_later_and_says_so(again, capsys, caplog
     assert sorted(name.split("-")[1] for name in aside) == ["12", "12", "16", "20", "8", "8"]
 
 
+@pytest.mark.slow
 def test_going_back_without_a_change_gives_the_same_bits(again, finished):
     assert run(again, "--config.train.resume_from=4") == 0
     chex.assert_trees_all_equal(final_state(again), final_state(finished))
