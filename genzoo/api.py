@@ -10,7 +10,6 @@ A call resolves the same config as the command line does for the same keys, so t
 import base64
 import html
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +42,7 @@ from genzoo.resolve import resolved
 from genzoo.runs import for_sampling
 from genzoo.runtime.compilation import Program
 from genzoo.samplers.predictor import Prediction
+from genzoo.train import writers
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir
 
@@ -258,8 +258,7 @@ class Run:
     def history(self) -> list[dict]:
         """The training metrics by step: the lines of metrics.jsonl."""
         file = self.place.path / "metrics.jsonl"
-        lines = file.read_text().splitlines() if file.is_file() else []
-        return [json.loads(line) for line in lines]
+        return writers.read_lines(file)[0] if file.is_file() else []
 
     def _repr_html_(self) -> str:
         """The model's name and size, newest training grid and loss curve, for a notebook."""

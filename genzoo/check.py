@@ -216,6 +216,11 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
                 f"train.{key} = {train[key]} is not a multiple of train.steps_per_call = "
                 f"{train.steps_per_call}."
             )
+    if train.restart and train.resume_from:
+        problems.append(
+            "train.restart, which starts over at step 0, and train.resume_from exclude each other: "
+            "leave one of them out."
+        )
     if RAW in train.averages:
         problems.append(
             f"train.averages must not name an average {RAW!r}, which means the params themselves: "

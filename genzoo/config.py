@@ -10,7 +10,6 @@ import contextlib
 import copy
 import difflib
 import importlib.util
-import json
 import traceback
 import types
 import typing
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from genzoo.core import strict_json
 from genzoo.core.bounds import REQUIRED, Setting, settings_of
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.files import write_atomically
@@ -86,9 +86,11 @@ def _config_file(name: str) -> Path:
 
 
 def read_json(file: Path) -> dict:
-    """The resolved config in a file. Raises UserError if the file is damaged."""
+    """The section that a JSON file holds. Raises UserError if the file is damaged."""
     try:
-        content = json.loads(file.read_text())
+        content = strict_json.loads(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}): restore it from a copy.") from error
     if not isinstance(content, dict):
@@ -197,6 +199,8 @@ def outdated(raw: dict, upgrades: Sequence[Upgrade] | None = None) -> list[str]:
 def _upgraded(raw: dict, upgrades: Sequence[Upgrade] | None) -> tuple[dict, list[Upgrade]]:
     """(the config in today's form, the upgrades that were applied)."""
     raw, taken = copy.deepcopy(raw), []
+    if not all(isinstance(section, Mapping) for key, section in raw.items() if key != "seed"):
+        return raw, []  # damaged; the checks name the section
     for each in UPGRADES if upgrades is None else upgrades:
         if each.applies(raw):
             raw = each.change(raw)
@@ -379,11 +383,11 @@ def differences(one: Mapping, other: Mapping, where: str = "") -> dict[str, tupl
         sections = isinstance(a, Mapping) + isinstance(b, Mapping)
         if sections == 2 or (sections and None in (a, b)):
             changed |= differences(a or {}, b or {}, place + ".")
-        elif json.dumps(a) != json.dumps(b):
+        elif strict_json.dumps(a) != strict_json.dumps(b):
             changed[place] = (a, b)
     return changed
 
 
 def write_json(path: Path, value: object) -> None:
     """Writes JSON atomically, so that a reader never sees half a file."""
-    write_atomically(path, json.dumps(value, indent=2) + "\n")
+    write_atomically(path, strict_json.dumps(value, indent=2) + "\n")

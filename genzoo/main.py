@@ -6,18 +6,16 @@ sentences, and 75 after a SIGTERM.
 """
 
 import argparse
-import contextlib
-import errno
-import json
 import logging
-import signal
+import os
 import sys
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from genzoo.core.errors import Alone, Interrupted, UserError
+from genzoo.core import strict_json
+from genzoo.core.errors import Interrupted, UserError, ending, explained
+from genzoo.runtime.asides import kept_aside
+from genzoo.runtime.signals import Signals
 
 if TYPE_CHECKING:
     from genzoo.runtime.stopping import Stop
@@ -39,10 +37,6 @@ _MODES = {
     "compile": "compiles for TPUs, GPUs or CPUs that need not be present; prints the cost as JSON",
     "doctor": "prints what this machine offers, as JSON",
 }
-_ENVIRONMENT = (  # faults of the machine, not of the program
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
-    errno.ENAMETOOLONG,
-)  # fmt: skip
 _WITHOUT_WORKDIR = ("describe", "list", "bench", "compile", "doctor")
 _FOR_OTHERS = ("describe", "compile")  # these may speak for other machines than this one
 
@@ -147,37 +141,36 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
     return modes[arguments.mode](config, arguments.workdir, stop)
 
 
-def main(argv: list[str]) -> int:
-    """Runs one mode; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("genzoo").setLevel(logging.INFO)
+def main(argv: list[str], signals: Signals | None = None) -> int:
+    """Runs one mode; returns the exit code. signals: those that stop it, by default none."""
     parser = _parser()
     arguments, overrides = parser.parse_known_args(argv)
     if problem := _unknown_flag(parser, overrides):
         print(f"genzoo: {problem}", file=sys.stderr)
         return 2
-    with _interruptible():
+    with kept_aside() as asides:
+        logging.getLogger("genzoo").setLevel(logging.INFO)
         # Importing JAX takes a second; --help and wrong flags are answered before.
         from genzoo.data.fetch import cache_dir
         from genzoo.runtime.processes import Group
         from genzoo.runtime.program_cache import keep_programs
         from genzoo.runtime.stopping import Stop
 
-        with Stop() as stop:
-            group = Group(stop)
-            try:
-                group.join(arguments)
-                if not arguments.no_compile_cache:
-                    keep_programs(cache_dir() / "programs")
-                result = _work(arguments, overrides, stop)
-            except (Exception, Interrupted, KeyboardInterrupt) as error:
-                code, message, agreed = _ending(error, arguments.workdir)
-                if group.speaks or not agreed:
-                    print(message, file=sys.stderr)
-                return group.leave(code, together=agreed)
-            if group.speaks:
-                print(json.dumps(result, indent=2))
-            return group.leave(0, together=True)
+        stop = Stop(signals)
+        group = Group(stop)
+        try:
+            group.join(arguments)
+            if not arguments.no_compile_cache:
+                keep_programs(cache_dir() / "programs")
+            result = _work(arguments, overrides, stop)
+        except (Exception, Interrupted, KeyboardInterrupt) as error:
+            code, message, agreed = ending(error, arguments.workdir)
+            if group.speaks or not agreed:
+                print(message if explained(error) else asides.text() + message, file=sys.stderr)
+            return group.leave(code, together=agreed)
+        if group.speaks:
+            print(strict_json.dumps(result, indent=2), flush=True)
+        return group.leave(0, together=True)
 
 
 def _unknown_flag(parser: argparse.ArgumentParser, overrides: list[str]) -> str:
@@ -192,38 +185,16 @@ def _unknown_flag(parser: argparse.ArgumentParser, overrides: list[str]) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turns SIGTERM into an exception until `Stop` takes over."""
-
-    def stop(number: int, frame):
-        raise SystemExit(75)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _ending(error: BaseException, workdir: Path | None) -> tuple[int, str, bool]:
-    """(exit code, message, whether all processes end in the same way) for an exception."""
-    if isinstance(error, UserError):
-        return 2, "\n".join(f"genzoo: {p}" for p in error.problems), error.agreed
-    if isinstance(error, Interrupted):
-        return 75 if error.signal == signal.SIGTERM else 130, f"genzoo: {error}", error.agreed
-    if isinstance(error, Alone):
-        return 1, f"genzoo: {error}", False
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "genzoo: Stopped by Ctrl-C. What had been saved is kept.", False
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
-        message = (
-            f"genzoo: {error.filename or workdir}: {error.strerror}. Make room or give another "
-            "folder, and start again: a run resumes from its last checkpoint."
-        )
-        return 2, message, False
-    return 1, "".join(traceback.format_exception(error)), False
+def _process() -> NoReturn:
+    """Runs the program as a process of its own, and ends it."""
+    signals = Signals()
+    signals.start()  # and never closed, because the end of the process takes time too
+    code = main(sys.argv[1:], signals)
+    signals.settle(code)
+    if signals.number is not None:  # whatever may hang or crash at the end of Python is skipped
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _process()

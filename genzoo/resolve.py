@@ -6,7 +6,9 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build, check, kept, needs, runs
+from genzoo.builders import datasets
 from genzoo.builders.datasets import FACTS
+from genzoo.config import freeze
 from genzoo.core.errors import UserError
 from genzoo.workdir import Workdir
 
@@ -22,7 +24,7 @@ def resolved(
     """
     place = Workdir(workdir) if workdir else None
     stored = place.config() if place else None
-    checked = check.check(raw, devices)
+    checked = _located(check.check(raw, devices))
     begun = stored if stored and place.begun else None
     if begun:
         # Facts were read from the data when the run began; the data may no longer be available.
@@ -35,3 +37,11 @@ def resolved(
     if problems := needs.problems(settled, devices or jax.device_count()):
         raise UserError(*problems)
     return settled
+
+
+def _located(config: FrozenConfigDict) -> FrozenConfigDict:
+    """The config with the absolute path of its data."""
+    name = datasets.located(build.section(config, "data")).name
+    if name == config.data.name:
+        return config
+    return freeze(config.to_dict() | {"data": {**config.data, "name": name}})

@@ -142,6 +142,17 @@ class TrainSettings(LoopSettings):
         Limit(2**31 - 1),
         "Steps between checkpoints that are kept permanently; 0 for none.",
     ] = 0
+    restart: Annotated[
+        bool,
+        "Whether to start over at step 0 if the workdir holds checkpoints of which none is good; "
+        "they are moved aside.",
+    ] = False
+    resume_from: Annotated[
+        int,
+        AtLeast(0),
+        Limit(2**31 - 1),
+        "Step of an earlier checkpoint to go back to; later ones are set aside. 0 for the newest.",
+    ] = 0
     picture_first: Annotated[
         int,
         AtLeast(0),

@@ -5,38 +5,44 @@ A workdir belongs to one config and one data set. Training in it with others, or
 config of another model, is refused before anything is written.
 """
 
-import fcntl
 import itertools
-import json
 import logging
 import os
 import re
-import shutil
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 from ml_collections import FrozenConfigDict
 
 from genzoo import kept
-from genzoo.check import fill
 from genzoo.config import differences, outdated, read_json, write_json
 from genzoo.core.contract import Variables
 from genzoo.core.errors import UserError
+from genzoo.record import Record, in_todays_form, read_record, run_differences, stored_form
 from genzoo.runtime.agreement import by_first, is_first
+from genzoo.sample_folders import (
+    LATEST,
+    SAMPLE_SETTINGS,
+    folder_name,
+    other_samples,
+    point_latest_to,
+)
 from genzoo.settings import RAW
+from genzoo.train import rewind
 from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.claim import Claim
 from genzoo.train.frozen import FrozenModels
 from genzoo.train.state import TrainState
+from genzoo.train.step_folders import StepFolders
 
 # Keys that may change when a run resumes: how long, how often, where, how carefully.
 _FREE_IN_TRAINING = (
     "sample.", "eval.", "mesh.", "bench.", "tools.", "compile.", "data.dir", "data.hold",
     "train.steps", "train.steps_per_call", "train.log_every", "train.save_every", "train.keep",
     "train.keep_every", "train.fault_limit", "train.picture_first", "train.picture_count",
-    "train.save_minutes", "train.picture_minutes", "optimizer.learning_rate", "optimizer.clip",
+    "train.save_minutes", "train.picture_minutes", "train.restart", "train.resume_from",
+    "optimizer.learning_rate", "optimizer.clip",
 )  # fmt: skip
 # Those of them that change the numbers of the run and not only its housekeeping.
 _LOGGED = ("train.steps", "optimizer.")
@@ -45,17 +51,18 @@ _BOUND_IN_READING = (
     "family.", "network.", "conditions.", "frozen.", "data.name", "data.size", "data.channels",
     "data.classes", "data.columns", "data.tokens", "data.words",
 )  # fmt: skip
-SAMPLE_SETTINGS = "settings.json"
-"""The file with the settings of a folder of samples."""
-LATEST = "latest"
+# What a workdir may hold. Something else in the place of these stops a run before it begins.
+_FOLDERS = ("checkpoints", "frozen", "samples", "samples/training", "tensorboard")
+_FILES = ("config.json", "data.json", "metrics.jsonl", "eval.json", "diverged.json", ".lock")
 _RESERVED = (LATEST, "training")  # names in samples/ that a call may not use
-_MAX_NAME = 100  # characters in the name of a folder
 _log = logging.getLogger("genzoo")
 
 
-def _shared(key: str) -> str:
-    """The shared key that a player's own key overrides."""
-    return re.sub(r"^optimizer\.players\.[^.]+\.", "optimizer.", key)
+def _free(key: str) -> bool:
+    """Whether a key may change when a run resumes. A player's own key is like the shared one that
+    it overrides."""
+    shared = re.sub(r"^optimizer\.players\.[^.]+\.", "optimizer.", key)
+    return shared.startswith(_FREE_IN_TRAINING)
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,7 @@ class Workdir:
         file = self.path / "config.json"
         if not file.is_file():
             return None
-        try:
-            return kept.redirected(self.path, fill(read_json(file)))
-        except UserError as error:
-            raise UserError(*(f"{file}: {problem}" for problem in error.problems)) from error
+        return in_todays_form(read_json(file), self.path, file)
 
     def _readable(self) -> None:
         """Raises UserError if the checkpoints have an older form that can no longer be read."""
@@ -91,9 +95,9 @@ class Workdir:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a finished checkpoint. Before that, a failed start may be repeated with
+        """Whether a checkpoint was ever finished. Before that, a failed start may be repeated with
         another config."""
-        return bool(self.checkpoints(keep=1).steps())
+        return StepFolders(self.path / "checkpoints").survey().begun
 
     def stored(self, remedy: str) -> dict:
         """The config of the run in the folder. Raises UserError with the remedy if it has none."""
@@ -109,30 +113,44 @@ class Workdir:
         nothing, because other checks come before the folder is claimed."""
         self.check_writable()
         before = self.config()
+        checkpoints = self.checkpoints(keep=1)
+        back = rewind.target(checkpoints, config.to_dict())
         if before is None and self.begun:
             raise UserError(
                 f"--workdir={self.path} holds checkpoints and no config.json, so their config is "
                 "unknown: restore it from a copy, or give another --workdir."
             )
-        if before and self.begun:
-            self._readable()
-        changed = differences(before, config.to_dict()) if before and self.begun else {}
-        bound = {k: v for k, v in changed.items() if not _shared(k).startswith(_FREE_IN_TRAINING)}
+        if not before or not self.begun:
+            return
+        self._readable()
+        changed = run_differences(before, config.to_dict())
+        bound = {k: v for k, v in changed.items() if not _free(k)}
         if bound:
             raise UserError(self._other_config(bound))
         if "train.steps" in changed:
-            reached = max(self.checkpoints(keep=config.train.keep).steps(), default=0)
+            reached = back or max(checkpoints.steps(), default=0)
             if config.train.steps < reached:
                 raise UserError(
                     f"train.steps = {config.train.steps} is below step {reached}, which the run in "
                     f"--workdir={self.path} has reached: raise it, or give another --workdir."
                 )
+        record = read_record(self.path)
+        changed |= record.differences(config.to_dict())
+        if edited := [key for key in changed if not _free(key)]:
+            raise UserError(self._edited(edited, record))
         for key, (old, new) in changed.items():
             if key.startswith(_LOGGED) and key != "train.steps_per_call":
                 _log.info("%s was %s and is now %s: this changes the run.", key, old, new)
 
+    def _edited(self, changed: Iterable[str], record: Record) -> str:
+        return (
+            f"--workdir={self.path} belongs to a config with other values of "
+            f"{', '.join(sorted(changed))}, by its newest checkpoint ({record.file}): undo the "
+            "changes to config.json, or give another --workdir."
+        )
+
     def check_writable(self) -> None:
-        """Raises UserError if the folder cannot be written."""
+        """Raises UserError if the folder cannot be written, or something in it is in the way."""
         place = self.path.absolute()
         while not place.exists():
             place = place.parent
@@ -140,44 +158,40 @@ class Workdir:
             raise UserError(self._unwritable(f"{place} is a file"))
         if not os.access(place, os.W_OK):
             raise UserError(self._unwritable(f"no permission in {place}"))
+        for names, kind, right in (_FOLDERS, "folder", Path.is_dir), (_FILES, "file", Path.is_file):
+            for wrong in (self.path / name for name in names):
+                if os.path.lexists(wrong) and not right(wrong):
+                    raise UserError(f"{wrong} is in the way of a {kind}: rename it.")
 
-    def claim(self, config: FrozenConfigDict, data: dict) -> IO:
-        """Makes the folder and claims it for this config and data set while the returned file is
-        open. data: what identifies the data set. Raises UserError if that is not possible."""
+    def claim(self, config: FrozenConfigDict, data: dict) -> Claim:
+        """Makes the folder and claims it for this config and data set. data: what identifies the
+        data set. Raises UserError if that is not possible."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            guard = (self.path / ".lock").open("a")
+            claim = Claim(self.path)
         except OSError as error:
             raise UserError(self._unwritable(error.strerror)) from error
         if is_first():
             try:
-                fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(
-                    f"Another process is training in --workdir={self.path}: wait for it, or give "
-                    "another --workdir."
-                ) from error
-            self._same_data(data, self._held_otherwise(config))
-            kept.keep(self.path, config.to_dict())
-            self._write("config.json", config.to_dict())
-            self._write("data.json", data)
-        return guard
+                self._same_data(data)
+                kept.keep(self.path, config.to_dict())
+                self._write("config.json", stored_form(config))
+                self._write("data.json", data)
+            except BaseException:
+                claim.close()
+                raise
+        return claim
 
-    def _held_otherwise(self, config: FrozenConfigDict) -> bool:
-        """Whether data.hold has changed, so that the data may be held in memory now and was not
-        before, or the reverse."""
-        before = self.config()
-        return before is not None and before["data"]["hold"] != config.data.hold
-
-    def _same_data(self, data: dict, held_otherwise: bool) -> None:
+    def _same_data(self, data: dict) -> None:
         # The order of the examples depends on their number. With another data set, a resumed run
         # would see other examples than an uninterrupted one, and held-out ones might be trained on.
         file = self.path / "data.json"
-        before = read_json(file) if file.is_file() and self.begun else {}
-        if held_otherwise:  # the checksum is of the records in memory, or of the names of files
-            before.pop("checksum", None)
-        # Runs from before an entry existed do not have it.
-        changed = differences(before, {k: v for k, v in data.items() if k in before})
+        if not self.begun:
+            return
+        before = read_json(file) if file.is_file() else read_record(self.path).data
+        # Older runs lack some entries, as do sets that are not held in memory.
+        both = before.keys() & data.keys()
+        changed = differences({k: before[k] for k in both}, {k: data[k] for k in both})
         if changed:
             shown = "; ".join(f"{k} was {a} and is {b}" for k, (a, b) in changed.items())
             raise UserError(
@@ -210,22 +224,23 @@ class Workdir:
                     f"not {' or '.join(_RESERVED)}."
                 )
             folder = self.samples / into
-            if other := _other_samples(folder, settings):
+            if other := other_samples(folder, settings):
                 raise UserError(
                     f"sample.into = {into!r}: {folder} {other}. Give another name, or remove it."
                 )
             return folder
         own = {k: v for k, v in (self.config() or {}).get("sample", {}).items() if k != "into"}
-        name = _folder_name(step, {k: v for k, (_, v) in differences(own, settings).items()})
+        name = folder_name(step, {k: v for k, (_, v) in differences(own, settings).items()})
         names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
         folders = (self.samples / each for each in names)
-        return next(folder for folder in folders if not _other_samples(folder, settings))
+        return next(folder for folder in folders if not other_samples(folder, settings))
 
     def begin_samples(self, folder: Path, settings: dict) -> None:
         """Prepares the folder for samples with these settings, in the first process. Removes what
         an earlier call with the same settings left there, so that it is not mistaken for new."""
 
         def begin():
+            self.check_writable()
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 for file in folder.iterdir():
@@ -243,16 +258,19 @@ class Workdir:
 
         def end():
             self._write(f"{folder.relative_to(self.path)}/{SAMPLE_SETTINGS}", settings)
-            _point_latest_to(folder)
+            point_latest_to(folder)
 
         by_first(end)
 
     def checkpoints(
-        self, *, keep: int, keep_every: int = 0, about: dict | None = None
-    ) -> Checkpoints:
-        """The checkpoints in the folder."""
-        place = self.path / "checkpoints"
-        return Checkpoints(directory=place, keep=keep, keep_every=keep_every, about=about or {})
+        self, *, keep: int, keep_every: int = 0, about: dict | None = None,
+        claim: Claim | None = None,
+    ) -> Checkpoints:  # fmt: skip
+        """The checkpoints in the folder. claim: that of the run that writes them."""
+        return Checkpoints(
+            directory=self.path / "checkpoints", keep=keep, keep_every=keep_every,
+            about=about or {}, claim=claim,
+        )  # fmt: skip
 
     @property
     def frozen(self) -> FrozenModels:
@@ -296,10 +314,19 @@ class Workdir:
     def _same_model(self, config: FrozenConfigDict) -> None:
         before = self.stored("train first, with --mode=train and the same --workdir")
         self._readable()
-        changed = differences(before, config.to_dict())
+        changed = run_differences(before, config.to_dict())
         bound = {k: v for k, v in changed.items() if k.startswith(_BOUND_IN_READING)}
         if bound:
             raise UserError(self._other_config(bound))
+        record = read_record(self.path)
+        edited = record.differences(config.to_dict())
+        if edited := [key for key in edited if key.startswith(_BOUND_IN_READING)]:
+            raise UserError(self._edited(edited, record))
+        for key, (there, here) in record.differences(before).items():
+            if not _free(key):
+                _log.warning(
+                    "%s is %r in config.json, but %r in %s.", key, here, there, record.file
+                )
 
     def _unfinished(self, config: FrozenConfigDict) -> str:
         return (
@@ -327,47 +354,3 @@ def announced(paths: Iterable[Path]) -> list[str]:
     for path in written if is_first() else ():
         _log.info("Wrote %s", path)
     return written
-
-
-def _folder_name(step: int, changed: dict) -> str:
-    """step_00001800_method=heun_steps=20, limited in length and to characters that every file
-    system accepts."""
-    parts = [f"step_{step:08d}"]
-    for key, value in changed.items():
-        if not isinstance(value, int | float):  # whose minus counts
-            value = re.sub(r"[^\w.,+-]+", "-", str(value)).strip("-.")
-        parts.append(f"{key}={value}")
-    name = "_".join(parts)
-    if len(name) <= _MAX_NAME:
-        return name
-    return f"{name[:_MAX_NAME]}_{zlib.crc32(json.dumps(changed).encode()):08x}"
-
-
-def _other_samples(folder: Path, settings: dict) -> str:
-    """Why a folder cannot be used for samples with these settings; "" if it can."""
-    file = folder / SAMPLE_SETTINGS
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return ""
-    if not file.is_file():
-        return f"exists and has no {SAMPLE_SETTINGS}"
-    changed = differences(read_json(file).get("sample", {}), settings)
-    shown = [f"{key} = {before!r}" for key, (before, _) in changed.items()]
-    return f"holds samples with {', '.join(shown)}" if shown else ""
-
-
-def _point_latest_to(folder: Path) -> None:
-    link, beside = folder.parent / LATEST, folder.parent / f".{LATEST}"
-    copied = link.is_dir() and not link.is_symlink()
-    if copied and not (link / SAMPLE_SETTINGS).is_file():
-        _log.warning("%s is left unchanged, because it holds no samples.", link)
-        return
-    if copied:
-        shutil.rmtree(link)
-    try:
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(folder.name, target_is_directory=True)
-        os.replace(beside, link)
-    except OSError:  # not every file system has links
-        beside.unlink(missing_ok=True)
-        link.unlink(missing_ok=True)
-        shutil.copytree(folder, link)

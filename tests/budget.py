@@ -21,6 +21,9 @@ BOUND = float(os.environ.get("GENZOO_TEST_SECONDS", 15 * BUDGET))
 LISTED = frozenset({"test_processes.py::test_a_run_of_two_killed_processes_is_finished_by_one"})
 
 
+_SPENT = ("setup_seconds", "seconds")  # properties of a test
+
+
 def _spent() -> float:
     """Processor time of this process with all its threads, and of its child processes that ended.
     """
@@ -62,7 +65,7 @@ def pytest_terminal_summary(terminalreporter):
     for reports in terminalreporter.stats.values():
         for report in reports:
             if getattr(report, "when", "") == "teardown":
-                spent = dict(report.user_properties)
+                spent = {k: v for k, v in report.user_properties if k in _SPENT}
                 each[report.nodeid] = spent.get("seconds", 0.0)
                 files[report.nodeid.partition("::")[0]] += sum(spent.values())
     if not each:

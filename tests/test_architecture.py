@@ -14,7 +14,8 @@ FLOORS = {
     "systems": 4,
     "train": 5, "evaluate": 5,
     "settings": 6, "config": 6, "builders": 6, "build": 6, "check": 6, "needs": 6,
-    "workdir": 6, "kept": 6, "experiment": 6, "requests": 6, "resolve": 6, "runs": 6, "modes": 7,
+    "workdir": 6, "kept": 6, "record": 6, "restart": 6, "sample_folders": 6, "experiment": 6,
+    "requests": 6, "resolve": 6, "runs": 6, "modes": 7,
     "api": 8, "main": 8,
 }  # fmt: skip
 # Packages on one floor that must not import each other.

@@ -280,14 +280,14 @@ def test_too_many_non_finite_steps_stop_the_run_and_write_no_state(here, tmp_pat
     done = here(
         "--config=toy_mixture:smoke", f"--workdir={tmp_path}/run",
         "--config.train.steps_per_call=1", "--config.optimizer.learning_rate=1000",
-        "--config.optimizer.warmup=0", "--config.train.save_every=5", "--config.train.steps=200",
+        "--config.optimizer.warmup=0", "--config.train.save_every=1", "--config.train.steps=200",
         "--config.optimizer.weight_decay=1000", check=2,
     )  # fmt: skip
     (first,) = re.findall(r"10 steps in a row \((\d+) to \d+\) had a non-finite", done.stderr)
     assert 0 < int(first) < 100
     assert "Traceback" not in done.stderr
     saved = Workdir(tmp_path / "run").checkpoints(keep=2).steps()
-    assert saved and all(step < int(first) + 10 for step in saved)
+    assert saved and all(step <= int(first) for step in saved)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(final_state(tmp_path / "run")))
 
 

@@ -1,50 +1,42 @@
-"""A request to stop takes effect whenever it comes."""
+"""Loops check for a signal; the exit code says how a run ended. Real signals and processes are in
+tests/trust/test_signals.py."""
 
-import logging
-import os
 import signal
 
 import pytest
 
-from genzoo.core.errors import Interrupted
+from genzoo.core.errors import Interrupted, UserError, ending
+from genzoo.runtime.signals import Signals
 from genzoo.runtime.stopping import Stop
 
 
-def test_it_ends_the_work_at_once_and_nobody_swallows_it():
-    class Sends(logging.Handler):
-        def emit(self, record):
-            try:
-                os.kill(os.getpid(), signal.SIGTERM)
-            except Exception:
-                self.handleError(record)
-
-    log = logging.Logger("aside")
-    log.addHandler(Sends())
-    with Stop(), pytest.raises(Interrupted) as caught:
-        log.info("whoever catches every Exception, as handlers do, lets it through")
-    assert caught.value.signal == signal.SIGTERM and not caught.value.agreed
-
-
-def test_gently_it_waits_until_it_is_asked_for():
-    with Stop() as stop, stop.gently():
+def test_a_check_ends_the_work():
+    stop = Stop()
+    stop.check()
+    assert stop.reached() is None
+    stop.signals.number = signal.SIGTERM
+    assert stop.reached() == signal.SIGTERM
+    with pytest.raises(Interrupted) as caught:
         stop.check()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.reached() == signal.SIGTERM
-        with pytest.raises(Interrupted) as caught:
-            stop.check()
-    assert caught.value.agreed
+    assert caught.value.agreed and caught.value.signal == signal.SIGTERM
 
 
-def test_a_second_ctrl_c_ends_it_even_then():
-    with Stop() as stop, stop.gently():
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.reached() == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (Interrupted(signal.SIGTERM, 8), 75, "Stopped by SIGTERM at step 8, saved."),
+        (Interrupted(signal.SIGINT), 130, "Stopped by SIGINT; what had been saved is kept."),
+        (UserError("one", "two"), 2, "one\ngenzoo: two"),
+    ],
+)
+def test_the_exit_code_says_how_it_ended(error, code, words):
+    assert ending(error)[:2] == (code, f"genzoo: {words}")
 
 
 def test_handlers_are_given_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with Stop():
-        assert signal.getsignal(signal.SIGTERM) != before
-    assert signal.getsignal(signal.SIGTERM) == before
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    with Signals():
+        assert all(signal.getsignal(n) != b for n, b in zip(numbers, before, strict=True))
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert signal.set_wakeup_fd(-1) == -1

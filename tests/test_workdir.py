@@ -8,6 +8,7 @@ import pytest
 
 from genzoo import build, check, config
 from genzoo.core.errors import UserError
+from genzoo.train.manifest import write_manifest
 from genzoo.workdir import Workdir
 
 DATA = {"examples": 10, "checksum": 1}
@@ -28,9 +29,8 @@ def claimed(path, settings=None, data=DATA):
 def begun(path, settings=None):
     """A claimed workdir with a finished checkpoint."""
     place = claimed(path, settings)
-    manifest = path / "checkpoints" / "10" / "genzoo_manifest.json"
-    manifest.parent.mkdir(parents=True)
-    manifest.write_text("{}")
+    (path / "checkpoints" / "10").mkdir(parents=True)
+    write_manifest(path / "checkpoints" / "10", 10)
     return place
 
 
@@ -163,12 +163,12 @@ def test_other_data_is_refused(tmp_path):
 def test_what_is_held_in_memory_may_change(tmp_path):
     folder = {"data__name": "folder:it", "data__size": "28", "data__channels": "1"}
     begun(tmp_path, made(**folder))
-    names = DATA | {"checksum": 2}  # of the names of the files, and not of their content
     with pytest.raises(UserError, match="checksum was 1 and is 2"):
-        claimed(tmp_path, made(**folder), data=names)
-    claimed(tmp_path, made(**folder, data__hold="0.5"), data=names)
+        claimed(tmp_path, made(**folder), data=DATA | {"checksum": 2})
+    unheld = {"examples": 10, "content": 3}
+    claimed(tmp_path, made(**folder, data__hold="0.5"), data=unheld)
     with pytest.raises(UserError, match="examples was 10 and is 11"):
-        claimed(tmp_path, made(**folder, data__hold="2.0"), data=names | {"examples": 11})
+        claimed(tmp_path, made(**folder, data__hold="2.0"), data=unheld | {"examples": 11})
 
 
 def test_checkpoints_without_a_config_are_refused(tmp_path):

@@ -5,6 +5,7 @@ data itself, such as the number of classes or the words of the captions, is a fa
 when a run begins, and stored in the config of the run.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -90,6 +91,26 @@ def row_of(data: DataSettings) -> DataRow:
     """The row of a config's data."""
     kind, colon, _ = data.name.partition(":")
     return KINDS[kind] if colon else DATA[data.name]
+
+
+def located(data: DataSettings) -> DataSettings:
+    """The settings with the absolute path of a data set that has one, so that its run can be
+    resumed from another folder."""
+    kind, _, path = data.name.partition(":")
+    if not _is_path(kind):
+        return data
+    return replace(data, name=f"{kind}:{os.path.abspath(os.path.expanduser(path))}")
+
+
+def only_moved(one: object, other: object) -> bool:
+    """Whether two values of `data.name` may be the same set in two places. The path of a set is not
+    its identity: its content is compared when it is opened."""
+    kinds = {str(name).partition(":")[0] for name in (one, other)}
+    return len(kinds) == 1 and _is_path(*kinds)
+
+
+def _is_path(kind: str) -> bool:
+    return kind in KINDS and KINDS[kind].argument == "PATH"
 
 
 def names() -> list[str]:

@@ -1,10 +1,17 @@
 """Exceptions that end a run with a message instead of a traceback."""
 
 import difflib
+import errno
 import signal
+import traceback
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 _LISTED = 10  # problems listed one by one; the rest are counted
+_ENVIRONMENT = (  # faults of the machine, not of the program
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
 
 
 class UserError(Exception):
@@ -28,15 +35,43 @@ class Alone(Exception):
 class Interrupted(BaseException):
     """The run was asked to stop by a signal.
 
-    Like KeyboardInterrupt, it may be raised anywhere and is no Exception, so that code that catches
-    exceptions, such as logging, does not swallow it. number: that of the signal, kept as `signal`.
-    step: of the checkpoint saved on the way out, if any. agreed: whether all processes stop now.
+    It is no Exception, so that code that catches exceptions does not swallow it. number: that of
+    the signal, kept as `signal`; `code` is the exit code for it. step: of the checkpoint saved on
+    the way out, if any. agreed: whether all processes stop now.
     """
 
     def __init__(self, number: int, step: int | None = None, agreed: bool = True):
         saved = "; what had been saved is kept." if step is None else f" at step {step}, saved."
         super().__init__(f"Stopped by {signal.Signals(number).name}{saved}")
         self.signal, self.agreed = number, agreed
+        self.code = 75 if number == signal.SIGTERM else 130
+
+
+def ending(error: BaseException, workdir: Path | None = None) -> tuple[int, str, bool]:
+    """(exit code, message, whether all processes end in the same way) for an exception that ends
+    the program."""
+    if isinstance(error, UserError):
+        return 2, "\n".join(f"genzoo: {p}" for p in error.problems), error.agreed
+    if isinstance(error, Interrupted):
+        return error.code, f"genzoo: {error}", error.agreed
+    if isinstance(error, Alone):
+        return 1, f"genzoo: {error}", False
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "genzoo: Stopped by Ctrl-C. What had been saved is kept.", False
+    if explained(error):
+        message = (
+            f"genzoo: {error.filename or workdir}: {error.strerror}. Make room or give another "
+            "folder, and start again: a run resumes from its last checkpoint."
+        )
+        return 2, message, False
+    return 1, "".join(traceback.format_exception(error)), False
+
+
+def explained(error: BaseException) -> bool:
+    """Whether the message for an exception explains it without a traceback."""
+    if isinstance(error, OSError):
+        return error.errno in _ENVIRONMENT
+    return isinstance(error, UserError | Interrupted | Alone | KeyboardInterrupt)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

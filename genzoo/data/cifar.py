@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from genzoo.data import locate
+from genzoo.data import locate, tfds_folder
 from genzoo.data.fields import Classes, Image
 from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Way
 from genzoo.data.source import ArraySource, Spec, check_split
@@ -61,7 +61,7 @@ def encode(image: np.ndarray, label: np.ndarray) -> bytes:
 
 
 def _read_binary_folder(hit: Path, names: Names) -> Contents:
-    return {name: (hit.parent / name).read_bytes() for name in names}
+    return {name: locate.content(hit.parent / name, _LIMIT) for name in names}
 
 
 def _read_binary_archive(hit: Path, names: Names) -> Contents:
@@ -69,7 +69,8 @@ def _read_binary_archive(hit: Path, names: Names) -> Contents:
 
 
 def _read_python_folder(hit: Path, names: Names) -> Contents:
-    return {name: _from_pickle((hit.parent / Path(name).stem).read_bytes()) for name in names}
+    batches = {name: locate.content(hit.parent / Path(name).stem, _LIMIT) for name in names}
+    return {name: _from_pickle(batch) for name, batch in batches.items()}
 
 
 def _read_python_archive(hit: Path, names: Names) -> Contents:
@@ -99,8 +100,11 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _from_pickle(content: bytes) -> bytes:
-    batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-    data, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
+    try:
+        batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        data, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
+    except Exception as error:  # the library raises nearly anything on damaged files
+        raise Unavailable(f"a batch cannot be read ({type(error).__name__}: {error})") from error
     if data.dtype != np.uint8 or data.shape != (len(labels), _RECORD - 1):
         raise Unavailable("a batch does not hold an array of images")
     return np.concatenate([labels.astype(np.uint8)[:, None], data], axis=1).tobytes()
@@ -128,11 +132,8 @@ def _read_npm_archive(hit: Path, names: Names) -> Contents:
 
 def _read_tfds_folder(hit: Path, names: Names) -> Contents:
     """A prepared TFDS folder; its shuffled records are sorted by `id`."""
-    import tensorflow_datasets as tfds
-
     try:
-        builder = tfds.builder_from_directory(hit.parent)
-        return _from_builder(builder, names)
+        return _from_builder(tfds_folder.opened(hit.parent), names)
     except Exception as error:  # TFDS fails on foreign sets in too many ways to list
         raise Unavailable(f"TFDS cannot read it as CIFAR-10 ({error})") from error
 
@@ -142,8 +143,9 @@ def _from_builder(builder: Any, names: Names) -> Contents:
     for split, files in (("train", TRAIN), ("test", TEST)):
         if not set(files) & set(names):
             continue
-        records = sorted(builder.as_data_source(split=split), key=lambda record: record["id"])
-        image = np.stack([record["image"] for record in records])
+        records = tfds_folder.records(builder, split, "image")
+        records = sorted(records, key=lambda record: record["id"])
+        image = np.stack([SPEC.fields["x"].take(record["image"]) for record in records])
         label = np.array([record["label"] for record in records])
         parts = np.array_split(np.arange(len(records)), len(files))
         contents |= {

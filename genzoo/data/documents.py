@@ -14,7 +14,7 @@ from genzoo.data.counts import Counts
 from genzoo.data.fields import Classes
 from genzoo.data.given import TEXT_FILE
 from genzoo.data.metadata import LABEL
-from genzoo.data.source import ArraySource, Spec, check_split
+from genzoo.data.source import ArraySource, Spec, check_split, checksum_of
 
 OTHER = "other"
 """The class of all documents whose own class is too small; they need have nothing in common."""
@@ -41,10 +41,10 @@ class Documents(ArraySource):
     titles: tuple[str, ...]
     edition: str = ""
 
-    def checksum(self) -> int:
+    def identity(self) -> dict[str, int]:
         """The CRC-32 of all arrays, the titles and the edition."""
-        about = "\n".join((self.edition, *self.titles))
-        return zlib.crc32(about.encode("utf-8", "surrogateescape"), super().checksum())
+        about = "\n".join((self.edition, *self.titles)).encode("utf-8", "surrogateescape")
+        return {"checksum": zlib.crc32(about, checksum_of(self.arrays))}
 
 
 def vocabulary(train: Corpus, size: int) -> tuple[str, ...]:

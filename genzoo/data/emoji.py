@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from genzoo.core.files import FILE_LIMIT
 from genzoo.data import locate
 from genzoo.data.fields import Classes, Field, Image, Tokens
 from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Way
@@ -133,18 +134,18 @@ def _unpacked(content: bytes) -> list[bytes]:
 
 
 def _read_cached(hit: Path, names: Names) -> Contents:
-    return {name: (hit.parent / name).read_bytes() for name in names}
+    return {name: locate.content(hit.parent / name, FILE_LIMIT) for name in names}
 
 
 def _read_folder(hit: Path, names: Names) -> Contents:
     """The unpacked package."""
-    contents = {_RECORDS: hit.read_bytes()}
+    contents = {_RECORDS: locate.content(hit, _LIMIT)}
     if _IMAGES in names:
         folder = hit.parent / "img" / "google" / str(_FULL)
         files = [_FILE.fullmatch(r["image"]) for r in json.loads(contents[_RECORDS])]
         if None in files:
             raise Unavailable("its images have unexpected names")
-        contents[_IMAGES] = packed([(folder / file[0]).read_bytes() for file in files])
+        contents[_IMAGES] = packed([locate.content(folder / file[0], _LIMIT) for file in files])
     return contents
 
 

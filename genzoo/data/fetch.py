@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genzoo.core.files import aside
+from genzoo.core.ownership import permissions, writable_by_others
 
 _BLOCK = 1 << 18
 _AGENT = {"User-Agent": "genzoo"}  # some hosts refuse urllib's own name
@@ -33,6 +34,18 @@ def cache_dir() -> Path:
         return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "genzoo"
+
+
+def cache_problem(folder: Path | None = None) -> str:
+    """Why a folder in the cache, or the cache itself, is not used, as a sentence; "" if it is. It
+    is not if others may write to it: they could exchange a file after it was verified."""
+    place = writable_by_others(folder or cache_dir())
+    if place is None:
+        return ""
+    return (
+        f"The cache folder {cache_dir()} is not used, because other users can write to {place} "
+        f"({permissions(place)}): set GENZOO_CACHE to a folder of your own, or run chmod go-w."
+    )
 
 
 def say(text: str) -> None:

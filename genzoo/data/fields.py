@@ -151,7 +151,10 @@ class Image(Field):
         return random.integers(0, 256, (count, *self.shape)).astype(np.uint8)
 
     def take(self, value: object) -> np.ndarray:
-        """Fits an image [H', W'] or [H', W', 1 | 3 | 4] of uint8 or uint16. Raises BadImage."""
+        """Fits an image [H', W'] or [H', W', 1 | 3 | 4] of uint8 or uint16, or the content of an
+        image file. Raises BadImage."""
+        if isinstance(value, bytes):
+            return pixels.read(value, self.fit)
         return pixels.from_array(np.asarray(value), self.fit)
 
     def parse(self, value: object, key: str) -> np.ndarray:

@@ -5,7 +5,6 @@ file is decoded once at the start, and unusable files are listed with the reason
 training step.
 """
 
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from genzoo.data import holding, listing, metadata, pixels
 from genzoo.data.fields import Field, Image
 from genzoo.data.listing import Listing, Part
 from genzoo.data.pixels import Fit
-from genzoo.data.source import ArraySource, Records, Source, Spec, check_split, checksum_of
+from genzoo.data.source import ArraySource, Records, Source, Spec, check_split, content_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,15 +25,14 @@ class FolderSource:
     """Images read from their files each time: a set too large for memory.
 
     files: for every image field, one file per record. arrays: the other fields, [N, ...].
-    annotations_crc: the CRC-32 of these if they come from annotations, and not from the names of
-    folders; otherwise 0.
+    content: the CRC-32 of all records (see `source.content_of`).
     """
 
     name: str
     spec: Spec
     files: Mapping[str, tuple[Path, ...]]
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    annotations_crc: int = 0
+    content: int = 0
     pixel_limit: int = Fit.pixel_limit
 
     def __len__(self) -> int:
@@ -45,11 +43,9 @@ class FolderSource:
         images = {name: self._images(name, indices) for name in self.files}
         return images | {name: array[indices] for name, array in self.arrays.items()}
 
-    def checksum(self) -> int:
-        """The CRC-32 of the names of the files, in order, and of their annotations."""
-        every = [file for name in sorted(self.files) for file in self.files[name]]
-        names = "\n".join(f"{file.parent.name}/{file.name}" for file in every)
-        return zlib.crc32(names.encode("utf-8", "surrogateescape"), self.annotations_crc)
+    def identity(self) -> dict[str, int]:
+        """That of all records; the places and the names of the files do not matter."""
+        return {"content": self.content}
 
     def _images(self, name: str, indices: np.ndarray) -> np.ndarray:
         fit = replace(self.spec.fields[name].fit, pixel_limit=self.pixel_limit)
@@ -116,10 +112,10 @@ def open_folder(
     others, arrays = found.others(split, fields)
     spec = Spec(fields={"x": Image(shape=fit.shape, resize=resize), **others})
     fits = len(part.files) * sum(each.bytes for each in spec.fields.values()) <= memory_limit
-    images, unreadable = _decoded(part, fit, "reading", keep=fits)
+    images, checksums, unreadable = _decoded(part, fit, "reading", keep=fits)
     if split == "train":
         # Report unreadable test images now, not after training.
-        unreadable |= _decoded(found.parts["test"], fit, "checking", keep=False)[1]
+        unreadable |= _decoded(found.parts["test"], fit, "checking", keep=False)[2]
     if unreadable:
         raise UserError(*_complaint(Path(path).expanduser(), unreadable))
     if images is not None:
@@ -129,23 +125,24 @@ def open_folder(
         spec=spec,
         files={"x": part.paths},
         arrays=arrays,
-        annotations_crc=checksum_of(arrays) if found.annotated else 0,
+        content=content_of(checksums, arrays),
         pixel_limit=pixel_limit,
     )
 
 
 def _decoded(
     part: Part, fit: Fit, doing: str, keep: bool
-) -> tuple[np.ndarray | None, dict[Path, str]]:
-    """(the images if they are kept, the reason for each unreadable file)."""
-    images, problems = holding.decode_all(
+) -> tuple[np.ndarray | None, np.ndarray, dict[Path, str]]:
+    """(the images if they are kept, their checksums, the reason for each unreadable file)."""
+    decoded = holding.decode_all(
         lambda index: pixels.read(part.root / part.files[index], fit),
         len(part.files),
         fit.shape,
         title=f"{doing} {part.root.name}",
         keep=keep,
     )
-    return images, {part.root / part.files[index]: why for index, why in problems.items()}
+    unreadable = {part.root / part.files[index]: why for index, why in decoded.problems.items()}
+    return decoded.images, decoded.checksums, unreadable
 
 
 def _complaint(root: Path, problems: dict[Path, str]) -> list[str]:

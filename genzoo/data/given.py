@@ -1,11 +1,12 @@
 """Values that users give in a config or an argument: numbers and texts, as such or in files."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from genzoo.core.errors import UserError
-from genzoo.core.files import read_text
+from genzoo.core.files import Unreadable, read_bytes, read_text
 
 TEXT_FILE = ".txt"
 """The ending of a file that holds a text."""
@@ -48,10 +49,11 @@ def _read_numbers(path: Path, key: str) -> np.ndarray:
             f"{key} = {str(path)!r}: there is no such file; give the path of a file of numbers."
         )
     try:
+        content = io.BytesIO(read_bytes(path))
         if path.suffix.lower() == ".npy":
-            array = np.load(path, allow_pickle=False)
+            array = np.load(content, allow_pickle=False)
         else:
-            array = np.loadtxt(path, delimiter="," if path.suffix.lower() == ".csv" else None)
+            array = np.loadtxt(content, delimiter="," if path.suffix.lower() == ".csv" else None)
         return np.asarray(array, np.float32)
-    except (ValueError, OSError, EOFError) as error:
+    except (Unreadable, ValueError, OSError, EOFError, MemoryError, TypeError) as error:
         raise UserError(f"{key} = {str(path)!r} cannot be read as numbers: {error}.") from error

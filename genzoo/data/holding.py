@@ -4,8 +4,11 @@ Every record is decoded once, so that unreadable ones are known before the first
 """
 
 import os
+import queue
+import threading
+import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +18,15 @@ MEMORY_LIMIT = 1 << 30
 """Bytes of decoded records up to which a set is held in memory, unless another limit is given."""
 
 
+class Decoded(NamedTuple):
+    """N decoded records. images: uint8 [N, *shape], or None if they are not kept. checksums: the
+    CRC-32 of each, uint32 [N]. problems: by index, why a record is unusable."""
+
+    images: np.ndarray | None
+    checksums: np.ndarray
+    problems: dict[int, str]
+
+
 def decode_all(
     decode: Callable[[int], np.ndarray],
     count: int,
@@ -22,15 +34,16 @@ def decode_all(
     *,
     title: str,
     keep: bool,
-) -> tuple[np.ndarray | None, dict[int, str]]:
-    """(all records as uint8 [count, *shape], or None without `keep`; the problems).
+) -> Decoded:
+    """Decodes records 0 to count - 1. keep: whether the images are kept.
 
-    decode: index -> uint8 `shape`; called from several threads. title: of the progress bar. The
-    problems give, by index, the reason for each record that failed with BadImage.
+    decode: index -> uint8 `shape`; called from several threads. It raises BadImage for an unusable
+    record; any other error is raised here. title: of the progress bar.
     """
     from tqdm import tqdm
 
     images = np.zeros((count, *shape), np.uint8) if keep else None
+    checksums = np.zeros(count, np.uint32)
     problems: dict[int, str] = {}
 
     def one(index: int) -> None:
@@ -39,24 +52,46 @@ def decode_all(
         except BadImage as reason:
             problems[index] = str(reason)
             return
+        checksums[index] = zlib.crc32(np.ascontiguousarray(pixels))
         if images is not None:
             images[index] = pixels
 
-    threads = min(16, os.cpu_count() or 1)
-    # Work is split into spans: one future per record would need more memory than small images.
-    span = max(1, min(256, count // (4 * threads)))
+    count_threads = min(16, os.cpu_count() or 1)
+    # Work is split into spans: handing over single records would take longer than small images.
+    span = max(1, min(256, count // (4 * count_threads)))
+    starts = iter(range(0, count, span))  # `next` of it is atomic
+    ended: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
+    stop = threading.Event()
 
-    def many(start: int) -> int:
-        stop = min(start + span, count)
-        for index in range(start, stop):
-            one(index)
-        return stop - start
+    def work() -> None:
+        try:
+            for start in starts:
+                end = min(start + span, count)
+                for index in range(start, end):
+                    if stop.is_set():
+                        return
+                    one(index)
+                ended.put(end - start)
+        except BaseException as error:
+            ended.put(error)
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    # Daemons, since one that waits for a disk must not keep an interrupted process alive.
+    threads = [
+        threading.Thread(target=work, name="decode", daemon=True) for _ in range(count_threads)
+    ]
+    for thread in threads:
+        thread.start()
     try:
         with tqdm(total=count, desc=title, unit="image", disable=None) as bar:
-            for done in pool.map(many, range(0, count, span)):
+            left = count
+            while left:
+                done = ended.get()
+                if isinstance(done, BaseException):
+                    raise done
+                left -= done
                 bar.update(done)
     finally:
-        pool.shutdown(cancel_futures=True)  # after an interrupt no further span starts
-    return images, dict(sorted(problems.items()))
+        stop.set()
+        for thread in threads:
+            thread.join(1.0)
+    return Decoded(images, checksums, dict(sorted(problems.items())))

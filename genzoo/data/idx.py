@@ -5,6 +5,7 @@ the official address or a package, and verified by the MD5 of the uncompressed c
 """
 
 import gzip
+import io
 from pathlib import Path
 
 import numpy as np
@@ -75,15 +76,15 @@ def _read_folder(hit: Path, names: Names) -> Contents:
         # Some mirrors write a dot before "idx".
         for spelling in (name, name.replace("-idx", ".idx")):
             plain, packed = hit.parent / spelling, hit.parent / f"{spelling}.gz"
-            if plain.is_file():
-                files[name] = plain.read_bytes()
-            elif packed.is_file():
+            if plain.exists():
+                files[name] = locate.content(plain, _LIMIT)
+            elif packed.exists():
                 files[name] = _unpack(packed)
     return files
 
 
 def _unpack(path: Path) -> bytes:
-    with gzip.open(path) as file:
+    with gzip.open(io.BytesIO(locate.content(path, _LIMIT))) as file:
         content = file.read(_LIMIT + 1)
     if len(content) > _LIMIT:
         raise Unavailable(f"{path.name} unpacks to more than {_LIMIT} bytes")

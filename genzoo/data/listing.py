@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from genzoo.core.errors import UserError, refuse
+from genzoo.core.files import walk
 from genzoo.data import metadata
 from genzoo.data.fields import Classes, Field
 from genzoo.data.given import TEXT_FILE
@@ -120,8 +121,11 @@ def listed(
     if holdout < 2:
         raise UserError(f"data.holdout = {holdout} must be at least 2: one file in 2.")
     top = Path(path).expanduser()
-    if not top.is_dir():
-        raise UserError(f"There is no folder {top}: give data.name as {kind}:PATH.")
+    if not os.path.isdir(top):
+        raise UserError(
+            f"There is no folder {top}: give --config.data.name={kind}:PATH with the path where it "
+            "is now."
+        )
     roots = _roots(top, wanted)
     walks = [_Walk.through(root, suffixes) for root in roots]
     wholes = [
@@ -149,13 +153,13 @@ def listed(
 
 def _roots(top: Path, wanted: Collection[str]) -> list[Path]:
     """The folder of all files, or the folders of the two splits."""
-    if not (top / "train").is_dir():
+    if not os.path.isdir(top / "train"):  # also if there is no permission to look
         return [top]
     if not set(wanted) <= {LABEL} and (stray := metadata.find(top)):
         raise UserError(
             f"{stray} is beside the folder train: move it there, with paths relative to it."
         )
-    return [top / name for name in ("train", *_TEST_NAMES) if (top / name).is_dir()][:2]
+    return [top / name for name in ("train", *_TEST_NAMES) if os.path.isdir(top / name)][:2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,24 +172,14 @@ class _Walk:
 
     @classmethod
     def through(cls, root: Path, suffixes: Collection[str]) -> "_Walk":
-        files, texts, seen = [], set(), set()
-        for folder, below, names in os.walk(root, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:  # a link that leads back up
-                below.clear()
-                continue
-            seen.add(real)
-            below[:] = [name for name in below if not name.startswith((".", "__MACOSX"))]
-            relative = Path(folder).relative_to(root).as_posix()
-            before = "" if relative == "." else f"{relative}/"
+        files, texts = [], set()
+        for folder, names in walk(root):
             for name in names:
                 suffix = os.path.splitext(name)[1].lower()
-                if name.startswith("."):
-                    continue
                 if suffix in suffixes:
-                    files.append(before + name)
+                    files.append(folder + name)
                 elif suffix == TEXT_FILE:
-                    texts.add(before + name)
+                    texts.add(folder + name)
         return cls(root=root, files=sorted(files), texts=texts)
 
     def annotations(self, wanted: Collection[str], inside: Inside | None) -> Annotations:

@@ -5,6 +5,8 @@ folders, repackaged by others); each form has a reader that returns the official
 contents are verified before they are used or cached.
 """
 
+import gzip
+import io
 import pickle
 import tarfile
 import tempfile
@@ -12,9 +14,12 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
 
 from genzoo.core.errors import UserError
-from genzoo.core.files import write_atomically
+from genzoo.core.files import FILE_LIMIT, Unreadable, read_bytes, write_atomically
 from genzoo.data import fetch
 from genzoo.data.fetch import Unavailable
 
@@ -23,7 +28,9 @@ Names = tuple[str, ...]
 
 # Errors of readers on damaged or foreign files; any other error is a bug.
 _DAMAGED = (OSError, EOFError, LookupError, ValueError, zlib.error, tarfile.TarError)
-_DAMAGED += (pickle.UnpicklingError,)
+_DAMAGED += (pickle.UnpicklingError, RecursionError, MemoryError, Image.DecompressionBombError)
+TOTAL = 1 << 30
+"""Bytes to which an archive may unpack, and that its files may have together."""
 _NOTHING_KNOWN = "it contains no known files"
 
 
@@ -85,6 +92,8 @@ def contents(published: Published, names: Names, directory: str = "") -> Content
     """
     if directory:
         return _from_directory(published, names, Path(directory).expanduser())
+    if problem := fetch.cache_problem() or fetch.cache_problem(published.folder):
+        raise UserError(problem)
     cached = _cached(published, names)
     return cached if cached is not None else _fill(published, names)
 
@@ -139,8 +148,8 @@ def _from_directory(published: Published, names: Names, folder: Path) -> Content
 def _cached(published: Published, names: Names) -> Contents | None:
     if not published.is_cached:
         return None
-    files = {name: (published.folder / name).read_bytes() for name in names}
     try:
+        files = {name: content(published.folder / name, FILE_LIMIT) for name in names}
         return checked(published, files, names)
     except Unavailable:
         return None  # damaged
@@ -149,7 +158,7 @@ def _cached(published: Published, names: Names) -> Contents | None:
 def _fill(published: Published, names: Names) -> Contents:
     root = fetch.cache_dir()
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True, mode=0o755)
         guard = root / f".{published.name}.lock"
         with fetch.lock(guard, waiting=f"Waiting for a process that is fetching {published.name}."):
             files = _cached(published, names)  # another process may have filled it meanwhile
@@ -221,17 +230,59 @@ def _first(forms: tuple[Form, ...], folder: Path, names: Names) -> Contents:
     raise Unavailable(_NOTHING_KNOWN)
 
 
-def members(archive: Path, wanted: Callable[[str], bool], limit: int) -> Contents:
-    """The wanted regular files of a tar archive, by base name, read into memory.
+def content(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Raises Unavailable."""
+    try:
+        return read_bytes(path, limit)
+    except Unreadable as reason:
+        raise Unavailable(f"{path} cannot be read: {reason}") from reason
 
-    limit: the most bytes of one file. Nothing is ever extracted to the disk.
+
+def members(
+    archive: Path, wanted: Callable[[str], bool], limit: int, total: int = TOTAL
+) -> Contents:
+    """The wanted regular files of a packed tar archive, by base name, read into memory.
+
+    limit: the most bytes of one file. total: the most bytes of the archive, of its unpacked form,
+    and of all files. Nothing is ever extracted to the disk. Raises Unavailable.
     """
-    contents = {}
-    with tarfile.open(archive) as tar:
+    contents, size = {}, 0
+    packed = io.BytesIO(content(archive, total))
+    with gzip.open(packed) as unpacked, _opened(unpacked, total) as tar:
         for member in tar:
             name = member.name.rsplit("/", 1)[-1]
             if member.isfile() and wanted(name):
                 if member.size > limit:
                     raise Unavailable(f"{name} has {member.size} bytes")
+                size += member.size  # of sparse files too, whose holes are not in the archive
+                if size > total:
+                    raise Unavailable(f"its files have more than {total} bytes")
                 contents[name] = tar.extractfile(member).read()
     return contents
+
+
+def _opened(unpacked: BinaryIO, total: int) -> tarfile.TarFile:
+    return tarfile.open(fileobj=_Capped(unpacked, total), mode="r:")  # not packed twice
+
+
+class _Capped(io.RawIOBase):
+    """A file whose first `total` bytes can be read, and no more."""
+
+    def __init__(self, file: BinaryIO, total: int):
+        self._file, self._total = file, total
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._within(offset) and self._file.seek(offset)
+
+    def read(self, size: int = -1) -> bytes:
+        self._within(self._file.tell() + (self._total + 1 if size < 0 else size))
+        return self._file.read(size)
+
+    def _within(self, end: int) -> bool:
+        # A few bytes at the end are asked for and are not there.
+        if end > self._total + tarfile.RECORDSIZE:
+            raise Unavailable(f"it unpacks to more than {self._total} bytes")
+        return True

@@ -1,10 +1,10 @@
 """Files outside a data set: one or several by name, or all those below a folder."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from genzoo.core.errors import UserError, refuse
+from genzoo.core.files import walk
 from genzoo.data import holding, pixels
 from genzoo.data.fields import Field, Image
 from genzoo.data.folder import FolderSource
@@ -28,14 +28,12 @@ def below(folder: str, key: str, field: Field) -> list[Path]:
     top = Path(folder).expanduser()
     if not top.is_dir():
         raise UserError(f"{key} = {folder!r}: there is no such folder.")
-    files = []
-    for place, folders, names in os.walk(top):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [
-            Path(place, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in field.suffixes
-        ]
+    files = [
+        top / place / name
+        for place, names in walk(top)
+        for name in names
+        if Path(name).suffix.lower() in field.suffixes
+    ]
     if not files:
         known = ", ".join(sorted(field.suffixes))
         raise UserError(f"{key} = {folder!r} holds no {field.plural} (known endings: {known}).")
@@ -51,7 +49,7 @@ def open_files(
     lists the unusable files and the reasons.
     """
     fit = field.fit
-    images, problems = holding.decode_all(
+    images, _, problems = holding.decode_all(
         lambda index: pixels.read(files[index], fit),
         len(files),
         fit.shape,

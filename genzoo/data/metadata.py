@@ -18,6 +18,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -79,7 +80,7 @@ class Annotations:
 
 def find(root: Path) -> Path | None:
     """The metadata file of a folder, if there is one. Raises UserError if there are two."""
-    present = [root / name for name in FILES if (root / name).is_file()]
+    present = [root / name for name in FILES if os.path.lexists(root / name)]
     if len(present) > 1:
         raise UserError(f"{root} holds both {' and '.join(FILES)}: remove one of them.")
     return present[0] if present else None
@@ -156,7 +157,7 @@ def _jsonl(file: Path) -> _Table:
         place = f"{file}, line {line}"
         try:
             entry = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             where = getattr(error, "colno", 1)
             mistakes.append(f"{place}, character {where}: it is not JSON ({error}).")
             continue

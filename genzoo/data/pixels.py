@@ -1,18 +1,27 @@
 """Conversion of image files, and of arrays of the common types, to uint8 pixels of one size.
 
 Every image in one of the listed formats is converted to 8 bits per channel, rotated upright, made
-opaque, cropped and resized. Files are untrusted: formats are allow-listed and sizes are limited.
+opaque, cropped and resized. Files are untrusted: only regular files are opened, formats are
+allow-listed, and a file may have `FILE_LIMIT` bytes and `PIXEL_LIMIT` pixels. Decoding takes some
+12 bytes a pixel, and all threads of a process together decode at most two images of that size at a
+time.
 """
 
+import contextlib
 import io
+import threading
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
+from genzoo.core import files
 from genzoo.core.errors import UserError
+from genzoo.data import colours
+from genzoo.data.colours import BadImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = frozenset(
@@ -20,12 +29,37 @@ SUFFIXES = frozenset(
     + (".ppm", ".pgm", ".pbm", ".pnm")
 )
 RESIZES = ("crop", "stretch")
-_BACKGROUND = (255, 255, 255, 255)  # white, behind transparent pixels
+PIXEL_LIMIT = 1 << 26
+"""The most pixels of an image: 8192 x 8192."""
+_SIDE_LIMIT = 1 << 16  # in pixels; the memory of resampling grows with the side
 _MODES = {1: "L", 3: "RGB"}
+# Wrong metadata are no damage, and the limit above is below Pillow's own.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class BadImage(Exception):
-    """A file that cannot be used as an image; the text is the reason."""
+class _Room:
+    """Bounds what several threads hold at the same time. most: the sum of what they take."""
+
+    def __init__(self, most: int):
+        self._left, self._most = most, most
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, amount: int) -> Iterator[None]:
+        """Takes an amount, or everything if that is less, once it is there."""
+        amount = min(amount, self._most)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= amount)
+            self._left -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += amount
+                self._changed.notify_all()
+
+
+_room = _Room(2 * PIXEL_LIMIT)  # pixels decoded at the same time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +69,13 @@ class Fit:
     size: (height, width), or one number for both. channels: 1 (grey by the ITU-R 601 luma) or 3.
     resize: "crop" takes the largest centred part with the wanted aspect ratio, "stretch" the whole
     image. Both use Lanczos resampling, whose kernel reaches slightly beyond the crop, as if the
-    image were resized before cropping. pixel_limit: the most pixels that a file may claim (Pillow's
-    own limit against decompression bombs).
+    image were resized before cropping. pixel_limit: the most pixels that a file may claim.
     """
 
     size: int | tuple[int, ...]
     channels: int = 3
     resize: str = "crop"
-    pixel_limit: int = 89_478_485
+    pixel_limit: int = PIXEL_LIMIT
 
     def __post_init__(self):
         if required := size_problem(self.size):
@@ -77,11 +110,12 @@ def read(file: Path | bytes, fit: Fit) -> np.ndarray:
     The whole file is decoded, so that truncated files are detected. Raises BadImage.
     """
     try:
-        # Opening the file here makes sure that it is closed.
-        with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as stream:
-            return _read(stream, fit)
+        content = file if isinstance(file, bytes) else files.read_bytes(file)
+        return _read(content, fit)
     except BadImage:
         raise
+    except files.Unreadable as reason:
+        raise BadImage(str(reason)) from reason
     except Image.UnidentifiedImageError as error:
         raise BadImage(f"not an image in any of the formats {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
@@ -95,25 +129,25 @@ def read(file: Path | bytes, fit: Fit) -> np.ndarray:
 def size_of(file: object) -> tuple[int, int] | None:
     """(height, width) of the upright image in the file of that name; None if it is not an image."""
     try:
-        with Image.open(Path(str(file)).expanduser(), formats=FORMATS) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        content = files.read_bytes(Path(str(file)).expanduser())
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            turned = colours.orientation(image) >= 5
             return image.size if turned else image.size[::-1]
     except Exception:  # decoders raise nearly anything; `read` will give the reason
         return None
 
 
-def _read(stream: BinaryIO, fit: Fit) -> np.ndarray:
-    if not stream.read(1):
+def _read(content: bytes, fit: Fit) -> np.ndarray:
+    if not content:
         raise BadImage("empty file")
-    stream.seek(0)
-    with Image.open(stream, formats=FORMATS) as image:
-        # Checked here because the filters of Pillow's warning are not thread-safe.
-        if image.width * image.height > fit.pixel_limit:
-            raise BadImage(
-                f"claims {image.width} x {image.height} pixels, more than {fit.pixel_limit}"
-            )
-        image.load()
-        return _fitted(_eight_bits(ImageOps.exif_transpose(image)), fit)
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > fit.pixel_limit:
+            raise BadImage(f"claims {width} x {height} pixels, more than {fit.pixel_limit}")
+        if max(width, height) > _SIDE_LIMIT:
+            raise BadImage(f"claims {width} x {height} pixels, a side of more than {_SIDE_LIMIT}")
+        with _room.taken(width * height):
+            return _fitted(colours.decoded(image), fit)
 
 
 def from_array(array: np.ndarray, fit: Fit) -> np.ndarray:
@@ -123,37 +157,15 @@ def from_array(array: np.ndarray, fit: Fit) -> np.ndarray:
     """
     array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
     if array.dtype == np.uint16:
-        array = _from_sixteen(array)
+        array = colours.sixteen_as_eight(array)
     if array.dtype != np.uint8:
         raise BadImage(f"pixels are {array.dtype}, not uint8 or uint16")
-    return _fitted(_eight_bits(Image.fromarray(array)), fit)
-
-
-def _from_sixteen(array: np.ndarray) -> np.ndarray:
-    return np.round(array.astype(np.float32) / 257.0).astype(np.uint8)  # 65535 = 255 * 257
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The same image in mode L or RGB, on white if it is transparent."""
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadImage("32-bit values outside 0..65535: save it with 8 or 16 bits")
-        return Image.fromarray(_from_sixteen(values))
-    if image.mode == "F":
-        raise BadImage("floating-point values, whose range is unknown: save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, _BACKGROUND), image).convert(
-            "RGB"
-        )
-    return (
-        image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
-    )
+    return _fitted(colours.decoded(Image.fromarray(array)), fit)
 
 
 def _fitted(image: Image.Image, fit: Fit) -> np.ndarray:
-    image = image.convert(_MODES[fit.channels])
+    if fit.channels == 1:
+        image = image.convert("L")
     width, height = image.size
     down, across, _ = fit.shape
     box = (0.0, 0.0, float(width), float(height))
@@ -165,4 +177,4 @@ def _fitted(image: Image.Image, fit: Fit) -> np.ndarray:
         box = (left, top, left + wide, top + tall)
     if (width, height) != (across, down):  # pixels of the right size are left as they are
         image = image.resize((across, down), Image.Resampling.LANCZOS, box=box)
-    return np.asarray(image, np.uint8).reshape(fit.shape)
+    return np.asarray(image.convert(_MODES[fit.channels])).reshape(fit.shape)  # grey as colour

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genzoo.core.errors import UserError
+from genzoo.data.tfds_folder import check_name
 
 
 def prepare(name: str, data_dir: str, archive: str = "", examples: int | None = None) -> Path:
@@ -21,6 +22,7 @@ def prepare(name: str, data_dir: str, archive: str = "", examples: int | None = 
     archive: a file that would otherwise be downloaded, recognised by its SHA-256. examples: the
     most examples per split. Raises UserError if TensorFlow is missing or the archive is unknown.
     """
+    check_name(name)
     try:
         import tensorflow  # noqa: F401
     except ImportError as error:
@@ -40,6 +42,7 @@ def prepare(name: str, data_dir: str, archive: str = "", examples: int | None = 
         config = tfds.download.DownloadConfig(
             manual_dir=manual if archive else None,
             try_download_gcs=False,
+            force_checksums_validation=True,  # of every address, by those that TFDS lists
             max_examples_per_split=examples,
         )
         builder.download_and_prepare(download_config=config)

@@ -40,10 +40,10 @@ class ShapesSource:
         tokens = [field.take(text) for text in texts]
         return {"x": scenes.render(drawn, self.spec.shape[0]), "text": np.stack(tokens)}
 
-    def checksum(self) -> int:
+    def identity(self) -> dict[str, int]:
         """The CRC-32 of the first hundred records."""
         records = self.read(np.arange(100))
-        return zlib.crc32(records["x"].tobytes() + records["text"].tobytes())
+        return {"checksum": zlib.crc32(records["x"].tobytes() + records["text"].tobytes())}
 
 
 def spec(side: int) -> Spec:

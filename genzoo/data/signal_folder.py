@@ -10,9 +10,8 @@ too: values beyond +-100 are refused, and an unusual root mean square of the who
 warning. Files are untrusted: objects, which need pickle, are refused.
 """
 
+import io
 import logging
-import zipfile
-import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from types import MappingProxyType
 import numpy as np
 
 from genzoo.core.errors import UserError, refuse
+from genzoo.core.files import FILE_LIMIT, Unreadable, read_bytes
 from genzoo.data import listing, metadata
 from genzoo.data.fields import Field, Signal
 from genzoo.data.listing import Listing, Part
@@ -143,24 +143,22 @@ def _signal(arrays: Mapping[str, np.ndarray], field: Signal) -> np.ndarray:
 
 # --- files ----------------------------------------------------------------------------------------
 
-_DAMAGED = (
-    *(ValueError, OSError, EOFError, KeyError, MemoryError, NotImplementedError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-"""What NumPy and the zip library raise on damaged files."""
-
-
 @contextmanager
 def _arrays(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
     """The arrays of a file by key, read on access; a .npy file holds the signal alone."""
     try:
-        content = np.load(file, allow_pickle=False)
-    except _DAMAGED as error:
+        content = np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
+    except Unreadable as reason:
+        raise _Unfit(f"it cannot be read: {reason}; replace or remove it") from reason
+    except Exception as error:  # NumPy and the zip library raise nearly anything on damaged files
         raise _Unfit(f"it cannot be read as an array ({error}); replace or remove it") from error
     if isinstance(content, np.ndarray):
         yield {_SIGNAL: content}
         return
     with content:
+        size = sum(member.file_size for member in content.zip.infolist())
+        if size > FILE_LIMIT:  # of all together, so that no key is unpacked into more
+            raise _Unfit(f"it unpacks to {size} bytes, more than {FILE_LIMIT}; remove it")
         yield content
 
 
@@ -175,7 +173,7 @@ def _read(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
         if isinstance(array, np.ndarray):
             return array
         raise ValueError("it is another file")
-    except _DAMAGED as error:
+    except Exception as error:  # see above
         raise _Unfit(
             f"key {key!r} cannot be read as an array ({error}); replace the file"
         ) from error

@@ -90,8 +90,9 @@ class Source(Protocol):
     def read(self, indices: np.ndarray) -> Records:
         """The records at indices [n]: an array [n, ...] of stored values for every field."""
 
-    def checksum(self) -> int:
-        """A number that changes with the content, computed from what is cheap to read."""
+    def identity(self) -> Mapping[str, int]:
+        """Numbers that change with the content, by name. Two sources hold the same records if the
+        numbers that both have are equal."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,9 +125,14 @@ class ArraySource:
         """Records [n] of the given indices, copied out of memory."""
         return {name: array[indices] for name, array in self.arrays.items()}
 
-    def checksum(self) -> int:
-        """The CRC-32 of all arrays."""
-        return checksum_of(self.arrays)
+    def identity(self) -> dict[str, int]:
+        """The CRC-32 of all arrays, and the number that the set would have if it were not held in
+        memory."""
+        rows = np.array([zlib.crc32(np.ascontiguousarray(x)) for x in self.arrays["x"]], np.uint32)
+        return {
+            "checksum": checksum_of(self.arrays),
+            "content": content_of(rows, {k: v for k, v in self.arrays.items() if k != "x"}),
+        }
 
 
 def checksum_of(arrays: Mapping[str, np.ndarray]) -> int:
@@ -135,6 +141,12 @@ def checksum_of(arrays: Mapping[str, np.ndarray]) -> int:
     for name in sorted(arrays):
         value = zlib.crc32(np.ascontiguousarray(arrays[name]), value)
     return value
+
+
+def content_of(rows: np.ndarray, others: Mapping[str, np.ndarray]) -> int:
+    """The CRC-32 of records that are read one by one. rows: the CRC-32 of each `x`, uint32 [N].
+    others: the arrays of the other fields."""
+    return zlib.crc32(rows, checksum_of(others))
 
 
 def check_split(split: str) -> None:

@@ -5,8 +5,7 @@ image and the label are found by the types of the features, so no list of data s
 Other features become fields on request.
 """
 
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -14,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from genzoo.core.errors import UserError
-from genzoo.data import holding
+from genzoo.data import holding, tfds_folder
 from genzoo.data.fields import Classes, Field, Image
 from genzoo.data.pixels import Fit
 from genzoo.data.source import ArraySource, Records, Source, Spec
+
+_MOST_CLASSES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,11 +38,21 @@ class TfdsSource:
 
     def read(self, indices: np.ndarray) -> Records:
         """Records [n] of the given indices."""
-        records = self.records.__getitems__([int(index) for index in indices])
+        records = self.rows([int(index) for index in indices])
         return {
             name: np.stack([self.value(name, record) for record in records])
             for name in self.features
         }
+
+    def rows(self, indices: Sequence[int]) -> Sequence[dict]:
+        """The records of the given indices. Raises UserError if a file is damaged."""
+        try:
+            return self.records.__getitems__(indices)
+        except Exception as error:  # the library raises nearly anything on damaged files
+            raise UserError(
+                f"{self.name} is damaged ({type(error).__name__}: {error}): restore its files, or "
+                "prepare it again."
+            ) from error
 
     def value(self, name: str, record: dict) -> np.ndarray:
         """A field of one record in its stored form. Raises BadImage or UserError."""
@@ -53,9 +64,9 @@ class TfdsSource:
                 f"{reason}."
             ) from reason
 
-    def checksum(self) -> int:
-        """The CRC-32 of the set's name and length: TFDS versions its sets."""
-        return zlib.crc32(f"{self.name} {len(self)}".encode())
+    def identity(self) -> dict[str, int]:
+        """Nothing besides the name and the length of the set, since TFDS versions its sets."""
+        return {}
 
 
 def open_tfds(
@@ -88,7 +99,7 @@ def open_tfds(
     if absent := [feature for feature in others if feature not in known]:
         raise UserError(f"tfds:{name} has no feature {absent[0]!r}: it has {sorted(known)}.")
     try:
-        records = builder.as_data_source(split=split)
+        records = tfds_folder.records(builder, split, image)
     except (ValueError, KeyError) as error:
         known = ", ".join(builder.info.splits)
         raise UserError(f"tfds:{name} has no split {split!r}: it has {known}.") from error
@@ -113,28 +124,25 @@ def class_names(name: str, directory: str = "") -> tuple[str, ...]:
 
 
 def _builder(name: str, directory: str) -> Any:
+    folder = tfds_folder.find(name, directory)
+    if folder is not None:
+        return tfds_folder.opened(folder)
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(name, data_dir=directory or None, try_gcs=False)
-    except AssertionError as error:  # TFDS raises this for an unknown version
-        reason = str(error).rsplit('". ', 1)[-1]
-        raise UserError(f"TFDS cannot open {name!r}: {reason}") from error
-    except (tfds.core.DatasetNotFoundError, ValueError, AttributeError) as error:
+        tfds.builder_cls(tfds_folder.check_name(name)["name"])  # known to TFDS itself
+    except tfds.core.DatasetNotFoundError as error:
         raise UserError(
             f"TFDS knows no data set {name!r}, and none is prepared in "
-            f"{directory or 'its default folder'}: check the spelling, or data.dir."
+            f"{tfds_folder.data_dir(directory)}: check the spelling, or data.dir."
         ) from error
-    # The splits are only known once the data set has been prepared.
-    if not builder.info.splits or not builder.data_path.exists():
-        raise _unprepared(name, directory, "it does not exist")
-    return builder
+    raise _unprepared(name, directory, "it does not exist")
 
 
 def _unprepared(name: str, directory: str, why: str) -> UserError:
     command = f"python -m genzoo.data.prepare_tfds {name} --data_dir={directory or 'DIR'}"
     return UserError(
-        f"No prepared copy of tfds:{name} in {directory or 'the default folder of TFDS'} ({why}). "
+        f"No prepared copy of tfds:{name} in {tfds_folder.data_dir(directory)} ({why}). "
         f"Prepare it once with: {command}"
     )
 
@@ -152,6 +160,8 @@ def _features(features: Any, name: str) -> tuple[str, str | None, tuple[str, ...
     if not labels:
         return image, None, ()
     label = "label" if "label" in labels else labels[0]
+    if kinds[label].num_classes and kinds[label].num_classes > _MOST_CLASSES:
+        raise UserError(f"tfds:{name} claims {kinds[label].num_classes} classes: prepare it again.")
     return image, label, tuple(kinds[label].names or ())
 
 
@@ -167,17 +177,13 @@ def _loaded(source: TfdsSource, memory_limit: int) -> Source:
     }
 
     def decode(index: int) -> np.ndarray:
-        record = source.records[index]
+        (record,) = source.rows([index])
         for name, array in arrays.items():
             array[index] = source.value(name, record)
         return source.value("x", record)
 
-    images, problems = holding.decode_all(
-        decode,
-        count,
-        source.spec.shape,
-        title=f"reading {source.name}",
-        keep=True,
+    images, _, problems = holding.decode_all(
+        decode, count, source.spec.shape, title=f"reading {source.name}", keep=True
     )
     if problems:
         index, why = next(iter(problems.items()))

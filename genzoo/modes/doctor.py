@@ -12,7 +12,7 @@ import jax
 
 import genzoo
 from genzoo.data.doctor import cached
-from genzoo.data.fetch import cache_dir
+from genzoo.data.fetch import cache_dir, cache_problem
 from genzoo.runtime.processes import scheduler
 
 _PACKAGES = (
@@ -68,4 +68,6 @@ def _problems(free: int, heavy: list[str]) -> list[str]:
         problems.append(f"{' and '.join(heavy)} was imported and may occupy accelerator memory.")
     if not os.access(_existing(cache_dir()), os.W_OK):
         problems.append(f"The cache folder {cache_dir()} cannot be written: set GENZOO_CACHE.")
+    if problem := cache_problem():
+        problems.append(problem)
     return problems

@@ -25,16 +25,19 @@ from genzoo.data.records import only
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.experiment import Experiment, variables_of
+from genzoo.modes.diverged import Divergence, check_fitted
 from genzoo.modes.reconstruct import reconstructed
 from genzoo.modes.sample import DRAWN, draw, save_samples, together
 from genzoo.requests import Requests
-from genzoo.runtime.agreement import agreed, is_first
+from genzoo.restart import start_over
+from genzoo.runtime.agreement import agreed, by_first, is_first
 from genzoo.runtime.compilation import Program, compile_program
 from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW, TrainSettings
-from genzoo.train import writers
+from genzoo.train import rewind, writers
 from genzoo.train.checkpoint import Checkpoints
-from genzoo.train.loop import leave, picture_steps
+from genzoo.train.guard import Guard
+from genzoo.train.loop import INPUTS_LATE, leave, picture_steps
 from genzoo.train.loop import train as train_loop
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir, announced
@@ -48,13 +51,8 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
 
     Returns the step and the files.
     """
+    started, place = time.perf_counter(), Workdir(workdir)
     experiment = Experiment(config, stop or Stop())
-    with experiment.stop.gently():
-        return _train(experiment, Workdir(workdir))
-
-
-def _train(experiment: Experiment, place: Workdir) -> dict:
-    started, config = time.perf_counter(), experiment.config
     settings, stop = build.section(config, "train"), experiment.stop
     agreed(lambda: _check(experiment, place))
     source = agreed(lambda: experiment.open("train"))
@@ -62,33 +60,48 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
         # The folder is claimed before anything in it changes, and after the input was checked.
         about = {
             "examples": len(source),
-            "checksum": source.checksum(),
+            **source.identity(),
             "fields": {name: str(field) for name, field in source.spec.fields.items()},
         }
-        cleanup.enter_context(agreed(lambda: place.claim(config, about)))
+        claim = cleanup.enter_context(agreed(lambda: place.claim(config, about)))
         checkpoints = place.checkpoints(
             keep=settings.keep,
             keep_every=settings.keep_every,
             about={"config": config.to_dict(), "data": about},
+            claim=claim,
         )
         cleanup.callback(checkpoints.close)
+        if settings.restart:
+            by_first(lambda: start_over(place.path, checkpoints))
         state = _start(experiment, place, checkpoints)
         step = int(state.step)
+        guard = Guard(
+            checkpoints=checkpoints,
+            limit=settings.fault_limit,
+            total=int(state.faults.total),
+            inquiry=Divergence(
+                experiment=experiment, source=source, place=place, checkpoints=checkpoints
+            ),
+        )
         if step >= settings.steps:
             _log.info("Step %d of %d is done: raise train.steps to train on.", step, settings.steps)
             return {"step": step}
         if isinstance(experiment.family, Fits):
             state = _fitted(experiment, state, source)
-            checkpoints.save(state)
-            checkpoints.wait()
+            check_fitted(state, source.name)
+            with stop.gently():
+                checkpoints.save(state)
+                checkpoints.wait()
             if _picture_steps(experiment):
                 _training_pictures(experiment, place)(state, int(state.step))
             return _report(experiment, place, state, started)
         data, inputs = _inputs(experiment, source, step)
         cleanup.callback(inputs.close)
-        example = next(inputs)
-        if number := stop.reached():
-            leave(state, number, checkpoints, settings)
+        leaving = partial(leave, state, guard=guard)
+        with stop.interruptible(leaving, alone_after=INPUTS_LATE):
+            example = next(inputs)
+        if number := stop.reached():  # with several processes; one alone would have ended already
+            leaving(number)
         _log_unsplit(experiment, state)
         _log.info("Compiling the training step for %d device(s).", jax.device_count())
         program = compile_program(experiment.training(state, data, example))
@@ -106,17 +119,23 @@ def _train(experiment: Experiment, place: Workdir) -> dict:
             cleanup.callback(output.close)
         progress = writers.Progress(settings.steps, is_first(), experiment.unit)
         cleanup.callback(progress.close)
+        watch = Watch(experiment.family)
+
+        def report(measured: dict) -> dict:
+            agreed(claim.check)
+            return watch(measured)
+
         state = train_loop(
             state,
             lambda state, rows: program(state, data, rows),
             itertools.chain([example], inputs),
             settings=_paced(settings),
-            checkpoints=checkpoints,
+            guard=guard,
             writers=outputs,
             progress=progress,
             pictures=_training_pictures(experiment, place),
             picture_at=_picture_steps(experiment),
-            report=Watch(experiment.family),
+            report=report,
             stop=stop,
         )
     return _report(experiment, place, state, started)
@@ -158,6 +177,7 @@ def _check(experiment: Experiment, place: Workdir) -> None:
 def _start(experiment: Experiment, place: Workdir, checkpoints: Checkpoints) -> TrainState:
     """The newest state of the run, or a new one."""
     stride = experiment.config.train.steps_per_call
+    rewind.go_back(checkpoints, experiment.config.to_dict(), place.path / "metrics.jsonl")
     state = checkpoints.restore(experiment.abstract_state)
     if state is None:
         return runs.first_state(experiment, place)
@@ -167,6 +187,10 @@ def _start(experiment: Experiment, place: Workdir, checkpoints: Checkpoints) -> 
             f"{state.step}: choose a divisor of it."
         )
     _log.info("Resuming from the checkpoint of step %d.", state.step)
+    if doubts := checkpoints.doubts(int(state.step)):
+        good = checkpoints.newest_sound()
+        back = "" if good is None else f" Go back with --config.train.resume_from={good}."
+        _log.warning("This state is doubtful: %s.%s", "; ".join(doubts), back)
     runs.keep_frozen(state, place)
     return place.completed(state, experiment.abstract_state)
 

@@ -6,7 +6,6 @@ figures in JSON and never the program itself, which could not be loaded without 
 
 import contextlib
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import jax
 
+from genzoo.core import strict_json
 from genzoo.core.files import write_atomically
 from genzoo.runtime.collectives import collectives
 from genzoo.runtime.compilation import OutOfMemory, compile_for
@@ -52,16 +52,17 @@ def measured(lowered: jax.stages.Lowered, plan: Plan, level: str, folder: Path) 
     # The text names everything the program is compiled for, except the kind of device.
     about = [_FORM, plan.kind, plan.layout, plan.slices, level, versions(plan.platform)]
     text = lowered.as_text()
-    stamp = hashlib.sha256(json.dumps(about).encode() + text.encode()).hexdigest()
+    stamp = hashlib.sha256(strict_json.dumps(about).encode() + text.encode()).hexdigest()
     path = folder / f"{stamp}.json"
     with contextlib.suppress(OSError, ValueError):
-        figures = json.loads(path.read_text())
-        path.touch()
-        return {**figures, "cached": True}
+        figures = strict_json.loads(path.read_bytes())
+        if isinstance(figures, dict):
+            path.touch()
+            return {**figures, "cached": True}
     _log.info("Compiling for %s at level %s; this can take minutes.", plan.name, level)
     figures = _compiled(lowered, plan.platform, level)
     with contextlib.suppress(OSError):  # a cache that cannot be written is no reason to fail
-        write_atomically(path, json.dumps(figures))
+        write_atomically(path, strict_json.dumps(figures))
         kept = sorted(folder.glob("*.json"), key=lambda file: -file.stat().st_mtime)
         for old in kept[_MAX_KEPT:]:
             old.unlink(missing_ok=True)

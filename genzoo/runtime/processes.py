@@ -43,7 +43,7 @@ class Group:
 
     def join(self, flags: argparse.Namespace) -> None:
         """Waits for the other processes, if there are any. Must precede any other use of JAX.
-        Raises Alone if some fail to join, and Interrupted on a signal in the meantime."""
+        Raises Alone if some fail to join."""
         arguments = _arguments(flags, os.environ)
         if arguments is None:
             return
@@ -70,7 +70,8 @@ class Group:
                 self._begun = False  # a TPU with one host: there is nobody to wait for
                 return
             raise Alone(_failure(error, flags)) from error
-        self._stop.several = jax.process_count() > 1
+        if jax.process_count() > 1:
+            self._stop.among_several()
         self.speaks = jax.process_index() == 0
         _log.info("Process %d of %d.", jax.process_index(), jax.process_count())
         if not self.speaks:
@@ -130,8 +131,7 @@ def scheduler(seen: Mapping[str, str]) -> str | None:
 
 
 def _within(seconds: float, work: Callable[[], object]) -> None:
-    """Runs the work in a thread, so that signals and the timeout take effect meanwhile. Raises
-    TimeoutError."""
+    """Runs the work in a thread, so that the timeout takes effect. Raises TimeoutError."""
     failure: list[BaseException] = []
 
     def run():

@@ -1,10 +1,11 @@
 """A disk cache of compiled programs, so that a second start need not compile again."""
 
 import logging
-import os
 from pathlib import Path
 
 import jax
+
+from genzoo.core.ownership import permissions, writable_by_others
 
 _log = logging.getLogger("genzoo")
 
@@ -17,13 +18,13 @@ def keep_programs(folder: Path, most_bytes: int = 4 << 30) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = folder.stat()
+        place = writable_by_others(folder)
     except OSError:
         return  # a missing cache is no reason to stop
-    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+    if place is not None:
         _log.warning(
-            "Compiled programs are not cached, because other users can write to %s. Run chmod 700 "
-            "on it, or give --no_compile_cache.", folder,
+            "Compiled programs are not cached, because other users can write to %s (%s). Run chmod "
+            "go-w on it, set GENZOO_CACHE, or give --no_compile_cache.", place, permissions(place),
         )  # fmt: skip
         return
     mend(folder)

@@ -2,61 +2,60 @@
 
 A signal may reach only one process, or each at a different moment. If each acted on its own, one
 would save while another waits for it in the next step. With several processes a signal therefore
-only sets a flag, and every pass of a loop combines the flags of all processes on the devices. Work
-that is due by the clock, which differs between processes, is agreed on in the same way: as wishes.
+only sets a flag (`Signals.number`), and every pass of a loop combines the flags of all processes on
+the devices. Work that is due by the clock, which differs between processes, is agreed on in the
+same way: as wishes.
 """
 
 import contextlib
-import signal
-from collections.abc import Iterator
+import math
+from collections.abc import Callable
 from functools import cached_property
-from types import FrameType
+from typing import NoReturn
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from genzoo.core.errors import Interrupted
-
-_NUMBERS = (signal.SIGTERM, signal.SIGINT)
+from genzoo.runtime.signals import Signals
 
 
 class Stop:
-    """A context in which a signal ends the work by raising `Interrupted`: at once if there is
-    nothing to save or to agree on, otherwise when a loop checks for it. A second SIGINT always ends
-    it at once."""
+    """When the loops of a run must stop. signals: those of this process; by default it gets none.
 
-    def __init__(self):
-        self.number: int | None = None  # the signal that this process received
+    A single process ends by itself at a signal, except in the contexts `gently`.
+    """
+
+    def __init__(self, signals: Signals | None = None):
+        self.signals = signals or Signals()
         self.granted: tuple[int, ...] = ()  # see `reached`
+        self.several = False  # whether there are other processes, which must agree on a signal
         self._agreed: int | None = None
         self._pending: jax.Array | None = None
-        self._gentle = 0
-        self.several = False  # whether there are other processes, which must agree on a signal
 
-    def __enter__(self) -> "Stop":
-        self._before = {n: signal.signal(n, self._set) for n in _NUMBERS}
-        return self
+    def among_several(self) -> None:
+        """Says that there are other processes: from now on a signal takes effect only when all
+        processes check for it."""
+        self.several = True
+        self.signals.hold()
 
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _set(self, number: int, frame: FrameType | None):
-        if number == signal.SIGINT and self.number is not None:
-            raise KeyboardInterrupt
-        self.number = number
-        if not self._gentle and not self.several:
-            raise Interrupted(number, agreed=False)
-
-    @contextlib.contextmanager
-    def gently(self) -> Iterator[None]:
+    def gently(self) -> contextlib.AbstractContextManager[None]:
         """A context in which a signal takes effect only when a loop checks for it."""
-        self._gentle += 1
-        try:
-            yield
-        finally:
-            self._gentle -= 1
+        return self.signals.held()
+
+    def interruptible(
+        self, leave: Callable[[int], object], alone_after: float = math.inf
+    ) -> contextlib.AbstractContextManager[None]:
+        """A context, within `gently`, for work that may take long or hang and changes no state.
+
+        leave: saves and raises Interrupted, given the number of the signal. Another thread calls it
+        soon after a signal. With several processes it is not called, because none can save without
+        the others; this process ends alone after `alone_after` seconds.
+        """
+        if not self.several:
+            return self.signals.interruptible(leave)
+        return self.signals.interruptible(_leave_alone, alone_after)
 
     def reached(self, *wishes: int) -> int | None:
         """The signal on which all processes must stop now, or None. Call it once per pass.
@@ -68,7 +67,7 @@ class Stop:
         """
         if not self.several:
             self.granted = wishes
-            return self.number
+            return self.signals.number
         if self._agreed is None:
             before, self._pending = self._pending, self._joined(*wishes)
             # The first pass has no earlier answer, and no step to overlap with.
@@ -82,12 +81,13 @@ class Stop:
         already wait for every result."""
         if self.several and self._agreed is None:
             self._agreed = int(self._joined()[0]) or None
-        number = self._agreed if self.several else self.number
+        number = self._agreed if self.several else self.signals.number
         if number is not None:
             raise Interrupted(number)
 
     def _joined(self, *wishes: int) -> jax.Array:
-        local = np.tile(np.int32([self.number or 0, *wishes]), (jax.local_device_count(), 1))
+        own = np.int32([self.signals.number or 0, *wishes])
+        local = np.tile(own, (jax.local_device_count(), 1))
         everywhere = (jax.device_count(), local.shape[1])
         return self._most(jax.make_array_from_process_local_data(self._each, local, everywhere))
 
@@ -99,3 +99,7 @@ class Stop:
     def _most(self):
         whole = NamedSharding(self._each.mesh, PartitionSpec())
         return jax.jit(lambda flags: flags.max(0), out_shardings=whole)
+
+
+def _leave_alone(number: int) -> NoReturn:
+    raise Interrupted(number, agreed=False)

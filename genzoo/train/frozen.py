@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from genzoo.core.errors import UserError
 from genzoo.core.types import Tree
 from genzoo.runtime.agreement import agreed, by_first
-from genzoo.train.checkpoint import MANIFEST, damage, write_manifest
+from genzoo.train.manifest import MANIFEST, damage, write_manifest
 
 _ARRAYS = "variables"
 
@@ -57,7 +57,7 @@ class FrozenModels:
 
     def _check(self, name: str) -> None:
         folder = self._folder(name)
-        reason = damage(folder) if (folder / MANIFEST).is_file() else "it is missing"
+        reason = damage(folder, _ARRAYS) if (folder / MANIFEST).is_file() else "it is missing"
         if reason:
             raise UserError(
                 f"The frozen model {folder}, which this run was trained with, cannot be used "

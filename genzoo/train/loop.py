@@ -7,8 +7,12 @@ The order within a pass, and the reasons:
 2. next inputs: they depend on the step alone, so stopping earlier loses nothing;
 3. step: asynchronous, so the host continues at once;
 4. log: reads the sums of the calls since the last report, and only here waits for the device;
-5. save: after the log, so that a run that must stop because of faults stops before saving;
+5. save: after the log, so that a run that must stop because of faults stops before saving; a save
+   that falls into a streak of non-finite steps waits for its end (see `guard`);
 6. pictures: last, because they can take long and a kill during them must not cost the checkpoint.
+
+Inputs may never come, and pictures may take minutes. While the loop waits for either, the state
+does not change, so that a signal then saves it without the loop (`Stop.interruptible`).
 
 Saves and the first picture are also triggered by the clock. All processes agree on these times once
 in every pass. Neither changes the state.
@@ -20,20 +24,23 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, NoReturn
 
 import jax
 import jax.numpy as jnp
 
 from genzoo.core.bounds import AtLeast, AtMost, Limit
-from genzoo.core.errors import Interrupted, UserError
+from genzoo.core.errors import Interrupted
 from genzoo.core.types import Batch
 from genzoo.runtime.stopping import Stop
-from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.guard import Guard
 from genzoo.train.state import TrainState
 from genzoo.train.step import is_latest
 from genzoo.train.writers import Progress
 
+INPUTS_LATE = 10.0
+"""Seconds after a signal at which one of several processes no longer waits for its inputs."""
 _log = logging.getLogger("genzoo")
 
 
@@ -176,7 +183,7 @@ def train(
     inputs: Iterator[Batch],
     *,
     settings: LoopSettings,
-    checkpoints: Checkpoints,
+    guard: Guard,
     writers: list,
     progress: Progress,
     pictures: Callable[[TrainState, int], None],
@@ -188,22 +195,27 @@ def train(
 
     call: the compiled program of steps_per_call steps, which donates its state. inputs: its inputs,
     from the step of `state` on. pictures: called with (state, step) after the call that reaches a
-    step in `picture_at`. report: averaged metrics -> what is logged. stop: checked once in every
-    pass. Raises Interrupted after a signal, and UserError after too many non-finite steps in a row.
+    step in `picture_at`. report: averaged metrics -> what is logged. guard: saves the states. stop:
+    checked once in every pass. Raises Interrupted after a signal, and UserError after too many
+    non-finite steps in a row, or if the last one is not finite.
 
     What is due by time happens at the end of the current call. A picture is due by time only if
     pictures are planned and none has been drawn yet.
     """
-    step = int(state.step)
+    step, owed = int(state.step), False
     stride = settings.steps_per_call
+    reported, skipped = step, guard.total
     sums, estimate = _Sums(report), _Estimate(step)
     clock = _Clock(settings, drawn=not picture_at or min(picture_at) <= step)
     with stop.gently():
         while step < settings.steps:
             if number := stop.reached(*clock.wishes()):
-                leave(state, number, checkpoints, settings)
+                leave(state, number, guard)
             save_now, draw_now = clock.grants(stop.granted)
-            state, measured = call(state, next(inputs))
+            leaving = partial(leave, state, guard=guard)
+            with stop.interruptible(leaving, alone_after=INPUTS_LATE):
+                batch = next(inputs)
+            state, measured = call(state, batch)
             sums.add(step, measured)
             before, step = step, step + stride
 
@@ -216,48 +228,42 @@ def train(
                 values["nonfinite_steps"] = float(faults.total)
                 for writer in writers:
                     writer.write(step, values)
-                progress.report(step, values, checkpoints.last_saved)
-                _check(faults, settings)
+                progress.report(step, values, guard.checkpoints.last_saved)
+                guard.check(state)
+                if faults.total > skipped and guard.inquiry:
+                    guard.inquiry.skipped(reported, step)
+                reported, skipped = step, faults.total
             estimate.update(state, step, progress)
-            if save_now or due(settings.save_every):
-                _check(jax.device_get(state.faults), settings)
-                checkpoints.save(state)
-                clock.saved()
+            if save_now or owed or due(settings.save_every):
+                owed = not guard.save(state)
+                if not owed:
+                    clock.saved()
             if draw_now or any(before < at <= step for at in picture_at):
                 jax.block_until_ready(state)  # pending steps are not time for pictures
                 began = time.perf_counter()
+                leaving = partial(leave, state, guard=guard)
                 try:
-                    pictures(state, step)
+                    with stop.interruptible(leaving):
+                        pictures(state, step)
                 except Interrupted:
                     if step >= settings.steps:  # otherwise the next pass saves and stops
-                        checkpoints.wait()
+                        guard.checkpoints.wait()
                         raise
                 clock.drew()
                 seconds = time.perf_counter() - began
                 sums.leave_out(seconds)
                 estimate.leave_out(seconds)
-    checkpoints.wait()
+        if owed:
+            raise guard.unfinished(state)
+        guard.checkpoints.wait()
     return state
 
 
-def leave(
-    state: TrainState, number: int, checkpoints: Checkpoints, settings: LoopSettings
-) -> NoReturn:
-    """Saves the state and raises Interrupted. number: that of the signal."""
+def leave(state: TrainState, number: int, guard: Guard) -> NoReturn:
+    """Saves the state and raises Interrupted; in a streak of non-finite steps, without saving.
+    number: that of the signal."""
     step = int(state.step)
-    _log.info("%s: saving step %d and stopping.", signal.Signals(number).name, step)
-    _check(jax.device_get(state.faults), settings)
-    checkpoints.save(state)
-    checkpoints.wait()
-    raise Interrupted(number, step)
-
-
-def _check(faults, settings: LoopSettings) -> None:
-    if faults.streak >= settings.fault_limit:
-        first, limit = int(faults.since), settings.fault_limit
-        raise UserError(
-            f"{limit} steps in a row ({first} to {first + limit - 1}) had a non-finite loss or "
-            "gradient; none of them changed the model. Lower optimizer.learning_rate or "
-            "optimizer.clip, and train again: the run resumes from its last checkpoint.",
-            agreed=True,
-        )
+    _log.info("%s: stopping at step %d.", signal.Signals(number).name, step)
+    saved = guard.save(state)
+    guard.checkpoints.wait()
+    raise Interrupted(number, step if saved else None)

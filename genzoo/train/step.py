@@ -7,7 +7,7 @@ sharded batch is already the global mean.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from genzoo.core import streams, tree
-from genzoo.core.contract import Context, Family, Player, by_name, weighted
+from genzoo.core.contract import Aux, Context, Family, Player, by_name, weighted
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch, Key, Tree
 from genzoo.train.averages import Average, update_all
@@ -71,10 +71,25 @@ class Updater:
     def _unroll(self, passes: int) -> int:
         return passes if passes <= self.max_unrolled else 1
 
+    def prepared(self, batch: Batch, step: Array) -> Batch:
+        """A stored batch as the losses see it at this step."""
+        return self.prepare(batch, streams.at(streams.named(self.root, "augment"), step))
+
+    def key(self, step: Array) -> Key:
+        """The key of this step, from which every player's is derived by its name."""
+        return streams.at(streams.named(self.root, "train"), step)
+
+    def parts(self, batch: Batch) -> Batch:
+        """A batch [B, ...] in the parts [A, B / A, ...] whose gradients are accumulated. Part i has
+        the rows i, i + A, ..., so that no row of a sharded batch moves between devices."""
+        return jax.tree.map(
+            lambda x: x.reshape(-1, self.accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+        )
+
     def update(self, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         """One step on a stored batch [B, ...]: the new state, and metrics as (sum, weight)."""
-        prepared = self.prepare(batch, streams.at(streams.named(self.root, "augment"), state.step))
-        key = streams.at(streams.named(self.root, "train"), state.step)
+        prepared = self.prepared(batch, state.step)
+        key = self.key(state.step)
         stats, params, opt_state = state.stats, state.params, dict(state.opt_state)
         finite, measured = jnp.bool_(True), {}
         for name, player in self.family.losses.items():
@@ -117,6 +132,18 @@ class Updater:
         )
         return state, by_name(measured)
 
+    def moved(self, name: str, state: TrainState, prepared: Batch) -> TrainState:
+        """The state after the named player's part of a step, finite or not, without averages and
+        counters. prepared: the prepared batch."""
+        player = self.family.losses[name]
+        mine, others = own_params(name, player, state.params)
+        key = streams.named(self.key(state.step), name)
+        gradient, stats, _ = self._gradient(player, mine, others, state.stats, state, prepared, key)
+        mine, own = self._move(name, gradient, (mine, state.opt_state[name]))
+        opt_state = {**state.opt_state, name: own}
+        params = tree.joined(others, mine)
+        return replace(state, params=params, stats=stats, opt_state=opt_state)
+
     def _in_turn(
         self, now: Array | bool, differentiate: Callable, still: tuple[Tree, Tree]
     ) -> tuple[Tree, Tree, Sums]:
@@ -151,6 +178,31 @@ class Updater:
             return jax.lax.cond(kept, move, lambda unmoved: unmoved, old)
         return tree.where(kept, move(old), old)
 
+    def losses(
+        self,
+        player: Player,
+        mine: Tree,
+        others: Tree,
+        stats: Tree,
+        state: TrainState,
+        batch: Batch,
+        key: Key,
+    ) -> tuple[Array, Aux]:
+        """The player's losses [B] on a prepared batch. mine, others: the params that it trains, and
+        the rest. state: for the step, the averages and the frozen models."""
+        context = Context(
+            batch=batch,
+            key=key,
+            step=state.step,
+            stats=stats,
+            averages=self.gathered(state.averages, "averages"),
+            frozen=self.gathered(state.frozen, "frozen"),
+            mask=jnp.ones(len(jax.tree.leaves(batch)[0])) if player.couples_rows else None,
+            train=True,
+        )
+        params = tree.joined(self.gathered(others, "params"), self.gathered(mine, "params"))
+        return player.loss(params, context)
+
     def _gradient(
         self,
         player: Player,
@@ -164,21 +216,7 @@ class Updater:
         """(gradient of the mean loss by the player's params, new stats, metrics)."""
 
         def mean_loss(mine, stats, batch, key):
-            rows = len(jax.tree.leaves(batch)[0])
-            context = Context(
-                batch=batch,
-                key=key,
-                step=state.step,
-                stats=stats,
-                averages=self.gathered(state.averages, "averages"),
-                frozen=self.gathered(state.frozen, "frozen"),
-                mask=jnp.ones(rows) if player.couples_rows else None,
-                train=True,
-            )
-            params = tree.joined(
-                self.gathered(others, "params"), self.gathered(mine, "params")
-            )
-            values, aux = player.loss(params, context)
+            values, aux = self.losses(player, mine, others, stats, state, batch, key)
             sums = {k: weighted(v) for k, v in aux.metrics.items()}
             sums.setdefault("loss", weighted(values))
             return values.mean(), (aux.stats, sums)
@@ -187,10 +225,6 @@ class Updater:
         if self.accumulate == 1:
             gradient, (stats, sums) = differentiate(mine, stats, batch, key)
             return gradient, stats, sums
-
-        # Part i has rows i, i + A, ..., so that no row of a sharded batch moves between devices.
-        def part(x):
-            return x.reshape(-1, self.accumulate, *x.shape[1:]).swapaxes(0, 1)
 
         def add(carry, inputs):
             total, stats = carry
@@ -203,7 +237,7 @@ class Updater:
         (total, stats), sums = jax.lax.scan(
             add,
             (zero, stats),
-            (indices, jax.tree.map(part, batch)),
+            (indices, self.parts(batch)),
             unroll=self._unroll(self.accumulate),
         )
         gradient = jax.tree.map(lambda g: g / self.accumulate, total)

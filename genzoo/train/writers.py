@@ -5,9 +5,11 @@ written if that package is installed.
 """
 
 import importlib.util
-import json
 import logging
 import math
+import os
+import shutil
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -15,7 +17,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from genzoo.core.files import write_atomically
+from genzoo.core import strict_json
+from genzoo.core.errors import UserError
+from genzoo.core.files import beside, write_atomically
 
 _log = logging.getLogger("genzoo")
 
@@ -24,22 +28,28 @@ class JsonLines:
     """Appends one JSON object per line.
 
     Lines of an existing file after `step` are dropped, so that a run resumed from an earlier
-    checkpoint has every step once.
+    checkpoint has every step once. If lines cannot be read, the file is kept as damaged-NAME.
+    Raises UserError if there is something else in its place.
     """
 
     def __init__(self, path: Path, step: int):
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
-            write_atomically(path, "".join(line + "\n" for line in kept))
+        if os.path.lexists(path):
+            lines, unreadable = read_lines(path)
+            if unreadable:
+                aside = beside(path, f"damaged-{path.name}")
+                shutil.copy2(path, aside)
+                _log.warning("%s: %s. It is kept as %s.", path, unreadable, aside.name)
+            kept = [strict_json.dumps(line) + "\n" for line in lines if line["step"] <= step]
+            write_atomically(path, "".join(kept))
         self._file = path.open("a")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one line and flushes it, so that a killed process loses nothing.
 
-        Non-finite values become null, because JSON cannot represent them.
+        Non-finite values become null: those who draw curves leave a gap there.
         """
         known = {k: _finite(v) for k, v in values.items()}
-        self._file.write(json.dumps({"step": step, **known}) + "\n")
+        self._file.write(strict_json.dumps({"step": step, **known}) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -53,35 +63,67 @@ def _finite(value: float | list) -> float | list | None:
     return value if math.isfinite(value) else None
 
 
-def _step(line: str) -> float:
+def read_lines(path: Path) -> tuple[list[dict], str]:
+    """(the lines of `metrics.jsonl`, what is wrong with the others or ""). A last line that was cut
+    off by a kill is left out. Raises UserError if the file cannot be read."""
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: rename it, and start again.")
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):  # a line cut off by a kill
-        return float("inf")
+        *whole, rest = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    numbered = enumerate(map(_line, [*whole, rest] if _line(rest) else whole), start=1)
+    lines, wrong = [], []
+    for number, line in numbered:
+        lines += [line] if line else []
+        wrong += [] if line else [str(number)]
+    if not wrong:
+        return lines, ""
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return lines, f"cannot read line {', '.join(wrong[:3])}{more}"
+
+
+def _line(content: bytes) -> dict | None:
+    """One line, or None if it cannot be read."""
+    try:
+        line = strict_json.loads(content)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and type(line.get("step")) is int else None
 
 
 class TensorBoard:
-    """Scalars as TensorBoard events, without TensorFlow."""
+    """Scalars as TensorBoard events, without TensorFlow.
+
+    TensorBoard's own writer is a thread, which would print a traceback of its own when the folder
+    cannot be written. This one writes in the caller's thread and raises OSError there.
+    """
 
     def __init__(self, directory: Path):
         # With a module of this name, tensorboard does not import TensorFlow.
         sys.modules.setdefault("tensorboard.compat.notf", sys)
         from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        self._writer = EventFileWriter(str(directory))
+        directory.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.0"
+        self._records = RecordWriter((directory / name).open("wb"))
+        self._add(file_version="brain.Event:2")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one event with all scalars; lists are only in `metrics.jsonl`."""
         numbers = {k: v for k, v in values.items() if not isinstance(v, list)}
         scalars = [self._summary.Value(tag=k, simple_value=v) for k, v in numbers.items()]
-        summary = self._summary(value=scalars)
-        self._writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
+        self._add(step=step, summary=self._summary(value=scalars))
+
+    def _add(self, **content) -> None:
+        self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
+        self._records.flush()
 
     def close(self) -> None:
-        """Flushes and closes the file."""
-        self._writer.close()
+        """Closes the file."""
+        self._records.close()
 
 
 class Nowhere:

@@ -113,7 +113,8 @@ def test_the_checksum_tells_other_texts_titles_and_editions_apart():
         corpus, replace(corpus, texts=("one", "one")), replace(corpus, titles=("a", "c")),
         replace(corpus, edition="Python 3.99"),
     )  # fmt: skip
-    assert len({documents.counted(one, ("one", "two")).checksum() for one in others}) == 4
+    counted = [documents.counted(one, ("one", "two")) for one in others]
+    assert len({each.identity()["checksum"] for each in counted}) == 4
 
 
 def test_mistakes_in_a_folder_are_said(tmp_path):
@@ -121,7 +122,7 @@ def test_mistakes_in_a_folder_are_said(tmp_path):
         with pytest.raises(UserError, match=message):
             datasets.open_source(DataSettings(name=f"documents:{tmp_path}/it", **settings), "train")
 
-    refused("There is no folder .*/it: give data.name as documents:PATH")
+    refused("There is no folder .*/it: give --config.data.name=documents:PATH")
     (tmp_path / "it").mkdir()
     refused(r"holds no .txt files for the train split")
     filled(tmp_path / "it", {"a/1.txt": "one", "2.txt": "two"})

@@ -137,7 +137,8 @@ def test_mistakes_are_told(tmp_path):
     assert "data.size = 48" in datasets.problems(wrong)[0]
     assert any("data.channels = 1 has no effect" in s for s in datasets.unused(wrong))
     (tmp_path / "emoji.json").write_bytes(CONTENT["emoji.json"])
-    with pytest.raises(UserError, match=r"emoji.json cannot be read .*img/google/64"):
+    unreadable = r"emoji.json: .*img/google/64/.*\.png cannot be read: No such file"
+    with pytest.raises(UserError, match=unreadable):
         emoji.open_emoji("train", str(tmp_path))
     (tmp_path / "emoji.json").write_bytes(b"[]")
     with pytest.raises(UserError, match=r"has MD5 .* Put emoji-datasource-google-16.0.0.tgz"):

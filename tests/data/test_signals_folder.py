@@ -165,7 +165,7 @@ def test_a_set_of_an_unusual_size_is_warned_of(tmp_path, caplog):
 def test_empty_folders_and_wrong_settings_are_told(tmp_path):
     with pytest.raises(UserError, match=r"holds no signals .*\.npy, \.npz"):
         open_signals(str(tmp_path), size=LENGTH, channels=1)
-    with pytest.raises(UserError, match=r"give data\.name as signals:PATH"):
+    with pytest.raises(UserError, match=r"give --config\.data\.name=signals:PATH"):
         open_signals(str(tmp_path / "absent"), size=LENGTH, channels=1)
     for size in (0, (4, 4)):
         (problem,) = datasets.problems(DataSettings(name=f"signals:{tmp_path}", size=size))

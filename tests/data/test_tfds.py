@@ -145,7 +145,7 @@ def test_mistakes_are_told(tiny):
     with pytest.raises(UserError, match="knows no data set 'nosuchset'"):
         open_tfds("nosuchset", "train", size=8, directory=tiny)
     with pytest.raises(UserError, match="only: "):
-        open_tfds("mnist:99.0.0", "train", size=8, directory=tiny)
+        open_tfds("tiny:99.0.0", "train", size=8, directory=tiny)
 
 
 def test_tensorflow_stays_out(tiny):

@@ -11,6 +11,10 @@ import pytest
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from train.toy import Line
+
+from genzoo.core import streams
 from genzoo.core.errors import UserError
 from genzoo.main import _parser
 from genzoo.runtime.agreement import agreed, by_first, is_first, of_first
@@ -18,8 +22,12 @@ from genzoo.runtime.cost import time_calls
 from genzoo.runtime.processes import Group
 from genzoo.runtime.stopping import Stop
 from genzoo.train.checkpoint import Checkpoints
-from genzoo.train.sharding import Placement, placement
-from genzoo.train.state import Faults, TrainState
+from genzoo.train.diagnosis import diagnose
+from genzoo.train.guard import Guard
+from genzoo.train.optimizer import Optimizer, constant, for_players
+from genzoo.train.sharding import MeshSettings, Placement, placement
+from genzoo.train.state import Faults, TrainState, initial
+from genzoo.train.step import Updater
 
 
 def fails(words: str):
@@ -67,15 +75,15 @@ def a_save_that_fails_in_one_fails_in_all(folder: Path) -> None:
 
 def a_signal_to_one_is_read_by_all() -> None:
     stop = Stop()
-    stop.several = True
+    stop.among_several()
     assert stop.reached() is None
-    stop.number = None if is_first() else 15
+    stop.signals.number = None if is_first() else 15
     assert [stop.reached() for _ in range(3)] == [None, 15, 15]  # a pass later
 
 
 def what_is_due_by_one_clock_is_granted_to_all() -> None:
     stop = Stop()
-    stop.several = True
+    stop.among_several()
     wishes = [(0, 0), (0 if is_first() else 3, int(is_first())), (0, 0), (0, 0)]
     granted = []
     for wish in wishes:
@@ -91,6 +99,46 @@ def all_time_as_many_calls() -> None:
     assert counts[0] == counts[1] >= 10, counts
 
 
+def alike(sentence: str) -> None:
+    """Fails unless all processes have the same sentence."""
+    text = np.frombuffer(sentence.encode().ljust(2000), np.uint8)
+    first, second = multihost_utils.process_allgather(text)
+    np.testing.assert_array_equal(first, second)
+
+
+def what_is_wrong_in_one_part_ends_all_alike(folder: Path) -> None:
+    """Only the second process holds the rows of the data, or the entries of a param, that are not
+    finite; the guard ends both with one sentence, and both find the same rows."""
+    place = placement(MeshSettings(fsdp=2, floor=1))
+    family = Line(noise=0.1)
+    players = for_players(family.losses, Optimizer(decay=constant, total_steps=9, clip=0))
+    updater = Updater(family=family, optimizers=players, averages={}, root=streams.root(0),
+                      prepare=lambda batch, key: batch)  # fmt: skip
+    fresh = jax.device_get(initial(family, players, (), streams.root(0), {}))
+    x = np.linspace(0, 1, 8, dtype=np.float32).reshape(8, 1, 1, 1)
+    x[6] = np.nan
+    batch = place.put_batch({"x": x[place.rows(8)]})
+    found = diagnose(updater, place.put_everywhere(fresh), batch, place.replicated)
+    assert np.flatnonzero(found.rows).tolist() == [6] and found.origins[0].place == "batch/x"
+
+    checkpoints = Checkpoints(directory=folder)
+    guard = Guard(checkpoints=checkpoints, limit=3)
+    kernel = np.ones((4, 2), np.float32)
+    kernel[3, 1] = np.inf
+    params = {"layer": {"kernel": kernel}}
+    faults = Faults(total=np.int32(3), streak=np.int32(3), since=np.int32(5))
+    for counters, words in ((Faults.none(), "params/layer/kernel"), (faults, "5 to 7")):
+        whole = TrainState(step=np.int32(8), params=params, stats={}, opt_state={}, averages={},
+                           faults=counters)  # fmt: skip
+        state = place.put(jax.device_get(whole), place.state(whole))
+        with pytest.raises(UserError, match=words) as caught:
+            guard.save(state)
+        assert caught.value.agreed
+        alike(str(caught.value))
+    checkpoints.close()
+    assert checkpoints.steps() == []
+
+
 def main() -> None:
     flags, (folder,) = _parser().parse_known_args()
     group = Group(Stop())
@@ -99,6 +147,7 @@ def main() -> None:
     rows_follow_the_mesh()
     what_one_finds_wrong_all_say()
     a_save_that_fails_in_one_fails_in_all(Path(folder))
+    what_is_wrong_in_one_part_ends_all_alike(Path(folder).with_name("diverged"))
     a_signal_to_one_is_read_by_all()
     what_is_due_by_one_clock_is_granted_to_all()
     all_time_as_many_calls()

@@ -63,9 +63,11 @@ def _loop(path: str, stride: int, calls: int, rounds: int) -> list[float]:
     from genzoo import build, check, config
     from genzoo.experiment import Experiment
     from genzoo.modes import train as mode
+    from genzoo.runtime.signals import Signals
     from genzoo.runtime.stopping import Stop
     from genzoo.train import writers
     from genzoo.train.checkpoint import Checkpoints
+    from genzoo.train.guard import Guard
     from genzoo.train.loop import train
     from genzoo.train.state import Faults, TrainState
 
@@ -88,7 +90,7 @@ def _loop(path: str, stride: int, calls: int, rounds: int) -> list[float]:
     rows = next(inputs)
     program = jax.jit(empty, donate_argnums=0).lower(state, rows).compile()
     extra = []
-    with tempfile.TemporaryDirectory() as folder, Stop() as stop:
+    with tempfile.TemporaryDirectory() as folder, Signals() as signals:
         for _ in range(rounds + 1):
             began = time.perf_counter()
             for _ in range(calls):
@@ -101,10 +103,11 @@ def _loop(path: str, stride: int, calls: int, rounds: int) -> list[float]:
             began = time.perf_counter()
             state = train(
                 state, program, inputs, settings=replace(settings, steps=ends),
-                checkpoints=checkpoints, writers=writers.open_writers(
-                    Path(folder), 0, first_process=True),
+                guard=Guard(checkpoints=checkpoints, limit=settings.fault_limit),
+                writers=writers.open_writers(Path(folder), 0, first_process=True),
                 progress=writers.Progress(ends, False), pictures=lambda *_: None,
-                picture_at=set(), report=mode.Watch(experiment.family), stop=stop,
+                picture_at=set(), report=mode.Watch(experiment.family),
+                stop=Stop(signals),
             )  # fmt: skip
             jax.block_until_ready(state)
             extra.append((time.perf_counter() - began - bare) / calls)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import pytest
 
 from genzoo.core.errors import UserError
-from genzoo.train.checkpoint import MANIFEST, Checkpoints
+from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.manifest import MANIFEST
 from genzoo.train.sharding import placement
 from genzoo.train.state import Faults, TrainState
 
@@ -126,17 +127,24 @@ def test_when_none_is_good_the_run_stops(tmp_path, damage):
         restored(tmp_path)
 
 
+def interrupt(tmp_path, step):
+    """Leaves what a kill between the commit of the arrays and the manifest leaves."""
+    (tmp_path / str(step) / MANIFEST).unlink()
+    (tmp_path / str(step)).rename(tmp_path / f"unfinished-{step}")
+
+
 def test_an_unfinished_save_is_no_checkpoint(tmp_path):
     saved(tmp_path, 10, 20)
-    (tmp_path / "20" / MANIFEST).unlink()  # the result of a kill between commit and manifest
+    interrupt(tmp_path, 20)
     chex.assert_trees_all_equal(restored(tmp_path), state_at(10))
     saved(tmp_path, 20)
     chex.assert_trees_all_equal(restored(tmp_path), state_at(20))
+    assert (tmp_path / "unfinished-20-2" / "state").is_dir()  # it may hold a state
 
 
 def test_an_unfinished_first_save_is_a_fresh_start(tmp_path):
     saved(tmp_path, 10)
-    (tmp_path / "10" / MANIFEST).unlink()
+    interrupt(tmp_path, 10)
     assert restored(tmp_path) is None
     saved(tmp_path, 10)
     chex.assert_trees_all_equal(restored(tmp_path), state_at(10))
@@ -160,7 +168,7 @@ def test_a_failed_save_is_said_and_older_checkpoints_stay(tmp_path, monkeypatch)
     checkpoints.save(state_at(10))
     checkpoints.wait()
 
-    def full(folder):
+    def full(folder, step):
         raise OSError(errno.ENOSPC, "No space left on device", str(folder))
 
     monkeypatch.setattr("genzoo.train.checkpoint.write_manifest", full)

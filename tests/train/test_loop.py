@@ -17,6 +17,7 @@ from genzoo.main import main
 from genzoo.runtime.stopping import Stop
 from genzoo.train import loop
 from genzoo.train.checkpoint import Checkpoints
+from genzoo.train.guard import Guard
 from genzoo.train.loop import LoopSettings, picture_steps, train
 from genzoo.train.state import Faults, TrainState
 from genzoo.train.writers import JsonLines, Progress, duration, open_writers
@@ -36,7 +37,8 @@ def run(
     checkpoints = Checkpoints(directory=tmp_path / "checkpoints")
     try:
         return train(
-            start(first), call, count(), settings=settings, checkpoints=checkpoints,
+            start(first), call, count(), settings=settings,
+            guard=Guard(checkpoints=checkpoints, limit=settings.fault_limit),
             writers=open_writers(tmp_path, first, first_process=True),
             progress=Progress(settings.steps, True), pictures=pictures, picture_at=set(at),
             report=lambda found: {k: float(v) for k, v in found.items()}, stop=stop or Stop(),
@@ -72,14 +74,14 @@ def test_logs_saves_and_pictures_fall_where_they_should(tmp_path, stride):
 
 
 def test_a_signal_ends_in_a_checkpoint_at_the_step_reached(tmp_path):
-    step = advance(1)
+    step, stop = advance(1), Stop()
 
     def call(state, inputs):
         if int(state.step) == 7:
-            signal.raise_signal(signal.SIGTERM)
+            stop.signals.number = signal.SIGTERM
         return step(state, inputs)
 
-    with Stop() as stop, pytest.raises(Interrupted) as caught:
+    with pytest.raises(Interrupted) as caught:
         run(tmp_path, call, stop=stop)
     assert caught.value.signal == signal.SIGTERM
     assert Checkpoints(directory=tmp_path / "checkpoints").steps() == [8]
@@ -120,7 +122,7 @@ def clocked(monkeypatch):
 def test_saves_come_by_time_too(tmp_path, monkeypatch, clocked):
     saved, real = [], Checkpoints.save
     monkeypatch.setattr(
-        Checkpoints, "save", lambda self, s: (saved.append(int(s.step)), real(self, s))
+        Checkpoints, "save", lambda self, s, doubts: (saved.append(int(s.step)), real(self, s))
     )
     # At 30 s per step two minutes pass before step 5; a save at 8 postpones the next one.
     run(tmp_path, clocked(30), save_minutes=2, save_every=8, picture_minutes=0)
