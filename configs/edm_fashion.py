@@ -3,8 +3,8 @@
     python -m genzoo.main --config=configs/edm_fashion.py:laptop --workdir=runs/edm_fashion
 
 Variants:
-    :laptop  not yet run to completion. Cost: five to nine minutes on 2 CPU cores, as for
-             ddpm_fashion:laptop.
+    :laptop  Cost: thirteen minutes of one busy CPU core. Result: garments of the right
+             class, 3.61 bits/dim.
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
