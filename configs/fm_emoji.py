@@ -81,7 +81,7 @@ VARIANTS = {
                      patch=2, context_width=64, norm_groups=8, embedding_width=64, dropout=0.0,
                      dtype="float32"),
         optimizer=dict(method="muon", learning_rate=1e-3, warmup=200, b2=0.99),
-        train=dict(steps=7000, batch_size=32, log_every=50, save_every=500, picture_first=250,
+        train=dict(steps=6000, batch_size=32, log_every=50, save_every=500, picture_first=250,
                    picture_count=34, averages=dict(ema=dict(decay=0.998))),
         eval=dict(count=85, tolerance=1e-3),
     ),
