@@ -277,7 +277,9 @@ class Checkpoints:
             tuple(survey.strange): "no checkpoints; they are ignored",
         }.items():
             if names:
-                _log.warning("In %s are %s: %s.", self.directory, what, ", ".join(names))
+                # As literals: a name may hold bytes that are no text, or a line break.
+                shown = ", ".join(map(repr, names))
+                _log.warning("In %s are %s: %s.", self.directory, what, shown)
 
     def _none_good(self, survey: Survey, bad: Mapping[int, str]) -> str:
         later = [name for name in survey.set_aside if name.startswith(f"{LATER}-")]
