@@ -1,5 +1,5 @@
 """Loops check for a signal; the exit code says how a run ended. Real signals and processes are in
-tests/trust/test_signals.py."""
+tests/trust/test_stop_signals.py."""
 
 import signal
 
