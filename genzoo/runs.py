@@ -19,7 +19,7 @@ from genzoo.builders import datasets
 from genzoo.builders.rows import Stage
 from genzoo.config import freeze
 from genzoo.core.contract import Family, Fits, Starts, Variables, capabilities
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, listed
 from genzoo.core.types import Tree
 from genzoo.experiment import Experiment
 from genzoo.settings import RAW
@@ -265,11 +265,10 @@ def _started_from(experiment: Experiment) -> tuple[_Other, FrozenConfigDict, Mat
     fitting = match(_learned(experiment.abstract_state), _learned(there.abstract_state))
     if fitting.reshaped and not config.start.partial:
         shown = [f"{k} {a} there and {b} here" for k, (a, b) in fitting.reshaped.items()]
-        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
         raise UserError(
             f"start.workdir = {config.start.workdir!r} has arrays of another shape: "
-            f"{'; '.join(shown[:3])}{more}. Use the same network, or set start.partial = True to "
-            "start with fresh ones."
+            f"{listed(shown, separator='; ')}. Use the same network, or set start.partial = True "
+            "to start with fresh ones."
         )
     if not fitting.taken:
         raise UserError(

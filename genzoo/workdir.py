@@ -5,7 +5,6 @@ A workdir belongs to one config and one data set. Training in it with others, or
 config of another model, is refused before anything is written.
 """
 
-import itertools
 import logging
 import os
 import re
@@ -18,7 +17,8 @@ from ml_collections import FrozenConfigDict
 from genzoo import kept
 from genzoo.config import differences, outdated, read_json, write_json
 from genzoo.core.contract import Variables
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, listed
+from genzoo.core.files import numbered
 from genzoo.record import Record, in_todays_form, read_record, run_differences, stored_form
 from genzoo.runtime.agreement import by_first, is_first
 from genzoo.sample_folders import (
@@ -231,8 +231,7 @@ class Workdir:
             return folder
         own = {k: v for k, v in (self.config() or {}).get("sample", {}).items() if k != "into"}
         name = folder_name(step, {k: v for k, (_, v) in differences(own, settings).items()})
-        names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
-        folders = (self.samples / each for each in names)
+        folders = (self.samples / each for each in numbered(name))
         return next(folder for folder in folders if not other_samples(folder, settings))
 
     def begin_samples(self, folder: Path, settings: dict) -> None:
@@ -336,9 +335,8 @@ class Workdir:
 
     def _other_config(self, changed: dict[str, tuple]) -> str:
         shown = [f"{k} is {a!r} there and {b!r} here" for k, (a, b) in changed.items()]
-        more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
         return (
-            f"--workdir={self.path} belongs to another config: {'; '.join(shown[:4])}{more}. "
+            f"--workdir={self.path} belongs to another config: {listed(shown, 4, '; ')}. "
             "Use the config it was made with, or another --workdir."
         )
 

@@ -85,6 +85,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"known are: {', '.join(known)}."
 
 
+def listed(things: Iterable[object], most: int = 3, separator: str = ", ") -> str:
+    """The first `most` things, and how many more there are."""
+    shown = [str(thing) for thing in things]
+    more = len(shown) - most
+    return separator.join(shown[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def cause(error: BaseException) -> str:
+    """Why something failed, without the file and the number in the text of an OSError."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
 def abridged(problems: Sequence[str]) -> list[str]:
     """The first ten of the problems, and a sentence that counts the others."""
     more = len(problems) - _LISTED

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, cause
 
 FILE_LIMIT = 1 << 28
 """Bytes above which a file is not read, unless another limit is given."""
@@ -46,10 +46,14 @@ def aside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def numbered(name: str) -> Iterator[str]:
+    """`name`, `name`-2, `name`-3 and so on."""
+    return itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+
+
 def beside(path: Path, name: str) -> Path:
-    """A free path in the folder of `path`: `name`, or `name`-2 and so on if that is taken."""
-    numbered = (f"{name}-{number}" for number in itertools.count(2))
-    paths = (path.parent / each for each in itertools.chain([name], numbered))
+    """A free path in the folder of `path`: the first one of the `numbered` names."""
+    paths = (path.parent / each for each in numbered(name))
     return next(each for each in paths if not os.path.lexists(each))
 
 
@@ -121,7 +125,7 @@ class _Task:
         except Unreadable as reason:
             self.error = reason
         except OSError as error:
-            self.error = Unreadable(error.strerror or str(error))
+            self.error = Unreadable(cause(error))
         except (ValueError, MemoryError) as error:  # a zero in the path; no room
             self.error = Unreadable(str(error) or "it does not fit into memory")
         self.done.set()

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, listed
 from genzoo.data import order
 from genzoo.data.records import only
 from genzoo.data.source import Source
@@ -21,7 +21,7 @@ from genzoo.runtime.agreement import agreed, is_first
 from genzoo.runtime.provenance import Origin
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.diagnosis import Diagnosis, diagnose
-from genzoo.train.guard import exploded, sizes
+from genzoo.train.guard import broken, exploded, sizes
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir
 
@@ -80,9 +80,9 @@ class Divergence:
                 "exploded": grown,
             },
         )
-        saw = f"Step {first} saw the examples {_listed(examples)} of the training data"
+        saw = f"Step {first} saw the examples {listed(examples, _SHOWN)} of the training data"
         if len(bad):
-            whose = "all of them" if len(bad) == len(examples) else _listed(bad)
+            whose = "all of them" if len(bad) == len(examples) else listed(bad, _SHOWN)
             saw += f", with a non-finite loss for {whose}"
         saw += f" (all in {self.place.path / 'diverged.json'}).{_in_data(unfit)}"
         remedy = self._remedy(first, unfit, grown, found)
@@ -164,7 +164,7 @@ class Divergence:
 
 def check_fitted(state: TrainState, source_name: str) -> None:
     """Raises UserError if variables that were fitted in closed form are not finite."""
-    if bad := [path for path, size in sizes(state).items() if not np.isfinite(size)]:
+    if bad := broken(sizes(state)):
         raise UserError(
             f"The fit to {source_name} is not finite ({', '.join(bad[:3])}), so nothing is saved: "
             "look for NaN and infinity in the data.",
@@ -178,9 +178,8 @@ def _where(found: Diagnosis | None, failure: str, grown: Sequence[str]) -> str:
     if found is None:
         return f"The place is unknown, because {failure}.{large}"
     places = [_place(origin) for origin in found.origins]
-    more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
     what = "The loss was finite; the first gradients" if found.gradients else "The first values"
-    return f"{what} that were not finite came from {', '.join(places[:_SHOWN])}{more}.{large}"
+    return f"{what} that were not finite came from {listed(places, _SHOWN)}.{large}"
 
 
 def _place(origin: Origin) -> str:
@@ -193,11 +192,5 @@ def _place(origin: Origin) -> str:
 
 def _in_data(unfit: Mapping[str, np.ndarray]) -> str:
     """A sentence that names the examples with non-finite values; "" if there are none."""
-    named = [f"{name} of {_listed(rows)}" for name, rows in unfit.items()]
+    named = [f"{name} of {listed(rows, _SHOWN)}" for name, rows in unfit.items()]
     return f" The data hold NaN or infinity in {'; '.join(named)}." if named else ""
-
-
-def _listed(examples: np.ndarray) -> str:
-    more = len(examples) - _SHOWN
-    shown = ", ".join(map(str, examples[:_SHOWN]))
-    return shown + (f" and {more} more" if more > 0 else "")

@@ -23,7 +23,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from genzoo.core import strict_json
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, cause, listed
 from genzoo.core.files import write_atomically
 from genzoo.core.types import Tree
 from genzoo.runtime.agreement import agreed, by_first, is_first, of_first
@@ -132,7 +132,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         steps = self.steps()
-        for step in set(steps) - spared(steps, self.newest_sound(), self.keep, self.keep_every):
+        for step in set(steps) - spared(steps, self._sound(steps), self.keep, self.keep_every):
             self.folders.remove(step)
 
     def doubts(self, step: int) -> list[str]:
@@ -145,14 +145,16 @@ class Checkpoints:
 
     def newest_sound(self) -> int | None:
         """The step of the newest checkpoint without doubts."""
-        return next((step for step in self.steps() if not self.doubts(step)), None)
+        return self._sound(self.steps())
+
+    def _sound(self, steps: Sequence[int]) -> int | None:
+        return next((step for step in steps if not self.doubts(step)), None)
 
     def _unsaved(self, error: BaseException) -> UserError:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return UserError(
-            f"A checkpoint could not be written to {self.directory} ({why}); the last good one is "
-            f"of step {self.last_saved or 'none'}. Free some space or repair the disk, and start "
-            "the run again: it resumes from there."
+            f"A checkpoint could not be written to {self.directory} ({cause(error)}); the last "
+            f"good one is of step {self.last_saved or 'none'}. Free some space or repair the disk, "
+            "and start the run again: it resumes from there."
         )
 
     def wait(self) -> None:
@@ -285,14 +287,13 @@ class Checkpoints:
         later = [name for name in survey.set_aside if name.startswith(f"{LATER}-")]
         named = [f"{step} ({reason})" for step, reason in bad.items()]
         named += [f"{name} (set aside before)" for name in survey.set_aside if name not in later]
-        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
-        listed = f": {', '.join(named[:5])}{more}" if named else ""
+        these = f": {listed(named, 5)}" if named else ""
         back = "" if not later else (
             f" What train.resume_from set aside is still there ({', '.join(later)}): rename one to "
             "its step to go on from it."
         )
         return (
-            f"No checkpoint in {self.directory} is good{listed}.{back} Restore the folder from a "
+            f"No checkpoint in {self.directory} is good{these}.{back} Restore the folder from a "
             "copy, or start over at step 0 with --mode=train --config.train.restart=True, which "
             "moves all of it aside and deletes nothing."
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orbax.checkpoint as ocp
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, cause
 from genzoo.core.types import Tree
 from genzoo.runtime.agreement import agreed, by_first
 from genzoo.train.manifest import MANIFEST, damage, write_manifest
@@ -42,7 +42,7 @@ class FrozenModels:
                     writer.save(folder / _ARRAYS, variables)
             except OSError as error:
                 raise UserError(
-                    f"The frozen model {folder} could not be written ({error.strerror or error}). "
+                    f"The frozen model {folder} could not be written ({cause(error)}). "
                     "Free some space or repair the disk, and start the run again."
                 ) from error
             by_first(lambda folder=folder: write_manifest(folder))

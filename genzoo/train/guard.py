@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core import tree
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, listed
 from genzoo.core.types import Array
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import Faults, TrainState
@@ -110,7 +110,7 @@ class Guard:
             raise self._spoiled(int(state.step), bad)
         doubts = []
         if exploding := exploded(found):
-            doubts.append(f"its arrays have exploded: {_listed(exploding)}")
+            doubts.append(f"its arrays have exploded: {listed(exploding)}")
         if faults.total > self.total:
             count = int(faults.total - self.total)
             doubts.append(f"{count} of the steps since the last checkpoint were not finite")
@@ -144,7 +144,7 @@ class Guard:
         good = self.checkpoints.newest_sound()
         back = "" if good is None else f" and go back with --config.train.resume_from={good}"
         return UserError(
-            f"After step {step - 1} not all arrays of the model are finite: {_listed(bad)}. This "
+            f"After step {step - 1} not all arrays of the model are finite: {listed(bad)}. This "
             f"state is not saved; {self._newest()}. Lower optimizer.learning_rate{back}.",
             agreed=True,
         )
@@ -154,8 +154,3 @@ class Guard:
         if good is None:
             return "no good state had been saved"
         return f"the last good checkpoint is that of step {good}"
-
-
-def _listed(things: Sequence[str]) -> str:
-    more = len(things) - 3
-    return ", ".join(things[:3]) + (f" and {more} more" if more > 0 else "")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from genzoo.core import strict_json
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, cause
 from genzoo.core.files import write_atomically
 
 MANIFEST = "genzoo_manifest.json"
@@ -124,14 +124,10 @@ def _section(folder: Path, name: str) -> dict:
             raise Damaged(f"{name} is too large")
         value = strict_json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise Damaged(f"{name} cannot be read: {_why(error)}") from error
+        raise Damaged(f"{name} cannot be read: {cause(error)}") from error
     if not isinstance(value, dict):
         raise Damaged(f"{name} cannot be read: it is no section")
     return value
-
-
-def _why(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _entries(files: dict, kind: type) -> dict[str, tuple[int, object]]:
@@ -153,7 +149,7 @@ def damage(folder: Path, arrays: str, needed: tuple[str, ...] = ()) -> str | Non
     except Damaged as problem:
         return str(problem)
     except OSError as error:
-        return f"{error.filename or folder} cannot be read: {_why(error)}"
+        return f"{error.filename or folder} cannot be read: {cause(error)}"
     return None
 
 
@@ -194,5 +190,5 @@ def read_checked(folder: Path, name: str) -> dict:
         _check_size(folder / name, name, manifest.files[name][0])
         _check_content(folder, name, manifest)
     except OSError as error:
-        raise Damaged(f"{name} cannot be read: {_why(error)}") from error
+        raise Damaged(f"{name} cannot be read: {cause(error)}") from error
     return _section(folder, name)

@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from genzoo.core import strict_json
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, listed
 from genzoo.core.files import beside, write_atomically
 
 _log = logging.getLogger("genzoo")
@@ -79,8 +79,7 @@ def read_lines(path: Path) -> tuple[list[dict], str]:
         wrong += [] if line else [str(number)]
     if not wrong:
         return lines, ""
-    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-    return lines, f"cannot read line {', '.join(wrong[:3])}{more}"
+    return lines, f"cannot read line {listed(wrong)}"
 
 
 def _line(content: bytes) -> dict | None:

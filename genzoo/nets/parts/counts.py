@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from genzoo.core.conditions import Entries, Entry
-
-_EXPANSION = 4  # of the feed-forward layers of attention blocks
+from genzoo.nets.parts.feedforward import EXPANSION
 
 
 def conv(axes: int, inputs: int, outputs: int, window: int = 3) -> int:
@@ -34,7 +33,7 @@ def attention(channels: int, tokens: int) -> int:
 
 def geglu(channels: int) -> int:
     """A `GEGLU` feed-forward layer."""
-    hidden = _EXPANSION * channels
+    hidden = EXPANSION * channels
     return dense(channels, 2 * hidden) + dense(hidden, channels)
 
 

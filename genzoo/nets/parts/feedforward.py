@@ -7,6 +7,9 @@ from flax import linen as nn
 from genzoo.core.types import Array
 from genzoo.nets.parts.layers import FAN_IN
 
+EXPANSION = 4
+"""That of the published spatial transformers, and of our text encoder."""
+
 
 class GEGLU(nn.Module):
     """x [B, N, C] -> [B, N, C]: a gated feed-forward layer.

@@ -14,10 +14,9 @@ from flax import linen as nn
 
 from genzoo.core.types import Array
 from genzoo.nets.parts.attention import MultiHeadAttention
-from genzoo.nets.parts.feedforward import GEGLU
+from genzoo.nets.parts.feedforward import EXPANSION, GEGLU
 
 _HEAD_WIDTH = 32
-_EXPANSION = 4
 
 
 class TextEncoder(nn.Module):
@@ -38,7 +37,7 @@ class TextEncoder(nn.Module):
             attention = MultiHeadAttention(heads, jnp.float32, name=f"attention_{i}")
             h = h + attention(own, own, mask)
             own = nn.LayerNorm(name=f"norm_{i}_1")(h)
-            h = h + GEGLU(_EXPANSION, jnp.float32, name=f"feedforward_{i}")(own)
+            h = h + GEGLU(EXPANSION, jnp.float32, name=f"feedforward_{i}")(own)
         return nn.LayerNorm(name="norm")(h)
 
 

@@ -18,13 +18,12 @@ from flax import linen as nn
 
 from genzoo.core.types import Array
 from genzoo.nets.parts.attention import MultiHeadAttention
-from genzoo.nets.parts.feedforward import GEGLU
+from genzoo.nets.parts.feedforward import EXPANSION, GEGLU
 from genzoo.nets.parts.layers import FAN_IN, ZEROS, GroupNorm
 
 # The published models use these, whatever the other norms of the U-Net use.
 GROUP_EPSILON = 1e-6
 LAYER_EPSILON = 1e-5
-EXPANSION = 4
 
 
 class TransformerBlock(nn.Module):
