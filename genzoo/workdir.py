@@ -54,6 +54,8 @@ _BOUND_IN_READING = (
 # What a workdir may hold. Something else in the place of these stops a run before it begins.
 _FOLDERS = ("checkpoints", "frozen", "samples", "samples/training", "tensorboard")
 _FILES = ("config.json", "data.json", "metrics.jsonl", "eval.json", "diverged.json", ".lock")
+# Files of samples, and what is left of one that was being written when the process was killed.
+_OF_SAMPLES = re.compile(r"\.?(\d{6,}\.png|samples\.npz|grid\.png)(\.\w{8})?")
 _RESERVED = (LATEST, "training")  # names in samples/ that a call may not use
 _log = logging.getLogger("genzoo")
 
@@ -243,7 +245,7 @@ class Workdir:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 for file in folder.iterdir():
-                    if re.fullmatch(r"\d{6,}\.png|samples\.npz|grid\.png", file.name):
+                    if _OF_SAMPLES.fullmatch(file.name):
                         os.unlink(file)
             except OSError as error:
                 raise UserError(self._unwritable(error.strerror)) from error

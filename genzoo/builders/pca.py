@@ -47,7 +47,8 @@ class PCASettings:
         return Size(params=dimension + dimension * self.components + self.components + 1)
 
     def build(self, parts: Parts) -> Family:
-        """Builds the family. Raises UserError if the covariance would take too much memory."""
+        """Builds the family. Raises UserError for more components than an example has numbers, and
+        if the covariance would take too much memory."""
         dimension = math.prod(parts.shape)
         words = isinstance(parts.fields["x"], Counts)
         if dimension > _MAX_DIMENSION:
@@ -56,6 +57,11 @@ class PCASettings:
             raise UserError(
                 f"An example has {dimension} numbers, so the covariance of PCA takes "
                 f"{8 * dimension**2 / 2**30:.0f} GiB: {remedy}, at most {_MAX_DIMENSION} numbers."
+            )
+        if self.components > dimension:
+            raise UserError(
+                f"family.components is {self.components}: it must be between 1 and {dimension}, "
+                "the number of values in an example."
             )
         of_words = dict(inputs=counts.log_scaled, scored=_SCORED) if words else {}
         return pca_family.PCA(components=self.components, shape=parts.shape, **of_words)

@@ -1,0 +1,122 @@
+"""A long run grows in nothing: 20,000 steps that save, draw pictures and are evaluated in the same
+process need the memory, files and threads of the first, and the last steps are as fast.
+
+Two kinds of inputs: data held on the device, and images read from files by threads.
+"""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+STEPS, EVERY = 20_000, 50  # steps; between measurements
+PICTURES, EVALUATIONS, SAVES = 500, 2000, 100  # steps between them
+# Trains with pictures at regular steps and evaluations in the same process, and measures at every
+# line of the log: processor time of all threads and of a fixed piece of work beside it, memory,
+# open files, threads.
+LONG = f"""
+    import json, os, sys, time
+    from genzoo import main
+    from genzoo.modes import evaluate, train
+
+    def fixed():
+        began, total = time.thread_time(), 0
+        for number in range(60_000):
+            total += number * number % 7
+        return time.thread_time() - began
+
+    def resident():
+        for line in open("/proc/self/smaps_rollup"):
+            if line.startswith("Pss_Anon:"):
+                return int(line.split()[1]) * 1024
+
+    rows, made, began = [], {{"pictures": 0, "evaluations": 0}}, [time.process_time()]
+    watched, training_pictures = train.Watch.__call__, train._training_pictures
+
+    def measured(self, values):
+        spent = time.process_time() - began[0]
+        rows.append((spent, fixed(), resident(), len(os.listdir("/proc/self/fd")),
+                     len(os.listdir("/proc/self/task")), sum(made.values())))
+        began[0] = time.process_time()
+        return watched(self, values)
+
+    def pictures(experiment, place):
+        draw = training_pictures(experiment, place)
+        def drawn(state, step):
+            draw(state, step)
+            made["pictures"] += 1
+            if step % {EVALUATIONS} == 0:
+                evaluate.evaluate(experiment.config, place.path)
+                made["evaluations"] += 1
+        return drawn
+
+    train.Watch.__call__ = measured
+    train._picture_steps = lambda _: set(range({PICTURES}, {STEPS} + 1, {PICTURES}))
+    train._training_pictures = pictures
+    code = main.main(sys.argv[1:])
+    print("MEASURED", json.dumps([rows, made]))
+    sys.exit(code)
+"""
+POINTS = (
+    "--config=toy_mixture:smoke", f"--config.train.steps={STEPS}", f"--config.train.keep={2}",
+    "--config.train.steps_per_call=1", f"--config.train.save_every={SAVES}",
+    f"--config.train.log_every={EVERY}", "--config.train.save_minutes=0",
+)  # fmt: skip
+
+
+def files(folder: Path) -> tuple[str, ...]:
+    """The arguments of a run on small images in a folder, read again and again."""
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(64):
+        pixels = noise.integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return (
+        "--config=dae_fashion:smoke", f"--config.data.name=folder:{folder}", "--config.data.size=8",
+        "--config.data.channels=1", "--config.data.hold=0",
+    )  # fmt: skip
+
+
+def quartile(values) -> float:
+    return float(np.quantile(values, 0.25))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inputs", ["held", "read"])
+def test_twenty_thousand_steps(surroundings, tmp_path, tried, inputs):
+    arguments = POINTS if inputs == "held" else (*files(tmp_path / "images"), *POINTS[1:])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LONG), *arguments, f"--workdir={tmp_path}/run"],
+        cwd=ROOT, env=surroundings(haste=True), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    (line,) = (s for s in done.stdout.splitlines() if s.startswith("MEASURED"))
+    rows, made = json.loads(line.removeprefix("MEASURED"))
+    assert made == {"pictures": STEPS // PICTURES, "evaluations": STEPS // EVALUATIONS}
+    seconds, fixed, memory, opened, threads, drawn = np.array(rows).T
+    assert len(rows) == STEPS // EVERY
+    # After the first tenth and its evaluation everything is compiled.
+    tenth = len(rows) // 10
+    first, last = slice(tenth, 3 * tenth), slice(-2 * tenth, None)
+    # A block in which something was drawn is measured with it. The machine may be busy, which slows
+    # the fixed piece of work as well; what disturbs a block can only add to it.
+    plain = np.diff(drawn, prepend=0) == 0
+    speed = [quartile((seconds / fixed)[part][plain[part]]) for part in (first, last)]
+    assert speed[1] < 1.05 * speed[0], (speed, seconds[::20])
+    # Memory, from the half on: allocators keep what they once had.
+    half = len(rows) // 2
+    growth = memory[-tenth:].max() - memory[half - tenth : half].max()
+    assert growth < 4 << 20, memory[::20]
+    for name, counts in (("files", opened), ("threads", threads)):
+        assert counts[last].max() <= counts[first].max(), (name, counts[::20])
+    tried(
+        f"20,000 steps, inputs {inputs}",
+        f"{100 * (speed[1] / speed[0] - 1):+.1f} % time, {growth / 2**20:+.1f} MiB in the second "
+        f"half, {opened[-1]:.0f} files, {threads[-1]:.0f} threads",
+    )
