@@ -37,6 +37,7 @@ _MODES = {
     "compile": "compiles for TPUs, GPUs or CPUs that need not be present; prints the cost as JSON",
     "doctor": "prints what this machine offers, as JSON",
 }
+_STDOUT = 1
 _WITHOUT_WORKDIR = ("describe", "list", "bench", "compile", "doctor")
 _FOR_OTHERS = ("describe", "compile")  # these may speak for other machines than this one
 
@@ -168,9 +169,25 @@ def main(argv: list[str], signals: Signals | None = None) -> int:
             if group.speaks or not agreed:
                 print(message if explained(error) else asides.text() + message, file=sys.stderr)
             return group.leave(code, together=agreed)
-        if group.speaks:
-            print(strict_json.dumps(result, indent=2), flush=True)
-        return group.leave(0, together=True)
+        code = _report(result) if group.speaks else 0
+        return group.leave(code, together=True)
+
+
+def _report(result: dict) -> int:
+    """Prints the report; returns the exit code."""
+    try:
+        print(strict_json.dumps(result, indent=2), flush=True)
+    except OSError as error:  # a full disk, or a reader that has gone
+        print(
+            f"genzoo: The work is done, but its report could not be written to standard output "
+            f"({error.strerror}).",
+            file=sys.stderr,
+        )
+        # Otherwise Python tries once more at its end, and prints a traceback.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), _STDOUT)
+        return 2
+    return 0
 
 
 def _unknown_flag(parser: argparse.ArgumentParser, overrides: list[str]) -> str:

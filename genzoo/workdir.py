@@ -67,6 +67,14 @@ def _free(key: str) -> bool:
     return shared.startswith(_FREE_IN_TRAINING)
 
 
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Workdir:
     """The folder of a run, at `path`."""
@@ -154,6 +162,11 @@ class Workdir:
     def check_writable(self) -> None:
         """Raises UserError if the folder cannot be written, or something in it is in the way."""
         place = self.path.absolute()
+        if not _is_text(place):
+            raise UserError(
+                f"--workdir={str(self.path)!r} has bytes in its name that are not UTF-8, which the "
+                "library of the checkpoints cannot write: rename the folder, or give another one."
+            )
         while not place.exists():
             place = place.parent
         if not place.is_dir():
@@ -246,7 +259,7 @@ class Workdir:
                 folder.mkdir(parents=True, exist_ok=True)
                 for file in folder.iterdir():
                     if _OF_SAMPLES.fullmatch(file.name):
-                        os.unlink(file)
+                        file.unlink(missing_ok=True)  # another call may be doing the same
             except OSError as error:
                 raise UserError(self._unwritable(error.strerror)) from error
             self._write(f"{folder.relative_to(self.path)}/{SAMPLE_SETTINGS}", settings)

@@ -58,10 +58,5 @@ class PCASettings:
                 f"An example has {dimension} numbers, so the covariance of PCA takes "
                 f"{8 * dimension**2 / 2**30:.0f} GiB: {remedy}, at most {_MAX_DIMENSION} numbers."
             )
-        if self.components > dimension:
-            raise UserError(
-                f"family.components is {self.components}: it must be between 1 and {dimension}, "
-                "the number of values in an example."
-            )
         of_words = dict(inputs=counts.log_scaled, scored=_SCORED) if words else {}
         return pca_family.PCA(components=self.components, shape=parts.shape, **of_words)

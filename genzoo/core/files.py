@@ -27,6 +27,12 @@ _KINDS = {
 }  # fmt: skip
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` replaced by the home folder. Like a shell, and unlike Path.expanduser, it
+    leaves the name of a user who does not exist as it is."""
+    return Path(os.path.expanduser(path))
+
+
 class Unreadable(Exception):
     """A file that is not read; the text is the reason, as the end of a sentence."""
 

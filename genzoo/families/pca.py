@@ -44,13 +44,22 @@ class PCA:
     Capabilities: Fits, Samples, Reconstructs, Encodes, Decodes, Likelihoods, Reports.
 
     components: q, their number. shape: of one example, (H, W, C) or (V,), with D values. inputs:
-    data [B, D] -> x [B, D]. scored: what the likelihood is that of, if not the data.
+    data [B, D] -> x [B, D]. scored: what the likelihood is that of, if not the data. Raises
+    UserError for fewer than one component and for more than D.
     """
 
     components: int
     shape: tuple[int, ...]
     inputs: Callable[[Vectors], Vectors] = lambda x: x
     scored: str = ""
+
+    def __post_init__(self):
+        size = int(np.prod(self.shape))
+        if not 0 < self.components <= size:
+            raise UserError(
+                f"family.components is {self.components}: it must be between 1 and {size}, the "
+                "number of values in an example."
+            )
 
     # --- the contract -------------------------------------------------------------------------
 

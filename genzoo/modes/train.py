@@ -127,6 +127,12 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
             agreed(claim.check)
             return watch(measured)
 
+        draw_pictures = _training_pictures(experiment, place)
+
+        def pictured(state: TrainState, step: int) -> None:
+            agreed(claim.check)  # files are not written into the folder of another run
+            draw_pictures(state, step)
+
         state = train_loop(
             state,
             lambda state, rows: program(state, data, rows),
@@ -135,7 +141,7 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
             guard=guard,
             writers=outputs,
             progress=progress,
-            pictures=_training_pictures(experiment, place),
+            pictures=pictured,
             picture_at=_picture_steps(experiment),
             report=report,
             stop=stop,

@@ -20,9 +20,10 @@ from genzoo import workdir
 from genzoo.builders import datasets
 from genzoo.core.errors import UserError
 from genzoo.core.ownership import writable_by_others
-from genzoo.data import cifar, fetch, given, idx, locate, metadata
+from genzoo.data import cifar, fetch, given, idx, locate, loose, metadata
 from genzoo.data.documents import read_folder
 from genzoo.data.fetch import Unavailable
+from genzoo.data.folder import images_of
 from genzoo.data.signal_folder import open_signals, signals_of
 from genzoo.data.tfds import open_tfds
 from genzoo.resolve import resolved
@@ -97,6 +98,32 @@ def test_only_regular_files_are_opened(tmp_path, reader, kind, tried):
         reader(tmp_path, kind)
     assert str(tmp_path) in str(caught.value)
     tried("sets with something that is no file", "named")
+
+
+NOBODY = "~nobody-has-this-name/x"
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        lambda: images_of(NOBODY), lambda: signals_of(NOBODY), lambda: read_folder(NOBODY, "test"),
+        lambda: given.text(f"{NOBODY}.txt", "k"), lambda: given.numbers(f"{NOBODY}.csv", "k"),
+        lambda: idx.open_mnist("test", NOBODY), lambda: loose.existing(f"{NOBODY}.png", "k"),
+        lambda: open_tfds("mnist", "test", size=8, directory=NOBODY),
+        lambda: loose.below(NOBODY, "k", None),
+    ],
+)  # fmt: skip
+def test_the_home_of_a_user_who_does_not_exist_is_a_folder_that_is_not_there(reader):
+    with pytest.raises(UserError, match="nobody-has-this-name"):
+        reader()
+
+
+def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch):
+    for name in ("GENZOO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(UserError, match="set GENZOO_CACHE"):
+        fetch.cache_dir()
 
 
 # --- archives -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -286,6 +287,26 @@ def test_the_limit_on_pixels(size):
 def test_the_limit_on_a_side():
     with pytest.raises(BadImage, match="a side of more than 65536"):
         read(encoded(Image.new("1", (65537, 1)), "PNG"))
+
+
+def tiled(side: int) -> bytes:
+    """A TIFF of 10 x 10 pixels in one packed tile of `side` x `side`, a thousandth of its size."""
+    packer = zlib.compressobj(9)
+    data = b"".join(packer.compress(bytes(side)) for _ in range(side)) + packer.flush()
+    entries = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 0,
+               325: len(data)}  # fmt: skip
+    entries[324] = start = 8 + 2 + 12 * len(entries) + 4
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + tags + bytes(4)
+    assert len(head) == start
+    return head + data
+
+
+def test_a_tile_counts_as_the_pixels_that_are_decoded():
+    """A tile is decoded whole, however small the image that shows a corner of it."""
+    assert (read(tiled(64)) == 0).all()
+    with pytest.raises(BadImage, match=r"claims a tile of 67125249 pixels, more than 67108864"):
+        read(tiled(8193))
 
 
 MEASURE = """
