@@ -121,6 +121,37 @@ def test_a_file_has_a_size(tmp_path):
         read_bytes(tmp_path / "x.png", 3)
 
 
+def test_a_file_that_is_longer_than_it_says_has_a_size(tmp_path, monkeypatch):
+    """As those of /proc, and one that grows while it is read."""
+    (tmp_path / "a").write_bytes(bytes(101))
+    fstat = os.fstat
+    monkeypatch.setattr(os, "fstat", lambda handle: os.stat_result([*fstat(handle)][:6] + [0] * 4))
+    assert len(read_bytes(tmp_path / "a", 101)) == 101
+    with pytest.raises(files.Unreadable, match="it has more than 100 bytes"):
+        read_bytes(tmp_path / "a", 100)
+
+
+def test_what_is_no_file_is_not_even_opened(tmp_path, monkeypatch):
+    """Opening some devices already acts on them, and a pipe's writer takes it for a reader."""
+
+    def opened(*_):
+        raise OSError("it was opened")
+
+    os.mkfifo(tmp_path / "x")
+    monkeypatch.setattr(os, "open", opened)
+    with pytest.raises(files.Unreadable, match="it is a pipe"):
+        read_bytes(tmp_path / "x")
+
+
+def test_a_file_exchanged_before_it_is_opened_is_noticed(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "x")
+    (tmp_path / "file").write_bytes(b"x")
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **given: stat(tmp_path / "file", **given))
+    with at_most(20), pytest.raises(files.Unreadable, match="it is a pipe"):
+        read_bytes(tmp_path / "x")
+
+
 @pytest.mark.parametrize("below", ["", "cat/", "cat/deep/"])
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch, below, tried):
     # The tests may run as root, for whom there are no permissions: `os.scandir` stands in for them.
@@ -153,6 +184,15 @@ def test_folders_in_folders_end(tmp_path):
     finally:
         for place in reversed(places):  # which pytest could not remove
             place.rmdir()
+
+
+def test_links_that_lead_back_up_are_followed_once(tmp_path):
+    """Otherwise two of them would make 2^40 paths before the system ends it."""
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to(tmp_path)
+    Image.fromarray(noise(8, 8)).save(tmp_path / "a.png")
+    with at_most(20):
+        assert len(open_folder(str(tmp_path), size=8)) == 1
 
 
 # --- what an image shows --------------------------------------------------------------------------
