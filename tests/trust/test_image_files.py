@@ -397,6 +397,25 @@ def test_threads_share_the_room_for_pixels(monkeypatch):
     assert sorted(set(most))[-1] == 200 and not [total for total in most if 100 < total < 200]
 
 
+# --- formats --------------------------------------------------------------------------------------
+
+
+def test_no_decoder_runs_that_is_not_allowed(tried):
+    """Pillow knows forty more, one of which starts Ghostscript."""
+    Image.init()
+    image, refused = Image.new("L", (16, 16)), []
+    for name in sorted(Image.SAVE.keys() & Image.OPEN.keys() - {*pixels.FORMATS, "MPO"}):
+        try:
+            content = encoded(image, name)
+        except (OSError, ValueError, KeyError):  # not with this build, or not in this mode
+            continue
+        with pytest.raises(BadImage, match="not an image in any of the formats PNG, JPEG"):
+            read(content)
+        refused.append(name)
+    assert {"PCX", "TGA", "ICO", "EPS"} <= {*refused}
+    tried("images in other formats", "refused", len(refused))
+
+
 # --- damage ---------------------------------------------------------------------------------------
 
 
