@@ -178,13 +178,22 @@ def one_large(archive, stream):
     archive.addfile(member("wanted", 1 << 18), io.BytesIO(bytes(1 << 18)))
 
 
+def sparse(archive, stream):
+    """Files of holes, which are not in the archive."""
+    for index in range(4):
+        hole = member(f"wanted{index}", 512)
+        hole.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0",
+                            "GNU.sparse.name": hole.name, "GNU.sparse.realsize": str(1 << 17)}
+        archive.addfile(hole, io.BytesIO(b"0\n".ljust(512, b"\0")))  # fmt: skip
+
+
 def nested(archive, stream):
     """A packed archive in a packed stream."""
     stream.write(gzip.compress(bytes(1 << 22)))
 
 
 @pytest.mark.parametrize(
-    "write", [many, unwanted, headers, extended, claimed, one_large, nested]
+    "write", [many, unwanted, headers, extended, claimed, one_large, sparse, nested]
 )
 def test_archives_are_capped_in_all(tmp_path, write, tried):
     path = packed(tmp_path / "a.tgz", write)

@@ -19,6 +19,7 @@ from test_architecture import FILES
 from genzoo import check, config
 from genzoo.core import strict_json
 from genzoo.core.errors import UserError
+from genzoo.core.files import write_atomically
 from genzoo.evaluate import figures, pictures
 from genzoo.experiment import Experiment
 from genzoo.main import main
@@ -338,3 +339,13 @@ def test_a_picture_is_whole_or_not_there(tmp_path, monkeypatch):
     pictures.save(tmp_path / "a" / "a.png", image)
     figures.save(figures.blank(40, 40), tmp_path / "b" / "b.png")
     assert [name in listed for listed, name in seen] == [False, False]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0, 0o644), (0o002, 0o644), (0o077, 0o600)])
+def test_what_is_written_is_as_private_as_the_umask_says(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "a", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == mode and os.listdir(tmp_path) == ["a"]
