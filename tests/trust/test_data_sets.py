@@ -210,6 +210,23 @@ def test_an_archive_within_its_cap_is_read(tmp_path):
     assert len(files) == 16 and set(map(len, files.values())) == {1 << 16}
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE],
+)
+def test_only_the_files_of_an_archive_are_read(tmp_path, kind):
+    """A link would give the content of another member, and there is none of a pipe."""
+
+    def write(archive, stream):
+        archive.addfile(member("other", 1), io.BytesIO(b"x"))
+        entry = member("wanted", 0, kind)
+        entry.linkname = "other"
+        archive.addfile(entry)
+
+    path = packed(tmp_path / "a.tgz", write)
+    assert locate.members(path, lambda name: name == "wanted", limit=10) == {}
+
+
 def damaged_archive(random):
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as archive:
@@ -281,6 +298,27 @@ def test_damaged_arrays_are_read_or_named(tmp_path, name, count, tried):
         except UserError as error:
             assert name in str(error)
             tried("damaged arrays", "named")
+
+
+class Runs:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_arrays_of_objects_run_no_code(tmp_path):
+    hostile = np.array([Runs(tmp_path / "ran")], object)
+    np.save(tmp_path / "x.npy", hostile)
+    np.savez(tmp_path / "x.npz", x=hostile)
+    with pytest.raises(UserError, match=r"x\.npy"):
+        given.numbers(str(tmp_path / "x.npy"), "sample.conditions.properties")
+    with pytest.raises(UserError, match=r"x\.np[yz]"):
+        open_signals(str(tmp_path), size=1, channels=1)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_packed_arrays_are_capped_in_all(tmp_path, monkeypatch):
