@@ -491,6 +491,22 @@ def test_prepared_sets_consist_of_files(tiny, kind, tried):
     tried("sets with something that is no file", "named")
 
 
+@pytest.mark.parametrize("place", ["..", "{top}", "sub"])
+def test_the_records_of_a_prepared_set_are_beside_its_description(tiny, place):
+    folder = tiny / "tiny" / "1.0.0"
+    place = place.format(top=tiny.parent)
+    (folder / "sub").mkdir()
+    for file in folder.glob("*array_record*"):
+        shutil.copy(file, folder / place)
+    about = json.loads((folder / "dataset_info.json").read_text())
+    for split in about["splits"]:
+        assert "filepathTemplate" in split
+        split["filepathTemplate"] = f"{place}/{split['filepathTemplate']}"
+    (folder / "dataset_info.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"which is no file beside it|cannot be read as a prepared"):
+        opened(tiny)
+
+
 # --- the cache ------------------------------------------------------------------------------------
 
 
