@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile_files import KINDS, at_most, mutated, no_file, noise
+from hostile_files import KINDS, at_most, encoded, mutated, no_file, noise
 from PIL import Image
 
 from genzoo import workdir
@@ -489,6 +489,18 @@ def test_prepared_sets_consist_of_files(tiny, kind, tried):
     with at_most(20), pytest.raises(UserError, match=r"(more\.txt|target) is not a file"):
         opened(tiny)
     tried("sets with something that is no file", "named")
+
+
+def test_images_of_a_prepared_set_are_decoded_like_all_others(prepared, tmp_path):
+    """TFDS itself would decode any format that Pillow knows, at any size."""
+    import tensorflow_datasets as tfds
+    from test_tfds import write_set
+
+    features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(8, 8, 3))})
+    records = [{"image": encoded(Image.fromarray(noise(8, 8, 3)), "PCX")}]
+    write_set(tmp_path, "odd", "1.0.0", features, {"train": records, "test": records})
+    with pytest.raises(UserError, match="not an image in any of the formats PNG"):
+        opened(tmp_path, "odd")
 
 
 @pytest.mark.parametrize("place", ["..", "{top}", "sub"])
