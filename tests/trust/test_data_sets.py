@@ -491,6 +491,13 @@ def test_prepared_sets_consist_of_files(tiny, kind, tried):
     tried("sets with something that is no file", "named")
 
 
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, '{"a":' * 100_000])
+def test_features_that_are_no_json_are_named(tiny, content):
+    (tiny / "tiny" / "1.0.0" / "features.json").write_text(content)
+    with pytest.raises(UserError, match=r"features\.json is damaged"):
+        opened(tiny)
+
+
 def test_images_of_a_prepared_set_are_decoded_like_all_others(prepared, tmp_path):
     """TFDS itself would decode any format that Pillow knows, at any size."""
     import tensorflow_datasets as tfds
