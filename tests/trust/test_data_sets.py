@@ -328,6 +328,18 @@ def test_packed_arrays_are_capped_in_all(tmp_path, monkeypatch):
         open_signals(str(tmp_path), size=8, channels=1)
 
 
+@pytest.mark.parametrize(
+    "value", ["nan", "inf", "-Infinity", "1e39", "1e999", 10**400, float("nan"), True, None, [1]]
+)
+def test_numbers_of_annotations_are_finite(tmp_path, value):
+    assert metadata.number_of(value) is None
+    Image.fromarray(noise(8, 8)).save(tmp_path / "a.png")
+    line = json.dumps({"file_name": "a.png", "grain": value})
+    (tmp_path / "metadata.jsonl").write_text(line)
+    with pytest.raises(UserError, match=r"metadata\.jsonl, line 1"):
+        images_of(str(tmp_path))
+
+
 @pytest.mark.parametrize("count", [40, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", metadata.FILES)
 def test_damaged_annotations_are_read_or_named(tmp_path, name, count, tried):
