@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-STEPS, EVERY = 20_000, 50  # steps; between measurements
-PICTURES, EVALUATIONS, SAVES = 500, 2000, 100  # steps between them
+STEPS = 20_000
+BLOCK = 100  # steps between measurements, and between saves
+PICTURES, EVALUATIONS = 500, 2000  # steps between them
 # Trains with pictures at regular steps and evaluations in the same process, and measures at every
 # line of the log: processor time of all threads and of a fixed piece of work beside it, memory,
 # open files, threads.
@@ -27,7 +28,7 @@ LONG = f"""
 
     def fixed():
         began, total = time.thread_time(), 0
-        for number in range(60_000):
+        for number in range(200_000):
             total += number * number % 7
         return time.thread_time() - began
 
@@ -64,9 +65,9 @@ LONG = f"""
     sys.exit(code)
 """
 POINTS = (
-    "--config=toy_mixture:smoke", f"--config.train.steps={STEPS}", f"--config.train.keep={2}",
-    "--config.train.steps_per_call=1", f"--config.train.save_every={SAVES}",
-    f"--config.train.log_every={EVERY}", "--config.train.save_minutes=0",
+    "--config=toy_mixture:smoke", f"--config.train.steps={STEPS}",
+    "--config.train.steps_per_call=10", f"--config.train.save_every={BLOCK}",
+    f"--config.train.log_every={BLOCK}", "--config.train.save_minutes=0",
 )  # fmt: skip
 
 
@@ -83,8 +84,9 @@ def files(folder: Path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def quartile(values) -> float:
-    return float(np.quantile(values, 0.25))
+def least(values) -> float:
+    """The tenth of the values below which a busy machine seldom leaves one undisturbed."""
+    return float(np.quantile(values, 0.1))
 
 
 @pytest.mark.slow
@@ -99,24 +101,27 @@ def test_twenty_thousand_steps(surroundings, tmp_path, tried, inputs):
     (line,) = (s for s in done.stdout.splitlines() if s.startswith("MEASURED"))
     rows, made = json.loads(line.removeprefix("MEASURED"))
     assert made == {"pictures": STEPS // PICTURES, "evaluations": STEPS // EVALUATIONS}
+    assert len(rows) == STEPS // BLOCK
     seconds, fixed, memory, opened, threads, drawn = np.array(rows).T
-    assert len(rows) == STEPS // EVERY
-    # After the first tenth and its evaluation everything is compiled.
+    # In the first tenth everything is compiled.
     tenth = len(rows) // 10
     first, last = slice(tenth, 3 * tenth), slice(-2 * tenth, None)
-    # A block in which something was drawn is measured with it. The machine may be busy, which slows
-    # the fixed piece of work as well; what disturbs a block can only add to it.
-    plain = np.diff(drawn, prepend=0) == 0
-    speed = [quartile((seconds / fixed)[part][plain[part]]) for part in (first, last)]
-    assert speed[1] < 1.05 * speed[0], (speed, seconds[::20])
-    # Memory, from the half on: allocators keep what they once had.
+    plain = np.diff(drawn, prepend=0) == 0  # blocks without pictures and evaluations
+    # A busy machine slows both the steps and the fixed piece of work, by chance more the one or the
+    # other. Steps that have become slower are so by either measure.
+    slower = min(
+        least(spent[last][plain[last]]) / least(spent[first][plain[first]])
+        for spent in (seconds, seconds / fixed)
+    )
+    assert slower < 1.05, (slower, seconds[plain].round(3), fixed.round(4))
+    # Memory in the second half only: allocators keep what they once had.
     half = len(rows) // 2
     growth = memory[-tenth:].max() - memory[half - tenth : half].max()
-    assert growth < 4 << 20, memory[::20]
+    assert growth < 4 << 20, memory[::10]
     for name, counts in (("files", opened), ("threads", threads)):
-        assert counts[last].max() <= counts[first].max(), (name, counts[::20])
+        assert counts[last].max() <= counts[first].max(), (name, counts[::10])
     tried(
         f"20,000 steps, inputs {inputs}",
-        f"{100 * (speed[1] / speed[0] - 1):+.1f} % time, {growth / 2**20:+.1f} MiB in the second "
-        f"half, {opened[-1]:.0f} files, {threads[-1]:.0f} threads",
+        f"{100 * (slower - 1):+.1f} % time, {growth / 2**20:+.1f} MiB in the second half, "
+        f"{opened[-1]:.0f} files, {threads[-1]:.0f} threads",
     )
