@@ -37,7 +37,6 @@ _MODES = {
     "compile": "compiles for TPUs, GPUs or CPUs that need not be present; prints the cost as JSON",
     "doctor": "prints what this machine offers, as JSON",
 }
-_STDOUT = 1
 _WITHOUT_WORKDIR = ("describe", "list", "bench", "compile", "doctor")
 _FOR_OTHERS = ("describe", "compile")  # these may speak for other machines than this one
 
@@ -183,9 +182,6 @@ def _report(result: dict) -> int:
             f"({error.strerror}).",
             file=sys.stderr,
         )
-        # Otherwise Python tries once more at its end, and prints a traceback.
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), _STDOUT)
         return 2
     return 0
 
