@@ -1,5 +1,5 @@
-"""A long run grows in nothing: 20,000 steps that save, draw pictures and are evaluated meanwhile need
-the memory, files and threads of the first ones, and the last steps are as fast.
+"""A long run grows in nothing: 20,000 steps that save, draw pictures and are evaluated meanwhile
+need the memory, files and threads of the first ones, and the last steps are as fast.
 
 Two kinds of inputs: data held on the device, and images read from files by threads.
 """
