@@ -85,10 +85,11 @@ def _csv(file: Path) -> Table:
 
 def _jsonl(file: Path) -> Table:
     content = read_text(file)
-    if content.lstrip().startswith("["):
+    if (begun := content.lstrip()).startswith("["):
+        line = content[: len(content) - len(begun)].count("\n") + 1
         raise UserError(
-            f"{file}: it is one JSON array; write one object per line and file, without brackets "
-            "and commas around them (pandas: to_json(orient='records', lines=True))."
+            f"{file}, line {line}: it is a JSON array; write one object per line and file, without "
+            "brackets and commas around them (pandas: to_json(orient='records', lines=True))."
         )
     mistakes, rows, columns, reported = [], [], None, set()
     # Not splitlines, which also splits at characters that captions may contain.

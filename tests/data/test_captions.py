@@ -17,7 +17,13 @@ def field(length, tokenizer=WORDS):
 
 @pytest.mark.parametrize(
     ("length", "tokenizer", "cut", "longest"),
-    [(3, WORDS, 0, 3), (2, WORDS, 3, 3), (10, Bytes(), 2, 13), (12, Bytes(), 1, 13), (13, Bytes(), 0, 13)],
+    [
+        (3, WORDS, 0, 3),
+        (2, WORDS, 3, 3),
+        (10, Bytes(), 2, 13),
+        (12, Bytes(), 1, 13),
+        (13, Bytes(), 0, 13),
+    ],
 )
 def test_what_is_cut_is_counted(length, tokenizer, cut, longest, caplog):
     texts = ["a red", "a red circle", "a red", "a blue circle"]
