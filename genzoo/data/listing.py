@@ -219,8 +219,8 @@ class _Walk:
         """What the folder holds instead of files of a kind of data set, and the remedy."""
         if not self.others:
             return "it holds no other files either: check the path"
-        suffix = max(self.others, key=self.others.__getitem__)
-        files = f"{self.others[suffix]} {suffix} files" if suffix else "files without an ending"
+        suffix = max(self.others, key=self.others.__getitem__)  # the most frequent one
+        files = f"{suffix} files" if suffix else "files without an ending"
         other = _KINDS.get(suffix)
         remedy = f"use {other}:PATH" if other else f"convert them, or check the path of {kind}:PATH"
         return f"it holds {files}: {remedy}"

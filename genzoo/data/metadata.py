@@ -204,8 +204,8 @@ def _lines(table: Table, files: Collection[str], mistakes: list[str]) -> Mapping
             wrong.append((table.at(line, NAME), *_no_file(given, table.file.parent, files)))
     if len(wrong) == len(table.rows) > 1 and len({remedy for *_, remedy in wrong}) == 1:
         # The column itself is the mistake.
-        (place, what, remedy), *rest = wrong
-        mistakes.append(f"{place}: {what}, and the other {len(rest)} lines are alike; {remedy}.")
+        place, what, remedy = wrong[0]
+        mistakes.append(f"{place}: {what}, and the other lines are alike; {remedy}.")
     else:
         mistakes += [f"{place}: {what}; {remedy}." for place, what, remedy in wrong]
     return lines

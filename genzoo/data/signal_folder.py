@@ -255,6 +255,8 @@ def _row(place: str, arrays: Mapping[str, np.ndarray], wanted: Collection[str]) 
         values = {key: array} if not array.ndim else {f"{key}[{i}]": v for i, v in enumerate(array)}
         row.shapes[key] = array.shape
         for name, value in values.items():
+            if name in row.values:
+                raise _Unfit(f"two keys give the number {name!r}; rename one of them")
             row.values[name] = number_of(float(value))
             if row.values[name] is None:
                 raise _Unfit(f"key {key!r} holds {value}, which {no_number(float(value))}")

@@ -224,7 +224,7 @@ def test_numbers_all_too_large_are_one_mistake(tmp_path):
         (["a.png", "b.png", "deep/../deep/c.png"], "takes a detour", "'deep/c.png'"),
         (["a.png", "b.png", "deep"], "is a folder", "path of a file"),
         (["a.png", "b.png", "../c.png"], "is outside", "move the file"),
-        (["x/a.png", "x/b.png", "x/c.png"], "and the other 2 lines are alike", "correct the name"),
+        (["x/a.png", "x/b.png", "x/c.png"], "and the other lines are alike", "correct the name"),
     ],
 )
 def test_a_file_name_that_is_wrong_in_any_way_is_one_sentence(tmp_path, names, what, remedy):

@@ -124,6 +124,7 @@ def packed(**files):
         (dict(porosity=1e300), r"key 'porosity' holds 1e\+300, which is too large"),
         (dict(porosity=[]), r"key 'porosity' is unknown, and is float64 of shape \(0,\)"),
         (dict(porosity=[1, 2]), r"1.npz: key 'porosity' has the shape \(\), but \(2,\) in .*0.npz"),
+        ({"moments[0]": 1}, r"two keys give the number 'moments\[0\]'; rename"),
         ({"a=b": 1}, "key 'a=b' has the name 'a=b', which cannot be requested"),
         (dict(porosity="high"), "key 'porosity' is unknown, and is <U4"),
         (dict(porosity=np.ones((2, 2))), r"key 'porosity' is unknown, and is float64 of shape"),
@@ -181,12 +182,12 @@ def test_empty_folders_and_wrong_settings_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "files", "sentence"),
     [
-        ("signals", ("a.png", "b.png"), "no signals .*; it holds 2 .png files: use folder:PATH"),
-        ("signals", ("a.csv",), "no signals .*; it holds 1 .csv files: convert them, or check"),
-        ("folder", ("a.npz",), "no images .*; it holds 1 .npz files: use signals:PATH"),
-        ("folder", ("a.txt",), "no images .*; it holds 1 .txt files: use documents:PATH"),
+        ("signals", ("a.png", "b.png"), "no signals .*; it holds .png files: use folder:PATH"),
+        ("signals", ("a.csv",), "no signals .*; it holds .csv files: convert them, or check"),
+        ("folder", ("a.npz",), "no images .*; it holds .npz files: use signals:PATH"),
+        ("folder", ("a.txt",), "no images .*; it holds .txt files: use documents:PATH"),
         ("folder", ("a",), "no images .*; it holds files without an ending: convert"),
-        ("documents", ("a.md",), r"no texts .*\(known endings: .txt\); it holds 1 .md files"),
+        ("documents", ("a.md",), r"no texts .*\(known endings: .txt\); it holds .md files"),
         ("folder", (), "no images .*; it holds no other files either: check the path"),
     ],
 )
