@@ -18,6 +18,7 @@ from genzoo.core.bounds import (
     OneOf,
     without_effect,
 )
+from genzoo.data.listing import HOLDOUT
 from genzoo.evaluate.neighbours import METRICS
 from genzoo.runtime.compilation import LEVELS
 from genzoo.train.averages import Average
@@ -71,7 +72,7 @@ class DataSettings:
         AtLeast(2),
         Limit(10**9),
         "One in this many files of a folder is held out for the test split.",
-    ] = 20
+    ] = HOLDOUT
     hold: Annotated[
         float,
         AtLeast(0),
