@@ -76,7 +76,7 @@ def explained(error: BaseException) -> bool:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """'did you mean X?' with the known name closest to `name`, or the list if none is close."""
-    known = sorted(known)
+    known = sorted(filter(None, known))  # an empty name means a default
     if not known:
         return "there are none."
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)

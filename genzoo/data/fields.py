@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genzoo.core.errors import UserError, nearest
+from genzoo.core.errors import UserError, listed, nearest
 from genzoo.core.types import Array
 from genzoo.data import given, pixels, transforms
 from genzoo.data.vocabulary import PADDING, Tokenizer
@@ -293,8 +293,10 @@ class Tokens(Field):
 
     def parse(self, value: object, key: str) -> np.ndarray:
         """The ids of a text (see `given.text`): int32 [L]. Raises UserError, also for a text
-        that is too long or has a word outside the vocabulary."""
+        that is empty, is too long or has a word outside the vocabulary."""
         text = given.text(value, key)
+        if not text:
+            raise UserError(f"{key} = {value!r} is an empty text: give words, or none for no text.")
         try:
             ids = self.take(text)
         except ValueError as reason:
@@ -349,9 +351,15 @@ class Vector(Field):
         The former needs named entries. Raises UserError.
         """
         if not isinstance(value, str) or "=" not in value:
-            return super().parse(value, key)
+            numbers = given.numbers(value, key)
+            if self.names and numbers.size != self.shape[0]:
+                raise UserError(
+                    f"{key} = {value!r} is of length {numbers.size} in place of {self.shape[0]}: "
+                    f"give {self._usage}."
+                )
+            return self._shaped(numbers, value, key)
         values = {}
-        for part in value.split(","):
+        for part in value.strip(" ()[]").split(","):
             name, _, text = (piece.strip() for piece in part.partition("="))
             if name not in self.names:
                 raise UserError(f"{key} has no entry {name!r}; {nearest(name, self.names)}")
@@ -361,5 +369,11 @@ class Vector(Field):
             if values[name].size != 1:
                 raise UserError(f"{key}: {name} = {text!r} must be one number.")
         if missing := [name for name in self.names if name not in values]:
-            raise UserError(f"{key} = {value!r} lacks {', '.join(missing)}: give every entry.")
+            raise UserError(
+                f"{key} = {value!r} lacks {listed(missing, most=10)}: give every entry."
+            )
         return np.array([values[name].item() for name in self.names], np.float32)
+
+    @property
+    def _usage(self) -> str:
+        return listed((f"{name}=NUMBER" for name in self.names), most=10)

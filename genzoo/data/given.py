@@ -10,7 +10,8 @@ from genzoo.core.files import Unreadable, read_bytes, read_text
 
 TEXT_FILE = ".txt"
 """The ending of a file that holds a text."""
-_NUMBER_FILES = (".npy", ".csv", ".txt")
+NUMBER_FILES = (".npy", ".csv", ".txt")
+"""The endings of files that hold numbers."""
 
 
 def text(value: object, key: str) -> str:
@@ -27,7 +28,7 @@ def numbers(value: object, key: str) -> np.ndarray:
 
     value: numbers, their text such as "1, 2", or the name of a .npy, .csv or .txt file of numbers.
     """
-    if isinstance(value, str) and Path(value).suffix.lower() in _NUMBER_FILES:
+    if isinstance(value, str) and Path(value).suffix.lower() in NUMBER_FILES:
         return _read_numbers(Path(value).expanduser(), key)
     parts = value.strip(" ()[]").split(",") if isinstance(value, str) else value
     try:
@@ -36,7 +37,7 @@ def numbers(value: object, key: str) -> np.ndarray:
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{key} = {value!r} must be numbers separated by commas, or the name of a file "
-            f"({', '.join(_NUMBER_FILES)})."
+            f"({', '.join(NUMBER_FILES)})."
         ) from error
     if not array.size or not np.isfinite(array).all():
         raise UserError(f"{key} = {value!r} must be finite numbers.")
