@@ -175,9 +175,9 @@ class SampleSettings:
     weights: Weights = RAW
     conditions: Annotated[
         dict,
-        "Condition -> its value: a class by name or number, a text, numbers, a file, or none if "
-        "absent; samples cycle through a list of values or, if nothing is given, through the test "
-        "records, or all classes if there are no other conditions. A label of -1 is all classes.",
+        "Condition -> its value: a class by name or number, all for all classes in turn, a text, "
+        "numbers, a file, or none if absent; samples cycle through a list of values or, if nothing "
+        "is given, through the test records, or all classes if there are no other conditions.",
     ] = field(default_factory=dict)
     repeat: Annotated[
         int,

@@ -78,7 +78,8 @@ def explained(error: BaseException) -> bool:
 def nearest(name: str, known: Iterable[str], ordered: bool = False) -> str:
     """'did you mean X?' with the known name closest to `name`, or the list if none is close.
     ordered: whether the names are listed in their order, instead of sorted."""
-    known = list(known) if ordered else sorted(known)
+    known = [*filter(None, known)]  # an empty name means a default
+    known = known if ordered else sorted(known)
     if not known:
         return "there are none."
     for close in difflib.get_close_matches(name, known, cutoff=0.6):

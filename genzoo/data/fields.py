@@ -298,8 +298,10 @@ class Tokens(Field):
 
     def parse(self, value: object, key: str) -> np.ndarray:
         """The ids of a text (see `given.text`): int32 [L]. Raises UserError, also for a text
-        that is too long or has a word outside the vocabulary."""
+        that is empty, is too long or has a word outside the vocabulary."""
         text = given.text(value, key)
+        if not text:
+            raise UserError(f"{key} = {value!r} is an empty text: give words, or none for no text.")
         try:
             ids = self.take(text)
         except ValueError as reason:
@@ -374,7 +376,7 @@ class Vector(Field):
 
     def _by_name(self, value: str, key: str) -> np.ndarray:
         values = {}
-        for part in value.split(","):
+        for part in value.strip(" ()[]").split(","):
             name, _, text = (piece.strip() for piece in part.partition("="))
             if name not in self.names:
                 known = nearest(name, self.names, ordered=True)
@@ -385,5 +387,7 @@ class Vector(Field):
             if values[name].size != 1:
                 raise UserError(f"{key}: {name} = {text!r} must be one number.")
         if missing := [name for name in self.names if name not in values]:
-            raise UserError(f"{key} = {value!r} lacks {', '.join(missing)}: give every entry.")
+            raise UserError(
+                f"{key} = {value!r} lacks {listed(missing, most=10)}: give every entry."
+            )
         return np.array([values[name].item() for name in self.names], np.float32)

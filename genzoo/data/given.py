@@ -13,10 +13,11 @@ from genzoo.data import array_files
 
 TEXT_FILE = ".txt"
 """The ending of a file that holds a text."""
+NUMBER_FILES = (".npy", ".csv", ".txt")
+"""The endings of files that hold numbers."""
 _USUAL = 5.0  # standard deviations from the mean within which nearly all data lie
-_log = logging.getLogger("genzoo")
 _SHOWN = 40  # characters of a line in error messages
-_NUMBER_FILES = (".npy", ".csv", ".txt")
+_log = logging.getLogger("genzoo")
 
 
 def text(value: object, key: str) -> str:
@@ -51,7 +52,7 @@ def numbers(value: object, key: str) -> np.ndarray:
 
     value: numbers, their text such as "1, 2", or the name of a .npy, .csv or .txt file of numbers.
     """
-    if isinstance(value, str) and Path(value).suffix.lower() in _NUMBER_FILES:
+    if isinstance(value, str) and Path(value).suffix.lower() in NUMBER_FILES:
         return _read_numbers(Path(value).expanduser(), key)
     parts = value.strip(" ()[]").split(",") if isinstance(value, str) else value
     try:
@@ -60,7 +61,7 @@ def numbers(value: object, key: str) -> np.ndarray:
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{key} = {value!r} must be numbers separated by commas, or the name of a file "
-            f"({', '.join(_NUMBER_FILES)})."
+            f"({', '.join(NUMBER_FILES)})."
         ) from error
     return _finite(array, f"{key} = {value!r}")
 
