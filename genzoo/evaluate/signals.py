@@ -112,7 +112,7 @@ def _side_by_side(
     classes: Sequence[str],
 ) -> tuple[list[tuple[int | None, int]], list[str]]:
     """(index in the data, index in the samples) of each row, and the names of the rows. The former
-    is None if there are more samples than data.
+    is None where no signal of the data is left for the sample.
 
     With labels, both signals of a row have the same class, and the rows cycle through the classes.
     """
