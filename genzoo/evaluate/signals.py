@@ -43,7 +43,8 @@ def save_samples(
     margin = 0.08 * max(high - low, 1e-6)
     count = data.shape[-1]
     palette = [BLUE, RED][:count] if count <= 2 else [colour for colour, _ in marks(count)]
-    for column, (source, values) in enumerate((("data", data), ("samples", samples))):
+    columns = (("signals of the data", data), ("samples", samples))
+    for column, (source, values) in enumerate(columns):
         drawn = sum(pair[column] is not None for pair in places)
         for row, pair in enumerate(places):
             x, y = _LEFT + column * (_WIDE + _GAP), height - _ABOVE - (row + 1) * (_TALL + 6)
