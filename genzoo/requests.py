@@ -111,13 +111,15 @@ class Requests:
         return []
 
     def captions(self, rows: Batch) -> list[str]:
-        """The requested text of each row, or else the name of its class; [] if there is neither, or
-        if the names are mere numbers."""
-        label = self.fields.get(_LABEL)
+        """The requested text of each row or, where that is absent, the name of its class, or else
+        "none"; [] if the model takes neither texts nor classes with names, or if the names are mere
+        numbers."""
+        label, texts = self.fields.get(_LABEL), self.texts(rows)
+        names = [NONE] * len(texts)
         if label and not all(name.isdecimal() for name in label.names):
             pairs = zip(rows[_LABEL], self.classed(rows), strict=True)
-            return self.texts(rows) or [label.names[n] if has else NONE for n, has in pairs]
-        return self.texts(rows)
+            names = [label.names[n] if has else NONE for n, has in pairs]
+        return [text or name for text, name in zip(texts or names, names, strict=True)]
 
     def check(self) -> None:
         """Raises UserError if a value is not valid for its condition."""

@@ -239,6 +239,19 @@ def test_absent_classes_have_no_name_in_captions():
     assert not requests("fm_shapes").classed({"index": np.arange(2)}).any()
 
 
+def test_where_a_text_is_absent_the_caption_is_the_class_or_none():
+    asked = requests("fm_shapes", text=["a red circle", "none"])
+    assert asked.captions(asked.rows(np.arange(3))) == ["a red circle", "none", "a red circle"]
+    raw = config.load("configs/fm_emoji.py:smoke")
+    raw["data"] |= {"words": ("cat",), "tokens": 1}
+    raw["conditions"]["label"] = {"dropout": 0.1}
+    raw["sample"]["conditions"] = {"text": ["cat", "none", "none"], "label": ["flags", "none"]}
+    experiment = Experiment(check.check(raw))
+    asked = Requests(experiment=experiment, family=experiment.family)
+    names = ["cat", "none", "Flags", "cat", "Flags", "none"]
+    assert asked.captions(asked.rows(np.arange(6))) == names
+
+
 def test_the_velocity_is_drawn_for_the_first_of_several_classes(tmp_path):
     raw = config.load("configs/toy_mixture.py:smoke")
     raw["conditions"] = {"label": {"dropout": 0.1}}

@@ -362,7 +362,7 @@ class Vector(Field):
         if not isinstance(value, str) or "=" not in value:
             array = super().parse(value, key)
         else:
-            array = self._by_name(value, key)
+            array = given.named_numbers(value, self.names, key)
         if self.mean:
             given.warn_of_extrapolation(array, self.names, self.mean, self.deviation, key)
         return array
@@ -373,21 +373,3 @@ class Vector(Field):
             return str(self.shape)
         numbers = "one number" if self.shape == (1,) else f"{self.shape[0]} numbers"
         return f"{numbers}, in this order: {listed(self.names, 10)}"
-
-    def _by_name(self, value: str, key: str) -> np.ndarray:
-        values = {}
-        for part in value.strip(" ()[]").split(","):
-            name, _, text = (piece.strip() for piece in part.partition("="))
-            if name not in self.names:
-                known = nearest(name, self.names, ordered=True)
-                raise UserError(f"{key} has no entry {name!r}; {known}")
-            if name in values:
-                raise UserError(f"{key} = {value!r} gives {name} twice: give it once.")
-            values[name] = given.numbers(text, f"{key}: {name}")
-            if values[name].size != 1:
-                raise UserError(f"{key}: {name} = {text!r} must be one number.")
-        if missing := [name for name in self.names if name not in values]:
-            raise UserError(
-                f"{key} = {value!r} lacks {listed(missing, most=10)}: give every entry."
-            )
-        return np.array([values[name].item() for name in self.names], np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genzoo.core.errors import UserError
+from genzoo.core.errors import UserError, listed, nearest
 from genzoo.core.files import Unreadable, read_bytes, read_text
 from genzoo.data import array_files
 
@@ -64,6 +64,38 @@ def numbers(value: object, key: str) -> np.ndarray:
             f"({', '.join(NUMBER_FILES)})."
         ) from error
     return _finite(array, f"{key} = {value!r}")
+
+
+def named_numbers(value: str, names: Sequence[str], key: str) -> np.ndarray:
+    """The numbers of a text such as "porosity=0.4, grain=2", in the order of the names [D]: float32
+    [D]. Raises UserError, which names the key."""
+    values: dict[str, float] = {}
+    for part in value.strip(" ()[]").split(","):
+        name, equals, number = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise UserError(
+                f"{key} = {value!r}: {name!r} is not NAME=NUMBER; separate these by commas, and "
+                "write decimals with a point."
+            )
+        if name not in names:
+            raise UserError(f"{key} has no entry {name!r}; {nearest(name, names, ordered=True)}")
+        if name in values:
+            raise UserError(f"{key} = {value!r} gives {name} twice: give it once.")
+        values[name] = _one_number(number, f"{key}: {name}")
+    if missing := [name for name in names if name not in values]:
+        raise UserError(f"{key} = {value!r} lacks {listed(missing, most=10)}: give every entry.")
+    return np.array([values[name] for name in names], np.float32)
+
+
+def _one_number(text: str, called: str) -> float:
+    problem = f"{called} = {text!r} must be one finite number; separate entries by commas."
+    try:
+        array = numbers(text, called)
+    except UserError as error:
+        raise UserError(problem) from error
+    if array.size != 1:
+        raise UserError(problem)
+    return array.item()
 
 
 def _finite(array: np.ndarray, called: str) -> np.ndarray:

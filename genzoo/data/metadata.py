@@ -108,6 +108,8 @@ def no_number(value: object) -> str:
         large = False
     if large:
         return f"is too large, beyond {_LARGEST:g}; give it in another unit"
+    if isinstance(value, float):  # NaN or infinity, which was not spelt
+        return "is not a finite number; replace it"
     return "is not a finite number; write one, with a point for the decimals"
 
 

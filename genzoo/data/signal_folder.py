@@ -146,6 +146,7 @@ def _signal(arrays: Mapping[str, np.ndarray], field: Signal) -> np.ndarray:
 
 # --- files ----------------------------------------------------------------------------------------
 
+
 @contextmanager
 def _arrays(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
     """The arrays of a file by key, read on access; a .npy file holds the signal alone."""
@@ -249,8 +250,8 @@ def _row(place: str, arrays: Mapping[str, np.ndarray], wanted: Collection[str]) 
             raise _Unfit(f"key {key!r} {unfit}")
         if array.ndim > 1 or array.dtype.kind not in "fiu" or not array.size:
             raise _Unfit(
-                f"key {key!r} is unknown, and is {array.dtype} of shape {array.shape}; numbers are "
-                "scalars or [D], captions are 'text' and classes are 'label'"
+                f"key {key!r} is unknown, and is {array.dtype} of shape {array.shape}; the signal "
+                f"is {_SIGNAL!r}, a caption {TEXT!r}, a class {LABEL!r}; numbers are scalars or [D]"
             )
         values = {key: array} if not array.ndim else {f"{key}[{i}]": v for i, v in enumerate(array)}
         row.shapes[key] = array.shape

@@ -63,7 +63,10 @@ def _csv(file: Path) -> Table:
                 lines.append((before + 1, cells))
             before = reader.line_num
     except csv.Error as error:
-        raise UserError(f"{file}, line {before + 1}: it is not CSV ({error}).") from error
+        raise UserError(
+            f"{file}, line {before + 1}: it is not CSV ({error}); a cell that begins with a quote "
+            'ends with one, and quotes within it are doubled, as in "a ""red"" cat".'
+        ) from error
     if not lines:
         raise UserError(f"{file}, line 1: it is empty; name the columns there.")
     (line, header), *rows = lines

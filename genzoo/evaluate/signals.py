@@ -43,7 +43,8 @@ def save_samples(
     margin = 0.08 * max(high - low, 1e-6)
     count = data.shape[-1]
     palette = [BLUE, RED][:count] if count <= 2 else [colour for colour, _ in marks(count)]
-    for column, (source, values) in enumerate((("data", data), ("samples", samples))):
+    columns = (("signals of the data", data), ("samples", samples))
+    for column, (source, values) in enumerate(columns):
         drawn = sum(pair[column] is not None for pair in places)
         for row, pair in enumerate(places):
             x, y = _LEFT + column * (_WIDE + _GAP), height - _ABOVE - (row + 1) * (_TALL + 6)
@@ -112,7 +113,7 @@ def _side_by_side(
     classes: Sequence[str],
 ) -> tuple[list[tuple[int | None, int]], list[str]]:
     """(index in the data, index in the samples) of each row, and the names of the rows. The former
-    is None if there are more samples than data.
+    is None where no signal of the data is left for the sample.
 
     With labels, both signals of a row have the same class, and the rows cycle through the classes.
     """

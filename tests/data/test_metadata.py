@@ -116,7 +116,9 @@ MISTAKES = {
     "column twice": (table(header=f"{HEADER},text"), "line 1, column 'text': it is named twice"),
     "no file_name": ("file,text\na.png,a\n", "line 1: there is no column 'file_name'"),
     "no header": ("", "line 1: it is empty; name the columns there"),
-    "an open quote": (table(*LINES[:2], 'deep/c.png,"a,b,1'), "line 4: it is not CSV"),
+    "an open quote": (
+        table(*LINES[:2], 'deep/c.png,"a,b,1'), "line 4: it is not CSV (unexpected end of data); a "
+    ),
     "not UTF-8": (table(*LINES[:2]).encode() + b"deep/c.png,\xe4,b,1\n", "line 4: it is not UTF-8"),
 }
 
