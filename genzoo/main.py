@@ -31,13 +31,14 @@ _MODES = {
     "latents": "draws what units, planes and codes mean, for families that decode them",
     "probe": "measures how well a linear probe of embeddings predicts the classes, for families "
     "that encode",
+    "compare": "prints the distances of several runs side by side, from their eval.json",
     "describe": "prints parameters, operations and every key of the config as JSON; writes nothing",
     "list": "prints every config and variant with its cost and result, as a table and as JSON",
     "bench": "times the training step and the sampler on this machine; prints JSON",
     "compile": "compiles for TPUs, GPUs or CPUs that need not be present; prints the cost as JSON",
     "doctor": "prints what this machine offers, as JSON",
 }
-_WITHOUT_WORKDIR = ("describe", "list", "bench", "compile", "doctor")
+_WITHOUT_WORKDIR = ("compare", "describe", "list", "bench", "compile", "doctor")
 _FOR_OTHERS = ("describe", "compile")  # these may speak for other machines than this one
 
 
@@ -51,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", help="NAME or NAME:variant of a file in configs/, or the path "
                         "of another file; not needed if the workdir holds a run")  # fmt: skip
     parser.add_argument("--workdir", type=Path, help="the folder of the run")
+    parser.add_argument("--workdirs", help="the folders of several runs, separated by commas, for "
+                        "--mode=compare")  # fmt: skip
     parser.add_argument("--mode", default="train", choices=_MODES,
                         help="; ".join(f"{k}: {v}" for k, v in _MODES.items()))  # fmt: skip
     parser.add_argument("--no_compile_cache", action="store_true",
@@ -98,6 +101,7 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
     # Imported here, so that --help and wrong flags are answered at once.
     from genzoo.modes import (
         catalogue,
+        compare,
         compile,
         cost,
         doctor,
@@ -121,6 +125,13 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
         if overrides:
             raise UserError(f"--mode=list takes no {overrides[0]}: leave it out.")
         return catalogue.catalogue()
+    if arguments.mode == "compare":
+        if overrides:
+            raise UserError(f"--mode=compare takes no {overrides[0]}: leave it out.")
+        folders = [Path(part) for part in (arguments.workdirs or "").split(",") if part]
+        return compare.compare(folders)
+    if arguments.workdirs:
+        raise UserError(f"--workdirs has no effect on --mode={arguments.mode}: give --workdir.")
     if arguments.mode not in _WITHOUT_WORKDIR and arguments.workdir is None:
         raise UserError(f"--mode={arguments.mode} needs --workdir=DIR, the folder of the run.")
     config = agreed(lambda: _config(arguments, overrides))
