@@ -47,7 +47,7 @@ class KernelDistance(NamedTuple):
 def kernel_distance(
     one: Vectors, other: Others, *, subsets: int = SUBSETS, size: int = SUBSET, seed: int = SEED
 ) -> KernelDistance:
-    """KID between features [B, D] and [B', D], in float64.
+    """KID between features [B, D] and [M, D], in float64.
 
     size: the features in a subset, m; memory is O(m^2 + m D). The subsets are a function of the
     seed and of the numbers of features. Raises ValueError if a set has fewer than m features.
@@ -71,8 +71,8 @@ def kernel_distance(
     return KernelDistance(float(values.mean()), float(deviation), float(np.sqrt(variance)))
 
 
-def kernel(x: Vectors, y: Others) -> np.ndarray:
-    """Equation (1) for all pairs of rows of x [B, D] and y [B', D]: [B, B']."""
+def kernel(x: Vectors, y: Others) -> Float[np.ndarray, "B M"]:
+    """Equation (1) for all pairs of rows of x [B, D] and y [M, D]: [B, M]."""
     return (x @ y.T / x.shape[1] + COEFFICIENT) ** DEGREE
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 
 from genzoo.core.types import ArrayLike, Vectors
 
@@ -31,6 +31,7 @@ which a ball is enlarged, so that the neighbour that defines it lies inside."""
 
 Others = Float[ArrayLike, "M _"]
 """Of the same dimensions as the first set, which a ValueError says."""
+Centre = Float64[np.ndarray, " D"] | float
 
 
 class Neighbourhoods(NamedTuple):
@@ -51,7 +52,7 @@ def neighbourhoods(
 ) -> Neighbourhoods:
     """Equations (1) with k = precision_k and (2) with k = density_k.
 
-    real: [B, D]. generated: [B', D]. Raises ValueError if a set has no k-th neighbour.
+    real: [B, D]. generated: [M, D]. Raises ValueError if a set has no k-th neighbour.
     """
     real, generated = np.asarray(real), np.asarray(generated)
     if real.shape[1] != generated.shape[1]:
@@ -76,8 +77,8 @@ def neighbourhoods(
 
 
 def squared_radii(
-    x: Vectors, each_k: tuple[int, ...], centre: np.ndarray | float = 0.0
-) -> list[np.ndarray]:
+    x: Vectors, each_k: tuple[int, ...], centre: Centre = 0.0
+) -> list[Float64[np.ndarray, " B"]]:
     """The squared radius of B_k around each row of x [B, D], for each k: float64 [B] each.
 
     centre: subtracted from x first, against rounding. Raises ValueError unless 1 <= k < B.
@@ -94,7 +95,7 @@ def squared_radii(
 
 
 def _blocks(
-    x: np.ndarray, y: np.ndarray, centre: np.ndarray | float
+    x: np.ndarray, y: np.ndarray, centre: Centre
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """(rows, columns, squared distances of x[rows] from y[columns]) until all pairs are done."""
     for first in range(0, len(x), _BLOCK):

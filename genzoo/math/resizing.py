@@ -13,9 +13,10 @@ defined with the first.
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from jaxtyping import Float64
 
 
-def matrix(kind: str, inputs: int, outputs: int) -> np.ndarray:
+def matrix(kind: str, inputs: int, outputs: int) -> Float64[np.ndarray, "outputs inputs"]:
     """The weights [outputs, inputs] of one axis, float64; every row adds up to 1. kind: a key of
     `KINDS`."""
     weights = KINDS[kind](inputs, outputs)
