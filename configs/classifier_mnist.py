@@ -3,8 +3,8 @@
     python -m genzoo.main --config=configs/classifier_mnist.py --workdir=runs/classifier
     python -m genzoo.main --workdir=runs/classifier --mode=eval
 
-Its params are the feature network "digits" (evaluate/feature_networks.py). Cost: COST.
-Result: RESULT.
+Its params are the feature network "digits" (evaluate/feature_networks.py). Cost: six minutes on
+2 CPU cores. Result: test accuracy 0.994.
 
 Variants:
     :smoke  20 steps of a tiny network, for the tests. Cost: seconds.

@@ -212,6 +212,14 @@ class EvalSettings:
         "Distances between samples and data, separated by commas, each METRIC_NETWORK, such as "
         "fd_fashion: see evaluate/distances.py.",
     ] = ""
+    features: Annotated[
+        str, "File with the weights of the feature network inception, for fid."
+    ] = ""
+    resize: Annotated[
+        str,
+        OneOf(("", "legacy", "clean", "pytorch")),
+        "How inception resizes images; empty for legacy, as FID is defined.",
+    ] = ""
     samples: Annotated[
         int, AtLeast(2), Limit(10**8), "Number of samples drawn to measure distances."
     ] = 2000
@@ -232,7 +240,7 @@ class EvalSettings:
         """Names of unknown distances, and keys without effect."""
         if not self.distances:
             why, remedy = "without eval.distances", "name one there, such as fd_fashion"
-            keys = ("samples", "steps", "guidance")
+            keys = ("features", "resize", "samples", "steps", "guidance")
             problems = without_effect(self, "eval", keys, why, remedy)
             if not self.losses:
                 problems.append(

@@ -1,30 +1,28 @@
 """Files of named arrays (`.safetensors`, `.npz`, `.pt`), and a hash that does not depend on which.
 
-A safetensors file is the length of a header as uint64, the header as JSON (name -> type, shape and
-place), and the bytes of all arrays. It and `.npz` are read without pickles, files of torch by
-`torch_file`.
+`.safetensors` and `.npz` are read without pickles, files of torch by `torch_file`.
 """
 
 import hashlib
 import io
-import json
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
+import safetensors.numpy
 
 from genzoo.core import torch_file
 from genzoo.core.errors import UserError
 from genzoo.core.files import FILE_LIMIT, Unreadable, read_bytes, write_atomically
 
 _TYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
-    "U8": "u1", "BOOL": "?", "BF16": "<u2",
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": bool,
 }  # fmt: skip
-_NAMES = {np.dtype(code): name for name, code in _TYPES.items() if name != "BF16"}
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, struct.error, ValueError, LookupError, TypeError, EOFError,
     AttributeError, OSError, MemoryError, RecursionError, NotImplementedError, OverflowError,
@@ -67,39 +65,24 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a .safetensors file, whole or not at all. The same arrays give the same bytes."""
-    header, parts, place = {}, [], 0
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name])
-        part = array.astype(array.dtype.newbyteorder("<"), order="C").tobytes()
-        ends = [place, place := place + len(part)]
-        kind = _NAMES[array.dtype.newbyteorder("=")]
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": ends}
-        parts.append(part)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    write_atomically(path, struct.pack("<Q", len(text)) + text + b"".join(parts))
+    ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    # ascontiguousarray gives numbers an axis.
+    ordered = {name: array.reshape(np.shape(arrays[name])) for name, array in ordered.items()}
+    write_atomically(path, safetensors.numpy.save(ordered))
 
 
 def read_safetensors(content: bytes) -> dict[str, np.ndarray]:
     """Name -> array, of the content of a .safetensors file. Raises Unreadable."""
     try:
-        (length,) = struct.unpack("<Q", content[:8])
-        header, body = json.loads(content[8 : 8 + length]), content[8 + length :]
-        return {
-            name: _array(entry, body) for name, entry in header.items() if name != "__metadata__"
-        }
-    except _DAMAGED as error:
+        return {name: _array(entry) for name, entry in safetensors.deserialize(content)}
+    except (safetensors.SafetensorError, *_DAMAGED) as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
 
 
-def _array(entry: Mapping, body: bytes) -> np.ndarray:
-    start, end = entry["data_offsets"]
-    if not 0 <= start <= end <= len(body):
-        raise ValueError("an array lies outside the file")
-    array = np.frombuffer(body[start:end], _TYPES[entry["dtype"]]).reshape(entry["shape"])
-    if entry["dtype"] == "BF16":  # the upper half of a float32
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.copy()
+def _array(entry: Mapping) -> np.ndarray:
+    # safetensors.numpy.load does not know bfloat16.
+    array = np.frombuffer(entry["data"], _TYPES[entry["dtype"]]).reshape(entry["shape"])
+    return array.astype(np.float32) if entry["dtype"] == "BF16" else array.copy()
 
 
 def _read_npz(content: bytes) -> dict[str, np.ndarray]:

@@ -9,8 +9,9 @@
 | is | Inception score, from the network's classes alone | Salimans et al. 2016 |
 | copies | share of samples nearer to a training image than 99 % of the test images are | |
 
-A distance is named METRIC_NETWORK, such as `fd_fashion`. Each is also measured for test images (its
-floor) and for uniform noise (its ceiling), which say what a value means.
+A distance is named METRIC_NETWORK, such as `fd_fashion`; `fid` is `fd_inception`. Each is also
+measured for test images (its floor) and for uniform noise (its ceiling), which say what a value
+means.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from genzoo.core.errors import nearest
+from genzoo.evaluate.features.table import NETWORKS
 from genzoo.evaluate.neighbours import Neighbours
 from genzoo.math.frechet import Gaussian, frechet
 from genzoo.math.inception_score import inception_score
@@ -27,10 +29,11 @@ from genzoo.math.kernel_distance import SUBSET, kernel_distance
 from genzoo.math.neighbourhoods import neighbourhoods
 from genzoo.math.pca import Moments
 
-NETWORKS = ("fashion", "digits", "inception", "vgg16")
-"""Feature networks by name."""
 OWN = "own:"
 """Before the workdir of a run that encodes, as a feature network."""
+FID = "fid"
+"""The name of the Fréchet distance in the features of `inception`."""
+_FID = "fd_inception"
 _NEAR = 1.0  # percentile of the test images' distances from their nearest training images
 _CHUNK = 2048
 
@@ -143,12 +146,14 @@ class Distance(NamedTuple):
     network: str
 
     def __str__(self) -> str:
-        return f"{self.metric}_{self.network}"
+        name = f"{self.metric}_{self.network}"
+        return FID if name == _FID else name
 
 
 def parsed(names: str) -> list[Distance]:
     """The distances named in eval.distances, separated by commas."""
-    parts = [name.strip().partition("_") for name in names.split(",") if name.strip()]
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    parts = [(_FID if name == FID else name).partition("_") for name in given]
     return [Distance(metric, network) for metric, _, network in parts]
 
 

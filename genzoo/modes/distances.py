@@ -106,10 +106,10 @@ class Measurement:
         with tqdm(total=count, desc=title, unit=unit, disable=None) as bar:
             for drawn in self._drawn(setting, count):
                 for name, ruler in self.rulers.items():
-                    outputs = ruler.network(drawn.images)
-                    sets[name].add(*outputs)
+                    features, logits = ruler.network.outputs(drawn.images)
+                    sets[name].add(features, logits)
                     if name in closest:
-                        closest[name].add(drawn.images, outputs.features)
+                        closest[name].add(drawn.images, features)
                 evaluations.append(drawn.evaluations)
                 bar.update(len(drawn.images))
         counted = np.concatenate(evaluations)

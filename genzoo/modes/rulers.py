@@ -1,20 +1,29 @@
 """What distances in the features of one network need: the network and the features of the data."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm.auto import tqdm
 
 from genzoo import build
 from genzoo.builders import datasets
+from genzoo.core import named_arrays, streams, tree
+from genzoo.core.contract import Variables
 from genzoo.core.errors import UserError
+from genzoo.core.types import Array, Tree
+from genzoo.data import transforms
 from genzoo.data.source import Source
-from genzoo.evaluate.distances import METRICS, Data, Distance, FeatureSet
-from genzoo.evaluate.feature_networks import FeatureNetwork, feature_network
-from genzoo.experiment import Experiment
+from genzoo.evaluate.distances import METRICS, OWN, Data, Distance, FeatureSet
+from genzoo.evaluate.features.network import FeatureNetwork
+from genzoo.evaluate.features.table import NETWORKS
+from genzoo.experiment import Experiment, require, variables_of
+from genzoo.resolve import resolved
 from genzoo.settings import DataSettings
+from genzoo.workdir import Workdir
 
 _READ = 1000  # images read at a time
 
@@ -57,7 +66,7 @@ class Ruler:
         """The features of images uint8 [n, H, W, C], which arrive in batches."""
         found = FeatureSet(keep=self.keep)
         for batch in images:
-            found.add(*self.network(batch))
+            found.add(*self.network.outputs(batch))
         return found
 
     @cached_property
@@ -77,11 +86,10 @@ class Ruler:
     @cached_property
     def noise(self) -> FeatureSet:
         """The features of images of independent uniform pixels."""
-        random = np.random.default_rng(0)
+        random, shape = np.random.default_rng(0), self.open("test").spec.shape
         counts = [min(_READ, self.samples - begin) for begin in range(0, self.samples, _READ)]
         return self.features(
-            random.integers(0, 256, (count, *self.network.shape), dtype=np.uint8)
-            for count in counts
+            random.integers(0, 256, (count, *shape), dtype=np.uint8) for count in counts
         )
 
     def measure(self, one: Distance, samples: FeatureSet) -> dict:
@@ -108,26 +116,25 @@ class Ruler:
 
     def protocol(self, count: int) -> dict:
         """What a distance between `count` samples and the data depends on, besides the samples."""
-        network, train = self.network, self.real.train.moments
+        train, source = self.real.train.moments, self.open("train")
         return {
             "n": count,
             "split": "train",
-            "network": {"name": network.name, "version": network.version, "hash": network.hash},
-            "reference": {"data": self.data, "n": train.count, **self.open("train").identity()},
+            **self.network.protocol,
+            "reference": {"data": self.data, "n": train.count, **source.identity()},
             "test": self.real.test.moments.count,
-            "resize": network.resize,
         }
 
 
 def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
     """The ruler of a network for a run. Raises UserError if the network takes other images."""
-    network, standard = feature_network(name), STANDARDS.get(name)
-    if network.shape != experiment.shape:
-        raise UserError(
-            f"eval.distances: the network {name} takes images of {_sized(network.shape)}, but "
-            f"those of {experiment.config.data.name} have {_sized(experiment.shape)}: name another "
-            "network."
-        )
+    settings, standard = experiment.config.eval, STANDARDS.get(name)
+    if name.startswith(OWN):
+        network = of_run(Path(name.removeprefix(OWN)))
+    else:
+        network = NETWORKS[name].open(settings.features, settings.resize)
+    if problem := network.problem(experiment.shape):
+        raise UserError(f"eval.distances: {problem} Name another network.")
     data = build.section(experiment.config, "data")
     if standard and data.name != standard.data:
         data = DataSettings(name=standard.data)
@@ -136,11 +143,42 @@ def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
         open=partial(datasets.open_source, data),
         data=data.name,
         reference=standard.reference if standard else 0,
-        samples=experiment.config.eval.samples,
+        samples=settings.samples,
         keep=keep,
         standard=standard,
     )
 
 
-def _sized(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
+def of_run(workdir: Path) -> FeatureNetwork:
+    """The representation of a run that encodes, with eval.weights, as a feature network."""
+    place = Workdir(workdir)
+    raw = place.stored("name the workdir of a run that encodes in eval.distances, after own:")
+    config = resolved(raw, place.path)
+    experiment = Experiment(config)
+    require(experiment.family, config.family.name, "encode", "eval")
+    state = place.load(config, experiment.abstract_state)
+    variables = variables_of(state, config.eval.weights)
+
+    def apply(parts: Tree, images: Array) -> tuple[Array, None]:
+        batch = {"x": transforms.to_float(images)}
+        keys = streams.per_example(streams.root(0), np.zeros(len(images), np.int32))
+        return experiment.family.encode(Variables(**parts), batch, keys), None
+
+    parts = {name: getattr(variables, name) for name in ("params", "stats", "frozen")}
+    height, width, channels = experiment.shape
+    images = jax.ShapeDtypeStruct((1, *experiment.shape), np.float32)
+    return FeatureNetwork(
+        name=f"{OWN}{config.family.name}",
+        version=f"step {int(state.step)}",
+        hash=named_arrays.digest(jax.device_get(tree.by_path(variables.params))),
+        verified=True,
+        resize="",
+        side=0,
+        sides=(height, width),
+        channels=channels,
+        dimensions=jax.eval_shape(apply, parts, images)[0].shape[-1],
+        classes=0,
+        apply=apply,
+        params=parts,
+        batch_size=config.eval.batch_size,
+    )

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+import genzoo
 from genzoo.core.errors import UserError
 from genzoo.data.embedded import open_fashion_mini
 from genzoo.evaluate.distances import METRICS, Data, Distance, FeatureSet, parsed, problems
-from genzoo.evaluate.feature_networks import NAMES, digest, feature_network
+from genzoo.evaluate.features import own
 from genzoo.main import main
 from genzoo.modes import rulers
 from genzoo.modes.compare import compare
@@ -24,56 +25,38 @@ def images(split: str, start: int, stop: int) -> np.ndarray:
 
 @cache
 def network():
-    return feature_network("fashion")
+    return own.open_own("fashion")
 
 
 def features(*batches: np.ndarray, keep: bool = True) -> FeatureSet:
     found = FeatureSet(keep=keep)
     for batch in batches:
-        found.add(*network()(batch))
+        found.add(*network().outputs(batch))
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", own.HASHES)
 def test_the_shipped_networks_hold_what_their_table_says(name):
-    found = feature_network(name)
-    assert found.shape == (28, 28, 1) and found.dimensions == 64 and len(found.classes) == 10
-    file = Path(feature_network.__wrapped__.__globals__["__file__"]).parent
-    size = (file / "networks" / f"{name}.safetensors").stat().st_size
-    assert size < 2e6
-    assert len(found.hash) == 64
+    found = own.open_own(name)
+    assert (found.sides, found.channels, found.dimensions, found.classes) == ((28, 28), 1, 64, 10)
+    assert (Path(own.__file__).parent / "weights" / f"{name}.safetensors").stat().st_size < 2e6
 
 
 def test_the_network_classifies_test_images_as_its_docstring_says():
-    from genzoo.evaluate import feature_networks
-
     source = open_fashion_mini("test")
     labels = source.read(np.arange(500))["label"]
-    right = network()(images("test", 0, 500)).logits.argmax(-1) == labels
-    table = feature_networks.__doc__.splitlines()
+    right = network().outputs(images("test", 0, 500))[1].argmax(-1) == labels
+    table = own.__doc__.splitlines()
     (row,) = (line for line in table if line.startswith("| fashion"))
     stated = float(row.split("|")[-2])
     assert abs(right.mean() - stated) < 3 * np.sqrt(stated * (1 - stated) / 500)
 
 
 def test_features_do_not_depend_on_the_batch():
-    whole, parts = network()(images("test", 0, 300)), []
+    whole, parts = network().features(images("test", 0, 300)), []
     for start, stop in ((0, 1), (1, 270), (270, 300)):
-        parts.append(network()(images("test", start, stop)).features)
-    np.testing.assert_allclose(np.concatenate(parts), whole.features, rtol=1e-5, atol=1e-5)
-
-
-def test_a_digest_is_of_names_types_shapes_and_values():
-    arrays = {"a": np.arange(6, dtype=np.float32), "b": np.zeros(2, np.int32)}
-    same = digest(dict(reversed(arrays.items())))
-    assert digest(arrays) == same
-    others = [
-        {**arrays, "a": arrays["a"].reshape(2, 3)},
-        {**arrays, "a": arrays["a"].astype(np.float64)},
-        {**arrays, "a": arrays["a"] + 1e-6},
-        {"c": arrays["a"], "b": arrays["b"]},
-    ]
-    assert len({same, *map(digest, others)}) == 5
+        parts.append(network().features(images("test", start, stop)))
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5, atol=1e-5)
 
 
 def test_distances_are_in_the_order_of_the_damage():
@@ -130,8 +113,18 @@ def test_names_of_distances():
         Distance("fd", "fashion"), Distance("kid", "own:runs/a_b"),
     ]  # fmt: skip
     assert problems("fd_fashion,kid_digits,fd_own:runs/x") == []
+    assert parsed("fid") == [Distance("fd", "inception")] and str(parsed("fid")[0]) == "fid"
     assert "'fid' is no metric" in problems("fid_fashion")[0]
     assert "did you mean 'fashion'" in problems("fd_fashon")[0]
+
+
+def test_a_run_that_encodes_is_a_feature_network(tmp_path):
+    assert main(["--config=pca_fashion:smoke", f"--workdir={tmp_path}/pca"]) == 0
+    found = rulers.of_run(tmp_path / "pca")
+    shown = images("test", 0, 50)
+    run = genzoo.open(tmp_path / "pca")
+    np.testing.assert_allclose(found.features(shown), run.encode(shown), rtol=1e-4, atol=1e-4)
+    assert found.name == "own:pca" and found.sides == (28, 28) and len(found.hash) == 64
 
 
 # --- a run ----------------------------------------------------------------------------------------
@@ -168,7 +161,7 @@ def test_a_number_never_stands_alone(run):
     assert one["singular"]
     protocol = one["protocol"]
     assert protocol["n"] == 24 and protocol["split"] == "train" and protocol["resize"] == "none"
-    assert protocol["network"]["hash"] == network().hash
+    assert (protocol["features"], protocol["hash"]) == ("fashion", network().hash)
     assert protocol["reference"]["n"] == 300 and protocol["reference"]["checksum"]
     drawn = protocol["sampling"]
     assert {"method", "grid", "steps", "guidance_scale", "weights", "seed", "step", "evaluations",
@@ -204,9 +197,9 @@ def test_runs_are_compared_only_under_one_protocol(run, tmp_path):
     report["distances"][0]["fd_fashion@24"]["protocol"]["sampling"]["steps"] = 99
     write(report)
     compare([run, other])  # how the samples were drawn may differ
-    report["distances"][0]["fd_fashion@24"]["protocol"]["network"]["hash"] = "0"
+    report["distances"][0]["fd_fashion@24"]["protocol"]["hash"] = "0"
     write(report)
-    with pytest.raises(UserError, match=r"fd_fashion@24 was measured with network\.hash = "):
+    with pytest.raises(UserError, match=r"fd_fashion@24 was measured with hash = "):
         compare([run, other])
     for wrong in ({}, {"distances": []}, {"distances": [{"fd_fashion@24": {"value": 1.0}}]}):
         write(wrong)
@@ -220,7 +213,9 @@ def test_runs_are_compared_only_under_one_protocol(run, tmp_path):
     ("ddpm_fashion:smoke", ("distances=fd_fashon",), "did you mean 'fashion'"),
     ("ddpm_fashion:smoke", ("samples=50",), "without eval.distances"),
     ("ddpm_fashion:smoke", ("losses=False",), "leaves nothing to evaluate"),
-    ("ddpm_cifar:smoke", ("distances=fd_fashion",), "takes images of 28 x 28 x 1"),
+    ("ddpm_cifar:smoke", ("distances=fd_fashion",), "fashion takes grey images"),
+    ("ddpm_fashion:smoke", ("distances=fid",), "genzoo does not ship them"),
+    ("ddpm_fashion:smoke", ("distances=fd_own:nowhere",), "holds no run"),
     ("classifier_fashion:smoke", ("distances=fd_fashion",), "needs a family that can sample"),
     ("vae_fashion:smoke", ("distances=fd_fashion", "steps=(2,3)"), "has no solver"),
 ])  # fmt: skip

@@ -27,8 +27,9 @@ class FeatureNetwork:
     name: as in the table. version: of the weights and of what is done to the images. hash: the
     SHA-256 of the weights (`named_arrays.digest`). verified: whether they are known to be the
     published ones. resize: a kind of `math.resizing`, or "" for none. side: the height and width
-    that images are resized to; 0 for their own. channels: those of its images; grey images become
-    coloured ones. dimensions: D. classes: the number of logits, or 0. batch_size: images at a time.
+    that images are resized to; 0 for their own. sides: the only height and width that it takes; ()
+    for any. channels: those of its images; grey images become coloured ones. dimensions: D.
+    classes: the number of logits, or 0. batch_size: images at a time.
     """
 
     name: str
@@ -42,6 +43,7 @@ class FeatureNetwork:
     classes: int
     apply: Apply
     params: Tree = field(repr=False)
+    sides: tuple[int, ...] = ()
     batch_size: int = 64
 
     @property
@@ -66,6 +68,8 @@ class FeatureNetwork:
         images and of batches.
         """
         check_images(self.name, images, self.channels)
+        if problem := self.problem(images.shape[1:]):
+            raise UserError(problem)
         features = np.empty((len(images), self.dimensions), np.float32)
         logits = np.empty((len(images), self.classes), np.float32) if self.classes else None
         done = 0
@@ -79,6 +83,16 @@ class FeatureNetwork:
                 logits[done : done + count] = np.asarray(out[1])[:count]
             done += count
         return features, logits
+
+    def problem(self, shape: Sequence[int]) -> str:
+        """Why it does not take images of this shape (h, w, c); "" if it does."""
+        height, width, channels = shape
+        if channels not in (1, self.channels):
+            return f"{self.name} takes grey images, and these have {channels} channels."
+        if self.sides and (height, width) != self.sides:
+            own = " x ".join(map(str, self.sides))
+            return f"{self.name} takes images of {own} pixels, and these have {height} x {width}."
+        return ""
 
     def __post_init__(self):
         def program(params: Tree, images: Array) -> tuple[Array, Array | None]:

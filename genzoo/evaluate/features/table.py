@@ -1,13 +1,10 @@
-"""The published feature networks by name, and what opens each.
-
-Networks that genzoo trains itself are rows of the same form elsewhere; all give `FeatureNetwork`.
-"""
+"""The feature networks by name, and what opens each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from genzoo.evaluate.features import inception, vgg16
+from genzoo.evaluate.features import inception, own, vgg16
 from genzoo.evaluate.features.network import FeatureNetwork
 
 
@@ -28,7 +25,18 @@ class Row:
     open: Callable[[str | Path, str], FeatureNetwork]
 
 
+def _own(name: str) -> Row:
+    return Row(
+        version=own.VERSION,
+        hash=own.HASHES[name],
+        resizes=("",),
+        weights="They come with genzoo.",
+        open=lambda path, resize: own.open_own(name),
+    )
+
+
 NETWORKS: Mapping[str, Row] = {
+    **{name: _own(name) for name in own.HASHES},
     "inception": Row(
         version=inception.VERSION,
         hash="",
