@@ -76,8 +76,8 @@ def test_inception_gives_the_features_of_torch_fidelity_and_pytorch_fid(weights)
 def test_the_hash_of_inception_is_of_the_arrays_and_not_of_the_file(tmp_path, weights):
     arrays = drawn()
     extra = {name.replace("conv.weight", "bn.num_batches_tracked"): np.array(0) for name in arrays}
-    doubles = {name: array.astype(np.float64) for name, array in arrays.items()}
-    np.savez(tmp_path / "other.npz", **extra | doubles)
+    double = {"fc.bias": arrays["fc.bias"].astype(np.float64)}
+    np.savez(tmp_path / "other.npz", **extra | arrays | double)
     network, other = (
         inception.open_inception(path, "clean") for path in (weights, tmp_path / "other.npz")
     )
@@ -86,6 +86,15 @@ def test_the_hash_of_inception_is_of_the_arrays_and_not_of_the_file(tmp_path, we
         "features": "inception", "version": "2015-12-05", "hash": network.hash,
         "verified": False, "resize": "clean to 299",
     }  # fmt: skip
+
+
+def test_the_published_file_is_told_by_its_hash(tmp_path):
+    path = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
+    path.write_bytes(b"abc")  # its SHA-256 starts with ba7816bf
+    assert not inception.is_published(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inception, "FILE_HASH", "ba7816bf")
+        assert inception.is_published(path)
 
 
 def test_weights_that_are_not_those_of_inception_are_refused(tmp_path):
@@ -123,8 +132,9 @@ def test_resizing_is_that_of_pillow_torch_fidelity_and_torch(kind, height):
     image = stored_image(height).astype(np.float32)
     actual = np.asarray(resized(image, kind, 299))[0, ::13, ::13]
     expected = np.load(FIXTURE)[f"resize_{height}_{kind}"]
-    # Positions in float32 are known to 3e-5 of a pixel, between levels up to 255 apart.
-    np.testing.assert_allclose(actual, expected, atol=0.02)
+    # In the other two, positions in float32 are known to 3e-5 of a pixel, between levels up to 255
+    # apart.
+    np.testing.assert_allclose(actual, expected, atol=1e-3 if kind == "clean" else 1e-2)
 
 
 def test_kinds_of_resizing_differ_and_keep_constants():

@@ -7,6 +7,8 @@ layout, as float32, so that it does not depend on the kind of file.
 """
 
 import hashlib
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -50,7 +52,7 @@ def open_inception(path: str | Path, resize: str = "legacy") -> FeatureNetwork:
         name="inception",
         version=VERSION,
         hash=named_arrays.digest(used),
-        verified=_is_published(path),
+        verified=is_published(path),
         resize=resize,
         side=SIDE,
         channels=3,
@@ -61,7 +63,8 @@ def open_inception(path: str | Path, resize: str = "legacy") -> FeatureNetwork:
     )
 
 
-def _is_published(path: Path) -> bool:
+def is_published(path: Path) -> bool:
+    """Whether a file of weights is byte for byte the one of pytorch-fid and torch-fidelity."""
     # The hash of the published arrays is not known without the file, that of the file is.
     try:
         return hashlib.sha256(read_bytes(path)).hexdigest().startswith(FILE_HASH)
@@ -69,7 +72,8 @@ def _is_published(path: Path) -> bool:
         return False
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
+@cache
+def shapes() -> Mapping[str, tuple[int, ...]]:
     """Name in pytorch-fid -> shape in torch's layout, of every array that the network uses."""
     x = jnp.zeros((1, SIDE, SIDE, 3))
     params = jax.eval_shape(Inception().init, jax.random.key(0), x)["params"]

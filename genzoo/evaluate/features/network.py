@@ -20,7 +20,7 @@ Apply = Callable[[Tree, Array], tuple[Array, Array | None]]
 logits [B, classes] for the Inception score, or None)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureNetwork:
     """A network with its weights.
 

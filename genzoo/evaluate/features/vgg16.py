@@ -61,7 +61,7 @@ def _last_map(params: Tree, images: Array) -> tuple[Array, None]:
     return VGG16().apply({"params": params}, images * (2 / 255) - 1)[-1].mean((1, 2)), None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lpips:
     """LPIPS on VGG-16, version 0.1 (Zhang et al. 2018). params: of `nets.judges.vgg.LPIPS`."""
 

@@ -5,7 +5,7 @@ It differs from the networks called Inception-v3 today in four ways, as in pytor
 * average pools inside the blocks count only positions inside the image, not the padding;
 * the last block pools by the maximum instead of the average;
 * there are 1,008 logits, of which 1,000 are classes, and no auxiliary head;
-* convolutions have no bias, and batch norms have epsilon 1e-3 (and a scale, which was 1 there).
+* convolutions have no bias, and batch norms have epsilon 1e-3.
 
 The params are named as in torchvision and pytorch-fid, so that a file of weights maps by its names.
 """
