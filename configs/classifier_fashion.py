@@ -8,7 +8,7 @@ Variants:
     :noisy         trained at all noise levels of the cosine table, to guide other models with
                    --config.sample.classifier=WORKDIR.
     :laptop        4,000 steps of a small network. Its params are the feature network "fashion"
-                   (evaluate/feature_networks.py). Cost: nine minutes on 2 CPU cores.
+                   (evaluate/features/own.py). Cost: nine minutes on 2 CPU cores.
                    Result: test accuracy 0.893.
     :noisy_laptop  1,000 steps for :noisy. Cost: two to three minutes on 2 CPU cores.
     :smoke         20 steps of a tiny network, for the tests. Cost: seconds.
