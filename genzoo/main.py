@@ -32,6 +32,7 @@ _MODES = {
     "probe": "measures how well a linear probe of embeddings predicts the classes, for families "
     "that encode",
     "compare": "prints the distances of several runs side by side, from their eval.json",
+    "stats": "writes the moments of the data's features, a reference for distances",
     "describe": "prints parameters, operations and every key of the config as JSON; writes nothing",
     "list": "prints every config and variant with its cost and result, as a table and as JSON",
     "bench": "times the training step and the sampler on this machine; prints JSON",
@@ -113,6 +114,7 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
         reconstruct,
         retrieve,
         sample,
+        stats,
         train,
     )
     from genzoo.runtime.agreement import agreed
@@ -138,6 +140,8 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
     if arguments.mode in _WITHOUT_WORKDIR:
         without = {"describe": cost.describe, "bench": cost.bench, "compile": compile.compile_ahead}
         return without[arguments.mode](config)
+    if arguments.mode == "stats":
+        return stats.stats(config, arguments.workdir)
     modes = {
         "train": train.train,
         "eval": evaluate.evaluate,

@@ -220,6 +220,9 @@ class EvalSettings:
         OneOf(("", "legacy", "clean", "pytorch")),
         "How inception resizes images; empty for legacy, as FID is defined.",
     ] = ""
+    reference: Annotated[
+        str, "File of --mode=stats whose moments take the place of the training images'."
+    ] = ""
     samples: Annotated[
         int, AtLeast(2), Limit(10**8), "Number of samples drawn to measure distances."
     ] = 2000
@@ -240,7 +243,7 @@ class EvalSettings:
         """Names of unknown distances, and keys without effect."""
         if not self.distances:
             why, remedy = "without eval.distances", "name one there, such as fd_fashion"
-            keys = ("features", "resize", "samples", "steps", "guidance")
+            keys = ("features", "resize", "reference", "samples", "steps", "guidance")
             problems = without_effect(self, "eval", keys, why, remedy)
             if not self.losses:
                 problems.append(

@@ -51,6 +51,11 @@ class FeatureSet:
     _features: list[np.ndarray] = field(default_factory=list)
     _logits: list[np.ndarray] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, moments: Moments) -> "FeatureSet":
+        """A set of which only the moments are known."""
+        return cls(keep=False, _moments=moments)
+
     def add(self, features: np.ndarray, logits: np.ndarray | None) -> None:
         """Adds images with these features [n, D] and, if the network has classes, logits [n, K]."""
         before = self._moments or Moments.none(features.shape[1])

@@ -17,9 +17,11 @@ from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Tree
 from genzoo.data import transforms
 from genzoo.data.source import Source
+from genzoo.evaluate import reference
 from genzoo.evaluate.distances import METRICS, OWN, Data, Distance, FeatureSet
 from genzoo.evaluate.features.network import FeatureNetwork
 from genzoo.evaluate.features.table import NETWORKS
+from genzoo.evaluate.reference import Reference
 from genzoo.experiment import Experiment, require, variables_of
 from genzoo.resolve import resolved
 from genzoo.settings import DataSettings
@@ -52,6 +54,7 @@ class Ruler:
     open: split -> the data that samples are compared with. data: its name. reference: number of
     training images; 0 for all. samples: number of samples, and of test images. keep: whether
     features are kept, or only their moments. standard: the protocol, if the network has one.
+    stored: the moments to compare with, in place of those of the training images.
     """
 
     network: FeatureNetwork
@@ -61,6 +64,7 @@ class Ruler:
     samples: int
     keep: bool
     standard: Standard | None
+    stored: Reference | None = None
 
     def features(self, images: Iterator[np.ndarray]) -> FeatureSet:
         """The features of images uint8 [n, H, W, C], which arrive in batches."""
@@ -72,7 +76,10 @@ class Ruler:
     @cached_property
     def real(self) -> Data:
         """The features of the data."""
-        return Data(train=self._of("train", self.reference), test=self._of("test", self.samples))
+        test = self._of("test", self.samples)
+        if self.stored:
+            return Data(train=FeatureSet.of(self.stored.moments), test=test)
+        return Data(train=self._of("train", self.reference), test=test)
 
     def _of(self, split: str, count: int) -> FeatureSet:
         source = self.open(split)
@@ -94,13 +101,17 @@ class Ruler:
 
     def measure(self, one: Distance, samples: FeatureSet) -> dict:
         """The numbers of a distance, those of test images ("floor") and of noise ("ceiling")."""
-        measure = METRICS[one.metric].measure
+        return {**METRICS[one.metric].measure(samples, self.real), **self.ends(one)}
+
+    def ends(self, one: Distance) -> dict[str, dict]:
+        """The numbers of test images ("floor") and of noise ("ceiling")."""
         if one not in self._ends:
+            measure = METRICS[one.metric].measure
             self._ends[one] = {
                 "floor": measure(self.real.test, self.real),
                 "ceiling": measure(self.noise, self.real),
             }
-        return {**measure(samples, self.real), **self._ends[one]}
+        return self._ends[one]
 
     @cached_property
     def _ends(self) -> dict[Distance, dict]:
@@ -116,14 +127,22 @@ class Ruler:
 
     def protocol(self, count: int) -> dict:
         """What a distance between `count` samples and the data depends on, besides the samples."""
-        train, source = self.real.train.moments, self.open("train")
         return {
             "n": count,
             "split": "train",
             **self.network.protocol,
-            "reference": {"data": self.data, "n": train.count, **source.identity()},
+            "reference": self.origin,
             "test": self.real.test.moments.count,
         }
+
+    @cached_property
+    def origin(self) -> dict:
+        """What samples are compared with: a data set, the number of its images and its checksums;
+        or moments of a file, and their hash."""
+        if self.stored:
+            return {**self.stored.about["data"], "hash": self.stored.hash}
+        count = self.real.train.moments.count
+        return {"data": self.data, "n": count, **self.open("train").identity()}
 
 
 def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
@@ -135,6 +154,14 @@ def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
         network = NETWORKS[name].open(settings.features, settings.resize)
     if problem := network.problem(experiment.shape):
         raise UserError(f"eval.distances: {problem} Name another network.")
+    stored = None
+    if settings.reference:
+        stored = reference.load(Path(settings.reference).expanduser(), network.protocol)
+        if keep:
+            raise UserError(
+                "eval.reference holds moments, which suffice for fd alone: leave other distances "
+                "out of eval.distances, or eval.reference."
+            )
     data = build.section(experiment.config, "data")
     if standard and data.name != standard.data:
         data = DataSettings(name=standard.data)
@@ -146,6 +173,7 @@ def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
         samples=settings.samples,
         keep=keep,
         standard=standard,
+        stored=stored,
     )
 
 

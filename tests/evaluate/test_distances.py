@@ -182,6 +182,44 @@ def test_a_sweep_gives_the_numbers_of_its_settings(run):
     assert len(set(values)) == 4
 
 
+def test_stored_statistics_take_the_place_of_the_data(run, tmp_path, capsys):
+    (alone,) = evaluated(run, "--config.eval.distances=fd_fashion")
+    alone = alone["fd_fashion@24"]
+    common = ["--config.eval.distances=fd_fashion", "--config.eval.samples=24"]
+    made = ["--mode=stats", "--config=ddpm_fashion_cond:smoke", f"--workdir={tmp_path}", *common]
+    capsys.readouterr()
+    assert main(made) == 0
+    printed = json.loads(capsys.readouterr().out)["distances"]["fd_fashion"]
+    assert printed["floor"] == alone["floor"] and printed["ceiling"] == alone["ceiling"]
+    file = tmp_path / "statistics_fashion.npz"
+    given = f"--config.eval.reference={file}"
+    (with_file,) = evaluated(run, "--config.eval.distances=fd_fashion", given)
+    with_file = with_file["fd_fashion@24"]
+    assert with_file["value"] == pytest.approx(alone["value"], rel=1e-9)
+    assert len(with_file["protocol"]["reference"]["hash"]) == 64
+    assert with_file["protocol"]["reference"]["data"] == "fashion_mini"
+
+    def refused(words: str, *changes: str) -> None:
+        mode = ["--mode=eval", f"--workdir={run}", "--config.eval.losses=False"]
+        assert main([*mode, *common, given, *changes]) == 2
+        assert words in capsys.readouterr().err
+
+    refused("suffice for fd alone", "--config.eval.distances=kid_fashion")
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    wrong = arrays["about"].tobytes().replace(b'"fashion"', b'"digits"')
+    np.savez(file, **{**arrays, "about": np.frombuffer(wrong, np.uint8)})
+    refused("was made with features = 'digits', not 'fashion'")
+    np.savez(file, **{**arrays, "mean": arrays["mean"][:3]})
+    refused("do not fit together")
+    np.savez(file, **{name: arrays[name] for name in ("mean", "count")})
+    refused("has no about")
+    file.write_bytes(file.read_bytes()[:100])
+    refused("cannot be read as named arrays")
+    file.unlink()
+    refused("there is no such file")
+
+
 def test_runs_are_compared_only_under_one_protocol(run, tmp_path):
     evaluated(run)
     report = json.loads((run / "eval.json").read_text())

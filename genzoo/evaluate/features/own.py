@@ -10,6 +10,7 @@ They take grey images of 28 x 28 pixels; the 64 features are what the last layer
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import resources
 
 import jax.numpy as jnp
@@ -36,8 +37,9 @@ _NETWORK = ClassifierUNetSettings(
 _LAST = "pool"  # the module whose output the last layer reads
 
 
+@lru_cache
 def open_own(name: str) -> FeatureNetwork:
-    """The network `fashion` or `digits`."""
+    """The network `fashion` or `digits`; the same one, with its compiled programs, every time."""
     place = resources.files("genzoo.evaluate.features") / "weights" / f"{name}.safetensors"
     arrays = named_arrays.read_safetensors(place.read_bytes())
     if named_arrays.digest(arrays) != HASHES[name]:
