@@ -18,6 +18,8 @@ from genzoo.core.types import Batch
 from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
 from genzoo.experiment import Experiment, variables_of
+from genzoo.modes import report as reports
+from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import Workdir, announced
 
@@ -84,4 +86,5 @@ def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     }
     place.write("eval.json", report)
     shown = {k: v for k, v in report.items() if k != "bits_per_dim_curve"}
-    return shown | {"files": announced([place.path / "eval.json"])}
+    pages = reports.write_beside(place.path) if is_first() else []
+    return shown | {"files": announced([place.path / "eval.json", *pages])}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from genzoo.evaluate.report import words
+from genzoo.evaluate.report.charts import TIMES
 from genzoo.evaluate.report.folder import Folder, number, section
 from genzoo.evaluate.report.parts import Fact, Facts, Section, Share, Shares
 
@@ -44,7 +45,8 @@ def of(folder: Folder) -> Cost:
     stepping = _stepping(folder)
     covered = folder.lines[-1]["step"] if folder.lines else 0
     return Cost(
-        seconds=sum(spent.values()) if spent else stepping or math.nan,
+        # A run that was killed had no time to note its last minute.
+        seconds=max(sum(spent.values()), stepping) or math.nan,
         spent=spent,
         flops=number(last.get("flops_per_step")),
         rate=covered / stepping if stepping else math.nan,
@@ -65,13 +67,13 @@ def _stepping(folder: Folder) -> float:
 
 
 def device(folder: Folder) -> str:
-    """The devices of the newest start, "2 × NVIDIA H100"; "" if unknown."""
+    """The devices of the newest start, "2 x NVIDIA H100"; "" if unknown."""
     last = folder.starts[-1] if folder.starts else {}
     kind, count = last.get("device"), last.get("devices")
     if not isinstance(kind, str):
         platform = section(section(folder.scores, "Scores"), "protocol").get("platform")
         return str(platform) if isinstance(platform, str) else ""
-    return f"{count} × {kind}" if isinstance(count, int) and count > 1 else kind
+    return f"{count}{TIMES}{kind}" if isinstance(count, int) and count > 1 else kind
 
 
 def cost_section(folder: Folder, cost: Cost) -> Section:

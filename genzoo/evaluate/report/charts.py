@@ -5,6 +5,7 @@ width the page gives it: lines live in a stretched coordinate system of 1000 x 1
 placed in per cent, so that letters keep the size and the typeface of the page.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,17 +14,21 @@ import numpy as np
 from markupsafe import Markup, escape
 
 _MOST = 500
-"""Points of a line; more are thinned to the lowest and highest of each of half as many stretches."""
+"""Points of a line; more are thinned to the extremes of each of half as many stretches."""
 _APART = 7.5
 """Per cent of the height by which the names of two lines must be apart."""
 _DECADES = 1.3
 """The ratio of the ends, in decades, from which positive values are drawn on a logarithmic axis."""
 
 
+# Characters that look like others are written by their names.
+NOTHING, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", " \N{MULTIPLICATION SIGN} "
+
+
 @dataclass(frozen=True)
 class Line:
-    """A line through points (x, y); NaN leaves a gap. rank: which of the page's colours. faint: the
-    raw values behind a smoothed line. steps: whether it stays level between its points."""
+    """A line through points (x, y); NaN leaves a gap. rank: which of the page's colours. faint:
+    whether it holds the raw values behind a smoothed line."""
 
     name: str
     x: np.ndarray
@@ -42,8 +47,11 @@ class Chart:
     x_label: str = "step"
     about: str = ""
     log: bool = True
-    wide: bool = False
-    note: str = ""
+
+    @property
+    def named(self) -> bool:
+        """Whether it has several lines, with their names at the right."""
+        return sum(not line.faint for line in self.lines) > 1
 
     @property
     def svg(self) -> Markup:
@@ -57,32 +65,36 @@ class Chart:
 
 
 def smoothed(y: np.ndarray, share: float = 0.08) -> np.ndarray:
-    """An exponential average of y [N] over about `share` of its length, unbiased at the start. Gaps
-    (NaN) keep the value before them."""
-    keep = 1 - 1 / max(1.0, share * len(y))
-    values, total, weight = np.full(len(y), np.nan), 0.0, 0.0
-    for i, value in enumerate(y):
-        if math.isfinite(value):
-            total, weight = keep * total + value, keep * weight + 1
-        values[i] = total / weight if weight else math.nan
-    return values
+    """The mean of y [N] around each place, over `share` of the length. The window is centred, so
+    that the curve is not late, and shrinks towards both ends, so that a steep start stays steep.
+    NaN counts for nothing."""
+    count = len(y)
+    place = np.arange(count)
+    half = np.minimum(round(share * count / 2), np.minimum(place // 4, count - 1 - place))
+    known = np.isfinite(y)
+    sums, counts = (
+        np.concatenate([[0.0], np.cumsum(each)]) for each in (np.where(known, y, 0.0), known)
+    )
+    first, last = place - half, place + half + 1
+    with np.errstate(invalid="ignore"):
+        return (sums[last] - sums[first]) / (counts[last] - counts[first])
 
 
 def brief(value: float) -> str:
     """A number for reading, with about three digits: 0.0123, 1,800, 2.5e-06."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return NOTHING
     size = abs(value)
     if value == 0:
         return "0"
     if size >= 1e7 or size < 1e-4:
         mantissa, _, exponent = f"{value:.3g}".partition("e")
         if exponent:
-            return f"{mantissa} × 10{_raised(int(exponent))}"
+            return f"{mantissa}{TIMES}10{_raised(int(exponent))}"
         return f"{value:.3e}"
     if size >= 1000 or float(value).is_integer():
-        return f"{value:,.0f}".replace("-", "−")
-    return f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}".replace("-", "−")
+        return f"{value:,.0f}".replace("-", MINUS)
+    return f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}".replace("-", MINUS)
 
 
 def _raised(exponent: int) -> str:
@@ -173,7 +185,7 @@ def _tick(value: float, step: float) -> str:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     if round(step * 10**digits, 6) % 1:  # a step of 2.5
         digits += 1
-    return f"{value:,.{digits}f}".replace("-", "−")
+    return f"{value:,.{digits}f}".replace("-", MINUS)
 
 
 # --- markup ---------------------------------------------------------------------------------------
@@ -240,11 +252,11 @@ def _named(lines: Sequence[Line], y: Axis) -> list[Markup]:
     if len(ends) < 2:
         return []
     ends.sort(key=lambda end: end[0])
-    for before, after in zip(ends, ends[1:], strict=False):
+    for before, after in itertools.pairwise(ends):
         after[0] = max(after[0], before[0] + _APART)
     if (over := ends[-1][0] - 100) > 0:  # push them back up
         ends[-1][0] -= over
-        for after, before in zip(ends[::-1], ends[-2::-1], strict=False):
+        for after, before in itertools.pairwise(ends[::-1]):
             before[0] = min(before[0], after[0] - _APART)
     return [
         element(

@@ -40,8 +40,7 @@ def curves_section(folder: Folder) -> Section:
     for name, parts in quarters.items():
         # The last quarter of t holds the most noise.
         lines = [
-            Line(f"q{i} {_TITLES[i]}".strip(), x, smoothed(parts[i]), rank=i)
-            for i in sorted(parts)
+            Line(f"q{i} {_TITLES[i]}".strip(), x, smoothed(parts[i]), rank=i) for i in sorted(parts)
         ]
         main.append(Chart(title=f"{words.titled(name)} by quarter of t, smoothed", lines=lines))
     last = ("gradient_norm", "learning_rate", "examples_per_second")
@@ -65,7 +64,7 @@ def curves_section(folder: Folder) -> Section:
         blocks.append(Prose(notes, quiet=True))
     every = section(folder.config, "train").get("log_every")
     mean = f"the mean of {every} steps" if isinstance(every, int) and every > 1 else "one report"
-    lead = f"Faint: {mean}. Strong: an average over the last twelfth of the run."
+    lead = f"Faint: {mean}. Strong: a moving average."
     return Section("curves", "Curves", blocks, lead)
 
 
@@ -78,7 +77,7 @@ def compared(folders: Sequence[Folder], names: Sequence[str]) -> list[Chart]:
     """One chart for each metric that several runs have, with a smoothed line for each run."""
     found = [series(folder.lines) for folder in folders]
     charts = []
-    for name in dict.fromkeys(n for each in found for n in each):
+    for name in dict.fromkeys(["loss", *(n for each in found for n in each)]):
         having = [i for i, each in enumerate(found) if name in each]
         if name in _HIDDEN or len(having) < 2 or _QUARTER.fullmatch(name):
             continue
@@ -86,10 +85,17 @@ def compared(folders: Sequence[Folder], names: Sequence[str]) -> list[Chart]:
         for i in having[:_MOST_RUNS]:
             x = np.array([line["step"] for line in folders[i].lines], float)
             y = found[i][name]
-            lines.append(Line(names[i], x, y if name == "learning_rate" else smoothed(y), rank=i))
+            lines.append(
+                Line(shortened(names[i]), x, y if name == "learning_rate" else smoothed(y), rank=i)
+            )
         title = words.capital(words.titled(name))
         charts.append(Chart(title=title, lines=lines, log=name != "learning_rate"))
     return charts[:_MOST]
+
+
+def shortened(name: str) -> str:
+    """A name that fits beside a chart."""
+    return name if len(name) <= 18 else name[:17] + "…"
 
 
 def schedules(content: Mapping) -> list[Chart]:
@@ -109,7 +115,9 @@ def schedules(content: Mapping) -> list[Chart]:
         for rank, (name, curves) in enumerate(list(named.items())[:8]):
             y = curves.get(key) if isinstance(curves, Mapping) else None
             if isinstance(y, list) and len(y) == len(x):
-                lines.append(Line(str(name)[:24], x, np.array([number(v) for v in y]), rank=rank))
+                lines.append(
+                    Line(shortened(str(name)), x, np.array([number(v) for v in y]), rank=rank)
+                )
         if lines:
             charts.append(Chart(title=title, lines=lines, x_label="t", log=key == "beta"))
     return charts

@@ -90,9 +90,7 @@ def reduced(image: Image.Image) -> tuple[Image.Image, int]:
 
 
 def _made_of_blocks(pixels: np.ndarray, factor: int) -> bool:
-    blocks = all(
-        (pixels[shift::factor] == pixels[::factor]).all() for shift in range(1, factor)
-    )
+    blocks = all((pixels[shift::factor] == pixels[::factor]).all() for shift in range(1, factor))
     return blocks and all(
         (pixels[:, shift::factor] == pixels[:, ::factor]).all() for shift in range(1, factor)
     )

@@ -10,19 +10,19 @@ from genzoo.evaluate.report.images import Picture
 
 @dataclass(frozen=True)
 class Fact:
-    """A term and its value. note: a remark after it. code: whether the value is code."""
+    """A term and its value. note: a remark after it."""
 
     term: str
     value: str
     note: str = ""
-    code: bool = False
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A list of facts."""
+    """A list of facts. title: above it."""
 
     facts: Sequence[Fact]
+    title: str = ""
     kind: ClassVar[str] = "facts"
 
 
@@ -64,13 +64,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Slides:
-    """Pictures over the steps of training, with a slider. caption: below them. total: the steps of
-    the whole run; 0 if unknown."""
+    """Pictures over the steps of training, with a slider. name: for readers who do not see them.
+    caption, title: below and above them. total: the steps of the whole run; 0 if unknown."""
 
     name: str
     frames: Sequence[Frame]
     caption: str = ""
     total: int = 0
+    title: str = ""
     kind: ClassVar[str] = "slides"
 
     @property
@@ -145,6 +146,15 @@ class Shares:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Blocks beside other blocks, where there is room."""
+
+    first: Sequence[object]
+    second: Sequence[object]
+    kind: ClassVar[str] = "pair"
+
+
+@dataclass(frozen=True)
 class Folded:
     """Blocks that the reader opens. label: what is inside."""
 
@@ -155,7 +165,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a page. name: its anchor. beside: a short text in its margin."""
+    """A section of a page. name: its anchor. lead: a quiet sentence below its title."""
 
     name: str
     title: str

@@ -9,7 +9,6 @@ import hashlib
 from functools import cache
 from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from genzoo.evaluate.report.parts import Page
@@ -35,10 +34,11 @@ def render(page: Page) -> str:
 @cache
 def _parts():
     """(the template, the style sheet, the script), from the files beside this one."""
+    from jinja2 import Environment, StrictUndefined  # here, because few calls make a page
+
     folder = resources.files("genzoo") / "evaluate" / "report"
     text, style, script = (
-        (folder / name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", "page.js")
+        (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
     )
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

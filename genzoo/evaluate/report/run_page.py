@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from genzoo.core.version import VERSION
 from genzoo.evaluate.report import account, curves, images, scores, setup, words
-from genzoo.evaluate.report.charts import brief
+from genzoo.evaluate.report.charts import NOTHING, brief
 from genzoo.evaluate.report.folder import Drawn, Folder, number, section
 from genzoo.evaluate.report.images import Picture
 from genzoo.evaluate.report.parts import (
@@ -73,7 +73,7 @@ def comparison_page(folders: Sequence[Folder], abouts: Sequence[About]) -> Page:
         folder.grids = _last_grids(folder)
     pictures, altered = _album(folders, BUDGET, problems, grids_only=True)
     shows = [
-        Slides(name, frames, name, folder.total)
+        Slides(name, frames, "", folder.total, name)
         for folder, name in zip(folders, names, strict=True)
         if (frames := _frames(folder, pictures))
     ]
@@ -171,7 +171,9 @@ def _samples(folder: Folder, about: About, pictures: Mapping) -> Section:
     )
     if any(frame.series != "raw" for frame in frames):
         caption += " An average of the weights (ema) lags behind the weights themselves (raw)."
-    return Section("samples", f"{what} over training", [Slides(what, frames, caption, folder.total)])
+    return Section(
+        "samples", f"{what} over training", [Slides(what, frames, caption, folder.total)]
+    )
 
 
 def _plates(folder: Folder, pictures: Mapping) -> Section:
@@ -192,12 +194,13 @@ def _plates(folder: Folder, pictures: Mapping) -> Section:
 def _plate(drawn: Drawn, picture: Picture) -> Plate:
     title, caption = words.PICTURES.get(drawn.name, (words.capital(words.titled(drawn.name)), ""))
     if drawn.settings:
-        sample = section(drawn.settings, "sample")
+        varied = words.VARIED.get(drawn.name, ())
+        sample = {k: v for k, v in section(drawn.settings, "sample").items() if k not in varied}
         told = [f"step {words.shown(drawn.settings.get('step'))}"]
         told += [f"{k.replace('_', ' ')} {words.plain(sample[k])}" for k in words.SETTINGS
                  if k in sample and sample[k] not in ((), [], "", None)]  # fmt: skip
         for key, name in ("evaluations", "NFE"), ("prompt_accuracy", "accuracy"), ("psnr", "PSNR"):
-            if key in drawn.settings:
+            if key in drawn.settings and drawn.name == "grid":
                 told.append(f"{name} {words.shown(drawn.settings[key])}")
         caption = f"{caption} {words.capital(', '.join(told))}."
     return Plate(picture, title, caption.strip(), f"{title}: {caption}".strip(": "))
@@ -260,14 +263,14 @@ def _run_table(folders: Sequence[Folder], names: Sequence[str]) -> Table:
         for folder, cost in zip(folders, costs, strict=True)
     ]
     rows = [
-        Row(("Family", *(folder.family or "–" for folder in folders))),
-        Row(("Data", *(folder.dataset or "–" for folder in folders))),
+        Row(("Family", *(folder.family or NOTHING for folder in folders))),
+        Row(("Data", *(folder.dataset or NOTHING for folder in folders))),
     ]
     rows += [
-        Row((term, *(each.get(term, "–") for each in figures)))
+        Row((term, *(each.get(term, NOTHING) for each in figures)))
         for term in dict.fromkeys(term for each in figures for term in each)
     ]
-    rows.append(Row(("Device", *(account.device(folder) or "–" for folder in folders))))
+    rows.append(Row(("Device", *(account.device(folder) or NOTHING for folder in folders))))
     return Table("", ("", *names), rows)
 
 

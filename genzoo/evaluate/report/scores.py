@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from genzoo.evaluate.report import words
-from genzoo.evaluate.report.charts import Chart, Line, brief
+from genzoo.evaluate.report.charts import NOTHING, Chart, Line, brief
 from genzoo.evaluate.report.folder import Folder, number, section
-from genzoo.evaluate.report.parts import Charts, Fact, Facts, Folded, Row, Section, Table
+from genzoo.evaluate.report.parts import Charts, Fact, Facts, Pair, Row, Section, Table
 
 _DEPTH, _MOST, _LONGEST = 3, 60, 12
 _HEADLINES = ("fid", "fd_fashion", "bits_per_dim", "nats", "accuracy", "psnr")
@@ -28,29 +28,31 @@ def blocks_of(title: str, content: Mapping) -> list:
     protocol, blocks = section(content, "protocol"), []
     rows, curves, sweeps = [], [], []
     _collect(content, 0, rows, curves, sweeps)
-    if rows:
-        shown = rows[:_MOST]
-        more = len(rows) - len(shown)
-        note = f"{more} more rows are in the file." if more > 0 else ""
-        blocks.append(Table(title, ("Measure", "Value"), shown, note=note))
-    blocks += sweeps[:4]
-    if curves:
-        blocks.append(Charts(curves[:6]))
+    shown = rows[:_MOST]
+    more = len(rows) - len(shown)
+    note = f"{more} more rows are in the file." if more > 0 else ""
+    tables = [Table(title, ("Measure", "Value"), shown, note=note)] if rows else []
+    beside: list = []
     if protocol:
         facts = [
-            Fact(words.titled(str(k)), words.shown(v))
+            Fact(words.capital(words.titled(str(k))), words.shown(v))
             for k, v in protocol.items()
             if not isinstance(v, Mapping)
         ]
-        blocks.append(Folded(f"Protocol of “{title}”", [Facts(facts)]))
-    return blocks
+        beside.append(Facts(facts, "Protocol"))
+    if curves:
+        beside.append(Charts(curves[:6]))
+    blocks += [Pair(tables, beside)] if tables and beside else [*tables, *beside]
+    return blocks + sweeps[:4]
 
 
 def _collect(content: Mapping, depth: int, rows: list, curves: list, sweeps: list) -> None:
     """Sorts the entries of a section into rows of a table, curves, and tables of their own."""
     for name, value in content.items():
-        title = words.titled(str(name))
+        title = words.capital(words.titled(str(name)))
         if name == "protocol" or _is_error(name, content):
+            continue
+        if name == "examples" and "n" in section(content, "protocol"):
             continue
         if isinstance(value, Mapping):
             if chart := _curve(title, value):
@@ -140,7 +142,7 @@ def compared(folders: Sequence[Folder], names: Sequence[str]) -> list:
         contents = [section(folder.scores, title) for folder in folders]
         columns = [_rows(content) for content in contents]
         rows = [
-            Row((words.capital(name), *(column.get(name, "–") for column in columns)))
+            Row((words.capital(name), *(column.get(name, NOTHING) for column in columns)))
             for name in dict.fromkeys(n for column in columns for n in column)
         ]
         if not rows:
@@ -168,5 +170,5 @@ def _rows(content: Mapping) -> dict[str, str]:
     for row in rows[:_MOST]:
         above = [*above[: row.depth], row.cells[0]]
         if row.cells[1]:
-            named[", ".join(above)] = row.cells[1]
+            named[", ".join(dict.fromkeys(above))] = row.cells[1]
     return named

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from genzoo.evaluate.report import words
 from genzoo.evaluate.report.account import environment
+from genzoo.evaluate.report.charts import NOTHING
 from genzoo.evaluate.report.folder import Folder, section
 from genzoo.evaluate.report.parts import Command, Facts, Folded, Prose, Row, Section, Table
 
@@ -31,7 +32,8 @@ def setup_section(folder: Folder, defaults: Mapping[str, object]) -> Section:
         ]
         head = ("Key", "Value", "Default")
         if rows and not named_config(folder):
-            blocks.append(Table("Settings that differ from the defaults", head, rows, _ALL_TEXT))
+            label = f"{len(rows)} settings that differ from the defaults"
+            blocks.append(Folded(label, [Table("", head, rows, _ALL_TEXT)]))
         every = [Row((k, words.plain(v)), marked=k in unusual) for k, v in flat.items()]
         table = Table("", ("Key", "Value"), every, _ALL_TEXT)
         blocks.append(Folded(f"All {len(flat)} settings", [table]))
@@ -90,7 +92,7 @@ def compared(folders: Sequence[Folder], names: Sequence[str]) -> list:
     flat = [flattened(folder.config) for folder in folders]
     keys = sorted({k for each in flat for k in each})
     rows = [
-        Row((k, *(words.plain(each[k]) if k in each else "–" for each in flat)))
+        Row((k, *(words.plain(each[k]) if k in each else NOTHING for each in flat)))
         for k in keys
         if len({words.plain(each.get(k)) for each in flat}) > 1
     ]

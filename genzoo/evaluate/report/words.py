@@ -1,10 +1,10 @@
-"""The words of a report: names of metrics and settings, captions of pictures, values for reading."""
+"""The words of a report: names of metrics, captions of pictures, values for reading."""
 
 import datetime
 import math
 from collections.abc import Mapping
 
-from genzoo.evaluate.report.charts import brief
+from genzoo.evaluate.report.charts import MINUS, NOTHING, brief
 from genzoo.evaluate.report.folder import number
 
 METRICS: Mapping[str, str] = {
@@ -12,9 +12,9 @@ METRICS: Mapping[str, str] = {
     "gradient_norm": "Gradient norm",
     "learning_rate": "Learning rate",
     "examples_per_second": "Throughput, examples/s",
-    "kl": "KL divergence, nats",
-    "reconstruction": "Reconstruction, nats",
-    "nats": "−log p, nats",
+    "kl": "KL divergence",
+    "reconstruction": "Reconstruction",
+    "nats": f"{MINUS}log p, nats",
     "nats_standard_error": "standard error",
     "bits_per_dim": "Bits per dimension",
     "bits_per_dim_standard_error": "standard error",
@@ -23,12 +23,15 @@ METRICS: Mapping[str, str] = {
     "mean_squared_error": "Mean squared error",
     "perplexity": "Perplexity",
     "n": "examples",
-    "nats_exact": "−log p of the true density, nats",
+    "nats_terms": f"{MINUS}log p by term, nats",
+    "bits_per_dim_terms": "Bits per dimension by term",
+    "bits_per_dim_curve": "Bits per dimension",
+    "nats_exact": f"{MINUS}log p of the true density, nats",
 }
 """Metric -> its name for reading, with its unit."""
 
 PICTURES: Mapping[str, tuple[str, str]] = {
-    "grid": ("Samples", "Samples of one call."),
+    "grid": ("Samples", ""),
     "reconstruction": (
         "Reconstructions",
         "Test images beside their reconstructions. What is lost is what the code does not hold.",
@@ -80,8 +83,17 @@ PICTURES: Mapping[str, tuple[str, str]] = {
 }
 """Picture -> its title and its caption."""
 
-SETTINGS = ("method", "steps", "guidance_scale", "guidance", "grid", "clip", "weights", "seed")
+SETTINGS = ("method", "steps", "guidance_scale", "guidance", "weights", "seed")
 """The keys of `sample` that a caption gives."""
+VARIED: Mapping[str, tuple[str, ...]] = {
+    "guidance": ("guidance_scale", "guidance"),
+    "solvers": ("method", "steps"),
+    "trajectories": ("method", "steps"),
+    "forward": ("method", "steps", "guidance_scale", "guidance", "weights"),
+    "field": ("method", "steps"),
+    "density": ("method", "steps", "seed"),
+}
+"""Picture -> the keys among them that it varies or does not use."""
 
 
 def titled(name: str) -> str:
@@ -104,14 +116,14 @@ def shown(value: object, longest: int = 160) -> str:
     if isinstance(value, int):
         return f"{value:,}" if -(10**15) < value < 10**15 else brief(number(value))
     if value is None or value == "":
-        return "–"
+        return NOTHING
     if isinstance(value, list | tuple):
         if not value:
-            return "–"
+            return NOTHING
         text = ", ".join(shown(each, 40) for each in value[:12])
         text += f", … ({len(value):,} in all)" if len(value) > 12 else ""
     elif isinstance(value, Mapping):
-        text = ", ".join(f"{k}: {shown(v, 40)}" for k, v in list(value.items())[:12]) or "–"
+        text = ", ".join(f"{k}: {shown(v, 40)}" for k, v in list(value.items())[:12]) or NOTHING
     else:
         text = str(value)
     return text if len(text) <= longest else text[: longest - 1] + "…"
@@ -131,7 +143,7 @@ def plain(value: object) -> str:
 def duration(seconds: float) -> str:
     """A duration in words: 9 min 20 s."""
     if not math.isfinite(seconds):
-        return "–"
+        return NOTHING
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -152,7 +164,7 @@ _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 def scaled(value: float, unit: str) -> str:
     """A number with a prefix: 20.3 GFLOP."""
     if not math.isfinite(value) or value < 0:
-        return "–"
+        return NOTHING
     power = 0
     while value >= 999.5 and power < len(_PREFIXES) - 1:
         value, power = value / 1000, power + 1
@@ -164,5 +176,5 @@ def moment(text: object) -> str:
     try:
         at = datetime.datetime.fromisoformat(str(text))
     except ValueError:
-        return "–"
+        return NOTHING
     return f"{at:%d %B %Y, %H:%M}".lstrip("0") + " UTC"
