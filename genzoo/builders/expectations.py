@@ -32,8 +32,8 @@ PCA = (
 )
 AUTOENCODER = (
     "The loss falls steadily, and reconstructed images are blurred before they are sharp: edges "
-    "cost most and come last. A small training error beside a larger test error means that the code "
-    "copies and does not summarise."
+    "cost most and come last. A small training error beside a larger test error means that the "
+    "code copies and does not summarise."
 )
 VAE = (
     "The KL divergence is what the code costs and the reconstruction what it buys. A KL near zero "

@@ -1,8 +1,9 @@
 """Explanatory pictures, drawn by `--mode=sample` on request.
 
 For images: how noise becomes data, the effect of guidance, how solvers differ, completion,
-restoration. For points in the plane: the velocity field, the paths and the density. Each is a
-function of a Subject that writes one file into the folder of the call.
+restoration. For points in the plane: the velocity field, the paths and the density. For both: how
+data becomes noise, under every schedule. Each is a function of a Subject that writes one file into
+the folder of the call.
 """
 
 import logging
@@ -18,9 +19,8 @@ import numpy as np
 from genzoo import build
 from genzoo.builders import sampling
 from genzoo.builders.conditions import sources
-from genzoo.builders.ddpm import SCHEDULES
 from genzoo.builders.sampling import DiffusionSampling
-from genzoo.config import freeze, write_json
+from genzoo.config import freeze
 from genzoo.core import streams
 from genzoo.core.conditions import droppable
 from genzoo.core.contract import Family, Likelihoods, Solution, Variables, conditions_of
@@ -29,12 +29,11 @@ from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
 from genzoo.data.fields import Field, Image, Points, Signal
 from genzoo.evaluate import plane, strips
-from genzoo.evaluate import schedules as noise
 from genzoo.evaluate.figures import Row, save_rows
 from genzoo.experiment import Experiment, sample_keys
 from genzoo.math import gaussian, prediction
 from genzoo.math.schedules import Schedule, TableSchedule
-from genzoo.modes import restored
+from genzoo.modes import forward_process, restored
 from genzoo.requests import Requests
 from genzoo.samplers.inpainting import Projection, RePaint, grey, masked
 from genzoo.samplers.loop import Sampler
@@ -205,44 +204,13 @@ def restoration(subject: Subject) -> Path:
 
 
 def forward(subject: Subject) -> Path:
-    """x_t of a test image over t, under every schedule of a table and the model's own."""
-    named = _schedules(subject)
-    x_0 = transforms.to_float(subject.experiment.open("test").read(np.arange(1))["x"])
-    times = jnp.linspace(0, 1, FORWARD_STEPS)
-    eps = jax.random.normal(streams.named(streams.root(0), "forward"), x_0.shape)
-    rows = {}
-    for name, schedule in named.items():
-        alpha, sigma = (
-            np.asarray(f(times)).reshape(-1, 1, 1, 1) for f in (schedule.alpha, schedule.sigma)
-        )
-        # At unit scale, because the scale of some processes grows without bound.
-        rows[name] = _bytes((alpha * x_0 + sigma * np.asarray(eps)) / np.hypot(alpha, sigma))
-    path = subject.folder / "forward.png"
-    strips.save_forward(path, rows, np.asarray(times), own=_OWN)
-    return path
+    """x_t over t under the model's schedule and those of tables."""
+    return forward_process.forward(subject.experiment, subject.schedule, subject.folder)
 
 
 def schedule(subject: Subject) -> Path:
-    """beta_t, alpha_bar_t and log-SNR over t, under every schedule of a table and the model's own.
-    The numbers are also written as `schedule.json`."""
-    curves = {
-        name: noise.curves(one.logsnr, _KNOTS) for name, one in _schedules(subject).items()
-    }
-    path = subject.folder / "schedule.png"
-    noise.save(path, curves, own=_OWN)
-    named = {name: {k: v.tolist() for k, v in vars(one).items()} for name, one in curves.items()}
-    t = named[_OWN].pop("t")
-    for one in named.values():
-        one.pop("t", None)
-    write_json(subject.folder / "schedule.json", {"own": _OWN, "t": t, "schedules": named})
-    return path
-
-
-def _schedules(subject: Subject) -> dict[str, Schedule]:
-    """The model's own schedule, and those of a table that it is not."""
-    own = subject.experiment.config.family.get("schedule", "")
-    others = {name: make(_KNOTS) for name, make in SCHEDULES.items() if name != own}
-    return {_OWN: subject.schedule, **others}
+    """beta_t, alpha_bar_t and log-SNR over t under the same schedules."""
+    return forward_process.schedules(subject.experiment, subject.schedule, subject.folder)
 
 
 def _completed(subject: Subject, name: str, project: Projection) -> Path:
@@ -348,13 +316,20 @@ OF_IMAGES: Mapping[str, Picture] = {
     "inpainting": inpainting,
     "colourisation": colourisation,
     "restoration": restoration,
+    "forward": forward,
+    "schedule": schedule,
 }
 OF_POINTS: Mapping[str, Picture] = {
     "field": field,
     "trajectories": trajectories,
     "density": density,
+    "forward": forward,
+    "schedule": schedule,
 }
-PICTURES: Mapping[type[Field], Mapping[str, Picture]] = {Image: OF_IMAGES, Points: OF_POINTS}
+OF_SIGNALS: Mapping[str, Picture] = {"schedule": schedule}
+PICTURES: Mapping[type[Field], Mapping[str, Picture]] = {
+    Image: OF_IMAGES, Points: OF_POINTS, Signal: OF_SIGNALS,
+}  # fmt: skip
 """Kind of data -> its pictures by name."""
 
 

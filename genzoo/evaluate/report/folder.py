@@ -111,13 +111,13 @@ def read(path: Path) -> Folder:
     folder.data = _json(folder, "data.json")
     starts = _json(folder, "run.json").get("starts", ())
     folder.starts = [s for s in starts if isinstance(s, Mapping)] if _listed(starts) else []
+    folder.steps = _checkpoints(path)
     folder.lines = _lines(folder)
     folder.grids = _grids(folder)
     folder.drawn = _pictures(folder)
     folder.scores = {
         title: found for name, title in SCORES.items() if (found := _json(folder, name))
     }
-    folder.steps = _checkpoints(path)
     return folder
 
 
@@ -147,7 +147,8 @@ def _lines(folder: Folder) -> list[dict]:
     """The readable lines of metrics.jsonl, in the order of their steps, each step once."""
     path = folder.path / "metrics.jsonl"
     if not path.is_file():
-        folder.problems.append("metrics.jsonl is missing: there are no curves.")
+        if max(folder.steps, default=0) != 1:  # a fit in closed form is one step without metrics
+            folder.problems.append("metrics.jsonl is missing: there are no curves.")
         return []
     try:
         *whole, rest = read_bytes(path).split(b"\n")

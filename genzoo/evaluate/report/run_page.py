@@ -198,7 +198,7 @@ def _plate(drawn: Drawn, picture: Picture) -> Plate:
         sample = {k: v for k, v in section(drawn.settings, "sample").items() if k not in varied}
         told = [f"step {words.shown(drawn.settings.get('step'))}"]
         told += [f"{k.replace('_', ' ')} {words.plain(sample[k])}" for k in words.SETTINGS
-                 if k in sample and sample[k] not in ((), [], "", None)]  # fmt: skip
+                 if k in sample and sample[k] not in ((), [], "", None, 1.0)]  # fmt: skip
         for key, name in ("evaluations", "NFE"), ("prompt_accuracy", "accuracy"), ("psnr", "PSNR"):
             if key in drawn.settings and drawn.name == "grid":
                 told.append(f"{name} {words.shown(drawn.settings[key])}")

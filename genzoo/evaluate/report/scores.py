@@ -19,7 +19,11 @@ def scores_section(folder: Folder) -> Section:
     """A table and its protocol for each file of scores."""
     blocks: list = []
     for title, content in folder.scores.items():
-        blocks += blocks_of(title, content)
+        for block in blocks_of(title, content):
+            if isinstance(block, Table) and blocks and isinstance(blocks[-1], Table):
+                blocks[-1] = Pair([blocks[-1]], [block])  # two small tables in one row
+            else:
+                blocks.append(block)
     return Section("scores", "Evaluation", blocks)
 
 

@@ -19,7 +19,7 @@ def setup_section(folder: Folder, defaults: Mapping[str, object]) -> Section:
     for i, start in enumerate(started[:1] + started[1:][-_MOST_COMMANDS:]):
         resumed = start.get("from_step")
         label = "Command" if i == 0 else f"Resumed at step {words.shown(resumed)}"
-        blocks.append(Command(label, str(start["command"])))
+        blocks.append(Command(label, broken(str(start["command"]))))
     blocks += _changes(folder)
     flat = flattened(folder.config)
     if flat:
@@ -69,6 +69,11 @@ def _changes(folder: Folder) -> list:
     rows = [Row((k, words.plain(b), words.plain(a))) for k, (a, b) in changed.items()]
     caption = f"What differs from {name}"
     return [Table(caption, ("Key", "This run", name), rows, _ALL_TEXT)]
+
+
+def broken(command: str) -> str:
+    """A long command in lines, as a shell takes it."""
+    return command if len(command) <= 88 else command.replace(" --", " \\\n    --")
 
 
 def flattened(values: Mapping, where: str = "") -> dict[str, object]:
