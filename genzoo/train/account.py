@@ -14,7 +14,7 @@ class Account:
     """The time since `began`, by kind of work. Times that overlap are counted once, for the inner
     kind."""
 
-    began: float = field(default_factory=time.perf_counter)
+    began: float = field(default_factory=lambda: time.perf_counter())
     _spent: dict[str, float] = field(default_factory=dict)
     _inner: float = 0.0  # seconds counted inside the innermost open kind
 

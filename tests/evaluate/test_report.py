@@ -173,7 +173,7 @@ def test_no_value_of_any_kind_stops_a_page(run):
 
     files = ("config.json", "eval.json", "run.json", "samples/step_00000400/settings.json")
     whole = {name: json.loads((run / name).read_text()) for name in files}
-    for _ in range(60):
+    for _ in range(30):
         for name, content in whole.items():
             (run / name).write_text(json.dumps(changed(content)))
         problems = page_of(run).sections.get("problems", "")
@@ -241,18 +241,21 @@ def test_an_enlarged_picture_is_stored_at_its_own_size_and_exactly(tmp_path):
 
 
 def test_a_page_stays_below_3_mb_and_says_what_that_cost(run):
-    for number in range(30):
+    for number in range(16):
         made_up_run.picture(run / "samples" / f"extra{number}.png", 700, 900, seed=number)
+    start = time.process_time()
     path = report.write(run)
+    assert time.process_time() - start < 4  # pictures of noise, which is the hardest to encode
     assert path.stat().st_size < 3_000_000
     page = Reader(path.read_text())
     assert "so that this page stays under 3 MB" in page.text
-    assert len(page.all("img")) >= 30
+    assert len(page.all("img")) == 9 + 16
 
 
-def test_a_picture_of_too_many_pixels_is_not_opened(tmp_path, run):
-    Image.new("1", (30_000, 30_000)).save(run / "samples" / "bomb.png")
-    assert "bomb.png cannot be shown: it has 30000 x 30000 pixels" in page_of(run).text
+@pytest.mark.parametrize("side, said", [(9_000, "9000 x 9000 pixels"), (30_000, "too many pixels")])
+def test_a_picture_of_too_many_pixels_is_not_opened(run, side, said):
+    Image.new("1", (side, side)).save(run / "samples" / "large.png")
+    assert f"large.png cannot be shown: it has {said}" in page_of(run).text
 
 
 # --- charts ---------------------------------------------------------------------------------------
@@ -290,7 +293,7 @@ def test_smoothing_is_a_centred_mean():
     smooth = charts.smoothed(y)
     np.testing.assert_allclose(smooth[100], y[100 - half : 100 + half + 1].mean())
     np.testing.assert_allclose(smooth[55], np.nanmean(y[55 - half : 55 + half + 1]))
-    assert smooth[0] == y[0] and smooth[-1] == y[-1]
+    np.testing.assert_allclose(smooth[[0, -1]], y[[0, -1]])
     straight = np.arange(200.0)
     np.testing.assert_allclose(charts.smoothed(straight), straight)
 

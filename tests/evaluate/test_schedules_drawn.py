@@ -49,5 +49,5 @@ def test_what_is_written_is_plain_and_starts_and_ends_with_the_table():
     own = content["schedules"]["own"]
     np.testing.assert_allclose(own["beta"], named["own"].beta)
     assert all(len(v) == len(content["t"]) for v in content["schedules"]["b"].values())
-    zero = schedules.rescaled_to_zero_terminal(schedules.linear(20))
+    zero = schedules.rescaled_to_zero_terminal(schedules.linear(100))
     assert drawn.plain({"own": drawn.curves(zero)})["schedules"]["own"]["logsnr"][-1] is None

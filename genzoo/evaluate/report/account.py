@@ -18,7 +18,7 @@ SPENT: Mapping[str, str] = {
     "pictures": "pictures",
     "saving": "saving",
 }
-"""Kind of work -> its name; also the order and the colours of the bar."""
+"""Kind of work -> its name, in the order of the bar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +109,12 @@ def cost_section(folder: Folder, cost: Cost) -> Section:
 def _bar(spent: Mapping[str, float]) -> Shares:
     whole, left, shares = sum(spent.values()), 0.0, []
     order = [*SPENT, *sorted(spent.keys() - SPENT.keys())]
-    for rank, name in enumerate(order):
+    ranks = {**{name: i for i, name in enumerate(SPENT)}, "saving": 7}  # far from its neighbours
+    for name in order:
         if seconds := spent.get(name, 0.0):
             width = 100 * seconds / whole
             value = f"{words.duration(seconds)}, {width:.1f} %"
-            shares.append(Share(SPENT.get(name, name), value, left, width, rank))
+            shares.append(Share(SPENT.get(name, name), value, left, width, ranks.get(name, 6)))
             left += width
     return Shares("Where the time went", shares)
 

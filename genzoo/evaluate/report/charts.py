@@ -88,10 +88,8 @@ def brief(value: float) -> str:
     if value == 0:
         return "0"
     if size >= 1e7 or size < 1e-4:
-        mantissa, _, exponent = f"{value:.3g}".partition("e")
-        if exponent:
-            return f"{mantissa}{TIMES}10{_raised(int(exponent))}"
-        return f"{value:.3e}"
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{mantissa.replace('-', MINUS)}{TIMES}10{_raised(int(exponent))}"
     if size >= 1000 or float(value).is_integer():
         return f"{value:,.0f}".replace("-", MINUS)
     return f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}".replace("-", MINUS)

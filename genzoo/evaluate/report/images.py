@@ -42,40 +42,45 @@ class Damaged(Exception):
 
 def encoded(path: Path, share: int) -> Picture:
     """The picture in a file, in about `share` bytes of a page. Raises Damaged."""
-    image = _opened(path)
+    original, image, kind = _opened(path)
     width, height = image.size
-    small, factor = reduced(image)
-    if small.width > _WIDEST:
-        small, factor = _scaled(small, _WIDEST / small.width), 1
     allowed = max(share * 3 // 4, _LEAST_SHARE)  # base64 adds a third
-    content, kind = _png(small), "png"
-    lossless = small.size == (width // factor, height // factor)
-    while len(content) > allowed:
-        lossless = False
-        content, kind = _webp(small), "webp"
+    small, factor = reduced(image)
+    content, kind = (_png(small), "png") if factor > 1 or kind != "png" else (original, kind)
+    altered = False
+    if small.width > _WIDEST:
+        small, factor, altered = _scaled(small, _WIDEST / small.width), 1, True
+    if altered or len(content) > allowed:
+        altered, content, kind = True, _webp(small), "webp"
+    for _ in range(3):  # the last bytes do not matter
         if len(content) <= allowed or min(small.size) < 200:
             break
-        small = _scaled(small, max(0.5, 0.95 * math.sqrt(allowed / len(content))))
-        factor = 1
+        small, factor = _scaled(small, max(0.25, 0.9 * math.sqrt(allowed / len(content)))), 1
+        content = _webp(small)
     return Picture(
         source=f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
         width=width,
         height=height,
         blocks=factor > 1,
-        altered=not lossless,
+        altered=altered,
     )
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: Path) -> tuple[bytes, Image.Image, str]:
+    """(the content of the file, its picture in grey or in colour, the kind of the file)."""
     try:
-        image = Image.open(io.BytesIO(read_bytes(path, _LARGEST_FILE)))
+        content = read_bytes(path, _LARGEST_FILE)
+        image = Image.open(io.BytesIO(content))
         if image.width * image.height > _MOST_PIXELS:
             raise Damaged(f"it has {image.width} x {image.height} pixels")
         image.load()
-        return image.convert("L" if image.mode in ("1", "L", "LA", "I;16") else "RGB")
+        grey = image.mode in ("1", "L", "LA", "I;16")
+        return content, image.convert("L" if grey else "RGB"), (image.format or "").lower()
     except Unreadable as reason:
         raise Damaged(str(reason)) from reason
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise Damaged("it has too many pixels") from None
+    except (OSError, ValueError, SyntaxError) as error:
         raise Damaged("it is no picture" if "identify" in str(error) else cause(error)) from error
 
 

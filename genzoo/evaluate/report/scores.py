@@ -144,10 +144,10 @@ def compared(folders: Sequence[Folder], names: Sequence[str]) -> list:
     blocks: list = []
     for title in dict.fromkeys(t for folder in folders for t in folder.scores):
         contents = [section(folder.scores, title) for folder in folders]
-        columns = [_rows(content) for content in contents]
+        columns = [_by_path(content) for content in contents]
         rows = [
-            Row((words.capital(name), *(column.get(name, NOTHING) for column in columns)))
-            for name in dict.fromkeys(n for column in columns for n in column)
+            Row((path[-1], *(column.get(path, NOTHING) for column in columns)), len(path) - 1)
+            for path in _merged(columns)
         ]
         if not rows:
             continue
@@ -167,12 +167,24 @@ def compared(folders: Sequence[Folder], names: Sequence[str]) -> list:
     return blocks
 
 
-def _rows(content: Mapping) -> dict[str, str]:
+def _by_path(content: Mapping) -> dict[tuple[str, ...], str]:
+    """The rows of a table by their titles and those above them."""
     rows: list[Row] = []
     _collect(content, 0, rows, [], [])
-    above, named = [], {}
+    above: list[str] = []
+    named = {}
     for row in rows[:_MOST]:
         above = [*above[: row.depth], row.cells[0]]
-        if row.cells[1]:
-            named[", ".join(dict.fromkeys(above))] = row.cells[1]
+        named[tuple(above)] = row.cells[1]
     return named
+
+
+def _merged(columns: Sequence[Mapping]) -> list[tuple[str, ...]]:
+    """The rows of all columns; those that only later ones have follow their kin."""
+    order: list[tuple[str, ...]] = []
+    for column in columns:
+        for path in column:
+            if path not in order:
+                kin = [i for i, other in enumerate(order) if other[: len(path) - 1] == path[:-1]]
+                order.insert(kin[-1] + 1 if kin else len(order), path)
+    return order

@@ -13,6 +13,8 @@ METRICS: Mapping[str, str] = {
     "learning_rate": "Learning rate",
     "examples_per_second": "Throughput, examples/s",
     "kl": "KL divergence",
+    "kl_per_unit": "KL divergence by unit",
+    "accuracy": "Accuracy",
     "reconstruction": "Reconstruction",
     "nats": f"{MINUS}log p, nats",
     "nats_standard_error": "standard error",
