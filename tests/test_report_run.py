@@ -42,10 +42,10 @@ def test_the_report_follows_training_evaluation_and_pictures(trained, capsys):
     folder = workdir / "samples" / "latest"
     assert (folder / "forward.png").is_file() and (folder / "schedule.png").is_file()
     named = json.loads((folder / "schedule.json").read_text())["schedules"]
-    assert list(named) == ["edm (this model)", "linear", "scaled_linear", "cosine", "sigmoid"]
+    assert list(named) == ["edm (own)", "linear", "scaled_linear", "cosine", "sigmoid"]
     assert main([f"--workdir={workdir}", "--mode=report"]) == 0
     page = (workdir / "report.html").read_text()
-    assert "The forward process" in page and "edm (this mod" in page
+    assert "The forward process" in page and "edm (own)" in page
 
 
 def test_a_report_that_fails_does_not_undo_the_work(trained, monkeypatch, caplog):

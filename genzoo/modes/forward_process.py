@@ -51,4 +51,4 @@ def compared(experiment: Experiment, own: Schedule) -> Mapping[str, Schedule]:
     steps = own.steps if table else noise.STEPS
     name = settings.get("schedule", "") if table else settings.name
     others = {k: make(steps) for k, make in SCHEDULES.items() if k != name}
-    return {f"{name} (this model)": own, **others}
+    return {f"{name} (own)": own, **others}

@@ -95,7 +95,7 @@ def compared(folders: Sequence[Folder], names: Sequence[str]) -> list[Chart]:
 
 def shortened(name: str) -> str:
     """A name that fits beside a chart."""
-    return name if len(name) <= 18 else name[:17] + "…"
+    return name if len(name) <= 20 else name[:19] + "…"
 
 
 def schedules(content: Mapping) -> list[Chart]:
