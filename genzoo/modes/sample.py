@@ -253,7 +253,8 @@ def save_samples(
         return
     source = experiment.open("test")
     data = source.read(np.arange(len(source)))
-    of_class = (data["label"], requested["label"]) if requests.labelled else None
+    classed = requests.classed(requested).all()
+    of_class = (data["label"], requested["label"]) if classed else None
     shown = (path, data["x"], samples, of_class, source.spec.classes if of_class else ())
     if isinstance(x, Signal):
         signals.save_samples(*shown, channels=x.channels, axis=x.axis)
