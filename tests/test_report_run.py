@@ -1,10 +1,16 @@
 """The record and the report of a run that was really trained."""
 
 import json
+from dataclasses import replace
 
+import jax
 import pytest
 
+from genzoo import config
+from genzoo.experiment import Experiment
 from genzoo.main import main
+from genzoo.resolve import resolved
+from genzoo.runtime.compilation import counted, flops
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +64,15 @@ def test_a_report_that_fails_does_not_undo_the_work(trained, monkeypatch, caplog
     monkeypatch.setattr(report, "run_page", broken)
     assert main([f"--workdir={workdir}", "--mode=eval"]) == 0
     assert "report.html was not written: no page" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "accumulate, steps, unrolled", [(1, 1, 1), (2, 4, 8), (2, 4, 1), (16, 1, 8)]
+)
+def test_operations_of_a_step_are_counted_in_loops_too(accumulate, steps, unrolled):
+    experiment = Experiment(resolved(config.load("toy_mixture:smoke")))
+    state, size = experiment.abstract_state, 1024  # the optimizer's share is small
+    updater = replace(experiment.updater(accumulate), max_unrolled=unrolled)
+    program = jax.jit(updater.call).lower(state, {}, experiment.stored(steps, size))
+    one = flops(experiment.updater(1).update, state, experiment.stored(size))
+    assert updater.flops_of_step(counted(program), steps) == pytest.approx(one, rel=0.1)
