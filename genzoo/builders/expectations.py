@@ -3,8 +3,8 @@
 DIFFUSION = (
     "The first grids look like noise, above all those of an average: it still holds the weights of "
     "the start. The loss falls fast and then stays flat while samples keep improving, because "
-    "most of it is noise that no network could predict; look at the quarters of t, and at the "
-    "samples, rather than at their sum. Large shapes come first, texture last."
+    "most of it is noise that no network could predict: watch the loss by quarter of t, and the "
+    "samples, rather than the loss as a whole. Large shapes come first, texture last."
 )
 EDM = (
     "The loss is weighted so that it begins near 1 at every noise level; it then flattens while "

@@ -237,6 +237,7 @@ def train(
                 reported, skipped = step, faults.total
             estimate.update(state, step, progress)
             if save_now or owed or due(settings.save_every):
+                jax.block_until_ready(state)  # pending steps are not time for saving
                 with account.on("saving"):
                     owed = not guard.save(state)
                 if not owed:

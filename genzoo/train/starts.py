@@ -1,12 +1,13 @@
 """`run.json`: how, where and for how long a run was trained, one entry for each start.
 
-    {"starts": [{"started": ..., "command": ..., "config": ..., "changed": {...}, "from_step": ...,
-                 "to_step": ..., "seconds": {...}, "device": ..., "versions": {...}, ...}]}
+    {"starts": [{"id": ..., "started": ..., "command": ..., "config": ..., "changed": {...},
+                 "from_step": ..., "to_step": ..., "seconds": {...}, "device": ..., ...}]}
 
 Nothing reads it back but the report, so a run with a damaged one goes on.
 """
 
 import datetime
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,9 +37,9 @@ class Start:
 
     def __init__(self, workdir: Path, origin: Origin, step: int):
         self._path = workdir / FILE
-        self._before = _entries(self._path)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._entry = {
+            "id": secrets.token_hex(8),
             "started": now,
             "command": origin.command,
             "config": origin.config,
@@ -52,7 +53,11 @@ class Start:
         """Writes the entry: the step that is reached, the time, and further facts by name."""
         seconds = {name: round(each, 3) for name, each in account.seconds().items()}
         self._entry |= {"to_step": step, "seconds": seconds, **facts}
-        entries = [*self._before, self._entry]
+        # Read again, because another process may have begun to train here.
+        entries = _entries(self._path)
+        ids = [entry.get("id") for entry in entries]
+        place = ids.index(self._entry["id"]) if self._entry["id"] in ids else len(entries)
+        entries[place : place + 1] = [self._entry]
         if len(entries) > _MOST:
             entries = [entries[0], *entries[1 - _MOST :]]
         write_atomically(self._path, strict_json.dumps({"starts": entries}, indent=2) + "\n")

@@ -145,10 +145,12 @@ def compared(folders: Sequence[Folder], names: Sequence[str]) -> list:
     for title in dict.fromkeys(t for folder in folders for t in folder.scores):
         contents = [section(folder.scores, title) for folder in folders]
         columns = [_by_path(content) for content in contents]
-        rows = [
-            Row((path[-1], *(column.get(path, NOTHING) for column in columns)), len(path) - 1)
-            for path in _merged(columns)
-        ]
+        rows = []
+        for path in _merged(columns):
+            values = [column.get(path) for column in columns]
+            missing = NOTHING if any(values) else ""  # the title of a group has no values
+            cells = (path[-1], *(missing if v is None else v for v in values))
+            rows.append(Row(cells, len(path) - 1))
         if not rows:
             continue
         blocks.append(Table(title, ("", *names), rows[:_MOST]))
