@@ -35,6 +35,11 @@ class Picture:
     blocks: bool
     altered: bool
 
+    @property
+    def tall(self) -> bool:
+        """Whether it would fill more than a screen from top to bottom."""
+        return self.height > max(900, 1.5 * self.width)
+
 
 class Damaged(Exception):
     """A picture that cannot be read; the text is the reason."""
