@@ -1,5 +1,5 @@
 """The folder of one run: `config.json`, `metrics.jsonl`, `checkpoints/`, `frozen/`, `samples/`,
-`eval.json`.
+`run.json`, `eval.json`, `report.html`.
 
 A workdir belongs to one config and one data set. Training in it with others, or reading it with the
 config of another model, is refused before anything is written.
@@ -55,7 +55,7 @@ _BOUND_IN_READING = (
 _FOLDERS = ("checkpoints", "frozen", "samples", "samples/training", "tensorboard")
 _FILES = (
     "config.json", "data.json", "metrics.jsonl", "eval.json", "distances.png", "nearest.png",
-    "diverged.json", ".lock",
+    "diverged.json", "run.json", "report.html", ".lock",
 )  # fmt: skip
 _RESERVED = (LATEST, "training")  # names in samples/ that a call may not use
 _log = logging.getLogger("genzoo")

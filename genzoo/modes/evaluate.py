@@ -21,6 +21,8 @@ from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
 from genzoo.experiment import Experiment, variables_of
 from genzoo.modes import distances
+from genzoo.modes import report as reports
+from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir, announced
@@ -45,7 +47,8 @@ def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     # What was not measured this time stays as it was: each part has its own protocol.
     place.write("eval.json", {**_kept(place.path / "eval.json", settings), **report})
     shown = {k: v for k, v in report.items() if k != "bits_per_dim_curve"}
-    return shown | {"files": announced(made)}
+    pages = reports.write_beside(place.path) if is_first() else []
+    return shown | {"files": announced([*made, *pages])}
 
 
 def _kept(file: Path, settings: FrozenConfigDict) -> dict:
