@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
                         "of another file; not needed if the workdir holds a run")  # fmt: skip
     parser.add_argument("--workdir", type=Path, help="the folder of the run")
     parser.add_argument("--workdirs", type=_folders, default=[], metavar="A,B,C",
-                        help="the folders of several runs, for --mode=report and compare")  # fmt: skip
+                        help="the folders of several runs, for report and compare")  # fmt: skip
     parser.add_argument("--mode", default="train", choices=_MODES,
                         help="; ".join(f"{k}: {v}" for k, v in _MODES.items()))  # fmt: skip
     parser.add_argument("--no_compile_cache", action="store_true",
