@@ -95,6 +95,35 @@ def test_a_page_holds_all_of_a_run(run):
     assert build.FAMILIES["ddpm"].expect[:60] in page.text
 
 
+def test_distances_stand_beside_their_ends_and_protocol(tmp_path):
+    def at(steps, value):
+        drawn = {"method": "ddim", "grid": "trailing", "steps": steps, "evaluations": steps,
+                 "guidance_scale": 2.0, "weights": "ema", "step": 400, "seed": 0}  # fmt: skip
+        protocol = {"n": 2000, "features": "fashion", "version": "1", "hash": "0f2acb8234",
+                    "resize": "none", "reference": {"data": "fashion_mini", "n": 10000},
+                    "sampling": drawn}  # fmt: skip
+        ends = {"floor": {"value": 1.13}, "ceiling": {"value": 853.0}}
+        pr = {"precision": 0.766, "recall": 0.884, "floor": {"precision": 0.9, "recall": 0.91},
+              "ceiling": {"precision": 0.1, "recall": 0.11}, "protocol": protocol}  # fmt: skip
+        return {"fd_fashion": {"value": value, **ends, "protocol": protocol}, "pr_fashion": pr}
+
+    scores = {"distances": [at(5, 58.2), at(50, 43.3)]}
+    folder = made_up_run.make(tmp_path / "one", scores=scores)
+    made_up_run.picture(folder / "distances.png")
+    page = page_of(folder)
+    shown = " ".join(page.sections["scores"].split())
+    for said in ("fd_fashion58.21.13853", "pr_fashion: recall0.8840.9100.110",
+                 "2,000 samples (ema of step 400, seed 0)", "version 1, hash 0f2acb82",
+                 "10,000 images of fashion_mini", "ddim on trailing, 5 evaluations, guidance 2",
+                 "5050243.3"):  # fmt: skip
+        assert said in shown, (said, shown)
+    assert "Distances over settings" in page.text
+    other = made_up_run.make(tmp_path / "two", scores={"distances": [at(5, 12.0)]})
+    report.report(tmp_path, [folder, other])
+    both = Reader((tmp_path / "comparison.html").read_text()).text
+    assert "fd_fashion" in both and "58.2" in both and "12.0" in both
+
+
 def test_every_family_says_what_you_should_see():
     assert [name for name, row in build.FAMILIES.items() if len(row.expect) < 100] == []
 

@@ -21,6 +21,7 @@ SCORES: Mapping[str, str] = {
 }
 """File -> the title of what it holds."""
 _GRID = re.compile(r"step_(\d{1,12})_(\w+)\.png")
+_EVALUATED = ("distances.png", "nearest.png")
 _SINGLE = re.compile(r"\d{6,}\.png")  # one sample of a folder
 _LARGEST_JSON = 1 << 25  # bytes
 _MOST_FOLDERS = 12
@@ -218,10 +219,11 @@ def _listing(folder: Folder, place: Path) -> list[Path]:
 
 
 def _pictures(folder: Folder) -> list[Drawn]:
-    """The pictures of all modes: first those in `samples/` itself, then those of every call of
-    `--mode=sample`, the newest first."""
+    """The pictures of all modes: first those of evaluations and in `samples/` itself, then those of
+    every call of `--mode=sample`, the newest first."""
     top = _listing(folder, folder.path / "samples")
-    drawn = [Drawn(p.stem, p) for p in top if p.suffix == ".png" and p.is_file()]
+    evaluated = [folder.path / name for name in _EVALUATED]
+    drawn = [Drawn(p.stem, p) for p in (*evaluated, *top) if p.suffix == ".png" and p.is_file()]
     calls = [p for p in top if p.is_dir() and not p.is_symlink()]
     calls = [p for p in calls if p.name not in ("training", "latest")]
     calls.sort(key=_age, reverse=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from genzoo.evaluate.report import words
+from genzoo.evaluate.report import measured, words
 from genzoo.evaluate.report.charts import NOTHING, Chart, Line, brief
 from genzoo.evaluate.report.folder import Folder, number, section
 from genzoo.evaluate.report.parts import Charts, Fact, Facts, Pair, Row, Section, Table
@@ -47,14 +47,14 @@ def blocks_of(title: str, content: Mapping) -> list:
     if curves:
         beside.append(Charts(curves[:6]))
     blocks += [Pair(tables, beside)] if tables and beside else [*tables, *beside]
-    return blocks + sweeps[:4]
+    return blocks + measured.tables(content) + sweeps[:4]
 
 
 def _collect(content: Mapping, depth: int, rows: list, curves: list, sweeps: list) -> None:
     """Sorts the entries of a section into rows of a table, curves, and tables of their own."""
     for name, value in content.items():
         title = words.capital(words.titled(str(name)))
-        if name == "protocol" or _is_error(name, content):
+        if name in ("protocol", measured.KEY) or _is_error(name, content):
             continue
         if name == "examples" and "n" in section(content, "protocol"):
             continue
@@ -136,7 +136,7 @@ def _flat(content: Mapping) -> dict[str, object]:
     flat = {}
     for name, value in content.items():
         flat[str(name)] = value.get("value") if isinstance(value, Mapping) else value
-    return flat
+    return {**flat, **measured.numbers(content)}
 
 
 def compared(folders: Sequence[Folder], names: Sequence[str]) -> list:
@@ -173,6 +173,7 @@ def _by_path(content: Mapping) -> dict[tuple[str, ...], str]:
     """The rows of a table by their titles and those above them."""
     rows: list[Row] = []
     _collect(content, 0, rows, [], [])
+    rows += [Row((k, words.shown(v))) for k, v in measured.numbers(content).items()]
     above: list[str] = []
     named = {}
     for row in rows[:_MOST]:

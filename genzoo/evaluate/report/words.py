@@ -73,6 +73,15 @@ PICTURES: Mapping[str, tuple[str, str]] = {
     "latent_plane": ("The plane of codes", "Codes of test images, and decoded codes on a grid."),
     "codebook": ("Codebook", "How often each code is used, and what single codes decode to."),
     "interpolation": ("Interpolation", "Decoded points on the way between two test images."),
+    "distances": (
+        "Distances over settings",
+        "The distance of samples from the training images, and that of test images (dotted).",
+    ),
+    "nearest": (
+        "Nearest training images",
+        "The samples that are nearest to a training image in the features, above that image: a copy "
+        "would show.",
+    ),
     "neighbours": ("Nearest neighbours", "Test images and the training images nearest to them."),
     "forward": (
         "The forward process",
