@@ -79,8 +79,8 @@ PICTURES: Mapping[str, tuple[str, str]] = {
     ),
     "nearest": (
         "Nearest training images",
-        "The samples that are nearest to a training image in the features, above that image: a copy "
-        "would show.",
+        "The samples nearest to a training image in the features, above that image: a copy would "
+        "show.",
     ),
     "neighbours": ("Nearest neighbours", "Test images and the training images nearest to them."),
     "forward": (
