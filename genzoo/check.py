@@ -257,7 +257,7 @@ def _across_keys(config: FrozenConfigDict) -> list[str]:
     problems = []
     for own in (build.family_settings(config), build.sampling(config), build.scoring(config)):
         problems += own.problems(config) if hasattr(own, "problems") else []
-    for name in ("optimizer", "start"):
+    for name in ("optimizer", "start", "eval"):
         problems += build.section(config, name).problems()
     return problems
 

@@ -1,8 +1,9 @@
 """Explanatory pictures, drawn by `--mode=sample` on request.
 
 For images: how noise becomes data, the effect of guidance, how solvers differ, completion,
-restoration. For points in the plane: the velocity field, the paths and the density. Each is a
-function of a Subject that writes one file into the folder of the call.
+restoration. For points in the plane: the velocity field, the paths and the density. For both: how
+data becomes noise, under every schedule. Each is a function of a Subject that writes one file into
+the folder of the call.
 """
 
 import logging
@@ -26,13 +27,13 @@ from genzoo.core.contract import Family, Likelihoods, Solution, Variables, condi
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
-from genzoo.data.fields import Field, Image, Points
+from genzoo.data.fields import Field, Image, Points, Signal
 from genzoo.evaluate import plane, strips
 from genzoo.evaluate.figures import Row, save_rows
 from genzoo.experiment import Experiment, sample_keys
 from genzoo.math import gaussian, prediction
 from genzoo.math.schedules import Schedule, TableSchedule
-from genzoo.modes import restored
+from genzoo.modes import forward_process, restored
 from genzoo.requests import Requests
 from genzoo.samplers.inpainting import Projection, RePaint, grey, masked
 from genzoo.samplers.loop import Sampler
@@ -202,6 +203,16 @@ def restoration(subject: Subject) -> Path:
     return restored.picture(subject.requests, subject.variables, subject.folder, solve)
 
 
+def forward(subject: Subject) -> Path:
+    """x_t over t under the model's schedule and those of tables."""
+    return forward_process.forward(subject.experiment, subject.schedule, subject.folder)
+
+
+def schedule(subject: Subject) -> Path:
+    """beta_t, alpha_bar_t and log-SNR over t under the same schedules."""
+    return forward_process.schedules(subject.experiment, subject.schedule, subject.folder)
+
+
 def _completed(subject: Subject, name: str, project: Projection) -> Path:
     """Rows of test images, their known part, and two completions of each."""
     source = subject.experiment.open("test")
@@ -306,13 +317,20 @@ OF_IMAGES: Mapping[str, Picture] = {
     "inpainting": inpainting,
     "colourisation": colourisation,
     "restoration": restoration,
+    "forward": forward,
+    "schedule": schedule,
 }
 OF_POINTS: Mapping[str, Picture] = {
     "field": field,
     "trajectories": trajectories,
     "density": density,
+    "forward": forward,
+    "schedule": schedule,
 }
-PICTURES: Mapping[type[Field], Mapping[str, Picture]] = {Image: OF_IMAGES, Points: OF_POINTS}
+OF_SIGNALS: Mapping[str, Picture] = {"schedule": schedule}
+PICTURES: Mapping[type[Field], Mapping[str, Picture]] = {
+    Image: OF_IMAGES, Points: OF_POINTS, Signal: OF_SIGNALS,
+}  # fmt: skip
 """Kind of data -> its pictures by name."""
 
 
