@@ -7,9 +7,10 @@
 Variants:
     :noisy         trained at all noise levels of the cosine table, to guide other models with
                    --config.sample.classifier=WORKDIR.
-    :laptop        1000 steps of a small network, not yet run to completion. Cost: two to three
-                   minutes on 2 CPU cores.
-    :noisy_laptop  the same for :noisy. Cost: two to three minutes on 2 CPU cores.
+    :laptop        4,000 steps of a small network. Its params are the feature network "fashion"
+                   (evaluate/features/own.py). Cost: nine minutes on 2 CPU cores.
+                   Result: test accuracy 0.893.
+    :noisy_laptop  1,000 steps for :noisy. Cost: two to three minutes on 2 CPU cores.
     :smoke         20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
@@ -67,6 +68,6 @@ VARIANTS = {
         train=dict(steps=20, batch_size=16, log_every=5, save_every=10),
         eval=dict(count=48, batch_size=16),
     ),
-    "laptop": dict(**_LAPTOP),
+    "laptop": {**_LAPTOP, "train": {**_LAPTOP["train"], "steps": 4000}},
     "noisy_laptop": dict(family=_NOISY, **_LAPTOP),
 }

@@ -10,7 +10,9 @@ Without a text, `--mode=sample` draws the names of the test split in turn: the f
 words of the training split in new ways.
 
 Variants:
-    :laptop  not yet run to completion. Cost: at most thirty minutes on 2 CPU cores.
+    :laptop  3.4M parameters, 6,000 steps of 32. Cost: 27 minutes on 2 CPU cores (44 of one core).
+             Result: what was trained is recognised at once; of new combinations, colours and
+             shapes, persons and their hats or glasses come together, rarer things do not.
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 """
 

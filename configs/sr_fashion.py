@@ -6,11 +6,11 @@
     python -m genzoo.main --workdir=runs/sr --mode=sample --config.sample.conditions.low=FILE
 
 The small copy of an image is concatenated to the network's input (Saharia et al. 2021, Image
-super-resolution via iterative refinement). FILE is an image of 14 x 14 pixels, or any other, of
-which the small copy is made. Without it, `--mode=sample` restores images of the test split and
-reports the PSNR of single samples, of the means of all samples of an image, and of bicubic
-enlargement. A sample is one of the images that the small copy allows, so that its PSNR is lower
-than that of their mean, by up to 3 dB.
+super-resolution via iterative refinement). FILE is an image of 14 x 14 pixels, or one of at least
+28 x 28, of which the small copy is made. Without it, `--mode=sample` restores images of the test
+split and reports the PSNR of single samples, of the means of all samples of an image, and of
+bicubic enlargement. A sample is one of the images that the small copy allows, so that its PSNR is
+lower than that of their mean, by up to 3 dB.
 
 Variants:
     :laptop  Cost: fourteen minutes of one busy CPU core. Result: 22.6 dB for single samples and

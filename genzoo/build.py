@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from ml_collections import FrozenConfigDict
 
-from genzoo.builders import datasets
+from genzoo.builders import datasets, expectations
 from genzoo.builders.autoencoder import AutoencoderSettings
 from genzoo.builders.classifier import ClassifierSettings
 from genzoo.builders.conditions import ConditionSettings, sources
@@ -83,23 +83,40 @@ FAMILIES: Mapping[str, FamilyRow] = {
         sampling=DiffusionSampling,
         stages=STEERING,
         scoring=DiffusionScoring,
+        expect=expectations.DIFFUSION,
     ),
-    "score_sde": FamilyRow(settings=ScoreSDESettings, scoring=FlowScoring, **_CONTINUOUS),
-    "edm": FamilyRow(settings=EDMSettings, scoring=FlowScoring, **_CONTINUOUS),
-    "flow_matching": FamilyRow(settings=FlowMatchingSettings, scoring=FlowScoring, **_CONTINUOUS),
-    "vdm": FamilyRow(settings=VDMSettings, scoring=TimeScoring, **_CONTINUOUS),
+    "score_sde": FamilyRow(
+        settings=ScoreSDESettings,
+        scoring=FlowScoring,
+        expect=expectations.DIFFUSION,
+        **_CONTINUOUS,
+    ),
+    "edm": FamilyRow(
+        settings=EDMSettings, scoring=FlowScoring, expect=expectations.EDM, **_CONTINUOUS
+    ),
+    "flow_matching": FamilyRow(
+        settings=FlowMatchingSettings,
+        scoring=FlowScoring,
+        expect=expectations.FLOW_MATCHING,
+        **_CONTINUOUS,
+    ),
+    "vdm": FamilyRow(
+        settings=VDMSettings, scoring=TimeScoring, expect=expectations.VDM, **_CONTINUOUS
+    ),
     "classifier": FamilyRow(
         settings=ClassifierSettings,
         networks=("classifier",),
         instead={"sample": "A classifier guides the sampling of others: sample.classifier."},
         labelled=True,
+        expect=expectations.CLASSIFIER,
     ),
-    "pca": FamilyRow(settings=PCASettings, kinds=(Image, Counts)),
+    "pca": FamilyRow(settings=PCASettings, kinds=(Image, Counts), expect=expectations.PCA),
     "autoencoder": FamilyRow(
         settings=AutoencoderSettings,
         networks=("mlp", "conv"),
         kinds=(Image, Counts),
         instead={"sample": "A plain autoencoder has no distribution over its codes: see vae."},
+        expect=expectations.AUTOENCODER,
     ),
     "vae": FamilyRow(
         settings=VAESettings,
@@ -107,18 +124,26 @@ FAMILIES: Mapping[str, FamilyRow] = {
         kinds=(Image, Counts),
         sampling=DecoderSampling,
         scoring=ImportanceScoring,
+        expect=expectations.VAE,
     ),
     "vqvae": FamilyRow(
-        settings=VQVAESettings, networks=("hierarchy",), instead={"sample": _TRAIN_A_PRIOR}
+        settings=VQVAESettings,
+        networks=("hierarchy",),
+        instead={"sample": _TRAIN_A_PRIOR},
+        expect=expectations.VQVAE,
     ),
     "dvae": FamilyRow(
-        settings=DVAESettings, networks=("dalle",), instead={"sample": _TRAIN_A_PRIOR}
+        settings=DVAESettings,
+        networks=("dalle",),
+        instead={"sample": _TRAIN_A_PRIOR},
+        expect=expectations.DVAE,
     ),
     "token_prior": FamilyRow(
         settings=TokenPriorSettings,
         conditional=True,
         networks=("transformer",),
         sampling=TokenSampling,
+        expect=expectations.TOKEN_PRIOR,
         stages={
             token_prior.TOKENIZER: Stage(
                 capability=Tokenizes, called="a tokenizer of the same data"

@@ -208,13 +208,18 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
     if train.accumulate > 1 and train.batch_size % (train.accumulate * devices):
         problems.append(
             f"train.batch_size = {train.batch_size} is not divisible by train.accumulate = "
-            f"{train.accumulate} times the number of devices ({devices})."
+            f"{train.accumulate} times the number of devices ({devices}): use a multiple of "
+            f"{train.accumulate * devices}."
         )
+    stride = train.steps_per_call
+    common = math.gcd(train.steps, train.save_every)
+    fitting = max(n for n in range(1, stride + 1) if common % n == 0)
     for key in ("steps", "save_every"):
-        if train[key] % train.steps_per_call:
+        if train[key] % stride:
             problems.append(
-                f"train.{key} = {train[key]} is not a multiple of train.steps_per_call = "
-                f"{train.steps_per_call}."
+                f"train.{key} = {train[key]} is not a multiple of train.steps_per_call = {stride}: "
+                f"set it to {stride * math.ceil(train[key] / stride)}, or train.steps_per_call to "
+                f"{fitting}."
             )
     if train.restart and train.resume_from:
         problems.append(
@@ -252,7 +257,7 @@ def _across_keys(config: FrozenConfigDict) -> list[str]:
     problems = []
     for own in (build.family_settings(config), build.sampling(config), build.scoring(config)):
         problems += own.problems(config) if hasattr(own, "problems") else []
-    for name in ("optimizer", "start"):
+    for name in ("optimizer", "start", "eval"):
         problems += build.section(config, name).problems()
     return problems
 

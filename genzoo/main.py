@@ -8,6 +8,7 @@ sentences, and 75 after a SIGTERM.
 import argparse
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -19,6 +20,7 @@ from genzoo.runtime.signals import Signals
 
 if TYPE_CHECKING:
     from genzoo.runtime.stopping import Stop
+    from genzoo.train.starts import Origin
 
 _MODES = {
     "train": "trains, or resumes the run in the workdir (default)",
@@ -31,13 +33,17 @@ _MODES = {
     "latents": "draws what units, planes and codes mean, for families that decode them",
     "probe": "measures how well a linear probe of embeddings predicts the classes, for families "
     "that encode",
+    "compare": "prints the distances of several runs side by side, from their eval.json",
+    "stats": "writes the moments of the data's features, a reference for distances",
     "describe": "prints parameters, operations and every key of the config as JSON; writes nothing",
+    "report": "writes report.html: one page on a run, or on several side by side (--workdirs)",
     "list": "prints every config and variant with its cost and result, as a table and as JSON",
     "bench": "times the training step and the sampler on this machine; prints JSON",
     "compile": "compiles for TPUs, GPUs or CPUs that need not be present; prints the cost as JSON",
     "doctor": "prints what this machine offers, as JSON",
 }
-_WITHOUT_WORKDIR = ("describe", "list", "bench", "compile", "doctor")
+_WITHOUT_WORKDIR = ("compare", "describe", "list", "bench", "compile", "doctor")
+_OF_SEVERAL = ("report", "compare")
 _FOR_OTHERS = ("describe", "compile")  # these may speak for other machines than this one
 
 
@@ -51,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", help="NAME or NAME:variant of a file in configs/, or the path "
                         "of another file; not needed if the workdir holds a run")  # fmt: skip
     parser.add_argument("--workdir", type=Path, help="the folder of the run")
+    parser.add_argument("--workdirs", type=_folders, default=[], metavar="A,B,C",
+                        help="the folders of several runs, for report and compare")  # fmt: skip
     parser.add_argument("--mode", default="train", choices=_MODES,
                         help="; ".join(f"{k}: {v}" for k, v in _MODES.items()))  # fmt: skip
     parser.add_argument("--no_compile_cache", action="store_true",
@@ -67,6 +75,27 @@ def _parser() -> argparse.ArgumentParser:
                        help="how long a process may be silent before it counts as lost "
                        "(%(default)s)")  # fmt: skip
     return parser
+
+
+def _folders(text: str) -> list[Path]:
+    return [Path(part) for part in text.split(",") if part]
+
+
+def _origin(arguments: argparse.Namespace, overrides: list[str]) -> "Origin":
+    """Where a training comes from: its command, its named config and what differs from that."""
+    from genzoo import config
+    from genzoo.check import fill
+    from genzoo.train.starts import Origin
+
+    command = shlex.join(["python", "-m", "genzoo.main", *arguments.given])
+    if not arguments.config:
+        return Origin(command=command)
+    raw, changes = config.load(arguments.config), config.parse_overrides(overrides)
+    try:
+        changed = config.differences(fill(raw), fill(config.override(raw, changes)))
+    except UserError:  # such as a config that is whole only with its changes
+        changed = {key: (None, value) for key, value in changes.items()}
+    return Origin(command=command, config=arguments.config, changed=changed)
 
 
 def _config(arguments: argparse.Namespace, overrides: list[str]):
@@ -98,6 +127,7 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
     # Imported here, so that --help and wrong flags are answered at once.
     from genzoo.modes import (
         catalogue,
+        compare,
         compile,
         cost,
         doctor,
@@ -107,8 +137,10 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
         latents,
         probe,
         reconstruct,
+        report,
         retrieve,
         sample,
+        stats,
         train,
     )
     from genzoo.runtime.agreement import agreed
@@ -121,14 +153,25 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
         if overrides:
             raise UserError(f"--mode=list takes no {overrides[0]}: leave it out.")
         return catalogue.catalogue()
+    if arguments.workdirs and arguments.mode not in _OF_SEVERAL:
+        raise UserError(f"--mode={arguments.mode} takes one --workdir: leave out --workdirs.")
+    if arguments.mode == "compare" or (
+        arguments.mode == "report" and (arguments.workdir or arguments.workdirs)
+    ):
+        if overrides:
+            raise UserError(f"--mode={arguments.mode} takes no {overrides[0]}: leave it out.")
+        if arguments.mode == "compare":
+            return compare.compare(arguments.workdirs)
+        return report.report(arguments.workdir, arguments.workdirs)
     if arguments.mode not in _WITHOUT_WORKDIR and arguments.workdir is None:
         raise UserError(f"--mode={arguments.mode} needs --workdir=DIR, the folder of the run.")
     config = agreed(lambda: _config(arguments, overrides))
     if arguments.mode in _WITHOUT_WORKDIR:
         without = {"describe": cost.describe, "bench": cost.bench, "compile": compile.compile_ahead}
         return without[arguments.mode](config)
+    if arguments.mode == "stats":
+        return stats.stats(config, arguments.workdir)
     modes = {
-        "train": train.train,
         "eval": evaluate.evaluate,
         "sample": sample.sample,
         "reconstruct": reconstruct.reconstruct,
@@ -138,6 +181,8 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
         "latents": latents.latents,
         "probe": probe.probe,
     }
+    if arguments.mode == "train":
+        return train.train(config, arguments.workdir, stop, _origin(arguments, overrides))
     return modes[arguments.mode](config, arguments.workdir, stop)
 
 
@@ -145,6 +190,7 @@ def main(argv: list[str], signals: Signals | None = None) -> int:
     """Runs one mode; returns the exit code. signals: those that stop it, by default none."""
     parser = _parser()
     arguments, overrides = parser.parse_known_args(argv)
+    arguments.given = argv
     if problem := _unknown_flag(parser, overrides):
         print(f"genzoo: {problem}", file=sys.stderr)
         return 2

@@ -1,12 +1,14 @@
 """The conditions of samples: a value of each condition for each sample.
 
-`sample.conditions` holds values in the notation of their fields: a class by name or number, a text,
-numbers, or a file; "none" makes a condition absent. Samples cycle through a list of values. If no
-value is given, they cycle through the records of the test split or, if that leaves only classes,
-through all classes. With `sample.repeat`, that many samples in a row have the same conditions.
+`sample.conditions` holds values in the notation of `builders/values.py`: a class by name or number,
+a text, numbers, or a file; "none" makes a condition absent, which training must have done too.
+Samples cycle through a list of values. If no value is given, they cycle through the records of the
+test split or, if that leaves only classes, through all classes. With `sample.repeat`, that many
+samples in a row have the same conditions.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,8 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genzoo.builders import conditions
-from genzoo.core.conditions import Conditions, Given, field, gather
+from genzoo.builders import conditions, values
+from genzoo.builders.conditions import ConditionSettings
+from genzoo.builders.values import NONE, Values
+from genzoo.core.conditions import Conditions, Given, Specs, field, gather
 from genzoo.core.contract import Family, Variables, conditions_of
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.types import Array, Batch
@@ -23,24 +27,7 @@ from genzoo.data import records
 from genzoo.data.fields import Classes, Field, Image, Tokens
 from genzoo.experiment import Experiment
 
-NONE = "none"
 _LABEL = "label"  # the condition that a guiding classifier uses
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Values:
-    """The n values that samples cycle through.
-
-    stored: in their stored form, [n, ...]. present: bool [n]; absent values are stored as zeros.
-    """
-
-    stored: np.ndarray
-    present: np.ndarray
-
-    @property
-    def absent(self) -> bool:
-        """Whether all are absent."""
-        return not self.present.any()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,28 +52,38 @@ class Requests:
         known = self.experiment.spec.fields
         return {name: known[name] for name in dict.fromkeys(self.sources.values())}
 
-    @property
-    def labelled(self) -> bool:
-        """Whether each sample has a class."""
-        return _LABEL in self.fields
+    def classed(self, rows: Batch) -> np.ndarray:
+        """Whether each row requests a class: bool [n]."""
+        asked = self._requested.get(_LABEL)
+        if asked is None:
+            return np.full(len(rows["index"]), _LABEL in self.fields)
+        return asked.present[self._turn(rows["index"], asked.present)]
 
     @property
     def classes(self) -> int:
         """The number of classes that samples cycle through; 0 if they have no class, or requested
         ones, or those of test records."""
-        label = self.fields.get(_LABEL)
-        return label.count if label and self._in_turn else 0
+        label, asked = self.fields.get(_LABEL), self._requested.get(_LABEL)
+        if label is None:
+            return 0
+        every = np.arange(label.count)
+        requested = asked and asked.present.all() and np.array_equal(asked.stored, every)
+        return label.count if requested or self._in_turn else 0
 
     @cached_property
     def _in_turn(self) -> bool:
-        """Whether samples cycle through all classes. If other conditions come from test records,
-        the class does too, so that it matches them, unless a label of -1 asks for all classes."""
-        asked = self.experiment.config.sample.get("conditions", {})
-        labels = [name for name, source in self.sources.items() if source == _LABEL]
-        if any(asked.get(name) in (-1, "-1") for name in labels):
-            return True
+        """Whether samples cycle through all classes although none is requested. If other conditions
+        come from test records, the class does too, so that it matches them."""
         others = self.fields.keys() - {_LABEL}
         return _LABEL not in self._requested and others <= self._requested.keys()
+
+    @cached_property
+    def distinct(self) -> int:
+        """The number of different requests, after which they repeat."""
+        counts = [len(asked) for asked in self._requested.values()]
+        if self.fields.keys() - self._requested.keys():
+            counts.append(self.fields[_LABEL].count if self._in_turn else len(self._test))
+        return math.lcm(*counts)
 
     @property
     def repeat(self) -> int:
@@ -114,66 +111,111 @@ class Requests:
         return []
 
     def captions(self, rows: Batch) -> list[str]:
-        """The requested text of each row, or else the name of its class; [] if there is neither, or
-        if the names are mere numbers."""
-        label = self.fields.get(_LABEL)
+        """The requested text of each row or, where that is absent, the name of its class, or else
+        "none"; [] if the model takes neither texts nor classes with names, or if the names are mere
+        numbers."""
+        label, texts = self.fields.get(_LABEL), self.texts(rows)
+        names = [NONE] * len(texts)
         if label and not all(name.isdecimal() for name in label.names):
-            numbers = rows[_LABEL]
-            present = np.ones(len(numbers), bool)
-            if asked := self._requested.get(_LABEL):
-                present = asked.present[self._turn(rows["index"], asked)]
-            named = [label.names[n] if p else NONE for n, p in zip(numbers, present, strict=True)]
-            return self.texts(rows) or named
-        return self.texts(rows)
+            pairs = zip(rows[_LABEL], self.classed(rows), strict=True)
+            names = [label.names[n] if has else NONE for n, has in pairs]
+        return [text or name for text, name in zip(texts or names, names, strict=True)]
 
     def check(self) -> None:
         """Raises UserError if a value is not valid for its condition."""
-        self._requested, self._avoided  # noqa: B018
+        problems = self._absence_problems("conditions", self._given, self._requested)
+        problems += self._absence_problems("negative", self._not, {})
+        if problems:
+            raise UserError(*problems)
 
     @cached_property
-    def _requested(self) -> Mapping[str, Values]:
-        """Field -> the values that the user requested."""
+    def _given(self) -> Mapping[str, Values]:
+        """Condition -> the values that the user requested."""
         return self._parsed("conditions")
 
     @cached_property
-    def _avoided(self) -> Mapping[str, Values]:
+    def _not(self) -> Mapping[str, Values]:
+        """Condition -> the values that guidance moves away from."""
         return self._parsed("negative")
 
+    @cached_property
+    def _requested(self) -> Mapping[str, Values]:
+        """Field -> the values that the user requested for the conditions made from it."""
+        return self._by_field("conditions", self._given)
+
+    @cached_property
+    def _avoided(self) -> Mapping[str, Values]:
+        return self._by_field("negative", self._not)
+
     def _parsed(self, key: str) -> dict[str, Values]:
-        values, problems = {}, []
+        parsed, problems = {}, []
         for name, given in self.experiment.config.sample.get(key, {}).items():
             place = f"sample.{key}.{name}"
             if name not in self.sources:
                 known = nearest(name, self.sources) if self.sources else "it has none."
                 problems.append(f"{place} = {given!r} is not a condition of this model: {known}")
                 continue
-            source = self.sources[name]
-            kind = self.fields[source]
-            if given in (-1, "-1") and isinstance(kind, Classes):
-                if key == "negative":
-                    problems.append(f"{place} = {given!r} is no class: give one, or leave it out.")
-                continue  # all in turn
+            # A classifier's label is no condition of the model, so it has no settings.
+            own = ConditionSettings(**self.experiment.config.conditions.get(name, {}))
             try:
-                parsed = _values(given, kind, self._parse(name, kind), place)
+                source = self.fields[self.sources[name]]
+                parsed[name] = values.values(own, source, given, place, every=key == "conditions")
             except UserError as error:
                 problems += error.problems
-                continue
-            if source in values and not _equal(values[source], parsed):
-                problems.append(
-                    f"{place} = {given!r} contradicts another condition made from {source}: give "
-                    "both the same value."
-                )
-            values[source] = parsed
         if problems:
             raise UserError(*problems)
-        return values
+        return parsed
 
-    def _parse(self, name: str, kind: Field) -> Callable[[object, str], np.ndarray]:
-        own = self.experiment.config.conditions.get(name)
-        if own is None:  # the label of a classifier
-            return kind.parse
-        settings = conditions.ConditionSettings(**own)
-        return lambda value, place: conditions.parsed(settings, kind, value, place)
+    def _by_field(self, key: str, given: Mapping[str, Values]) -> dict[str, Values]:
+        """The values of each field. A field is not requested if the user gives no value and only
+        leaves out some of the conditions made from it."""
+        fields = {}
+        for source in self.fields:
+            names = [name for name, made_from in self.sources.items() if made_from == source]
+            asked = [name for name in names if name in given]
+            if not asked:
+                continue
+            fields[source] = values.joined([given[name] for name in asked])
+            if fields[source] is None:
+                raise UserError(
+                    f"{' and '.join(f'sample.{key}.{name}' for name in asked)} contradict each "
+                    f"other, because both are made from {source}: give them the same value."
+                )
+            if fields[source].absent and asked != names:
+                del fields[source]
+        return fields
+
+    def _presence(
+        self, name: str, given: Mapping[str, Values], requested: Mapping[str, Values]
+    ) -> np.ndarray | None:
+        """For which samples a condition is present, bool [n]; None if its value is not given."""
+        asked = given.get(name) or requested.get(self.sources[name])
+        return None if asked is None else asked.present
+
+    def _absence_problems(
+        self, key: str, given: Mapping[str, Values], requested: Mapping[str, Values]
+    ) -> list[str]:
+        """Requests to leave out what training never left out."""
+        specs, problems, usual = conditions_of(self.family), [], np.array([key == "conditions"])
+        present = {name: self._presence(name, given, requested) for name in self.sources}
+        present = {name: usual if known is None else known for name, known in present.items()}
+        for name in self.sources if key == "conditions" else ():
+            if present[name].all():
+                continue
+            place = f"sample.conditions.{name} = {NONE!r}"
+            if name not in given:
+                place = f"sample.conditions also leaves out {name}, made from {self.sources[name]}"
+            if name == _LABEL and getattr(self.family, "classifier", None) is not None:
+                problems.append(
+                    f"{place}, but sample.classifier guides to a class: give one, or leave "
+                    "sample.classifier empty."
+                )
+            elif not specs[name].dropout:
+                problems.append(
+                    f"{place}, but this model never saw it left out: give a value, or train with "
+                    f"conditions.{name}.dropout above 0."
+                )
+        return problems or _together_problems(key, specs, present)
 
     def rows(self, index: np.ndarray) -> Batch:
         """The requests of the samples with these indices [n]: `index`, int32, and a stored value of
@@ -181,8 +223,8 @@ class Requests:
         rows, read = {"index": index.astype(np.int32)}, None
         request = index // self.repeat
         for name, kind in self.fields.items():
-            if values := self._requested.get(name):
-                rows[name] = values.stored[self._turn(index, values)]
+            if asked := self._requested.get(name):
+                rows[name] = asked.stored[self._turn(index, asked.stored)]
             elif isinstance(kind, Classes) and self._in_turn:
                 rows[name] = (request % kind.count).astype(np.int32)
             else:
@@ -208,37 +250,44 @@ class Requests:
         """The conditions of `rows`."""
         given = self._gathered(variables, rows)
         return {
-            name: self._masked(given[name], self._requested.get(source), rows)
-            for name, source in self.sources.items()
+            name: self._masked(given[name], name, self._given, self._requested, rows)
+            for name in self.sources
         }
 
     def negative(self, variables: Variables, rows: Batch) -> Conditions:
         """The conditions that guidance moves away from, in place of absent ones."""
-        avoided = {name: values for name, values in self._avoided.items() if not values.absent}
+        avoided = {name: asked for name, asked in self._avoided.items() if not asked.absent}
         if not avoided:
             return {}
         stored = {
-            name: jnp.asarray(values.stored)[self._turn(rows["index"], values)]
-            for name, values in avoided.items()
+            name: jnp.asarray(asked.stored)[self._turn(rows["index"], asked.present)]
+            for name, asked in avoided.items()
         }
         given = self._gathered(variables, {**rows, **stored})
         return {
-            name: self._masked(given[name], avoided[source], rows)
-            for name, source in self.sources.items()
-            if source in avoided
+            name: self._masked(given[name], name, self._not, avoided, rows)
+            for name in self._not
+            if self.sources[name] in avoided
         }
 
-    def _turn(self, index: Array | np.ndarray, values: Values) -> Array | np.ndarray:
-        """Which of the values each of the samples with these indices has: [n]."""
-        return index // self.repeat % len(values.present)
+    def _turn(self, index: Array | np.ndarray, cycle: np.ndarray) -> Array | np.ndarray:
+        """Which entry of a cycle [n, ...] each of the samples with these indices has: [B]."""
+        return index // self.repeat % len(cycle)
 
-    def _masked(self, given: Given, values: Values | None, rows: Batch) -> Given:
-        """The condition of `rows`, absent where the user's value of it is; None asks for nothing.
-        """
-        if values is None:
-            return given
-        present = jnp.asarray(values.present)[self._turn(rows["index"], values)]
-        return given._replace(present=given.present & present)
+    def _masked(
+        self,
+        condition: Given,
+        name: str,
+        given: Mapping[str, Values],
+        requested: Mapping[str, Values],
+        rows: Batch,
+    ) -> Given:
+        """The condition of `rows`, absent where the user leaves it out."""
+        cycle = self._presence(name, given, requested)
+        if cycle is None:
+            return condition
+        present = jnp.asarray(cycle)[self._turn(rows["index"], cycle)]
+        return condition._replace(present=condition.present & present)
 
     def _gathered(self, variables: Variables, rows: Batch) -> Conditions:
         batch = records.prepare(rows, fields=self.fields)
@@ -249,24 +298,16 @@ class Requests:
         return given
 
 
-def _values(
-    given: object, kind: Field, parse: Callable[[object, str], np.ndarray], place: str
-) -> Values:
-    """The values of one entry of the config. parse: (value, place) -> its stored form. place: the
-    config key to name in errors. Raises UserError."""
-    several = isinstance(given, list | tuple) and (
-        isinstance(kind, Classes | Image | Tokens)
-        or any(isinstance(part, str | list | tuple) for part in given)
-    )
-    if several and not given:
-        raise UserError(f"{place} is an empty list: give at least one value, or leave it out.")
-    stored, present = [], []
-    for value in given if several else (given,):
-        present.append(value != NONE)
-        absent = np.zeros(kind.shape, kind.dtype)
-        stored.append(parse(value, place) if present[-1] else absent)
-    return Values(stored=np.stack(stored), present=np.array(present))
-
-
-def _equal(one: Values, other: Values) -> bool:
-    return np.array_equal(one.stored, other.stored) and np.array_equal(one.present, other.present)
+def _together_problems(key: str, specs: Specs, present: Mapping[str, np.ndarray]) -> list[str]:
+    """Conditions that training leaves out only together, but these requests do not. present: for
+    which samples each is present."""
+    problems = []
+    for group in dict.fromkeys(spec.together for spec in specs.values() if spec.together):
+        first, *others = (name for name, spec in specs.items() if spec.together == group)
+        problems += [
+            f"sample.{key} has {first} or {other} without the other, which this model never saw, "
+            "because training drops them together: give a value for both, or none for both."
+            for other in others
+            if not values.same_turns(present[first], present[other])
+        ]
+    return problems

@@ -12,12 +12,15 @@ from genzoo.core.bounds import (
     AtLeast,
     AtMost,
     Between,
+    Each,
     Entries,
     Limit,
     Numbers,
     OneOf,
     without_effect,
 )
+from genzoo.data.listing import HOLDOUT
+from genzoo.evaluate.distances import problems as distance_problems
 from genzoo.evaluate.neighbours import METRICS
 from genzoo.runtime.compilation import LEVELS
 from genzoo.train.averages import Average
@@ -71,7 +74,7 @@ class DataSettings:
         AtLeast(2),
         Limit(10**9),
         "One in this many files of a folder is held out for the test split.",
-    ] = 20
+    ] = HOLDOUT
     hold: Annotated[
         float,
         AtLeast(0),
@@ -174,9 +177,9 @@ class SampleSettings:
     weights: Weights = RAW
     conditions: Annotated[
         dict,
-        "Condition -> its value: a class by name or number, a text, numbers, a file, or none if "
-        "absent; samples cycle through a list of values or, if nothing is given, through the test "
-        "records, or all classes if there are no other conditions. A label of -1 is all classes.",
+        "Condition -> its value: a class by name or number, all for all classes in turn, a text, "
+        "numbers, a file, or none if absent; samples cycle through a list of values or, if nothing "
+        "is given, through the test records, or all classes if there are no other conditions.",
     ] = field(default_factory=dict)
     repeat: Annotated[
         int,
@@ -203,6 +206,51 @@ class EvalSettings:
     batch_size: Annotated[int, AtLeast(1), Limit(2**24), "Examples scored at a time."] = 128
     weights: Weights = RAW
     seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1), "Seed of the draws for scoring."] = 0
+    losses: Annotated[bool, "Whether the loss and the likelihood are computed."] = True
+    distances: Annotated[
+        str,
+        "Distances between samples and data, separated by commas, each METRIC_NETWORK, such as "
+        "fd_fashion: see evaluate/distances.py.",
+    ] = ""
+    features: Annotated[
+        str, "File with the weights of the feature network inception, for fid."
+    ] = ""
+    resize: Annotated[
+        str,
+        OneOf(("", "legacy", "clean", "pytorch")),
+        "How inception resizes images; empty for legacy, as FID is defined.",
+    ] = ""
+    reference: Annotated[
+        str, "File of --mode=stats whose moments take the place of the training images'."
+    ] = ""
+    samples: Annotated[
+        int, AtLeast(2), Limit(10**8), "Number of samples drawn to measure distances."
+    ] = 2000
+    steps: Annotated[
+        tuple[int, ...],
+        Entries(0, 64),
+        Each(Between(1, 100_000)),
+        "Numbers of sampling steps at which distances are measured; empty for sample.steps.",
+    ] = ()
+    guidance: Annotated[
+        tuple[float, ...],
+        Entries(0, 64),
+        Each(Between(-1e4, 1e4)),
+        "Guidance scales at which distances are measured; empty for sample.guidance_scale.",
+    ] = ()
+
+    def problems(self) -> list[str]:
+        """Names of unknown distances, and keys without effect."""
+        if not self.distances:
+            why, remedy = "without eval.distances", "name one there, such as fd_fashion"
+            keys = ("features", "resize", "reference", "samples", "steps", "guidance")
+            problems = without_effect(self, "eval", keys, why, remedy)
+            if not self.losses:
+                problems.append(
+                    "eval.losses = False leaves nothing to evaluate: name eval.distances."
+                )
+            return problems
+        return distance_problems(self.distances)
 
 
 # The other keys of the sections `sample` and `eval` depend on the family: see `builders/`.

@@ -1,5 +1,5 @@
 """The folder of one run: `config.json`, `metrics.jsonl`, `checkpoints/`, `frozen/`, `samples/`,
-`eval.json`.
+`run.json`, `eval.json`, `report.html`.
 
 A workdir belongs to one config and one data set. Training in it with others, or reading it with the
 config of another model, is refused before anything is written.
@@ -53,7 +53,10 @@ _BOUND_IN_READING = (
 )  # fmt: skip
 # What a workdir may hold. Something else in the place of these stops a run before it begins.
 _FOLDERS = ("checkpoints", "frozen", "samples", "samples/training", "tensorboard")
-_FILES = ("config.json", "data.json", "metrics.jsonl", "eval.json", "diverged.json", ".lock")
+_FILES = (
+    "config.json", "data.json", "metrics.jsonl", "eval.json", "distances.png", "nearest.png",
+    "diverged.json", "run.json", "report.html", ".lock",
+)  # fmt: skip
 # Files of samples, and what is left of one that was being written when the process was killed.
 _OF_SAMPLES = re.compile(r"\.?(\d{6,}\.png|samples\.npz|grid\.png)(\.\w{8})?")
 _RESERVED = (LATEST, "training")  # names in samples/ that a call may not use

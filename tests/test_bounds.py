@@ -36,6 +36,7 @@ TABLE = {"linear": 1, "cosine": 2}
         (ZeroOr("greedy", Between(1, 2)), (0, 1, 2), 3, "must be 0 (greedy) or between 1 and 2."),
         (OneOf(TABLE), ("linear",), "cosin", "a.b = 'cosin' is unknown: did you mean 'cosine'?"),
         (OneOf(TABLE), ("cosine",), "x", "a.b = 'x' is unknown: known are: cosine, linear."),
+        (OneOf(("", "add")), ("",), "x", "a.b = 'x' is unknown: known are: add."),
         (OneOf((1, 3)), (1, 3), 2, "a.b = 2 must be 1 or 3."),
         (Entries(1), ((1,), (1, 2)), (), "a.b = () must be a tuple with at least 1 entry."),
         (Entries(1, 2), ((1,), (1, 2)), (1, 2, 3), "must be a tuple with 1 to 2 entries."),

@@ -228,6 +228,10 @@ def test_all_problems_come_at_once():
         ({"network__width": "34", "network__heads": "3"}, "does not divide the"),
         ({"network__dtype": "float16"}, "network.dtype = 'float16' is unknown"),
         ({"train__steps_per_call": "7"}, "is not a multiple of train.steps_per_call = 7"),
+        (
+            {"train__steps": "30", "train__save_every": "18", "train__steps_per_call": "7"},
+            "train.steps_per_call = 7: set it to 35, or train.steps_per_call to 6.",
+        ),
         ({"train__batch_size": "0"}, "train.batch_size = 0 must be at least 1."),
         ({"sample__method": "dimm"}, "did you mean 'ddim'?"),
         ({"sample__grid": "quadratic", "sample__steps": "1"}, "start from pure noise at step 1"),
@@ -235,7 +239,7 @@ def test_all_problems_come_at_once():
         ({"sample__guidance_scale": "2.0"}, "needs a condition that training sometimes drops"),
         ({"conditions__label__dropout": "1"}, "dropout = 1.0 must be at least 0 and below 1."),
         ({"conditions__labl__dropout": "0.1"}, "conditions.labl is not a field of the data"),
-        ({"conditions__label__way": "concat"}, "not possible for 10 classes: use 'add' or 'atte"),
+        ({"conditions__label__way": "concat"}, "not possible for a class: use 'add' or 'attend'"),
         ({"conditions__x__dropout": "0.1"}, "conditions.x is x itself"),
         (
             {"conditions__small__of": "x", "conditions__small__transform": "downsample3"},

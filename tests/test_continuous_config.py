@@ -98,7 +98,7 @@ def test_published_counts(path, changes, count):
 def test_a_way_that_the_network_lacks_is_named_before_anything_is_written():
     changes = {"conditions.label.way": "attend"}
     settled = build.settled(check.check(config.override(config.load(GUIDED), changes)))
-    with pytest.raises(UserError, match="'label' has way = 'attend'"):
+    with pytest.raises(UserError, match=r"has way = 'attend', .*: use 'add', or set network"):
         build.family(settled)
 
 

@@ -54,7 +54,8 @@ def of_images(folder, workdir, steps, *more):
         "--config.data.size=8", "--config.data.channels=1", "--config.network.patch=2",
         "--config.network.attention=()", "--config.network.transformer_depth=1",
         "--config.network.width=8", "--config.sample.steps=2", "--config.sample.method=euler",
-        "--config.conditions.text.layers=1", "--config.conditions.label.dropout=0.1",
+        "--config.conditions.text.layers=1", "--config.conditions.text.dropout=0.1",
+        "--config.conditions.label.dropout=0.1",
         "--config.conditions.properties.dropout=0.1", f"--workdir={workdir}",
         f"--config.train.steps={steps}", *SHORT, *more,
     ]  # fmt: skip

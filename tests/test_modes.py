@@ -195,12 +195,13 @@ def test_what_the_run_calls_its_own_may_change_without_loss(trained, here):
 @pytest.mark.parametrize(
     ("mode", "settings", "made"),
     [
-        ("eval", ["eval.count=4", "eval.batch_size=4"], ["eval.json"]),
+        ("eval", ["eval.count=4", "eval.batch_size=4"], ["eval.json", "report.html"]),
         ("reconstruct", ["sample.count=2"], ["samples/reconstruction.png", "reconstruct.json"]),
         (
             "train", ["train.steps=22", "train.picture_count=2"],
             ["metrics.jsonl", "checkpoints/22",
-             *(f"samples/training/step_00000022_{weights}.png" for weights in ("raw", "ema"))],
+             *(f"samples/training/step_00000022_{weights}.png" for weights in ("raw", "ema")),
+             "report.html"],
         ),
     ],
 )  # fmt: skip

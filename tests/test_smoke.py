@@ -83,6 +83,8 @@ def test_training(name, workdir):
     if family != "pca":
         rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
         assert all(np.isfinite(row["loss"]) for row in rows)
+    page = (place / "report.html").read_text()
+    assert "What you should see" in page and "Missing or damaged" not in page
 
 
 def can(mode: str, name: str, settings: dict) -> bool:

@@ -65,8 +65,11 @@ def test_a_file_may_be_the_small_image_or_the_whole_one(run, capsys, tmp_path):
     for name, image in {"whole": whole, "small": small}.items():
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     files = f"('{tmp_path}/whole.png','{tmp_path}/small.png')"
-    report, arrays = sampled(run, capsys, f"conditions.low={files}", "count=3", "batch_size=3")
+    settings = f"conditions.low={files}", "count=3", "batch_size=3", "pictures=restoration"
+    report, arrays = sampled(run, capsys, *settings)
     assert "psnr" not in report
+    with Image.open(Path(report["samples"]) / "restoration.png") as picture:
+        assert 2 * 84 < picture.width < 5 * 84  # two columns and the labels, not eight
     given = arrays["original"][..., 0]
     np.testing.assert_array_equal(given[[0, 2]], [whole, whole])
     # Every square of two by two is one pixel of the small file, which its mean gives back exactly.
@@ -79,9 +82,14 @@ def test_a_file_may_be_the_small_image_or_the_whole_one(run, capsys, tmp_path):
 
 def test_mistakes_are_told(run, capsys, tmp_path):
     (tmp_path / "text.png").write_text("no image")
+    for size in (1, 14), (20, 27):
+        Image.new("L", size[::-1]).save(tmp_path / f"{size[0]}.png")
     for setting, message in {
         f"conditions.low={tmp_path}/none.png": "there is no such file",
         f"conditions.low={tmp_path}/text.png": "cannot be used as an image",
+        f"conditions.low={tmp_path}/1.png": "has 1 x 14 pixels: give the smaller copy itself (14 x",
+        f"conditions.low={tmp_path}/20.png": "has 20 x 27 pixels",
+        "conditions.low=none": "this model never saw it left out",
         "repeat=0": "sample.repeat = 0 must be at least 1",
     }.items():
         capsys.readouterr()

@@ -5,18 +5,17 @@ sets only how it enters and how often training drops it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import jax
-import numpy as np
 from ml_collections import FrozenConfigDict
 
 from genzoo.core.bounds import NOT_ONE, AtLeast, Below, Limit, OneOf
-from genzoo.core.conditions import Condition, Entry, Read, Tokens, field
+from genzoo.core.conditions import WAYS, Condition, Entry, Read, Tokens, field
 from genzoo.core.errors import nearest
 from genzoo.core.types import Array
-from genzoo.data import derived, fields, pixels
+from genzoo.data import derived, fields
 from genzoo.data.fields import Field
 
 FACTORS: Mapping[str, int] = {"downsample2": 2, "downsample4": 4, "downsample8": 8}
@@ -33,14 +32,6 @@ TRANSFORMS: Mapping[str, Callable[[Array], Array] | None] = {
     "outline": derived.outline,
 }
 """Transforms of an image before it becomes a condition."""
-WAYS = ("add", "attend", "concat")
-_WAYS_OF: Mapping[str, tuple[str, ...]] = {
-    "class": ("add", "attend"),
-    "vector": ("add", "attend"),
-    "ids": ("attend",),
-    "map": ("concat",),
-}
-"""Kind of condition -> the ways in which it may enter the network, the default first."""
 _KINDS: Mapping[type[Field], str] = {
     fields.Classes: "class",
     fields.Vector: "vector",
@@ -65,7 +56,7 @@ class ConditionSettings:
     ] = "none"
     way: Annotated[
         str,
-        OneOf(("", *WAYS)),
+        OneOf(("", "add", "attend", "concat")),
         "add (to the time embedding), attend (cross-attention), concat (to the network's input); "
         "empty for the default of its kind.",
     ] = ""
@@ -135,29 +126,13 @@ def _entry(own: ConditionSettings, source: Field) -> Entry:
         size = source.example(1).shape[-1]
         if transform := TRANSFORMS[own.transform]:
             size = jax.eval_shape(transform, source.example(1)).shape[-1]
-    way = own.way or _WAYS_OF[kind][0]
+    way = own.way or WAYS[kind][0]
     return Entry(kind=kind, size=size, length=length, way=way, null=own.null, layers=own.layers)
 
 
 def factor(own: ConditionSettings) -> int:
     """The factor by which a condition is smaller than the image that it is made from."""
     return FACTORS.get(own.transform, 1)
-
-
-def parsed(own: ConditionSettings, source: Field, value: object, key: str) -> np.ndarray:
-    """A user's value of a condition, as a stored value of the field that it is made from. Raises
-    UserError. key: the config key to name in the error.
-
-    The user gives a value of that field, such as a photo for its edges. For a smaller copy it may
-    also be an image file of the size of that copy; each pixel is then repeated, so that the copy
-    made from it equals the file.
-    """
-    if isinstance(source, fields.Image) and (by := factor(own)) > 1:
-        height, width, channels = source.shape
-        small = replace(source, shape=(height // by, width // by, channels))
-        if pixels.size_of(value) == small.shape[:2]:
-            return small.parse(value, key).repeat(by, 0).repeat(by, 1)
-    return source.parse(value, key)
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -188,8 +163,8 @@ def _field_problems(
         ]
     if own.transform != "none" and not isinstance(field, fields.Image):
         return [
-            f"{where}.transform = {own.transform!r} applies to images, but {source} is {field}: "
-            "set it to 'none'."
+            f"{where}.transform = {own.transform!r} applies to images, but {source} is "
+            f"{_a(field)}: set it to 'none'."
         ]
     if any(side % factor(own) for side in field.shape[:2]):
         return [
@@ -203,14 +178,20 @@ def _field_problems(
             "choose another transform."
         ]
     kind = _KINDS[type(field)]
-    if own.way and own.way not in _WAYS_OF[kind]:
-        offered = " or ".join(map(repr, _WAYS_OF[kind]))
-        return [f"{where}.way = {own.way!r} is not possible for {field}: use {offered}."]
+    if own.way and own.way not in WAYS[kind]:
+        offered = " or ".join(map(repr, WAYS[kind]))
+        return [f"{where}.way = {own.way!r} is not possible for {_a(field)}: use {offered}."]
     if own.layers and kind != "ids":
         return [
-            f"{where}.layers = {own.layers} is for texts, but {source} is {field}: leave it at 0."
+            f"{where}.layers = {own.layers} is for texts, but {source} is {_a(field)}: leave it at "
+            "0."
         ]
     return []
+
+
+def _a(field: Field) -> str:
+    """The word for a value, without its size, which may not be known yet."""
+    return f"{'an' if field.singular[0] in 'aeiou' else 'a'} {field.singular}"
 
 
 def _together_problems(settings: Settings) -> list[str]:
@@ -245,6 +226,8 @@ def _guidance_problems(config: FrozenConfigDict, settings: Settings) -> list[str
         )
     if sample.guidance and sample.guide:
         problems.append("sample.guidance has no effect with sample.guide: leave one of them out.")
+    if sample.negative and sample.guide:
+        problems.append("sample.negative has no effect with sample.guide: leave one of them out.")
     names = [name for name, _ in sample.guidance]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(f"sample.guidance names {name} twice: name it once.")
@@ -272,7 +255,7 @@ def _guidance_problems(config: FrozenConfigDict, settings: Settings) -> list[str
     problems += [
         f"sample.negative.{name} has no effect without guidance on {name}: give it a scale in "
         "sample.guidance."
-        for name in sample.negative
+        for name in ([] if sample.guide else sample.negative)
         if name in settings and name not in guided
     ]
     return problems

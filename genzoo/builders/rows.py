@@ -72,7 +72,8 @@ class FamilyRow:
     may have a method `problems(config)` that lists conflicting settings. stages: models of other
     runs that it needs, by name. instead: a capability that it lacks -> a sentence on what to use
     instead. labelled: whether it always needs labels, and not only when conditioned on them.
-    conditional: whether it takes conditions. kinds: of data that it models.
+    conditional: whether it takes conditions. kinds: of data that it models. expect: what you should
+    see while it trains, in a sentence or three, for the report.
     """
 
     settings: type
@@ -84,6 +85,7 @@ class FamilyRow:
     labelled: bool = False
     conditional: bool = False
     kinds: tuple[type[Field], ...] = (Image,)
+    expect: str = ""
 
     def of_role(self, role: str) -> Mapping[str, Stage]:
         """Its stages with this role, by name."""

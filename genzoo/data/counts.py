@@ -110,6 +110,8 @@ class Counts(Field):
         without any word of the vocabulary."""
         counts = self.take(given.text(value, key))
         if not counts.any():
+            if what := given.no_text_file(str(value).strip()):
+                raise UserError(f"{key} = {value!r} {what}")
             raise UserError(
                 f"{key} = {value!r} has none of the {self.shape[0]} words that the model knows: "
                 "use other words, or train with a larger data.vocabulary."

@@ -8,19 +8,23 @@ others in little more than a colour.
 A caption is the Unicode name in lower case ("smiling face with sunglasses"). Names whose CRC-32 is
 divisible by `HOLDOUT` form the test split, with all of their images: 85 records; 1,826 are left for
 training. The test split begins with the 34 records whose words all occur in training, in other
-combinations ("large orange square"); the other 51 contain a new word, such as "penguin".
+combinations ("large orange square"): these are the captions on which a model is tested. The other
+51 contain a word that does not occur in training, such as "penguin". A model of words cannot be
+asked for that word; where these captions are read as records, the word becomes the unknown one. A
+model of bytes, or of a `tokenizer.json`, can be asked for all 85.
 """
 
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from genzoo.core import strict_json
 from genzoo.core.files import FILE_LIMIT
 from genzoo.data import locate
+from genzoo.data.captions import ids
 from genzoo.data.fields import Classes, Field, Image, Tokens
 from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Way
 from genzoo.data.source import ArraySource, Spec, check_split, held_out
@@ -68,7 +72,8 @@ def open_emoji(
         "label": np.array([CATEGORIES.index(r["category"]) for r in records], np.int32),
     }
     if text is not None:
-        arrays["text"] = np.stack([text.take(_caption(record)) for record in records])
+        names = [_caption(record) for record in records]
+        arrays["text"] = ids(names, text, "emoji", split)
     return ArraySource(name="emoji", spec=spec(side, text), arrays=arrays)
 
 
@@ -99,7 +104,7 @@ def _records(content: bytes, split: str) -> list[dict]:
     """The records of a split, each with the index `place` of its image."""
     check_split(split)
     parts: dict[str, list[dict]] = {"train": [], "test": []}
-    for place, record in enumerate(json.loads(content)):
+    for place, record in enumerate(strict_json.loads(content)):
         part = "test" if held_out(_caption(record), HOLDOUT) else "train"
         parts[part].append({**record, "place": place})
     known = {word for record in parts["train"] for word in words_of(record["name"])}
@@ -142,7 +147,7 @@ def _read_folder(hit: Path, names: Names) -> Contents:
     contents = {_RECORDS: locate.content(hit, _LIMIT)}
     if _IMAGES in names:
         folder = hit.parent / "img" / "google" / str(_FULL)
-        files = [_FILE.fullmatch(r["image"]) for r in json.loads(contents[_RECORDS])]
+        files = [_FILE.fullmatch(r["image"]) for r in strict_json.loads(contents[_RECORDS])]
         if None in files:
             raise Unavailable("its images have unexpected names")
         contents[_IMAGES] = packed([locate.content(folder / file[0], _LIMIT) for file in files])
@@ -152,7 +157,7 @@ def _read_folder(hit: Path, names: Names) -> Contents:
 def _read_archive(hit: Path, names: Names) -> Contents:
     # The package also has sheets of many images, under other names.
     wanted = locate.members(hit, lambda n: n == _RECORDS or bool(_FILE.fullmatch(n)), _LIMIT)
-    images = [wanted[record["image"]] for record in json.loads(wanted[_RECORDS])]
+    images = [wanted[record["image"]] for record in strict_json.loads(wanted[_RECORDS])]
     return {_RECORDS: wanted[_RECORDS], _IMAGES: packed(images)}
 
 

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genzoo.core.errors import UserError, nearest
+from genzoo.core.errors import UserError, listed, nearest
 from genzoo.core.files import expanded
 from genzoo.core.types import Array
 from genzoo.data import given, pixels, transforms
@@ -104,11 +104,16 @@ class Field:
         """
         return self._shaped(given.numbers(value, key), value, key)
 
+    @property
+    def _asked(self) -> str:
+        """What a user has to give, in messages."""
+        return str(self.shape)
+
     def _shaped(self, array: np.ndarray, value: object, key: str) -> np.ndarray:
         # Text files do not keep axes of length one.
         if [n for n in array.shape if n != 1] != [n for n in self.shape if n != 1]:
             raise UserError(
-                f"{key} = {value!r} holds numbers of shape {array.shape}: give {self.shape}."
+                f"{key} = {value!r} holds numbers of shape {array.shape}: give {self._asked}."
             )
         return array.reshape(self.shape).astype(self.dtype)
 
@@ -238,7 +243,7 @@ class Classes(Field):
             return np.int32(text)
         raise UserError(
             f"{key} = {value!r} is not a class: give a number from 0 to {self.count - 1} or a "
-            f"name; {nearest(text, self.names)}"
+            f"name; {nearest(text, self.names, ordered=True)}"
         )
 
 
@@ -293,13 +298,17 @@ class Tokens(Field):
 
     def parse(self, value: object, key: str) -> np.ndarray:
         """The ids of a text (see `given.text`): int32 [L]. Raises UserError, also for a text
-        that is too long or has a word outside the vocabulary."""
+        that is empty, is too long or has a word outside the vocabulary."""
         text = given.text(value, key)
+        if not text:
+            raise UserError(f"{key} = {value!r} is an empty text: give words, or none for no text.")
         try:
             ids = self.take(text)
         except ValueError as reason:
             raise UserError(f"{key} = {value!r} cannot be used as a text: {reason}.") from reason
         if complaint := self.tokenizer.complaint(text):
+            if what := given.no_text_file(str(value).strip()):
+                raise UserError(f"{key} = {value!r} {what}")
             raise UserError(f"{key} = {value!r} cannot be used as a text: {complaint}")
         if (count := len(self.tokenizer.encode(text))) > self.shape[0]:
             raise UserError(
@@ -315,7 +324,8 @@ class Vector(Field):
 
     names: the names of the entries, or (). mean, deviation: their means and standard deviations
     over the training set; models see (value - mean) / deviation, or the values themselves if these
-    are (). Values are given by users and stored in the units of the data.
+    are (). Values are given by users, by name or in this order, and stored in the units of the
+    data.
     """
 
     names: tuple[str, ...] = ()
@@ -346,20 +356,20 @@ class Vector(Field):
     def parse(self, value: object, key: str) -> np.ndarray:
         """float32 [D] from text such as "porosity=0.4, grain=2", or as in `Field.parse`.
 
-        The former needs named entries. Raises UserError.
+        The former needs named entries. Warns of values far outside the training set. Raises
+        UserError.
         """
         if not isinstance(value, str) or "=" not in value:
-            return super().parse(value, key)
-        values = {}
-        for part in value.split(","):
-            name, _, text = (piece.strip() for piece in part.partition("="))
-            if name not in self.names:
-                raise UserError(f"{key} has no entry {name!r}; {nearest(name, self.names)}")
-            if name in values:
-                raise UserError(f"{key} = {value!r} gives {name} twice: give it once.")
-            values[name] = given.numbers(text, f"{key}: {name}")
-            if values[name].size != 1:
-                raise UserError(f"{key}: {name} = {text!r} must be one number.")
-        if missing := [name for name in self.names if name not in values]:
-            raise UserError(f"{key} = {value!r} lacks {', '.join(missing)}: give every entry.")
-        return np.array([values[name].item() for name in self.names], np.float32)
+            array = super().parse(value, key)
+        else:
+            array = given.named_numbers(value, self.names, key)
+        if self.mean:
+            given.warn_of_extrapolation(array, self.names, self.mean, self.deviation, key)
+        return array
+
+    @property
+    def _asked(self) -> str:
+        if not self.names:
+            return str(self.shape)
+        numbers = "one number" if self.shape == (1,) else f"{self.shape[0]} numbers"
+        return f"{numbers}, in this order: {listed(self.names, 10)}"

@@ -63,7 +63,7 @@ def _again(file: Path, fit: Fit) -> np.ndarray:
 def images_of(
     path: str,
     *,
-    holdout: int = 20,
+    holdout: int = listing.HOLDOUT,
     labels: bool = True,
     wanted: Collection[str] = metadata.EVERYTHING,
     classes: Sequence[str] = (),
@@ -82,7 +82,7 @@ def open_folder(
     channels: int = 3,
     resize: str = "crop",
     split: str = "train",
-    holdout: int = 20,
+    holdout: int = listing.HOLDOUT,
     labels: bool = True,
     classes: Sequence[str] = (),
     fields: Mapping[str, Field] = MappingProxyType({}),
@@ -104,12 +104,7 @@ def open_folder(
     found = images_of(
         path, holdout=holdout, labels=labels, wanted=("label", *fields), classes=classes
     )
-    part = found.parts[split]
-    if not part.files:
-        raise UserError(
-            f"The folder {part.root} holds no images for the {split} split "
-            f"(known endings: {', '.join(sorted(pixels.SUFFIXES))})."
-        )
+    part = found.part(split)
     others, arrays = found.others(split, fields)
     spec = Spec(fields={"x": Image(shape=fit.shape, resize=resize), **others})
     fits = len(part.files) * sum(each.bytes for each in spec.fields.values()) <= memory_limit

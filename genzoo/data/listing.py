@@ -8,6 +8,7 @@ from its sub-folders. See `metadata` for captions and numbers.
 import itertools
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +17,20 @@ import numpy as np
 
 from genzoo.core.errors import UserError, refuse
 from genzoo.core.files import expanded, walk
-from genzoo.data import metadata
+from genzoo.data import captions, metadata
 from genzoo.data.fields import Classes, Field
 from genzoo.data.given import TEXT_FILE
 from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Annotations
+from genzoo.data.pixels import SUFFIXES
 
+HOLDOUT = 20
+"""By default, about one file in this many is held out for testing."""
+_CALLED = {"folder": "images", "signals": "signals", "documents": "texts"}
+"""Kind of data set -> what its files hold."""
+_KINDS = {".npy": "signals", ".npz": "signals", TEXT_FILE: "documents"} | dict.fromkeys(
+    SUFFIXES, "folder"
+)
+"""Ending of a file -> the kind of data set that it can be part of."""
 _TEST_NAMES = ("test", "val", "valid", "validation")
 Inside = Callable[[Path, Sequence[str], Collection[str]], Annotations]
 """(root, files, wanted fields) -> the annotations that the files themselves contain."""
@@ -50,12 +60,20 @@ class Part:
 class Listing:
     """The files of a folder. name: that of the data set. parts: the splits. classes: the names of
     the classes in order, the same for all splits; () if there are none. annotated: whether there
-    are annotations besides the names of folders."""
+    are annotations besides the names of folders. suffixes: the endings of its files."""
 
     name: str
     parts: Mapping[str, Part]
     classes: tuple[str, ...]
     annotated: bool
+    suffixes: Collection[str]
+
+    def part(self, split: str) -> Part:
+        """A split. Raises UserError if it has no files."""
+        part = self.parts[split]
+        if not part.files:
+            raise UserError(f"{_lacking(part.root, self.name, self.suffixes, split)}.")
+        return part
 
     def others(
         self, split: str, fields: Mapping[str, Field]
@@ -78,10 +96,8 @@ class Listing:
                     f"model needs: restore {' or '.join(metadata.FILES)} in {part.root}."
                 )
         if text := fields.get(TEXT):
-            ids = {caption: text.take(caption) for caption in dict.fromkeys(annotations.texts)}
             known[TEXT] = text
-            arrays[TEXT] = np.array([ids[caption] for caption in annotations.texts], text.dtype)
-            arrays[TEXT] = arrays[TEXT].reshape(-1, *text.shape)
+            arrays[TEXT] = captions.ids(annotations.texts, text, self.name, split)
         if properties := fields.get(PROPERTIES):
             self._same_columns(annotations.columns, properties.names)
             order = [annotations.columns.index(name) for name in properties.names]
@@ -110,12 +126,13 @@ def listed(
 ) -> Listing:
     """The files below a folder and their annotations; hidden files and folders are skipped.
 
-    kind: the data set is KIND:PATH. suffixes: the endings of the files, in lower case. holdout:
-    about one file in `holdout`, and at least one, is held out for testing by the CRC-32 of its
-    path, unless there is a folder for testing; a single file serves as both. labels: whether the
-    top-level folders are classes, if the metadata has no column `label`. wanted: the fields whose
-    annotations are read; mistakes in others do not matter. classes: the names of the classes in
-    order, if known. inside: reads the annotations from the files if there is no metadata file.
+    kind: the data set is KIND:PATH, a key of `_CALLED`. suffixes: the endings of the files, in
+    lower case. holdout: about one file in `holdout`, and at least one, is held out for testing by
+    the CRC-32 of its path, unless there is a folder for testing; a single file serves as both.
+    labels: whether the top-level folders are classes, if the metadata has no column `label`.
+    wanted: the fields whose annotations are read; mistakes in others do not matter. classes: the
+    names of the classes in order, if known. inside: reads the annotations from the files if there
+    is no metadata file.
     Raises UserError.
     """
     if holdout < 2:
@@ -128,6 +145,11 @@ def listed(
         )
     roots = _roots(top, wanted)
     walks = [_Walk.through(root, suffixes) for root in roots]
+    for found, split in zip(walks, ("train", "test"), strict=False):
+        # A folder for testing may be empty until it is needed.
+        if not found.files and (split == "train" or metadata.find(found.root)):
+            what = _lacking(found.root, f"{kind}:{path}", suffixes, split)
+            raise UserError(f"{what}; {found.instead(kind)}.")
     wholes = [
         Part(root=walk.root, files=walk.files, annotations=walk.annotations(wanted, inside))
         for walk in walks
@@ -148,7 +170,14 @@ def listed(
         parts={"train": train, "test": test},
         classes=_classes(wholes, tuple(classes), numbered),
         annotated=annotated,
+        suffixes=suffixes,
     )
+
+
+def _lacking(root: Path, name: str, suffixes: Collection[str], split: str) -> str:
+    """That a folder holds no files of a data set, as the beginning of a sentence."""
+    called, known = _CALLED[name.partition(":")[0]], ", ".join(sorted(suffixes))
+    return f"The folder {root} holds no {called} for the {split} split (known endings: {known})"
 
 
 def _roots(top: Path, wanted: Collection[str]) -> list[Path]:
@@ -164,23 +193,37 @@ def _roots(top: Path, wanted: Collection[str]) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Walk:
-    """The files below a folder that have one of the suffixes, sorted, and the text files there."""
+    """The files below a folder that have one of the suffixes, sorted, and the text files there.
+    others: how many files have which other ending."""
 
     root: Path
     files: Sequence[str]
     texts: Collection[str]
+    others: Mapping[str, int]
 
     @classmethod
     def through(cls, root: Path, suffixes: Collection[str]) -> "_Walk":
-        files, texts = [], set()
+        files, texts, others = [], set(), Counter()
         for folder, names in walk(root):
             for name in names:
                 suffix = os.path.splitext(name)[1].lower()
                 if suffix in suffixes:
                     files.append(folder + name)
-                elif suffix == TEXT_FILE:
-                    texts.add(folder + name)
-        return cls(root=root, files=sorted(files), texts=texts)
+                elif name not in metadata.FILES:
+                    others[suffix] += 1
+                    if suffix == TEXT_FILE:
+                        texts.add(folder + name)
+        return cls(root=root, files=sorted(files), texts=texts, others=others)
+
+    def instead(self, kind: str) -> str:
+        """What the folder holds instead of files of a kind of data set, and the remedy."""
+        if not self.others:
+            return "it holds no other files either: check the path"
+        suffix = max(self.others, key=self.others.__getitem__)  # the most frequent one
+        files = f"{suffix} files" if suffix else "files without an ending"
+        other = _KINDS.get(suffix)
+        remedy = f"use {other}:PATH" if other else f"convert them, or check the path of {kind}:PATH"
+        return f"it holds {files}: {remedy}"
 
     def annotations(self, wanted: Collection[str], inside: Inside | None) -> Annotations:
         """The annotations of the files, from the metadata file, the files themselves or captions

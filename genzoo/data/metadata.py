@@ -14,25 +14,26 @@ Without such a file, captions are read from text files of the same name: a.txt h
 Error messages give the file, the line and the column.
 """
 
-import csv
-import io
-import json
 import math
 import os
+import posixpath
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
 from genzoo.core.errors import UserError, refuse
 from genzoo.core.files import read_text
+from genzoo.data import tables
+from genzoo.data.tables import Table
 
 FILES = ("metadata.csv", "metadata.jsonl")
 """The possible names of a metadata file."""
 NAME, TEXT, LABEL, PROPERTIES = "file_name", "text", "label", "properties"
 EVERYTHING = frozenset((TEXT, LABEL, PROPERTIES))
 """The fields that metadata can supply."""
+_LARGEST = 1e30  # of the absolute values of numbers; `data.columns` has this bound too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,91 +95,43 @@ def number_of(value: object) -> float | None:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    # Stored as float32, whose largest number is 3.4e38.
-    return number if math.isfinite(number) and abs(number) < 3e38 else None
+    return number if abs(number) <= _LARGEST else None  # which excludes NaN
 
 
-# --- lines of a file ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Table:
-    """The content of a metadata file. columns: in order. rows: (line, value of each column)."""
-
-    file: Path
-    columns: Sequence[str]
-    rows: Sequence[tuple[int, Sequence[object]]]
-
-    def at(self, line: int, column: str = "") -> str:
-        """The name of a place in error messages."""
-        return f"{self.file}, line {line}" + (f", column {column!r}" if column else "")
-
-    def values(self, column: str) -> Iterable[object]:
-        """The values of a column."""
-        index = self.columns.index(column)
-        return (row[index] for _, row in self.rows)
-
-
-def _csv(file: Path) -> _Table:
-    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
-    lines, before = [], 0
+def no_number(value: object) -> str:
+    """What is wrong with a value for which there is no `number_of`, as a clause and a remedy."""
     try:
-        for cells in reader:
-            if cells:  # blank lines have none
-                lines.append((before + 1, cells))
-            before = reader.line_num
-    except csv.Error as error:
-        raise UserError(f"{file}, line {before + 1}: it is not CSV ({error}).") from error
-    if not lines:
-        raise UserError(f"{file}, line 1: it is empty; name the columns there.")
-    (line, header), *rows = lines
-    table = _Table(file=file, columns=[name.strip() for name in header], rows=rows)
-    mistakes = [
-        f"{table.at(line, name)}: it is named twice; rename or remove one of the columns."
-        for name in dict.fromkeys(table.columns)
-        if table.columns.count(name) > 1
-    ]
-    mistakes += [
-        f"{table.at(line)}: it has {len(cells)} cells, but there are {len(header)} columns; quote "
-        'cells that contain a comma, as in "a cat, asleep".'
-        for line, cells in rows
-        if len(cells) != len(header)
-    ]
-    refuse(mistakes)
-    return table
+        large = not isinstance(value, bool) and math.isfinite(float(value))
+    except OverflowError:
+        large = True
+    except (ValueError, TypeError):
+        large = False
+    if large:
+        return f"is too large, beyond {_LARGEST:g}; give it in another unit"
+    if isinstance(value, float):  # NaN or infinity, which was not spelt
+        return "is not a finite number; replace it"
+    return "is not a finite number; write one, with a point for the decimals"
 
 
-def _jsonl(file: Path) -> _Table:
-    mistakes, rows, columns, reported = [], [], None, set()
-    # Not splitlines, which also splits at characters that captions may contain.
-    for line, text in enumerate(read_text(file).split("\n"), start=1):
-        if not text.strip():
-            continue
-        place = f"{file}, line {line}"
-        try:
-            entry = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            where = getattr(error, "colno", 1)
-            mistakes.append(f"{place}, character {where}: it is not JSON ({error}).")
-            continue
-        if not isinstance(entry, dict):
-            mistakes.append(f"{place}: it is not a JSON object, such as {{\"{NAME}\": \"a.png\"}}.")
-            continue
-        columns = list(entry) if columns is None else columns
-        for name in dict.fromkeys((*columns, *entry)):
-            # Once for each key, since the first line may be the odd one.
-            if (name in columns) != (name in entry) and name not in reported:
-                reported.add(name)
-                where = "here" if name in columns else f"on line {rows[0][0]}"
-                mistakes.append(
-                    f"{place}, column {name!r}: it is missing {where}; every line needs the same "
-                    "keys."
-                )
-        rows.append((line, [entry.get(name) for name in columns]))
-    refuse(mistakes)
-    if not rows:
-        raise UserError(f"{file}, line 1: it is empty; write one JSON object per line and file.")
-    return _Table(file=file, columns=columns, rows=rows)
+def unfit_name(name: str) -> str:
+    """Why a number of that name could not be requested by it, as a clause and a remedy; "" if it
+    could. Requests are written "porosity=0.4, grain=2"."""
+    if not name.strip():
+        return (
+            "has no name, like the index of a pandas table; write the table with "
+            "to_csv(index=False), or name or remove the column"
+        )
+    if tables.INDEX.fullmatch(name.strip()):
+        return (
+            f"({name!r}) is the index of a pandas table; remove it, and write the table with "
+            "to_csv(index=False)"
+        )
+    if name != name.strip() or "," in name or "=" in name:
+        return (
+            f"has the name {name!r}, which cannot be requested as in 'porosity=0.4, grain=2'; "
+            "rename it, without commas, equals signs and outer spaces"
+        )
+    return ""
 
 
 # --- annotations from a file ----------------------------------------------------------------------
@@ -192,8 +145,7 @@ def read(
     files: every file below the folder, relative to it; each needs a line, and each line a file.
     wanted: the fields to read; the columns of others are not checked. Raises UserError.
     """
-    table = (_csv if file.suffix == ".csv" else _jsonl)(file)
-    first = table.rows[0][0] if file.suffix == ".jsonl" else 1
+    table = tables.read(file)
     named = [name for name in table.columns if name in (TEXT, LABEL)]
     others = [name for name in table.columns if name not in (NAME, TEXT, LABEL)]
     kept = [name for name in named if name in wanted]
@@ -201,15 +153,19 @@ def read(
         return None
     if NAME not in table.columns:
         raise UserError(
-            f"{table.at(first)}: there is no column {NAME!r}; the columns, separated by commas, "
-            f"are {', '.join(map(repr, table.columns))}."
+            f"{table.at(table.first)}: there is no column {NAME!r}; the columns, separated by "
+            f"commas, are {', '.join(map(repr, table.columns))}."
         )
     mistakes: list[str] = []
     lines = _lines(table, frozenset(files), mistakes)
     words = {name: _words(table, name, mistakes) for name in kept}
-    numbers = {}
-    for name in others if PROPERTIES in wanted else ():
-        numbers[name] = _numbers(table, name, first, mistakes)
+    others = others if PROPERTIES in wanted else []
+    mistakes += [
+        f"{table.at(table.first)}: column {place} {why}."
+        for place, name in enumerate(table.columns, start=1)
+        if name in others and (why := unfit_name(name))
+    ]
+    numbers = {n: _numbers(table, n, mistakes) for n in others if not unfit_name(n)}
     refuse(mistakes)
     mistakes += [
         f"{file} has no line for {name!r}: add one, or remove the file."
@@ -228,32 +184,56 @@ def read(
     return annotations.of(order)
 
 
-def _lines(table: _Table, files: Collection[str], mistakes: list[str]) -> Mapping[str, int]:
+def _lines(table: Table, files: Collection[str], mistakes: list[str]) -> Mapping[str, int]:
     """The index of each file's row."""
     lines: dict[str, int] = {}
+    wrong: list[tuple[str, str, str]] = []  # (place, what is wrong, remedy) of a name
     for row, value in enumerate(table.values(NAME)):
         line = table.rows[row][0]
-        place, given = table.at(line, NAME), str(value or "").strip()
+        given = value.strip() if isinstance(value, str) else ""
         name = str(PurePosixPath(given)) if given else ""
         if name in lines:
             before = table.rows[lines[name]][0]
-            mistakes.append(f"{place}: {given!r} is also on line {before}; remove one of the two.")
+            mistakes.append(
+                f"{table.at(line, NAME)}: {given!r} is also on line {before}; remove one of the "
+                "two."
+            )
         elif name in files:
             lines[name] = row
-        elif name and (table.file.parent / name).is_file():
-            mistakes.append(
-                f"{place}: {given!r} is not a file of the data set, because its ending is unknown "
-                "or it is hidden; remove the line."
-            )
+        elif value is not None and not isinstance(value, str):
+            wrong.append((table.at(line, NAME), f"{table.shown(value)} is no name", "write a text"))
         else:
-            mistakes.append(
-                f"{place}: there is no file {given!r} in {table.file.parent}; correct the name, or "
-                "remove the line."
-            )
+            wrong.append((table.at(line, NAME), *_no_file(given, table.file.parent, files)))
+    if len(wrong) == len(table.rows) > 1 and len({remedy for *_, remedy in wrong}) == 1:
+        # The column itself is the mistake.
+        place, what, remedy = wrong[0]
+        mistakes.append(f"{place}: {what}, and the other lines are alike; {remedy}.")
+    else:
+        mistakes += [f"{place}: {what}; {remedy}." for place, what, remedy in wrong]
     return lines
 
 
-def _words(table: _Table, column: str, mistakes: list[str]) -> list[str]:
+def _no_file(name: str, root: Path, files: Collection[str]) -> tuple[str, str]:
+    """(why a name is not that of a file of the data set, the remedy)."""
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute():
+        return f"{name!r} is an absolute path", f"give paths relative to {root}"
+    if "\\" in name and posixpath.normpath(name.replace("\\", "/")) in files:
+        return f"{name!r} has backslashes", "separate folders with slashes"
+    if posixpath.normpath(name) in files:
+        return f"{name!r} takes a detour", f"write it as {posixpath.normpath(name)!r}"
+    if not name or not (root / name).exists():
+        return f"there is no file {name!r} in {root}", "correct the name, or remove the line"
+    if (root / name).is_dir():
+        return f"{name!r} is a folder", "give the path of a file, or remove the line"
+    if posixpath.normpath(name).startswith("../"):
+        return f"{name!r} is outside {root}", "move the file there, or remove the line"
+    return (
+        f"{name!r} is not a file of the data set, because its ending is unknown or it is hidden",
+        "remove the line",
+    )
+
+
+def _words(table: Table, column: str, mistakes: list[str]) -> list[str]:
     words, called = [], {TEXT: "caption", LABEL: "class"}[column]
     for (line, _), value in zip(table.rows, table.values(column), strict=True):
         known = isinstance(value, str) or (column == LABEL and isinstance(value, int | float))
@@ -261,7 +241,9 @@ def _words(table: _Table, column: str, mistakes: list[str]) -> list[str]:
             value = int(value)  # 2.0 and 2 are one class
         word = str(value).strip() if known else ""
         if value is not None and not known:
-            mistakes.append(f"{table.at(line, column)}: {value!r} is not a {called}; write a text.")
+            mistakes.append(
+                f"{table.at(line, column)}: {table.shown(value)} is not a {called}; write a text."
+            )
         elif not word:
             mistakes.append(
                 f"{table.at(line, column)}: the {called} is empty; write one, or remove the line "
@@ -271,22 +253,26 @@ def _words(table: _Table, column: str, mistakes: list[str]) -> list[str]:
     return words
 
 
-def _numbers(table: _Table, column: str, first: int, mistakes: list[str]) -> list[float]:
+def _numbers(table: Table, column: str, mistakes: list[str]) -> list[float]:
     values = list(table.values(column))
     numbers = [number_of(value) for value in values]
-    if values and all(number is None for number in numbers):
+    wrong = {no_number(value) for value, n in zip(values, numbers, strict=True) if n is None}
+    place = table.at(table.first, column)
+    if values and all(number is None for number in numbers) and len(wrong) == 1:
         # Every line would be a mistake; the column itself is one.
-        mistakes.append(
-            f"{table.at(first, column)}: the column is unknown, and holds no numbers; rename it to "
-            f"{TEXT!r} if it holds captions, to {LABEL!r} if it holds classes, or remove it."
-        )
-        return []
-    for (line, _), value, number in zip(table.rows, values, numbers, strict=True):
-        if number is None:
+        if "too large" in (why := wrong.pop()):
+            mistakes.append(f"{place}: every number {why}.")
+        else:
             mistakes.append(
-                f"{table.at(line, column)}: {value!r} is not a finite number; write one, with a "
-                "point for the decimals."
+                f"{place}: the column is unknown, and holds no numbers; rename it to {TEXT!r} if "
+                f"it holds captions, to {LABEL!r} if it holds classes, or remove it."
             )
+        return []
+    mistakes += [
+        f"{table.at(line, column)}: {table.shown(value)} {no_number(value)}."
+        for (line, _), value, number in zip(table.rows, values, numbers, strict=True)
+        if number is None
+    ]
     return numbers
 
 

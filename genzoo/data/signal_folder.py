@@ -10,21 +10,29 @@ too: values beyond +-100 are refused, and an unusual root mean square of the who
 warning. Files are untrusted: objects, which need pickle, are refused.
 """
 
-import io
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
-from genzoo.core.errors import UserError, refuse
+from genzoo.core.errors import refuse
 from genzoo.core.files import FILE_LIMIT, Unreadable, read_bytes
-from genzoo.data import listing, metadata
+from genzoo.data import array_files, listing, metadata
 from genzoo.data.fields import Field, Signal
 from genzoo.data.listing import Listing, Part
-from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Annotations, number_of
+from genzoo.data.metadata import (
+    LABEL,
+    PROPERTIES,
+    TEXT,
+    Annotations,
+    no_number,
+    number_of,
+    unfit_name,
+)
 from genzoo.data.source import ArraySource, Spec, check_split
 
 SUFFIXES = frozenset((".npy", ".npz"))
@@ -41,7 +49,7 @@ class _Unfit(Exception):
 def signals_of(
     path: str,
     *,
-    holdout: int = 20,
+    holdout: int = listing.HOLDOUT,
     labels: bool = True,
     wanted: Collection[str] = metadata.EVERYTHING,
     classes: Sequence[str] = (),
@@ -59,7 +67,7 @@ def open_signals(
     size: int,
     channels: int,
     split: str = "train",
-    holdout: int = 20,
+    holdout: int = listing.HOLDOUT,
     labels: bool = True,
     classes: Sequence[str] = (),
     fields: Mapping[str, Field] = MappingProxyType({}),
@@ -76,12 +84,7 @@ def open_signals(
     found = signals_of(
         path, holdout=holdout, labels=labels, wanted=(LABEL, *fields), classes=classes
     )
-    part = found.parts[split]
-    if not part.files:
-        raise UserError(
-            f"The folder {part.root} holds no signals for the {split} split "
-            f"(known endings: {', '.join(sorted(SUFFIXES))})."
-        )
+    part = found.part(split)
     mistakes: list[str] = []
     signals = _signals(part, field, mistakes)
     test = found.parts["test"]
@@ -143,14 +146,15 @@ def _signal(arrays: Mapping[str, np.ndarray], field: Signal) -> np.ndarray:
 
 # --- files ----------------------------------------------------------------------------------------
 
+
 @contextmanager
 def _arrays(file: Path) -> Iterator[Mapping[str, np.ndarray]]:
     """The arrays of a file by key, read on access; a .npy file holds the signal alone."""
     try:
-        content = np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
+        content = array_files.load(read_bytes(file))
     except Unreadable as reason:
         raise _Unfit(f"it cannot be read: {reason}; replace or remove it") from reason
-    except Exception as error:  # NumPy and the zip library raise nearly anything on damaged files
+    except ValueError as error:
         raise _Unfit(f"it cannot be read as an array ({error}); replace or remove it") from error
     if isinstance(content, np.ndarray):
         yield {_SIGNAL: content}
@@ -175,64 +179,88 @@ def _read(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
         raise ValueError("it is another file")
     except Exception as error:  # see above
         raise _Unfit(
-            f"key {key!r} cannot be read as an array ({error}); replace the file"
+            f"key {key!r} cannot be read as an array ({array_files.why(error)}); replace the file"
         ) from error
 
 
 # --- annotations inside the files -----------------------------------------------------------------
 
 
+class _Row(NamedTuple):
+    """The annotations of one file. shapes: key -> the shape of its array. values: its caption, its
+    class and its numbers by name."""
+
+    place: str
+    shapes: dict[str, tuple[int, ...]]
+    values: dict[str, str | float]
+
+
 def _inside(root: Path, files: Sequence[str], wanted: Collection[str]) -> Annotations:
-    """The annotations in .npz files, which must all have the same keys."""
+    """The annotations in .npz files, which must all have the same keys, of the same shapes."""
     places = [str(root / file) for file in files]
     first, rows, mistakes, reported = None, [], [], set()
     for file, place in zip(files, places, strict=True):
         try:
             with _arrays(root / file) as arrays:
-                row = _row(arrays, wanted)
+                row = _row(place, arrays, wanted)
         except _Unfit as reason:
             mistakes.append(f"{place}: {reason}.")
             continue
-        first = first or (place, row)
-        odd = sorted(first[1].keys() ^ row.keys())
+        first = first or row
+        keys = dict.fromkeys((*first.shapes, *row.shapes))
+        odd = [key for key in keys if first.shapes.get(key) != row.shapes.get(key)]
         if odd and odd[0] not in reported:  # once, since the first file may be the odd one
             reported.add(odd[0])
-            lacking, having = (place, first[0]) if odd[0] in first[1] else (first[0], place)
-            mistakes.append(f"{lacking}: it has no {odd[0]!r}, but {having} does; give it to all.")
+            mistakes.append(_difference(odd[0], first, row))
         rows.append(row)
     refuse(mistakes)
-    columns = tuple(key for key in first[1] if key not in (TEXT, LABEL))
-    numbers = np.array([[row[key] for key in columns] for row in rows], np.float64)
+    columns = tuple(name for name in first.values if name not in (TEXT, LABEL))
+    numbers = np.array([[row.values[name] for name in columns] for row in rows], np.float64)
 
     def words(name: str) -> list[str] | None:
-        return [row[name] for row in rows] if name in first[1] else None
+        return [row.values[name] for row in rows] if name in first.values else None
 
     return Annotations(
         places=places, texts=words(TEXT), labels=words(LABEL), columns=columns, numbers=numbers
     )
 
 
-def _row(arrays: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, str | float]:
-    """The annotations of one file: its caption, its class and its numbers by name. Number i of an
-    array is named key[i]."""
-    row: dict[str, str | float] = {}
+def _difference(key: str, one: _Row, other: _Row) -> str:
+    """A sentence about a key that two files do not share, or that has two shapes."""
+    if key in one.shapes and key in other.shapes:
+        return (
+            f"{other.place}: key {key!r} has the shape {other.shapes[key]}, but "
+            f"{one.shapes[key]} in {one.place}; give it the same shape in all."
+        )
+    having, lacking = (one, other) if key in one.shapes else (other, one)
+    return f"{lacking.place}: it has no {key!r}, but {having.place} does; give it to all."
+
+
+def _row(place: str, arrays: Mapping[str, np.ndarray], wanted: Collection[str]) -> _Row:
+    """The annotations of one file. Number i of an array is named key[i]."""
+    row = _Row(place=place, shapes={}, values={})
     for key in arrays:
         if key == _SIGNAL or (key if key in (TEXT, LABEL) else PROPERTIES) not in wanted:
             continue
         array = _read(arrays, key)
         if key in (TEXT, LABEL):
-            row[key] = _word(array, key)
+            row.values[key], row.shapes[key] = _word(array, key), ()
             continue
-        if array.ndim > 1 or array.dtype.kind not in "fiu":
+        if unfit := unfit_name(key):
+            raise _Unfit(f"key {key!r} {unfit}")
+        if array.ndim > 1 or array.dtype.kind not in "fiu" or not array.size:
             raise _Unfit(
-                f"key {key!r} is unknown, and is {array.dtype} of shape {array.shape}; numbers are "
-                "scalars or [D], captions are 'text' and classes are 'label'"
+                f"key {key!r} is unknown, and is {array.dtype} of shape {array.shape}; the signal "
+                f"is {_SIGNAL!r}, a caption {TEXT!r}, a class {LABEL!r}; numbers are scalars or [D]"
             )
         values = {key: array} if not array.ndim else {f"{key}[{i}]": v for i, v in enumerate(array)}
+        row.shapes[key] = array.shape
         for name, value in values.items():
-            row[name] = number_of(float(value))
-            if row[name] is None:
-                raise _Unfit(f"key {key!r} holds {value}; replace it by a finite number")
+            if name in row.values:
+                raise _Unfit(f"two keys give the number {name!r}; rename one of them")
+            row.values[name] = number_of(float(value))
+            if row.values[name] is None:
+                raise _Unfit(f"key {key!r} holds {value}, which {no_number(float(value))}")
     return row
 
 

@@ -6,7 +6,6 @@ nothing but the folder is asked for a set, since TFDS would also run the code of
 (`huggingface:NAME`).
 """
 
-import json
 import os
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from genzoo.core import strict_json
 from genzoo.core.errors import UserError
 from genzoo.core.files import expanded, read_text, walk
 
@@ -124,8 +124,8 @@ def records(builder: Any, split: str, image: str) -> Any:
 def _check_features(file: Path) -> None:
     """Raises UserError if a description of features names a class that is not known here."""
     try:
-        waiting = [json.loads(read_text(file))]
-    except (ValueError, RecursionError) as error:
+        waiting = [strict_json.loads(read_text(file))]
+    except ValueError as error:
         raise UserError(f"{file} is damaged ({error}): restore it from a copy.") from error
     while waiting:
         entry = waiting.pop()

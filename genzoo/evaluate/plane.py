@@ -6,7 +6,7 @@ of a picture have the same frame and show both axes at one scale.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +161,39 @@ def save_trajectories(
         (starts, ends), ("start: noise", "end: data"), loc="upper right", ncols=2, frameon=False,
         fontsize=10, borderaxespad=0.3, handletextpad=0.2, markerscale=math.sqrt(25 / size),
     )  # fmt: skip
+    save(figure, path)
+
+
+def save_forward(
+    path: Path, states: Mapping[str, np.ndarray], times: Sequence[float]
+) -> None:
+    """How points become noise: one row for each schedule, one column for every second time.
+
+    states: schedule -> points [K, N, 2] at times [K].
+    """
+    shown = range(0, len(times), 2)
+    box = frame(np.concatenate([points[i] for points in states.values() for i in shown]))
+    side, left, gap, head = 170, 150, 8, 30
+    width = left + (side + gap) * len(shown) + gap
+    height = head + (side + gap) * len(states) + gap
+    figure = blank(width, height)
+    for row, (name, points) in enumerate(states.items()):
+        bottom = height - head - (side + gap) * (row + 1)
+        figure.text(
+            (left - 12) / width, (bottom + side / 2) / height, name.replace(" (", "\n("),
+            ha="right", va="center", fontsize=10, color=INK,
+        )  # fmt: skip
+        for column, i in enumerate(shown):
+            x = left + (side + gap) * column
+            axes = figure.add_axes((x / width, bottom / height, side / width, side / height))
+            axes.scatter(*points[i][:_SHOWN].T, s=2, color=BLUE, alpha=0.6, linewidths=0)
+            axes.set_xlim(*box[:, 0])
+            axes.set_ylim(*box[:, 1])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_color("#dddddd")
+            if row == 0:
+                axes.set_title(f"t = {times[i]:.2g}", fontsize=10, color=FAINT)
     save(figure, path)
 
 

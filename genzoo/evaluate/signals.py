@@ -10,7 +10,7 @@ import numpy as np
 
 from genzoo.evaluate.figures import BLUE, FAINT, INK, RED, blank, marks, save, shortened
 
-_ROWS = 6  # the most signals of the data and of the samples
+_ROWS = 6  # the most samples that are shown
 _WIDE, _TALL, _SPECTRUM = 430, 84, 210  # pixels of a panel of lines, its height; of the spectrum
 _LEFT, _RIGHT, _GAP, _ABOVE, _BELOW = 112, 20, 24, 64, 52
 _LOST = 1e-6  # of the highest power; lower values are not shown
@@ -26,13 +26,14 @@ def save_samples(
     channels: Sequence[str] = (),
     axis: str = "sample",
 ) -> None:
-    """A few signals of the data [N, L, C] beside samples [M, L, C], and mean power spectra.
+    """Up to six samples [M, L, C] beside signals of the data [N, L, C], and mean power spectra.
 
     There is one line for each channel, and all panels have the frame of the data. The spectra below
     are those of all data and all samples.
 
-    labels: the classes of both, integers [N] and [M]; each row then shows one class. classes: the
-    class names. channels: the channel names. axis: the label of the axis L.
+    labels: the classes of both, integers [N] and [M]; each row then shows one class. The panel
+    beside a sample is empty if no signal of the data is left for it. classes: the class names.
+    channels: the channel names. axis: the label of the axis L.
     """
     places, names = _side_by_side(len(data), len(samples), labels, classes)
     width = _LEFT + 2 * _WIDE + _GAP + _RIGHT
@@ -42,17 +43,20 @@ def save_samples(
     margin = 0.08 * max(high - low, 1e-6)
     count = data.shape[-1]
     palette = [BLUE, RED][:count] if count <= 2 else [colour for colour, _ in marks(count)]
-    for column, (source, values) in enumerate((("data", data), ("samples", samples))):
+    columns = (("signals of the data", data), ("samples", samples))
+    for column, (source, values) in enumerate(columns):
+        drawn = sum(pair[column] is not None for pair in places)
         for row, pair in enumerate(places):
             x, y = _LEFT + column * (_WIDE + _GAP), height - _ABOVE - (row + 1) * (_TALL + 6)
             axes = _axes(figure, x, y, _WIDE, _TALL)
-            for channel in range(count):
+            for channel in range(count) if pair[column] is not None else ():
                 axes.plot(values[pair[column], :, channel], color=palette[channel], lw=1.1)
             axes.set_xlim(0, data.shape[1] - 1)
             axes.set_ylim(low - margin, high + margin)
             axes.locator_params(axis="y", nbins=3)
             if row == 0:
-                axes.set_title(f"{len(values)} {source}", fontsize=11)
+                shown = "" if drawn == len(values) else f"{drawn} of "
+                axes.set_title(f"{shown}{len(values)} {source}", fontsize=11)
             if column:
                 axes.set_yticklabels([])
             elif names[row]:
@@ -107,21 +111,24 @@ def _side_by_side(
     made: int,
     labels: tuple[np.ndarray, np.ndarray] | None,
     classes: Sequence[str],
-) -> tuple[list[tuple[int, int]], list[str]]:
-    """(index in the data, index in the samples) of each row, and the names of the rows.
+) -> tuple[list[tuple[int | None, int]], list[str]]:
+    """(index in the data, index in the samples) of each row, and the names of the rows. The former
+    is None where no signal of the data is left for the sample.
 
     With labels, both signals of a row have the same class, and the rows cycle through the classes.
     """
     if labels is None:
-        rows = min(_ROWS, known, made)
-        return [(i, i) for i in range(rows)], [""] * rows
-    pairs = []
-    for k in np.intersect1d(*labels):
+        labels, classes = (np.zeros(known, int), np.zeros(made, int)), ("",)
+    rows = []
+    for k in np.unique(labels[1]):
         name = classes[k] if k < len(classes) else f"class {k}"
-        both = zip(*(np.flatnonzero(label == k)[:_ROWS] for label in labels), strict=False)
-        pairs += [(turn, k, pair, name) for turn, pair in enumerate(both)]
-    pairs = sorted(pairs, key=lambda one: one[:2])[:_ROWS]
-    return [pair for _, _, pair, _ in pairs], [name for *_, name in pairs]
+        data, samples = (np.flatnonzero(label == k)[:_ROWS] for label in labels)
+        rows += [
+            (turn, k, (int(data[turn]) if turn < len(data) else None, int(sample)), name)
+            for turn, sample in enumerate(samples)
+        ]
+    rows = sorted(rows, key=lambda row: row[:2])[:_ROWS]
+    return [pair for _, _, pair, _ in rows], [name for *_, name in rows]
 
 
 def _axes(figure, x: float, y: float, wide: float, tall: float):

@@ -3,7 +3,7 @@
 All are labelled rows of images from uint8 arrays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,17 @@ def save_denoising(
         rows.append(Row(images=states[shown, i], label="state", heading=heading))
         rows.append(Row(images=predicted[under, i], label="predicted\nimage"))
     save_rows(path, rows, columns)
+
+
+def save_forward(
+    path: Path, states: Mapping[str, np.ndarray], times: Sequence[float]
+) -> None:
+    """One row for each schedule: how an image becomes noise.
+
+    states: schedule -> uint8 [K, H, W, C], at times [K].
+    """
+    rows = [Row(images=images, label=name.replace(" (", "\n(")) for name, images in states.items()]
+    save_rows(path, rows, [f"t = {_brief(t)}" for t in times])
 
 
 def save_guidance(

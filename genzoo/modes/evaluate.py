@@ -1,4 +1,4 @@
-"""`--mode=eval`: scores the model on a split and writes `eval.json`."""
+"""`--mode=eval`: scores the model on a split, measures distances, and writes `eval.json`."""
 
 import itertools
 import logging
@@ -12,23 +12,60 @@ from ml_collections import FrozenConfigDict
 from tqdm.auto import tqdm
 
 from genzoo import build
+from genzoo.config import read_json
 from genzoo.core import streams
 from genzoo.core.contract import Variables, conditions_of
+from genzoo.core.errors import UserError
 from genzoo.core.types import Batch
 from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
 from genzoo.experiment import Experiment, variables_of
+from genzoo.modes import distances
+from genzoo.modes import report as reports
+from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
+from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir, announced
 
 _log = logging.getLogger("genzoo")
 
 
 def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Scores the model on eval.split; writes `eval.json` with the protocol beside the figures."""
+    """Scores the model on eval.split and measures eval.distances; writes `eval.json` with the
+    protocol beside the figures."""
     experiment, place, settings = Experiment(config, stop or Stop()), Workdir(workdir), config.eval
+    if settings.distances:
+        distances.check(experiment)
     place.check_writable()
     state = place.load(config, experiment.abstract_state)
+    report = _scores(experiment, state) if settings.losses else {}
+    made = [place.path / "eval.json"]
+    if settings.distances:
+        variables = variables_of(state, config.sample.weights)
+        measured = distances.measure(experiment, variables, int(state.step), place)
+        report["distances"], made = measured.report, [*made, *measured.files]
+    # What was not measured this time stays as it was: each part has its own protocol.
+    place.write("eval.json", {**_kept(place.path / "eval.json", settings), **report})
+    shown = {k: v for k, v in report.items() if k != "bits_per_dim_curve"}
+    pages = reports.write_beside(place.path) if is_first() else []
+    return shown | {"files": announced([*made, *pages])}
+
+
+def _kept(file: Path, settings: FrozenConfigDict) -> dict:
+    """The parts of an earlier `eval.json` that this call does not measure."""
+    if not file.exists() or (settings.losses and settings.distances):
+        return {}
+    try:
+        before = read_json(file)
+    except UserError as error:
+        _log.warning("%s It is written anew.", error)
+        return {}
+    return {k: v for k, v in before.items() if (k == "distances") != bool(settings.distances)}
+
+
+def _scores(experiment: Experiment, state: TrainState) -> dict:
+    """The loss and the likelihood on eval.split, with their protocol."""
+    config, settings = experiment.config, experiment.config.eval
     variables = variables_of(state, settings.weights)
     source = experiment.open(settings.split)
     placement, started = experiment.placement, time.perf_counter()
@@ -82,6 +119,4 @@ def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
         "platform": jax.default_backend(),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    place.write("eval.json", report)
-    shown = {k: v for k, v in report.items() if k != "bits_per_dim_curve"}
-    return shown | {"files": announced([place.path / "eval.json"])}
+    return report

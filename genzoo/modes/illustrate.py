@@ -1,8 +1,9 @@
 """Explanatory pictures, drawn by `--mode=sample` on request.
 
 For images: how noise becomes data, the effect of guidance, how solvers differ, completion,
-restoration. For points in the plane: the velocity field, the paths and the density. Each is a
-function of a Subject that writes one file into the folder of the call.
+restoration. For points in the plane: the velocity field, the paths and the density. For both: how
+data becomes noise, under every schedule. Each is a function of a Subject that writes one file into
+the folder of the call.
 """
 
 import logging
@@ -26,13 +27,13 @@ from genzoo.core.contract import Family, Likelihoods, Solution, Variables, condi
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
-from genzoo.data.fields import Field, Image, Points
+from genzoo.data.fields import Field, Image, Points, Signal
 from genzoo.evaluate import plane, strips
 from genzoo.evaluate.figures import Row, save_rows
 from genzoo.experiment import Experiment, sample_keys
 from genzoo.math import gaussian, prediction
 from genzoo.math.schedules import Schedule, TableSchedule
-from genzoo.modes import restored
+from genzoo.modes import forward_process, restored
 from genzoo.requests import Requests
 from genzoo.samplers.inpainting import Projection, RePaint, grey, masked
 from genzoo.samplers.loop import Sampler
@@ -50,7 +51,7 @@ PATH_STEPS = 20
 NOISE = (0.05, 0.25, 0.7, 2.5)
 """Noise levels at which a field is drawn: sigma / alpha, for data of order 1."""
 _FLOW = sampling.ADAPTIVE  # the reference for the other solvers
-_KNOWN = 8  # test images to complete
+_KNOWN = 8  # the most test images to complete
 _SIDE, _FINE, _POINTS, _LINES, _LOOSE = 21, 64, 2000, 120, 1e-3
 
 
@@ -202,10 +203,21 @@ def restoration(subject: Subject) -> Path:
     return restored.picture(subject.requests, subject.variables, subject.folder, solve)
 
 
+def forward(subject: Subject) -> Path:
+    """x_t over t under the model's schedule and those of tables."""
+    return forward_process.forward(subject.experiment, subject.schedule, subject.folder)
+
+
+def schedule(subject: Subject) -> Path:
+    """beta_t, alpha_bar_t and log-SNR over t under the same schedules."""
+    return forward_process.schedules(subject.experiment, subject.schedule, subject.folder)
+
+
 def _completed(subject: Subject, name: str, project: Projection) -> Path:
     """Rows of test images, their known part, and two completions of each."""
     source = subject.experiment.open("test")
-    records = source.read(np.arange(_KNOWN))
+    count = min(_KNOWN, len(source))
+    records = source.read(np.arange(count))
     known = transforms.to_float(records["x"])
     schedule = subject.schedule
     own = subject.family.sampler(schedule)
@@ -222,8 +234,8 @@ def _completed(subject: Subject, name: str, project: Projection) -> Path:
         Row(images=records["x"], label="test image"),
         Row(images=_bytes(project(known)), label="known part"),
     ]
-    for first in (0, _KNOWN):
-        own_keys = {k: v[first:] for k, v in subject.rows(first + _KNOWN).items()}
+    for first in (0, count):
+        own_keys = {k: v[first:] for k, v in subject.rows(first + count).items()}
         solution = subject.solve({**own_keys, **conditions}, sampler=make)
         rows.append(Row(images=_bytes(solution.x), label="completed"))
     save_rows(subject.folder / name, rows)
@@ -305,13 +317,20 @@ OF_IMAGES: Mapping[str, Picture] = {
     "inpainting": inpainting,
     "colourisation": colourisation,
     "restoration": restoration,
+    "forward": forward,
+    "schedule": schedule,
 }
 OF_POINTS: Mapping[str, Picture] = {
     "field": field,
     "trajectories": trajectories,
     "density": density,
+    "forward": forward,
+    "schedule": schedule,
 }
-PICTURES: Mapping[type[Field], Mapping[str, Picture]] = {Image: OF_IMAGES, Points: OF_POINTS}
+OF_SIGNALS: Mapping[str, Picture] = {"schedule": schedule}
+PICTURES: Mapping[type[Field], Mapping[str, Picture]] = {
+    Image: OF_IMAGES, Points: OF_POINTS, Signal: OF_SIGNALS,
+}  # fmt: skip
 """Kind of data -> its pictures by name."""
 
 

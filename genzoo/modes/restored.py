@@ -14,7 +14,7 @@ from genzoo.evaluate.restoration import Restoration, bicubic, save_restoration
 from genzoo.experiment import sample_keys
 from genzoo.requests import Requests
 
-_IMAGES, _SAMPLES = 8, 8  # in the picture, and of each of them
+_IMAGES, _SAMPLES = 8, 8  # the most in the picture, and those of each of them
 
 
 def restoration(requests: Requests) -> Restoration:
@@ -39,13 +39,14 @@ def picture(
     folder: Path,
     solve: Callable[[Variables, Batch], Array],
 ) -> Path:
-    """Draws the first conditions with eight samples of each, as `restoration.png`. solve:
-    (variables, rows with "keys") -> samples x."""
-    rows = requests.rows(requests.repeat * np.arange(_IMAGES))
+    """Draws up to eight different conditions with eight samples of each, as `restoration.png`.
+    solve: (variables, rows with "keys") -> samples x."""
+    images = min(_IMAGES, requests.distinct)
+    rows = requests.rows(requests.repeat * np.arange(images))
     run, seed = jax.jit(solve), requests.experiment.config.sample.seed
     samples = [
-        run(variables, {**rows, "keys": sample_keys(seed, first + np.arange(_IMAGES))})
-        for first in range(0, _SAMPLES * _IMAGES, _IMAGES)
+        run(variables, {**rows, "keys": sample_keys(seed, first + np.arange(images))})
+        for first in range(0, _SAMPLES * images, images)
     ]
     given = requests.conditions(variables, rows)
     measure = restoration(requests)

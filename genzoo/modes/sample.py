@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -57,12 +57,19 @@ NOTHING = np.zeros((0, 2))
 
 
 def draw(
-    requests: Requests, variables: Variables, programs: dict[int, Program], count: int
+    requests: Requests,
+    variables: Variables,
+    programs: dict[int, Program],
+    count: int,
+    *,
+    function: Callable[[Requests, Variables, Batch], dict[str, Array]] | None = None,
+    settings: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[Drawn]:
     """Samples 0 to count - 1 in batches.
 
     A batch has min(sample.batch_size, count) rows, padded to a multiple of the devices; the last
     one is drawn whole and cut. programs: compiled programs by batch size, which are added here.
+    function: in place of `sample_batch`. settings: arrays that it finds in every row.
     """
     experiment = requests.experiment
     config, placement = experiment.config, experiment.placement
@@ -72,10 +79,12 @@ def draw(
     for start in range(0, count, batch):
         experiment.stop.check()
         requested = requests.rows(np.arange(start, start + size))
-        rows = placement.put_batch({name: values[mine] for name, values in requested.items()})
+        every = {k: np.broadcast_to(v, (size, *np.shape(v))) for k, v in (settings or {}).items()}
+        given = {name: values[mine] for name, values in {**requested, **every}.items()}
+        rows = placement.put_batch(given)
         if size not in programs:
-            function = partial(sample_batch, requests)
-            programs[size] = experiment.program(function, variables, rows)
+            one = partial(function or sample_batch, requests)
+            programs[size] = experiment.program(one, variables, rows)
         samples = jax.device_get(programs[size](variables, rows))
         real = min(batch, count - start)
         finite = samples.get("finite", np.ones(size, bool))[:real]
@@ -253,7 +262,8 @@ def save_samples(
         return
     source = experiment.open("test")
     data = source.read(np.arange(len(source)))
-    of_class = (data["label"], requested["label"]) if requests.labelled else None
+    classed = requests.classed(requested).all()
+    of_class = (data["label"], requested["label"]) if classed else None
     shown = (path, data["x"], samples, of_class, source.spec.classes if of_class else ())
     if isinstance(x, Signal):
         signals.save_samples(*shown, channels=x.channels, axis=x.axis)

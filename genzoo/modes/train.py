@@ -25,8 +25,10 @@ from genzoo.data.records import only
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.experiment import Experiment, variables_of
+from genzoo.modes import report as reports
 from genzoo.modes.diverged import Divergence, check_fitted
 from genzoo.modes.reconstruct import reconstructed
+from genzoo.modes.recording import Recording
 from genzoo.modes.sample import DRAWN, draw, save_samples, together
 from genzoo.requests import Requests
 from genzoo.restart import start_over
@@ -35,10 +37,12 @@ from genzoo.runtime.compilation import Program, compile_program
 from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW, TrainSettings
 from genzoo.train import rewind, writers
+from genzoo.train.account import Account
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.guard import Guard
 from genzoo.train.loop import INPUTS_LATE, leave, picture_steps
 from genzoo.train.loop import train as train_loop
+from genzoo.train.starts import Origin
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir, announced
 
@@ -46,12 +50,18 @@ _log = logging.getLogger("genzoo")
 _PICTURED = {"sample", "reconstruct"}  # capabilities, one of which training grids need
 
 
-def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
+def train(
+    config: FrozenConfigDict,
+    workdir: Path,
+    stop: Stop | None = None,
+    origin: Origin | None = None,
+) -> dict:
     """Trains to train.steps, resuming the run in the workdir if there is one.
 
-    Returns the step and the files.
+    origin: of this start, for the record. Returns the step and the files.
     """
-    started, place = time.perf_counter(), Workdir(workdir)
+    place, account = Workdir(workdir), Account()
+    started = account.began
     experiment = Experiment(config, stop or Stop())
     settings, stop = build.section(config, "train"), experiment.stop
     agreed(lambda: _check(experiment, place))
@@ -88,14 +98,22 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
         if step >= settings.steps:
             _log.info("Step %d of %d is done: raise train.steps to train on.", step, settings.steps)
             return {"step": step}
+        record = Recording(
+            place=place, claim=claim, account=account, origin=origin or Origin(), reached=step
+        )
+        cleanup.callback(record.close)
         if isinstance(experiment.family, Fits):
+            record.begin(experiment, state)
             state = _fitted(experiment, state, source)
             check_fitted(state, source.name)
             with stop.gently():
                 checkpoints.save(state)
                 checkpoints.wait()
+            record.reached = int(state.step)
             if _picture_steps(experiment):
-                _training_pictures(experiment, place)(state, int(state.step))
+                with account.on("pictures"):
+                    _training_pictures(experiment, place)(state, int(state.step))
+            record.close()
             return _report(experiment, place, state, started)
         data, inputs = _inputs(experiment, source, step)
         cleanup.callback(inputs.close)
@@ -106,7 +124,12 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
             leaving(number)
         _log_unsplit(experiment, state)
         _log.info("Compiling the training step for %d device(s).", jax.device_count())
-        program = compile_program(experiment.training(state, data, example))
+        with account.on("compile"):
+            lowered = experiment.training(state, data, example)
+            program = compile_program(lowered)
+        record.begin(experiment, state, lowered)
+        del lowered
+        account.settle("start")
         _log.info(
             "%s: %d parameters, %d examples, %d device(s); ready after %.1f s (%.1f s to compile).",
             config.family.name,
@@ -127,6 +150,7 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
             agreed(claim.check)
             return watch(measured)
 
+        outputs.append(record)
         draw_pictures = _training_pictures(experiment, place)
 
         def pictured(state: TrainState, step: int) -> None:
@@ -145,6 +169,7 @@ def train(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
             picture_at=_picture_steps(experiment),
             report=report,
             stop=stop,
+            account=account,
         )
     return _report(experiment, place, state, started)
 
@@ -161,6 +186,7 @@ def _report(experiment: Experiment, place: Workdir, state: TrainState, started: 
     weights = (RAW, *experiment.config.train.averages)
     made = [place.path / "metrics.jsonl", place.path / "checkpoints" / str(step)]
     made += [place.training_grid(step, name) for name in weights]
+    made += reports.write_beside(place.path) if is_first() else []
     return {"step": step, "seconds": seconds, "files": announced(p for p in made if p.exists())}
 
 

@@ -107,5 +107,9 @@ def flops(function: Callable, *args) -> float:
 
     A loop counts as one pass, so `function` should have no loop that does much of the work.
     """
-    cost = jax.jit(function).lower(*args).cost_analysis()
-    return float((cost or {}).get("flops", float("nan")))
+    return counted(jax.jit(function).lower(*args))
+
+
+def counted(lowered: jax.stages.Lowered) -> float:
+    """Floating-point operations of a lowered program, with loops as in `flops`; NaN if unknown."""
+    return float((lowered.cost_analysis() or {}).get("flops", float("nan")))

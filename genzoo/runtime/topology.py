@@ -99,6 +99,17 @@ _KNOWN = (
 _NAME = re.compile(r"(?:(\d+)x)?([a-z]\w*)(?:([:-])([\dx]+))?")
 
 
+_KINDS: Mapping[str, str] = {
+    "TPU v5 lite": "v5e", "TPU v5e": "v5e", "TPU v5p": "v5p", "TPU v5": "v5p", "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e", "NVIDIA H100 80GB HBM3": "h100", "NVIDIA H200": "h200",
+}  # fmt: skip
+
+
+def chip_of_kind(device_kind: str) -> Chip | None:
+    """The limits of a device by JAX's name for its kind; None if they are unknown."""
+    return _CHIPS.get(_KINDS.get(device_kind, ""))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Devices of one kind. platform: "tpu", "cuda" or "cpu". layout: the layout of the chips in a

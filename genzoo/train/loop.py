@@ -34,6 +34,7 @@ from genzoo.core.bounds import AtLeast, AtMost, Limit
 from genzoo.core.errors import Interrupted
 from genzoo.core.types import Batch
 from genzoo.runtime.stopping import Stop
+from genzoo.train.account import Account
 from genzoo.train.guard import Guard
 from genzoo.train.state import TrainState
 from genzoo.train.step import is_latest
@@ -190,19 +191,20 @@ def train(
     picture_at: set[int],
     report: Callable[[dict], dict],
     stop: Stop,
+    account: Account | None = None,
 ) -> TrainState:
     """Trains from the step of `state` to `settings.steps` and returns the final state.
 
     call: the compiled program of steps_per_call steps, which donates its state. inputs: its inputs,
     from the step of `state` on. pictures: called with (state, step) after the call that reaches a
     step in `picture_at`. report: averaged metrics -> what is logged. guard: saves the states. stop:
-    checked once in every pass. Raises Interrupted after a signal, and UserError after too many
-    non-finite steps in a row, or if the last one is not finite.
+    checked once in every pass. account: of where the time goes. Raises Interrupted after a signal,
+    and UserError after too many non-finite steps in a row, or if the last one is not finite.
 
     What is due by time happens at the end of the current call. A picture is due by time only if
     pictures are planned and none has been drawn yet.
     """
-    step, owed = int(state.step), False
+    step, owed, account = int(state.step), False, account or Account()
     stride = settings.steps_per_call
     reported, skipped = step, guard.total
     sums, estimate = _Sums(report), _Estimate(step)
@@ -213,7 +215,7 @@ def train(
                 leave(state, number, guard)
             save_now, draw_now = clock.grants(stop.granted)
             leaving = partial(leave, state, guard=guard)
-            with stop.interruptible(leaving, alone_after=INPUTS_LATE):
+            with account.on("data"), stop.interruptible(leaving, alone_after=INPUTS_LATE):
                 batch = next(inputs)
             state, measured = call(state, batch)
             sums.add(step, measured)
@@ -235,7 +237,9 @@ def train(
                 reported, skipped = step, faults.total
             estimate.update(state, step, progress)
             if save_now or owed or due(settings.save_every):
-                owed = not guard.save(state)
+                jax.block_until_ready(state)  # pending steps are not time for saving
+                with account.on("saving"):
+                    owed = not guard.save(state)
                 if not owed:
                     clock.saved()
             if draw_now or any(before < at <= step for at in picture_at):
@@ -243,7 +247,7 @@ def train(
                 began = time.perf_counter()
                 leaving = partial(leave, state, guard=guard)
                 try:
-                    with stop.interruptible(leaving):
+                    with account.on("pictures"), stop.interruptible(leaving):
                         pictures(state, step)
                 except Interrupted:
                     if step >= settings.steps:  # otherwise the next pass saves and stops
@@ -255,7 +259,8 @@ def train(
                 estimate.leave_out(seconds)
         if owed:
             raise guard.unfinished(state)
-        guard.checkpoints.wait()
+        with account.on("saving"):
+            guard.checkpoints.wait()
     return state
 
 

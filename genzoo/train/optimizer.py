@@ -2,8 +2,10 @@
 
 Muon (Jordan et al. 2024, Muon: an optimizer for hidden layers) replaces the momentum M = U S V^T of
 a matrix by about U V^T, so that directions with small gradients are learned as fast as others. The
-kernels of dense layers and convolutions are matrices [inputs, outputs]; other params follow Adam
-with Nesterov's momentum.
+kernels of all dense layers and convolutions are such matrices [inputs, outputs]; the window of a
+convolution counts as inputs. Other params, such as biases and tables of embeddings, follow Adam
+with Nesterov's momentum. Two things differ from Jordan et al., who leave the first and the last
+layer to Adam and split the fused map to queries, keys and values into three matrices.
 The update of an [m, n] kernel is 0.2 sqrt(max(m, n)) U V^T, whose root mean square is that of Adam:
 learning rates carry over (Liu et al. 2025, Muon is scalable for LLM training).
 
@@ -160,7 +162,10 @@ class MethodSettings:
         float, AtLeast(0), Below(1), NOT_ONE, "Decay rate of Adam's second moment."
     ] = 0.999
     eps: Annotated[
-        float, Above(0), Between(1e-16, 1), "Added to the root of the second moment."
+        float,
+        Above(0),
+        Between(1e-16, 1),
+        "Added to the root of Adam's second moment, and to the norm of Muon's momentum.",
     ] = 1e-8
     stage_ends: Annotated[
         tuple[int, ...],

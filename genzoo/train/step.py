@@ -79,6 +79,13 @@ class Updater:
         """The key of this step, from which every player's is derived by its name."""
         return streams.at(streams.named(self.root, "train"), step)
 
+    def flops_of_step(self, counted: float, steps: int) -> float:
+        """The operations of one step, from those counted in a program of `steps` steps, in which a
+        loop counts as one pass."""
+        passes = steps if steps <= self.max_unrolled else 1
+        seen = self.accumulate if self.accumulate <= self.max_unrolled else 1
+        return counted / passes * self.accumulate / seen
+
     def parts(self, batch: Batch) -> Batch:
         """A batch [B, ...] in the parts [A, B / A, ...] whose gradients are accumulated. Part i has
         the rows i, i + A, ..., so that no row of a sharded batch moves between devices."""

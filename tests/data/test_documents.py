@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 import sys
 import textwrap
 import zlib
@@ -14,7 +15,9 @@ from genzoo.builders import datasets
 from genzoo.core.errors import UserError
 from genzoo.data import counts, docstrings, documents
 from genzoo.data.counts import Counts
+from genzoo.data.fields import Tokens
 from genzoo.data.source import Spec
+from genzoo.data.vocabulary import Words
 from genzoo.settings import DataSettings
 
 WORDS = ("file", "read", "line")
@@ -124,7 +127,7 @@ def test_mistakes_in_a_folder_are_said(tmp_path):
 
     refused("There is no folder .*/it: give --config.data.name=documents:PATH")
     (tmp_path / "it").mkdir()
-    refused(r"holds no .txt files for the train split")
+    refused(r"holds no texts for the train split")
     filled(tmp_path / "it", {"a/1.txt": "one", "2.txt": "two"})
     refused(r"others are not \('2.txt'\)")
     (tmp_path / "it" / "a" / "1.txt").write_bytes(b"\xe9")
@@ -135,6 +138,59 @@ def test_mistakes_in_a_folder_are_said(tmp_path):
     assert len(unused) == 2
     (message,) = datasets.unused(DataSettings(name="mnist", vocabulary=5))
     assert "use documents:PATH" in message
+
+
+@pytest.mark.parametrize("text", ["", " \n\ufeff", "the 12 and 3"])
+def test_documents_without_words_are_named(tmp_path, text):
+    names = [f"{i}.txt" for i in range(4)]
+    name = filled(tmp_path, {n: "file" for n in names} | {"a.txt": text, "b.txt": text})
+    data = DataSettings(name=name, holdout=2)
+    with pytest.raises(UserError) as caught:
+        for split in ("train", "test"):
+            datasets.open_source(data, split)
+    assert 1 <= len(caught.value.problems) <= 2
+    for problem in caught.value.problems:
+        assert re.match(rf"{tmp_path}/[ab].txt (is empty|has only stop words).*: write", problem)
+    with pytest.raises(UserError, match=r"a\.txt (is empty|has only stop words)"):
+        documents.open_files([tmp_path / "0.txt", tmp_path / "a.txt"], KIND)
+    (tmp_path / "a.txt").write_text("unheard")
+    with pytest.raises(UserError, match=r"a\.txt has none of the 3 words that the model knows"):
+        documents.open_files([tmp_path / "0.txt", tmp_path / "a.txt"], KIND)
+
+
+def test_texts_without_a_word_of_the_vocabulary_are_warned_of(caplog):
+    corpus = documents.Corpus(name="it", titles=("a", "b", "c"), texts=("one", "two", "six"))
+    documents.counted(corpus, ("one", "two", "six"))
+    assert not caplog.records
+    documents.counted(corpus, ("one",))
+    (message,) = caplog.messages
+    assert "2 of the 3 texts of it have none of the 1 words" in message and ": b, c." in message
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("it.png", "is a .png file, which is not read as a text: give a text, or the name of a"),
+        ("README", "is a file without an ending, which is not read"),
+        ("notes.md", "is a .md file, which"),
+        ("folder", "is a folder: give a text"),
+        ("empty.txt", ": the file is empty; write a text into it"),
+    ],
+)
+def test_a_query_that_is_another_file_is_named(tmp_path, monkeypatch, name, what):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    if name != "folder":
+        (tmp_path / name).write_text(" " if name.endswith(".txt") else "file")
+    words = Words(("file",))
+    text = Tokens(shape=(9,), vocabulary=words.size, tokenizer=words)
+    for kind in (KIND, text):
+        for given in (name, str(tmp_path / name)):
+            with pytest.raises(UserError, match=re.escape(f"it = {given!r}")) as caught:
+                kind.parse(given, "it")
+            assert what in str(caught.value)
+    (tmp_path / "line").touch()  # a word of the vocabulary is a word, whatever the folder holds
+    assert KIND.parse("line", "it").tolist() == [0, 0, 1]
 
 
 # --- docstrings -----------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ def test_the_kind_decides_and_not_the_shape():
         (Vector(shape=(1,)), 2.5, [2.5]),
         (Vector(shape=(2,), names=("porosity", "grain")), "grain=3, porosity=0.4", [0.4, 3]),
         (Vector(shape=(2,), names=("porosity", "grain")), "0.4,3", [0.4, 3]),
+        (Vector(shape=(2,), names=("porosity", "grain")), "(porosity=0.4, grain=3)", [0.4, 3]),
         (Vector(shape=(1,), names=("porosity",)), "porosity=4e-1", [0.4]),
         (Points(shape=(2,)), "(1, 2)", [1, 2]),
         (Signal(shape=(3, 1)), "1,2,3", [[1], [2], [3]]),
@@ -118,11 +119,17 @@ def test_a_value_by_name(field, text, meant):
         (Vector(shape=(2,)), "a lot", "must be numbers separated by commas"),
         (Vector(shape=(2,)), "", "must be finite numbers"),
         (Vector(shape=(1,)), "nan", "must be finite numbers"),
+        (Vector(shape=(2,), names=("b", "a")), "1", "give 2 numbers, in this order: b, a."),
+        (Vector(shape=(2,), names=("b", "a")), "x=1,a=1", "no entry 'x'; known are: b, a."),
+        (Classes(names=("zirconia", "clay")), "iron", "a name; known are: zirconia, clay."),
         (Vector(shape=(1,)), ["x"], "must be numbers"),
         (Vector(shape=(2,), names=("a", "b")), "a=1", "lacks b"),
+        (Vector(shape=(2,), names=("a", "b")), 0.4, "give 2 numbers, in this order: a, b."),
         (Vector(shape=(2,), names=("a", "b")), "a=1,a=2", "gives a twice"),
         (Vector(shape=(2,), names=("porosity", "b")), "porsity=1,b=2", "did you mean 'porosity'?"),
-        (Vector(shape=(1,), names=("a",)), "a=x", "sample.it: a = 'x' must be numbers"),
+        (Vector(shape=(2,), names=("a", "b")), "a=0,4, b=2", "'4' is not NAME=NUMBER"),
+        (Vector(shape=(2,), names=("a", "b")), "a=1; b=2", "a = '1; b=2' must be one finite"),
+        (Vector(shape=(1,), names=("a",)), "a=x", "sample.it: a = 'x' must be one finite"),
         (Points(shape=(2,)), "nowhere.npy", "there is no such file"),
         (Image(shape=(4, 4, 1)), "nowhere.png", "there is no such file"),
         (Tokens(shape=(2,), vocabulary=9), "a text", "this field has no tokenizer"),
@@ -150,6 +157,43 @@ def test_a_value_from_a_file(tmp_path):
     for name in ("b.csv", "c.npy"):
         with pytest.raises(UserError, match=r"it = .* cannot be read as numbers"):
             signal.parse(f"{tmp_path}/{name}", "it")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "time,value\n1,2\n", "line 1, 'time,value', is not .* commas; remove the line"),
+        ("a.csv", "1,2\n\n3;4\n", "line 3, '3;4', is not numbers separated by commas"),
+        ("a.csv", "1,2\n3\n", "line 2 has 1 numbers, others 2"),
+        ("a.txt", "1 2\n3,4\n", "line 2, '3,4', is not numbers separated by white space"),
+        ("a.csv", "1,nan\n", "must be finite numbers"),
+        ("a.csv", "# nothing\n", "must be finite numbers"),
+        ("a.npy", "garbage", "neither a .npy nor a .npz file"),
+    ],
+)
+def test_a_file_that_holds_no_numbers_says_where(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=f"^it = '{tmp_path}/{name}' .*{message}"):
+        Signal(shape=(2, 2)).parse(f"{tmp_path}/{name}", "it")
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("porosity=0.5, grain=2", []),
+        ("0.4, 11.9", []),
+        ("porosity=1e9, grain=2", ["porosity = 1e+09"]),
+        ("0.5, -8.1", ["grain = -8.1"]),
+        ([1e9, 1e9], ["porosity = 1e+09", "grain = 1e+09"]),
+    ],
+)
+def test_values_far_outside_the_training_set_are_warned_of(text, warned, caplog):
+    names = ("porosity", "grain")
+    vector = Vector(shape=(2,), names=names, mean=(0.5, 2.0), deviation=(0.1, 2.0))
+    vector.parse(text, "it")
+    assert len(caplog.messages) == len(warned)
+    for message, words in zip(caplog.messages, warned, strict=True):
+        assert message.startswith(f"it: {words}") and "The model extrapolates" in message
 
 
 def test_an_image_from_a_file_is_fitted(tmp_path):

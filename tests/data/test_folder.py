@@ -324,7 +324,7 @@ def test_what_the_config_says_goes_before_what_the_data_says(tmp_path):
     for file in files:
         save(tmp_path / file, noise(8, 8, 3))
     annotate(tmp_path, files)
-    given = dict(classes=("b", "a"), tokens=3, tokenizer="bytes", columns=(("porosity", 1.0, 2.0),))
+    given = dict(classes=("b", "a"), tokens=9, tokenizer="bytes", columns=(("porosity", 1.0, 2.0),))
     data, source = opened(tmp_path, **given)
     assert data == DataSettings(name=data.name, size=8, **given)
     assert source.spec.classes == ("b", "a")

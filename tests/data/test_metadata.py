@@ -116,7 +116,9 @@ MISTAKES = {
     "column twice": (table(header=f"{HEADER},text"), "line 1, column 'text': it is named twice"),
     "no file_name": ("file,text\na.png,a\n", "line 1: there is no column 'file_name'"),
     "no header": ("", "line 1: it is empty; name the columns there"),
-    "an open quote": (table(*LINES[:2], 'deep/c.png,"a,b,1'), "line 4: it is not CSV"),
+    "an open quote": (
+        table(*LINES[:2], 'deep/c.png,"a,b,1'), "line 4: it is not CSV (unexpected end of data); a "
+    ),
     "not UTF-8": (table(*LINES[:2]).encode() + b"deep/c.png,\xe4,b,1\n", "line 4: it is not UTF-8"),
 }
 
@@ -137,9 +139,17 @@ def test_a_mistake_in_a_table_is_one_sentence_with_its_place(tmp_path, name):
     [
         (jsonl() + "{\n", "line 4, character 2: it is not JSON"),
         (jsonl() + "[1]\n", "line 4: it is not a JSON object"),
-        (jsonl(dict(porosity=None)), "line 1, column 'porosity': None is not a finite number"),
-        (jsonl(dict(porosity=True)), "line 1, column 'porosity': True is not a finite number"),
+        (jsonl(dict(porosity=None)), "line 1, column 'porosity': null is not a finite number"),
+        (jsonl(dict(porosity=True)), "line 1, column 'porosity': true is not a finite number"),
         (jsonl(dict(porosity=10**400)), "line 1, column 'porosity': 1000"),
+        (jsonl(dict(porosity=1e300)), "line 1, column 'porosity': 1e+300 is too large, beyond 1e+"),
+        (jsonl(dict(porosity=[1] * 99)), "line 1, column 'porosity': [1, 1, 1,"),
+        (jsonl(dict(file_name=7)), "line 1, column 'file_name': 7 is no name; write a text."),
+        (jsonl() + '{"file_name": "a.png", "file_name": "b.png"}', "line 4: it is not JSON, becau"),
+        (jsonl() + '{"file_name": "a.png", "porosity": NaN}', "line 4: it is not JSON, becau"),
+        (jsonl(**{"Unnamed: 0": 3}), "line 1: column 4 ('Unnamed: 0') is the index of a pandas ta"),
+        (jsonl(**{" a": 3}), "line 1: column 4 has the name ' a', which cannot be requested"),
+        (jsonl(**{"a, b": 3}), "line 1: column 4 has the name 'a, b', which cannot be requested"),
         (jsonl(dict(text=3)), "line 1, column 'text': 3 is not a caption"),
         (jsonl(dict(text=None)), "line 1, column 'text': the caption is empty"),
         (jsonl(dict(file_name="d.png")), "line 1, column 'file_name': there is no file 'd.png'"),
@@ -156,6 +166,78 @@ def test_a_mistake_in_lines_of_json_is_one_sentence_with_its_place(tmp_path, tex
         read(tmp_path, text, "metadata.jsonl")
     (problem,) = caught.value.problems
     assert problem.startswith(f"{tmp_path}/metadata.jsonl, {sentence}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + ",\n".join(jsonl().strip().split("\n")) + "]",
+        json.dumps([{"file_name": "a.png"}], indent=2),
+        json.dumps({"file_name": "a.png", "text": "it"}, indent=2),
+    ],
+)
+def test_json_in_another_form_is_one_mistake(tmp_path, text):
+    with pytest.raises(UserError, match="write one object per line and file") as caught:
+        read(tmp_path, text, "metadata.jsonl")
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "complaint"),
+    [
+        ("file_name,text,", "0", "column 3 has no name, like the index of a pandas table"),
+        ("file_name,text,Unnamed: 0", "0", "column 3 ('Unnamed: 0') is the index of a pandas ta"),
+        ('file_name,text,"a,b"', "0", "column 3 has the name 'a,b', which cannot be requested"),
+        ("file_name,text,a=b", "0", "column 3 has the name 'a=b', which cannot be requested"),
+    ],
+)
+def test_numbers_that_cannot_be_requested_by_name_are_refused(tmp_path, header, cells, complaint):
+    text = table(*(f"{file},it,{i}{cells}" for i, file in enumerate(FILES)), header=header)
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, text)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{tmp_path}/metadata.csv, line 1: {complaint}")
+    assert read(tmp_path, text, wanted=("text",)).columns == (), "of no use, and not read"
+
+
+def test_the_index_of_pandas_is_refused(tmp_path):
+    text = ",file_name,porosity\n0,a.png,1\n1,b.png,2\n2,deep/c.png,3\n"
+    with pytest.raises(UserError, match=r"line 1: column 1 has no name.*to_csv\(index=False\)"):
+        read(tmp_path, text)
+    blank = text.replace(",file_name", ",file_name,").replace(".png", ".png,")
+    with pytest.raises(UserError, match=r"column 1 has no name(.|\n)*column 3 has no name"):
+        read(tmp_path, blank)
+
+
+def test_numbers_all_too_large_are_one_mistake(tmp_path):
+    text = table(*(f"{file},it,a,{i + 1}e35" for i, file in enumerate(FILES)))
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, text)
+    (problem,) = caught.value.problems
+    assert "line 1, column 'porosity': every number is too large, beyond 1e+30; give" in problem
+
+
+@pytest.mark.parametrize(
+    ("names", "what", "remedy"),
+    [
+        (["/data/a.png", "/data/b.png", "/c.png"], "is an absolute path", "relative to"),
+        ([r"C:\a.png", r"C:\b.png", r"D:\c.png"], "is an absolute path", "relative to"),
+        (["a.png", "b.png", r"deep\c.png"], "has backslashes", "slashes"),
+        (["a.png", "b.png", "deep/../deep/c.png"], "takes a detour", "'deep/c.png'"),
+        (["a.png", "b.png", "deep"], "is a folder", "path of a file"),
+        (["a.png", "b.png", "../c.png"], "is outside", "move the file"),
+        (["x/a.png", "x/b.png", "x/c.png"], "and the other lines are alike", "correct the name"),
+    ],
+)
+def test_a_file_name_that_is_wrong_in_any_way_is_one_sentence(tmp_path, names, what, remedy):
+    root = tmp_path / "it"
+    (root / "deep").mkdir(parents=True)
+    (tmp_path / "c.png").touch()
+    lines = [{"file_name": name, "text": "it"} for name in names]
+    with pytest.raises(UserError, match=f"column 'file_name': .*{what}.*; .*{remedy}") as caught:
+        read(root, "\n".join(map(json.dumps, lines)), "metadata.jsonl")
+    (problem,) = caught.value.problems
+    assert str(root) in problem and problem.endswith(".")
 
 
 def test_files_that_are_there_and_not_in_the_data_set_are_told_apart(tmp_path):

@@ -117,14 +117,20 @@ def packed(**files):
         (dict(x=np.full((LENGTH, 2), np.nan)), "sample 0 is not finite"),
         (dict(x=1e4 * signal(2)), "values beyond 100 cannot be modelled; divide"),
         (dict(x=None), "it has no key 'x', only"),
+        (dict(x=None, signal=signal(2)), r"key 'signal' is unknown, .*; the signal is 'x'"),
         (dict(text=" "), "key 'text': the caption is empty"),
         (dict(text=3), "key 'text' is int64 .* must be one caption"),
         (dict(label=["a", "b"]), "key 'label' is .* must be one class"),
-        (dict(porosity=np.inf), "key 'porosity' holds inf; replace it by a finite number"),
+        (dict(porosity=np.inf), "key 'porosity' holds inf, which is not a finite number; replace"),
+        (dict(porosity=1e300), r"key 'porosity' holds 1e\+300, which is too large"),
+        (dict(porosity=[]), r"key 'porosity' is unknown, and is float64 of shape \(0,\)"),
+        (dict(porosity=[1, 2]), r"1.npz: key 'porosity' has the shape \(\), but \(2,\) in .*0.npz"),
+        ({"moments[0]": 1}, r"two keys give the number 'moments\[0\]'; rename"),
+        ({"a=b": 1}, "key 'a=b' has the name 'a=b', which cannot be requested"),
         (dict(porosity="high"), "key 'porosity' is unknown, and is <U4"),
         (dict(porosity=np.ones((2, 2))), r"key 'porosity' is unknown, and is float64 of shape"),
         (dict(grain=3), "1.npz: it has no 'grain', but .*0.npz does"),
-        (dict(moments=[1.0]), r"0.npz: it has no 'moments\[1\]', but .*1.npz does"),
+        (dict(moments=[1.0]), r"1.npz: key 'moments' has the shape \(2,\), but \(1,\) in .*0.npz"),
     ],
 )
 def test_a_mistake_names_its_file(tmp_path, arrays, sentence):
@@ -141,6 +147,7 @@ def test_a_mistake_names_its_file(tmp_path, arrays, sentence):
         ("0.npy", b""),
         ("0.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f8'"),
         ("0.npy", b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x07builtin\x94."),  # a pickle
+        ("0.npz", b"garbage"),
         ("0.npz", b"PK\x03\x04 and no more"),
         ("0.npz", packed(x="not an array")),
         ("0.npz", packed(**{"x.npy": "not an array"})),
@@ -148,10 +155,11 @@ def test_a_mistake_names_its_file(tmp_path, arrays, sentence):
 )
 def test_damaged_files_and_pickles_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"0\.np[yz]: .*cannot be read as an array"):
+    with pytest.raises(UserError, match=r"0\.np[yz]: .*cannot be read as an array") as caught:
         open_signals(str(tmp_path), size=LENGTH, channels=1)
+    assert "allow_pickle" not in str(caught.value)
     np.save(tmp_path / "1.npy", np.array([{}], object), allow_pickle=True)
-    with pytest.raises(UserError, match=r"1\.npy: .*cannot be read as an array"):
+    with pytest.raises(UserError, match=r"1\.npy: .* an array \(it holds Python objects, not num"):
         open_signals(str(tmp_path), size=LENGTH, channels=1)
 
 
@@ -170,3 +178,29 @@ def test_empty_folders_and_wrong_settings_are_told(tmp_path):
     for size in (0, (4, 4)):
         (problem,) = datasets.problems(DataSettings(name=f"signals:{tmp_path}", size=size))
         assert f"data.size = {size!r} must be the number of samples" in problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "sentence"),
+    [
+        ("signals", ("a.png", "b.png"), "no signals .*; it holds .png files: use folder:PATH"),
+        ("signals", ("a.csv",), "no signals .*; it holds .csv files: convert them, or check"),
+        ("folder", ("a.npz",), "no images .*; it holds .npz files: use signals:PATH"),
+        ("folder", ("a.txt",), "no images .*; it holds .txt files: use documents:PATH"),
+        ("folder", ("a",), "no images .*; it holds files without an ending: convert"),
+        ("documents", ("a.md",), r"no texts .*\(known endings: .txt\); it holds .md files"),
+        ("folder", (), "no images .*; it holds no other files either: check the path"),
+    ],
+)
+def test_a_folder_of_other_files_is_one_sentence(tmp_path, kind, files, sentence):
+    for name in files:
+        (tmp_path / name).write_text("it")
+    lines = "".join(f"{name},it,1\n" for name in files)
+    (tmp_path / "metadata.csv").write_text(f"file_name,text,porosity\n{lines}")
+    data = DataSettings(name=f"{kind}:{tmp_path}", size=8)
+    for ask in (
+        lambda: datasets.with_facts(data, ("label",)), lambda: datasets.open_source(data, "train")
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=sentence) as caught:
+            ask()
+        assert len(caught.value.problems) == 1 and "class" not in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from genzoo.core.errors import UserError
-from genzoo.data import cifar, fetch
+from genzoo.data import cifar, fetch, tfds_folder
 from genzoo.data.fields import Tokens, Vector
 from genzoo.data.prepare_tfds import _link
 from genzoo.data.source import ArraySource
@@ -220,3 +220,17 @@ def test_a_local_archive_must_be_the_registered_one(tmp_path):
         _link(builder(sha), tmp_path / "absent", manual)
     _link(builder(sha), archive, manual)
     assert (manual / "registered.tar.gz").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ('{"type": "tensorflow_datasets.core.features.a.Text", "type": "b"}', "occurs twice"),
+        ('{"size": NaN}', "NaN is not a number"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+def test_a_description_that_is_not_json_is_refused(tmp_path, content, why):
+    (tmp_path / "features.json").write_text(content)
+    with pytest.raises(UserError, match=rf"features\.json is damaged \(.*{why}.*\): restore it"):
+        tfds_folder.opened(tmp_path)

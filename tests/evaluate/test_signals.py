@@ -28,8 +28,18 @@ def test_a_sinusoid_has_half_its_squared_height_at_its_frequency():
 def test_a_row_shows_one_class_and_the_classes_come_in_turn():
     known, made = np.array([2, 0, 0, 1, 2]), np.array([0, 2, 2, 2, 5])
     pairs, names = signals._side_by_side(5, 5, (known, made), ("a", "b"))
-    assert pairs == [(1, 0), (0, 1), (4, 2)] and names == ["a", "class 2", "class 2"]
+    assert pairs == [(1, 0), (0, 1), (None, 4), (4, 2), (None, 3)]
+    assert names == ["a", "class 2", "class 5", "class 2", "class 2"]
     assert signals._side_by_side(3, 2, None, ()) == ([(0, 0), (1, 1)], ["", ""])
+
+
+def test_all_samples_are_drawn_however_few_the_data_are():
+    pairs = [(0, 0), (1, 1), (None, 2), (None, 3)]
+    assert signals._side_by_side(2, 4, None, ()) == (pairs, [""] * 4)
+    for labels in (None, (np.arange(1), np.arange(64) % 3)):
+        pairs, names = signals._side_by_side(1, 64, labels, ("a", "b", "c"))
+        assert len(pairs) == len(names) == 6
+        assert [pair[1] for pair in pairs] == list(range(6))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])

@@ -15,7 +15,11 @@ from genzoo.train.optimizer import Optimizer, OptimizerSettings, constant, moves
 MUON = Optimizer(
     method="muon", decay=constant, total_steps=10, learning_rate=0.01, clip=0.0, b2=0.99
 )
-SHAPES = {"conv": {"kernel": (3, 3, 4, 8), "bias": (8,)}, "table": {"embedding": (5, 6)}}
+SHAPES = {
+    "conv": {"kernel": (3, 3, 4, 8), "bias": (8,)},
+    "dense": {"kernel": (6, 24)},
+    "table": {"embedding": (5, 6)},
+}
 
 
 def drawn(seed: int) -> dict:
@@ -36,13 +40,14 @@ def updates(optimizer: Optimizer, gradients: list, params: dict):
     return update, state
 
 
-def test_a_kernel_moves_along_all_its_singular_directions_alike():
+@pytest.mark.parametrize("name, inputs, outputs", [("conv", 36, 8), ("dense", 6, 24)])
+def test_a_kernel_moves_along_all_its_singular_directions_alike(name, inputs, outputs):
     gradient = drawn(0)
     update, _ = updates(MUON, [gradient], drawn(1))
-    matrix = np.asarray(gradient["conv"]["kernel"]).reshape(36, 8)
+    matrix = np.asarray(gradient[name]["kernel"]).reshape(inputs, outputs)
     u, _, vt = np.linalg.svd(matrix, full_matrices=False)
-    moved = np.asarray(update["conv"]["kernel"]).reshape(36, 8)
-    rotated = u.T @ (-moved) @ vt.T / (0.01 * 0.2 * np.sqrt(36))
+    moved = np.asarray(update[name]["kernel"]).reshape(inputs, outputs)
+    rotated = u.T @ (-moved) @ vt.T / (0.01 * 0.2 * np.sqrt(max(inputs, outputs)))
     # Five steps of Newton-Schulz bring the singular values near 1, and leave the vectors alone.
     assert (np.diag(rotated) > 0.65).all() and (np.diag(rotated) < 1.25).all()
     np.testing.assert_allclose(rotated - np.diag(np.diag(rotated)), 0, atol=1e-4)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genzoo.core.conditions import Conditions, Entry, Given, Tokens
+from genzoo.core.conditions import WAYS, Conditions, Entry, Given, Tokens
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, broadcast
 from genzoo.nets.parts.embeddings import TimeEmbedding, sinusoidal
@@ -147,14 +147,17 @@ def check_ways(
 ) -> None:
     """Raises a UserError if a condition enters in a way that the network does not support.
 
-    ways: the supported ways. otherwise: what else the user can do, as the end of the message.
+    ways: the supported ways. otherwise: what else the user can do, as an imperative.
     """
     for name, entry in entries.items():
         if entry.way not in ways:
-            offered = " or ".join(map(repr, ways))
+            possible = [repr(way) for way in ways if way in WAYS[entry.kind]]
+            remedies = [f"use {' or '.join(possible)}"] if possible else []
+            remedies += [otherwise] if otherwise else []
+            remedies = remedies or ["leave it out", "use another network"]
             raise UserError(
-                f"The condition {name!r} has way = {entry.way!r}, which this network does not "
-                f"support: use {offered}{otherwise}."
+                f"conditions.{name} has way = {entry.way!r}, which this network does not support: "
+                f"{', or '.join(remedies)}."
             )
 
 

@@ -114,7 +114,7 @@ class UNetSettings(ADMSettings):
         check_ways(
             entries,
             ("add", "concat", "attend") if attends else ("add", "concat"),
-            otherwise=", or set network.transformer_depth = 1",
+            otherwise="set network.transformer_depth = 1",
         )
         if attends and not any(entry.way == "attend" for entry in entries.values()):
             raise UserError(

@@ -1,0 +1,57 @@
+"""What you should see while a model of each family trains: a few sentences for its report."""
+
+DIFFUSION = (
+    "The first grids look like noise, above all those of an average: it still holds the weights of "
+    "the start. The loss falls fast and then stays flat while samples keep improving, because "
+    "most of it is noise that no network could predict: watch the loss by quarter of t, and the "
+    "samples, rather than the loss as a whole. Large shapes come first, texture last."
+)
+EDM = (
+    "The loss is weighted so that it begins near 1 at every noise level; it then flattens while "
+    "samples keep improving, because what is left is noise that no network could predict. An early "
+    "average still holds the weights of the start, so its samples look like noise."
+)
+FLOW_MATCHING = (
+    "The loss does not go to zero: where paths cross, the network can only learn their mean "
+    "velocity, and the spread around it stays. It flattens early while samples keep improving. An "
+    "early average still holds the weights of the start, so its samples look like noise."
+)
+VDM = (
+    "The loss is a bound on -log p in nats and falls smoothly. Its largest part is the diffusion "
+    "term; the prior term should be near zero, and the reconstruction term small. A good bound and "
+    "good samples are not the same: samples improve long after the bound has flattened."
+)
+CLASSIFIER = (
+    "The accuracy is high at little noise and falls to chance at the most, where there is nothing "
+    "left to see. A training loss far below that of the test set means that the classifier has "
+    "memorised, and guides towards its own mistakes."
+)
+PCA = (
+    "There is no training: one pass over the data gives the answer. The error is the variance that "
+    "the components leave out, and no linear code of this size has a smaller one."
+)
+AUTOENCODER = (
+    "The loss falls steadily, and reconstructed images are blurred before they are sharp: edges "
+    "cost most and come last. A small training error beside a larger test error means that the "
+    "code copies and does not summarise."
+)
+VAE = (
+    "The KL divergence is what the code costs and the reconstruction what it buys. A KL near zero "
+    "means that the decoder ignores its code (posterior collapse): reconstructions then all look "
+    "alike. Samples of images are blurred, since the mean of the decoder is shown."
+)
+VQVAE = (
+    "The reconstruction loss falls quickly; the perplexity counts the codes in use, and should "
+    "rise after the start and stay well above one. A small and falling perplexity means that the "
+    "codebook has collapsed. A loss that rises late is often the commitment term, not the picture."
+)
+DVAE = (
+    "The temperature falls while the weight of the KL rises, so that the loss may go up while the "
+    "model improves. A KL near zero means that the codes carry nothing; reconstructions sharpen as "
+    "the codes become discrete."
+)
+TOKEN_PRIOR = (
+    "The loss is in nats per image and starts near the number of codes times the logarithm of the "
+    "size of the codebook, which is what guessing costs. Samples have local texture early and "
+    "global shape late. The test loss turns up first: that is overfitting."
+)

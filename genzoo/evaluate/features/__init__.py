@@ -1,0 +1,1 @@
+"""Feature networks: the spaces in which distances between sets of images are measured."""

@@ -1,0 +1,58 @@
+"""A picture of distances over the number of evaluations and the guidance scale."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from genzoo.evaluate.figures import BLUE, FAINT, INK, RED
+
+_MARKS = "osD^vP*X"
+
+
+class Point(NamedTuple):
+    """A measured distance. evaluations: per sample. guidance: its scale."""
+
+    evaluations: float
+    guidance: float
+    value: float
+    error: float = 0.0
+
+
+def save_sweep(path: Path, name: str, points: Sequence[Point], floor: float) -> None:
+    """Plots distances called `name` against evaluations, a line per guidance scale, or against the
+    guidance scale if the evaluations are always the same. floor: the distance of test images."""
+    scales = sorted({point.guidance for point in points})
+    counts = sorted({point.evaluations for point in points})
+    figure = Figure(figsize=(5.2, 3.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    if len(counts) > 1:
+        lines = {f"guidance {scale:g}": [p for p in points if p.guidance == scale]
+                 for scale in scales}  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xticks(counts, [f"{count:g}" for count in counts])
+        axes.minorticks_off()
+        axes.set_xlabel("evaluations of the network per sample")
+    else:
+        lines = {"": list(points)}
+        axes.set_xlabel("guidance scale")
+    for mark, (label, line), colour in zip(_MARKS, lines.items(), _colours(), strict=False):
+        places = [p.evaluations if len(counts) > 1 else p.guidance for p in line]
+        axes.errorbar(
+            places, [p.value for p in line], [p.error for p in line], marker=mark, color=colour,
+            label=label if len(lines) > 1 else None, linewidth=1.2, markersize=4, capsize=2,
+        )  # fmt: skip
+    axes.axhline(floor, color=FAINT, linestyle=":", linewidth=1.2, label="test images")
+    axes.set_ylabel(name)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize="small")
+    figure.savefig(path)
+
+
+def _colours() -> list[str]:
+    return [BLUE, RED, "#55a868", "#8172b3", "#937860", "#da8bc3", "#8c8c8c", "#ccb974"]

@@ -1,0 +1,263 @@
+"""Distances between a model's samples and its data, which `--mode=eval` measures on request.
+
+Samples are drawn as `--mode=sample` draws them, with the settings of the run or, for eval.steps and
+eval.guidance, at several numbers of steps and guidance scales, which one compiled program serves.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from tqdm.auto import tqdm
+
+from genzoo import build
+from genzoo.builders import sampling
+from genzoo.core.contract import Family, Variables
+from genzoo.core.errors import UserError
+from genzoo.core.types import Array, Batch
+from genzoo.data.fields import Image
+from genzoo.evaluate import figures
+from genzoo.evaluate.distances import METRICS, Closest, Distance, FeatureSet, parsed
+from genzoo.evaluate.sweeps import Point, save_sweep
+from genzoo.experiment import Experiment, require, require_kind, sample_keys
+from genzoo.math import gaussian
+from genzoo.math.schedules import TableSchedule
+from genzoo.modes.rulers import Ruler, ruler
+from genzoo.modes.sample import Drawn, draw
+from genzoo.requests import Requests
+from genzoo.runs import for_sampling
+from genzoo.runtime.agreement import by_first
+from genzoo.samplers.grids import stop
+from genzoo.samplers.loop import Sampler
+from genzoo.workdir import Workdir
+
+_PROTOCOL = ("method", "grid", "steps", "guidance_scale", "weights", "seed", "clip", "classifier",
+             "classifier_scale", "guide")  # fmt: skip
+"""Keys of `sample` that a protocol names, as far as the family has them."""
+
+
+class Measured(NamedTuple):
+    """report: see `Measurement.report`. files: the pictures."""
+
+    report: list[dict[str, dict]]
+    files: list[Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Settings at which distances are measured; None for those of the run."""
+
+    steps: int | None = None
+    guidance: float | None = None
+
+    def __str__(self) -> str:
+        parts = {"steps": self.steps, "guidance": self.guidance}
+        return ", ".join(f"{name} {v:g}" for name, v in parts.items() if v is not None)
+
+
+@dataclass(kw_only=True, eq=False)
+class Measurement:
+    """The distances of eval.distances for one model.
+
+    family, variables: of the model that samples, perhaps with guides. step: of its training.
+    closest: for `copies`, the samples of the first setting that are nearest to training images.
+    """
+
+    experiment: Experiment
+    family: Family
+    variables: Variables
+    step: int
+    closest: dict[str, Closest] = field(default_factory=dict)
+    _programs: dict[bool, dict] = field(default_factory=lambda: {False: {}, True: {}})
+
+    @cached_property
+    def rulers(self) -> Mapping[str, Ruler]:
+        """What the distances in each network need, by its name."""
+        keeps: dict[str, bool] = {}
+        for one in self._named:
+            keeps[one.network] = keeps.get(one.network, False) or METRICS[one.metric].features
+        return {name: ruler(self.experiment, name, keep) for name, keep in keeps.items()}
+
+    @cached_property
+    def _named(self) -> list[Distance]:
+        return parsed(self.experiment.config.eval.distances)
+
+    def report(self) -> list[dict[str, dict]]:
+        """For each setting: name of a distance -> its numbers, floor, ceiling and protocol."""
+        settings = self.experiment.config.eval
+        return [
+            self.at(Setting(steps=steps, guidance=scale))
+            for steps in settings.steps or (None,)
+            for scale in settings.guidance or (None,)
+        ]
+
+    def at(self, setting: Setting) -> dict[str, dict]:
+        """The distances at one setting."""
+        started, evaluations = time.perf_counter(), []
+        sets = {name: FeatureSet(keep=ruler.keep) for name, ruler in self.rulers.items()}
+        count, unit = self.experiment.config.eval.samples, self.experiment.unit
+        closest = self._closest()
+        title = f"sampling, {setting}" if str(setting) else "sampling"
+        with tqdm(total=count, desc=title, unit=unit, disable=None) as bar:
+            for drawn in self._drawn(setting, count):
+                for name, ruler in self.rulers.items():
+                    features, logits = ruler.network.outputs(drawn.images)
+                    sets[name].add(features, logits)
+                    if name in closest:
+                        closest[name].add(drawn.images, features)
+                evaluations.append(drawn.evaluations)
+                bar.update(len(drawn.images))
+        counted = np.concatenate(evaluations)
+        sampling = self._sampling(setting)
+        if len(counted):
+            sampling["evaluations"] = round(float(counted[:, 0].mean()), 1)
+        sampling["seconds"] = round(time.perf_counter() - started, 1)
+        report = {}
+        for one in self._named:
+            ruler = self.rulers[one.network]
+            protocol = {"protocol": {**ruler.protocol(count), "sampling": sampling}}
+            report[ruler.label(one, count)] = ruler.measure(one, sets[one.network]) | protocol
+        self.closest = self.closest or closest
+        return report
+
+    def _closest(self) -> dict[str, Closest]:
+        """For the picture of samples and their nearest training images, by network."""
+        copies = [one.network for one in self._named if one.metric == "copies"]
+        return {name: Closest(train=self.rulers[name].real.train.features) for name in copies}
+
+    def _sampling(self, setting: Setting) -> dict:
+        own = self.experiment.config.sample
+        chosen = {name: own[name] for name in _PROTOCOL if own.get(name) not in (None, "")}
+        given = {"steps": setting.steps, "guidance_scale": setting.guidance}
+        return {"step": self.step, **chosen, **{k: v for k, v in given.items() if v is not None}}
+
+    def _drawn(self, setting: Setting, count: int) -> Iterator[Drawn]:
+        requests = Requests(experiment=self.experiment, family=self.family)
+        if setting == Setting():
+            return draw(requests, self.variables, self._programs[False], count)
+        settings = {}
+        if setting.guidance is not None:
+            settings["guidance"] = np.float32(setting.guidance)
+        if setting.steps is not None:
+            settings |= self._times(setting.steps)
+        return draw(
+            requests, self.variables, self._programs[True], count, function=_at, settings=settings
+        )
+
+    def _times(self, steps: int) -> dict[str, np.ndarray]:
+        """The times of that many steps, padded to the most steps of all settings."""
+        own, schedule = build.sampling(self.experiment.config), self._schedule
+        most = max(self.experiment.config.eval.steps)
+        table = isinstance(schedule, TableSchedule)
+        grid = sampling.grid(own, table=table)
+        times = np.zeros(most + 1, np.float32)
+        times[: steps + 1] = grid(schedule, steps, stop(schedule, own.last_sigma))
+        return {"times": times, "steps": np.int32(steps)}
+
+    @cached_property
+    def _schedule(self):
+        return self.family.schedule_of(self.variables.params)
+
+
+def _at(requests: Requests, variables: Variables, rows: Batch) -> dict[str, Array]:
+    """`sample_batch` with the rows' own number of steps and guidance scale, as far as they have
+    one. All rows of a batch have the same steps."""
+    own, family = build.sampling(requests.experiment.config), requests.family
+    others = {}
+    if "times" in rows:
+        times, steps = rows["times"][0], rows["steps"][0]
+        variance = getattr(family, "variance", gaussian.FIXED_SMALL)
+
+        def sampler(schedule):
+            step = sampling.METHODS[own.method](schedule, own, variance)
+            return Sampler(step=step, times=times, steps=steps)
+
+        others["sampler"] = sampler
+    if "guidance" in rows:
+        others["guidance_scale"] = rows["guidance"]
+    solution = family.solve(
+        variables,
+        sample_keys(requests.experiment.config.sample.seed, rows["index"]),
+        requests.conditions(variables, rows),
+        negative=requests.negative(variables, rows),
+        **others,
+    )
+    return {
+        "x": requests.experiment.x.stored(solution.x),
+        "evaluations": jnp.stack([solution.evaluations, solution.network_rows], axis=-1),
+    }
+
+
+def check(experiment: Experiment) -> None:
+    """Raises UserError unless eval.distances can be measured for this run."""
+    config, settings = experiment.config, experiment.config.eval
+    require(experiment.family, config.family.name, "sample", "eval")
+    require_kind(experiment, (Image,), "eval", "measures distances of images")
+    problems = []
+    solver = config.sample.get("method")
+    for name in ("steps", "guidance"):
+        if settings[name] and solver is None:
+            problems.append(
+                f"eval.{name} has no effect on {config.family.name}, which has no solver: leave it "
+                "empty."
+            )
+    if settings.steps and solver == sampling.ADAPTIVE:
+        problems.append(
+            f"eval.steps has no effect on sample.method = {solver!r}, which chooses its own steps: "
+            "leave it empty, or set another method."
+        )
+    for name in dict.fromkeys(one.network for one in parsed(settings.distances)):
+        ruler(experiment, name, keep=False)  # raises if the images do not suit the network
+    if problems:
+        raise UserError(*problems)
+
+
+def measure(experiment: Experiment, variables: Variables, step: int, place: Workdir) -> Measured:
+    """The distances of eval.distances at every setting, and the pictures of them in the workdir:
+    `distances.png` over the settings, `nearest.png` of samples beside their nearest training
+    images."""
+    family, variables = for_sampling(experiment, variables)
+    Requests(experiment=experiment, family=family).check()
+    measurement = Measurement(
+        experiment=experiment, family=family, variables=variables, step=step
+    )
+    report, made = measurement.report(), []
+    if len(report) > 1:
+        made.append(place.path / "distances.png")
+        by_first(lambda: _save_sweep(made[-1], report))
+    for name, closest in measurement.closest.items():
+        path = place.path / "nearest.png"
+        made.append(path)
+        by_first(partial(_save_closest, path, closest, measurement.rulers[name]))
+    return Measured(report, made)
+
+
+def _save_sweep(path: Path, report: list[dict[str, dict]]) -> None:
+    """Plots the first distance that is one number."""
+    name = next((name for name, one in report[0].items() if "value" in one), "")
+    if not name:
+        return
+    points = []
+    for measured in report:
+        one = measured[name]
+        drawn = one["protocol"]["sampling"]
+        evaluations, scale = drawn.get("evaluations", 0), drawn.get("guidance_scale", 1.0)
+        points.append(Point(evaluations, scale, one["value"], one.get("standard_error", 0.0)))
+    save_sweep(path, name, points, report[0][name]["floor"]["value"])
+
+
+def _save_closest(path: Path, closest: Closest, ruler: Ruler) -> None:
+    train = ruler.open("train").read(closest.index)["x"]
+    captions = [f"{distance:.3g}" for distance in closest.distance]
+    figures.save_rows(
+        path,
+        [
+            figures.Row(images=closest.images, label="sample"),
+            figures.Row(images=train, label="nearest\ntraining image", captions=captions),
+        ],
+    )

@@ -1,0 +1,1 @@
+"""Published networks in whose features images are compared. They are only ever applied."""

@@ -1,0 +1,263 @@
+"""Distances in the features of the shipped networks: their accuracy, order, protocol, sweeps."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+import genzoo
+from genzoo.core.errors import UserError
+from genzoo.data.embedded import open_fashion_mini
+from genzoo.evaluate.distances import METRICS, Data, Distance, FeatureSet, parsed, problems
+from genzoo.evaluate.features import own
+from genzoo.main import main
+from genzoo.modes import rulers
+from genzoo.modes.compare import compare
+
+
+@cache
+def images(split: str, start: int, stop: int) -> np.ndarray:
+    return open_fashion_mini(split).read(np.arange(start, stop))["x"]
+
+
+@cache
+def network():
+    return own.open_own("fashion")
+
+
+def features(*batches: np.ndarray, keep: bool = True) -> FeatureSet:
+    found = FeatureSet(keep=keep)
+    for batch in batches:
+        found.add(*network().outputs(batch))
+    return found
+
+
+@pytest.mark.parametrize("name", own.HASHES)
+def test_the_shipped_networks_hold_what_their_table_says(name):
+    found = own.open_own(name)
+    assert (found.sides, found.channels, found.dimensions, found.classes) == ((28, 28), 1, 64, 10)
+    assert (Path(own.__file__).parent / "weights" / f"{name}.safetensors").stat().st_size < 2e6
+
+
+def test_the_network_classifies_test_images_as_its_docstring_says():
+    source = open_fashion_mini("test")
+    labels = source.read(np.arange(500))["label"]
+    right = network().outputs(images("test", 0, 500))[1].argmax(-1) == labels
+    table = own.__doc__.splitlines()
+    (row,) = (line for line in table if line.startswith("| fashion"))
+    stated = float(row.split("|")[-2])
+    assert abs(right.mean() - stated) < 3 * np.sqrt(stated * (1 - stated) / 500)
+
+
+def test_features_do_not_depend_on_the_batch():
+    whole, parts = network().features(images("test", 0, 300)), []
+    for start, stop in ((0, 1), (1, 270), (270, 300)):
+        parts.append(network().features(images("test", start, stop)))
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5, atol=1e-5)
+
+
+def test_distances_are_in_the_order_of_the_damage():
+    train = features(images("train", 0, 1000))
+    test = images("test", 0, 600)
+    blurred = np.stack([
+        np.asarray(Image.fromarray(x[..., 0]).filter(ImageFilter.GaussianBlur(1)))[..., None]
+        for x in test
+    ])  # fmt: skip
+    noise = np.random.default_rng(0).integers(0, 256, test.shape, dtype=np.uint8)
+    data = Data(train=train, test=features(test))
+    sets = [features(test), features(blurred), features(noise)]
+    fd, kid, score = (
+        [METRICS[name].measure(one, data)["value"] for one in sets] for name in ("fd", "kid", "is")
+    )
+    assert fd[0] < fd[1] < fd[2] and fd[2] > 20 * fd[0]
+    assert kid[0] < kid[1] < kid[2]
+    good, bad = (METRICS["pr"].measure(one, data) for one in (sets[0], sets[2]))
+    # The precision of noise can be high: one ball around an odd training image may contain it all.
+    assert good["precision"] > 0.6 and good["recall"] > 0.6 and bad["recall"] < 0.2
+    good, bad = (METRICS["dc"].measure(one, data) for one in (sets[0], sets[2]))
+    assert good["density"] > 0.6 and good["coverage"] > 0.5 and bad["coverage"] < 0.2
+    assert score[0] > 2 * score[2]
+
+
+def test_one_class_alone_has_precision_and_no_recall():
+    labels = open_fashion_mini("test").read(np.arange(2000))["label"]
+    trousers = images("test", 0, 2000)[labels == 1]
+    data = Data(train=features(images("train", 0, 1000)), test=features(images("test", 0, 500)))
+    found = METRICS["pr"].measure(features(trousers), data)
+    assert found["precision"] > 0.6 and found["recall"] < 0.3
+
+
+def test_copies_of_training_images_are_seen_and_test_images_are_none():
+    train = images("train", 0, 1000)
+    data = Data(train=features(train), test=features(images("test", 0, 500)))
+    measure = METRICS["copies"].measure
+    assert measure(features(train[:100]), data)["share"] == 1
+    assert measure(features(images("test", 500, 1000)), data)["share"] < 0.04
+    half = np.concatenate([train[:100], images("test", 500, 600)])
+    assert measure(features(half), data)["share"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_without_features_only_moments_are_kept():
+    kept, moments = (features(images("test", 0, 200), images("test", 200, 300), keep=keep)
+                     for keep in (True, False))  # fmt: skip
+    np.testing.assert_allclose(moments.moments.mean, kept.features.mean(0), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError):
+        _ = moments.features
+
+
+def test_names_of_distances():
+    assert parsed("fd_fashion, kid_own:runs/a_b") == [
+        Distance("fd", "fashion"), Distance("kid", "own:runs/a_b"),
+    ]  # fmt: skip
+    assert problems("fd_fashion,kid_digits,fd_own:runs/x") == []
+    assert parsed("fid") == [Distance("fd", "inception")] and str(parsed("fid")[0]) == "fid"
+    assert "'fid' is no metric" in problems("fid_fashion")[0]
+    assert "did you mean 'fashion'" in problems("fd_fashon")[0]
+
+
+def test_a_run_that_encodes_is_a_feature_network(tmp_path):
+    assert main(["--config=pca_fashion:smoke", f"--workdir={tmp_path}/pca"]) == 0
+    found = rulers.of_run(tmp_path / "pca")
+    shown = images("test", 0, 50)
+    run = genzoo.open(tmp_path / "pca")
+    np.testing.assert_allclose(found.features(shown), run.encode(shown), rtol=1e-4, atol=1e-4)
+    assert found.name == "own:pca" and found.sides == (28, 28) and len(found.hash) == 64
+
+
+# --- a run ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_training_images():
+    with pytest.MonkeyPatch.context() as patch:
+        few = rulers.Standard(data="fashion_mini", reference=300)
+        patch.setitem(rulers.STANDARDS, "fashion", few)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("distances") / "run"
+    assert main(["--config=ddpm_fashion_cond:smoke", f"--workdir={workdir}",
+                 "--config.train.picture_count=0"]) == 0  # fmt: skip
+    return workdir
+
+
+def evaluated(run: Path, *arguments: str) -> dict:
+    common = ["--config.eval.losses=False", "--config.eval.samples=24",
+              "--config.eval.distances=fd_fashion,kid_fashion", "--config.sample.batch_size=24"]
+    assert main(["--mode=eval", f"--workdir={run}", *common, *arguments]) == 0
+    return json.loads((run / "eval.json").read_text())["distances"]
+
+
+def test_a_number_never_stands_alone(run):
+    (measured,) = evaluated(run)
+    assert list(measured) == ["fd_fashion@24", "kid_fashion@24"]
+    one = measured["fd_fashion@24"]
+    assert 0 < one["floor"]["value"] < one["value"] and one["ceiling"]["value"] > 0
+    assert one["singular"]
+    protocol = one["protocol"]
+    assert protocol["n"] == 24 and protocol["split"] == "train" and protocol["resize"] == "none"
+    assert (protocol["features"], protocol["hash"]) == ("fashion", network().hash)
+    assert protocol["reference"]["n"] == 300 and protocol["reference"]["checksum"]
+    drawn = protocol["sampling"]
+    assert {"method", "grid", "steps", "guidance_scale", "weights", "seed", "step", "evaluations",
+            "seconds"} <= drawn.keys()  # fmt: skip
+
+
+def test_a_sweep_gives_the_numbers_of_its_settings(run):
+    swept = evaluated(run, "--config.eval.steps=(2,4)", "--config.eval.guidance=(1.0,3.0)")
+    assert len(swept) == 4
+    (alone,) = evaluated(run, "--config.sample.steps=4", "--config.sample.guidance_scale=3.0")
+    for name in alone:
+        last = swept[-1][name]
+        assert last["value"] == pytest.approx(alone[name]["value"], rel=1e-3)
+        drawn = last["protocol"]["sampling"]
+        assert (drawn["steps"], drawn["guidance_scale"]) == (4, 3.0)
+        assert drawn["evaluations"] == alone[name]["protocol"]["sampling"]["evaluations"] == 4
+    values = [one["fd_fashion@24"]["value"] for one in swept]
+    assert len(set(values)) == 4
+
+
+def test_stored_statistics_take_the_place_of_the_data(run, tmp_path, capsys):
+    (alone,) = evaluated(run, "--config.eval.distances=fd_fashion")
+    alone = alone["fd_fashion@24"]
+    common = ["--config.eval.distances=fd_fashion", "--config.eval.samples=24"]
+    made = ["--mode=stats", "--config=ddpm_fashion_cond:smoke", f"--workdir={tmp_path}", *common]
+    capsys.readouterr()
+    assert main(made) == 0
+    printed = json.loads(capsys.readouterr().out)["distances"]["fd_fashion"]
+    assert printed["floor"] == alone["floor"] and printed["ceiling"] == alone["ceiling"]
+    file = tmp_path / "statistics_fashion.npz"
+    given = f"--config.eval.reference={file}"
+    (with_file,) = evaluated(run, "--config.eval.distances=fd_fashion", given)
+    with_file = with_file["fd_fashion@24"]
+    assert with_file["value"] == pytest.approx(alone["value"], rel=1e-9)
+    assert len(with_file["protocol"]["reference"]["hash"]) == 64
+    assert with_file["protocol"]["reference"]["data"] == "fashion_mini"
+
+    def refused(words: str, *changes: str) -> None:
+        mode = ["--mode=eval", f"--workdir={run}", "--config.eval.losses=False"]
+        assert main([*mode, *common, given, *changes]) == 2
+        assert words in capsys.readouterr().err
+
+    refused("suffice for fd alone", "--config.eval.distances=kid_fashion")
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    wrong = arrays["about"].tobytes().replace(b'"fashion"', b'"digits"')
+    np.savez(file, **{**arrays, "about": np.frombuffer(wrong, np.uint8)})
+    refused("was made with features = 'digits', not 'fashion'")
+    np.savez(file, **{**arrays, "mean": arrays["mean"][:3]})
+    refused("do not fit together")
+    np.savez(file, **{name: arrays[name] for name in ("mean", "count")})
+    refused("has no about")
+    file.write_bytes(file.read_bytes()[:100])
+    refused("cannot be read as named arrays")
+    file.unlink()
+    refused("there is no such file")
+
+
+def test_runs_are_compared_only_under_one_protocol(run, tmp_path):
+    evaluated(run)
+    report = json.loads((run / "eval.json").read_text())
+    other = tmp_path / "other"
+    other.mkdir()
+
+    def write(content) -> None:
+        (other / "eval.json").write_text(json.dumps(content))
+
+    write(report)
+    table = compare([run, other])["distances"]
+    assert list(table) == ["fd_fashion@24", "kid_fashion@24"]
+    report["distances"][0]["fd_fashion@24"]["protocol"]["sampling"]["steps"] = 99
+    write(report)
+    compare([run, other])  # how the samples were drawn may differ
+    report["distances"][0]["fd_fashion@24"]["protocol"]["hash"] = "0"
+    write(report)
+    with pytest.raises(UserError, match=r"fd_fashion@24 was measured with hash = "):
+        compare([run, other])
+    for wrong in ({}, {"distances": []}, {"distances": [{"fd_fashion@24": {"value": 1.0}}]}):
+        write(wrong)
+        with pytest.raises(UserError, match="mode=eval"):
+            compare([run, other])
+    with pytest.raises(UserError, match="two or more"):
+        compare([run])
+
+
+@pytest.mark.parametrize(("config", "arguments", "words"), [
+    ("ddpm_fashion:smoke", ("distances=fd_fashon",), "did you mean 'fashion'"),
+    ("ddpm_fashion:smoke", ("samples=50",), "without eval.distances"),
+    ("ddpm_fashion:smoke", ("losses=False",), "leaves nothing to evaluate"),
+    ("ddpm_cifar:smoke", ("distances=fd_fashion",), "fashion takes grey images"),
+    ("ddpm_fashion:smoke", ("distances=fid",), "genzoo does not ship them"),
+    ("ddpm_fashion:smoke", ("distances=fd_own:nowhere",), "holds no run"),
+    ("classifier_fashion:smoke", ("distances=fd_fashion",), "needs a family that can sample"),
+    ("vae_fashion:smoke", ("distances=fd_fashion", "steps=(2,3)"), "has no solver"),
+])  # fmt: skip
+def test_what_cannot_be_measured_is_said(config, arguments, words, tmp_path, capsys):
+    given = [f"--config.eval.{argument}" for argument in arguments]
+    code = main(["--mode=eval", f"--config={config}", f"--workdir={tmp_path}", *given])
+    assert code == 2 and words in capsys.readouterr().err
