@@ -98,7 +98,9 @@ def train(
         if step >= settings.steps:
             _log.info("Step %d of %d is done: raise train.steps to train on.", step, settings.steps)
             return {"step": step}
-        record = Recording(place=place, account=account, origin=origin or Origin(), reached=step)
+        record = Recording(
+            place=place, claim=claim, account=account, origin=origin or Origin(), reached=step
+        )
         cleanup.callback(record.close)
         if isinstance(experiment.family, Fits):
             record.begin(experiment, state)
