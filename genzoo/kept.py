@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from genzoo.core.errors import UserError
-from genzoo.core.files import write_atomically
+from genzoo.core.files import expanded, write_atomically
 from genzoo.data.vocabulary import is_file
 
 
@@ -27,7 +27,7 @@ def _places(config: Mapping, name: str = "tokenizer") -> Iterator[tuple[str, Map
 def keep(folder: Path, config: Mapping) -> None:
     """Copies the files that a config names into the folder of its run."""
     for name, data in _places(config):
-        original = Path(data["tokenizer"]).expanduser()
+        original = expanded(data["tokenizer"])
         if original.resolve() != (folder / name).resolve():
             write_atomically(folder / name, original.read_bytes())
 
@@ -47,7 +47,7 @@ def as_begun(given: str, stored: str) -> str:
     given: that of the new config, whose file may be gone. Raises UserError if it is a different
     tokenizer.
     """
-    here, there = Path(given).expanduser(), Path(stored).expanduser()
+    here, there = expanded(given), expanded(stored)
     if not (is_file(given) and is_file(stored)) or (here.is_file() and not there.is_file()):
         return given
     if here.is_file() and not filecmp.cmp(here, there, shallow=False):

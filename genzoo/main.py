@@ -214,9 +214,22 @@ def main(argv: list[str], signals: Signals | None = None) -> int:
             if group.speaks or not agreed:
                 print(message if explained(error) else asides.text() + message, file=sys.stderr)
             return group.leave(code, together=agreed)
-        if group.speaks:
-            print(strict_json.dumps(result, indent=2), flush=True)
-        return group.leave(0, together=True)
+        code = _report(result) if group.speaks else 0
+        return group.leave(code, together=True)
+
+
+def _report(result: dict) -> int:
+    """Prints the report; returns the exit code."""
+    try:
+        print(strict_json.dumps(result, indent=2), flush=True)
+    except OSError as error:  # a full disk, or a reader that has gone
+        print(
+            f"genzoo: The work is done, but its report could not be written to standard output "
+            f"({error.strerror}).",
+            file=sys.stderr,
+        )
+        return 2
+    return 0
 
 
 def _unknown_flag(parser: argparse.ArgumentParser, overrides: list[str]) -> str:

@@ -57,6 +57,8 @@ _FILES = (
     "config.json", "data.json", "metrics.jsonl", "eval.json", "distances.png", "nearest.png",
     "diverged.json", "run.json", "report.html", ".lock",
 )  # fmt: skip
+# Files of samples, and what is left of one that was being written when the process was killed.
+_OF_SAMPLES = re.compile(r"\.?(\d{6,}\.png|samples\.npz|grid\.png)(\.\w{8})?")
 _RESERVED = (LATEST, "training")  # names in samples/ that a call may not use
 _log = logging.getLogger("genzoo")
 
@@ -66,6 +68,14 @@ def _free(key: str) -> bool:
     it overrides."""
     shared = re.sub(r"^optimizer\.players\.[^.]+\.", "optimizer.", key)
     return shared.startswith(_FREE_IN_TRAINING)
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -155,6 +165,11 @@ class Workdir:
     def check_writable(self) -> None:
         """Raises UserError if the folder cannot be written, or something in it is in the way."""
         place = self.path.absolute()
+        if not _is_text(place):
+            raise UserError(
+                f"--workdir={str(self.path)!r} has bytes in its name that are not UTF-8, which the "
+                "library of the checkpoints cannot write: rename the folder, or give another one."
+            )
         while not place.exists():
             place = place.parent
         if not place.is_dir():
@@ -246,8 +261,8 @@ class Workdir:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 for file in folder.iterdir():
-                    if re.fullmatch(r"\d{6,}\.png|samples\.npz|grid\.png", file.name):
-                        os.unlink(file)
+                    if _OF_SAMPLES.fullmatch(file.name):
+                        file.unlink(missing_ok=True)  # another call may be doing the same
             except OSError as error:
                 raise UserError(self._unwritable(error.strerror)) from error
             self._write(f"{folder.relative_to(self.path)}/{SAMPLE_SETTINGS}", settings)

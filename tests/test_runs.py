@@ -2,6 +2,7 @@
 once the run that uses them or started from them has a checkpoint."""
 
 import json
+import os
 import shutil
 from dataclasses import dataclass, replace
 
@@ -316,6 +317,13 @@ def test_a_frozen_model_keeps_the_frozen_models_of_its_own(tmp_path):
     )
     chex.assert_trees_all_equal(kept.read({"prior": shapes})["prior"], expected)
     assert kept.has({"prior": 0}) and not kept.has({"prior": 0, "tokenizer": 0})
+
+
+def test_a_pipe_in_the_place_of_a_frozen_model_is_renamed(tmp_path):
+    os.mkfifo(tmp_path / "prior")
+    models = FrozenModels(tmp_path)
+    models.write({"prior": {"params": jnp.ones(2)}})
+    assert models.has({"prior": 0}) and (tmp_path / "replaced-prior").is_fifo()
 
 
 # --- start ----------------------------------------------------------------------------------------

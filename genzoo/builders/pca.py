@@ -47,7 +47,8 @@ class PCASettings:
         return Size(params=dimension + dimension * self.components + self.components + 1)
 
     def build(self, parts: Parts) -> Family:
-        """Builds the family. Raises UserError if the covariance would take too much memory."""
+        """Builds the family. Raises UserError for more components than an example has numbers, and
+        if the covariance would take too much memory."""
         dimension = math.prod(parts.shape)
         words = isinstance(parts.fields["x"], Counts)
         if dimension > _MAX_DIMENSION:

@@ -11,12 +11,12 @@ no quotes: "('a red circle', none)", and for classes and files without brackets,
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from genzoo.builders.conditions import ConditionSettings, factor
 from genzoo.core.errors import UserError
+from genzoo.core.files import expanded
 from genzoo.data import given as notation
 from genzoo.data import pixels
 from genzoo.data.fields import Classes, Field, Image, Tokens
@@ -174,7 +174,7 @@ def _whole(text: str, source: Field) -> bool:
     """Whether a text with a comma or brackets is one value, such as the name of a class."""
     if isinstance(source, Classes):
         return text.strip().casefold() in {name.casefold() for name in source.names}
-    return isinstance(source, Image) and Path(text).expanduser().is_file()
+    return isinstance(source, Image) and expanded(text).is_file()
 
 
 def _files(parts: Sequence[str]) -> bool:

@@ -7,8 +7,8 @@ import errno
 import itertools
 import os
 import queue
+import secrets
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -27,20 +27,27 @@ _KINDS = {
 }  # fmt: skip
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` replaced by the home folder. Like a shell, and unlike Path.expanduser, it
+    leaves the name of a user who does not exist as it is."""
+    return Path(os.path.expanduser(path))
+
+
 class Unreadable(Exception):
     """A file that is not read; the text is the reason, as the end of a sentence."""
 
 
 @contextlib.contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that replaces it if the block succeeds. Makes the folder."""
+    """A temporary file beside `path` that replaces it if the block succeeds. Makes the folder.
+
+    Others may read it unless the umask forbids that, and only its owner may write to it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp makes it private, but a cache or a run may be shared
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from genzoo.core import torch_file
 from genzoo.core.errors import UserError
-from genzoo.core.files import FILE_LIMIT, Unreadable, read_bytes, write_atomically
+from genzoo.core.files import FILE_LIMIT, Unreadable, expanded, read_bytes, write_atomically
 
 _TYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
@@ -31,7 +31,7 @@ _DAMAGED = (
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """Name -> array. bfloat16 becomes float32. Raises a UserError that names the file."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; give a .safetensors, .npz or .pt file.")
     if path.suffix.lower() not in _READERS:

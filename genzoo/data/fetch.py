@@ -17,7 +17,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from genzoo.core.files import aside
+from genzoo.core.errors import UserError
+from genzoo.core.files import aside, expanded
 from genzoo.core.ownership import permissions, writable_by_others
 
 _BLOCK = 1 << 18
@@ -29,11 +30,14 @@ class Unavailable(Exception):
 
 
 def cache_dir() -> Path:
-    """The folder for fetched data: $GENZOO_CACHE, $XDG_CACHE_HOME/genzoo or ~/.cache/genzoo."""
+    """The folder for fetched data: $GENZOO_CACHE, $XDG_CACHE_HOME/genzoo or ~/.cache/genzoo. Raises
+    UserError for a user without a home."""
     if named := os.environ.get("GENZOO_CACHE"):
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "genzoo"
+        return expanded(named)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(base):
+        raise UserError("There is no home folder to hold the cache: set GENZOO_CACHE to a folder.")
+    return Path(base) / "genzoo"
 
 
 def cache_problem(folder: Path | None = None) -> str:

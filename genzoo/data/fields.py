@@ -18,7 +18,6 @@ have the same shape. Counts are defined in `counts`.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -26,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core.errors import UserError, listed, nearest
+from genzoo.core.files import expanded
 from genzoo.core.types import Array
 from genzoo.data import given, pixels, transforms
 from genzoo.data.vocabulary import PADDING, Tokenizer
@@ -164,7 +164,7 @@ class Image(Field):
 
     def parse(self, value: object, key: str) -> np.ndarray:
         """Reads and fits the image file of that name: uint8 [H, W, C]. Raises UserError."""
-        path = Path(str(value)).expanduser()
+        path = expanded(str(value))
         if not path.is_file():
             raise UserError(f"{key} = {value!r}: there is no such file; give the path of an image.")
         try:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from genzoo.core.errors import UserError, abridged
+from genzoo.core.files import expanded
 from genzoo.data import holding, listing, metadata, pixels
 from genzoo.data.fields import Field, Image
 from genzoo.data.listing import Listing, Part
@@ -112,7 +113,7 @@ def open_folder(
         # Report unreadable test images now, not after training.
         unreadable |= _decoded(found.parts["test"], fit, "checking", keep=False)[2]
     if unreadable:
-        raise UserError(*_complaint(Path(path).expanduser(), unreadable))
+        raise UserError(*_complaint(expanded(path), unreadable))
     if images is not None:
         return ArraySource(name=found.name, spec=spec, arrays={"x": images, **arrays})
     return FolderSource(

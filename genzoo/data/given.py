@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from genzoo.core.errors import UserError, listed, nearest
-from genzoo.core.files import Unreadable, read_bytes, read_text
+from genzoo.core.files import Unreadable, expanded, read_bytes, read_text
 from genzoo.data import array_files
 
 TEXT_FILE = ".txt"
@@ -25,7 +25,7 @@ def text(value: object, key: str) -> str:
     UserError, which names the key."""
     words = str(value).strip()
     if words.lower().endswith(TEXT_FILE):
-        content = read_text(Path(words).expanduser(), f"{key} = {value!r}").strip()
+        content = read_text(expanded(words), f"{key} = {value!r}").strip()
         if not content:
             raise UserError(f"{key} = {value!r}: the file is empty; write a text into it.")
         return content
@@ -53,7 +53,7 @@ def numbers(value: object, key: str) -> np.ndarray:
     value: numbers, their text such as "1, 2", or the name of a .npy, .csv or .txt file of numbers.
     """
     if isinstance(value, str) and Path(value).suffix.lower() in NUMBER_FILES:
-        return _read_numbers(Path(value).expanduser(), key)
+        return _read_numbers(expanded(value), key)
     parts = value.strip(" ()[]").split(",") if isinstance(value, str) else value
     try:
         array = np.asarray([float(part) for part in parts if part.strip()]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from genzoo.core.errors import UserError, refuse
-from genzoo.core.files import walk
+from genzoo.core.files import expanded, walk
 from genzoo.data import captions, metadata
 from genzoo.data.fields import Classes, Field
 from genzoo.data.given import TEXT_FILE
@@ -137,7 +137,7 @@ def listed(
     """
     if holdout < 2:
         raise UserError(f"data.holdout = {holdout} must be at least 2: one file in 2.")
-    top = Path(path).expanduser()
+    top = expanded(path)
     if not os.path.isdir(top):
         raise UserError(
             f"There is no folder {top}: give --config.data.name={kind}:PATH with the path where it "

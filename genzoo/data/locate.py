@@ -19,7 +19,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from genzoo.core.errors import UserError
-from genzoo.core.files import FILE_LIMIT, Unreadable, read_bytes, write_atomically
+from genzoo.core.files import FILE_LIMIT, Unreadable, expanded, read_bytes, write_atomically
 from genzoo.data import fetch
 from genzoo.data.fetch import Unavailable
 
@@ -91,7 +91,7 @@ def contents(published: Published, names: Names, directory: str = "") -> Content
     together. The user's own folder is read in place and never copied. Raises UserError.
     """
     if directory:
-        return _from_directory(published, names, Path(directory).expanduser())
+        return _from_directory(published, names, expanded(directory))
     if problem := fetch.cache_problem() or fetch.cache_problem(published.folder):
         raise UserError(problem)
     cached = _cached(published, names)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genzoo.core.errors import UserError, refuse
-from genzoo.core.files import walk
+from genzoo.core.files import expanded, walk
 from genzoo.data import holding, pixels
 from genzoo.data.fields import Field, Image
 from genzoo.data.folder import FolderSource
@@ -13,7 +13,7 @@ from genzoo.data.source import ArraySource, Source, Spec
 
 def existing(file: str, key: str) -> Path:
     """The path of an existing file. key: the config key to name in the UserError otherwise."""
-    path = Path(file).expanduser()
+    path = expanded(file)
     if not path.is_file():
         raise UserError(f"{key} = {file!r}: there is no such file; give the path of an image.")
     return path
@@ -25,7 +25,7 @@ def below(folder: str, key: str, field: Field) -> list[Path]:
     Hidden files and folders are skipped. Raises UserError if there are none. key: the config key to
     name in it.
     """
-    top = Path(folder).expanduser()
+    top = expanded(folder)
     if not top.is_dir():
         raise UserError(f"{key} = {folder!r}: there is no such folder.")
     files = [

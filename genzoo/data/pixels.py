@@ -9,6 +9,7 @@ time.
 
 import contextlib
 import io
+import math
 import threading
 import warnings
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ RESIZES = ("crop", "stretch")
 PIXEL_LIMIT = 1 << 26
 """The most pixels of an image: 8192 x 8192."""
 _SIDE_LIMIT = 1 << 16  # in pixels; the memory of resampling grows with the side
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
 _MODES = {1: "L", 3: "RGB"}
 # Wrong metadata are no damage, and the limit above is below Pillow's own.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -129,7 +131,7 @@ def read(file: Path | bytes, fit: Fit) -> np.ndarray:
 def size_of(file: object) -> tuple[int, int] | None:
     """(height, width) of the upright image in the file of that name; None if it is not an image."""
     try:
-        content = files.read_bytes(Path(str(file)).expanduser())
+        content = files.read_bytes(files.expanded(str(file)))
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             turned = colours.orientation(image) >= 5
             return image.size if turned else image.size[::-1]
@@ -146,8 +148,19 @@ def _read(content: bytes, fit: Fit) -> np.ndarray:
             raise BadImage(f"claims {width} x {height} pixels, more than {fit.pixel_limit}")
         if max(width, height) > _SIDE_LIMIT:
             raise BadImage(f"claims {width} x {height} pixels, a side of more than {_SIDE_LIMIT}")
-        with _room.taken(width * height):
+        tile = _tile(image)
+        if tile > fit.pixel_limit:
+            raise BadImage(f"claims a tile of {tile} pixels, more than {fit.pixel_limit}")
+        with _room.taken(max(width * height, tile)):
             return _fitted(colours.decoded(image), fit)
+
+
+def _tile(image: Image.Image) -> int:
+    """The pixels of each tile of a TIFF, which is decoded whole however small the image; 0 for an
+    image without tiles."""
+    tags = getattr(image, "tag_v2", {})
+    sides = [tags.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
+    return math.prod(sides) if all(isinstance(side, int) for side in sides) else 0
 
 
 def from_array(array: np.ndarray, fit: Fit) -> np.ndarray:

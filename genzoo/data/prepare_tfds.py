@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genzoo.core.errors import UserError
+from genzoo.core.files import expanded
 from genzoo.data.tfds_folder import check_name
 
 
@@ -38,7 +39,7 @@ def prepare(name: str, data_dir: str, archive: str = "", examples: int | None = 
         raise UserError(f"TFDS knows no data set {name!r}: check the spelling.") from error
     with tempfile.TemporaryDirectory() as manual:
         if archive:
-            _link(builder, Path(archive).expanduser(), Path(manual))
+            _link(builder, expanded(archive), Path(manual))
         config = tfds.download.DownloadConfig(
             manual_dir=manual if archive else None,
             try_download_gcs=False,

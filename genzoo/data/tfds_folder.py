@@ -15,7 +15,7 @@ import numpy as np
 
 from genzoo.core import strict_json
 from genzoo.core.errors import UserError
-from genzoo.core.files import read_text, walk
+from genzoo.core.files import expanded, read_text, walk
 
 FEATURES = frozenset((
     "BBoxFeature", "ClassLabel", "FeaturesDict", "Image", "LabeledImage", "Scalar", "Sequence",
@@ -31,7 +31,7 @@ _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>[\d.*]+)
 def data_dir(directory: str) -> Path:
     """The folder of all prepared sets: the given one, $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     named = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(named).expanduser()
+    return expanded(named)
 
 
 def check_name(name: str) -> re.Match:

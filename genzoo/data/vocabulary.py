@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Protocol
 
 from genzoo.core.errors import UserError, nearest
+from genzoo.core.files import expanded
 
 PADDING = 0
 UNKNOWN = 1
@@ -119,7 +119,7 @@ class File:
 
     @cached_property
     def _tokenizer(self):
-        file = Path(self.path).expanduser()
+        file = expanded(self.path)
         if not file.is_file():
             raise UserError(
                 f"data.tokenizer = {self.path!r}: there is no such file; give words, bytes, or the "
@@ -156,7 +156,7 @@ def _loaded(path: str, changed: int):
             f"data.tokenizer = {path!r} needs the library tokenizers: pip install 'genzoo[text]'."
         ) from error
     try:
-        tokenizer = Library.from_file(str(Path(path).expanduser()))
+        tokenizer = Library.from_file(str(expanded(path)))
     except Exception as error:  # the library raises plain Exceptions
         raise UserError(f"data.tokenizer = {path!r} is not a tokenizer.json: {error}.") from error
     tokenizer.no_padding()

@@ -13,6 +13,7 @@ from typing import IO
 
 import numpy as np
 
+from genzoo.core.files import aside
 from genzoo.evaluate import pictures
 
 _DPI = 100
@@ -230,8 +231,8 @@ def blank(width: int, height: int):
 
 def save(figure, path: Path) -> None:
     """Saves the figure as PNG at its own resolution; creates the folder if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
+    with aside(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
 
 
 def _coloured(page: np.ndarray) -> np.ndarray:

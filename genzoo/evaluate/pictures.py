@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from genzoo.core.files import aside
+
 LARGEST_GRID = 256
 """The most samples that a grid shows."""
 
@@ -34,8 +36,8 @@ def save(path: Path, image: np.ndarray) -> None:
     """Saves a uint8 image [H, W, C] as PNG. Unless C is 3, only the first channel is shown."""
     channels = image.shape[-1]
     image = image if channels == 3 else image[..., 0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, format="PNG")
+    with aside(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
 
 
 def save_grid(path: Path, images: np.ndarray, columns: int = 0, caption: str = "") -> None:

@@ -44,13 +44,22 @@ class PCA:
     Capabilities: Fits, Samples, Reconstructs, Encodes, Decodes, Likelihoods, Reports.
 
     components: q, their number. shape: of one example, (H, W, C) or (V,), with D values. inputs:
-    data [B, D] -> x [B, D]. scored: what the likelihood is that of, if not the data.
+    data [B, D] -> x [B, D]. scored: what the likelihood is that of, if not the data. Raises
+    UserError for fewer than one component and for more than D.
     """
 
     components: int
     shape: tuple[int, ...]
     inputs: Callable[[Vectors], Vectors] = lambda x: x
     scored: str = ""
+
+    def __post_init__(self):
+        size = int(np.prod(self.shape))
+        if not 0 < self.components <= size:
+            raise UserError(
+                f"family.components is {self.components}: it must be between 1 and {size}, the "
+                "number of values in an example."
+            )
 
     # --- the contract -------------------------------------------------------------------------
 
@@ -70,19 +79,12 @@ class PCA:
 
         The variance in any direction is at least that of rounding to 256 levels: otherwise the
         likelihood would be unbounded if no direction is left over for the noise or if some pixels
-        are constant. Raises UserError for fewer than one component, for more than D, and for
-        identical examples.
+        are constant. Raises UserError for identical examples.
         """
         moments = pca.Moments.none(int(np.prod(self.shape)))
         for batch in batches:
             moments = moments.with_batch(self._flat(np.asarray(batch["x"])))
         principal = pca.principal_components(moments, self.components)
-        size = len(moments.mean)
-        if not 0 < self.components <= size:
-            raise UserError(
-                f"family.components is {self.components}: it must be between 1 and {size}, the "
-                "number of values in an example."
-            )
         if not principal.rank:
             raise UserError(
                 f"The {moments.count} training examples are identical: there is nothing to fit."

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from genzoo.core import streams
 from genzoo.core.contract import Family, Variables
 from genzoo.core.errors import UserError
-from genzoo.core.files import aside
+from genzoo.core.files import aside, expanded
 from genzoo.core.types import Batch
 from genzoo.data import documents, loose, transforms
 from genzoo.data.counts import Counts
@@ -192,7 +192,7 @@ def encode(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     names: dict[str, np.ndarray] = {}
     if config.tools.folder:
         files = loose.below(config.tools.folder, "tools.folder", model.experiment.x)
-        top = Path(config.tools.folder).expanduser()
+        top = expanded(config.tools.folder)
         source, split = model.files(files), FILES
         names["file"] = np.array([file.relative_to(top).as_posix() for file in files], np.str_)
     else:

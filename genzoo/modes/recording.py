@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import jax
 
 from genzoo.core import tree
-from genzoo.core.errors import cause
+from genzoo.core.errors import UserError, cause
 from genzoo.experiment import Experiment
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.compilation import counted
 from genzoo.runtime.cost import peak_memory_bytes
 from genzoo.train.account import Account
+from genzoo.train.claim import Claim
 from genzoo.train.starts import Origin, Start
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir
@@ -26,9 +27,10 @@ _log = logging.getLogger("genzoo")
 @dataclass(kw_only=True)
 class Recording:
     """The record of one start, kept by the first process. What cannot be written costs a warning
-    and not the run. reached: the newest step."""
+    and not the run. claim: nothing is written once it is lost. reached: the newest step."""
 
     place: Workdir
+    claim: Claim
     account: Account
     origin: Origin
     reached: int
@@ -68,6 +70,10 @@ class Recording:
 
     def _write(self) -> None:
         if self._start is None:
+            return
+        try:
+            self.claim.check()
+        except UserError:  # which ends the run; this is the folder of another one, or of none
             return
         self._written = time.monotonic()
         try:

@@ -14,6 +14,7 @@ from genzoo.builders import datasets
 from genzoo.core import named_arrays, streams, tree
 from genzoo.core.contract import Variables
 from genzoo.core.errors import UserError
+from genzoo.core.files import expanded
 from genzoo.core.types import Array, Tree
 from genzoo.data import transforms
 from genzoo.data.source import Source
@@ -156,7 +157,7 @@ def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
         raise UserError(f"eval.distances: {problem} Name another network.")
     stored = None
     if settings.reference:
-        stored = reference.load(Path(settings.reference).expanduser(), network.protocol)
+        stored = reference.load(expanded(settings.reference), network.protocol)
         if keep:
             raise UserError(
                 "eval.reference holds moments, which suffice for fd alone: leave other distances "

@@ -32,7 +32,7 @@ from genzoo.modes.recording import Recording
 from genzoo.modes.sample import DRAWN, draw, save_samples, together
 from genzoo.requests import Requests
 from genzoo.restart import start_over
-from genzoo.runtime.agreement import agreed, by_first, is_first
+from genzoo.runtime.agreement import agreed, by_first, is_first, of_first
 from genzoo.runtime.compilation import Program, compile_program
 from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW, TrainSettings
@@ -93,10 +93,14 @@ def train(
                 experiment=experiment, source=source, place=place, checkpoints=checkpoints
             ),
         )
+        if _lacks_pictures(experiment, place, step):
+            _training_pictures(experiment, place)(state, step)
         if step >= settings.steps:
             _log.info("Step %d of %d is done: raise train.steps to train on.", step, settings.steps)
             return {"step": step}
-        record = Recording(place=place, account=account, origin=origin or Origin(), reached=step)
+        record = Recording(
+            place=place, claim=claim, account=account, origin=origin or Origin(), reached=step
+        )
         cleanup.callback(record.close)
         if isinstance(experiment.family, Fits):
             record.begin(experiment, state)
@@ -147,6 +151,11 @@ def train(
             return watch(measured)
 
         outputs.append(record)
+        draw_pictures = _training_pictures(experiment, place)
+
+        def pictured(state: TrainState, step: int) -> None:
+            agreed(claim.check)  # files are not written into the folder of another run
+            draw_pictures(state, step)
 
         state = train_loop(
             state,
@@ -156,7 +165,7 @@ def train(
             guard=guard,
             writers=outputs,
             progress=progress,
-            pictures=_training_pictures(experiment, place),
+            pictures=pictured,
             picture_at=_picture_steps(experiment),
             report=report,
             stop=stop,
@@ -294,6 +303,16 @@ def _picture_steps(experiment: Experiment) -> set[int]:
     if not settings.picture_count or not able:
         return set()
     return picture_steps(settings.steps, settings.picture_first)
+
+
+def _lacks_pictures(experiment: Experiment, place: Workdir, step: int) -> bool:
+    """Whether pictures are due at the step of the checkpoint from which a run resumes, and a kill
+    after the save kept them from being drawn."""
+    before = step - experiment.config.train.steps_per_call
+    if not any(before < at <= step for at in _picture_steps(experiment)):
+        return False
+    grids = [place.training_grid(step, w) for w in (RAW, *experiment.config.train.averages)]
+    return bool(of_first(lambda: int(not all(grid.is_file() for grid in grids))))
 
 
 def _training_pictures(experiment: Experiment, place: Workdir) -> Callable:

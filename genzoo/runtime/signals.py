@@ -60,12 +60,14 @@ class Signals:
         self.close()
 
     def start(self) -> None:
-        """Handles the signals from now on."""
+        """Handles the signals from now on, except those that this process was started to ignore, as
+        shells start the background jobs of a script."""
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._before_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         # Without a handler in Python there is none in C.
-        self._before = {n: signal.signal(n, lambda number, frame: None) for n in _NUMBERS}
+        heard = [n for n in _NUMBERS if signal.getsignal(n) != signal.SIG_IGN]
+        self._before = {n: signal.signal(n, lambda number, frame: None) for n in heard}
         self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
         self._thread.start()
 

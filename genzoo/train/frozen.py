@@ -4,6 +4,7 @@ Their variables never change, so checkpoints do not contain them. They are writt
 checkpoint. Each ends with a manifest of sizes and checksums; a folder without one is unfinished.
 """
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import orbax.checkpoint as ocp
 
 from genzoo.core.errors import UserError, cause
+from genzoo.core.files import beside
 from genzoo.core.types import Tree
 from genzoo.runtime.agreement import agreed, by_first
 from genzoo.train.manifest import MANIFEST, damage, write_manifest
@@ -36,7 +38,7 @@ class FrozenModels:
         """
         for name, variables in models.items():
             folder = self._folder(name)
-            by_first(lambda folder=folder: shutil.rmtree(folder, ignore_errors=True))
+            by_first(lambda folder=folder: _cleared(folder))
             try:
                 with ocp.StandardCheckpointer() as writer:
                     writer.save(folder / _ARRAYS, variables)
@@ -77,3 +79,12 @@ class FrozenModels:
 
     def _folder(self, name: str) -> Path:
         return self.directory.absolute() / name
+
+
+def _cleared(folder: Path) -> None:
+    """Removes a folder, and renames anything else in its place: of a pipe, the removal of a tree
+    would wait for somebody to write into it."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    elif os.path.lexists(folder):
+        folder.rename(beside(folder, f"replaced-{folder.name}"))

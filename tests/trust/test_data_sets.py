@@ -13,16 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile_files import KINDS, at_most, mutated, no_file, noise
+from hostile_files import KINDS, at_most, encoded, mutated, no_file, noise
 from PIL import Image
 
 from genzoo import workdir
 from genzoo.builders import datasets
 from genzoo.core.errors import UserError
 from genzoo.core.ownership import writable_by_others
-from genzoo.data import cifar, fetch, given, idx, locate, metadata
+from genzoo.data import cifar, fetch, given, idx, locate, loose, metadata
 from genzoo.data.documents import read_folder
 from genzoo.data.fetch import Unavailable
+from genzoo.data.folder import images_of
 from genzoo.data.signal_folder import open_signals, signals_of
 from genzoo.data.tfds import open_tfds
 from genzoo.resolve import resolved
@@ -99,6 +100,32 @@ def test_only_regular_files_are_opened(tmp_path, reader, kind, tried):
     tried("sets with something that is no file", "named")
 
 
+NOBODY = "~nobody-has-this-name/x"
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        lambda: images_of(NOBODY), lambda: signals_of(NOBODY), lambda: read_folder(NOBODY, "test"),
+        lambda: given.text(f"{NOBODY}.txt", "k"), lambda: given.numbers(f"{NOBODY}.csv", "k"),
+        lambda: idx.open_mnist("test", NOBODY), lambda: loose.existing(f"{NOBODY}.png", "k"),
+        lambda: open_tfds("mnist", "test", size=8, directory=NOBODY),
+        lambda: loose.below(NOBODY, "k", None),
+    ],
+)  # fmt: skip
+def test_the_home_of_a_user_who_does_not_exist_is_a_folder_that_is_not_there(reader):
+    with pytest.raises(UserError, match="nobody-has-this-name"):
+        reader()
+
+
+def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch):
+    for name in ("GENZOO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(UserError, match="set GENZOO_CACHE"):
+        fetch.cache_dir()
+
+
 # --- archives -------------------------------------------------------------------------------------
 
 
@@ -151,13 +178,22 @@ def one_large(archive, stream):
     archive.addfile(member("wanted", 1 << 18), io.BytesIO(bytes(1 << 18)))
 
 
+def sparse(archive, stream):
+    """Files of holes, which are not in the archive."""
+    for index in range(4):
+        hole = member(f"wanted{index}", 512)
+        hole.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0",
+                            "GNU.sparse.name": hole.name, "GNU.sparse.realsize": str(1 << 17)}
+        archive.addfile(hole, io.BytesIO(b"0\n".ljust(512, b"\0")))  # fmt: skip
+
+
 def nested(archive, stream):
     """A packed archive in a packed stream."""
     stream.write(gzip.compress(bytes(1 << 22)))
 
 
 @pytest.mark.parametrize(
-    "write", [many, unwanted, headers, extended, claimed, one_large, nested]
+    "write", [many, unwanted, headers, extended, claimed, one_large, sparse, nested]
 )
 def test_archives_are_capped_in_all(tmp_path, write, tried):
     path = packed(tmp_path / "a.tgz", write)
@@ -172,6 +208,23 @@ def test_an_archive_within_its_cap_is_read(tmp_path):
     path = packed(tmp_path / "a.tgz", many)
     files = locate.members(path, lambda name: "wanted" in name, limit=1 << 17, total=1 << 22)
     assert len(files) == 16 and set(map(len, files.values())) == {1 << 16}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE],
+)
+def test_only_the_files_of_an_archive_are_read(tmp_path, kind):
+    """A link would give the content of another member, and there is none of a pipe."""
+
+    def write(archive, stream):
+        archive.addfile(member("other", 1), io.BytesIO(b"x"))
+        entry = member("wanted", 0, kind)
+        entry.linkname = "other"
+        archive.addfile(entry)
+
+    path = packed(tmp_path / "a.tgz", write)
+    assert locate.members(path, lambda name: name == "wanted", limit=10) == {}
 
 
 def damaged_archive(random):
@@ -247,11 +300,44 @@ def test_damaged_arrays_are_read_or_named(tmp_path, name, count, tried):
             tried("damaged arrays", "named")
 
 
+class Runs:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_arrays_of_objects_run_no_code(tmp_path):
+    hostile = np.array([Runs(tmp_path / "ran")], object)
+    np.save(tmp_path / "x.npy", hostile)
+    np.savez(tmp_path / "x.npz", x=hostile)
+    with pytest.raises(UserError, match=r"x\.npy"):
+        given.numbers(str(tmp_path / "x.npy"), "sample.conditions.properties")
+    with pytest.raises(UserError, match=r"x\.np[yz]"):
+        open_signals(str(tmp_path), size=1, channels=1)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_packed_arrays_are_capped_in_all(tmp_path, monkeypatch):
     (tmp_path / "x.npz").write_bytes(array_files()[1])
     monkeypatch.setattr("genzoo.data.signal_folder.FILE_LIMIT", 1 << 20)
     with pytest.raises(UserError, match=r"x.npz.*: it unpacks to 8388\d+ bytes, more than 1048576"):
         open_signals(str(tmp_path), size=8, channels=1)
+
+
+@pytest.mark.parametrize(
+    "value", ["nan", "inf", "-Infinity", "1e39", "1e999", 10**400, float("nan"), True, None, [1]]
+)
+def test_numbers_of_annotations_are_finite(tmp_path, value):
+    assert metadata.number_of(value) is None
+    Image.fromarray(noise(8, 8)).save(tmp_path / "a.png")
+    line = json.dumps({"file_name": "a.png", "grain": value})
+    (tmp_path / "metadata.jsonl").write_text(line)
+    with pytest.raises(UserError, match=r"metadata\.jsonl, line 1"):
+        images_of(str(tmp_path))
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(2000, marks=pytest.mark.slow)])
@@ -415,6 +501,41 @@ def test_prepared_sets_consist_of_files(tiny, kind, tried):
     with at_most(20), pytest.raises(UserError, match=r"(more\.txt|target) is not a file"):
         opened(tiny)
     tried("sets with something that is no file", "named")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, '{"a":' * 100_000])
+def test_features_that_are_no_json_are_named(tiny, content):
+    (tiny / "tiny" / "1.0.0" / "features.json").write_text(content)
+    with pytest.raises(UserError, match=r"features\.json is damaged"):
+        opened(tiny)
+
+
+def test_images_of_a_prepared_set_are_decoded_like_all_others(prepared, tmp_path):
+    """TFDS itself would decode any format that Pillow knows, at any size."""
+    import tensorflow_datasets as tfds
+    from test_tfds import write_set
+
+    features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(8, 8, 3))})
+    records = [{"image": encoded(Image.fromarray(noise(8, 8, 3)), "PCX")}]
+    write_set(tmp_path, "odd", "1.0.0", features, {"train": records, "test": records})
+    with pytest.raises(UserError, match="not an image in any of the formats PNG"):
+        opened(tmp_path, "odd")
+
+
+@pytest.mark.parametrize("place", ["..", "{top}", "sub"])
+def test_the_records_of_a_prepared_set_are_beside_its_description(tiny, place):
+    folder = tiny / "tiny" / "1.0.0"
+    place = place.format(top=tiny.parent)
+    (folder / "sub").mkdir()
+    for file in folder.glob("*array_record*"):
+        shutil.copy(file, folder / place)
+    about = json.loads((folder / "dataset_info.json").read_text())
+    for split in about["splits"]:
+        assert "filepathTemplate" in split
+        split["filepathTemplate"] = f"{place}/{split['filepathTemplate']}"
+    (folder / "dataset_info.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"which is no file beside it|cannot be read as a prepared"):
+        opened(tiny)
 
 
 # --- the cache ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -120,6 +121,37 @@ def test_a_file_has_a_size(tmp_path):
         read_bytes(tmp_path / "x.png", 3)
 
 
+def test_a_file_that_is_longer_than_it_says_has_a_size(tmp_path, monkeypatch):
+    """As those of /proc, and one that grows while it is read."""
+    (tmp_path / "a").write_bytes(bytes(101))
+    fstat = os.fstat
+    monkeypatch.setattr(os, "fstat", lambda handle: os.stat_result([*fstat(handle)][:6] + [0] * 4))
+    assert len(read_bytes(tmp_path / "a", 101)) == 101
+    with pytest.raises(files.Unreadable, match="it has more than 100 bytes"):
+        read_bytes(tmp_path / "a", 100)
+
+
+def test_what_is_no_file_is_not_even_opened(tmp_path, monkeypatch):
+    """Opening some devices already acts on them, and a pipe's writer takes it for a reader."""
+
+    def opened(*_):
+        raise OSError("it was opened")
+
+    os.mkfifo(tmp_path / "x")
+    monkeypatch.setattr(os, "open", opened)
+    with pytest.raises(files.Unreadable, match="it is a pipe"):
+        read_bytes(tmp_path / "x")
+
+
+def test_a_file_exchanged_before_it_is_opened_is_noticed(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "x")
+    (tmp_path / "file").write_bytes(b"x")
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **given: stat(tmp_path / "file", **given))
+    with at_most(20), pytest.raises(files.Unreadable, match="it is a pipe"):
+        read_bytes(tmp_path / "x")
+
+
 @pytest.mark.parametrize("below", ["", "cat/", "cat/deep/"])
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch, below, tried):
     # The tests may run as root, for whom there are no permissions: `os.scandir` stands in for them.
@@ -152,6 +184,15 @@ def test_folders_in_folders_end(tmp_path):
     finally:
         for place in reversed(places):  # which pytest could not remove
             place.rmdir()
+
+
+def test_links_that_lead_back_up_are_followed_once(tmp_path):
+    """Otherwise two of them would make 2^40 paths before the system ends it."""
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to(tmp_path)
+    Image.fromarray(noise(8, 8)).save(tmp_path / "a.png")
+    with at_most(20):
+        assert len(open_folder(str(tmp_path), size=8)) == 1
 
 
 # --- what an image shows --------------------------------------------------------------------------
@@ -288,6 +329,26 @@ def test_the_limit_on_a_side():
         read(encoded(Image.new("1", (65537, 1)), "PNG"))
 
 
+def tiled(side: int) -> bytes:
+    """A TIFF of 10 x 10 pixels in one packed tile of `side` x `side`, a thousandth of its size."""
+    packer = zlib.compressobj(9)
+    data = b"".join(packer.compress(bytes(side)) for _ in range(side)) + packer.flush()
+    entries = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 0,
+               325: len(data)}  # fmt: skip
+    entries[324] = start = 8 + 2 + 12 * len(entries) + 4
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + tags + bytes(4)
+    assert len(head) == start
+    return head + data
+
+
+def test_a_tile_counts_as_the_pixels_that_are_decoded():
+    """A tile is decoded whole, however small the image that shows a corner of it."""
+    assert (read(tiled(64)) == 0).all()
+    with pytest.raises(BadImage, match=r"claims a tile of 67125249 pixels, more than 67108864"):
+        read(tiled(8193))
+
+
 MEASURE = """
 import sys
 from genzoo.data import pixels
@@ -334,6 +395,25 @@ def test_threads_share_the_room_for_pixels(monkeypatch):
         thread.join(20)
     assert len(most) == 20 and max(total for total in most) <= 200  # one of 40 x 5 takes it all
     assert sorted(set(most))[-1] == 200 and not [total for total in most if 100 < total < 200]
+
+
+# --- formats --------------------------------------------------------------------------------------
+
+
+def test_no_decoder_runs_that_is_not_allowed(tried):
+    """Pillow knows forty more, one of which starts Ghostscript."""
+    Image.init()
+    image, refused = Image.new("L", (16, 16)), []
+    for name in sorted(Image.SAVE.keys() & Image.OPEN.keys() - {*pixels.FORMATS, "MPO"}):
+        try:
+            content = encoded(image, name)
+        except (OSError, ValueError, KeyError):  # not with this build, or not in this mode
+            continue
+        with pytest.raises(BadImage, match="not an image in any of the formats PNG, JPEG"):
+            read(content)
+        refused.append(name)
+    assert {"PCX", "TGA", "ICO", "EPS"} <= {*refused}
+    tried("images in other formats", "refused", len(refused))
 
 
 # --- damage ---------------------------------------------------------------------------------------

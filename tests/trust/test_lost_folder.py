@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from genzoo.core.errors import UserError
+from genzoo.main import main
+from genzoo.modes import train
 from genzoo.train.claim import NAME, Claim
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +111,21 @@ def test_whatever_fails_in_a_lost_folder_is_one_sentence(tmp_path, lose, error):
 def test_a_folder_that_is_there_explains_nothing(tmp_path, error):
     with pytest.raises(type(error)), Claim(tmp_path):
         raise error
+
+
+def test_no_picture_is_drawn_into_the_folder_of_another_run(tmp_path, monkeypatch, capsys):
+    """The folder is replaced after step 10 was logged, and pictures of step 10 are due."""
+    folder, watched = tmp_path / "run", train.Watch.__call__
+
+    def logged(self, measured):
+        if folder.exists() and not (tmp_path / "elsewhere").exists():
+            replaced(folder)
+        return watched(self, measured)
+
+    monkeypatch.setattr(train.Watch, "__call__", logged)
+    changes = ("--config.train.picture_first=10", "--config.train.save_every=20")
+    assert main(["--config=toy_mixture:smoke", f"--workdir={folder}", *changes]) == 2
+    assert re.search(LOST, capsys.readouterr().err) and os.listdir(folder) == [NAME]
 
 
 def ends_without(folder: Path, every: int, environment: dict, lose) -> tuple[int, str]:

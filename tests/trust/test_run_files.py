@@ -6,21 +6,28 @@ import logging
 import math
 import os
 import random
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_architecture import FILES
 
 from genzoo import check, config
 from genzoo.core import strict_json
 from genzoo.core.errors import UserError
+from genzoo.core.files import write_atomically
+from genzoo.evaluate import figures, pictures
 from genzoo.experiment import Experiment
 from genzoo.main import main
 from genzoo.record import read_record
 from genzoo.train.writers import JsonLines, read_lines
 from genzoo.workdir import Workdir
 
+ROOT = Path(__file__).parents[2]
 MANY = [(0, 60), pytest.param((1, 1000), marks=pytest.mark.slow)]  # (seed, number of damages)
 
 
@@ -287,3 +294,60 @@ def test_damaged_settings_of_samples_are_not_overwritten(workdir):
     with pytest.raises(UserError, match=r"has a damaged settings\.json"):
         into = check.check(config.override(place.config(), {"sample.into": "step_00000020"}))
         place.sample_folder(into, 20)
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["/dev/full", "a pipe that nobody reads"])
+def test_a_report_that_cannot_be_written_is_a_sentence(output):
+    if output == "/dev/full":
+        target = os.open(output, os.O_WRONLY)
+    else:
+        end, target = os.pipe()
+        os.close(end)
+    done = subprocess.run(
+        [sys.executable, "-m", "genzoo.main", "--mode=list"], cwd=ROOT, text=True, stdout=target,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(target)
+    assert done.returncode == 2 and not re.search("Traceback|Exception", done.stderr)
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch(r"genzoo: .* report could not be written to standard output \(.+\)\.", last)
+
+
+def test_a_name_that_is_no_text_is_refused_before_anything_is_written(tmp_path, capsys):
+    """The library of the checkpoints cannot write there, as the first save would show."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    assert main(["--config=toy_mixture:smoke", f"--workdir={folder}/run"]) == 2
+    assert "are not UTF-8" in capsys.readouterr().err and not folder.exists()
+
+
+def test_what_a_kill_left_of_samples_is_removed_by_the_next_call(tmp_path):
+    files = ("000000.png", ".000001.png.ab1cd_2x", "grid.png", ".grid.png.12345678", "samples.npz")
+    for name in (*files, "mine.png", "settings.json"):
+        (tmp_path / name).write_text("")
+    Workdir(tmp_path.parent).begin_samples(tmp_path, {})
+    assert sorted(os.listdir(tmp_path)) == ["mine.png", "settings.json"]
+
+
+def test_a_picture_is_whole_or_not_there(tmp_path, monkeypatch):
+    """Others look at pictures while a run draws, and a resumed run draws what is not there."""
+    seen = []
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: seen.append((os.listdir(to.parent), to.name))
+    )
+    image = np.zeros((4, 4, 1), np.uint8)
+    pictures.save(tmp_path / "a" / "a.png", image)
+    figures.save(figures.blank(40, 40), tmp_path / "b" / "b.png")
+    assert [name in listed for listed, name in seen] == [False, False]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0, 0o644), (0o002, 0o644), (0o077, 0o600)])
+def test_what_is_written_is_as_private_as_the_umask_says(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "a", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == mode and os.listdir(tmp_path) == ["a"]

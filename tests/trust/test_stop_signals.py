@@ -19,6 +19,8 @@ from genzoo.train.loop import INPUTS_LATE
 from genzoo.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # the tests run in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 LIMIT = 2.0  # seconds from a signal to the end
 CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 START = """
@@ -145,6 +147,21 @@ def test_a_signal_ends_a_process_whatever_it_does(doing, number):
     if doing != "cannot write":
         words = f"genzoo: Stopped by {number.name}; what had been saved is kept.\n"
         assert text == words
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_that_a_process_was_started_to_ignore_is_ignored(number):
+    """Shells start background jobs of scripts so that Ctrl-C does not end them."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        process = started("""
+            ready()
+            time.sleep(.5)
+            print("done")
+        """)
+    finally:
+        signal.signal(number, before)
+    assert sent(process, number)[:2] == (0, "done\n")
 
 
 # Name: script, number of signals, exit code, last words.

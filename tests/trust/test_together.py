@@ -82,7 +82,8 @@ def test_ten_readers_of_a_run_that_prunes_its_checkpoints(start, tmp_path, tried
     readers = [
         start(f"--workdir={workdir}", f"--mode={kind}", *READERS[kind]) for kind in kinds
     ]
-    steps = [json.loads(ended(reader)[0])["step"] for reader in readers]
+    reports = [json.loads(ended(reader)[0]) for reader in readers]
+    steps = [report.get("protocol", report)["step"] for report in reports]
     assert training.poll() is None, log.read_text()[-3000:]
     training.send_signal(signal.SIGTERM)
     assert training.wait(timeout=60) == 75

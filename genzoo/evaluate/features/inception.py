@@ -17,7 +17,7 @@ import numpy as np
 
 from genzoo.core import named_arrays, tree
 from genzoo.core.errors import UserError, listed
-from genzoo.core.files import Unreadable, read_bytes
+from genzoo.core.files import Unreadable, expanded, read_bytes
 from genzoo.core.types import Array, Tree
 from genzoo.evaluate.features.network import FeatureNetwork
 from genzoo.nets.judges.inception import FEATURES, LOGITS, SIDE, Inception
@@ -44,7 +44,7 @@ def open_inception(path: str | Path, resize: str = "legacy") -> FeatureNetwork:
         raise UserError(WHERE)
     if resize not in RESIZES:
         raise UserError(f"resize = {resize!r} is not one of {', '.join(map(repr, RESIZES))}.")
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file. {WHERE}")
     used = select(named_arrays.read(path), str(path))

@@ -20,7 +20,7 @@ import numpy as np
 
 from genzoo.core import arrays_only, named_arrays
 from genzoo.core.errors import UserError
-from genzoo.core.files import Unreadable, read_bytes
+from genzoo.core.files import Unreadable, expanded, read_bytes
 from genzoo.core.types import Array, Tree
 from genzoo.evaluate.features.network import FeatureNetwork, check_images, in_batches
 from genzoo.nets.judges.vgg import FEATURES, LPIPS, SMALLEST, STAGES, VGG16
@@ -131,7 +131,7 @@ def read_weights(path: str | Path = "") -> dict[str, np.ndarray]:
 
     Raises UserError if the package is missing or the arrays are not the known ones.
     """
-    path = Path(path).expanduser() if str(path) else _installed()
+    path = expanded(path) if str(path) else _installed()
     try:
         arrays = dict(_leaves(arrays_only.read(read_bytes(path)), ""))
     except (Unreadable, *_DAMAGED) as error:

@@ -1,17 +1,10 @@
 """The size of a U-Net in closed form: the params and the largest array of its layers, in order."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from genzoo.core.size import Size
 from genzoo.nets.parts.counts import conv, dense, largest, norm, spatial_transformer
 from genzoo.nets.unet.trunk import Trunk, heads_of
-
-Resampling = Literal["conv", "block", "plain"]
-"""How levels are joined: by a convolution, by a residual block, or without params."""
-RESAMPLINGS: dict[str, Resampling] = {
-    "conv": "conv", "conv_centred": "conv", "block": "block", "plain": "plain",
-}  # fmt: skip
 
 
 class Count:
@@ -27,11 +20,10 @@ class Count:
         size: Sequence[int],
         channels: int,
         *,
-        resampling: Resampling,
         features: int,
         context: int = 0,
     ):
-        self._trunk, self._resampling = trunk, resampling
+        self._trunk = trunk
         self._features, self._context, self._axes = features, context, len(size)
         self._itemsize = trunk.style.dtype.itemsize
         self.params, self.layer = 0, 0
@@ -80,9 +72,9 @@ class Count:
         self._made(outputs)
 
     def _resample(self, channels: int) -> None:
-        if self._resampling == "conv":
+        if self._trunk.resample.kind == "conv":
             self._conv(channels, channels)
-        elif self._resampling == "block":
+        elif self._trunk.resample.kind == "block":
             self._block(channels, channels, False, resized=True)
 
     def _block(self, inputs: int, channels: int, attentive: bool, resized: bool = False) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -119,20 +120,24 @@ class ConvUp(nn.Module):
 
 @dataclass(frozen=True)
 class Resample:
-    """How a U-Net halves and doubles its maps: `down(channels, style)(x, features, train)`."""
+    """How a U-Net halves and doubles its maps: `down(channels, style)(x, features, train)`.
+
+    kind: a convolution, a residual block, or layers without params.
+    """
 
     down: Callable[..., nn.Module]
     up: Callable[..., nn.Module]
+    kind: Literal["conv", "block", "plain"]
 
 
 RESAMPLES: Mapping[str, Resample] = MappingProxyType(
     {
-        "conv": Resample(ConvDown, ConvUp),
-        "conv_centred": Resample(partial(ConvDown, padding=1), ConvUp),
+        "conv": Resample(ConvDown, ConvUp, "conv"),
+        "conv_centred": Resample(partial(ConvDown, padding=1), ConvUp, "conv"),
         "block": Resample(
-            partial(ResidualBlock, resize=halve), partial(ResidualBlock, resize=double)
+            partial(ResidualBlock, resize=halve), partial(ResidualBlock, resize=double), "block"
         ),
-        "plain": Resample(partial(Resize, resize=halve), partial(Resize, resize=double)),
+        "plain": Resample(partial(Resize, resize=halve), partial(Resize, resize=double), "plain"),
     }
 )
 
@@ -144,4 +149,5 @@ def filtered_blocks(taps: Taps) -> Resample:
     return Resample(
         partial(ResidualBlock, resize=partial(fir_halve, taps=taps)),
         partial(ResidualBlock, resize=partial(fir_double, taps=taps)),
+        "block",
     )

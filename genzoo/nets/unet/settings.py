@@ -15,7 +15,7 @@ from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, groups_of
 from genzoo.nets.parts.problems import even_problems
 from genzoo.nets.parts.resample import Taps, filter_fits
-from genzoo.nets.unet.counts import RESAMPLINGS, Count
+from genzoo.nets.unet.counts import Count
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
 from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of, width_of
 
@@ -194,7 +194,6 @@ class ADMSettings(LevelsSettings):
             self.trunk(depth),
             shape[:-1],
             shape[-1] + counts.mapped(entries),
-            resampling=RESAMPLINGS[self.resample],
             features=4 * width,
             context=context,
         )
@@ -257,9 +256,7 @@ def _size_problems(size: tuple[int, ...], levels: int, patch: int) -> list[str]:
     unit = patch * 2 ** (levels - 1)
     if all(side % unit == 0 for side in size):
         return []
-    fits = [
-        sorted({max(side // unit, 1) * unit, -(-side // unit) * unit}) for side in size
-    ]
+    fits = [sorted({max(side // unit, 1) * unit, -(-side // unit) * unit}) for side in size]
     near = " by ".join(" or ".join(str(side) for side in sides) for sides in fits)
     return [
         f"network.multipliers has {levels} levels and network.patch is {patch}, so each side of "
@@ -274,9 +271,7 @@ def _head_problems(widths: list[int], heads: int, head_width: int) -> list[str]:
             f"network.heads is {heads} and network.head_width is {head_width}: give one of them "
             "(heads=1, or head_width=0)."
         ]
-    wrong = [
-        w for w in widths if w % (head_width or heads) or not heads_of(w, heads, head_width)
-    ]
+    wrong = [w for w in widths if w % (head_width or heads) or not heads_of(w, heads, head_width)]
     if not wrong:
         return []
     key, value = ("head_width", head_width) if head_width else ("heads", heads)

@@ -108,9 +108,7 @@ class SongUNetSettings(LevelsSettings):
         """The size of `build` for inputs of `shape` (*size, C)."""
         width, features = self.embedding_width or self.width, 4 * self.width
         channels = shape[-1] + counts.mapped(entries)
-        count = Count(
-            self._trunk(), shape[:-1], channels, resampling="block", features=features
-        )
+        count = Count(self._trunk(), shape[:-1], channels, features=features)
         count.params += counts.conditioner(entries, width, features, add_to=width)
         return count.ascend(out_channels, attention_up=False)
 

@@ -122,9 +122,7 @@ class VDMUNetSettings:
         """The size of `build` for inputs of `shape` (*size, C)."""
         features = 4 * self.width
         channels = shape[-1] * (1 + 2 * len(self.fourier)) + counts.mapped(entries)
-        count = Count(
-            self._trunk(), shape[:-1], channels, resampling="plain", features=features
-        )
+        count = Count(self._trunk(), shape[:-1], channels, features=features)
         count.params += counts.conditioner(entries, self.width + 1, features)
         return count.ascend(out_channels, attention_up=True)
 
