@@ -231,6 +231,16 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
             f"train.averages must not name an average {RAW!r}, which means the params themselves: "
             "choose another name."
         )
+    if train.evaluate_every % train.log_every:
+        problems.append(
+            f"train.evaluate_every = {train.evaluate_every} must be a multiple of train.log_every "
+            f"= {train.log_every}, in whose lines the distances stand."
+        )
+    if train.evaluate_every and not config.eval.distances:
+        problems.append(
+            "train.evaluate_every measures eval.distances: name some, such as fd_fashion, or set "
+            "it to 0."
+        )
     if ":" not in data.name:
         problems += OneOf(SPLITS).problems("eval.split", config.eval.split)
     for where in ("sample", "eval"):

@@ -41,7 +41,8 @@ _FREE_IN_TRAINING = (
     "sample.", "eval.", "mesh.", "bench.", "tools.", "compile.", "data.dir", "data.hold",
     "train.steps", "train.steps_per_call", "train.log_every", "train.save_every", "train.keep",
     "train.keep_every", "train.fault_limit", "train.picture_first", "train.picture_count",
-    "train.save_minutes", "train.picture_minutes", "train.restart", "train.resume_from",
+    "train.save_minutes", "train.evaluate_every", "train.picture_minutes", "train.restart",
+    "train.resume_from",
     "optimizer.learning_rate", "optimizer.clip",
 )  # fmt: skip
 # Those of them that change the numbers of the run and not only its housekeeping.

@@ -154,7 +154,8 @@ def _field_problems(
     where = f"conditions.{name}"
     if source not in known:
         key = f"{where}.of = {source!r}" if own.of else where
-        return [f"{key} is not a field of the data: {nearest(source, known)}"]
+        numbers = " Numeric columns form the field properties." if "properties" in known else ""
+        return [f"{key} is not a field of the data: {nearest(source, known)}{numbers}"]
     field = known[source]
     if source == "x" and own.transform == "none":
         return [

@@ -5,7 +5,7 @@ eval.guidance, at several numbers of steps and guidance scales, which one compil
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from genzoo.data.fields import Image
 from genzoo.evaluate import figures
 from genzoo.evaluate.distances import METRICS, Closest, Distance, FeatureSet, parsed
 from genzoo.evaluate.sweeps import Point, save_sweep
-from genzoo.experiment import Experiment, require, require_kind, sample_keys
+from genzoo.experiment import Experiment, require, require_kind, sample_keys, variables_of
 from genzoo.math import gaussian
 from genzoo.math.schedules import TableSchedule
 from genzoo.modes.rulers import Ruler, ruler
@@ -34,6 +34,7 @@ from genzoo.runs import for_sampling
 from genzoo.runtime.agreement import by_first
 from genzoo.samplers.grids import stop
 from genzoo.samplers.loop import Sampler
+from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir
 
 _PROTOCOL = ("method", "grid", "steps", "guidance_scale", "weights", "seed", "clip", "classifier",
@@ -215,6 +216,32 @@ def check(experiment: Experiment) -> None:
         ruler(experiment, name, keep=False)  # raises if the images do not suit the network
     if problems:
         raise UserError(*problems)
+
+
+def in_training(experiment: Experiment) -> Callable[[TrainState, int], dict[str, float]] | None:
+    """(state, step) -> the numbers of eval.distances to log; None if none are wanted. Everything
+    that does not depend on the state is computed once."""
+    if not experiment.config.train.evaluate_every:
+        return None
+    kept: list[Measurement] = []
+
+    def numbers(state: TrainState, step: int) -> dict[str, float]:
+        variables = variables_of(state, experiment.config.sample.weights)
+        if not kept:
+            family = experiment.family
+            kept.append(Measurement(
+                experiment=experiment, family=family, variables=variables, step=step
+            ))  # fmt: skip
+        measurement = kept[0]
+        measurement.variables, measurement.step = variables, step
+        return {
+            name if part == "value" else f"{name}_{part}": value
+            for name, one in measurement.at(Setting()).items()
+            for part, value in one.items()
+            if isinstance(value, float)
+        }
+
+    return numbers
 
 
 def measure(experiment: Experiment, variables: Variables, step: int, place: Workdir) -> Measured:

@@ -25,6 +25,7 @@ from genzoo.data.records import only
 from genzoo.data.source import Source
 from genzoo.evaluate import pictures
 from genzoo.experiment import Experiment, variables_of
+from genzoo.modes import distances
 from genzoo.modes import report as reports
 from genzoo.modes.diverged import Divergence, check_fitted
 from genzoo.modes.reconstruct import reconstructed
@@ -170,6 +171,7 @@ def train(
             report=report,
             stop=stop,
             account=account,
+            evaluate=distances.in_training(experiment),
         )
     return _report(experiment, place, state, started)
 
@@ -203,6 +205,8 @@ def _log_unsplit(experiment: Experiment, state: TrainState) -> None:
 def _check(experiment: Experiment, place: Workdir) -> None:
     place.check(experiment.config)
     Requests(experiment=experiment, family=experiment.family).check()
+    if experiment.config.train.evaluate_every:
+        distances.check(experiment)
     experiment.updater(experiment.config.train.accumulate)  # raises if the players do not fit
     if not place.begun:
         runs.check(experiment)

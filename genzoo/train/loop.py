@@ -6,7 +6,8 @@ The order within a pass, and the reasons:
    the same calls as an uninterrupted one;
 2. next inputs: they depend on the step alone, so stopping earlier loses nothing;
 3. step: asynchronous, so the host continues at once;
-4. log: reads the sums of the calls since the last report, and only here waits for the device;
+4. log: reads the sums of the calls since the last report, and only here waits for the device; a
+   measurement of samples, which can take long, is part of it, so that a step has one line;
 5. save: after the log, so that a run that must stop because of faults stops before saving; a save
    that falls into a streak of non-finite steps waits for its end (see `guard`);
 6. pictures: last, because they can take long and a kill during them must not cost the checkpoint.
@@ -69,6 +70,12 @@ class LoopSettings:
         Limit(1e6),
         "Minutes until the first grid of samples at the latest; 0 for no limit.",
     ] = 2.0
+    evaluate_every: Annotated[
+        int,
+        AtLeast(0),
+        Limit(2**31 - 1),
+        "Steps between measurements of eval.distances, a multiple of log_every; 0 for none.",
+    ] = 0
     fault_limit: Annotated[
         int, AtLeast(1), Limit(1_000_000), "Non-finite steps in a row after which the run stops."
     ] = 10
@@ -192,13 +199,15 @@ def train(
     report: Callable[[dict], dict],
     stop: Stop,
     account: Account | None = None,
+    evaluate: Callable[[TrainState, int], dict[str, float]] | None = None,
 ) -> TrainState:
     """Trains from the step of `state` to `settings.steps` and returns the final state.
 
     call: the compiled program of steps_per_call steps, which donates its state. inputs: its inputs,
     from the step of `state` on. pictures: called with (state, step) after the call that reaches a
     step in `picture_at`. report: averaged metrics -> what is logged. guard: saves the states. stop:
-    checked once in every pass. account: of where the time goes. Raises Interrupted after a signal,
+    checked once in every pass. account: of where the time goes. evaluate: returns further values to
+    log every evaluate_every steps. Raises Interrupted after a signal,
     and UserError after too many non-finite steps in a row, or if the last one is not finite.
 
     What is due by time happens at the end of the current call. A picture is due by time only if
@@ -209,6 +218,25 @@ def train(
     reported, skipped = step, guard.total
     sums, estimate = _Sums(report), _Estimate(step)
     clock = _Clock(settings, drawn=not picture_at or min(picture_at) <= step)
+
+    def apart(kind: str, work: Callable[[TrainState, int], dict | None]) -> dict:
+        # Work between steps, which may take minutes; a signal ends it.
+        jax.block_until_ready(state)  # pending steps are not its time
+        began = time.perf_counter()
+        leaving = partial(leave, state, guard=guard)
+        try:
+            with account.on(kind), stop.interruptible(leaving):
+                found = work(state, step)
+        except Interrupted:
+            if step >= settings.steps:  # otherwise the next pass saves and stops
+                guard.checkpoints.wait()
+                raise
+            found = None
+        seconds = time.perf_counter() - began
+        sums.leave_out(seconds)
+        estimate.leave_out(seconds)
+        return found or {}
+
     with stop.gently():
         while step < settings.steps:
             if number := stop.reached(*clock.wishes()):
@@ -228,6 +256,8 @@ def train(
                 values = sums.read(step, settings.batch_size)
                 faults = jax.device_get(state.faults)
                 values["nonfinite_steps"] = float(faults.total)
+                if evaluate and settings.evaluate_every and due(settings.evaluate_every):
+                    values |= apart("evaluation", evaluate)
                 for writer in writers:
                     writer.write(step, values)
                 progress.report(step, values, guard.checkpoints.last_saved)
@@ -243,20 +273,8 @@ def train(
                 if not owed:
                     clock.saved()
             if draw_now or any(before < at <= step for at in picture_at):
-                jax.block_until_ready(state)  # pending steps are not time for pictures
-                began = time.perf_counter()
-                leaving = partial(leave, state, guard=guard)
-                try:
-                    with account.on("pictures"), stop.interruptible(leaving):
-                        pictures(state, step)
-                except Interrupted:
-                    if step >= settings.steps:  # otherwise the next pass saves and stops
-                        guard.checkpoints.wait()
-                        raise
+                apart("pictures", pictures)
                 clock.drew()
-                seconds = time.perf_counter() - began
-                sums.leave_out(seconds)
-                estimate.leave_out(seconds)
         if owed:
             raise guard.unfinished(state)
         with account.on("saving"):

@@ -182,6 +182,22 @@ def test_a_sweep_gives_the_numbers_of_its_settings(run):
     assert len(set(values)) == 4
 
 
+def test_distances_in_training_are_those_of_the_evaluation(tmp_path):
+    common = ["--config.eval.distances=fd_fashion,pr_fashion", "--config.eval.samples=24",
+              "--config.sample.batch_size=24"]  # fmt: skip
+    often = ["--config.train.picture_count=0", "--config.train.evaluate_every=10"]
+    assert main(["--config=ddpm_fashion:smoke", f"--workdir={tmp_path}", *common, *often]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "fd_fashion@24" in line] == [10, 20]
+    evaluation = ["--mode=eval", f"--workdir={tmp_path}", "--config.eval.losses=False"]
+    assert main([*evaluation, *common]) == 0
+    (measured,) = json.loads((tmp_path / "eval.json").read_text())["distances"]
+    last = lines[-1]
+    assert last["fd_fashion@24"] == pytest.approx(measured["fd_fashion@24"]["value"], rel=1e-3)
+    assert last["pr_fashion@24_recall"] == measured["pr_fashion@24"]["recall"]
+    assert lines[1]["fd_fashion@24"] != last["fd_fashion@24"]
+
+
 def test_stored_statistics_take_the_place_of_the_data(run, tmp_path, capsys):
     (alone,) = evaluated(run, "--config.eval.distances=fd_fashion")
     alone = alone["fd_fashion@24"]
@@ -251,6 +267,8 @@ def test_runs_are_compared_only_under_one_protocol(run, tmp_path):
     ("ddpm_fashion:smoke", ("distances=fd_fashon",), "did you mean 'fashion'"),
     ("ddpm_fashion:smoke", ("samples=50",), "without eval.distances"),
     ("ddpm_fashion:smoke", ("losses=False",), "leaves nothing to evaluate"),
+    ("ddpm_fashion:smoke", ("seed=0", "train.evaluate_every=10"), "measures eval.distances"),
+    ("ddpm_fashion:smoke", ("distances=fd_fashion", "train.evaluate_every=7"), "a multiple of"),
     ("ddpm_cifar:smoke", ("distances=fd_fashion",), "fashion takes grey images"),
     ("ddpm_fashion:smoke", ("distances=fid",), "genzoo does not ship them"),
     ("ddpm_fashion:smoke", ("distances=fd_own:nowhere",), "holds no run"),
@@ -258,6 +276,9 @@ def test_runs_are_compared_only_under_one_protocol(run, tmp_path):
     ("vae_fashion:smoke", ("distances=fd_fashion", "steps=(2,3)"), "has no solver"),
 ])  # fmt: skip
 def test_what_cannot_be_measured_is_said(config, arguments, words, tmp_path, capsys):
-    given = [f"--config.eval.{argument}" for argument in arguments]
+    given = [
+        f"--config.{one}" if one.startswith("train.") else f"--config.eval.{one}"
+        for one in arguments
+    ]
     code = main(["--mode=eval", f"--config={config}", f"--workdir={tmp_path}", *given])
     assert code == 2 and words in capsys.readouterr().err

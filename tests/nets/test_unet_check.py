@@ -98,11 +98,11 @@ MAP = Entry(kind="map", size=3, way="concat")
 @pytest.mark.parametrize(
     "settings, entries, words",
     [
-        (UNetSettings(), {"it": SEEN}, ["'it'", "'attend'", "network.transformer_depth = 1"]),
+        (UNetSettings(), {"it": SEEN}, [".it has way", "network.transformer_depth = 1"]),
         (UNetSettings(transformer_depth=1), {"it": CLASS}, ["transformer_depth", "depth to 0"]),
-        (SongUNetSettings(), {"it": MAP, "text": SEEN}, ["'text'", "'add' or 'concat'"]),
-        (VDMUNetSettings(), {"it": SEEN}, ["'it'", "'add' or 'concat'"]),
-        (PointMLPSettings(), {"it": MAP}, ["'it'", "'concat'", "use 'add'"]),
+        (SongUNetSettings(), {"it": MAP, "text": SEEN}, [".text has way", "use 'add'"]),
+        (VDMUNetSettings(), {"it": SEEN}, ["conditions.it", "'attend'", "use 'add'"]),
+        (PointMLPSettings(), {"it": MAP}, ["conditions.it", "'concat'", "leave it out"]),
     ],
 )
 def test_a_condition_that_has_no_place_is_refused(settings, entries, words):
