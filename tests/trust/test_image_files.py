@@ -220,6 +220,20 @@ def test_a_transparent_colour(tmp_path):
         read(png(levels, 16, (1, 2, 3), colour=True))
 
 
+def test_values_whose_range_is_unknown_are_refused():
+    inside = np.array([[0, 257], [65535, 3000]], np.int32)
+    seen = read(encoded(Image.fromarray(inside), "TIFF"), size=2, channels=1)
+    np.testing.assert_array_equal(seen[..., 0], [[0, 1], [255, 12]])
+    for outside in (-1, 65536):
+        values = np.array([[0, outside], [5, 6]], np.int32)
+        with pytest.raises(BadImage, match="32-bit values outside"):
+            read(encoded(Image.fromarray(values), "TIFF"), size=2, channels=1)
+    for channels in (1, 3):
+        with pytest.raises(BadImage, match="floating-point values"):
+            read(encoded(Image.fromarray(inside.astype(np.float32)), "TIFF"), size=2,
+                 channels=channels)  # fmt: skip
+
+
 TURNS = {1: lambda x: x, 2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud,
          5: lambda x: x.swapaxes(0, 1), 6: lambda x: np.rot90(x, -1),
          7: lambda x: np.rot90(x, 2).swapaxes(0, 1), 8: np.rot90}  # fmt: skip
