@@ -65,9 +65,7 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a .safetensors file, whole or not at all. The same arrays give the same bytes."""
-    ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
-    # ascontiguousarray gives numbers an axis.
-    ordered = {name: array.reshape(np.shape(arrays[name])) for name, array in ordered.items()}
+    ordered = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     write_atomically(path, safetensors.numpy.save(ordered))
 
 

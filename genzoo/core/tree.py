@@ -19,6 +19,18 @@ def by_path(tree: Tree) -> dict[str, Array]:
     return {path_string(path): leaf for path, leaf in leaves}
 
 
+def nested(leaves: Mapping[str, Array]) -> Tree:
+    """The nested dict whose leaves have these paths: the inverse of `by_path` for dicts."""
+    tree: dict = {}
+    for path, leaf in leaves.items():
+        *branches, last = path.split("/")
+        place = tree
+        for branch in branches:
+            place = place.setdefault(branch, {})
+        place[last] = leaf
+    return tree
+
+
 def count(tree: Tree) -> int:
     """How many numbers a tree holds; works on abstract values too."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

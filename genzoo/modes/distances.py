@@ -11,7 +11,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -22,13 +21,13 @@ from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch
 from genzoo.data.fields import Image
 from genzoo.evaluate import figures
-from genzoo.evaluate.distances import METRICS, Closest, Distance, FeatureSet, parsed
+from genzoo.evaluate.distances import Closest, Distance, FeatureSet, parsed
 from genzoo.evaluate.sweeps import Point, save_sweep
-from genzoo.experiment import Experiment, require, require_kind, sample_keys, variables_of
+from genzoo.experiment import Experiment, require, require_kind, variables_of
 from genzoo.math import gaussian
 from genzoo.math.schedules import TableSchedule
-from genzoo.modes.rulers import Ruler, ruler
-from genzoo.modes.sample import Drawn, draw
+from genzoo.modes.rulers import Ruler, rulers_of
+from genzoo.modes.sample import Drawn, draw, sample_batch
 from genzoo.requests import Requests
 from genzoo.runs import for_sampling
 from genzoo.runtime.agreement import by_first
@@ -79,10 +78,7 @@ class Measurement:
     @cached_property
     def rulers(self) -> Mapping[str, Ruler]:
         """What the distances in each network need, by its name."""
-        keeps: dict[str, bool] = {}
-        for one in self._named:
-            keeps[one.network] = keeps.get(one.network, False) or METRICS[one.metric].features
-        return {name: ruler(self.experiment, name, keep) for name, keep in keeps.items()}
+        return rulers_of(self.experiment)
 
     @cached_property
     def _named(self) -> list[Distance]:
@@ -181,17 +177,7 @@ def _at(requests: Requests, variables: Variables, rows: Batch) -> dict[str, Arra
         others["sampler"] = sampler
     if "guidance" in rows:
         others["guidance_scale"] = rows["guidance"]
-    solution = family.solve(
-        variables,
-        sample_keys(requests.experiment.config.sample.seed, rows["index"]),
-        requests.conditions(variables, rows),
-        negative=requests.negative(variables, rows),
-        **others,
-    )
-    return {
-        "x": requests.experiment.x.stored(solution.x),
-        "evaluations": jnp.stack([solution.evaluations, solution.network_rows], axis=-1),
-    }
+    return sample_batch(requests, variables, rows, **others)
 
 
 def check(experiment: Experiment) -> None:
@@ -212,10 +198,9 @@ def check(experiment: Experiment) -> None:
             f"eval.steps has no effect on sample.method = {solver!r}, which chooses its own steps: "
             "leave it empty, or set another method."
         )
-    for name in dict.fromkeys(one.network for one in parsed(settings.distances)):
-        ruler(experiment, name, keep=False)  # raises if the images do not suit the network
     if problems:
         raise UserError(*problems)
+    rulers_of(experiment)  # raises if the images or the reference do not suit a network
 
 
 def in_training(experiment: Experiment) -> Callable[[TrainState, int], dict[str, float]] | None:

@@ -19,7 +19,7 @@ from genzoo.core.types import Array, Tree
 from genzoo.data import transforms
 from genzoo.data.source import Source
 from genzoo.evaluate import reference
-from genzoo.evaluate.distances import METRICS, OWN, Data, Distance, FeatureSet
+from genzoo.evaluate.distances import METRICS, OWN, Data, Distance, FeatureSet, parsed
 from genzoo.evaluate.features.network import FeatureNetwork
 from genzoo.evaluate.features.table import NETWORKS
 from genzoo.evaluate.reference import Reference
@@ -52,13 +52,14 @@ STANDARDS: Mapping[str, Standard] = {
 class Ruler:
     """Measures distances in the features of a network.
 
-    open: split -> the data that samples are compared with. data: its name. reference: number of
-    training images; 0 for all. samples: number of samples, and of test images. keep: whether
-    features are kept, or only their moments. standard: the protocol, if the network has one.
-    stored: the moments to compare with, in place of those of the training images.
+    shape: of the images. open: split -> the data that samples are compared with. data: its name.
+    reference: number of training images; 0 for all. samples: number of samples, and of test images.
+    keep: whether features are kept, or only their moments. standard: the protocol, if the network
+    has one. stored: the moments to compare with, in place of those of the training images.
     """
 
     network: FeatureNetwork
+    shape: tuple[int, ...]
     open: Callable[[str], Source]
     data: str
     reference: int
@@ -77,13 +78,18 @@ class Ruler:
     @cached_property
     def real(self) -> Data:
         """The features of the data."""
-        test = self._of("test", self.samples)
+        test = self._of(self.open("test"), "test", self.samples)
         if self.stored:
             return Data(train=FeatureSet.of(self.stored.moments), test=test)
-        return Data(train=self._of("train", self.reference), test=test)
+        return Data(train=self._train[0], test=test)
 
-    def _of(self, split: str, count: int) -> FeatureSet:
-        source = self.open(split)
+    @cached_property
+    def _train(self) -> tuple[FeatureSet, Mapping[str, int]]:
+        """The features of the training images, and the identity of their data set."""
+        source = self.open("train")
+        return self._of(source, "train", self.reference), source.identity()
+
+    def _of(self, source: Source, split: str, count: int) -> FeatureSet:
         count = min(count or len(source), len(source))
         batches = range(0, count, _READ)
         bar = tqdm(batches, desc=f"features of {split}", unit="batch", disable=None)
@@ -94,10 +100,10 @@ class Ruler:
     @cached_property
     def noise(self) -> FeatureSet:
         """The features of images of independent uniform pixels."""
-        random, shape = np.random.default_rng(0), self.open("test").spec.shape
+        random = np.random.default_rng(0)
         counts = [min(_READ, self.samples - begin) for begin in range(0, self.samples, _READ)]
         return self.features(
-            random.integers(0, 256, (count, *shape), dtype=np.uint8) for count in counts
+            random.integers(0, 256, (count, *self.shape), dtype=np.uint8) for count in counts
         )
 
     def measure(self, one: Distance, samples: FeatureSet) -> dict:
@@ -142,8 +148,16 @@ class Ruler:
         or moments of a file, and their hash."""
         if self.stored:
             return {**self.stored.about["data"], "hash": self.stored.hash}
-        count = self.real.train.moments.count
-        return {"data": self.data, "n": count, **self.open("train").identity()}
+        train, identity = self._train
+        return {"data": self.data, "n": train.moments.count, **identity}
+
+
+def rulers_of(experiment: Experiment) -> dict[str, Ruler]:
+    """The ruler of each network that eval.distances names. Raises UserError."""
+    keeps: dict[str, bool] = {}
+    for one in parsed(experiment.config.eval.distances):
+        keeps[one.network] = keeps.get(one.network, False) or METRICS[one.metric].features
+    return {name: ruler(experiment, name, keep) for name, keep in keeps.items()}
 
 
 def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
@@ -168,6 +182,7 @@ def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
         data = DataSettings(name=standard.data)
     return Ruler(
         network=network,
+        shape=experiment.shape,
         open=partial(datasets.open_source, data),
         data=data.name,
         reference=standard.reference if standard else 0,

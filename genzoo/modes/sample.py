@@ -121,16 +121,19 @@ def columns_of(requests: Requests) -> int:
     return columns if columns <= 20 else 0
 
 
-def sample_batch(requests: Requests, variables: Variables, rows: Batch) -> dict[str, Array]:
+def sample_batch(
+    requests: Requests, variables: Variables, rows: Batch, **others: object
+) -> dict[str, Array]:
     """One sample `x` per row, in the format of the data, which depends on that row alone. For a
-    family that `Solves`, also `evaluations` [B, 2] (see `Drawn`) and `finite` bool [B]."""
+    family that `Solves`, also `evaluations` [B, 2] (see `Drawn`) and `finite` bool [B]. others:
+    further arguments of its `solve`."""
     family, x = requests.family, requests.experiment.x
     keys = sample_keys(requests.experiment.config.sample.seed, rows["index"])
     conditions = requests.conditions(variables, rows)
     if not isinstance(family, Solves):
         return {"x": x.stored(family.sample(variables, keys, conditions))}
     solution = family.solve(
-        variables, keys, conditions, negative=requests.negative(variables, rows)
+        variables, keys, conditions, negative=requests.negative(variables, rows), **others
     )
     finite = jnp.isfinite(solution.x).reshape(solution.x.shape[0], -1).all(-1)
     return {

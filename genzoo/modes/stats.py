@@ -4,6 +4,7 @@ Given as eval.reference, the file saves computing the features of a large data s
 needs a config for its data, but no trained model.
 """
 
+from functools import partial
 from pathlib import Path
 
 from ml_collections import FrozenConfigDict
@@ -11,9 +12,9 @@ from ml_collections import FrozenConfigDict
 from genzoo.core.errors import UserError
 from genzoo.data.fields import Image
 from genzoo.evaluate import reference
-from genzoo.evaluate.distances import METRICS, parsed
+from genzoo.evaluate.distances import parsed
 from genzoo.experiment import Experiment, require_kind
-from genzoo.modes.rulers import ruler
+from genzoo.modes.rulers import rulers_of
 from genzoo.runtime.agreement import by_first
 from genzoo.workdir import Workdir, announced
 
@@ -30,16 +31,14 @@ def stats(config: FrozenConfigDict, workdir: Path) -> dict:
         )
     require_kind(experiment, (Image,), "stats", "measures images")
     place.check_writable()
-    made, ends, rulers = [], {}, {}
+    made, rulers = [], rulers_of(experiment)
+    for own in rulers.values():
+        made.append(place.path / f"statistics_{own.network.name.replace(':', '_')}.npz")
+        by_first(partial(
+            reference.save, made[-1], own.real.train.moments, own.network.protocol, own.origin
+        ))  # fmt: skip
+    ends = {}
     for one in named:
-        keep = any(METRICS[o.metric].features for o in named if o.network == one.network)
-        own = rulers.setdefault(one.network, ruler(experiment, one.network, keep))
-        protocol = own.protocol(config.eval.samples)
-        ends[str(one)] = {**own.ends(one), "protocol": protocol}
-        path = place.path / f"statistics_{own.network.name.replace(':', '_')}.npz"
-        if path not in made:
-            made.append(path)
-            by_first(lambda path=path, own=own: reference.save(
-                path, own.real.train.moments, own.network.protocol, own.origin
-            ))  # fmt: skip
+        own = rulers[one.network]
+        ends[str(one)] = {**own.ends(one), "protocol": own.protocol(config.eval.samples)}
     return {"distances": ends, "files": announced(made)}

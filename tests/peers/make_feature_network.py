@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import jax
-import numpy as np
 
 import genzoo
-from genzoo.core import named_arrays
+from genzoo.core import named_arrays, tree
 
 WEIGHTS = Path(__file__).parents[2] / "genzoo" / "evaluate" / "features" / "weights"
 
@@ -21,8 +20,7 @@ def main(name: str, workdir: str) -> None:
     """Writes genzoo/evaluate/features/weights/NAME.safetensors."""
     weights = genzoo.open(workdir).config.eval.weights
     params = genzoo.open(workdir, {"sample.weights": weights}).params
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    flat = {"/".join(step.key for step in path): np.asarray(leaf) for path, leaf in leaves}
+    flat = jax.device_get(tree.by_path(params))
     file = WEIGHTS / f"{name}.safetensors"
     named_arrays.write_safetensors(file, flat)
     print(f"{file}: {file.stat().st_size / 1e6:.2f} MB, digest {named_arrays.digest(flat)}")

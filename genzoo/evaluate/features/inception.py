@@ -117,14 +117,10 @@ def select(arrays: dict[str, np.ndarray], called: str) -> dict[str, np.ndarray]:
 
 def to_params(arrays: dict[str, np.ndarray]) -> Tree:
     """The params of `Inception` from the arrays of pytorch-fid."""
-    params: dict = {}
-    for name, array in arrays.items():
-        *folders, last = _path(name).split("/")
-        branch = params
-        for folder in folders:
-            branch = branch.setdefault(folder, {})
-        branch[last] = jnp.asarray(array.transpose(_BACK[array.ndim]))
-    return params
+    return tree.nested({
+        _path(name): jnp.asarray(array.transpose(_BACK[array.ndim]))
+        for name, array in arrays.items()
+    })  # fmt: skip
 
 
 def legacy_levels(params: Tree, images: Array) -> tuple[Array, Array]:

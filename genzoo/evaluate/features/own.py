@@ -9,14 +9,12 @@ They take grey images of 28 x 28 pixels; the 64 features are what the last layer
 `tests/peers/make_feature_network.py` writes the file of one from a run.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 
 import jax.numpy as jnp
-import numpy as np
 
-from genzoo.core import named_arrays
+from genzoo.core import named_arrays, tree
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Tree
 from genzoo.data import transforms
@@ -56,7 +54,7 @@ def open_own(name: str) -> FeatureNetwork:
         dimensions=FEATURES,
         classes=CLASSES,
         apply=_apply,
-        params=_nested(arrays),
+        params=tree.nested(arrays),
         batch_size=250,
     )
 
@@ -65,14 +63,3 @@ def _apply(params: Tree, images: Array) -> tuple[Array, Array]:
     x = transforms.to_float(images)
     logits, inner = _NETWORK.features(params, x, jnp.zeros(len(x)), {}, names=(_LAST,))
     return inner[_LAST], logits
-
-
-def _nested(arrays: Mapping[str, np.ndarray]) -> Tree:
-    tree: dict = {}
-    for path, array in arrays.items():
-        *parents, last = path.split("/")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = array
-    return tree
