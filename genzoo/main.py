@@ -6,12 +6,12 @@ sentences, and 75 after a SIGTERM.
 """
 
 import argparse
+import atexit
 import logging
-import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from genzoo.core import strict_json
 from genzoo.core.errors import Interrupted, UserError, ending, explained
@@ -244,15 +244,14 @@ def _unknown_flag(parser: argparse.ArgumentParser, overrides: list[str]) -> str:
     return ""
 
 
-def _process() -> NoReturn:
+def _process() -> None:
     """Runs the program as a process of its own, and ends it."""
     signals = Signals()
+    atexit.register(signals.leave)  # the first to be registered is the last to be called
     signals.start()  # and never closed, because the end of the process takes time too
-    code = main(sys.argv[1:], signals)
-    signals.settle(code)
-    if signals.number is not None:  # whatever may hang or crash at the end of Python is skipped
-        os._exit(code)
-    sys.exit(code)
+    signals.settle(main(sys.argv[1:], signals))
+    if signals.number is not None:  # whatever may hang at the end of Python is skipped
+        signals.leave()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -121,6 +122,18 @@ class Signals:
         """Fixes the exit code of the process, and what remains to be said, for the case that its
         end hangs or is hastened by a signal."""
         self._outcome = code, message
+
+    def leave(self) -> None:
+        """Ends the process with its exit code, if that is settled.
+
+        To be called last: Python would first give the signals back to their default actions, and
+        one that comes then would end finished work with an exit code of its own.
+        """
+        if self._outcome is not None:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(self._outcome[0])
 
     def _watch(self) -> None:
         while True:

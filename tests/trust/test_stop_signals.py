@@ -255,6 +255,34 @@ def test_training_saves_first(doing):
     assert (code, text.splitlines()) == (expected, lines) and seconds < LIMIT
 
 
+@pytest.mark.parametrize("code", [0, 2])
+def test_finished_work_keeps_its_exit_code_to_the_very_end(code):
+    """The last thing that is called is ours: Python never gives the signals back, and what it
+    would tear down after that is never reached."""
+    script = """
+        import atexit
+        import genzoo.main
+        class Torn:
+            def __del__(self):
+                os.write(1, b"torn down")
+        kept = Torn()
+        def last():
+            ready()
+            time.sleep(.2)
+            print("written, not flushed", end="")
+        def main(*_):
+            atexit.register(last)
+            return int(sys.argv[1])
+        genzoo.main.main = main
+        signals.close()
+        genzoo.main._process()
+    """
+    process = started(script, str(code))
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (code, "written, not flushed", "")
+    assert sent(started(script, str(code)), signal.SIGTERM)[:2] == (code, "")
+
+
 POINTS = ("--config=toy_mixture:smoke", "--config.train.steps=100000",
           "--config.train.steps_per_call=1", "--config.train.save_every=50000",
           "--config.train.picture_count=0", "--config.train.log_every=20")  # fmt: skip
