@@ -27,13 +27,15 @@ TOKEN_STD = 0.02
 class Encoded(NamedTuple):
     """The encoded conditions; each entry is None if no condition enters in that way.
 
-    features: [B, E]. tokens: [B, L, D]. mask: bool [B, L], False for padding. maps: [B, *size, C].
+    features: [B, E], of the time and all added conditions. tokens: [B, L, D]. mask: bool [B, L],
+    False for padding. maps: [B, *size, C]. added: [B, E], of the added conditions alone.
     """
 
     features: Array | None = None
     tokens: Array | None = None
     mask: Array | None = None
     maps: Array | None = None
+    added: Array | None = None
 
 
 class ClassTable(nn.Module):
@@ -193,7 +195,8 @@ class Conditioner(nn.Module):
     The time embedding [B, width] goes through two dense layers, and the embedded conditions are
     added to the result (Nichol & Dhariwal 2021). For each sequence with a text encoder, a linear
     map of its mean token is added too. features: the width of these features. context: the width of
-    the tokens.
+    the tokens. start: the initial weights of the two layers. std: the initial standard deviation of
+    class tables.
     """
 
     embed: TimeEmbedding
@@ -201,25 +204,31 @@ class Conditioner(nn.Module):
     features: int
     entries: Mapping[str, Entry]
     context: int = 0
+    start: nn.initializers.Initializer = FAN_AVG
+    std: float = 1.0
 
     @nn.compact
     def __call__(self, time: Array, conditions: Conditions, x: Array) -> Encoded:
         h = self.embed(time, self.width)
-        h = nn.Dense(self.features, kernel_init=FAN_AVG, name="dense_0")(h)
-        h = nn.Dense(self.features, kernel_init=FAN_AVG, name="dense_1")(nn.silu(h))
+        h = nn.Dense(self.features, kernel_init=self.start, name="dense_0")(h)
+        h = nn.Dense(self.features, kernel_init=self.start, name="dense_1")(nn.silu(h))
+        added = []
         for name, entry in self.entries.items():
             if entry.way == "add":
                 given = value_of(entry, conditions.get(name), x)
-                h = h + feature_embedder(entry, self.features, name)(*given)
+                added.append(feature_embedder(entry, self.features, name, self.std)(*given))
+                h = h + added[-1]
         sequences = attended(self.entries, conditions, x, self.context)
         for name, sequence in sequences.items():
             if self.entries[name].layers:
                 whole = nn.Dense(
                     self.features, use_bias=False, kernel_init=FAN_AVG, name=f"{name}_whole"
                 )
-                h = h + whole(pooled(*sequence))
+                added.append(whole(pooled(*sequence)))
+                h = h + added[-1]
         tokens, mask = joined(sequences)
-        return Encoded(h, tokens, mask, concatenated(self.entries, conditions, x))
+        maps = concatenated(self.entries, conditions, x)
+        return Encoded(h, tokens, mask, maps, sum(added) if added else None)
 
 
 def attended(
