@@ -13,11 +13,13 @@ from genzoo.builders import datasets, expectations
 from genzoo.builders.autoencoder import AutoencoderSettings
 from genzoo.builders.classifier import ClassifierSettings
 from genzoo.builders.conditions import ConditionSettings, sources
+from genzoo.builders.contrastive import OBJECTIVES, ContrastiveSettings
 from genzoo.builders.ddpm import DDPMSettings, DiffusionScoring
 from genzoo.builders.denoising import FlowScoring
 from genzoo.builders.dvae import DVAESettings
 from genzoo.builders.edm import EDMSettings
 from genzoo.builders.flow_matching import FlowMatchingSettings
+from genzoo.builders.mae import MAESettings
 from genzoo.builders.pca import PCASettings
 from genzoo.builders.rows import FamilyRow, NetworkRow, Parts, Stage
 from genzoo.builders.sampling import STEERING, ContinuousSampling, DiffusionSampling
@@ -38,9 +40,12 @@ from genzoo.nets.autoencoder.dalle import DalleSettings
 from genzoo.nets.autoencoder.hierarchy import HierarchySettings
 from genzoo.nets.autoencoder.pair import MLPSettings
 from genzoo.nets.point_mlp import PointMLPSettings
+from genzoo.nets.transformer.clip import CLIPSettings
 from genzoo.nets.transformer.dit import DiTSettings
 from genzoo.nets.transformer.jit import JiTSettings
+from genzoo.nets.transformer.mae import MAESettings as MAENetworkSettings
 from genzoo.nets.transformer.transformer import TransformerSettings
+from genzoo.nets.transformer.vision import ViTSettings
 from genzoo.nets.unet.classifier import ClassifierUNetSettings
 from genzoo.nets.unet.song_unet import SongUNetSettings
 from genzoo.nets.unet.unet import UNetSettings
@@ -57,6 +62,9 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "jit": NetworkRow(settings=JiTSettings, kinds=(Image, Signal)),
     "point_mlp": NetworkRow(settings=PointMLPSettings, kinds=(Points,)),
     "classifier": NetworkRow(settings=ClassifierUNetSettings),
+    "vit": NetworkRow(settings=ViTSettings),
+    "mae": NetworkRow(settings=MAENetworkSettings),
+    "clip": NetworkRow(settings=CLIPSettings),
     "mlp": NetworkRow(settings=MLPSettings, kinds=(Image, Counts)),
     "conv": NetworkRow(settings=ConvSettings),
     "hierarchy": NetworkRow(settings=HierarchySettings),
@@ -109,7 +117,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
     ),
     "classifier": FamilyRow(
         settings=ClassifierSettings,
-        networks=("classifier",),
+        networks=("classifier", "vit"),
         instead={"sample": "A classifier guides the sampling of others: sample.classifier."},
         labelled=True,
         expect=expectations.CLASSIFIER,
@@ -121,6 +129,18 @@ FAMILIES: Mapping[str, FamilyRow] = {
         kinds=(Image, Counts),
         instead={"sample": "A plain autoencoder has no distribution over its codes: see vae."},
         expect=expectations.AUTOENCODER,
+    ),
+    "mae": FamilyRow(
+        settings=MAESettings,
+        networks=("mae",),
+        instead={"sample": "A masked autoencoder completes images: --mode=reconstruct."},
+        expect=expectations.MAE,
+    ),
+    "contrastive": FamilyRow(
+        settings=ContrastiveSettings,
+        networks=tuple(dict.fromkeys(name for fit in OBJECTIVES.values() for name in fit)),
+        instead={"sample": "A contrastive encoder compares; it draws nothing."},
+        expect=expectations.CONTRASTIVE,
     ),
     "vae": FamilyRow(
         settings=VAESettings,
@@ -170,11 +190,14 @@ def settled(config: FrozenConfigDict) -> FrozenConfigDict:
     rebuilt without the data. Raises UserError if the data lacks a field."""
     data, labelled = section(config, "data"), FAMILIES[config.family.name].labelled
     needs = {source: name for name, source in sources(config.conditions).items()}
-    needed = [*needs, *(["label"] if labelled else [])]
+    learned = getattr(family_settings(config), "fields", ())
+    needed = [*needs, *(["label"] if labelled else []), *learned]
     filled, missing = datasets.with_facts(data, needed)
     problems = []
     for name in missing:
         need, remedy = "A classifier learns labels", "use other data"
+        if name in learned:
+            need = f"The family {config.family.name} learns the field {name}"
         if name in needs:
             need, remedy = f"conditions.{needs[name]} needs the field {name}", "leave it out"
         problems.append(datasets.lacks(data, name, need, remedy))
@@ -264,9 +287,7 @@ def _parts(
     )
 
 
-def optimizers(
-    config: FrozenConfigDict, players: Mapping[str, Player]
-) -> dict[str, Optimizer]:
+def optimizers(config: FrozenConfigDict, players: Mapping[str, Player]) -> dict[str, Optimizer]:
     """The optimizer of each player. Raises UserError if the config names an unknown player."""
     settings = section(config, "optimizer")
     return for_players(players, settings.build(config.train.steps), settings.own())

@@ -333,6 +333,11 @@ class ToolSettings:
     ] = ""
     metric: Annotated[str, OneOf(METRICS), "Distance between embeddings."] = "euclidean"
     neighbours: Annotated[int, AtLeast(1), Limit(100_000), "Number of neighbours to find."] = 8
+    prompts: Annotated[
+        tuple[str, ...],
+        Entries(0, 65_536),
+        "Texts of which every image gets the nearest, for families that embed texts.",
+    ] = ()
     probe_examples: Annotated[
         int, AtLeast(2), Limit(10**9), "Maximum number of training images for a probe."
     ] = 10_000

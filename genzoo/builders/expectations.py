@@ -35,6 +35,18 @@ AUTOENCODER = (
     "cost most and come last. A small training error beside a larger test error means that the "
     "code copies and does not summarise."
 )
+MAE = (
+    "The loss falls at once to what the mean of each patch explains, stays there for a while, and "
+    "then falls slowly for as long as you train: completed images go from blurs to outlines. With "
+    "normalised patches it begins near 1. Judge the representation by --mode=probe, not by the "
+    "loss."
+)
+CONTRASTIVE = (
+    "The loss begins at chance, ln(2N - 1) for two views of N images or ln N for N pairs of images "
+    "and texts, and so depends on the batch size: compare it within one run only. Its accuracy is "
+    "the share of examples whose partner is the nearest of the batch. A loss that stays at chance "
+    "means that all embeddings are the same: lower the learning rate or warm up for longer."
+)
 VAE = (
     "The KL divergence is what the code costs and the reconstruction what it buys. A KL near zero "
     "means that the decoder ignores its code (posterior collapse): reconstructions then all look "

@@ -168,9 +168,7 @@ class Solves(Protocol):
     """The family samples by solving an equation from noise to data, with any solver. Pictures of
     fields, paths and solvers need this."""
 
-    def solve(
-        self, variables: Variables, keys: Keys, conditions: Conditions, **others
-    ) -> Solution:
+    def solve(self, variables: Variables, keys: Keys, conditions: Conditions, **others) -> Solution:
         """As `sample`, with its cost. others: another `sampler` or `guidance_scale`."""
 
     def schedule_of(self, params: Tree) -> Any:
@@ -202,6 +200,15 @@ class Encodes(Protocol):
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Array:
         """The representation of each example: [B, D]."""
+
+
+@runtime_checkable
+class Retrieves(Protocol):
+    """The family embeds two fields of a record, x and text, in one space, so that each finds the
+    other."""
+
+    def embed(self, variables: Variables, batch: Batch, name: str) -> Array:
+        """Unit vectors [B, D] of the field of this name; only that field of the batch is read."""
 
 
 @runtime_checkable
@@ -316,6 +323,7 @@ CAPABILITIES: Mapping[str, type] = {
     "sample": Samples,
     "reconstruct": Reconstructs,
     "encode": Encodes,
+    "retrieve": Retrieves,
     "decode": Decodes,
     "tokenize": Tokenizes,
     "likelihood": Likelihoods,

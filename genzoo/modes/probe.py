@@ -1,6 +1,7 @@
 """`--mode=probe`: classification accuracy from a representation, compared with the raw data."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -8,13 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from genzoo.core.contract import Fits
 from genzoo.core.errors import UserError
 from genzoo.data.counts import Counts
 from genzoo.data.source import Source
 from genzoo.evaluate import probe as linear
 from genzoo.evaluate.neighbours import Neighbours, vote
+from genzoo.experiment import variables_of
 from genzoo.modes.encode import Trained, chosen, spread, trained
 from genzoo.runtime.stopping import Stop
+from genzoo.settings import RAW
 from genzoo.workdir import announced
 
 NEIGHBOURS = 20
@@ -27,8 +31,9 @@ _log = logging.getLogger("genzoo")
 
 def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """Measures the accuracies on eval.split of a linear probe and of a nearest-neighbour vote, both
-    fitted to tools.probe_examples training examples, for embeddings and for raw pixels or word
-    counts. Writes `probe.json`."""
+    fitted to tools.probe_examples training examples, for embeddings, for raw pixels or word counts,
+    and for the embeddings of the same model before training ("random"), unless it is fitted in
+    closed form. Writes `probe.json`."""
     model = trained(config, workdir, "probe", "encode", stop=stop)
     if config.eval.split == _TRAIN:
         raise UserError("eval.split = 'train' is the training set of the probe: set it to 'test'.")
@@ -36,8 +41,11 @@ def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
     classes = len(train.spec.classes)
     if not classes:
         raise UserError(f"--mode=probe needs classes, but {train.name} has none: use other data.")
-    fitted = _features(model, train, _TRAIN, spread(len(train), config.tools.probe_examples))
-    scored = _features(model, test, config.eval.split, chosen(config, test))
+    parts = (
+        (train, _TRAIN, spread(len(train), config.tools.probe_examples)),
+        (test, config.eval.split, chosen(config, test)),
+    )
+    fitted, scored = (_features(model, *part) for part in parts)
     raw = "counts" if isinstance(model.experiment.x, Counts) else "pixels"
     report = {
         "split": config.eval.split,
@@ -52,6 +60,10 @@ def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
     for name, key in {"embedding": "embedding", raw: "raw"}.items():
         both = [(part[key], part["label"]) for part in (fitted, scored)]
         report[name] = _scores(*both, classes, config, name)
+    if not isinstance(model.family, Fits):
+        untrained = (_features(_untrained(model), *part) for part in parts)
+        both = [(part["embedding"], part["label"]) for part in untrained]
+        report["random"] = _scores(*both, classes, config, "random embedding")
     model.place.write("probe.json", report)
     return report | {"files": announced([model.place.path / "probe.json"])}
 
@@ -90,6 +102,12 @@ def _scores(
         "iterations": int(fitted_probe.iterations),
         "largest_slope": float(fitted_probe.gradient),
     }
+
+
+def _untrained(model: Trained) -> Trained:
+    """The model with the params and stats of step 0; those of other runs are kept."""
+    fresh = variables_of(model.experiment.new_state(), RAW)
+    return replace(model, variables=replace(fresh, frozen=model.variables.frozen))
 
 
 def _features(model: Trained, source: Source, split: str, indices: np.ndarray) -> dict:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from genzoo.core.contract import Retrieves
 from genzoo.core.errors import UserError
 from genzoo.core.files import write_atomically
 from genzoo.data.counts import Counts
@@ -15,6 +16,7 @@ from genzoo.data.source import ArraySource, Source, Spec
 from genzoo.evaluate import figures
 from genzoo.evaluate.neighbours import Neighbours
 from genzoo.evaluate.tfidf import TfIdf
+from genzoo.modes.across import retrieve_across
 from genzoo.modes.encode import FILES, Embedded, Trained, numbered, spread, trained
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.stopping import Stop
@@ -36,9 +38,16 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
 
     Writes `retrieve.json` and, for images, `samples/neighbours.png`. For documents it writes
     `retrieval.txt`. Both files then list a few queries with their neighbours by the model and by
-    TF-IDF, and the precision of either is over the queries whose class is not "other".
+    TF-IDF, and the precision of either is over the queries whose class is not "other". Families
+    that embed texts as well are examined by `retrieve_across`.
     """
     model = trained(config, workdir, "retrieve", "encode", stop=stop)
+    if isinstance(model.family, Retrieves):
+        return retrieve_across(model)
+    if config.tools.prompts:
+        raise UserError(
+            f"tools.prompts has no effect: {config.family.name} embeds no texts; leave it empty."
+        )
     train = model.experiment.open(_TRAIN)
     of_documents = isinstance(model.experiment.x, Counts)
     queries, names = _queries(model)

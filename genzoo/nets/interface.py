@@ -72,6 +72,20 @@ def network(module: nn.Module) -> Network:
     return Network(init=init, apply=apply, features=features)
 
 
+@dataclass(frozen=True)
+class FeatureNetwork(Network):
+    """A classifier (x, time, conditions) -> logits [B, classes], or with no classes its features
+    [B, width], the output of its inner module "pool"."""
+
+    width: int
+
+
+def features_of(module: nn.Module, width: int) -> FeatureNetwork:
+    """Turns a classifier, or the part of it before the logits, into its functions."""
+    net = network(module)
+    return FeatureNetwork(init=net.init, apply=net.apply, features=net.features, width=width)
+
+
 def _by_path(sown: Tree) -> dict[str, Array]:
     """{module path: output} from Flax's tree, which holds one-tuples under '__call__'."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(sown)

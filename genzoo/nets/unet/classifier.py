@@ -19,7 +19,7 @@ from flax import linen as nn
 from genzoo.core.conditions import Conditions
 from genzoo.core.size import Size
 from genzoo.core.types import Array
-from genzoo.nets.interface import Network, network
+from genzoo.nets.interface import FeatureNetwork, features_of
 from genzoo.nets.parts.attention import attend
 from genzoo.nets.parts.counts import dense, norm
 from genzoo.nets.parts.layers import FAN_IN, ZEROS, GroupNorm
@@ -60,8 +60,9 @@ class AttentionPool(nn.Module):
 class Classifier(nn.Module):
     """(x [B, *size, C], time [B] or [], conditions) -> logits [B, classes] float32.
 
-    The logits are zero at the start. Conditions other than the time are ignored. The features of
-    equation (1) are the output of the inner module "pool".
+    The logits are zero at the start. With no classes the output is the features. Conditions other
+    than the time are ignored. The features of equation (1) are the output of the inner module
+    "pool".
     """
 
     classes: int
@@ -69,9 +70,7 @@ class Classifier(nn.Module):
     condition: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(
-        self, x: Array, time: Array, conditions: Conditions, train: bool
-    ) -> Array:
+    def __call__(self, x: Array, time: Array, conditions: Conditions, train: bool) -> Array:
         trunk = self.trunk
         time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
         encoded = self.condition(name="condition")(time, conditions, x)
@@ -80,6 +79,8 @@ class Classifier(nn.Module):
         h = nn.silu(GroupNorm(trunk.style.groups, trunk.style.epsilon, name="out_norm")(h))
         heads = heads_of(h.shape[-1], trunk.heads, trunk.head_width)
         features = AttentionPool(heads, name="pool")(h)
+        if not self.classes:
+            return features
         return nn.Dense(self.classes, kernel_init=ZEROS, name="out")(features)
 
 
@@ -106,14 +107,13 @@ class ClassifierUNetSettings(ADMSettings):
         head = norm(channels) + pool + dense(channels, num_classes)
         return Size(params=count.params + head, layer=count.layer)
 
-    def build(self, *, num_classes: int) -> Network:
+    def build(self, *, num_classes: int) -> FeatureNetwork:
         """A classifier (x [B, *size, C], time [B] in DDPM steps, {}) -> logits [B, num_classes].
 
         At time 0 the image is clean. `features(params, x, time, {}, names=("pool",))` gives the
         features before the logits, [B, last width].
         """
-        return network(
-            Classifier(
-                classes=num_classes, trunk=self.trunk(), condition=self.conditioner(entries={})
-            )
+        module = Classifier(
+            classes=num_classes, trunk=self.trunk(), condition=self.conditioner(entries={})
         )
+        return features_of(module, self.widths[-1])
