@@ -23,13 +23,34 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from genzoo.core.types import Array
 from genzoo.nets.parts.attention import attend
-from genzoo.nets.parts.layers import FAN_AVG, ZEROS
+from genzoo.nets.parts.layers import FAN_AVG, ZEROS, flat_product
 from genzoo.nets.transformer.positions import Rotary, turned
 
 Initializer = nn.initializers.Initializer
+
+
+class RMSNorm(nn.Module):
+    """x [.., C] -> x / sqrt(mean(x^2) + epsilon), times a learned gain if `learned`.
+
+    Computed in float32; the result has type `dtype`. Flax multiplies the gain by the factor first,
+    whose gradient is slower on a CPU.
+    """
+
+    epsilon: float = 1e-6
+    learned: bool = True
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = x.astype(jnp.float32)
+        y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+        if self.learned:
+            y = y * self.param("scale", nn.initializers.ones_init(), x.shape[-1:])
+        return y.astype(self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +65,7 @@ class Norm:
     def make(self, dtype: jnp.dtype, name: str | None = None) -> nn.Module:
         """The module. Statistics are float32; the result has type `dtype`."""
         if self.rms:
-            return nn.RMSNorm(self.epsilon, dtype=dtype, use_scale=self.learned, name=name)
+            return RMSNorm(self.epsilon, self.learned, dtype, name=name)
         gains = dict(use_scale=self.learned, use_bias=self.learned)
         return nn.LayerNorm(self.epsilon, dtype=dtype, **gains, name=name)
 
@@ -155,7 +176,7 @@ class TransformerBlock(nn.Module):
         self.norm_0 = self.norm.make(self.dtype)
         self.query_key_value = self._dense(3 * width, start)
         if attention.qk_norm:
-            self.query_norm, self.key_norm = (nn.RMSNorm(dtype=self.dtype) for _ in range(2))
+            self.query_norm, self.key_norm = (RMSNorm(dtype=self.dtype) for _ in range(2))
         self.out = self._dense(width, out)
         if attention.cross:
             self.norm_cross = self.norm.make(self.dtype)
@@ -176,7 +197,9 @@ class TransformerBlock(nn.Module):
         self.drop_path = Drop(whole=True)
 
     def _dense(self, features: int, start: Initializer) -> nn.Dense:
-        return nn.Dense(features, kernel_init=start, dtype=self.dtype)
+        return nn.Dense(
+            features, kernel_init=start, dtype=self.dtype, dot_general=flat_product
+        )
 
     def __call__(self, h: Array, told: Told, rates: Rates, train: bool) -> Array:
         attention, changes = self.attention, self._changes(told.features)

@@ -12,7 +12,7 @@ from flax import linen as nn
 from genzoo.core.conditions import Conditions
 from genzoo.core.types import Array
 from genzoo.nets.parts.conditioning import TOKEN_STD, Encoded
-from genzoo.nets.parts.layers import FAN_AVG, ZEROS
+from genzoo.nets.parts.layers import FAN_AVG, ZEROS, flat_product
 from genzoo.nets.transformer import positions
 from genzoo.nets.transformer.block import Norm, Told, TransformerBlock, modulate
 from genzoo.nets.transformer.patches import grid_of, patchify, unpatchify
@@ -76,7 +76,7 @@ class PatchTransformer(nn.Module):
         change = nn.Dense(2 * self.width, kernel_init=ZEROS, name="out_modulation")(features)
         h = modulate(self.norm.make(jnp.float32, "out_norm")(h), *jnp.split(change, 2, -1))
         channels = self.out_channels * self.patch ** len(size)
-        h = nn.Dense(channels, kernel_init=ZEROS, name="out")(h)
+        h = nn.Dense(channels, kernel_init=ZEROS, dot_general=flat_product, name="out")(h)
         return unpatchify(h, size, self.patch)
 
     def _block(self, wrap: Callable, name: str) -> TransformerBlock:
@@ -90,7 +90,12 @@ class PatchTransformer(nn.Module):
 
     def _dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
         return nn.Dense(
-            features, use_bias=use_bias, kernel_init=FAN_AVG, dtype=self.dtype, name=name
+            features,
+            use_bias=use_bias,
+            kernel_init=FAN_AVG,
+            dtype=self.dtype,
+            dot_general=flat_product,
+            name=name,
         )
 
     def _class_tokens(self, encoded: Encoded, batch: int) -> Array:
