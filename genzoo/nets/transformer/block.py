@@ -208,9 +208,7 @@ class TransformerBlock(nn.Module):
         self.drop_path = Drop(whole=True)
 
     def _dense(self, features: int, start: Initializer) -> nn.Dense:
-        return nn.Dense(
-            features, kernel_init=start, dtype=self.dtype, dot_general=flat_product
-        )
+        return nn.Dense(features, kernel_init=start, dtype=self.dtype, dot_general=flat_product)
 
     def __call__(self, h: Array, told: Told, rates: Rates, train: bool) -> Array:
         attention, changes = self.attention, self.changes(told.features)
@@ -273,7 +271,8 @@ class TransformerBlock(nn.Module):
         """x [.., parts width] -> its parts, each [.., heads, width / heads]."""
         # The gradient of a split is one concatenation; that of indexing sums three padded arrays.
         split = jnp.split(x, parts, -1)
-        return [part.reshape(*x.shape[:-1], self.attention.heads, -1) for part in split]
+        head = (self.attention.heads, self.width // self.attention.heads)
+        return [part.reshape(*x.shape[:-1], *head) for part in split]
 
     def _cross(self, h: Array, told: Told) -> Array:
         tokens = told.tokens

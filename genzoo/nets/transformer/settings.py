@@ -189,9 +189,7 @@ class PatchSettings:
         """The fields of every block."""
         return dict(
             width=self.width,
-            attention=Attention(
-                heads=self.heads, qk_norm=self.qk_norm, cross=self.cross(entries)
-            ),
+            attention=Attention(heads=self.heads, qk_norm=self.qk_norm, cross=self.cross(entries)),
             mlp=MLPS[self.mlp](int(self.expansion * self.width)),
             norm=self.norm,
             modulated=True,
