@@ -28,7 +28,7 @@ PENULTIMATE = "pool"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classifier:
-    """The classifier family. Capability: Encodes.
+    """The classifier family. Capabilities: Encodes, Classifies.
 
     network: takes (x, noise level, no conditions) and returns logits [B, classes]. times: how t is
     drawn in training. noisy: whether it is trained at every noise level of the schedule or on clean
@@ -74,10 +74,16 @@ class Classifier:
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The penultimate features of the clean data [B, D]."""
         del keys
+        return self.classify(variables, batch)[0]
+
+    def classify(self, variables: Variables, batch: Batch) -> tuple[Vectors, Vectors]:
+        """The penultimate features [B, D] and the logits [B, classes] of the clean data."""
         x = batch["x"]
         level = self._noise_level(jnp.zeros(x.shape[:1], x.dtype))
-        _, features = self.network.features(variables.params, x, level, {}, names=(PENULTIMATE,))
-        return features[PENULTIMATE]
+        logits, inner = self.network.features(
+            variables.params, x, level, {}, names=(PENULTIMATE,)
+        )
+        return inner[PENULTIMATE], logits
 
     # --- for guidance -----------------------------------------------------------------------------
 
