@@ -9,7 +9,8 @@ shapes occur, also those that never occur in the captioned scenes for training.
 
 Variants:
     :laptop  2,500 steps of a small network. Its params are the feature network "shapes"
-             (evaluate/features/own.py). Cost: five minutes of one CPU core.
+             (evaluate/features/own.py). Cost: six minutes on 2 CPU cores.
+             Result: test accuracy 0.9998.
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 """
 

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | fashion | `configs/classifier_fashion.py:laptop` | fashion_mini, 10,000 images | 0.893 |
 | digits | `configs/classifier_mnist.py` | mnist, 60,000 images | 0.994 |
-| shapes | `configs/classifier_shapes.py:laptop` | shapes_kinds, 160,000 images | XXX |
+| shapes | `configs/classifier_shapes.py:laptop` | shapes_kinds, 160,000 images | 0.9998 |
 
 The first two take grey images of 28 x 28 pixels, `shapes` takes colour images of 32 x 32. The 64
 features are what the last layer reads.
@@ -30,7 +30,7 @@ VERSION = "1"
 HASHES = {
     "fashion": "0f2acb8234dafbdc68edf597e65f4062aa7c7cbeba5c514347da861af7286b54",
     "digits": "75a726b2b46c452c22f486f9251f54259ad3d896bc16c516a748befb8c942d76",
-    "shapes": "HASH",
+    "shapes": "c7e77417acf8ccb5abec1387cdc7c47bb04c1949c15ecf2611a82be5b2677aca",
 }
 """The digests of the weights by name (`named_arrays.digest`)."""
 FEATURES = 64
