@@ -9,7 +9,7 @@ shapes occur, also those that never occur in the captioned scenes for training.
 
 Variants:
     :laptop  2,500 steps of a small network. Its params are the feature network "shapes"
-             (evaluate/features/own.py). Cost: six minutes on 2 CPU cores.
+             (evaluate/features/own.py). Cost: 24 minutes of a busy CPU core, eight of a free one.
              Result: test accuracy 0.9998.
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 """

@@ -15,7 +15,18 @@ import jax.numpy as jnp
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Player, Variables
-from genzoo.core.types import Batch, Examples, Key, Keys, Labels, PerExample, Times, Tree, Vectors
+from genzoo.core.types import (
+    Array,
+    Batch,
+    Examples,
+    Key,
+    Keys,
+    Labels,
+    PerExample,
+    Times,
+    Tree,
+    Vectors,
+)
 from genzoo.families.denoising import by_quarter, thousandths
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
@@ -74,10 +85,13 @@ class Classifier:
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The penultimate features of the clean data [B, D]."""
         del keys
-        return self.classify(variables, batch)[0]
+        return self._outputs(variables, batch)[0]
 
-    def classify(self, variables: Variables, batch: Batch) -> tuple[Vectors, Vectors]:
+    def classify(self, variables: Variables, batch: Batch) -> tuple[Vectors, Array]:
         """The penultimate features [B, D] and the logits [B, classes] of the clean data."""
+        return self._outputs(variables, batch)
+
+    def _outputs(self, variables: Variables, batch: Batch) -> tuple:
         x = batch["x"]
         level = self._noise_level(jnp.zeros(x.shape[:1], x.dtype))
         logits, inner = self.network.features(

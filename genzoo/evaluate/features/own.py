@@ -7,7 +7,9 @@
 | shapes | `configs/classifier_shapes.py:laptop` | shapes_kinds, 160,000 images | 0.9998 |
 
 The first two take grey images of 28 x 28 pixels, `shapes` takes colour images of 32 x 32. The 64
-features are what the last layer reads.
+features are what the last layer reads. The captioned scenes of the test split have other objects
+than those for training, half of them in combinations that never occur there: hence the large floor
+of distances between the two.
 `tests/peers/make_feature_network.py` writes the file of one from a run.
 """
 
