@@ -15,11 +15,8 @@ import os
 import re
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from tqdm.auto import tqdm
 
 from genzoo.build import FAMILIES
 from genzoo.core.errors import UserError, cause
@@ -29,6 +26,7 @@ from genzoo.evaluate.report.index import index
 from genzoo.evaluate.report.render import GALLERY, MARK, render
 from genzoo.evaluate.report.run_page import distinct, run_page
 from genzoo.modes.report import about
+from genzoo.runtime.progress import tracked
 from genzoo.workdir import announced
 
 FOLDER = Path("gallery")
@@ -53,10 +51,7 @@ def gallery(workdirs: Sequence[Path], folder: Path | None = None) -> dict:
     folders.sort(key=lambda each: order.index(_room(each)))
     links = [f"{_PAGES}/{name}.html" for name in _names(folders)]
     with _target(place, begun) as target:
-        for link, each in tqdm(
-            list(zip(links, folders, strict=True)), desc="pages", unit="run", disable=None,
-            file=sys.stderr,
-        ):  # fmt: skip
+        for link, each in tracked(list(zip(links, folders, strict=True)), "pages", "run"):
             _write(target / link, render(run_page(each, about(each), up=f"../{_INDEX}")))
         rooms = [_room(each) for each in folders]
         _write(target / _INDEX, render(index(folders, rooms, links)))
@@ -71,7 +66,7 @@ def gallery(workdirs: Sequence[Path], folder: Path | None = None) -> dict:
 def _read(runs: Sequence[Path]) -> list[Folder]:
     """The content of all workdirs. Raises UserError with a sentence for each bad one."""
     folders, problems = [], []
-    for path in tqdm(runs, desc="reading", unit="run", disable=None, leave=False, file=sys.stderr):
+    for path in tracked(runs, "reading", "run"):
         try:
             folders.append(read(path))
         except UserError as error:
