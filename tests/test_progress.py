@@ -3,6 +3,7 @@ terminal, and never a word on standard output."""
 
 import io
 import logging
+import re
 import sys
 import time
 
@@ -43,10 +44,12 @@ def test_the_first_part_is_waited_for_aloud(quick):
     assert list(parts) == ["b"]
 
 
-def test_a_wait_of_unknown_length_is_announced_once(quick):
+def test_a_wait_of_unknown_length_is_announced_and_repeated(quick):
     with waiting("Compiling; a large model takes minutes."):
-        time.sleep(0.2)
-    assert quick.messages == ["Compiling; a large model takes minutes."]
+        time.sleep(0.3)
+    said = "Compiling; a large model takes minutes."
+    assert quick.messages[0] == said and len(quick.messages) == 2
+    assert re.fullmatch(re.escape(said) + r" \d+ s so far\.", quick.messages[1])
     assert Progress(0, "looking through x", "folder").line == "looking through x: 0 folders"
     assert Progress(4096, "model.pt", "B", scaled=True).line == "model.pt: 0.00 of 4.10kB"
 
@@ -71,6 +74,17 @@ def test_a_terminal_gets_a_bar(quick, monkeypatch, capsys):
         bar.update(10)
     assert "sampling: 100%" in terminal.getvalue() and "10/10" in terminal.getvalue()
     assert quick.messages == [] and capsys.readouterr().out == ""
+
+
+def test_work_inside_other_work_is_not_shown(quick):
+    for _ in tracked(range(2), "features of test"):
+        for _ in tracked(range(2), "fashion features"):
+            time.sleep(0.07)
+    assert quick.messages and all(m.startswith("features of test") for m in quick.messages)
+    quick.clear()
+    with Progress(3, "sampling"):
+        time.sleep(0.1)
+    assert quick.messages
 
 
 def test_an_error_ends_the_lines(quick):

@@ -31,7 +31,7 @@ from genzoo.requests import Requests
 from genzoo.runs import for_sampling
 from genzoo.runtime.agreement import agreed, by_first, is_first
 from genzoo.runtime.compilation import Program
-from genzoo.runtime.progress import Progress
+from genzoo.runtime.progress import Progress, waiting
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import SAMPLE_SETTINGS, Workdir, announced
 
@@ -236,7 +236,12 @@ def _illustrate(
         variables = jax.device_get(whole(variables))
     subject = illustrate.Subject(requests=requests, variables=variables, folder=folder)
     made: list[Path] = []
-    by_first(lambda: made.extend(picture(subject) for picture in chosen))
+
+    def drawn(picture: illustrate.Picture) -> Path:
+        with waiting(f"Drawing {picture.__name__}."):
+            return picture(subject)
+
+    by_first(lambda: made.extend(drawn(picture) for picture in chosen))
     return made
 
 

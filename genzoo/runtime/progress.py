@@ -9,6 +9,7 @@ import contextlib
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -20,21 +21,25 @@ from genzoo.runtime.agreement import alone
 PATIENCE, EVERY = 2.0, 20.0
 """Seconds before the first line, and between lines."""
 _log = logging.getLogger("genzoo")
+_shown = threading.local()  # .depth: the works in progress of a thread, of which one is shown
 T = TypeVar("T")
 
 
 class Progress:
     """The progress of `total` parts, 0 if their number is unknown. title: what is being done. unit:
     the word for one part. scaled: whether counts are shown with prefixes, as bytes are. Use it as a
-    context."""
+    context. Work inside other work of the same thread is not shown."""
 
     def __init__(self, total: int, title: str, unit: str = "", *, scaled: bool = False):
         self.total, self.title, self.unit, self.done = total, title, unit, 0
         self._scaled, self._bar, self._ended = scaled, None, threading.Event()
 
     def __enter__(self) -> "Progress":
+        # Of this thread; another one may end a generator that was given up.
+        self._counts = _shown.__dict__
         # Asking JAX for the number of the process would choose the devices, too early for some.
-        if not alone() and jax.process_index() != 0:
+        self._counts["depth"] = self._counts.get("depth", 0) + 1
+        if self._counts["depth"] > 1 or (not alone() and jax.process_index() != 0):
             return self
         if sys.stderr.isatty():
             self._bar = tqdm(
@@ -52,6 +57,7 @@ class Progress:
             self._bar.update(count)
 
     def __exit__(self, *_) -> None:
+        self._counts["depth"] -= 1
         self._ended.set()
         if self._bar is not None:
             self._bar.close()
@@ -86,14 +92,22 @@ def tracked(parts: Iterable[T], title: str, unit: str = "batch", total: int = 0)
 
 @contextlib.contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Says what is being waited for, such as "Compiling", if it takes more than two seconds."""
+    """Says what is being waited for, such as "Compiling.", if it takes more than two seconds, and
+    once a minute how long it has taken."""
     if not alone() and jax.process_index() != 0:
         yield
         return
-    timer = threading.Timer(PATIENCE, lambda: _log.info("%s", what))
-    timer.daemon = True
-    timer.start()
+    ended, began = threading.Event(), time.monotonic()
+
+    def speak() -> None:
+        if ended.wait(PATIENCE):
+            return
+        _log.info("%s", what)
+        while not ended.wait(3 * EVERY):
+            _log.info("%s %.0f s so far.", what, time.monotonic() - began)
+
+    threading.Thread(target=speak, name="waiting", daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        ended.set()
