@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from genzoo import build
 from genzoo.builders import datasets
@@ -25,6 +24,7 @@ from genzoo.evaluate.features.table import NETWORKS
 from genzoo.evaluate.reference import Reference
 from genzoo.experiment import Experiment, require, variables_of
 from genzoo.resolve import resolved
+from genzoo.runtime.progress import tracked
 from genzoo.settings import DataSettings
 from genzoo.workdir import Workdir
 
@@ -92,7 +92,7 @@ class Ruler:
     def _of(self, source: Source, split: str, count: int) -> FeatureSet:
         count = min(count or len(source), len(source))
         batches = range(0, count, _READ)
-        bar = tqdm(batches, desc=f"features of {split}", unit="batch", disable=None)
+        bar = tracked(batches, f"features of {split}")
         return self.features(
             source.read(np.arange(begin, min(begin + _READ, count)))["x"] for begin in bar
         )
