@@ -24,6 +24,7 @@ from genzoo.evaluate.distances import problems as distance_problems
 from genzoo.evaluate.neighbours import METRICS
 from genzoo.evaluate.reconstructions import problems as reconstruction_problems
 from genzoo.runtime.compilation import LEVELS
+from genzoo.train import weights_and_biases
 from genzoo.train.averages import Average
 from genzoo.train.loop import LoopSettings
 from genzoo.train.optimizer import OptimizerSettings
@@ -166,6 +167,12 @@ class TrainSettings(LoopSettings):
     picture_count: Annotated[
         int, AtLeast(0), Limit(10_000), "Images in a grid; 0 for no grids."
     ] = 64
+    wandb: Annotated[
+        str,
+        OneOf(weights_and_biases.MODES),
+        "Whether metrics also go to Weights & Biases; offline for a later `wandb sync`.",
+    ] = "off"
+    wandb_project: Annotated[str, "The project there."] = "genzoo"
 
 
 @dataclass(frozen=True, kw_only=True)

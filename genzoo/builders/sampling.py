@@ -291,7 +291,7 @@ class DiffusionSampling:
         "Repetitions of each step where part of the data is known (RePaint).",
     ] = 1
     pictures: Annotated[
-        str, "Further pictures to draw, separated by commas: see --mode=sample in the README."
+        str, "Further pictures to draw, separated by commas: see genzoo/samplers/README.md."
     ] = ""
     unroll: Annotated[int, AtLeast(1), Limit(1_000), "Unrolled steps of the sampling loop."] = 1
 

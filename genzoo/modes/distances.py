@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from genzoo import build
 from genzoo.builders import sampling
@@ -33,6 +32,7 @@ from genzoo.modes.sample import Drawn, draw, sample_batch
 from genzoo.requests import Requests
 from genzoo.runs import for_sampling
 from genzoo.runtime.agreement import by_first
+from genzoo.runtime.progress import Progress, waiting
 from genzoo.samplers.grids import stop
 from genzoo.samplers.solver import at_times
 from genzoo.train.state import TrainState
@@ -112,7 +112,7 @@ class Measurement:
         self._require_classes(requests, count)
         closest = self._closest()
         title = f"sampling, {setting}" if str(setting) else "sampling"
-        with tqdm(total=count, desc=title, unit=unit, disable=None) as bar:
+        with Progress(count, title, unit) as bar:
             for drawn in self._drawn(requests, setting, count):
                 for name, ruler in self.rulers.items():
                     features, logits = ruler.network.outputs(drawn.images)
@@ -130,7 +130,9 @@ class Measurement:
         for one in self._named:
             ruler = self.rulers[one.network]
             protocol = {"protocol": {**ruler.protocol(one, count), "sampling": sampling}}
-            report[ruler.label(one, count)] = ruler.measure(one, sets[one.network]) | protocol
+            with waiting(f"Computing {one} of {count:,} samples."):
+                numbers = ruler.measure(one, sets[one.network])
+            report[ruler.label(one, count)] = numbers | protocol
         self.closest = self.closest or closest
         return report
 

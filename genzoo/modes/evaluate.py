@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
-from tqdm.auto import tqdm
 
 from genzoo import build
 from genzoo.config import read_json
@@ -23,6 +22,7 @@ from genzoo.experiment import Experiment, variables_of
 from genzoo.modes import distances, reconstructions
 from genzoo.modes import report as reports
 from genzoo.runtime.agreement import is_first
+from genzoo.runtime.progress import tracked
 from genzoo.runtime.stopping import Stop
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir, announced
@@ -83,7 +83,7 @@ def _scores(experiment: Experiment, state: TrainState) -> dict:
     )
     total = -(-count // settings.batch_size)
     _log.info("Scoring %d examples on %d device(s).", count, jax.device_count())
-    on_host = tqdm(on_host, total=total, desc="evaluating", unit="batch", disable=None)
+    on_host = tracked(on_host, "evaluating", total=total)
 
     def placed() -> Iterator[Batch]:
         for batch in on_host:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from genzoo import build
 from genzoo.builders import datasets
@@ -25,6 +24,7 @@ from genzoo.evaluate.features.table import NETWORKS
 from genzoo.evaluate.reference import Reference
 from genzoo.experiment import Experiment, require, variables_of
 from genzoo.resolve import resolved
+from genzoo.runtime.progress import tracked
 from genzoo.settings import DataSettings
 from genzoo.workdir import Workdir
 
@@ -160,7 +160,7 @@ def read(source: Source, count: int, what: str = "reading") -> Iterator[Records]
     """The first `count` records of a source, or all if there are fewer or if it is 0, in batches.
     what: for the progress."""
     count = min(count or len(source), len(source))
-    for begin in tqdm(range(0, count, _READ), desc=what, unit="batch", disable=None):
+    for begin in tracked(range(0, count, _READ), what):
         yield source.read(np.arange(begin, min(begin + _READ, count)))
 
 

@@ -239,31 +239,34 @@ def test_classes_of_samples_are_judged_by_the_guide_and_by_another(run, tmp_path
     assert main(["--config=classifier_fashion:smoke", f"--workdir={guide}", *noisy,
                  "--config.eval.weights=raw"]) == 0  # fmt: skip
     both = f"--config.eval.distances=accuracy_fashion,accuracy_own:{guide},fd_fashion"
-    off = "--config.sample.guidance_scale=0.0"
-    steered = [off, f"--config.sample.classifier={guide}"]
-    scaled = [*steered, "--config.sample.classifier_scale=50.0"]
-    (unguided,) = evaluated(run, off, both)
-    (alone,) = evaluated(run, *scaled, both)
+    steered = ["--config.sample.guidance_scale=0.0", f"--config.sample.classifier={guide}"]
     swept = evaluated(run, *steered, both, "--config.eval.classifier_scale=(0.0,50.0)")
-    by_fashion, by_guide, distance = alone.values()
-    assert len(swept) == 2 and distance["value"] != unguided["fd_fashion@24"]["value"]
-    for one, other in zip(swept, (unguided, alone), strict=True):
-        close = pytest.approx(other["fd_fashion@24"]["value"], rel=1e-3)
-        assert one["fd_fashion@24"]["value"] == close
-    drawn = swept[1]["fd_fashion@24"]["protocol"]["sampling"]
+    by_fashion, by_guide, distance = swept[1].values()
+    assert len(swept) == 2 and distance["value"] != swept[0]["fd_fashion@24"]["value"]
+    drawn = distance["protocol"]["sampling"]
     assert drawn["classifier_scale"] == 50 and "reference" not in by_fashion["protocol"]
     assert by_guide["protocol"]["hash"] == drawn["classifier_hash"]
-    assert "classifier_scale" not in unguided["fd_fashion@24"]["protocol"]["sampling"]
 
-    def share(x: np.ndarray, labels: np.ndarray) -> float:
-        return float((network().outputs(x)[1].argmax(-1) == labels).mean())
+    def features_of(x: np.ndarray, labels: np.ndarray) -> FeatureSet:
+        found = FeatureSet(keep=True)
+        found.add(*network().outputs(x), labels)
+        return found
 
-    assert main(["--mode=sample", f"--workdir={run}", *scaled, "--config.sample.count=24",
-                 "--config.sample.batch_size=24", "--config.sample.npz=True"]) == 0  # fmt: skip
+    def share(one: FeatureSet) -> float:
+        return float((one.logits.argmax(-1) == one.labels).mean())
+
+    assert main(["--mode=sample", f"--workdir={run}", *steered, "--config.sample.count=24",
+                 "--config.sample.classifier_scale=50.0", "--config.sample.batch_size=24",
+                 "--config.sample.npz=True"]) == 0  # fmt: skip
     samples = np.load(run / "samples" / "latest" / "samples.npz")
-    assert by_fashion["value"] == share(samples["x"], samples["label"])
+    alone = features_of(samples["x"], samples["label"])
+    assert by_fashion["value"] == pytest.approx(share(alone), abs=0.05)
+    train = Data(train=features(images("train", 0, 300)), test=alone)
+    close = pytest.approx(METRICS["fd"].measure(alone, train)["value"], rel=1e-3)
+    assert distance["value"] == close
     records = open_fashion_mini("test").read(np.arange(24))
-    assert by_fashion["floor"]["value"] == share(records["x"], records["label"]) > 0.7
+    true = features_of(records["x"], records["label"])
+    assert by_fashion["floor"]["value"] == share(true) > 0.7
 
     def refused(words: str, *changes: str) -> None:
         mode = ["--mode=eval", f"--workdir={run}", "--config.eval.losses=False"]
@@ -273,11 +276,12 @@ def test_classes_of_samples_are_judged_by_the_guide_and_by_another(run, tmp_path
 
     digits = "--config.eval.distances=accuracy_digits"
     refused("the classes of digits are not those of fashion_mini", digits)
-    refused("needs a class of every sample", both, "--config.sample.conditions.label=none",
+    plain = "--config.eval.distances=accuracy_fashion"
+    refused("needs a class of every sample", plain, "--config.sample.conditions.label=none",
             "--config.eval.samples=24")  # fmt: skip
     swept = "--config.eval.classifier_scale=(1.0,2.0)"
-    refused("no effect without sample.classifier", both, swept)
-    refused("one of them at a time", both, swept, "--config.eval.guidance=(1.0,)")
+    refused("no effect without sample.classifier", plain, swept)
+    refused("one of them at a time", plain, swept, "--config.eval.guidance=(1.0,)")
 
 
 def test_distances_in_training_are_those_of_the_evaluation(tmp_path):
