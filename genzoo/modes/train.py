@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from genzoo.modes import report as reports
 from genzoo.modes.diverged import Divergence, check_fitted
 from genzoo.modes.reconstruct import reconstructed
 from genzoo.modes.recording import Recording
+from genzoo.modes.rulers import Ruler
 from genzoo.modes.sample import DRAWN, draw, save_samples, together
 from genzoo.requests import Requests
 from genzoo.restart import start_over
@@ -66,7 +67,7 @@ def train(
     started = account.began
     experiment = Experiment(config, stop or Stop())
     settings, stop = build.section(config, "train"), experiment.stop
-    agreed(lambda: _check(experiment, place))
+    rulers = agreed(lambda: _check(experiment, place))
     source = agreed(lambda: experiment.open("train"))
     with contextlib.ExitStack() as cleanup:
         # The folder is claimed before anything in it changes, and after the input was checked.
@@ -175,7 +176,7 @@ def train(
             report=report,
             stop=stop,
             account=account,
-            evaluate=distances.in_training(experiment),
+            evaluate=distances.in_training(experiment, rulers),
         )
     return _report(experiment, place, state, started)
 
@@ -206,15 +207,17 @@ def _log_unsplit(experiment: Experiment, state: TrainState) -> None:
         )  # fmt: skip
 
 
-def _check(experiment: Experiment, place: Workdir) -> None:
+def _check(experiment: Experiment, place: Workdir) -> Mapping[str, Ruler]:
+    """The rulers of eval.distances, if training measures them. Raises UserError."""
     weights_and_biases.check(experiment.config.train.wandb)
     place.check(experiment.config)
     Requests(experiment=experiment, family=experiment.family).check()
-    if experiment.config.train.evaluate_every:
-        distances.check(experiment)
+    wanted = experiment.config.train.evaluate_every
+    rulers = distances.check(experiment) if wanted else {}
     experiment.updater(experiment.config.train.accumulate)  # raises if the players do not fit
     if not place.begun:
         runs.check(experiment)
+    return rulers
 
 
 def _start(experiment: Experiment, place: Workdir, checkpoints: Checkpoints) -> TrainState:

@@ -29,7 +29,8 @@ class FeatureNetwork:
     published ones. resize: a kind of `math.resizing`, or "" for none. side: the height and width
     that images are resized to; 0 for their own. sides: the only height and width that it takes; ()
     for any. channels: those of its images; grey images become coloured ones. dimensions: D.
-    classes: the number of logits, or 0. batch_size: images at a time.
+    classes: the number of logits, or 0. names: those of the classes, if they are known. batch_size:
+    images at a time.
     """
 
     name: str
@@ -44,6 +45,7 @@ class FeatureNetwork:
     apply: Apply
     params: Tree = field(repr=False)
     sides: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
     batch_size: int = 64
 
     @property
