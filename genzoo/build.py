@@ -73,12 +73,15 @@ _ANYTHING = (Image, Signal, Points)
 _TRAIN_A_PRIOR = (
     "Train a token_prior on its codes (see configs/prior_vqvae_fashion.py) and sample from that."
 )
+_DIFFUSION, _CODES = "Diffusion and flows", "Autoencoders"
+_TOKENS = "Discrete codes and their priors"
 _CONTINUOUS = dict(
     networks=_OF_ANYTHING,
     kinds=_ANYTHING,
     sampling=ContinuousSampling,
     stages=STEERING,
     conditional=True,
+    room=_DIFFUSION,
 )
 
 FAMILIES: Mapping[str, FamilyRow] = {
@@ -89,6 +92,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
         sampling=DiffusionSampling,
         stages=STEERING,
         scoring=DiffusionScoring,
+        room=_DIFFUSION,
         expect=expectations.DIFFUSION,
     ),
     "score_sde": FamilyRow(
@@ -114,14 +118,18 @@ FAMILIES: Mapping[str, FamilyRow] = {
         networks=("classifier",),
         instead={"sample": "A classifier guides the sampling of others: sample.classifier."},
         labelled=True,
+        room="Classifiers",
         expect=expectations.CLASSIFIER,
     ),
-    "pca": FamilyRow(settings=PCASettings, kinds=(Image, Counts), expect=expectations.PCA),
+    "pca": FamilyRow(
+        settings=PCASettings, kinds=(Image, Counts), room=_CODES, expect=expectations.PCA
+    ),
     "autoencoder": FamilyRow(
         settings=AutoencoderSettings,
         networks=("mlp", "conv"),
         kinds=(Image, Counts),
         instead={"sample": "A plain autoencoder has no distribution over its codes: see vae."},
+        room=_CODES,
         expect=expectations.AUTOENCODER,
     ),
     "vae": FamilyRow(
@@ -130,18 +138,21 @@ FAMILIES: Mapping[str, FamilyRow] = {
         kinds=(Image, Counts),
         sampling=DecoderSampling,
         scoring=ImportanceScoring,
+        room=_CODES,
         expect=expectations.VAE,
     ),
     "vqvae": FamilyRow(
         settings=VQVAESettings,
         networks=("hierarchy",),
         instead={"sample": _TRAIN_A_PRIOR},
+        room=_TOKENS,
         expect=expectations.VQVAE,
     ),
     "dvae": FamilyRow(
         settings=DVAESettings,
         networks=("dalle",),
         instead={"sample": _TRAIN_A_PRIOR},
+        room=_TOKENS,
         expect=expectations.DVAE,
     ),
     "token_prior": FamilyRow(
@@ -149,6 +160,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
         conditional=True,
         networks=("transformer",),
         sampling=TokenSampling,
+        room=_TOKENS,
         expect=expectations.TOKEN_PRIOR,
         stages={
             token_prior.TOKENIZER: Stage(

@@ -205,6 +205,14 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
+class Classifies(Protocol):
+    """The family tells the classes of examples."""
+
+    def classify(self, variables: Variables, batch: Batch) -> tuple[Array, Array]:
+        """The features [B, D] that the last layer reads, and the logits [B, classes]."""
+
+
+@runtime_checkable
 class Decodes(Protocol):
     """The family can decode points in the space of its representation."""
 

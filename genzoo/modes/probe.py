@@ -14,6 +14,7 @@ from genzoo.data.source import Source
 from genzoo.evaluate import probe as linear
 from genzoo.evaluate.neighbours import Neighbours, vote
 from genzoo.modes.encode import Trained, chosen, spread, trained
+from genzoo.runtime.progress import waiting
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import announced
 
@@ -51,7 +52,8 @@ def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
     }
     for name, key in {"embedding": "embedding", raw: "raw"}.items():
         both = [(part[key], part["label"]) for part in (fitted, scored)]
-        report[name] = _scores(*both, classes, config, name)
+        with waiting(f"Fitting the probe of the {name}."):
+            report[name] = _scores(*both, classes, config, name)
     model.place.write("probe.json", report)
     return report | {"files": announced([model.place.path / "probe.json"])}
 
