@@ -10,8 +10,8 @@ bound 3.75 bits/dim on the test set.
 Variants:
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
     :laptop  a class-conditional small network. Cost: about half an hour on 2 CPU cores. Result:
-             guided samples show the right colours and rough shapes of the ten classes (the README's
-             figures).
+             guided samples show the right colours and rough shapes of the ten classes (a picture
+             in configs/README.md).
 """
 
 from ml_collections import ConfigDict

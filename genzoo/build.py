@@ -44,6 +44,7 @@ from genzoo.nets.transformer.clip import CLIPSettings
 from genzoo.nets.transformer.dit import DiTSettings
 from genzoo.nets.transformer.jit import JiTSettings
 from genzoo.nets.transformer.mae import MAESettings as MAENetworkSettings
+from genzoo.nets.transformer.mmdit import MMDiTSettings
 from genzoo.nets.transformer.transformer import TransformerSettings
 from genzoo.nets.transformer.vision import ViTSettings
 from genzoo.nets.unet.classifier import ClassifierUNetSettings
@@ -59,6 +60,7 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "song_unet": NetworkRow(settings=SongUNetSettings, kinds=(Image, Signal)),
     "vdm_unet": NetworkRow(settings=VDMUNetSettings),
     "dit": NetworkRow(settings=DiTSettings, kinds=(Image, Signal)),
+    "mmdit": NetworkRow(settings=MMDiTSettings, kinds=(Image, Signal)),
     "jit": NetworkRow(settings=JiTSettings, kinds=(Image, Signal)),
     "point_mlp": NetworkRow(settings=PointMLPSettings, kinds=(Points,)),
     "classifier": NetworkRow(settings=ClassifierUNetSettings),
@@ -72,19 +74,22 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "transformer": NetworkRow(settings=TransformerSettings),
 }
 
-_DENOISERS = ("unet", "song_unet", "vdm_unet", "dit", "jit")
+_DENOISERS = ("unet", "song_unet", "vdm_unet", "dit", "jit", "mmdit")
 _OF_ANYTHING = (*_DENOISERS, "point_mlp")
 _ANYTHING = (Image, Signal, Points)
 
 _TRAIN_A_PRIOR = (
     "Train a token_prior on its codes (see configs/prior_vqvae_fashion.py) and sample from that."
 )
+_DIFFUSION, _CODES = "Diffusion and flows", "Autoencoders"
+_TOKENS = "Discrete codes and their priors"
 _CONTINUOUS = dict(
     networks=_OF_ANYTHING,
     kinds=_ANYTHING,
     sampling=ContinuousSampling,
     stages=STEERING,
     conditional=True,
+    room=_DIFFUSION,
 )
 
 FAMILIES: Mapping[str, FamilyRow] = {
@@ -95,6 +100,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
         sampling=DiffusionSampling,
         stages=STEERING,
         scoring=DiffusionScoring,
+        room=_DIFFUSION,
         expect=expectations.DIFFUSION,
     ),
     "score_sde": FamilyRow(
@@ -120,26 +126,32 @@ FAMILIES: Mapping[str, FamilyRow] = {
         networks=("classifier", "vit"),
         instead={"sample": "A classifier guides the sampling of others: sample.classifier."},
         labelled=True,
+        room="Classifiers",
         expect=expectations.CLASSIFIER,
     ),
-    "pca": FamilyRow(settings=PCASettings, kinds=(Image, Counts), expect=expectations.PCA),
+    "pca": FamilyRow(
+        settings=PCASettings, kinds=(Image, Counts), room=_CODES, expect=expectations.PCA
+    ),
     "autoencoder": FamilyRow(
         settings=AutoencoderSettings,
         networks=("mlp", "conv"),
         kinds=(Image, Counts),
         instead={"sample": "A plain autoencoder has no distribution over its codes: see vae."},
+        room=_CODES,
         expect=expectations.AUTOENCODER,
     ),
     "mae": FamilyRow(
         settings=MAESettings,
         networks=("mae",),
         instead={"sample": "A masked autoencoder completes images: --mode=reconstruct."},
+        room=_CODES,
         expect=expectations.MAE,
     ),
     "contrastive": FamilyRow(
         settings=ContrastiveSettings,
         networks=tuple(dict.fromkeys(name for fit in OBJECTIVES.values() for name in fit)),
         instead={"sample": "A contrastive encoder compares; it draws nothing."},
+        room="Contrastive encoders",
         expect=expectations.CONTRASTIVE,
     ),
     "vae": FamilyRow(
@@ -148,18 +160,21 @@ FAMILIES: Mapping[str, FamilyRow] = {
         kinds=(Image, Counts),
         sampling=DecoderSampling,
         scoring=ImportanceScoring,
+        room=_CODES,
         expect=expectations.VAE,
     ),
     "vqvae": FamilyRow(
         settings=VQVAESettings,
         networks=("hierarchy",),
         instead={"sample": _TRAIN_A_PRIOR},
+        room=_TOKENS,
         expect=expectations.VQVAE,
     ),
     "dvae": FamilyRow(
         settings=DVAESettings,
         networks=("dalle",),
         instead={"sample": _TRAIN_A_PRIOR},
+        room=_TOKENS,
         expect=expectations.DVAE,
     ),
     "token_prior": FamilyRow(
@@ -167,6 +182,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
         conditional=True,
         networks=("transformer",),
         sampling=TokenSampling,
+        room=_TOKENS,
         expect=expectations.TOKEN_PRIOR,
         stages={
             token_prior.TOKENIZER: Stage(

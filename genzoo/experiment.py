@@ -31,6 +31,7 @@ from genzoo.data.fields import Field
 from genzoo.data.source import Source, Spec
 from genzoo.math.gaussian_mixture import GaussianMixture
 from genzoo.runtime.compilation import Program, compile_program, run_once
+from genzoo.runtime.progress import waiting
 from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW
 from genzoo.train import sharding
@@ -170,7 +171,8 @@ class Experiment:
 
     def new_state(self) -> TrainState:
         """The state at step 0 in its shardings, with fresh frozen models."""
-        return run_once(self.initial_state, out_shardings=self._state_shardings)
+        with waiting("Setting up the first params."):
+            return run_once(self.initial_state, out_shardings=self._state_shardings)
 
     def started_state(
         self, frozen: Mapping[str, Tree], given: Tree, start: Callable[[Variables, Tree], Variables]

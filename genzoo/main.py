@@ -37,13 +37,15 @@ _MODES = {
     "stats": "writes the moments of the data's features, a reference for distances",
     "describe": "prints parameters, operations and every key of the config as JSON; writes nothing",
     "report": "writes report.html: one page on a run, or on several side by side (--workdirs)",
+    "gallery": "writes a folder of pages on many runs (--workdirs): an index with a card for each, "
+    "and their reports; into gallery/, or the folder that --workdir names",
     "list": "prints every config and variant with its cost and result, as a table and as JSON",
     "bench": "times the training step and the sampler on this machine; prints JSON",
     "compile": "compiles for TPUs, GPUs or CPUs that need not be present; prints the cost as JSON",
     "doctor": "prints what this machine offers, as JSON",
 }
 _WITHOUT_WORKDIR = ("compare", "describe", "list", "bench", "compile", "doctor")
-_OF_SEVERAL = ("report", "compare")
+_OF_SEVERAL = ("report", "compare", "gallery")
 _FOR_OTHERS = ("describe", "compile")  # these may speak for other machines than this one
 
 
@@ -58,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
                         "of another file; not needed if the workdir holds a run")  # fmt: skip
     parser.add_argument("--workdir", type=Path, help="the folder of the run")
     parser.add_argument("--workdirs", type=_folders, default=[], metavar="A,B,C",
-                        help="the folders of several runs, for report and compare")  # fmt: skip
+                        help="the folders of several runs, for report, compare and "
+                        "gallery")  # fmt: skip
     parser.add_argument("--mode", default="train", choices=_MODES,
                         help="; ".join(f"{k}: {v}" for k, v in _MODES.items()))  # fmt: skip
     parser.add_argument("--no_compile_cache", action="store_true",
@@ -133,6 +136,7 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
         doctor,
         encode,
         evaluate,
+        gallery,
         interpolate,
         latents,
         probe,
@@ -155,13 +159,15 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
         return catalogue.catalogue()
     if arguments.workdirs and arguments.mode not in _OF_SEVERAL:
         raise UserError(f"--mode={arguments.mode} takes one --workdir: leave out --workdirs.")
-    if arguments.mode == "compare" or (
+    if arguments.mode in ("compare", "gallery") or (
         arguments.mode == "report" and (arguments.workdir or arguments.workdirs)
     ):
         if overrides:
             raise UserError(f"--mode={arguments.mode} takes no {overrides[0]}: leave it out.")
         if arguments.mode == "compare":
             return compare.compare(arguments.workdirs)
+        if arguments.mode == "gallery":
+            return gallery.gallery(arguments.workdirs, arguments.workdir)
         return report.report(arguments.workdir, arguments.workdirs)
     if arguments.mode not in _WITHOUT_WORKDIR and arguments.workdir is None:
         raise UserError(f"--mode={arguments.mode} needs --workdir=DIR, the folder of the run.")

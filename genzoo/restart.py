@@ -10,7 +10,7 @@ from genzoo.train.checkpoint import Checkpoints
 
 # What a run makes. The checkpoints come last, because they tell that a run must start over.
 _MADE = (
-    "frozen", "samples", "tensorboard", "metrics.jsonl", "eval.json", "distances.png",
+    "frozen", "samples", "tensorboard", "wandb", "metrics.jsonl", "eval.json", "distances.png",
     "nearest.png", "diverged.json", "run.json", "report.html", "checkpoints",
 )  # fmt: skip
 _log = logging.getLogger("genzoo")

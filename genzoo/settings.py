@@ -22,7 +22,9 @@ from genzoo.core.bounds import (
 from genzoo.data.listing import HOLDOUT
 from genzoo.evaluate.distances import problems as distance_problems
 from genzoo.evaluate.neighbours import METRICS
+from genzoo.evaluate.reconstructions import problems as reconstruction_problems
 from genzoo.runtime.compilation import LEVELS
+from genzoo.train import weights_and_biases
 from genzoo.train.averages import Average
 from genzoo.train.loop import LoopSettings
 from genzoo.train.optimizer import OptimizerSettings
@@ -165,6 +167,12 @@ class TrainSettings(LoopSettings):
     picture_count: Annotated[
         int, AtLeast(0), Limit(10_000), "Images in a grid; 0 for no grids."
     ] = 64
+    wandb: Annotated[
+        str,
+        OneOf(weights_and_biases.MODES),
+        "Whether metrics also go to Weights & Biases; offline for a later `wandb sync`.",
+    ] = "off"
+    wandb_project: Annotated[str, "The project there."] = "genzoo"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +215,11 @@ class EvalSettings:
     weights: Weights = RAW
     seed: Annotated[int, AtLeast(0), AtMost(2**63 - 1), "Seed of the draws for scoring."] = 0
     losses: Annotated[bool, "Whether the loss and the likelihood are computed."] = True
+    reconstructions: Annotated[
+        str,
+        "Measures of reconstructions of eval.split, separated by commas: psnr, ssim, lpips, or "
+        "rfd_NETWORK, such as rfd_fashion: see evaluate/reconstructions.py.",
+    ] = ""
     distances: Annotated[
         str,
         "Distances between samples and data, separated by commas, each METRIC_NETWORK, such as "
@@ -238,19 +251,35 @@ class EvalSettings:
         Each(Between(-1e4, 1e4)),
         "Guidance scales at which distances are measured; empty for sample.guidance_scale.",
     ] = ()
+    classifier_scale: Annotated[
+        tuple[float, ...],
+        Entries(0, 64),
+        Each(Between(-1e6, 1e6)),
+        "Scales of sample.classifier at which distances are measured; empty for "
+        "sample.classifier_scale.",
+    ] = ()
 
     def problems(self) -> list[str]:
         """Names of unknown distances, and keys without effect."""
+        named = reconstruction_problems(self.reconstructions)
         if not self.distances:
             why, remedy = "without eval.distances", "name one there, such as fd_fashion"
-            keys = ("features", "resize", "reference", "samples", "steps", "guidance")
+            keys = ("features", "resize", "reference", "samples", "steps", "guidance",
+                    "classifier_scale")  # fmt: skip
+            if self.reconstructions:
+                keys = [key for key in keys if key not in ("features", "resize")]
             problems = without_effect(self, "eval", keys, why, remedy)
-            if not self.losses:
+            if not (self.losses or self.reconstructions):
                 problems.append(
                     "eval.losses = False leaves nothing to evaluate: name eval.distances."
                 )
-            return problems
-        return distance_problems(self.distances)
+            return named + problems
+        problems = named + distance_problems(self.distances)
+        if self.guidance and self.classifier_scale:
+            problems.append(
+                "eval.guidance and eval.classifier_scale: measure over one of them at a time."
+            )
+        return problems
 
 
 # The other keys of the sections `sample` and `eval` depend on the family: see `builders/`.

@@ -21,6 +21,7 @@ from genzoo.core.errors import UserError, listed
 from genzoo.core.files import numbered
 from genzoo.record import Record, in_todays_form, read_record, run_differences, stored_form
 from genzoo.runtime.agreement import by_first, is_first
+from genzoo.runtime.progress import waiting
 from genzoo.sample_folders import (
     LATEST,
     SAMPLE_SETTINGS,
@@ -42,7 +43,7 @@ _FREE_IN_TRAINING = (
     "train.steps", "train.steps_per_call", "train.log_every", "train.save_every", "train.keep",
     "train.keep_every", "train.fault_limit", "train.picture_first", "train.picture_count",
     "train.save_minutes", "train.evaluate_every", "train.picture_minutes", "train.restart",
-    "train.resume_from",
+    "train.resume_from", "train.wandb",
     "optimizer.learning_rate", "optimizer.clip",
 )  # fmt: skip
 # Those of them that change the numbers of the run and not only its housekeeping.
@@ -53,7 +54,7 @@ _BOUND_IN_READING = (
     "data.classes", "data.columns", "data.tokens", "data.words",
 )  # fmt: skip
 # What a workdir may hold. Something else in the place of these stops a run before it begins.
-_FOLDERS = ("checkpoints", "frozen", "samples", "samples/training", "tensorboard")
+_FOLDERS = ("checkpoints", "frozen", "samples", "samples/training", "tensorboard", "wandb")
 _FILES = (
     "config.json", "data.json", "metrics.jsonl", "eval.json", "distances.png", "nearest.png",
     "diverged.json", "run.json", "report.html", ".lock",
@@ -299,7 +300,8 @@ class Workdir:
         """Reads the newest good state, for a config of the same model. Raises UserError."""
         self._same_model(config)
         checkpoints = self.checkpoints(keep=config.train.keep)
-        state = checkpoints.restore(abstract, read_only=True)
+        with waiting("Reading the checkpoint."):
+            state = checkpoints.restore(abstract, read_only=True)
         checkpoints.close()
         if state is None:
             raise UserError(self._unfinished(config))
@@ -321,7 +323,8 @@ class Workdir:
         if weights != RAW:
             own = {"averages": {weights: abstract.averages[weights]}}
         checkpoints = self.checkpoints(keep=config.train.keep)
-        parts = checkpoints.restore_parts({**own, "stats": abstract.stats}, abstract.frozen)
+        with waiting("Reading the checkpoint."):
+            parts = checkpoints.restore_parts({**own, "stats": abstract.stats}, abstract.frozen)
         checkpoints.close()
         if parts is None:
             raise UserError(self._unfinished(config))

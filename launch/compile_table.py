@@ -3,8 +3,8 @@
     python launch/compile_table.py --write
 
 Compiles the training step of each config for each topology with `--mode=compile`, one at a time and
-at low priority, in about a minute each. Prints a Markdown table and, with --write, puts it into the
-project's README. Reports are cached, so an interrupted run continues where it stopped. Needs the
+at low priority, in about a minute each. Prints a Markdown table and, with --write, puts it into
+launch/README.md. Reports are cached, so an interrupted run continues where it stopped. Needs the
 extra `tpu-compile`.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / "configs"
-README = HERE.parent / "README.md"
+README = HERE / "README.md"
 BEGIN, END = "<!-- compile table -->", "<!-- end of compile table -->"
 TOPOLOGIES = ("v5e-1", "v5e-16", "v5e-256", "v5p-64", "v6e-16")
 _SMALL = ("toy", "fashion")  # parts of the names of configs for a laptop
@@ -165,7 +165,7 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--level", default="O0", help="optimisation level (%(default)s)")
     parser.add_argument("--results", type=Path, help="a JSON file for the reports; reports already "
                         "in it are reused")  # fmt: skip
-    parser.add_argument("--write", action="store_true", help=f"put the table into {README.name}")
+    parser.add_argument("--write", action="store_true", help="put the table into launch/README.md")
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""The Python interface: numbers and messages as on the command line, and the README's ten lines."""
+"""The Python interface: numbers and messages as on the command line, and the lines of its page."""
 
 import ast
 import json
@@ -143,8 +143,8 @@ def test_no_public_function_has_the_name_of_a_module():
 
 
 def lines_of_the_readme() -> str:
-    """The ten lines of the README, on a run of a few steps."""
-    text = (ROOT / "README.md").read_text()
+    """The ten lines of genzoo/README.md, on a run of a few steps."""
+    text = (ROOT / "genzoo" / "README.md").read_text()
     (code,) = re.findall(r"```python\n(import genzoo\n.*?)```", text, re.S)
     assert len(code.strip().splitlines()) == 10
     return code.replace('"ddpm_fashion_cond:laptop"', '"configs/ddpm_fashion_cond.py:smoke"')

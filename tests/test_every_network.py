@@ -171,6 +171,7 @@ CASES = {
     "song_unet": Case(_denoiser, (4, 6, 3), _SMALL),
     "vdm_unet": Case(_denoiser, (4, 6, 3), dict(width=8, blocks=1, fourier=(1,))),
     "dit": Case(_conditioned, (4, 6, 3), dict(width=8, depth=2, heads=2)),
+    "mmdit": Case(_conditioned, (4, 6, 3), dict(width=8, depth=2, heads=2, dual=1)),
     "jit": Case(
         _conditioned, (4, 6, 3),
         dict(width=8, depth=3, heads=2, patch=2, bottleneck=3, class_tokens=2, class_start=1),

@@ -1,13 +1,13 @@
-"""The README is correct: CI runs its commands, and its links, configs, modes and keys exist."""
+"""The README: CI runs its commands, one reads it in five minutes, its numbers have their source."""
 
 import re
-from pathlib import Path
 
-from genzoo import check, config
-from genzoo.main import _MODES
+from pages import PAGES, ROOT, lines_of_shell, spans, table, tables
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+from genzoo import config
+
+PAGE = ROOT / "README.md"
+README = PAGE.read_text()
 
 
 def test_ci_runs_the_readmes_test_command():
@@ -16,28 +16,40 @@ def test_ci_runs_the_readmes_test_command():
     assert command in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-def test_links_and_pictures_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_the_first_command_trains_without_a_download():
+    first = next(words for words in lines_of_shell(PAGE) if "genzoo.main" in words)
+    (named,) = [word.partition("=")[2] for word in first if word.startswith("--config=")]
+    assert config.load(named)["data"]["name"] == "fashion_mini"
 
 
-def test_every_config_and_mode_named_exists():
-    for name in re.findall(r"--config=(configs/\S+?\.py(?::\w+)?)", README):
-        assert config.load(name)
-    for mode in _MODES:
-        assert f"`{mode}`" in README, mode
+def test_one_reads_it_in_five_minutes():
+    assert len(README.splitlines()) <= 180
+    assert len(re.findall(r"\w+", re.sub(r"\]\([^)]*\)", "", README))) <= 1800
 
 
-def test_every_key_named_exists():
-    known = {}
-    for file in (ROOT / "configs").glob("*.py"):
-        known |= check.documented(check.check(config.load(f"{file}:smoke")))
-    for key in set(re.findall(r"--config\.([a-z_.]+)=", README)) - {"section.key"}:
-        parts = key.split(".")
-        # The user chooses the names of conditions and averages.
-        named = ".".join([*parts[:-2], "NAME", parts[-1]])
-        section = ".".join(parts[:-1])
-        free = known.get(section, {}).get("type") == "section" and not any(
-            other.startswith(f"{section}.NAME.") for other in known
-        )
-        assert key in known or named in known or free, key
+def test_every_number_of_the_models_stands_beside_their_config_elsewhere():
+    """The table of models by room quotes the results of other pages and of the configs."""
+    elsewhere = [line for page in PAGES if page != PAGE for line in page.read_text().splitlines()]
+    rows = [row for row in table(PAGE, "model") if any(row[1:])]
+    assert len(rows) > 20
+    for model, paper, configs, run, number in rows:
+        assert paper and run and number, model
+        names = [span.partition(":")[0] for span in spans(f"{configs} {run}")]
+        sources = [line for line in elsewhere if line.startswith(f"| {model} ")]
+        sources += [line for line in elsewhere if any(f"`{name}" in line for name in names)]
+        sources += [
+            " ".join((ROOT / "configs" / f"{name}.py").read_text().split())
+            for name in names
+            if (ROOT / "configs" / f"{name}.py").is_file()
+        ]
+        for figure in re.findall(r"\d[\d,]*\.?\d+(?: ± [\d.]+)?", number):
+            told = re.compile(rf"(?<![\d.]){re.escape(figure)}(?!\d)")
+            assert any(told.search(source) for source in sources), f"{model}: {figure}"
+
+
+def test_the_distances_are_in_order_and_those_of_their_page():
+    (rows,) = [rows[1:] for rows in tables(PAGE) if rows[0][0] == "FD-fashion"]
+    source = table(ROOT / "genzoo" / "evaluate" / "README.md", "FD-fashion")
+    values = [float(row[0]) for row in rows]
+    assert values == sorted(values) and "test images" in rows[0][1] and rows[-1][1] == "noise"
+    assert [row[0] for row in rows] == [row[0] for row in source]

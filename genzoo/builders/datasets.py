@@ -69,6 +69,12 @@ DATA: Mapping[str, DataRow] = {
         uses=("size",),
         problems=lambda data: _captioned_problems(data, shapes.SIDES),
     ),
+    "shapes_kinds": DataRow(
+        open=lambda data, split: shapes.open_kinds(split, _side(data, shapes.SIDES)),
+        spec=lambda data: shapes.spec_of_kinds(_side(data, shapes.SIDES)),
+        uses=("size",),
+        problems=lambda data: _captioned_problems(data, shapes.SIDES),
+    ),
     "emoji": DataRow(
         open=lambda data, split: emoji.open_emoji(
             split, data.dir, _side(data, emoji.SIDES), _caption_field(data)

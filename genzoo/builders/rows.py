@@ -73,7 +73,8 @@ class FamilyRow:
     runs that it needs, by name. instead: a capability that it lacks -> a sentence on what to use
     instead. labelled: whether it always needs labels, and not only when conditioned on them.
     conditional: whether it takes conditions. kinds: of data that it models. expect: what you should
-    see while it trains, in a sentence or three, for the report.
+    see while it trains, in a sentence or three, for the report. room: the title under which a
+    gallery shows its runs.
     """
 
     settings: type
@@ -86,6 +87,7 @@ class FamilyRow:
     conditional: bool = False
     kinds: tuple[type[Field], ...] = (Image,)
     expect: str = ""
+    room: str = "Other models"
 
     def of_role(self, role: str) -> Mapping[str, Stage]:
         """Its stages with this role, by name."""

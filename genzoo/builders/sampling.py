@@ -283,9 +283,7 @@ class DiffusionSampling:
     guide_weights: Annotated[str, "An average of that run, or raw."] = RAW
     classifier: Annotated[str, "Workdir of a noisy classifier that guides."] = ""
     classifier_weights: Annotated[str, "An average of that run, or raw."] = RAW
-    classifier_scale: Annotated[
-        float, Between(-1e6, 1e6), "Scale of the classifier's gradient."
-    ] = 1.0
+    classifier_scale: Annotated[float, Between(-1e6, 1e6), "Scale of its gradient."] = 1.0
     resample: Annotated[
         int,
         AtLeast(1),
@@ -293,11 +291,9 @@ class DiffusionSampling:
         "Repetitions of each step where part of the data is known (RePaint).",
     ] = 1
     pictures: Annotated[
-        str, "Further pictures to draw, separated by commas: see --mode=sample in the README."
+        str, "Further pictures to draw, separated by commas: see genzoo/samplers/README.md."
     ] = ""
-    unroll: Annotated[
-        int, AtLeast(1), Limit(1_000), "Unrolled steps of the sampling loop."
-    ] = 1
+    unroll: Annotated[int, AtLeast(1), Limit(1_000), "Unrolled steps of the sampling loop."] = 1
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
@@ -361,6 +357,13 @@ def grid(sample: DiffusionSampling, *, table: bool) -> Grid:
     return grids.shifted(unshifted, sample.shift)
 
 
+def method(
+    sample: DiffusionSampling, variance: gaussian.ReverseVariance
+) -> Callable[[Schedule], Step]:
+    """The settings' method, unless it is the adaptive one. variance: of ancestral steps."""
+    return lambda schedule: METHODS[sample.method](schedule, sample, variance)
+
+
 def sampler(
     sample: DiffusionSampling,
     variance: gaussian.ReverseVariance,
@@ -371,9 +374,8 @@ def sampler(
     table: the schedule of a model with a table of steps."""
     if sample.method == ADAPTIVE:
         return partial(_adaptive, sample.tolerance)
-    method = METHODS[sample.method]
     return Solver(
-        method=lambda schedule: method(schedule, sample, variance),
+        method=method(sample, variance),
         grid=grid(sample, table=table is not None),
         steps=sample.steps or table.steps,
         unroll=sample.unroll,

@@ -168,7 +168,9 @@ class Solves(Protocol):
     """The family samples by solving an equation from noise to data, with any solver. Pictures of
     fields, paths and solvers need this."""
 
-    def solve(self, variables: Variables, keys: Keys, conditions: Conditions, **others) -> Solution:
+    def solve(
+        self, variables: Variables, keys: Keys, conditions: Conditions, **others
+    ) -> Solution:
         """As `sample`, with its cost. others: another `sampler` or `guidance_scale`."""
 
     def schedule_of(self, params: Tree) -> Any:
@@ -209,6 +211,14 @@ class Retrieves(Protocol):
 
     def embed(self, variables: Variables, batch: Batch, name: str) -> Array:
         """Unit vectors [B, D] of the field of this name; only that field of the batch is read."""
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """The family tells the classes of examples."""
+
+    def classify(self, variables: Variables, batch: Batch) -> tuple[Array, Array]:
+        """The features [B, D] that the last layer reads, and the logits [B, classes]."""
 
 
 @runtime_checkable

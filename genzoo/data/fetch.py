@@ -20,6 +20,7 @@ from pathlib import Path
 from genzoo.core.errors import UserError
 from genzoo.core.files import aside, expanded
 from genzoo.core.ownership import permissions, writable_by_others
+from genzoo.runtime.progress import Progress
 
 _BLOCK = 1 << 18
 _AGENT = {"User-Agent": "genzoo"}  # some hosts refuse urllib's own name
@@ -110,15 +111,11 @@ def download(url: str, path: Path, *, timeout: float = 10.0) -> Path:
 
 
 def _stream(url: str, path: Path, timeout: float) -> None:
-    from tqdm import tqdm
-
     request = urllib.request.Request(url, headers=_AGENT)
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer, path.open("wb") as file:
             size = int(answer.headers.get("Content-Length") or 0)
-            bar = tqdm(total=size or None, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1],
-                       disable=None)  # fmt: skip
-            with bar:
+            with Progress(size, url.rsplit("/", 1)[-1], "B", scaled=True) as bar:
                 while block := answer.read(_BLOCK):
                     file.write(block)
                     bar.update(len(block))

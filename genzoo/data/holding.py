@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from genzoo.data.pixels import BadImage
+from genzoo.runtime.progress import Progress
 
 MEMORY_LIMIT = 1 << 30
 """Bytes of decoded records up to which a set is held in memory, unless another limit is given."""
@@ -40,7 +41,6 @@ def decode_all(
     decode: index -> uint8 `shape`; called from several threads. It raises BadImage for an unusable
     record; any other error is raised here. title: of the progress bar.
     """
-    from tqdm import tqdm
 
     images = np.zeros((count, *shape), np.uint8) if keep else None
     checksums = np.zeros(count, np.uint32)
@@ -82,7 +82,7 @@ def decode_all(
     for thread in threads:
         thread.start()
     try:
-        with tqdm(total=count, desc=title, unit="image", disable=None) as bar:
+        with Progress(count, title, "image") as bar:
             left = count
             while left:
                 done = ended.get()

@@ -22,6 +22,7 @@ from genzoo.data.fields import Classes, Field
 from genzoo.data.given import TEXT_FILE
 from genzoo.data.metadata import LABEL, PROPERTIES, TEXT, Annotations
 from genzoo.data.pixels import SUFFIXES
+from genzoo.runtime.progress import tracked
 
 HOLDOUT = 20
 """By default, about one file in this many is held out for testing."""
@@ -204,7 +205,7 @@ class _Walk:
     @classmethod
     def through(cls, root: Path, suffixes: Collection[str]) -> "_Walk":
         files, texts, others = [], set(), Counter()
-        for folder, names in walk(root):
+        for folder, names in tracked(walk(root), f"looking through {root}", "folder"):
             for name in names:
                 suffix = os.path.splitext(name)[1].lower()
                 if suffix in suffixes:

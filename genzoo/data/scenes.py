@@ -53,6 +53,9 @@ WORDS = tuple(
 )
 """The vocabulary of all captions."""
 
+KINDS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+"""The kinds of objects, also those that never occur in training."""
+
 PALETTE = np.array(list(COLOURS.values()), np.float32)
 """The colours, [8, 3], from 0 to 255."""
 _NAMES = tuple(COLOURS)
@@ -152,6 +155,22 @@ def generate(split: str, index: np.ndarray) -> Scenes:
             values[wrong] = getattr(again, name)
         wrong = wrong[again.held_out != unseen[wrong]]
     return Scenes(**fields)
+
+
+def generate_any(split: str, index: np.ndarray) -> Scenes:
+    """Other scenes with these indices [N], in which every combination occurs, for a classifier."""
+    seed = len(SPLITS) + SPLITS.index(split)
+    count = 1 + _below(_random_bits(seed, index, 0xFFFF, 1)[:, 0], 5) // 3
+    return _random_scenes(seed, index, count, 0)
+
+
+def first_kind(scenes: Scenes) -> np.ndarray:
+    """The kind of the first object of each scene, row by row from the top left: int32 [N], into
+    `KINDS`."""
+    second = (scenes.count == 2) & (scenes.place[:, 1] < scenes.place[:, 0])
+    rows, first = np.arange(len(second)), second.astype(int)
+    kind = scenes.colour[rows, first] * len(SHAPES) + scenes.shape[rows, first]
+    return kind.astype(np.int32)
 
 
 # --- captions -------------------------------------------------------------------------------------

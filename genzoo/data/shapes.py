@@ -2,6 +2,9 @@
 
 `scene_reader` decides whether a sample shows what its caption says, also for combinations of shapes
 and colours that never occur in training.
+
+For a classifier there are other scenes, in which every combination occurs, with the kind of their
+first object, such as "red triangle", as the class.
 """
 
 import zlib
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genzoo.data import scenes
-from genzoo.data.fields import Image, Tokens
+from genzoo.data.fields import Classes, Image, Tokens
 from genzoo.data.scene_reader import Reader
 from genzoo.data.source import Records, Spec, check_split
 from genzoo.data.vocabulary import Words
@@ -23,7 +26,7 @@ SIDES = (32, 64)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShapesSource:
-    """The scenes of a split, rendered when they are read."""
+    """The scenes of a split, rendered when they are read, with captions or with classes."""
 
     name: str
     spec: Spec
@@ -33,8 +36,13 @@ class ShapesSource:
         return LENGTHS[self.split]
 
     def read(self, indices: np.ndarray) -> Records:
-        """The scenes of these indices [n]: `x` uint8 [n, side, side, 3], `text` int32 [n, L]."""
+        """The scenes of these indices [n]: `x` uint8 [n, side, side, 3], and `text` int32 [n, L] or
+        `label` int32 [n]."""
         index = np.asarray(indices)
+        if "label" in self.spec.fields:
+            drawn = scenes.generate_any(self.split, index)
+            images = scenes.render(drawn, self.spec.shape[0])
+            return {"x": images, "label": scenes.first_kind(drawn)}
         drawn, field = scenes.generate(self.split, index), self.spec.fields["text"]
         texts = scenes.captions(self.split, index, drawn)
         tokens = [field.take(text) for text in texts]
@@ -42,8 +50,8 @@ class ShapesSource:
 
     def identity(self) -> dict[str, int]:
         """The CRC-32 of the first hundred records."""
-        records = self.read(np.arange(100))
-        return {"checksum": zlib.crc32(records["x"].tobytes() + records["text"].tobytes())}
+        content = b"".join(array.tobytes() for array in self.read(np.arange(100)).values())
+        return {"checksum": zlib.crc32(content)}
 
 
 def spec(side: int) -> Spec:
@@ -53,7 +61,18 @@ def spec(side: int) -> Spec:
     return Spec(fields={"x": Image(shape=(side, side, 3)), "text": text}, judge=Reader())
 
 
+def spec_of_kinds(side: int) -> Spec:
+    """The fields of the scenes with classes."""
+    return Spec(fields={"x": Image(shape=(side, side, 3)), "label": Classes(names=scenes.KINDS)})
+
+
 def open_shapes(split: str, side: int = SIDES[0]) -> ShapesSource:
     """The "train" or "test" split, in images of `side` pixels."""
     check_split(split)
     return ShapesSource(name="shapes", spec=spec(side), split=split)
+
+
+def open_kinds(split: str, side: int = SIDES[0]) -> ShapesSource:
+    """Scenes whose class is the kind of their first object, "train" or "test"."""
+    check_split(split)
+    return ShapesSource(name="shapes_kinds", spec=spec_of_kinds(side), split=split)

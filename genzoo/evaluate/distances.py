@@ -8,10 +8,11 @@
 | dc | density and coverage, with 5 nearest neighbours | Naeem et al. 2020 |
 | is | Inception score, from the network's classes alone | Salimans et al. 2016 |
 | copies | share of samples nearer to a training image than 99 % of the test images are | |
+| accuracy | share of samples that the network takes for the class that was asked for | |
 
 A distance is named METRIC_NETWORK, such as `fd_fashion`; `fid` is `fd_inception`. Each is also
 measured for test images (its floor) and for uniform noise (its ceiling), which say what a value
-means.
+means. `accuracy_own:WORKDIR` judges by the classifier of a run, such as the one that guided.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ from genzoo.evaluate.neighbours import Neighbours
 from genzoo.math.frechet import Gaussian, frechet
 from genzoo.math.inception_score import inception_score
 from genzoo.math.kernel_distance import SUBSET, kernel_distance
-from genzoo.math.neighbourhoods import neighbourhoods
+from genzoo.math.neighbourhoods import Neighbourhoods, neighbourhoods
 from genzoo.math.pca import Moments
 
 OWN = "own:"
@@ -43,27 +44,38 @@ class FeatureSet:
     """The features of a set of images, added in batches.
 
     keep: whether the features themselves are kept, or only their moments, whose size does not
-    depend on the number of images.
+    depend on the number of images. manifolds: what `neighbourhoods` gives with another set.
     """
 
     keep: bool
+    manifolds: dict["FeatureSet", Neighbourhoods] = field(default_factory=dict)
     _moments: Moments | None = None
     _features: list[np.ndarray] = field(default_factory=list)
     _logits: list[np.ndarray] = field(default_factory=list)
+    _labels: list[np.ndarray] = field(default_factory=list)
 
     @classmethod
     def of(cls, moments: Moments) -> "FeatureSet":
         """A set of which only the moments are known."""
         return cls(keep=False, _moments=moments)
 
-    def add(self, features: np.ndarray, logits: np.ndarray | None) -> None:
-        """Adds images with these features [n, D] and, if the network has classes, logits [n, K]."""
+    def add(
+        self,
+        features: np.ndarray,
+        logits: np.ndarray | None,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        """Adds images with these features [n, D] and, if the network has classes, logits [n, K].
+        labels: the classes [n] that they should have, if they should have any."""
         before = self._moments or Moments.none(features.shape[1])
         self._moments = before.with_batch(features)
         if self.keep:
             self._features.append(features)
             if logits is not None:
                 self._logits.append(logits)
+            if labels is not None:
+                self._labels.append(labels)
+            self.manifolds.clear()
 
     @property
     def moments(self) -> Moments:
@@ -75,12 +87,24 @@ class FeatureSet:
     @property
     def features(self) -> np.ndarray:
         """All features [N, D]."""
-        return np.concatenate(self._features)
+        return _joined(self._features)
 
     @property
     def logits(self) -> np.ndarray:
         """All logits [N, K]."""
-        return np.concatenate(self._logits)
+        return _joined(self._logits)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All classes [N] that the images should have."""
+        return _joined(self._labels)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """The parts as one array, which takes their place. Raises ValueError if there is none."""
+    if len(parts) != 1:
+        parts[:] = [np.concatenate(parts)]
+    return parts[0]
 
 
 class Data(NamedTuple):
@@ -102,17 +126,24 @@ def _kid(samples: FeatureSet, data: Data) -> dict:
     return {"value": found.value, "standard_error": found.error}
 
 
+def _manifolds(samples: FeatureSet, data: Data) -> Neighbourhoods:
+    if data.train not in samples.manifolds:
+        found = neighbourhoods(data.train.features, samples.features)
+        samples.manifolds[data.train] = found
+    return samples.manifolds[data.train]
+
+
 def _pr(samples: FeatureSet, data: Data) -> dict:
-    found = neighbourhoods(data.train.features, samples.features)
+    found = _manifolds(samples, data)
     return {"precision": found.precision, "recall": found.recall}
 
 
 def _dc(samples: FeatureSet, data: Data) -> dict:
-    found = neighbourhoods(data.train.features, samples.features)
+    found = _manifolds(samples, data)
     return {"density": found.density, "coverage": found.coverage}
 
 
-def _is(samples: FeatureSet, data: Data) -> dict:
+def _is(samples: FeatureSet, data: Data | None) -> dict:
     del data
     found = inception_score(samples.logits)
     return {"value": found.value, "deviation": found.deviation}
@@ -125,13 +156,24 @@ def _copies(samples: FeatureSet, data: Data) -> dict:
     return {"share": float(near.mean()), "limit": float(limit)}
 
 
+def _accuracy(samples: FeatureSet, data: Data | None) -> dict:
+    del data
+    right = samples.logits.argmax(1) == samples.labels
+    value = float(right.mean())
+    return {"value": value, "standard_error": float(np.sqrt(value * (1 - value) / len(right)))}
+
+
 class Metric(NamedTuple):
     """measure: (samples, data) -> numbers by name. features: whether it needs the features
-    themselves, and not only their moments. classes: whether it needs the network's classes."""
+    themselves, and not only their moments. classes: whether it needs the network's classes. labels:
+    whether it needs those of the samples. data: whether it needs the data; if not, it is given
+    None."""
 
-    measure: Callable[[FeatureSet, Data], dict]
+    measure: Callable[[FeatureSet, Data | None], dict]
     features: bool = True
     classes: bool = False
+    labels: bool = False
+    data: bool = True
 
 
 METRICS: Mapping[str, Metric] = {
@@ -139,8 +181,9 @@ METRICS: Mapping[str, Metric] = {
     "kid": Metric(_kid),
     "pr": Metric(_pr),
     "dc": Metric(_dc),
-    "is": Metric(_is, classes=True),
+    "is": Metric(_is, classes=True, data=False),
     "copies": Metric(_copies),
+    "accuracy": Metric(_accuracy, classes=True, labels=True, data=False),
 }
 
 

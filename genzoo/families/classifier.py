@@ -15,7 +15,18 @@ import jax.numpy as jnp
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Player, Variables
-from genzoo.core.types import Batch, Examples, Key, Keys, Labels, PerExample, Times, Tree, Vectors
+from genzoo.core.types import (
+    Array,
+    Batch,
+    Examples,
+    Key,
+    Keys,
+    Labels,
+    PerExample,
+    Times,
+    Tree,
+    Vectors,
+)
 from genzoo.families.denoising import by_quarter, thousandths
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
@@ -28,7 +39,7 @@ PENULTIMATE = "pool"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classifier:
-    """The classifier family. Capability: Encodes.
+    """The classifier family. Capabilities: Encodes, Classifies.
 
     network: takes (x, noise level, no conditions) and returns logits [B, classes]. times: how t is
     drawn in training. noisy: whether it is trained at every noise level of the schedule or on clean
@@ -74,10 +85,19 @@ class Classifier:
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The penultimate features of the clean data [B, D]."""
         del keys
+        return self._outputs(variables, batch)[0]
+
+    def classify(self, variables: Variables, batch: Batch) -> tuple[Vectors, Array]:
+        """The penultimate features [B, D] and the logits [B, classes] of the clean data."""
+        return self._outputs(variables, batch)
+
+    def _outputs(self, variables: Variables, batch: Batch) -> tuple:
         x = batch["x"]
         level = self._noise_level(jnp.zeros(x.shape[:1], x.dtype))
-        _, features = self.network.features(variables.params, x, level, {}, names=(PENULTIMATE,))
-        return features[PENULTIMATE]
+        logits, inner = self.network.features(
+            variables.params, x, level, {}, names=(PENULTIMATE,)
+        )
+        return inner[PENULTIMATE], logits
 
     # --- for guidance -----------------------------------------------------------------------------
 

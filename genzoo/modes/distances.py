@@ -6,22 +6,23 @@ eval.guidance, at several numbers of steps and guidance scales, which one compil
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from genzoo import build
 from genzoo.builders import sampling
+from genzoo.core import named_arrays, tree
 from genzoo.core.contract import Family, Variables
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch
 from genzoo.data.fields import Image
 from genzoo.evaluate import figures
-from genzoo.evaluate.distances import Closest, Distance, FeatureSet, parsed
+from genzoo.evaluate.distances import METRICS, Closest, Distance, FeatureSet, parsed
 from genzoo.evaluate.sweeps import Point, save_sweep
 from genzoo.experiment import Experiment, require, require_kind, variables_of
 from genzoo.math import gaussian
@@ -31,8 +32,9 @@ from genzoo.modes.sample import Drawn, draw, sample_batch
 from genzoo.requests import Requests
 from genzoo.runs import for_sampling
 from genzoo.runtime.agreement import by_first
+from genzoo.runtime.progress import Progress, waiting
 from genzoo.samplers.grids import stop
-from genzoo.samplers.loop import Sampler
+from genzoo.samplers.solver import at_times
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir
 
@@ -54,9 +56,13 @@ class Setting:
 
     steps: int | None = None
     guidance: float | None = None
+    classifier_scale: float | None = None
 
     def __str__(self) -> str:
-        parts = {"steps": self.steps, "guidance": self.guidance}
+        parts = {
+            "steps": self.steps, "guidance": self.guidance,
+            "classifier scale": self.classifier_scale,
+        }  # fmt: skip
         return ", ".join(f"{name} {v:g}" for name, v in parts.items() if v is not None)
 
 
@@ -64,11 +70,13 @@ class Setting:
 class Measurement:
     """The distances of eval.distances for one model.
 
-    family, variables: of the model that samples, perhaps with guides. step: of its training.
+    rulers: what the distances in each network need, by its name. family, variables: of the model
+    that samples, perhaps with guides. step: of its training.
     closest: for `copies`, the samples of the first setting that are nearest to training images.
     """
 
     experiment: Experiment
+    rulers: Mapping[str, Ruler]
     family: Family
     variables: Variables
     step: int
@@ -76,21 +84,23 @@ class Measurement:
     _programs: dict[bool, dict] = field(default_factory=lambda: {False: {}, True: {}})
 
     @cached_property
-    def rulers(self) -> Mapping[str, Ruler]:
-        """What the distances in each network need, by its name."""
-        return rulers_of(self.experiment)
-
-    @cached_property
     def _named(self) -> list[Distance]:
         return parsed(self.experiment.config.eval.distances)
+
+    @property
+    def scale(self) -> str:
+        """The key of the scale of guidance that varies between settings, if one does."""
+        swept = self.experiment.config.eval.classifier_scale
+        return "classifier_scale" if swept else "guidance_scale"
 
     def report(self) -> list[dict[str, dict]]:
         """For each setting: name of a distance -> its numbers, floor, ceiling and protocol."""
         settings = self.experiment.config.eval
         return [
-            self.at(Setting(steps=steps, guidance=scale))
+            self.at(Setting(steps=steps, guidance=scale, classifier_scale=slope))
             for steps in settings.steps or (None,)
             for scale in settings.guidance or (None,)
+            for slope in settings.classifier_scale or (None,)
         ]
 
     def at(self, setting: Setting) -> dict[str, dict]:
@@ -98,13 +108,15 @@ class Measurement:
         started, evaluations = time.perf_counter(), []
         sets = {name: FeatureSet(keep=ruler.keep) for name, ruler in self.rulers.items()}
         count, unit = self.experiment.config.eval.samples, self.experiment.unit
+        requests = Requests(experiment=self.experiment, family=self.family)
+        self._require_classes(requests, count)
         closest = self._closest()
         title = f"sampling, {setting}" if str(setting) else "sampling"
-        with tqdm(total=count, desc=title, unit=unit, disable=None) as bar:
-            for drawn in self._drawn(setting, count):
+        with Progress(count, title, unit) as bar:
+            for drawn in self._drawn(requests, setting, count):
                 for name, ruler in self.rulers.items():
                     features, logits = ruler.network.outputs(drawn.images)
-                    sets[name].add(features, logits)
+                    sets[name].add(features, logits, drawn.requested.get("label"))
                     if name in closest:
                         closest[name].add(drawn.images, features)
                 evaluations.append(drawn.evaluations)
@@ -117,10 +129,21 @@ class Measurement:
         report = {}
         for one in self._named:
             ruler = self.rulers[one.network]
-            protocol = {"protocol": {**ruler.protocol(count), "sampling": sampling}}
-            report[ruler.label(one, count)] = ruler.measure(one, sets[one.network]) | protocol
+            protocol = {"protocol": {**ruler.protocol(one, count), "sampling": sampling}}
+            with waiting(f"Computing {one} of {count:,} samples."):
+                numbers = ruler.measure(one, sets[one.network])
+            report[ruler.label(one, count)] = numbers | protocol
         self.closest = self.closest or closest
         return report
+
+    def _require_classes(self, requests: Requests, count: int) -> None:
+        """Raises UserError if a distance needs a class of every sample and some have none."""
+        wanting = [str(one) for one in self._named if METRICS[one.metric].labels]
+        if wanting and not requests.classed({"index": np.arange(count)}).all():
+            raise UserError(
+                f"eval.distances: {wanting[0]} needs a class of every sample: give one with "
+                "sample.conditions.label, or all for all classes in turn."
+            )
 
     def _closest(self) -> dict[str, Closest]:
         """For the picture of samples and their nearest training images, by network."""
@@ -130,16 +153,33 @@ class Measurement:
     def _sampling(self, setting: Setting) -> dict:
         own = self.experiment.config.sample
         chosen = {name: own[name] for name in _PROTOCOL if own.get(name) not in (None, "")}
-        given = {"steps": setting.steps, "guidance_scale": setting.guidance}
-        return {"step": self.step, **chosen, **{k: v for k, v in given.items() if v is not None}}
+        if not own.get("classifier"):
+            chosen.pop("classifier_scale", None)
+        given = {
+            "steps": setting.steps, "guidance_scale": setting.guidance,
+            "classifier_scale": setting.classifier_scale,
+        }  # fmt: skip
+        given = {k: v for k, v in given.items() if v is not None}
+        return {"step": self.step, **chosen, **given, **self._guides}
 
-    def _drawn(self, setting: Setting, count: int) -> Iterator[Drawn]:
-        requests = Requests(experiment=self.experiment, family=self.family)
+    @cached_property
+    def _guides(self) -> dict[str, str]:
+        """The hashes of the params of a guide and a classifier."""
+        frozen = {name: self.variables.frozen.get(name) for name in sampling.STEERING}
+        return {
+            f"{name}_hash": named_arrays.digest(jax.device_get(tree.by_path(one["params"])))
+            for name, one in frozen.items()
+            if one is not None
+        }
+
+    def _drawn(self, requests: Requests, setting: Setting, count: int) -> Iterator[Drawn]:
         if setting == Setting():
             return draw(requests, self.variables, self._programs[False], count)
         settings = {}
         if setting.guidance is not None:
             settings["guidance"] = np.float32(setting.guidance)
+        if setting.classifier_scale is not None:
+            settings["classifier_scale"] = np.float32(setting.classifier_scale)
         if setting.steps is not None:
             settings |= self._times(setting.steps)
         return draw(
@@ -162,37 +202,39 @@ class Measurement:
 
 
 def _at(requests: Requests, variables: Variables, rows: Batch) -> dict[str, Array]:
-    """`sample_batch` with the rows' own number of steps and guidance scale, as far as they have
-    one. All rows of a batch have the same steps."""
+    """`sample_batch` with the rows' own number of steps and scales, as far as they have any. All
+    rows of a batch have the same steps."""
     own, family = build.sampling(requests.experiment.config), requests.family
     others = {}
     if "times" in rows:
-        times, steps = rows["times"][0], rows["steps"][0]
-        variance = getattr(family, "variance", gaussian.FIXED_SMALL)
-
-        def sampler(schedule):
-            step = sampling.METHODS[own.method](schedule, own, variance)
-            return Sampler(step=step, times=times, steps=steps)
-
-        others["sampler"] = sampler
+        method = sampling.method(own, getattr(family, "variance", gaussian.FIXED_SMALL))
+        others["sampler"] = at_times(method, rows["times"][0], rows["steps"][0])
+    if "classifier_scale" in rows:
+        guidance = replace(family.guidance, classifier_scale=rows["classifier_scale"])
+        requests = replace(requests, family=replace(family, guidance=guidance))
     if "guidance" in rows:
         others["guidance_scale"] = rows["guidance"]
     return sample_batch(requests, variables, rows, **others)
 
 
-def check(experiment: Experiment) -> None:
-    """Raises UserError unless eval.distances can be measured for this run."""
+def check(experiment: Experiment) -> dict[str, Ruler]:
+    """The ruler of each network that eval.distances names. Raises UserError unless these distances
+    can be measured for this run."""
     config, settings = experiment.config, experiment.config.eval
     require(experiment.family, config.family.name, "sample", "eval")
     require_kind(experiment, (Image,), "eval", "measures distances of images")
     problems = []
     solver = config.sample.get("method")
-    for name in ("steps", "guidance"):
+    for name in ("steps", "guidance", "classifier_scale"):
         if settings[name] and solver is None:
             problems.append(
                 f"eval.{name} has no effect on {config.family.name}, which has no solver: leave it "
                 "empty."
             )
+    if settings.classifier_scale and not config.sample.get("classifier"):
+        problems.append(
+            "eval.classifier_scale has no effect without sample.classifier: name a workdir there."
+        )
     if settings.steps and solver == sampling.ADAPTIVE:
         problems.append(
             f"eval.steps has no effect on sample.method = {solver!r}, which chooses its own steps: "
@@ -200,12 +242,14 @@ def check(experiment: Experiment) -> None:
         )
     if problems:
         raise UserError(*problems)
-    rulers_of(experiment)  # raises if the images or the reference do not suit a network
+    return rulers_of(experiment)
 
 
-def in_training(experiment: Experiment) -> Callable[[TrainState, int], dict[str, float]] | None:
+def in_training(
+    experiment: Experiment, rulers: Mapping[str, Ruler]
+) -> Callable[[TrainState, int], dict[str, float]] | None:
     """(state, step) -> the numbers of eval.distances to log; None if none are wanted. Everything
-    that does not depend on the state is computed once."""
+    that does not depend on the state is computed once. rulers: of `check`."""
     if not experiment.config.train.evaluate_every:
         return None
     kept: list[Measurement] = []
@@ -215,7 +259,7 @@ def in_training(experiment: Experiment) -> Callable[[TrainState, int], dict[str,
         if not kept:
             family = experiment.family
             kept.append(Measurement(
-                experiment=experiment, family=family, variables=variables, step=step
+                experiment=experiment, rulers=rulers, family=family, variables=variables, step=step
             ))  # fmt: skip
         measurement = kept[0]
         measurement.variables, measurement.step = variables, step
@@ -229,19 +273,25 @@ def in_training(experiment: Experiment) -> Callable[[TrainState, int], dict[str,
     return numbers
 
 
-def measure(experiment: Experiment, variables: Variables, step: int, place: Workdir) -> Measured:
+def measure(
+    experiment: Experiment,
+    rulers: Mapping[str, Ruler],
+    variables: Variables,
+    step: int,
+    place: Workdir,
+) -> Measured:
     """The distances of eval.distances at every setting, and the pictures of them in the workdir:
     `distances.png` over the settings, `nearest.png` of samples beside their nearest training
-    images."""
+    images. rulers: of `check`."""
     family, variables = for_sampling(experiment, variables)
     Requests(experiment=experiment, family=family).check()
     measurement = Measurement(
-        experiment=experiment, family=family, variables=variables, step=step
+        experiment=experiment, rulers=rulers, family=family, variables=variables, step=step
     )
     report, made = measurement.report(), []
     if len(report) > 1:
         made.append(place.path / "distances.png")
-        by_first(lambda: _save_sweep(made[-1], report))
+        by_first(lambda: _save_sweep(made[-1], report, measurement.scale))
     for name, closest in measurement.closest.items():
         path = place.path / "nearest.png"
         made.append(path)
@@ -249,8 +299,8 @@ def measure(experiment: Experiment, variables: Variables, step: int, place: Work
     return Measured(report, made)
 
 
-def _save_sweep(path: Path, report: list[dict[str, dict]]) -> None:
-    """Plots the first distance that is one number."""
+def _save_sweep(path: Path, report: list[dict[str, dict]], scale: str) -> None:
+    """Plots the first distance that is one number. scale: the key of the scale that varies."""
     name = next((name for name, one in report[0].items() if "value" in one), "")
     if not name:
         return
@@ -258,8 +308,8 @@ def _save_sweep(path: Path, report: list[dict[str, dict]]) -> None:
     for measured in report:
         one = measured[name]
         drawn = one["protocol"]["sampling"]
-        evaluations, scale = drawn.get("evaluations", 0), drawn.get("guidance_scale", 1.0)
-        points.append(Point(evaluations, scale, one["value"], one.get("standard_error", 0.0)))
+        place = drawn.get("evaluations", 0), drawn.get(scale, 1.0)
+        points.append(Point(*place, one["value"], one.get("standard_error", 0.0)))
     save_sweep(path, name, points, report[0][name]["floor"]["value"])
 
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
-from tqdm.auto import tqdm
 
 from genzoo.core import streams
 from genzoo.core.contract import Family, Variables
@@ -29,6 +28,7 @@ from genzoo.data.source import Source
 from genzoo.experiment import Experiment, require, require_kind, variables_of
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.compilation import Program
+from genzoo.runtime.progress import tracked
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import Workdir, announced
 
@@ -119,7 +119,7 @@ class Trained:
         size = -(-size // placement.devices) * placement.devices
         mine = placement.rows(size)
         starts = range(0, total, size)
-        for start in tqdm(starts, desc=title, unit="batch", disable=None, leave=False):
+        for start in tracked(starts, title):
             self.experiment.stop.check()
             at = indices[np.minimum(start + mine, total - 1)]
             rows = placement.put_batch({**read(at), "index": at.astype(np.int32)})

@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
-from tqdm.auto import tqdm
 
 from genzoo import build
 from genzoo.config import read_json
@@ -20,9 +19,10 @@ from genzoo.core.types import Batch
 from genzoo.data import batches
 from genzoo.evaluate.score import score, score_batch
 from genzoo.experiment import Experiment, variables_of
-from genzoo.modes import distances
+from genzoo.modes import distances, reconstructions
 from genzoo.modes import report as reports
 from genzoo.runtime.agreement import is_first
+from genzoo.runtime.progress import tracked
 from genzoo.runtime.stopping import Stop
 from genzoo.train.state import TrainState
 from genzoo.workdir import Workdir, announced
@@ -31,18 +31,22 @@ _log = logging.getLogger("genzoo")
 
 
 def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Scores the model on eval.split and measures eval.distances; writes `eval.json` with the
-    protocol beside the figures."""
+    """Scores the model on eval.split and measures eval.reconstructions and eval.distances; writes
+    `eval.json` with the protocol beside the figures."""
     experiment, place, settings = Experiment(config, stop or Stop()), Workdir(workdir), config.eval
-    if settings.distances:
-        distances.check(experiment)
+    rulers = distances.check(experiment) if settings.distances else {}
+    judges = reconstructions.check(experiment) if settings.reconstructions else None
     place.check_writable()
     state = place.load(config, experiment.abstract_state)
     report = _scores(experiment, state) if settings.losses else {}
     made = [place.path / "eval.json"]
+    if judges:
+        variables = variables_of(state, settings.weights)
+        own = reconstructions.measure(experiment, judges, variables, int(state.step))
+        report["reconstructions"] = own
     if settings.distances:
         variables = variables_of(state, config.sample.weights)
-        measured = distances.measure(experiment, variables, int(state.step), place)
+        measured = distances.measure(experiment, rulers, variables, int(state.step), place)
         report["distances"], made = measured.report, [*made, *measured.files]
     # What was not measured this time stays as it was: each part has its own protocol.
     place.write("eval.json", {**_kept(place.path / "eval.json", settings), **report})
@@ -53,14 +57,15 @@ def evaluate(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
 
 def _kept(file: Path, settings: FrozenConfigDict) -> dict:
     """The parts of an earlier `eval.json` that this call does not measure."""
-    if not file.exists() or (settings.losses and settings.distances):
+    wanted = {"distances": settings.distances, "reconstructions": settings.reconstructions}
+    if not file.exists() or (settings.losses and all(wanted.values())):
         return {}
     try:
         before = read_json(file)
     except UserError as error:
         _log.warning("%s It is written anew.", error)
         return {}
-    return {k: v for k, v in before.items() if (k == "distances") != bool(settings.distances)}
+    return {k: v for k, v in before.items() if not wanted.get(k, settings.losses)}
 
 
 def _scores(experiment: Experiment, state: TrainState) -> dict:
@@ -78,7 +83,7 @@ def _scores(experiment: Experiment, state: TrainState) -> dict:
     )
     total = -(-count // settings.batch_size)
     _log.info("Scoring %d examples on %d device(s).", count, jax.device_count())
-    on_host = tqdm(on_host, total=total, desc="evaluating", unit="batch", disable=None)
+    on_host = tracked(on_host, "evaluating", total=total)
 
     def placed() -> Iterator[Batch]:
         for batch in on_host:

@@ -36,8 +36,7 @@ from genzoo.math.schedules import Schedule, TableSchedule
 from genzoo.modes import forward_process, restored
 from genzoo.requests import Requests
 from genzoo.samplers.inpainting import Projection, RePaint, grey, masked
-from genzoo.samplers.loop import Sampler
-from genzoo.samplers.solver import start
+from genzoo.samplers.solver import at_times, start
 
 _log = logging.getLogger("genzoo")
 
@@ -104,14 +103,13 @@ class Subject:
         grid = sampling.grid(replace(own, grid=_common(own.grid)), table=table)
         counts = [min(n, schedule.steps) if table else n for n in counts]
         variance = getattr(self.family, "variance", gaussian.FIXED_SMALL)
+        method = sampling.method(replace(own, method=name), variance)
 
         @jax.jit
         def run(variables, rows, times, steps):
-            def make(schedule):
-                step = sampling.METHODS[name](schedule, own, variance)
-                return Sampler(step=step, times=times, steps=steps)
-
-            return _solved(self.requests, variables, rows, sampler=make)
+            return _solved(
+                self.requests, variables, rows, sampler=at_times(method, times, steps)
+            )
 
         solutions = []
         for count in counts:

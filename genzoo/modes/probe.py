@@ -17,6 +17,7 @@ from genzoo.evaluate import probe as linear
 from genzoo.evaluate.neighbours import Neighbours, vote
 from genzoo.experiment import variables_of
 from genzoo.modes.encode import Trained, chosen, spread, trained
+from genzoo.runtime.progress import waiting
 from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW
 from genzoo.workdir import announced
@@ -59,7 +60,8 @@ def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> 
     }
     for name, key in {"embedding": "embedding", raw: "raw"}.items():
         both = [(part[key], part["label"]) for part in (fitted, scored)]
-        report[name] = _scores(*both, classes, config, name)
+        with waiting(f"Fitting the probe of the {name}."):
+            report[name] = _scores(*both, classes, config, name)
     if not isinstance(model.family, Fits):
         untrained = (_features(_untrained(model), *part) for part in parts)
         both = [(part["embedding"], part["label"]) for part in untrained]

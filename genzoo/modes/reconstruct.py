@@ -1,6 +1,6 @@
 """`--mode=reconstruct`: encodes and decodes test images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,10 +57,24 @@ def reconstructed(
     """Reconstructions of the first `count` images. programs: compiled programs by batch size, which
     are added here. Raises UserError if the data is not images."""
     require_kind(experiment, (Image,), "reconstruct", "compares images")
+    parts = list(pairs(experiment, variables, programs, source, count))
+    joined = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    if np.array_equal(joined.get("shown"), joined["original"]):
+        joined["shown"] = None
+    return Reconstructions(**{"shown": None, **joined})
+
+
+def pairs(
+    experiment: Experiment,
+    variables: Variables,
+    programs: dict[int, Callable],
+    source: Source,
+    count: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The fields of `Reconstructions`, in batches."""
     placement = experiment.placement
     size = -(-min(experiment.config.eval.batch_size, count) // placement.devices)
     size *= placement.devices
-    parts = []
     for batch in batches.eval_batches(
         source, batch_size=size, count=count, rows=placement.rows(size)
     ):
@@ -70,11 +84,7 @@ def reconstructed(
             function = partial(_compared, experiment)
             programs[size] = experiment.program(function, variables, rows)
         values, mask = jax.device_get(programs[size](variables, rows))
-        parts.append({k: v[mask > 0] for k, v in values.items()})
-    joined = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
-    if np.array_equal(joined.get("shown"), joined["original"]):
-        joined["shown"] = None
-    return Reconstructions(**{"shown": None, **joined})
+        yield {k: v[mask > 0] for k, v in values.items()}
 
 
 def reconstruct(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:

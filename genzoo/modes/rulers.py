@@ -1,23 +1,22 @@
 """What distances in the features of one network need: the network and the features of the data."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from genzoo import build
 from genzoo.builders import datasets
 from genzoo.core import named_arrays, streams, tree
-from genzoo.core.contract import Variables
+from genzoo.core.contract import Classifies, Variables, conditions_of
 from genzoo.core.errors import UserError
 from genzoo.core.files import expanded
 from genzoo.core.types import Array, Tree
 from genzoo.data import transforms
-from genzoo.data.source import Source
+from genzoo.data.source import Records, Source
 from genzoo.evaluate import reference
 from genzoo.evaluate.distances import METRICS, OWN, Data, Distance, FeatureSet, parsed
 from genzoo.evaluate.features.network import FeatureNetwork
@@ -25,6 +24,7 @@ from genzoo.evaluate.features.table import NETWORKS
 from genzoo.evaluate.reference import Reference
 from genzoo.experiment import Experiment, require, variables_of
 from genzoo.resolve import resolved
+from genzoo.runtime.progress import tracked
 from genzoo.settings import DataSettings
 from genzoo.workdir import Workdir
 
@@ -44,6 +44,7 @@ class Standard:
 STANDARDS: Mapping[str, Standard] = {
     "fashion": Standard(data="fashion_mini"),
     "digits": Standard(data="mnist"),
+    "shapes": Standard(data="shapes"),
 }
 """By network. Distances in other networks compare with all training images of the run's data."""
 
@@ -68,20 +69,25 @@ class Ruler:
     standard: Standard | None
     stored: Reference | None = None
 
-    def features(self, images: Iterator[np.ndarray]) -> FeatureSet:
-        """The features of images uint8 [n, H, W, C], which arrive in batches."""
+    def features(self, records: Iterator[Records]) -> FeatureSet:
+        """The features of records that arrive in batches: `x` uint8 [n, H, W, C], and `label` [n]
+        if they have classes."""
         found = FeatureSet(keep=self.keep)
-        for batch in images:
-            found.add(*self.network.outputs(batch))
+        for batch in records:
+            found.add(*self.network.outputs(batch["x"]), batch.get("label"))
         return found
 
     @cached_property
     def real(self) -> Data:
         """The features of the data."""
-        test = self._of(self.open("test"), "test", self.samples)
         if self.stored:
-            return Data(train=FeatureSet.of(self.stored.moments), test=test)
-        return Data(train=self._train[0], test=test)
+            return Data(train=FeatureSet.of(self.stored.moments), test=self.test)
+        return Data(train=self._train[0], test=self.test)
+
+    @cached_property
+    def test(self) -> FeatureSet:
+        """The features of the test images."""
+        return self._of(self.open("test"), "test", self.samples)
 
     @cached_property
     def _train(self) -> tuple[FeatureSet, Mapping[str, int]]:
@@ -90,33 +96,31 @@ class Ruler:
         return self._of(source, "train", self.reference), source.identity()
 
     def _of(self, source: Source, split: str, count: int) -> FeatureSet:
-        count = min(count or len(source), len(source))
-        batches = range(0, count, _READ)
-        bar = tqdm(batches, desc=f"features of {split}", unit="batch", disable=None)
-        return self.features(
-            source.read(np.arange(begin, min(begin + _READ, count)))["x"] for begin in bar
-        )
+        return self.features(read(source, count, f"features of {split}"))
 
     @cached_property
     def noise(self) -> FeatureSet:
-        """The features of images of independent uniform pixels."""
-        random = np.random.default_rng(0)
-        counts = [min(_READ, self.samples - begin) for begin in range(0, self.samples, _READ)]
+        """The features of images of independent uniform pixels, with all classes in turn."""
+        classes = np.arange(self.samples) % max(self.network.classes, 1)
+        parts = np.split(classes, range(_READ, self.samples, _READ))
+        images = noise(self.shape, self.samples)
         return self.features(
-            random.integers(0, 256, (count, *self.shape), dtype=np.uint8) for count in counts
+            {"x": x, "label": label} for x, label in zip(images, parts, strict=True)
         )
 
     def measure(self, one: Distance, samples: FeatureSet) -> dict:
         """The numbers of a distance, those of test images ("floor") and of noise ("ceiling")."""
-        return {**METRICS[one.metric].measure(samples, self.real), **self.ends(one)}
+        metric = METRICS[one.metric]
+        return {**metric.measure(samples, self.real if metric.data else None), **self.ends(one)}
 
     def ends(self, one: Distance) -> dict[str, dict]:
         """The numbers of test images ("floor") and of noise ("ceiling")."""
         if one not in self._ends:
-            measure = METRICS[one.metric].measure
+            metric = METRICS[one.metric]
+            data = self.real if metric.data else None
             self._ends[one] = {
-                "floor": measure(self.real.test, self.real),
-                "ceiling": measure(self.noise, self.real),
+                "floor": metric.measure(self.test, data),
+                "ceiling": metric.measure(self.noise, data),
             }
         return self._ends[one]
 
@@ -126,20 +130,20 @@ class Ruler:
 
     def label(self, one: Distance, count: int) -> str:
         """The name of a distance, with the number of samples unless the protocol is standard."""
-        usual = self.standard and (count, self.real.train.moments.count) == (
-            self.standard.samples,
-            self.standard.reference,
-        )
+        usual = self.standard and count == self.standard.samples
+        if usual and METRICS[one.metric].data:
+            usual = self.real.train.moments.count == self.standard.reference
         return str(one) if usual else f"{one}@{count}"
 
-    def protocol(self, count: int) -> dict:
-        """What a distance between `count` samples and the data depends on, besides the samples."""
+    def protocol(self, one: Distance, count: int) -> dict:
+        """What a distance of `count` samples depends on, besides the samples."""
+        data = METRICS[one.metric].data
         return {
             "n": count,
-            "split": "train",
+            **({"split": "train"} if data else {}),
             **self.network.protocol,
-            "reference": self.origin,
-            "test": self.real.test.moments.count,
+            **({"reference": self.origin} if data else {}),
+            "test": self.test.moments.count,
         }
 
     @cached_property
@@ -150,6 +154,28 @@ class Ruler:
             return {**self.stored.about["data"], "hash": self.stored.hash}
         train, identity = self._train
         return {"data": self.data, "n": train.moments.count, **identity}
+
+
+def read(source: Source, count: int, what: str = "reading") -> Iterator[Records]:
+    """The first `count` records of a source, or all if there are fewer or if it is 0, in batches.
+    what: for the progress."""
+    count = min(count or len(source), len(source))
+    for begin in tracked(range(0, count, _READ), what):
+        yield source.read(np.arange(begin, min(begin + _READ, count)))
+
+
+def noise(shape: Sequence[int], count: int) -> Iterator[np.ndarray]:
+    """`count` images of independent uniform pixels, uint8 [n, *shape], in batches."""
+    random = np.random.default_rng(0)
+    for begin in range(0, count, _READ):
+        yield random.integers(0, 256, (min(_READ, count - begin), *shape), dtype=np.uint8)
+
+
+def fitting(network: FeatureNetwork, experiment: Experiment, key: str) -> FeatureNetwork:
+    """The network. Raises UserError if it takes other images than the run's. key: that names it."""
+    if problem := network.problem(experiment.shape):
+        raise UserError(f"{key}: {problem} Name another network.")
+    return network
 
 
 def rulers_of(experiment: Experiment) -> dict[str, Ruler]:
@@ -167,8 +193,9 @@ def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
         network = of_run(Path(name.removeprefix(OWN)))
     else:
         network = NETWORKS[name].open(settings.features, settings.resize)
-    if problem := network.problem(experiment.shape):
-        raise UserError(f"eval.distances: {problem} Name another network.")
+    fitting(network, experiment, "eval.distances")
+    if problems := _class_problems(experiment, name, network):
+        raise UserError(*(f"eval.distances: {problem}" for problem in problems))
     stored = None
     if settings.reference:
         stored = reference.load(expanded(settings.reference), network.protocol)
@@ -193,8 +220,40 @@ def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
     )
 
 
+def _class_problems(experiment: Experiment, name: str, network: FeatureNetwork) -> list[str]:
+    """Why distances that depend on the network's classes cannot be measured."""
+    named, problems = parsed(experiment.config.eval.distances), []
+    for one in named:
+        metric = METRICS[one.metric]
+        if one.network != name or not metric.classes:
+            continue
+        ours = experiment.spec.classes if metric.labels else ()
+        if not network.classes:
+            problems.append(
+                f"{one} needs a network with classes, and {network.name} has none: name a "
+                "classifier, such as fashion."
+            )
+        elif metric.labels and not _asks_for_classes(experiment):
+            problems.append(
+                f"{one} needs samples of classes, and this model is told none: leave it out, train "
+                "with the condition label, or name a sample.classifier."
+            )
+        elif metric.labels and network.names != ours:
+            problems.append(
+                f"{one}: the classes of {network.name} are not those of "
+                f"{experiment.config.data.name}: name a classifier of the same data."
+            )
+    return problems
+
+
+def _asks_for_classes(experiment: Experiment) -> bool:
+    guided = bool(experiment.config.sample.get("classifier"))
+    return guided or "label" in conditions_of(experiment.family)
+
+
 def of_run(workdir: Path) -> FeatureNetwork:
-    """The representation of a run that encodes, with eval.weights, as a feature network."""
+    """The representation of a run that encodes, with eval.weights, as a feature network; that of a
+    classifier has classes."""
     place = Workdir(workdir)
     raw = place.stored("name the workdir of a run that encodes in eval.distances, after own:")
     config = resolved(raw, place.path)
@@ -203,14 +262,19 @@ def of_run(workdir: Path) -> FeatureNetwork:
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.eval.weights)
 
-    def apply(parts: Tree, images: Array) -> tuple[Array, None]:
+    classifies = isinstance(experiment.family, Classifies)
+
+    def apply(parts: Tree, images: Array) -> tuple[Array, Array | None]:
         batch = {"x": transforms.to_float(images)}
+        if classifies:
+            return experiment.family.classify(Variables(**parts), batch)
         keys = streams.per_example(streams.root(0), np.zeros(len(images), np.int32))
         return experiment.family.encode(Variables(**parts), batch, keys), None
 
     parts = {name: getattr(variables, name) for name in ("params", "stats", "frozen")}
     height, width, channels = experiment.shape
     images = jax.ShapeDtypeStruct((1, *experiment.shape), np.float32)
+    features, logits = jax.eval_shape(apply, parts, images)
     return FeatureNetwork(
         name=f"{OWN}{config.family.name}",
         version=f"step {int(state.step)}",
@@ -220,8 +284,9 @@ def of_run(workdir: Path) -> FeatureNetwork:
         side=0,
         sides=(height, width),
         channels=channels,
-        dimensions=jax.eval_shape(apply, parts, images)[0].shape[-1],
-        classes=0,
+        dimensions=features.shape[-1],
+        classes=logits.shape[-1] if classifies else 0,
+        names=experiment.spec.classes if classifies else (),
         apply=apply,
         params=parts,
         batch_size=config.eval.batch_size,

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
-from tqdm.auto import tqdm
 
 from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core.contract import Solves, Variables
@@ -32,6 +31,7 @@ from genzoo.requests import Requests
 from genzoo.runs import for_sampling
 from genzoo.runtime.agreement import agreed, by_first, is_first
 from genzoo.runtime.compilation import Program
+from genzoo.runtime.progress import Progress, waiting
 from genzoo.runtime.stopping import Stop
 from genzoo.workdir import SAMPLE_SETTINGS, Workdir, announced
 
@@ -171,7 +171,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     place.begin_samples(folder, settings)
     _log.info("Sampling %d on %d device(s).", config.sample.count, jax.device_count())
     unit = experiment.unit
-    with tqdm(total=config.sample.count, desc="sampling", unit=unit, disable=None) as bar:
+    with Progress(config.sample.count, "sampling", unit) as bar:
         for drawn in draw(requests, variables, {}, config.sample.count):
             if is_first() and as_images:
                 pictures.save_each(folder, drawn.images, done)
@@ -236,7 +236,12 @@ def _illustrate(
         variables = jax.device_get(whole(variables))
     subject = illustrate.Subject(requests=requests, variables=variables, folder=folder)
     made: list[Path] = []
-    by_first(lambda: made.extend(picture(subject) for picture in chosen))
+
+    def drawn(picture: illustrate.Picture) -> Path:
+        with waiting(f"Drawing {picture.__name__}."):
+            return picture(subject)
+
+    by_first(lambda: made.extend(drawn(picture) for picture in chosen))
     return made
 
 

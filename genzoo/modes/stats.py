@@ -40,5 +40,5 @@ def stats(config: FrozenConfigDict, workdir: Path) -> dict:
     ends = {}
     for one in named:
         own = rulers[one.network]
-        ends[str(one)] = {**own.ends(one), "protocol": own.protocol(config.eval.samples)}
+        ends[str(one)] = {**own.ends(one), "protocol": own.protocol(one, config.eval.samples)}
     return {"distances": ends, "files": announced(made)}

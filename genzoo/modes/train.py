@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
-from tqdm.auto import tqdm
 
 from genzoo import build, runs
 from genzoo.core import streams, tree
@@ -30,14 +29,16 @@ from genzoo.modes import report as reports
 from genzoo.modes.diverged import Divergence, check_fitted
 from genzoo.modes.reconstruct import reconstructed
 from genzoo.modes.recording import Recording
+from genzoo.modes.rulers import Ruler
 from genzoo.modes.sample import DRAWN, draw, save_samples, together
 from genzoo.requests import Requests
 from genzoo.restart import start_over
 from genzoo.runtime.agreement import agreed, by_first, is_first, of_first
 from genzoo.runtime.compilation import Program, compile_program
+from genzoo.runtime.progress import Progress, waiting
 from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW, TrainSettings
-from genzoo.train import rewind, writers
+from genzoo.train import rewind, weights_and_biases, writers
 from genzoo.train.account import Account
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.guard import Guard
@@ -45,6 +46,7 @@ from genzoo.train.loop import INPUTS_LATE, leave, picture_steps
 from genzoo.train.loop import train as train_loop
 from genzoo.train.starts import Origin
 from genzoo.train.state import TrainState
+from genzoo.train.weights_and_biases import WeightsAndBiases
 from genzoo.workdir import Workdir, announced
 
 _log = logging.getLogger("genzoo")
@@ -65,7 +67,7 @@ def train(
     started = account.began
     experiment = Experiment(config, stop or Stop())
     settings, stop = build.section(config, "train"), experiment.stop
-    agreed(lambda: _check(experiment, place))
+    rulers = agreed(lambda: _check(experiment, place))
     source = agreed(lambda: experiment.open("train"))
     with contextlib.ExitStack() as cleanup:
         # The folder is claimed before anything in it changes, and after the input was checked.
@@ -127,7 +129,7 @@ def train(
         _log.info("Compiling the training step for %d device(s).", jax.device_count())
         with account.on("compile"):
             lowered = experiment.training(state, data, example)
-            program = compile_program(lowered)
+            program = compile_program(lowered, announced=True)
         record.begin(experiment, state, lowered)
         del lowered
         account.settle("start")
@@ -141,6 +143,9 @@ def train(
             program.compile_seconds,
         )
         outputs = writers.open_writers(place.path, step, first_process=is_first())
+        if settings.wandb != "off" and is_first():
+            remote = (settings.wandb, settings.wandb_project, config.to_dict())
+            outputs.append(WeightsAndBiases(place.path, *remote))
         for output in outputs:
             cleanup.callback(output.close)
         progress = writers.Progress(settings.steps, is_first(), experiment.unit)
@@ -171,7 +176,7 @@ def train(
             report=report,
             stop=stop,
             account=account,
-            evaluate=distances.in_training(experiment),
+            evaluate=distances.in_training(experiment, rulers),
         )
     return _report(experiment, place, state, started)
 
@@ -202,14 +207,17 @@ def _log_unsplit(experiment: Experiment, state: TrainState) -> None:
         )  # fmt: skip
 
 
-def _check(experiment: Experiment, place: Workdir) -> None:
+def _check(experiment: Experiment, place: Workdir) -> Mapping[str, Ruler]:
+    """The rulers of eval.distances, if training measures them. Raises UserError."""
+    weights_and_biases.check(experiment.config.train.wandb)
     place.check(experiment.config)
     Requests(experiment=experiment, family=experiment.family).check()
-    if experiment.config.train.evaluate_every:
-        distances.check(experiment)
+    wanted = experiment.config.train.evaluate_every
+    rulers = distances.check(experiment) if wanted else {}
     experiment.updater(experiment.config.train.accumulate)  # raises if the players do not fit
     if not place.begun:
         runs.check(experiment)
+    return rulers
 
 
 def _start(experiment: Experiment, place: Workdir, checkpoints: Checkpoints) -> TrainState:
@@ -268,7 +276,7 @@ def _fitted(experiment: Experiment, state: TrainState, source: Source) -> TrainS
 
     def prepared():
         size, unit = experiment.config.train.batch_size, experiment.unit
-        with tqdm(total=len(source), desc="fitting", unit=unit, disable=None) as bar:
+        with Progress(len(source), "fitting", unit) as bar:
             for start in range(0, len(source), size):
                 rows = np.arange(start, min(start + size, len(source)))
                 experiment.stop.check()
@@ -338,7 +346,8 @@ def _training_pictures(experiment: Experiment, place: Workdir) -> Callable:
 
     def save(state: TrainState, step: int) -> None:
         for weights in (RAW, *experiment.config.train.averages):
-            write = drawn_page(variables_of(state, weights))
+            with waiting(f"Drawing the pictures of step {step}, weights {weights}."):
+                write = drawn_page(variables_of(state, weights))
             if is_first():
                 write(path=place.training_grid(step, weights))
 

@@ -5,6 +5,7 @@ and memory, and rules out a retrace: a compiled program refuses other shapes. A 
 compiled for devices that are not present, to inspect it.
 """
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+
+from genzoo.runtime.progress import waiting
 
 # On a CPU, XLA's library for fused convolutions takes 1.5 times as long as the Eigen path for their
 # weight gradient, but its reductions are faster: it keeps those and the dot products. This saves
@@ -51,10 +54,13 @@ class Program:
         return getattr(analysis, "temp_size_in_bytes", None)
 
 
-def compile_program(lowered: jax.stages.Lowered) -> Program:
-    """Compiles a lowered function for the devices at hand."""
+def compile_program(lowered: jax.stages.Lowered, *, announced: bool = False) -> Program:
+    """Compiles a lowered function for the devices at hand. announced: whether the log says so
+    already; otherwise it does after two seconds."""
     start = time.perf_counter()
-    compiled = _compiled(jax.default_backend(), lowered, {})
+    quiet = contextlib.nullcontext()
+    with quiet if announced else waiting("Compiling; a large model takes minutes."):
+        compiled = _compiled(jax.default_backend(), lowered, {})
     return Program(compiled, time.perf_counter() - start)
 
 

@@ -1,7 +1,7 @@
 """Outputs for metrics: `metrics.jsonl`, TensorBoard event files and a line of progress.
 
 `metrics.jsonl` is always written and is the source of truth for curves. TensorBoard files are
-written if that package is installed.
+written if that package is installed; `weights_and_biases.py` is a further output.
 """
 
 import importlib.util

@@ -203,3 +203,17 @@ def test_only_two_sizes_can_be_drawn(tmp_path, capsys):
     assert "data.size = 48 must be 0 or 32 or 64" in capsys.readouterr().err
     with pytest.raises(UserError, match="split"):
         shapes.open_shapes("valid")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_class_of_a_scene_is_the_kind_of_its_first_object(split):
+    records = shapes.open_kinds(split).read(np.arange(400))
+    names = datasets.spec(DataSettings(name="shapes_kinds")).classes
+    for seen, label in zip(scene_reader.read(records["x"]), records["label"], strict=True):
+        first = min(seen, key=lambda one: one.place)
+        assert names[label] == f"{tuple(COLOURS)[first.colour]} {SHAPES[first.shape]}"
+    assert len(names) == 48 and len(np.unique(records["label"])) > 45
+    unseen = {" ".join(pair) for pair in scenes.HELD_OUT_PAIRS}
+    assert {names[label] for label in records["label"]} & unseen
+    others = shapes.open_kinds("train").read(np.arange(400))["x"]
+    assert (split == "train") == np.array_equal(records["x"], others)

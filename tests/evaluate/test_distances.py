@@ -1,6 +1,7 @@
 """Distances in the features of the shipped networks: their accuracy, order, protocol, sweeps."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from PIL import Image, ImageFilter
 
 import genzoo
 from genzoo.core.errors import UserError
+from genzoo.data import scenes, shapes
 from genzoo.data.embedded import open_fashion_mini
+from genzoo.evaluate import distances
 from genzoo.evaluate.distances import METRICS, Data, Distance, FeatureSet, parsed, problems
 from genzoo.evaluate.features import own
 from genzoo.main import main
+from genzoo.math.neighbourhoods import neighbourhoods
 from genzoo.modes import rulers
 from genzoo.modes.compare import compare
 
@@ -35,19 +39,24 @@ def features(*batches: np.ndarray, keep: bool = True) -> FeatureSet:
     return found
 
 
-@pytest.mark.parametrize("name", own.HASHES)
-def test_the_shipped_networks_hold_what_their_table_says(name):
+@pytest.mark.parametrize(("name", "side", "channels", "classes"), [
+    ("fashion", 28, 1, 10), ("digits", 28, 1, 10), ("shapes", 32, 3, 48),
+])  # fmt: skip
+def test_the_shipped_networks_hold_what_their_table_says(name, side, channels, classes):
     found = own.open_own(name)
-    assert (found.sides, found.channels, found.dimensions, found.classes) == ((28, 28), 1, 64, 10)
+    assert (found.sides, found.channels) == ((side, side), channels)
+    assert (found.dimensions, found.classes, len(found.names)) == (64, classes, classes)
     assert (Path(own.__file__).parent / "weights" / f"{name}.safetensors").stat().st_size < 2e6
 
 
-def test_the_network_classifies_test_images_as_its_docstring_says():
-    source = open_fashion_mini("test")
-    labels = source.read(np.arange(500))["label"]
-    right = network().outputs(images("test", 0, 500))[1].argmax(-1) == labels
+@pytest.mark.parametrize(("name", "opened"), [
+    ("fashion", open_fashion_mini), ("shapes", shapes.open_kinds),
+])  # fmt: skip
+def test_the_network_classifies_test_images_as_its_docstring_says(name, opened):
+    records = opened("test").read(np.arange(500))
+    right = own.open_own(name).outputs(records["x"])[1].argmax(-1) == records["label"]
     table = own.__doc__.splitlines()
-    (row,) = (line for line in table if line.startswith("| fashion"))
+    (row,) = (line for line in table if line.startswith(f"| {name}"))
     stated = float(row.split("|")[-2])
     assert abs(right.mean() - stated) < 3 * np.sqrt(stated * (1 - stated) / 500)
 
@@ -98,6 +107,48 @@ def test_copies_of_training_images_are_seen_and_test_images_are_none():
     assert measure(features(images("test", 500, 1000)), data)["share"] < 0.04
     half = np.concatenate([train[:100], images("test", 500, 600)])
     assert measure(features(half), data)["share"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_scenes_that_show_other_objects_are_further_away():
+    index = np.arange(600)
+    train, test = (shapes.open_shapes(split).read(index)["x"] for split in ("train", "test"))
+    of = scenes.generate("train", 600 + index)
+    one_shape = scenes.render(replace(of, shape=np.zeros_like(of.shape)), 32)
+    one_colour = scenes.render(replace(of, colour=np.zeros_like(of.colour)), 32)
+    noise = np.random.default_rng(0).integers(0, 256, test.shape, dtype=np.uint8)
+    judge = own.open_own("shapes")
+    sets = []
+    for x in (train, scenes.render(of, 32), one_shape, one_colour, noise):
+        sets.append(FeatureSet(keep=True))
+        sets[-1].add(*judge.outputs(x))
+    data = Data(train=sets[0], test=sets[1])
+    same, shape, colour, far = (METRICS["fd"].measure(one, data)["value"] for one in sets[1:])
+    assert 5 * same < min(shape, colour) and 5 * same < far
+
+
+def test_accuracy_counts_the_classes_that_were_asked_for():
+    found, logits = FeatureSet(keep=True), np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 3]]
+    for part in (slice(0, 2), slice(2, 5)):
+        found.add(logits[part], 7 * logits[part], np.array([0, 1, 2, 0, 3])[part])
+    measured = METRICS["accuracy"].measure(found, None)
+    assert measured == {"value": 0.8, "standard_error": pytest.approx(np.sqrt(0.8 * 0.2 / 5))}
+
+
+def test_precision_and_density_share_their_neighbourhoods(monkeypatch):
+    calls = []
+
+    def counted(*sets):
+        calls.append(sets)
+        return neighbourhoods(*sets)
+
+    monkeypatch.setattr(distances, "neighbourhoods", counted)
+    train, one = features(images("train", 0, 100)), features(images("test", 0, 50))
+    data = Data(train=train, test=one)
+    both = [METRICS[name].measure(one, data) for name in ("pr", "dc", "pr")]
+    assert len(calls) == 1 and both[0] == both[2]
+    one.add(*network().outputs(images("test", 50, 100)))
+    again = METRICS["pr"].measure(one, data)
+    assert len(calls) == 2 and len(calls[1][1]) == 100 and again != both[0]
 
 
 def test_without_features_only_moments_are_kept():
@@ -180,6 +231,57 @@ def test_a_sweep_gives_the_numbers_of_its_settings(run):
         assert drawn["evaluations"] == alone[name]["protocol"]["sampling"]["evaluations"] == 4
     values = [one["fd_fashion@24"]["value"] for one in swept]
     assert len(set(values)) == 4
+
+
+def test_classes_of_samples_are_judged_by_the_guide_and_by_another(run, tmp_path, capsys):
+    guide = tmp_path / "guide"
+    noisy = ["--config.family.noisy=True", "--config.family.process=ddpm_cosine"]
+    assert main(["--config=classifier_fashion:smoke", f"--workdir={guide}", *noisy,
+                 "--config.eval.weights=raw"]) == 0  # fmt: skip
+    both = f"--config.eval.distances=accuracy_fashion,accuracy_own:{guide},fd_fashion"
+    steered = ["--config.sample.guidance_scale=0.0", f"--config.sample.classifier={guide}"]
+    swept = evaluated(run, *steered, both, "--config.eval.classifier_scale=(0.0,50.0)")
+    by_fashion, by_guide, distance = swept[1].values()
+    assert len(swept) == 2 and distance["value"] != swept[0]["fd_fashion@24"]["value"]
+    drawn = distance["protocol"]["sampling"]
+    assert drawn["classifier_scale"] == 50 and "reference" not in by_fashion["protocol"]
+    assert by_guide["protocol"]["hash"] == drawn["classifier_hash"]
+
+    def features_of(x: np.ndarray, labels: np.ndarray) -> FeatureSet:
+        found = FeatureSet(keep=True)
+        found.add(*network().outputs(x), labels)
+        return found
+
+    def share(one: FeatureSet) -> float:
+        return float((one.logits.argmax(-1) == one.labels).mean())
+
+    assert main(["--mode=sample", f"--workdir={run}", *steered, "--config.sample.count=24",
+                 "--config.sample.classifier_scale=50.0", "--config.sample.batch_size=24",
+                 "--config.sample.npz=True"]) == 0  # fmt: skip
+    samples = np.load(run / "samples" / "latest" / "samples.npz")
+    alone = features_of(samples["x"], samples["label"])
+    assert by_fashion["value"] == pytest.approx(share(alone), abs=0.05)
+    train = Data(train=features(images("train", 0, 300)), test=alone)
+    close = pytest.approx(METRICS["fd"].measure(alone, train)["value"], rel=1e-3)
+    assert distance["value"] == close
+    records = open_fashion_mini("test").read(np.arange(24))
+    true = features_of(records["x"], records["label"])
+    assert by_fashion["floor"]["value"] == share(true) > 0.7
+
+    def refused(words: str, *changes: str) -> None:
+        mode = ["--mode=eval", f"--workdir={run}", "--config.eval.losses=False"]
+        capsys.readouterr()
+        assert main([*mode, *changes]) == 2
+        assert words in capsys.readouterr().err
+
+    digits = "--config.eval.distances=accuracy_digits"
+    refused("the classes of digits are not those of fashion_mini", digits)
+    plain = "--config.eval.distances=accuracy_fashion"
+    refused("needs a class of every sample", plain, "--config.sample.conditions.label=none",
+            "--config.eval.samples=24")  # fmt: skip
+    swept = "--config.eval.classifier_scale=(1.0,2.0)"
+    refused("no effect without sample.classifier", plain, swept)
+    refused("one of them at a time", plain, swept, "--config.eval.guidance=(1.0,)")
 
 
 def test_distances_in_training_are_those_of_the_evaluation(tmp_path):
@@ -273,6 +375,10 @@ def test_runs_are_compared_only_under_one_protocol(run, tmp_path):
     ("ddpm_fashion:smoke", ("distances=fid",), "genzoo does not ship them"),
     ("ddpm_fashion:smoke", ("distances=fd_own:nowhere",), "holds no run"),
     ("classifier_fashion:smoke", ("distances=fd_fashion",), "needs a family that can sample"),
+    ("ddpm_fashion:smoke", ("distances=accuracy_fashion",), "needs samples of classes"),
+    ("ddpm_fashion:smoke", ("classifier_scale=(1.0,)",), "without eval.distances"),
+    ("ddpm_fashion:smoke", ("reconstructions=psnrr",), "did you mean 'psnr'"),
+    ("classifier_fashion:smoke", ("reconstructions=psnr",), "a family that can reconstruct"),
     ("vae_fashion:smoke", ("distances=fd_fashion", "steps=(2,3)"), "has no solver"),
 ])  # fmt: skip
 def test_what_cannot_be_measured_is_said(config, arguments, words, tmp_path, capsys):

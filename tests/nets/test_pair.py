@@ -51,6 +51,7 @@ def count(**settings):
 def test_one_stochastic_layer_of_iwae_has_its_published_count():
     image = dict(shape=(28, 28, 1), encoded=100, latent=50, decoded=1)
     assert count(**image) == [217_300, 207_984]
+    assert sum(count(**image)) == 425_284
 
 
 def test_two_stochastic_layers_of_iwae_have_their_published_count():

@@ -242,7 +242,7 @@ def test_a_line_cut_by_a_kill_is_no_damage(tmp_path, cut):
 
 # --- what is in the way ---------------------------------------------------------------------------
 
-FOLDERS = ("checkpoints", "frozen", "samples", "samples/training", "tensorboard")
+FOLDERS = ("checkpoints", "frozen", "samples", "samples/training", "tensorboard", "wandb")
 NAMES = (
     "config.json", "data.json", "metrics.jsonl", "eval.json", "run.json", "report.html", ".lock",
 )  # fmt: skip

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
 
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Tree
 from genzoo.math import resizing
+from genzoo.runtime.progress import tracked
 
 Apply = Callable[[Tree, Array], tuple[Array, Array | None]]
 """(params, float32 images [B, H, W, C] in levels from 0 to 255, resized) -> (features [B, D],
@@ -29,7 +29,8 @@ class FeatureNetwork:
     published ones. resize: a kind of `math.resizing`, or "" for none. side: the height and width
     that images are resized to; 0 for their own. sides: the only height and width that it takes; ()
     for any. channels: those of its images; grey images become coloured ones. dimensions: D.
-    classes: the number of logits, or 0. batch_size: images at a time.
+    classes: the number of logits, or 0. names: those of the classes, if they are known. batch_size:
+    images at a time.
     """
 
     name: str
@@ -44,6 +45,7 @@ class FeatureNetwork:
     apply: Apply
     params: Tree = field(repr=False)
     sides: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
     batch_size: int = 64
 
     @property
@@ -132,13 +134,12 @@ def in_batches(
     """(count, apply(rows of each array)) for every batch; the first `count` results are of rows.
 
     All batches are of one size, the last one filled up. what: for the progress, shown if there are
-    several batches and a terminal.
+    several batches.
     """
     total = len(arrays[0])
     size = min(batch_size, total)
     starts = range(0, total, size) if size else range(0)
-    shown = None if len(starts) > 1 else True  # of tqdm: None is no bar without a terminal
-    for start in tqdm(starts, desc=what, unit="batch", disable=shown):
+    for start in tracked(starts, what) if len(starts) > 1 else starts:
         batch = [array[start : start + size] for array in arrays]
         count = len(batch[0])
         filled = [np.concatenate([rows, np.repeat(rows[:1], size - count, 0)]) for rows in batch]

@@ -22,6 +22,7 @@ _MOST_PIXELS = 60_000_000
 _LARGEST_FACTOR = 16
 _LEAST_SHARE = 24_000  # bytes: a picture is not made smaller than this to save room
 _WIDEST = 1600  # pixels
+_THUMBNAIL = 900  # pixels of the longer side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +46,14 @@ class Damaged(Exception):
     """A picture that cannot be read; the text is the reason."""
 
 
-def encoded(path: Path, share: int) -> Picture:
-    """The picture in a file, in about `share` bytes of a page. Raises Damaged."""
+def encoded(path: Path, share: int, natural: bool = False) -> Picture:
+    """The picture in a file, in about `share` bytes of a page. Raises Damaged. natural: shown at
+    the size of the file by the browser's smooth scaling, for a picture whose place is of any size,
+    where blocks of pixels would come out uneven; only its size in bytes is reduced."""
     original, image, kind = _opened(path)
     width, height = image.size
+    if natural:
+        return _natural(original, image, kind, share)
     allowed = max(share * 3 // 4, _LEAST_SHARE)  # base64 adds a third
     small, factor = reduced(image)
     content, kind = (_png(small), "png") if factor > 1 or kind != "png" else (original, kind)
@@ -69,6 +74,27 @@ def encoded(path: Path, share: int) -> Picture:
         blocks=factor > 1,
         altered=altered,
     )
+
+
+def _natural(original: bytes, image: Image.Image, kind: str, share: int) -> Picture:
+    width, height = image.size
+    small = image
+    if max(image.size) > _THUMBNAIL:
+        small = _scaled(image, max(_THUMBNAIL / max(image.size), 2 / min(image.size)))
+    allowed = max(share * 3 // 4, _LEAST_SHARE // 2)
+    content, altered = (original, False) if small is image else (_png(small), True)
+    kind = kind if small is image else "png"
+    if len(content) > allowed or kind not in ("png", "webp", "jpeg"):
+        content, kind, altered = _webp(small), "webp", True
+    for _ in range(4):
+        if len(content) <= allowed or min(small.size) < 64:
+            break
+        small = _scaled(small, max(0.4, 0.9 * math.sqrt(allowed / len(content))))
+        content = _webp(small)
+    return Picture(
+        source=f"data:image/{kind};base64,{base64.b64encode(content).decode()}",
+        width=width, height=height, blocks=False, altered=altered,
+    )  # fmt: skip
 
 
 def _opened(path: Path) -> tuple[bytes, Image.Image, str]:

@@ -28,6 +28,29 @@ def numbers(content: Mapping) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def in_short(name: str, content: Mapping) -> str:
+    """The protocol of a distance at the first setting, as one line; "" if it was not measured."""
+    found = settings(content)
+    one = section(found[0], name) if found else {}
+    protocol = section(one, "protocol")
+    if not protocol:
+        return ""
+    drawn, reference = section(protocol, "sampling"), section(protocol, "reference")
+    parts = [
+        f"{words.shown(protocol.get('n'))} samples against {words.shown(reference.get('n'))} "
+        f"images of {words.shown(reference.get('data'))}"
+    ]
+    if drawn.get("method"):
+        parts.append(
+            f"{words.shown(drawn['method'])}, {words.shown(drawn.get('evaluations'))} evaluations"
+        )
+    if "value" in section(one, "floor"):
+        parts.append(f"test images {words.shown(section(one, 'floor')['value'])}")
+    if one.get("comparable") is False:
+        parts.append("not comparable")
+    return "; ".join(parts)
+
+
 def tables(content: Mapping) -> list[Table]:
     """The distances at the first setting, and the values at all of them if there are several."""
     measured = settings(content)

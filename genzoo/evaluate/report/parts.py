@@ -176,7 +176,8 @@ class Section:
 @dataclass(frozen=True, kw_only=True)
 class Page:
     """A page. title: of the run. kicker: above it. summary: a sentence below it. figures: the few
-    numbers that matter. problems: what is missing or damaged. colophon: how the page was made."""
+    numbers that matter. problems: what is missing or damaged. colophon: how the page was made. up:
+    a link to the index of which this is a page; "" if there is none."""
 
     title: str
     kicker: str
@@ -184,4 +185,40 @@ class Page:
     figures: Sequence[Fact]
     sections: Sequence[Section]
     problems: Sequence[str] = ()
+    colophon: str = ""
+    up: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A run in the index of a gallery. about: family and data. link: to its page, relative to the
+    index. score: the one number that matters, with its protocol as the note; None if there is none.
+    facts: duration, parameters and the like. picture, alt: None and "" if it has none."""
+
+    title: str
+    about: str
+    link: str
+    score: Fact | None = None
+    facts: Sequence[Fact] = ()
+    picture: Picture | None = None
+    alt: str = ""
+
+
+@dataclass(frozen=True)
+class Room:
+    """Cards of runs of one kind. name: its anchor."""
+
+    name: str
+    title: str
+    cards: Sequence[Card]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """The index of a gallery. kicker: above the title; summary: below it."""
+
+    title: str
+    kicker: str
+    summary: str
+    rooms: Sequence[Room]
     colophon: str = ""

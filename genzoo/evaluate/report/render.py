@@ -11,39 +11,48 @@ from importlib import resources
 
 from markupsafe import Markup
 
-from genzoo.evaluate.report.parts import Page
+from genzoo.evaluate.report.parts import Index, Page
 
 MARK = "genzoo-report"
 """The name of the generator in the file, by which a report is told from other files."""
+GALLERY = "genzoo-gallery"
+"""The same for the index of a gallery."""
+_FOLDER = resources.files("genzoo") / "evaluate" / "report"
 
 
-def render(page: Page) -> str:
-    """The HTML of a page."""
-    template, style, script = _parts()
+def render(page: Page | Index) -> str:
+    """The HTML of a page, or of the index of a gallery."""
+    name, mark = ("gallery", GALLERY) if isinstance(page, Index) else ("page", MARK)
+    style, script = _text("page.css"), _text("page.js")
+    if name == "gallery":
+        style += _text("gallery.css")
     policy = "; ".join(
         (
             "default-src 'none'", "img-src data:", f"style-src '{_hash(style)}'",
             f"script-src '{_hash(script)}'", "base-uri 'none'", "form-action 'none'",
         )
     )  # fmt: skip
-    return template.render(
-        page=page, style=Markup(style), script=Markup(script), policy=policy, mark=MARK
+    return (
+        _templates()
+        .get_template(f"{name}.html")
+        .render(page=page, style=Markup(style), script=Markup(script), policy=policy, mark=mark)
     )
 
 
 @cache
-def _parts():
-    """(the template, the style sheet, the script), from the files beside this one."""
-    from jinja2 import Environment, StrictUndefined  # here, because few calls make a page
+def _templates():
+    """The templates, from the files beside this one."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined  # here: few calls make a page
 
-    folder = resources.files("genzoo") / "evaluate" / "report"
-    text, style, script = (
-        (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
-    )
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(text), style, script
+    return Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=FunctionLoader(_text),
+    )  # fmt: skip
+
+
+@cache
+def _text(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
 
 
 def _hash(content: str) -> str:

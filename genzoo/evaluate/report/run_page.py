@@ -40,8 +40,9 @@ class About:
     defaults: Mapping[str, object] = field(default_factory=dict)
 
 
-def run_page(folder: Folder, about: About) -> Page:
-    """The report on a run."""
+def run_page(folder: Folder, about: About, up: str = "") -> Page:
+    """The report on a run. up: a link to the index of the gallery that the page is part of, which
+    makes a page without the time of its making: the same run has the same page; "" if none."""
     problems = list(folder.problems)
     pictures, altered = _album([folder], BUDGET, problems)
     cost = account.of(folder)
@@ -61,7 +62,8 @@ def run_page(folder: Folder, about: About) -> Page:
         figures=_figures(folder, cost),
         sections=[each for each in sections if each.blocks],
         problems=problems,
-        colophon=_colophon(altered),
+        colophon=_colophon(altered, dated=not up),
+        up=up,
     )
 
 
@@ -244,13 +246,13 @@ def _figures(folder: Folder, cost: account.Cost) -> list[Fact]:
     return facts
 
 
-def _colophon(altered: bool) -> str:
-    now = datetime.datetime.now(datetime.UTC)
+def _colophon(altered: bool, dated: bool = True) -> str:
+    now = words.moment(datetime.datetime.now(datetime.UTC).isoformat())
     said = (
         " Large pictures are compressed or smaller here than in samples/, so that this page stays "
         "under 3 MB." if altered else ""
     )  # fmt: skip
-    return f"Made by genzoo {VERSION} on {words.moment(now.isoformat())}.{said}"
+    return f"Made by genzoo {VERSION}{f' on {now}' if dated else ''}.{said}"
 
 
 # --- comparison -----------------------------------------------------------------------------------

@@ -122,13 +122,30 @@ def _sweep(title: str, entries: Sequence[Mapping]) -> Table | None:
 
 
 def headline(folder: Folder) -> Fact | None:
-    """The one score that matters most, with its number of examples."""
-    found = [_flat(content) for content in folder.scores.values()]
+    """The one score that matters most, with its protocol as the note."""
     for name in _HEADLINES:
-        for scores in found:
-            if math.isfinite(value := number(scores.get(name))):
-                return Fact(words.capital(words.titled(name)), brief(value))
+        for content in folder.scores.values():
+            value = number(_flat(content).get(name))
+            if math.isfinite(value):
+                title = words.capital(words.titled(name))
+                return Fact(title, brief(value), _in_short(name, content))
     return None
+
+
+def _in_short(name: str, content: Mapping) -> str:
+    """The protocol of a score as one line; "" if it is unknown."""
+    if line := measured.in_short(name, content):
+        return line
+    own = section(content, name)
+    protocol = section(own, "protocol") or section(content, "protocol")
+    examples = protocol.get("n", own.get("n"))
+    parts = [
+        f"{words.shown(examples)} examples" if examples else "",
+        f"{words.shown(protocol['split'])} split" if protocol.get("split") else "",
+        f"weights {words.shown(protocol['weights'])}" if protocol.get("weights") else "",
+        f"step {words.shown(protocol['step'])}" if protocol.get("step") else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _flat(content: Mapping) -> dict[str, object]:

@@ -20,6 +20,8 @@ METRICS: Mapping[str, str] = {
     "nats_standard_error": "standard error",
     "bits_per_dim": "Bits per dimension",
     "bits_per_dim_standard_error": "standard error",
+    "fd_fashion": "FD-fashion",
+    "fid": "FID",
     "psnr": "PSNR, dB",
     "ssim": "SSIM",
     "mean_squared_error": "Mean squared error",

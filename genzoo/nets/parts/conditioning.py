@@ -80,6 +80,21 @@ class Vector(nn.Module):
         return jnp.where(present[:, None], out, absent)
 
 
+class DeepVector(nn.Module):
+    """(vector [B, D], present bool [B]) -> [B, features], by two dense layers (SD3).
+
+    null: as in `Vector`.
+    """
+
+    features: int
+    null: bool
+
+    @nn.compact
+    def __call__(self, vector: Array, present: Array) -> Array:
+        h = nn.Dense(self.features, kernel_init=FAN_AVG, name="dense_0")(vector)
+        return Vector(self.features, self.null, name="dense_1")(nn.silu(h), present)
+
+
 class Scalar(nn.Module):
     """(number [B], present bool [B]) -> [B, features], for numbers of order 1.
 
@@ -180,13 +195,16 @@ def value_of(entry: Entry, given: Given | None, like: Array) -> Given:
     return Given(empty[entry.kind], jnp.zeros(rows, bool))
 
 
-def feature_embedder(entry: Entry, features: int, name: str, std: float = 1.0) -> nn.Module:
-    """The embedder of a condition with way = "add". std: the initial deviation of a class table."""
+def feature_embedder(
+    entry: Entry, features: int, name: str, std: float = 1.0, deep: bool = False
+) -> nn.Module:
+    """The embedder of a condition with way = "add". std: the initial deviation of a class table.
+    deep: whether vectors go through two layers."""
     if entry.kind == "class":
         return ClassTable(entry.size, features, entry.null, std, name=name)
     if entry.kind == "scalar":
         return Scalar(features, entry.null, name=name)
-    return Vector(features, entry.null, name=name)
+    return (DeepVector if deep else Vector)(features, entry.null, name=name)
 
 
 class Conditioner(nn.Module):
@@ -196,7 +214,7 @@ class Conditioner(nn.Module):
     added to the result (Nichol & Dhariwal 2021). For each sequence with a text encoder, a linear
     map of its mean token is added too. features: the width of these features. context: the width of
     the tokens. start: the initial weights of the two layers. std: the initial standard deviation of
-    class tables.
+    class tables. deep: whether vectors go through two layers.
     """
 
     embed: TimeEmbedding
@@ -206,6 +224,7 @@ class Conditioner(nn.Module):
     context: int = 0
     start: nn.initializers.Initializer = FAN_AVG
     std: float = 1.0
+    deep: bool = False
 
     @nn.compact
     def __call__(self, time: Array, conditions: Conditions, x: Array) -> Encoded:
@@ -216,7 +235,8 @@ class Conditioner(nn.Module):
         for name, entry in self.entries.items():
             if entry.way == "add":
                 given = value_of(entry, conditions.get(name), x)
-                added.append(feature_embedder(entry, self.features, name, self.std)(*given))
+                embedder = feature_embedder(entry, self.features, name, self.std, self.deep)
+                added.append(embedder(*given))
                 h = h + added[-1]
         sequences = attended(self.entries, conditions, x, self.context)
         for name, sequence in sequences.items():

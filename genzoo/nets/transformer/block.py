@@ -23,13 +23,34 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from genzoo.core.types import Array
 from genzoo.nets.parts.attention import attend
-from genzoo.nets.parts.layers import FAN_AVG, ZEROS
+from genzoo.nets.parts.layers import FAN_AVG, ZEROS, flat_product
 from genzoo.nets.transformer.positions import Rotary, turned
 
 Initializer = nn.initializers.Initializer
+
+
+class RMSNorm(nn.Module):
+    """x [.., C] -> x / sqrt(mean(x^2) + epsilon), times a learned gain if `learned`.
+
+    Computed in float32; the result has type `dtype`. Flax multiplies the gain by the factor first,
+    whose gradient is slower on a CPU.
+    """
+
+    epsilon: float = 1e-6
+    learned: bool = True
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = x.astype(jnp.float32)
+        y = y * lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+        if self.learned:
+            y = y * self.param("scale", nn.initializers.ones_init(), x.shape[-1:])
+        return y.astype(self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +65,7 @@ class Norm:
     def make(self, dtype: jnp.dtype, name: str | None = None) -> nn.Module:
         """The module. Statistics are float32; the result has type `dtype`."""
         if self.rms:
-            return nn.RMSNorm(self.epsilon, dtype=dtype, use_scale=self.learned, name=name)
+            return RMSNorm(self.epsilon, self.learned, dtype, name=name)
         gains = dict(use_scale=self.learned, use_bias=self.learned)
         return nn.LayerNorm(self.epsilon, dtype=dtype, **gains, name=name)
 
@@ -53,12 +74,14 @@ class Norm:
 class Attention:
     """The attention of a block. heads: must divide the width. qk_norm: whether queries and keys of
     every head pass through an RMSNorm. causal: whether position i sees positions 0 .. i only.
-    cross: whether the block also attends to tokens, equation (2)."""
+    cross: whether the block also attends to tokens, equation (2). dual: whether h is also added a
+    second attention to itself alone, for blocks of two streams (SD 3.5)."""
 
     heads: int
     qk_norm: bool = False
     causal: bool = False
     cross: bool = False
+    dual: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +160,8 @@ class TransformerBlock(nn.Module):
 
     modulated: whether the block has adaLN-Zero and is told features. layer_scale: the initial value
     of learned scales in place of gates; 0 for none. start: the initial weights of all layers but
-    those that add to the stream, whose are start_out.
+    those that add to the stream, whose are start_out. ends: whether the block gives its `heads`
+    alone and adds nothing to the stream.
     """
 
     width: int
@@ -149,14 +173,22 @@ class TransformerBlock(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     start: Initializer = FAN_AVG
     start_out: Initializer = FAN_AVG
+    ends: bool = False
 
     def setup(self):
         width, attention, start, out = self.width, self.attention, self.start, self.start_out
         self.norm_0 = self.norm.make(self.dtype)
         self.query_key_value = self._dense(3 * width, start)
         if attention.qk_norm:
-            self.query_norm, self.key_norm = (nn.RMSNorm(dtype=self.dtype) for _ in range(2))
+            self.query_norm, self.key_norm = (RMSNorm(dtype=self.dtype) for _ in range(2))
         self.out = self._dense(width, out)
+        if attention.dual:
+            self.query_key_value_dual = self._dense(3 * width, start)
+            if attention.qk_norm:
+                self.query_norm_dual, self.key_norm_dual = (
+                    RMSNorm(dtype=self.dtype) for _ in range(2)
+                )
+            self.out_dual = self._dense(width, out)
         if attention.cross:
             self.norm_cross = self.norm.make(self.dtype)
             self.query_cross = self._dense(width, start)
@@ -167,7 +199,7 @@ class TransformerBlock(nn.Module):
         self.expand = self._dense((1 + self.mlp.gated) * self.mlp.hidden, start)
         self.contract = self._dense(width, out)
         if self.modulated:
-            self.modulation = self._dense(6 * width, ZEROS)
+            self.modulation = self._dense(self._arrays * width, ZEROS)
         if self.layer_scale:
             value = nn.initializers.constant(self.layer_scale)
             self.scale_0 = self.param("scale_0", value, (width,))
@@ -176,10 +208,10 @@ class TransformerBlock(nn.Module):
         self.drop_path = Drop(whole=True)
 
     def _dense(self, features: int, start: Initializer) -> nn.Dense:
-        return nn.Dense(features, kernel_init=start, dtype=self.dtype)
+        return nn.Dense(features, kernel_init=start, dtype=self.dtype, dot_general=flat_product)
 
     def __call__(self, h: Array, told: Told, rates: Rates, train: bool) -> Array:
-        attention, changes = self.attention, self._changes(told.features)
+        attention, changes = self.attention, self.changes(told.features)
         query, key, value = self.heads(h, told.rotary, changes)
         attended = attend(query, key, value, told.mask, causal=attention.causal)
         h = self.attended(h, attended, rates, train, changes)
@@ -187,9 +219,14 @@ class TransformerBlock(nn.Module):
             h = h + self._added(self._cross(h, told), rates, train)
         return self.passed_on(h, rates, train, changes)
 
-    def _changes(self, features: Array | None) -> list[Array]:
-        """Equation (4): six arrays [B, width], or none."""
-        return jnp.split(self.modulation(features), 6, -1) if self.modulated else []
+    @property
+    def _arrays(self) -> int:
+        """The number of arrays in (4): three more for a second attention, two if it ends."""
+        return 2 if self.ends else 9 if self.attention.dual else 6
+
+    def changes(self, features: Array | None) -> list[Array]:
+        """Equation (4): arrays [B, width], in its order; none without adaLN-Zero."""
+        return jnp.split(self.modulation(features), self._arrays, -1) if self.modulated else []
 
     def heads(
         self, h: Array, positions: Rotary | None = None, changes: list[Array] | None = None
@@ -197,14 +234,20 @@ class TransformerBlock(nn.Module):
         """Query, key and value for h [.., width], each [.., heads, width / heads]."""
         h = self.norm_0(h)
         h = modulate(h, *changes[:2]) if changes else h
-        # The gradient of a split is one concatenation; that of indexing sums three padded arrays.
-        split = jnp.split(self.query_key_value(h), 3, -1)
-        query, key, value = (self._by_head(part) for part in split)
+        query, key, value = self._split(self.query_key_value(h), 3)
         if self.attention.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         if positions is not None:
             query, key = turned(query, positions), turned(key, positions)
         return [query, key, value]
+
+    def dual(self, h: Array, changes: list[Array]) -> Array:
+        """What the second attention adds, from h [B, N, width] before the first."""
+        own = modulate(self.norm_0(h), *changes[6:8])
+        query, key, value = self._split(self.query_key_value_dual(own), 3)
+        if self.attention.qk_norm:
+            query, key = self.query_norm_dual(query), self.key_norm_dual(key)
+        return changes[8][:, None] * self.out_dual(attend(query, key, value).reshape(h.shape))
 
     def attended(
         self, h: Array, attended: Array, rates: Rates, train: bool, changes: list[Array]
@@ -224,15 +267,19 @@ class TransformerBlock(nn.Module):
             added = changes[5][:, None] * added
         return h + (self.scale_1 * added if self.layer_scale else added)
 
-    def _by_head(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], self.attention.heads, -1)
+    def _split(self, x: Array, parts: int) -> list[Array]:
+        """x [.., parts width] -> its parts, each [.., heads, width / heads]."""
+        # The gradient of a split is one concatenation; that of indexing sums three padded arrays.
+        split = jnp.split(x, parts, -1)
+        head = (self.attention.heads, self.width // self.attention.heads)
+        return [part.reshape(*x.shape[:-1], *head) for part in split]
 
     def _cross(self, h: Array, told: Told) -> Array:
         tokens = told.tokens
         if told.token_mask is not None:
             tokens = jnp.where(told.token_mask[..., None], tokens, 0)  # keeps out NaN as well
-        query = self._by_head(self.query_cross(self.norm_cross(h)))
-        key, value = map(self._by_head, jnp.split(self.key_value_cross(tokens), 2, -1))
+        (query,) = self._split(self.query_cross(self.norm_cross(h)), 1)
+        key, value = self._split(self.key_value_cross(tokens), 2)
         return self.out_cross(attend(query, key, value, told.token_mask).reshape(h.shape))
 
     def _mlp(self, h: Array) -> Array:

@@ -12,11 +12,21 @@ from flax import linen as nn
 from genzoo.core.conditions import Conditions
 from genzoo.core.types import Array
 from genzoo.nets.parts.conditioning import TOKEN_STD, Encoded
-from genzoo.nets.parts.layers import FAN_AVG, ZEROS
+from genzoo.nets.parts.layers import FAN_AVG, ZEROS, flat_product
 from genzoo.nets.transformer import positions
 from genzoo.nets.transformer.block import Norm, Told, TransformerBlock, modulate
 from genzoo.nets.transformer.patches import grid_of, patchify, unpatchify
 from genzoo.nets.transformer.stack import Stack
+
+
+def output(h: Array, features: Array, norm: Norm, channels: int) -> Array:
+    """The last layer: h [B, N, width], features [B, E] -> [B, N, channels] float32, zero at the
+    start. Call it inside a compact `__call__`. In float32, because rounding here would be noise in
+    the output."""
+    change = nn.Dense(2 * h.shape[-1], kernel_init=ZEROS, name="out_modulation")(features)
+    h = modulate(norm.make(jnp.float32, "out_norm")(h), *jnp.split(change, 2, -1))
+    last = nn.Dense(channels, kernel_init=ZEROS, dot_general=flat_product, name="out")
+    return last(h)
 
 
 class PatchTransformer(nn.Module):
@@ -72,12 +82,8 @@ class PatchTransformer(nn.Module):
             h = self.stack.run(self._block, start, self.depth, h, told(self.class_tokens), train)
             h = h[:, self.class_tokens :]
 
-        # In float32, because rounding here would be noise in the output.
-        change = nn.Dense(2 * self.width, kernel_init=ZEROS, name="out_modulation")(features)
-        h = modulate(self.norm.make(jnp.float32, "out_norm")(h), *jnp.split(change, 2, -1))
         channels = self.out_channels * self.patch ** len(size)
-        h = nn.Dense(channels, kernel_init=ZEROS, name="out")(h)
-        return unpatchify(h, size, self.patch)
+        return unpatchify(output(h, features, self.norm, channels), size, self.patch)
 
     def _block(self, wrap: Callable, name: str) -> TransformerBlock:
         return self.block(wrap(TransformerBlock), name)
@@ -90,7 +96,12 @@ class PatchTransformer(nn.Module):
 
     def _dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
         return nn.Dense(
-            features, use_bias=use_bias, kernel_init=FAN_AVG, dtype=self.dtype, name=name
+            features,
+            use_bias=use_bias,
+            kernel_init=FAN_AVG,
+            dtype=self.dtype,
+            dot_general=flat_product,
+            name=name,
         )
 
     def _class_tokens(self, encoded: Encoded, batch: int) -> Array:

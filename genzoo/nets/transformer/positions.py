@@ -22,10 +22,11 @@ LONGEST = 10_000.0  # the longest wavelength divided by 2 pi, in patches
 
 
 class Rotary(NamedTuple):
-    """The angles of rotary positions. cosine, sine: [N, D / 2] for heads of width D."""
+    """Rotary positions. cosine, sine: [N, D] for heads of width D, those of the angles of every
+    channel; the sine of the first half of the channels is negative."""
 
-    cosine: Array | np.ndarray
-    sine: Array | np.ndarray
+    cosine: np.ndarray
+    sine: np.ndarray
 
 
 def coordinates(size: Sequence[int], base: Sequence[int] = ()) -> np.ndarray:
@@ -65,7 +66,9 @@ def rotary(positions: np.ndarray, head_width: int, still: int = 0) -> Rotary:
     angles = np.zeros((still + len(positions), head_width // 2))
     for i, along in enumerate(positions.T):
         angles[still:, i * count : (i + 1) * count] = along[:, None] * frequencies
-    return Rotary(np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
+    cosine, sine = np.cos(angles), np.sin(angles)
+    both = np.concatenate([cosine, cosine], -1), np.concatenate([-sine, sine], -1)
+    return Rotary(*(part.astype(np.float32) for part in both))
 
 
 def turned(x: Array, by: Rotary) -> Array:
@@ -74,7 +77,5 @@ def turned(x: Array, by: Rotary) -> Array:
     Channel i is paired with channel i + D / 2. The authors pair neighbours, which is the same up to
     the order of channels, but slower.
     """
-    cosine, sine = (jnp.asarray(part)[:, None] for part in by)  # [N, 1, D / 2]
-    a, b = jnp.split(x, 2, -1)
-    both = a * cosine - b * sine, a * sine + b * cosine
-    return jnp.concatenate(both, -1).astype(x.dtype)
+    cosine, sine = (jnp.asarray(part)[:, None] for part in by)  # [N, 1, D]
+    return (x * cosine + jnp.roll(x, x.shape[-1] // 2, -1) * sine).astype(x.dtype)

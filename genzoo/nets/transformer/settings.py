@@ -146,6 +146,11 @@ class PatchSettings:
         return Norm(learned=False)
 
     @property
+    def deep_vectors(self) -> bool:
+        """Whether conditions that are vectors go through two layers."""
+        return False
+
+    @property
     def rates(self) -> tuple[float, ...]:
         """The dropout of every block."""
         return (self.dropout,) * self.depth
@@ -156,9 +161,11 @@ class PatchSettings:
         """The size of `build` for inputs of `shape` (*size, C)."""
         width, axes = self.width, len(shape) - 1
         within, places = self.patch**axes, prod(grid_of(shape[:-1], self.patch))
-        params = counts.conditioner(entries, FREQUENCIES, width, context=width)
+        params = counts.conditioner(
+            entries, FREQUENCIES, width, context=width, deep=self.deep_vectors
+        )
         params += self.entry_params(within * (shape[-1] + counts.mapped(entries)))
-        params += self.depth * block_params(**self._block(entries))
+        params += self.blocks_params(entries)
         params += norm_params(self.norm, width)
         params += counts.dense(width, 2 * width) + counts.dense(width, within * out_channels)
         itemsize = DTYPES[self.dtype].itemsize
@@ -170,22 +177,28 @@ class PatchSettings:
         """The number of params of the embedding of patches of `inputs` numbers."""
         return counts.dense(inputs, self.width)
 
-    def _block(self, entries: conditions.Entries) -> dict:
+    def blocks_params(self, entries: conditions.Entries) -> int:
+        """The number of params of all blocks."""
+        return self.depth * block_params(**self.block(entries))
+
+    def cross(self, entries: conditions.Entries) -> bool:
+        """Whether blocks have cross-attention."""
+        return any(entry.way == "attend" for entry in entries.values())
+
+    def block(self, entries: conditions.Entries) -> dict:
         """The fields of every block."""
-        cross = any(entry.way == "attend" for entry in entries.values())
         return dict(
             width=self.width,
-            attention=Attention(heads=self.heads, qk_norm=self.qk_norm, cross=cross),
+            attention=Attention(heads=self.heads, qk_norm=self.qk_norm, cross=self.cross(entries)),
             mlp=MLPS[self.mlp](int(self.expansion * self.width)),
             norm=self.norm,
             modulated=True,
             dtype=DTYPES[self.dtype],
         )
 
-    def made(self, out_channels: int, entries: conditions.Entries, **own: object) -> Network:
-        """The network. own: further fields of its `PatchTransformer`."""
+    def fields(self, out_channels: int, entries: conditions.Entries) -> dict:
+        """The fields that every network of patches has."""
         check_ways(entries, ("add", "concat", "attend"))
-        block = self._block(entries)
         condition = partial(
             Conditioner,
             embed=TIME_EMBEDDINGS[self.time_embedding],
@@ -195,14 +208,14 @@ class PatchSettings:
             context=self.width,
             start=nn.initializers.normal(TOKEN_STD),
             std=TOKEN_STD,
+            deep=self.deep_vectors,
         )
-        module = PatchTransformer(
+        return dict(
             out_channels=out_channels,
             patch=self.patch,
             width=self.width,
             depth=self.depth,
             head_width=self.width // self.heads,
-            block=lambda cls, name: cls(**block, name=name),
             norm=self.norm,
             stack=Stack(
                 dropout=self.rates,
@@ -214,6 +227,11 @@ class PatchSettings:
             dtype=DTYPES[self.dtype],
             rotary=self.rotary,
             base=self.base,
-            **own,
         )
-        return network(module)
+
+    def made(self, out_channels: int, entries: conditions.Entries, **own: object) -> Network:
+        """The network of one stream. own: further fields of its `PatchTransformer`."""
+        block, fields = self.block(entries), self.fields(out_channels, entries)
+        return network(
+            PatchTransformer(block=lambda cls, name: cls(**block, name=name), **fields, **own)
+        )

@@ -33,9 +33,7 @@ class Stack:
     scan: bool = False
     remat: str = "none"
 
-    def run(
-        self, make: MakeBlock, first: int, last: int, h: Tree, told: Told, train: bool
-    ) -> Tree:
+    def run(self, make: MakeBlock, first: int, last: int, h: Tree, told: Told, train: bool) -> Tree:
         """The stream h after the blocks first .. last - 1, which are equal. Call it inside a
         compact `__call__`. Params: block_I for each, or layers_FIRST for all with a scan."""
         if not (self.scan and last - first > 1):

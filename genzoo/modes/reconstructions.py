@@ -1,0 +1,100 @@
+"""The agreement of reconstructions with test images, which `--mode=eval` measures on request."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from genzoo.core.contract import Variables
+from genzoo.data.fields import Image
+from genzoo.evaluate.distances import FeatureSet
+from genzoo.evaluate.features import vgg16
+from genzoo.evaluate.features.network import FeatureNetwork
+from genzoo.evaluate.features.table import NETWORKS
+from genzoo.evaluate.reconstructions import RFD, averaged, distance, parsed
+from genzoo.evaluate.similarity import psnr
+from genzoo.experiment import Experiment, require, require_kind
+from genzoo.math.pca import Moments
+from genzoo.modes.reconstruct import pairs
+from genzoo.modes.rulers import fitting, noise, read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """What the measures of eval.reconstructions need. networks: of rfd, by name."""
+
+    lpips: vgg16.Lpips | None
+    networks: Mapping[str, FeatureNetwork]
+
+
+def check(experiment: Experiment) -> Judges:
+    """The judges. Raises UserError unless eval.reconstructions can be measured for this run."""
+    config, settings = experiment.config, experiment.config.eval
+    require(experiment.family, config.family.name, "reconstruct", "eval")
+    require_kind(experiment, (Image,), "eval", "measures reconstructions of images")
+    named = parsed(settings.reconstructions)
+    names = dict.fromkeys(one.network for one in named if one.name == RFD)
+    return Judges(
+        lpips=vgg16.open_lpips() if any(one.name == "lpips" for one in named) else None,
+        networks={
+            name: fitting(
+                NETWORKS[name].open(settings.features, settings.resize),
+                experiment,
+                "eval.reconstructions",
+            )
+            for name in names
+        },
+    )
+
+
+def measure(experiment: Experiment, judges: Judges, variables: Variables, step: int) -> dict:
+    """Name of a measure -> its numbers, with their protocol. judges: of `check`."""
+    settings = experiment.config.eval
+    source = experiment.open(settings.split)
+    count = min(settings.count or len(source), len(source))
+    pixels = {"mean_squared_error": [], "ssim": [], "lpips": []}
+    sets = {name: (FeatureSet(keep=False), FeatureSet(keep=False)) for name in judges.networks}
+    for part in pairs(experiment, variables, {}, source, count):
+        for name in ("mean_squared_error", "ssim"):
+            pixels[name].append(part[name])
+        if judges.lpips:
+            pixels["lpips"].append(judges.lpips.distances(part["copy"], part["original"]))
+        for name, (copies, originals) in sets.items():
+            copies.add(*judges.networks[name].outputs(part["copy"]))
+            originals.add(*judges.networks[name].outputs(part["original"]))
+    each = {name: np.concatenate(parts) for name, parts in pixels.items() if parts}
+    each["psnr"] = psnr(each["mean_squared_error"].astype(np.float64))
+    common = {
+        "n": count,
+        "data": experiment.config.data.name,
+        "split": settings.split,
+        "weights": settings.weights,
+        "step": step,
+        "seed": settings.seed,
+    }
+    report = {}
+    for one in parsed(settings.reconstructions):
+        if one.name == RFD:
+            network = judges.networks[one.network]
+            copies, originals = (found.moments for found in sets[one.network])
+            train = (part["x"] for part in read(experiment.open("train"), count))
+            numbers = {
+                **distance(copies, originals),
+                "floor": distance(_moments(network, train), originals),
+                "ceiling": distance(_moments(network, noise(experiment.shape, count)), originals),
+            }
+            protocol = {**common, **network.protocol, "reference": source.identity()}
+        else:
+            numbers, protocol = averaged(each[one.name]), common
+            if one.name == "lpips":
+                own = judges.lpips
+                protocol = {**common, "network": own.name, "version": own.version, "hash": own.hash}
+        report[f"{one}@{count}"] = {**numbers, "protocol": protocol}
+    return report
+
+
+def _moments(network: FeatureNetwork, images: Iterator[np.ndarray]) -> Moments:
+    found = FeatureSet(keep=False)
+    for batch in images:
+        found.add(*network.outputs(batch))
+    return found.moments
