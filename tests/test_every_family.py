@@ -134,6 +134,11 @@ class Silent:
         return jnp.zeros_like(output)
 
 
+def alone(a, b, *others):
+    """An objective that does not compare examples."""
+    return -(a * b).sum(-1)
+
+
 TOLD = dict(conditions=dict(label=dict(dropout=0.1)))
 # A class, a small copy of the image, and the image with a hole.
 SEEN = dict(
@@ -255,6 +260,21 @@ CASES = {
         path="vdm_cifar",
         changes=dict(network=dict(width=8, blocks=1, fourier=(1,)), **TOLD),
         spread=True,
+    ),
+    "mae": Case(path="mae_fashion"),
+    "contrastive": Case(
+        path="simclr_fashion",
+        changes=dict(
+            family=dict(area=1.0, mirror=0.0),
+            network=dict(name="vit", width=8, depth=1, heads=2, patch=4),
+        ),
+        uncoupled=dict(objective=alone),
+        still=dict(views=lambda images, key: images),
+    ),
+    "contrastive_of_texts": Case(
+        path="clip_shapes",
+        uncoupled=dict(objective=alone),
+        still=dict(mask=lambda ids: ids > 0),
     ),
     "classifier": Case(
         path="classifier_fashion",
@@ -556,6 +576,7 @@ def test_every_condition_matters(made, name):
         deaf = [k for k, v in gaps.items() if (v.max() if k == "sample" else v.min()) < 1e-5]
         assert not deaf, f"{condition} changes nothing in {deaf}"
     targets = {"label"} if build.FAMILIES[m.experiment.config.family.name].labelled else set()
+    targets |= set(getattr(build.family_settings(m.experiment.config), "fields", ()))
     for other in batch.keys() - {"x", *m.fields} - targets:  # fields that the model does not use
         after = m.outputs(m.variables, other_values(batch, other), KEY, keys)
         assert_same(after, before, f"{other}, which is not a condition")

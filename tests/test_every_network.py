@@ -149,6 +149,32 @@ def _transformer(made: Callable, shape: tuple[int, ...]) -> Whole:
     )
 
 
+def _mae(made: Callable, shape: tuple[int, ...]) -> Whole:
+    net = made(shape=shape)
+    x, keep = _normal(2, *shape), jnp.asarray([[4, 0], [1, 3]])
+    restore = jnp.asarray([[1, 2, 3, 4, 0, 5], [2, 0, 3, 1, 4, 5]])
+    values = net.patch**2 * shape[-1]
+    return Whole(
+        lambda key: net.init(key, x, keep, restore),
+        lambda params, x: (net.apply(params, x, keep, restore), net.encode(params, x)),
+        (x,),
+        ((2, 6, values), (2, 7, 8)),
+    )
+
+
+def _towers(made: Callable, shape: tuple[int, ...]) -> Whole:
+    net = made(vocabulary=7, length=4)
+    x, ids = _normal(2, *shape), jnp.asarray([[1, 5, 2, 0], [3, 0, 0, 0]])
+    return Whole(
+        lambda key: {"image": net.image.init(key, x), "text": net.text.init(key, ids, ids > 0)},
+        lambda params, x: (
+            net.image.apply(params["image"], x), net.text.apply(params["text"], ids, ids > 0)
+        ),
+        (x,),
+        ((2, 6), (2, 6)),
+    )
+
+
 def _normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
@@ -178,6 +204,17 @@ CASES = {
     ),
     "point_mlp": Case(_denoiser, (3,), dict(width=16, depth=2, fourier=4)),
     "classifier": Case(_classifier, (4, 6, 3), dict(**_SMALL, head_width=4, norm_groups=2)),
+    "vit": Case(_classifier, (4, 6, 3), dict(width=8, depth=2, heads=2, patch=2)),
+    "mae": Case(
+        _mae, (4, 6, 3),
+        dict(width=8, depth=2, heads=2, patch=2, decoder_width=8, decoder_depth=1,
+             decoder_heads=2),
+    ),
+    "clip": Case(
+        _towers, (4, 6, 3),
+        dict(width=8, depth=1, heads=2, patch=2, text_width=8, text_depth=2, text_heads=2,
+             embedding=6),
+    ),
     "mlp": Case(_pairs, (4, 6, 3), dict(widths=(5,), top_widths=(4,))),
     "conv": Case(
         _pairs, (4, 8, 3), dict(width=4, block_width=3, blocks=1, downsamples=1, top_widths=(4,))

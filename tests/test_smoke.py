@@ -18,9 +18,9 @@ from genzoo.main import main
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 _CHOSEN = (
-    "classifier_fashion", "dae_fashion", "ddpm_fashion_cond", "dvae_cifar",
-    "pca_fashion", "prior_vqvae_fashion", "sde_vp_cifar", "toy_mixture", "toy_swissroll",
-    "toy_waves", "vae_fashion", "vdm_cifar", "vqvae_fashion",
+    "classifier_fashion", "clip_shapes", "dae_fashion", "ddpm_fashion_cond", "dvae_cifar",
+    "mae_fashion", "pca_fashion", "prior_vqvae_fashion", "sde_vp_cifar", "simclr_fashion",
+    "toy_mixture", "toy_swissroll", "toy_waves", "vae_fashion", "vdm_cifar", "vqvae_fashion",
 )  # fmt: skip
 _FAMILY_OF = {
     file.stem: config.load(f"configs/{file.stem}.py:smoke")["family"]["name"] for file in CONFIGS
@@ -40,7 +40,7 @@ EVERY = [
 DENOISING = ("ddpm", "score_sde", "edm", "vdm", "flow_matching")
 MODES = {
     "sample": ("pca", "vae", "token_prior", *DENOISING),
-    "reconstruct": ("pca", "autoencoder", "vae", "vqvae", "dvae", *DENOISING),
+    "reconstruct": ("pca", "autoencoder", "vae", "vqvae", "dvae", "mae", *DENOISING),
 }
 CAPABILITIES = {"sample": Samples, "reconstruct": Reconstructs}
 
@@ -79,7 +79,9 @@ def test_training(name, workdir):
     steps = [int(p.name) for p in (place / "checkpoints").iterdir()]
     assert max(steps) == (1 if family == "pca" else 20)
     pictures = list((place / "samples" / "training").glob("*.png"))
-    assert bool(pictures) != (family == "classifier" or name.endswith("documents"))
+    assert bool(pictures) != (
+        family in ("classifier", "contrastive") or name.endswith("documents")
+    )
     if family != "pca":
         rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
         assert all(np.isfinite(row["loss"]) for row in rows)
