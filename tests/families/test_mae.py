@@ -84,8 +84,8 @@ def test_pictures_show_visible_patches_as_they_are_and_predictions_in_their_colo
     expected = np.full_like(original, 0.25)
     if normalised:
         mean, deviation = masking.moments(jnp.asarray(original))
-        expected = 0.25 * deviation + mean
-    np.testing.assert_allclose(copy[hidden], np.asarray(expected)[hidden], rtol=1e-6)
+        expected = expected * np.asarray(deviation) + np.asarray(mean)
+    np.testing.assert_allclose(copy[hidden], expected[hidden], atol=1e-6)
 
 
 def test_a_perfect_prediction_of_normalised_patches_gives_back_the_image():
