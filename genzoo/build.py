@@ -38,6 +38,9 @@ from genzoo.nets.autoencoder.dalle import DalleSettings
 from genzoo.nets.autoencoder.hierarchy import HierarchySettings
 from genzoo.nets.autoencoder.pair import MLPSettings
 from genzoo.nets.point_mlp import PointMLPSettings
+from genzoo.nets.transformer.dit import DiTSettings
+from genzoo.nets.transformer.jit import JiTSettings
+from genzoo.nets.transformer.mmdit import MMDiTSettings
 from genzoo.nets.transformer.transformer import TransformerSettings
 from genzoo.nets.unet.classifier import ClassifierUNetSettings
 from genzoo.nets.unet.song_unet import SongUNetSettings
@@ -51,6 +54,9 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "unet": NetworkRow(settings=UNetSettings, kinds=(Image, Signal)),
     "song_unet": NetworkRow(settings=SongUNetSettings, kinds=(Image, Signal)),
     "vdm_unet": NetworkRow(settings=VDMUNetSettings),
+    "dit": NetworkRow(settings=DiTSettings, kinds=(Image, Signal)),
+    "mmdit": NetworkRow(settings=MMDiTSettings, kinds=(Image, Signal)),
+    "jit": NetworkRow(settings=JiTSettings, kinds=(Image, Signal)),
     "point_mlp": NetworkRow(settings=PointMLPSettings, kinds=(Points,)),
     "classifier": NetworkRow(settings=ClassifierUNetSettings),
     "mlp": NetworkRow(settings=MLPSettings, kinds=(Image, Counts)),
@@ -60,7 +66,7 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "transformer": NetworkRow(settings=TransformerSettings),
 }
 
-_DENOISERS = ("unet", "song_unet", "vdm_unet")
+_DENOISERS = ("unet", "song_unet", "vdm_unet", "dit", "jit", "mmdit")
 _OF_ANYTHING = (*_DENOISERS, "point_mlp")
 _ANYTHING = (Image, Signal, Points)
 

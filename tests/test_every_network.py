@@ -170,6 +170,12 @@ CASES = {
     ),
     "song_unet": Case(_denoiser, (4, 6, 3), _SMALL),
     "vdm_unet": Case(_denoiser, (4, 6, 3), dict(width=8, blocks=1, fourier=(1,))),
+    "dit": Case(_conditioned, (4, 6, 3), dict(width=8, depth=2, heads=2)),
+    "mmdit": Case(_conditioned, (4, 6, 3), dict(width=8, depth=2, heads=2, dual=1)),
+    "jit": Case(
+        _conditioned, (4, 6, 3),
+        dict(width=8, depth=3, heads=2, patch=2, bottleneck=3, class_tokens=2, class_start=1),
+    ),
     "point_mlp": Case(_denoiser, (3,), dict(width=16, depth=2, fourier=4)),
     "classifier": Case(_classifier, (4, 6, 3), dict(**_SMALL, head_width=4, norm_groups=2)),
     "mlp": Case(_pairs, (4, 6, 3), dict(widths=(5,), top_widths=(4,))),

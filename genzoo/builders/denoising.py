@@ -99,11 +99,12 @@ def continuous_problems(config: FrozenConfigDict, *, of_order_one: bool = False)
     """Settings that do not suit a family in continuous time. of_order_one: whether the noise levels
     that the network sees are of order 1 rather than 1000."""
     problems = []
-    unfit = "fourier" if of_order_one else "fourier_noise_level"
-    if config.network.get("time_embedding") == unfit:
+    unfit = ("fourier", "sinusoidal_slow") if of_order_one else ("fourier_noise_level",)
+    embedding = config.network.get("time_embedding")
+    if embedding in unfit:
         other = "fourier_noise_level" if of_order_one else "fourier"
         problems.append(
-            f"network.time_embedding = {unfit!r} does not suit the noise levels of "
+            f"network.time_embedding = {embedding!r} does not suit the noise levels of "
             f"{config.family.name}: use {other!r} or 'sinusoidal'."
         )
     if config.sample.steps < 1 and config.sample.method != sampling.ADAPTIVE:

@@ -13,6 +13,15 @@ def path_string(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+STACKED = "layers_"
+"""The names of modules whose params have a leading axis for the layers of a scan start so."""
+
+
+def is_stacked(path: tuple) -> bool:
+    """Whether the param with this key path has a leading axis for the layers of a scan."""
+    return any(name.startswith(STACKED) for name in path_string(path).split("/"))
+
+
 def by_path(tree: Tree) -> dict[str, Array]:
     """The leaves of a tree by their path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)

@@ -73,6 +73,11 @@ def network(module: nn.Module) -> Network:
 
 
 def _by_path(sown: Tree) -> dict[str, Array]:
-    """{module path: output} from Flax's tree, which holds one-tuples under '__call__'."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(sown)
-    return {"/".join(step.key for step in path[:-2]): leaf for path, leaf in leaves}
+    """{module path: output} from Flax's tree, which holds one-tuples under '__call__'. The outputs
+    of a module with several are numbered: {module path/0: first output, ...}."""
+    captured = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(sown):
+        names = [getattr(step, "key", getattr(step, "idx", None)) for step in path]
+        at = names.index("__call__")
+        captured["/".join(map(str, (*names[:at], *names[at + 2 :])))] = leaf
+    return captured

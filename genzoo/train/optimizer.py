@@ -38,6 +38,7 @@ from genzoo.core.bounds import (
 )
 from genzoo.core.contract import Player
 from genzoo.core.errors import UserError
+from genzoo.core.tree import is_stacked
 from genzoo.core.types import Array, Tree
 
 Decay = Callable[["Optimizer", int], optax.Schedule]
@@ -123,12 +124,16 @@ METHODS: Mapping[str, Method] = {
 
 
 def _matrices(params: Tree) -> Tree:
-    """How each kernel is a matrix: all axes but the last are inputs. None for other params."""
+    """How each kernel is a matrix: all axes but the last are inputs. None for other params.
+
+    The kernels of layers stacked for a scan are one matrix for each layer.
+    """
 
     def of(path: tuple, value: Array) -> MuonDimensionNumbers | None:
-        if path[-1].key != "kernel" or value.ndim < 2:
+        first = int(is_stacked(path))
+        if path[-1].key != "kernel" or value.ndim < first + 2:
             return None
-        return MuonDimensionNumbers(tuple(range(value.ndim - 1)), value.ndim - 1)
+        return MuonDimensionNumbers(tuple(range(first, value.ndim - 1)), value.ndim - 1)
 
     return jax.tree_util.tree_map_with_path(of, params)
 

@@ -6,17 +6,21 @@ Nichol 2021 (self-attention in U-Nets), Rombach et al. 2022 (cross-attention to 
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from genzoo.core.types import Array
 from genzoo.nets.parts.layers import FAN_IN, ZEROS, GroupNorm
 
 
-def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
+def attend(
+    query: Array, key: Array, value: Array, mask: Array | None = None, *, causal: bool = False
+) -> Array:
     """softmax(query key^T / sqrt(D)) value, [B, N, H, D]; logits and softmax are float32.
 
     query: [B, N, H, D]. key, value: [B, M, H, D]. mask: bool [B, M], False for padding; None means
-    no padding. The output is zero for an example whose keys are all padding.
+    no padding. causal: position i attends to positions 0 .. i only. The output is zero for an
+    example whose keys are all padding.
     """
     scaled = query * query.shape[-1] ** -0.5
     # With heads before positions the gradients are plain products too, which are faster on a CPU.
@@ -25,6 +29,9 @@ def attend(query: Array, key: Array, value: Array, mask: Array | None = None) ->
     if mask is not None:
         mask = mask[:, None, None]
         logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
+    if causal:
+        seen = np.tri(*logits.shape[-2:], dtype=bool)
+        logits = jnp.where(seen, logits, jnp.finfo(logits.dtype).min)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
     if mask is not None:
         weights = jnp.where(mask, weights, 0)  # with all keys masked, softmax gives the mean

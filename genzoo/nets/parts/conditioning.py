@@ -27,13 +27,15 @@ TOKEN_STD = 0.02
 class Encoded(NamedTuple):
     """The encoded conditions; each entry is None if no condition enters in that way.
 
-    features: [B, E]. tokens: [B, L, D]. mask: bool [B, L], False for padding. maps: [B, *size, C].
+    features: [B, E], of the time and all added conditions. tokens: [B, L, D]. mask: bool [B, L],
+    False for padding. maps: [B, *size, C]. added: [B, E], of the added conditions alone.
     """
 
     features: Array | None = None
     tokens: Array | None = None
     mask: Array | None = None
     maps: Array | None = None
+    added: Array | None = None
 
 
 class ClassTable(nn.Module):
@@ -76,6 +78,21 @@ class Vector(nn.Module):
             out = out + self.param("bias", ZEROS, (self.features,))
         absent = self.param("null", ZEROS, (self.features,)) if self.null else 0.0
         return jnp.where(present[:, None], out, absent)
+
+
+class DeepVector(nn.Module):
+    """(vector [B, D], present bool [B]) -> [B, features], by two dense layers (SD3).
+
+    null: as in `Vector`.
+    """
+
+    features: int
+    null: bool
+
+    @nn.compact
+    def __call__(self, vector: Array, present: Array) -> Array:
+        h = nn.Dense(self.features, kernel_init=FAN_AVG, name="dense_0")(vector)
+        return Vector(self.features, self.null, name="dense_1")(nn.silu(h), present)
 
 
 class Scalar(nn.Module):
@@ -178,13 +195,16 @@ def value_of(entry: Entry, given: Given | None, like: Array) -> Given:
     return Given(empty[entry.kind], jnp.zeros(rows, bool))
 
 
-def feature_embedder(entry: Entry, features: int, name: str, std: float = 1.0) -> nn.Module:
-    """The embedder of a condition with way = "add". std: the initial deviation of a class table."""
+def feature_embedder(
+    entry: Entry, features: int, name: str, std: float = 1.0, deep: bool = False
+) -> nn.Module:
+    """The embedder of a condition with way = "add". std: the initial deviation of a class table.
+    deep: whether vectors go through two layers."""
     if entry.kind == "class":
         return ClassTable(entry.size, features, entry.null, std, name=name)
     if entry.kind == "scalar":
         return Scalar(features, entry.null, name=name)
-    return Vector(features, entry.null, name=name)
+    return (DeepVector if deep else Vector)(features, entry.null, name=name)
 
 
 class Conditioner(nn.Module):
@@ -193,7 +213,8 @@ class Conditioner(nn.Module):
     The time embedding [B, width] goes through two dense layers, and the embedded conditions are
     added to the result (Nichol & Dhariwal 2021). For each sequence with a text encoder, a linear
     map of its mean token is added too. features: the width of these features. context: the width of
-    the tokens.
+    the tokens. start: the initial weights of the two layers. std: the initial standard deviation of
+    class tables. deep: whether vectors go through two layers.
     """
 
     embed: TimeEmbedding
@@ -201,25 +222,33 @@ class Conditioner(nn.Module):
     features: int
     entries: Mapping[str, Entry]
     context: int = 0
+    start: nn.initializers.Initializer = FAN_AVG
+    std: float = 1.0
+    deep: bool = False
 
     @nn.compact
     def __call__(self, time: Array, conditions: Conditions, x: Array) -> Encoded:
         h = self.embed(time, self.width)
-        h = nn.Dense(self.features, kernel_init=FAN_AVG, name="dense_0")(h)
-        h = nn.Dense(self.features, kernel_init=FAN_AVG, name="dense_1")(nn.silu(h))
+        h = nn.Dense(self.features, kernel_init=self.start, name="dense_0")(h)
+        h = nn.Dense(self.features, kernel_init=self.start, name="dense_1")(nn.silu(h))
+        added = []
         for name, entry in self.entries.items():
             if entry.way == "add":
                 given = value_of(entry, conditions.get(name), x)
-                h = h + feature_embedder(entry, self.features, name)(*given)
+                embedder = feature_embedder(entry, self.features, name, self.std, self.deep)
+                added.append(embedder(*given))
+                h = h + added[-1]
         sequences = attended(self.entries, conditions, x, self.context)
         for name, sequence in sequences.items():
             if self.entries[name].layers:
                 whole = nn.Dense(
                     self.features, use_bias=False, kernel_init=FAN_AVG, name=f"{name}_whole"
                 )
-                h = h + whole(pooled(*sequence))
+                added.append(whole(pooled(*sequence)))
+                h = h + added[-1]
         tokens, mask = joined(sequences)
-        return Encoded(h, tokens, mask, concatenated(self.entries, conditions, x))
+        maps = concatenated(self.entries, conditions, x)
+        return Encoded(h, tokens, mask, maps, sum(added) if added else None)
 
 
 def attended(

@@ -44,13 +44,13 @@ def spatial_transformer(channels: int, tokens: int, depth: int) -> int:
     return norm(channels) + 2 * dense(channels, channels) + depth * block
 
 
-def added(entry: Entry, width: int) -> int:
-    """The embedder of a condition to features of this width."""
+def added(entry: Entry, width: int, deep: bool = False) -> int:
+    """The embedder of a condition to features of this width. deep: see `Conditioner`."""
     if entry.kind == "class":
         return (entry.size + 1) * width
     if entry.kind == "scalar":
         return dense(width, width, width) + width
-    return dense(entry.size, width) + width
+    return dense(entry.size, *(width,) * (1 + deep)) + width
 
 
 def attended(entry: Entry, width: int, features: int) -> int:
@@ -66,7 +66,13 @@ def attended(entry: Entry, width: int, features: int) -> int:
 
 
 def conditioner(
-    entries: Entries, inputs: int, features: int, *, add_to: int = 0, context: int = 0
+    entries: Entries,
+    inputs: int,
+    features: int,
+    *,
+    add_to: int = 0,
+    context: int = 0,
+    deep: bool = False,
 ) -> int:
     """The two layers on the time embedding of width `inputs`, and the embedders of all conditions.
 
@@ -76,7 +82,7 @@ def conditioner(
     total = dense(inputs, features, features)
     for entry in entries.values():
         if entry.way == "add":
-            total += added(entry, add_to or features)
+            total += added(entry, add_to or features, deep)
         elif entry.way == "attend":
             total += attended(entry, context, features)
         else:

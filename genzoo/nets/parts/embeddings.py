@@ -34,6 +34,14 @@ def sinusoidal_adm(time: Array, width: int) -> Array:
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
 
 
+def sinusoidal_slow(time: Array, width: int) -> Array:
+    """[B] -> [B, width]: `sinusoidal_adm` of time / 1000, for times in DDPM steps (JiT).
+
+    It changes little over neighbouring times, which keeps its derivative small.
+    """
+    return sinusoidal_adm(time / 1000, width)
+
+
 def fourier(time: Array, width: int) -> Array:
     """[B] -> [B, width]: `fourier_noise_level` of time / 1000, for times in DDPM steps."""
     return fourier_noise_level(time / 1000, width)
@@ -58,6 +66,7 @@ TIME_EMBEDDINGS: Mapping[str, TimeEmbedding] = MappingProxyType(
     {
         "sinusoidal": sinusoidal,
         "sinusoidal_adm": sinusoidal_adm,
+        "sinusoidal_slow": sinusoidal_slow,
         "fourier": fourier,
         "fourier_noise_level": fourier_noise_level,
     }

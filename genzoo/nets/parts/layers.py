@@ -24,6 +24,17 @@ FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 ZEROS = nn.initializers.zeros_init()
 
 
+def flat_product(x: Array, kernel: Array, *_, **options) -> Array:
+    """x [.., C] times kernel [C, D] -> [.., D], as a product of two matrices: for `nn.Dense`.
+
+    The weight gradient is then such a product too. That of more axes would first be transposed in
+    memory, which took 40 % of a training step of a small transformer on a CPU.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    product = lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
+    return product.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 def groups_of(channels: int, most: int) -> int:
     """The number of groups in a GroupNorm: the greatest divisor of `channels` up to `most`."""
     return next(groups for groups in range(min(channels, most), 0, -1) if channels % groups == 0)

@@ -16,6 +16,7 @@ keeps the keys and values of (3) in a cache, so that each code needs one positio
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import jax.numpy as jnp
@@ -30,7 +31,14 @@ from genzoo.nets.interface import Network, network
 from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import check_ways, feature_embedder, value_of
 from genzoo.nets.parts.layers import DTYPES, ZEROS
-from genzoo.nets.transformer.causal import EPSILON, INIT_STD, NEVER, Block
+from genzoo.nets.transformer.block import Rates, Told
+from genzoo.nets.transformer.causal import (
+    EPSILON,
+    INIT_STD,
+    NEVER,
+    CausalBlock,
+    causal_block,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +72,7 @@ class Transformer(nn.Module):
     lengths: tuple[int, ...]
     entries: Entries
     depth: int
-    block: Callable[..., Block]
+    block: Callable[..., CausalBlock]
     width: int
     dropout: float
     dtype: jnp.dtype
@@ -94,8 +102,9 @@ class Transformer(nn.Module):
         h = jnp.concatenate([start, codes], 1) + self.position
         h = h + self._condition_features(conditions, tokens)[:, None]
         h = self.drop(h, deterministic=not train)
+        rates = Rates(dropout=self.dropout or None)
         for block in self.blocks:
-            h = block(h, train)
+            h = block(h, Told(), rates, train)
         return self._logits(self.norm(h))
 
     def step(
@@ -209,17 +218,14 @@ class TransformerSettings:
         check_ways(entries, ("add",))
         dtype = DTYPES[self.dtype]
 
-        def block(name: str) -> Block:
-            return Block(
-                width=self.width,
-                heads=self.heads,
-                expansion=self.expansion,
-                depth=self.depth,
-                dropout=self.dropout,
-                dtype=dtype,
-                name=name,
-            )
-
+        block = partial(
+            causal_block,
+            width=self.width,
+            heads=self.heads,
+            expansion=self.expansion,
+            depth=self.depth,
+            dtype=dtype,
+        )
         module = Transformer(
             vocabularies=vocabularies,
             lengths=lengths,

@@ -9,21 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.types import Array
 from genzoo.nets.parts.attention import SelfAttention
 from genzoo.nets.parts.layers import Conv, fold
+from genzoo.nets.parts.remat import POLICIES
 from genzoo.nets.parts.resample import Taps, fir_smooth
 from genzoo.nets.unet.residual import BlockStyle, Resample, ResidualBlock
 from genzoo.nets.unet.spatial_transformer import SpatialTransformer
-
-
-def _save_products(primitive, *_, **__) -> bool:
-    """Keep the results of convolutions and matrix products; recompute norms and activations."""
-    return primitive.name in ("conv_general_dilated", "dot_general")
 
 
 @dataclass(frozen=True)
@@ -34,16 +29,14 @@ class Remat:
 
 
 def _remat(policy: Callable | None) -> Remat:
+    if policy is None:
+        return Remat(lambda block: block)
     # Argument 5 of a block, counting self, is `train`: a Python bool, not traced.
     return Remat(lambda block: nn.remat(block, policy=policy, static_argnums=(5,)))
 
 
 REMATS: Mapping[str, Remat] = MappingProxyType(
-    {
-        "none": Remat(lambda block: block),
-        "full": _remat(jax.checkpoint_policies.nothing_saveable),
-        "dots": _remat(_save_products),
-    }
+    {name: _remat(policy) for name, policy in POLICIES.items()}
 )
 
 

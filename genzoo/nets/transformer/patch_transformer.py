@@ -1,0 +1,112 @@
+"""A transformer over the patches of noisy data: DiT, JiT and what lies between them.
+
+Peebles & Xie 2023 (Scalable diffusion models with transformers), Li & He 2025 (Back to basics: let
+denoising generative models denoise, arXiv 2511.13720). Works for images, signals and volumes.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from genzoo.core.conditions import Conditions
+from genzoo.core.types import Array
+from genzoo.nets.parts.conditioning import TOKEN_STD, Encoded
+from genzoo.nets.parts.layers import FAN_AVG, ZEROS, flat_product
+from genzoo.nets.transformer import positions
+from genzoo.nets.transformer.block import Norm, Told, TransformerBlock, modulate
+from genzoo.nets.transformer.patches import grid_of, patchify, unpatchify
+from genzoo.nets.transformer.stack import Stack
+
+
+def output(h: Array, features: Array, norm: Norm, channels: int) -> Array:
+    """The last layer: h [B, N, width], features [B, E] -> [B, N, channels] float32, zero at the
+    start. Call it inside a compact `__call__`. In float32, because rounding here would be noise in
+    the output."""
+    change = nn.Dense(2 * h.shape[-1], kernel_init=ZEROS, name="out_modulation")(features)
+    h = modulate(norm.make(jnp.float32, "out_norm")(h), *jnp.split(change, 2, -1))
+    last = nn.Dense(channels, kernel_init=ZEROS, dot_general=flat_product, name="out")
+    return last(h)
+
+
+class PatchTransformer(nn.Module):
+    """(x [B, *size, C], time [B] or [], conditions) -> [B, *size, out_channels].
+
+    The output is float32 and zero at the start. size: any number of axes, each side divisible by
+    patch. condition: makes the module (time, conditions, x) -> `Encoded`. The features modulate
+    every block, the tokens are attended to, and the maps are concatenated to the input.
+    block: makes a block of a class and a name; its width is `width`. base: the grid of patches to
+    whose extent positions are stretched; () for that of the input.
+    rotary: whether queries and keys are turned by their positions, besides the sin-cos table that
+    is added to the patches.
+    bottleneck: the rank of the embedding of patches; 0 for full rank. class_tokens: the number of
+    tokens with the features of the conditions that go with the patches from block
+    `class_start` on. They have learned positions and are dropped at the end.
+    """
+
+    out_channels: int
+    patch: int
+    width: int
+    depth: int
+    head_width: int
+    block: Callable[[type[TransformerBlock], str], TransformerBlock]
+    norm: Norm
+    stack: Stack
+    condition: Callable[..., nn.Module]
+    dtype: jnp.dtype
+    rotary: bool = False
+    base: tuple[int, ...] = ()
+    bottleneck: int = 0
+    class_tokens: int = 0
+    class_start: int = 0
+
+    @nn.compact
+    def __call__(self, x: Array, time: Array, conditions: Conditions, train: bool) -> Array:
+        size = x.shape[1:-1]
+        time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
+        encoded = self.condition(name="condition")(time, conditions, x)
+        if encoded.maps is not None:
+            x = jnp.concatenate([x, encoded.maps.astype(x.dtype)], -1)
+        features = nn.silu(encoded.features)
+        places = positions.coordinates(grid_of(size, self.patch), self.base)
+        h = self._embedded(patchify(x, self.patch)) + positions.sincos(places, self.width)
+
+        def told(still: int) -> Told:
+            by = positions.rotary(places, self.head_width, still) if self.rotary else None
+            return Told(features, by, None, encoded.tokens, encoded.mask)
+
+        start = self.class_start if self.class_tokens else self.depth
+        h = self.stack.run(self._block, 0, start, h, told(0), train)
+        if self.class_tokens:
+            h = jnp.concatenate([self._class_tokens(encoded, x.shape[0]), h], 1)
+            h = self.stack.run(self._block, start, self.depth, h, told(self.class_tokens), train)
+            h = h[:, self.class_tokens :]
+
+        channels = self.out_channels * self.patch ** len(size)
+        return unpatchify(output(h, features, self.norm, channels), size, self.patch)
+
+    def _block(self, wrap: Callable, name: str) -> TransformerBlock:
+        return self.block(wrap(TransformerBlock), name)
+
+    def _embedded(self, patches: Array) -> Array:
+        if not self.bottleneck:
+            return self._dense(self.width, "entry")(patches)
+        narrow = self._dense(self.bottleneck, "entry_0", use_bias=False)
+        return self._dense(self.width, "entry_1")(narrow(patches))
+
+    def _dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
+        return nn.Dense(
+            features,
+            use_bias=use_bias,
+            kernel_init=FAN_AVG,
+            dtype=self.dtype,
+            dot_general=flat_product,
+            name=name,
+        )
+
+    def _class_tokens(self, encoded: Encoded, batch: int) -> Array:
+        """[B, class_tokens, width]. Without conditions they are learned registers."""
+        shape = (self.class_tokens, self.width)
+        tokens = self.param("class_position", nn.initializers.normal(TOKEN_STD), shape)
+        added = 0.0 if encoded.added is None else encoded.added[:, None]
+        return jnp.broadcast_to(tokens + added, (batch, *shape))
