@@ -11,9 +11,10 @@ in new ways, the other 51 have words that never occurred. There are 1,826 pairs 
 that dropout and weight decay matter.
 
 Variants:
-    :laptop  2,500 steps of 128 with small towers. Cost: about 15 minutes of one CPU core.
+    :laptop  2,500 steps of 128 with small towers. Cost: half an hour of one CPU core (an
+             estimate; the run has not been made yet).
     :smoke   20 steps of tiny towers, for the tests. Cost: seconds.
-The full run has not been made yet, so no result is given.
+Without a variant the networks are for an accelerator; that run has not been made yet either.
 """
 
 from ml_collections import ConfigDict

@@ -9,9 +9,10 @@ The recipe is that of He et al. 2022: three quarters of the patches are hidden, 
 encoder saw of it, and the completed image; --config.family.normalised=False predicts pixels.
 
 Variants:
-    :laptop  12,000 steps of 64 with a small network. Cost: about ten minutes of one CPU core.
+    :laptop  12,000 steps of 64 with a small network. Cost: ten minutes of one CPU core (an
+             estimate; the run has not been made yet).
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
-The full run has not been made yet, so no result is given.
+Without a variant the networks are for an accelerator; that run has not been made yet either.
 """
 
 from ml_collections import ConfigDict

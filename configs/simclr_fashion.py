@@ -9,9 +9,10 @@ show at least a quarter of an image: those of SimCLR, at least 0.08, suit photog
 ln(2N - 1), 5.5 for the laptop's batch.
 
 Variants:
-    :laptop  3,000 steps of 128 with a small network. Cost: about 15 minutes of one CPU core.
+    :laptop  3,000 steps of 128 with a small network. Cost: half an hour of one CPU core (an
+             estimate; the run has not been made yet).
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
-The full run has not been made yet, so no result is given.
+Without a variant the networks are for an accelerator; that run has not been made yet either.
 """
 
 from ml_collections import ConfigDict
