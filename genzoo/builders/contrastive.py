@@ -9,6 +9,7 @@ from ml_collections import FrozenConfigDict
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, AtLeast, AtMost, Between, Limit, OneOf, ignored
 from genzoo.core.contract import Family
+from genzoo.core.errors import UserError
 from genzoo.core.size import Size
 from genzoo.data.views import Views
 from genzoo.families import contrastive as family
@@ -94,13 +95,19 @@ class ContrastiveSettings:
         )
 
     def build(self, parts: Parts) -> Family:
-        """Builds the family."""
+        """Builds the family. Raises UserError if the data has no texts to learn from."""
         if self.objective == "nt_xent":
             return family.SimCLR(
                 encoder=parts.network(num_classes=0),
                 projector=projector(self.hidden, self.embedding),
                 views=self._views,
                 objective=family.nt_xent(self.temperature),
+            )
+        if family.TEXT not in parts.fields:
+            raise UserError(
+                f"family.objective = {self.objective!r} learns from images and their texts, but "
+                "the data has no texts: use other data, such as shapes, or family.objective = "
+                "'nt_xent'."
             )
         text = parts.fields[family.TEXT]
         start = {"log_scale": contrastive.START_SCALE}

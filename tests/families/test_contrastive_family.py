@@ -14,6 +14,7 @@ import pytest
 
 from genzoo import build, check, config
 from genzoo.core.contract import Context, Retrieves
+from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment, variables_of
 from genzoo.math.contrastive import SIGMOID_START_BIAS, START_SCALE
 
@@ -62,10 +63,12 @@ def test_each_field_is_embedded_without_the_other():
 
 
 def test_a_network_that_does_not_fit_the_objective_is_refused():
-    with pytest.raises(Exception, match="trains the network 'clip', not 'classifier'"):
+    with pytest.raises(UserError, match="trains the network 'clip', not 'classifier'"):
         experiment("simclr_fashion", family__objective="info_nce")
-    with pytest.raises(Exception, match=r"family.temperature = 0.1 has no effect"):
+    with pytest.raises(UserError, match=r"family.temperature = 0.1 has no effect"):
         experiment("clip_shapes", family__temperature="0.1")
+    with pytest.raises(UserError, match=r"but (the data|fashion_mini) has no (texts|captions)"):
+        experiment("clip_shapes", data__name="fashion_mini", data__size="0")
 
 
 DEVICES = """
