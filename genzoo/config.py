@@ -290,7 +290,9 @@ class Checker:
         if kind is str and isinstance(value, int) and not isinstance(value, bool):
             return str(value)  # --config.data.dir=2024
         if not (kind in (int, float, str, bool) and type(value) is kind):
-            self.problems.append(f"{where} = {value!r} must be {_in_words(kind)}.")
+            alone = origin is tuple and type(value) in (int, float)
+            hint = f": one alone is followed by a comma, ({value!r},)" if alone else ""
+            self.problems.append(f"{where} = {value!r} must be {_in_words(kind)}{hint}.")
         return value
 
 

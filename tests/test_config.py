@@ -205,6 +205,7 @@ def test_all_problems_come_at_once():
         ({"train__batch_size": "15.5"}, "train.batch_size = 15.5 must be a whole number."),
         ({"data__flip": "maybe"}, "data.flip = 'maybe' must be True or False."),
         ({"network__multipliers": "wide"}, "must be a tuple of numbers."),
+        ({"network__multipliers": 2.5}, "numbers: one alone is followed by a comma, (2.5,)."),
         ({"family__name": "ddmp"}, "family.name = 'ddmp' is unknown: did you mean 'ddpm'?"),
         ({"family__schedule": "cosin"}, "did you mean 'cosine'?"),
         ({"data__name": "cifar11"}, "data.name = 'cifar11' is unknown: did you mean 'cifar10'?"),
