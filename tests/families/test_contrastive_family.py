@@ -97,6 +97,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow  # six programs for one, two and four devices: 40 s
 def test_one_two_and_four_devices_take_the_same_step():
     done = subprocess.run(
         [sys.executable, "-c", DEVICES],
