@@ -54,10 +54,11 @@ def problems(names: str) -> list[str]:
 
 
 def averaged(values: np.ndarray) -> dict[str, float]:
-    """The mean of the values [n] of all images, with its standard error."""
-    values = values.astype(np.float64)
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return {"value": float(values.mean()), "standard_error": float(error)}
+    """The mean of the values [n] of all images, with its standard error, which one image lacks."""
+    values, mean = values.astype(np.float64), {"value": float(values.mean(dtype=np.float64))}
+    if len(values) == 1:
+        return mean
+    return {**mean, "standard_error": float(values.std(ddof=1) / np.sqrt(len(values)))}
 
 
 def distance(one: Moments, other: Moments) -> dict[str, float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genzoo.core.contract import Variables
+from genzoo.core.errors import UserError
 from genzoo.data.fields import Image
 from genzoo.evaluate.distances import FeatureSet
 from genzoo.evaluate.features import vgg16
@@ -34,6 +35,8 @@ def check(experiment: Experiment) -> Judges:
     require_kind(experiment, (Image,), "eval", "measures reconstructions of images")
     named = parsed(settings.reconstructions)
     names = dict.fromkeys(one.network for one in named if one.name == RFD)
+    if names and settings.count == 1:
+        raise UserError(f"eval.count = 1, but a Fréchet distance ({RFD}) takes at least 2 images.")
     return Judges(
         lpips=vgg16.open_lpips() if any(one.name == "lpips" for one in named) else None,
         networks={
@@ -77,10 +80,10 @@ def measure(experiment: Experiment, judges: Judges, variables: Variables, step: 
         if one.name == RFD:
             network = judges.networks[one.network]
             copies, originals = (found.moments for found in sets[one.network])
-            train = (part["x"] for part in read(experiment.open("train"), count))
+            others = (part["x"] for part in read(experiment.open(_other(settings.split)), count))
             numbers = {
                 **distance(copies, originals),
-                "floor": distance(_moments(network, train), originals),
+                "floor": distance(_moments(network, others), originals),
                 "ceiling": distance(_moments(network, noise(experiment.shape, count)), originals),
             }
             protocol = {**common, **network.protocol, "reference": source.identity()}
@@ -91,6 +94,11 @@ def measure(experiment: Experiment, judges: Judges, variables: Variables, step: 
                 protocol = {**common, "network": own.name, "version": own.version, "hash": own.hash}
         report[f"{one}@{count}"] = {**numbers, "protocol": protocol}
     return report
+
+
+def _other(split: str) -> str:
+    """The split whose images are as good as reconstructions can be without being the originals."""
+    return "test" if split == "train" else "train"
 
 
 def _moments(network: FeatureNetwork, images: Iterator[np.ndarray]) -> Moments:
