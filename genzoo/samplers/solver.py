@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.types import Examples, Keys, Scalar, Series
+from genzoo.core.types import Count, Examples, Keys, Scalar, Series
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.grids import Grid, stop
 from genzoo.samplers.loop import Sampler, Step
@@ -35,10 +35,10 @@ class Solver:
 
 
 def at_times(
-    method: Callable[[Schedule], Step], times: Series, steps: Scalar | int
+    method: Callable[[Schedule], Step], times: Series, steps: Count
 ) -> MakeSampler:
     """The sampler of a method at the first steps + 1 of some times. Both may be arguments of the
-    compiled program, so that it serves grids of several lengths. steps: a whole number, []."""
+    compiled program, so that it serves grids of several lengths."""
     return lambda schedule: Sampler(step=method(schedule), times=times, steps=steps)
 
 
