@@ -114,10 +114,14 @@ class Data(NamedTuple):
     test: FeatureSet
 
 
-def _fd(samples: FeatureSet, data: Data) -> dict:
-    one, other = (Gaussian.of(each.moments) for each in (samples, data.train))
-    found = frechet(one, other)
+def frechet_distance(one: FeatureSet, other: FeatureSet) -> dict:
+    """The Fréchet distance of two sets, which says so if a covariance is singular."""
+    found = frechet(Gaussian.of(one.moments), Gaussian.of(other.moments))
     return {"value": found.distance, **({"singular": True} if found.singular else {})}
+
+
+def _fd(samples: FeatureSet, data: Data) -> dict:
+    return frechet_distance(samples, data.train)
 
 
 def _kid(samples: FeatureSet, data: Data) -> dict:

@@ -18,8 +18,6 @@ import numpy as np
 
 from genzoo.core.errors import nearest
 from genzoo.evaluate.features.table import NETWORKS
-from genzoo.math.frechet import Gaussian, frechet
-from genzoo.math.pca import Moments
 
 PAIRED = ("psnr", "ssim", "lpips")
 """Measures of pairs of images."""
@@ -59,9 +57,3 @@ def averaged(values: np.ndarray) -> dict[str, float]:
     if len(values) == 1:
         return mean
     return {**mean, "standard_error": float(values.std(ddof=1) / np.sqrt(len(values)))}
-
-
-def distance(one: Moments, other: Moments) -> dict[str, float]:
-    """The Fréchet distance of two sets, which says so if a covariance is singular."""
-    found = frechet(Gaussian.of(one), Gaussian.of(other))
-    return {"value": found.distance, **({"singular": True} if found.singular else {})}
