@@ -34,9 +34,7 @@ class Solver:
         return Sampler(step=self.method(schedule), times=times, unroll=self.unroll)
 
 
-def at_times(
-    method: Callable[[Schedule], Step], times: Series, steps: Count
-) -> MakeSampler:
+def at_times(method: Callable[[Schedule], Step], times: Series, steps: Count) -> MakeSampler:
     """The sampler of a method at the first steps + 1 of some times. Both may be arguments of the
     compiled program, so that it serves grids of several lengths."""
     return lambda schedule: Sampler(step=method(schedule), times=times, steps=steps)
