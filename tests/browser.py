@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through its pipe by the DevTools protocol, without any package."""
+"""A headless Chromium, driven through its pipe by the DevTools protocol, without a package."""
 
 import base64
 import contextlib
@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE = 60.0
 KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Tab": 9,
@@ -21,6 +23,12 @@ def found() -> str:
     """The path of a Chromium; "" if there is none. BROWSER_FOR_TESTS names another."""
     named = os.environ.get("BROWSER_FOR_TESTS", "")
     return named or next(filter(None, map(shutil.which, NAMES)), "")
+
+
+NEEDED = pytest.mark.skipif(
+    not found(), reason="no Chromium: install one (apt-get install chromium)"
+)
+"""The mark of tests in a browser, which take the fixture `page`."""
 
 
 class Page:

@@ -128,6 +128,15 @@ def _forget_compiled_programs():
         getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page in a browser, for tests marked `browser.NEEDED`."""
+    import browser
+
+    with browser.opened(browser.found(), tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
 @pytest.fixture(scope="session")
 def surroundings():
     """(devices, haste) -> the environment of a process with so many devices. haste: whether it

@@ -18,7 +18,8 @@ MISTAKES = [
     (FLOW, {"data.name": "swissroll"}, "'unet' is for images or signals, but swissroll holds "
      "points: use network.name = 'point_mlp', or other data."),
     (GUIDED, {"data.name": "waves"}, "holds signals, not images: use one of the families "
-     "score_sde, edm, flow_matching, vdm with network.name = 'song_unet' or 'unet', or other "),
+     "score_sde, edm, flow_matching, vdm with network.name = 'dit' or 'jit' or 'mmdit' or "
+     "'song_unet' or 'unet', or other "),
     (VDM, {"data.name": "waves"}, "'vdm_unet' is for images, but waves holds signals"),
     (WAVES, {"data.flip": "True"}, "data.flip = True mirrors images, but these are signals"),
     (EDM, {"data.name": "waves", "data.flip": "False"}, "family.augment = 0.12 augments images"),

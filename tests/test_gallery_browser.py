@@ -8,15 +8,7 @@ import pytest
 
 from genzoo.modes.gallery import gallery
 
-pytestmark = pytest.mark.skipif(
-    not browser.found(), reason="no Chromium: install one (apt-get install chromium)"
-)
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    with browser.opened(browser.found(), tmp_path_factory.mktemp("profile")) as page:
-        yield page
+pytestmark = browser.NEEDED
 
 
 @pytest.fixture(scope="module")

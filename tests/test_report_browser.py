@@ -8,16 +8,8 @@ import pytest
 
 from genzoo.modes import report
 
-pytestmark = pytest.mark.skipif(
-    not browser.found(), reason="no Chromium: install one (apt-get install chromium)"
-)
+pytestmark = browser.NEEDED
 SHOWN = "document.querySelector('.frame.on').dataset"
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    with browser.opened(browser.found(), tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ MISTAKES = [
     (VAE, {"family__latents": "()"}, "family.latents = () must be a tuple with 1 to 2 entries."),
     (VAE, {"family__latents": "(3,0)"}, "family.latents[1] = 0 must be at least 1."),
     (VAE, {"family__latents": "(3,2,1)"}, "family.latents = (3, 2, 1) must be a tuple"),
-    (VAE, {"family__latents": "7"}, "family.latents = 7 must be a tuple of whole numbers."),
+    (VAE, {"family__latents": "7"}, "whole numbers: one alone is followed by a comma, (7,)."),
     (VAE, {"family__decoder": "gausian"}, "did you mean 'gaussian'?"),
     (VAE, {"family__binarise": "hard"}, "family.binarise = 'hard' is unknown"),
     (VAE, {"family__objective": "elob"}, "did you mean 'elbo'?"),

@@ -14,7 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core.conditions import Condition, Conditions
-from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, broadcast
+from genzoo.core.types import (
+    Array,
+    Batch,
+    Images,
+    Key,
+    Keys,
+    Logits,
+    Tree,
+    Vectors,
+    broadcast,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -217,7 +227,7 @@ class Retrieves(Protocol):
 class Classifies(Protocol):
     """The family tells the classes of examples."""
 
-    def classify(self, variables: Variables, batch: Batch) -> tuple[Array, Array]:
+    def classify(self, variables: Variables, batch: Batch) -> tuple[Vectors, Logits]:
         """The features [B, D] that the last layer reads, and the logits [B, classes]."""
 
 

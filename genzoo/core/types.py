@@ -36,6 +36,8 @@ Stack = Float[ArrayLike, "K B *shape"]
 """K arrays per example, [K, B, ...]: slopes, probes, samples of latents."""
 Vectors = Float[ArrayLike, "B D"]
 """One vector per example, [B, D]: representations."""
+Logits = Float[ArrayLike, "B K"]
+"""One number per example and class, [B, K]."""
 Indices = Int[ArrayLike, "B ..."]
 """A grid of code indices per example, [B, ...]; levels have grids of their own."""
 Series = Float[ArrayLike, " S"]

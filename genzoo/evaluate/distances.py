@@ -114,10 +114,14 @@ class Data(NamedTuple):
     test: FeatureSet
 
 
-def _fd(samples: FeatureSet, data: Data) -> dict:
-    one, other = (Gaussian.of(each.moments) for each in (samples, data.train))
-    found = frechet(one, other)
+def frechet_distance(one: FeatureSet, other: FeatureSet) -> dict:
+    """The Fréchet distance of two sets, which says so if a covariance is singular."""
+    found = frechet(Gaussian.of(one.moments), Gaussian.of(other.moments))
     return {"value": found.distance, **({"singular": True} if found.singular else {})}
+
+
+def _fd(samples: FeatureSet, data: Data) -> dict:
+    return frechet_distance(samples, data.train)
 
 
 def _kid(samples: FeatureSet, data: Data) -> dict:
@@ -167,21 +171,22 @@ class Metric(NamedTuple):
     """measure: (samples, data) -> numbers by name. features: whether it needs the features
     themselves, and not only their moments. classes: whether it needs the network's classes. labels:
     whether it needs those of the samples. data: whether it needs the data; if not, it is given
-    None."""
+    None. least: the number of samples that it takes at least."""
 
     measure: Callable[[FeatureSet, Data | None], dict]
     features: bool = True
     classes: bool = False
     labels: bool = False
     data: bool = True
+    least: int = 2
 
 
 METRICS: Mapping[str, Metric] = {
     "fd": Metric(_fd, features=False),
     "kid": Metric(_kid),
-    "pr": Metric(_pr),
-    "dc": Metric(_dc),
-    "is": Metric(_is, classes=True, data=False),
+    "pr": Metric(_pr, least=6),
+    "dc": Metric(_dc, least=6),
+    "is": Metric(_is, classes=True, data=False, least=10),
     "copies": Metric(_copies),
     "accuracy": Metric(_accuracy, classes=True, labels=True, data=False),
 }

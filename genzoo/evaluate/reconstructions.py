@@ -18,8 +18,6 @@ import numpy as np
 
 from genzoo.core.errors import nearest
 from genzoo.evaluate.features.table import NETWORKS
-from genzoo.math.frechet import Gaussian, frechet
-from genzoo.math.pca import Moments
 
 PAIRED = ("psnr", "ssim", "lpips")
 """Measures of pairs of images."""
@@ -54,13 +52,8 @@ def problems(names: str) -> list[str]:
 
 
 def averaged(values: np.ndarray) -> dict[str, float]:
-    """The mean of the values [n] of all images, with its standard error."""
-    values = values.astype(np.float64)
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return {"value": float(values.mean()), "standard_error": float(error)}
-
-
-def distance(one: Moments, other: Moments) -> dict[str, float]:
-    """The Fréchet distance of two sets, which says so if a covariance is singular."""
-    found = frechet(Gaussian.of(one), Gaussian.of(other))
-    return {"value": found.distance, **({"singular": True} if found.singular else {})}
+    """The mean of the values [n] of all images, with its standard error, which one image lacks."""
+    values, mean = values.astype(np.float64), {"value": float(values.mean(dtype=np.float64))}
+    if len(values) == 1:
+        return mean
+    return {**mean, "standard_error": float(values.std(ddof=1) / np.sqrt(len(values)))}

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Player, Variables
 from genzoo.core.types import (
-    Array,
     Batch,
     Examples,
     Key,
     Keys,
     Labels,
+    Logits,
     PerExample,
     Times,
     Tree,
@@ -87,7 +87,7 @@ class Classifier:
         del keys
         return self._outputs(variables, batch)[0]
 
-    def classify(self, variables: Variables, batch: Batch) -> tuple[Vectors, Array]:
+    def classify(self, variables: Variables, batch: Batch) -> tuple[Vectors, Logits]:
         """The penultimate features [B, D] and the logits [B, classes] of the clean data."""
         return self._outputs(variables, batch)
 

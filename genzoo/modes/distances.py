@@ -6,13 +6,14 @@ eval.guidance, at several numbers of steps and guidance scales, which one compil
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import FrozenConfigDict
 
 from genzoo import build
 from genzoo.builders import sampling
@@ -22,7 +23,7 @@ from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch
 from genzoo.data.fields import Image
 from genzoo.evaluate import figures
-from genzoo.evaluate.distances import METRICS, Closest, Distance, FeatureSet, parsed
+from genzoo.evaluate.distances import FID, METRICS, Closest, Distance, FeatureSet, parsed
 from genzoo.evaluate.sweeps import Point, save_sweep
 from genzoo.experiment import Experiment, require, require_kind, variables_of
 from genzoo.math import gaussian
@@ -40,7 +41,11 @@ from genzoo.workdir import Workdir
 
 _PROTOCOL = ("method", "grid", "steps", "guidance_scale", "weights", "seed", "clip", "classifier",
              "classifier_scale", "guide")  # fmt: skip
-"""Keys of `sample` that a protocol names, as far as the family has them."""
+"""Keys of `sample` that a protocol names, as far as the family has them. It names other ones only
+if they are not at their defaults."""
+_NOT_IN_PROTOCOL = frozenset(("count", "batch_size", "npz", "into", "pictures", "unroll"))
+"""Keys of `sample` on which no sample depends."""
+_FID_SAMPLES = 10_000  # with fewer, FID is not comparable
 
 
 class Measured(NamedTuple):
@@ -132,6 +137,8 @@ class Measurement:
             protocol = {"protocol": {**ruler.protocol(one, count), "sampling": sampling}}
             with waiting(f"Computing {one} of {count:,} samples."):
                 numbers = ruler.measure(one, sets[one.network])
+            if str(one) == FID and count < _FID_SAMPLES:
+                numbers["comparable"] = False
             report[ruler.label(one, count)] = numbers | protocol
         self.closest = self.closest or closest
         return report
@@ -153,6 +160,14 @@ class Measurement:
     def _sampling(self, setting: Setting) -> dict:
         own = self.experiment.config.sample
         chosen = {name: own[name] for name in _PROTOCOL if own.get(name) not in (None, "")}
+        config = self.experiment.config
+        for one in (*fields(build.section(config, "sample")), *fields(build.sampling(config))):
+            if one.name not in {*_PROTOCOL, *_NOT_IN_PROTOCOL}:
+                value = own[one.name]
+                value = value.to_dict() if isinstance(value, FrozenConfigDict) else value
+                usual = {} if one.default is MISSING else one.default
+                if value != usual:
+                    chosen[one.name] = value
         if not own.get("classifier"):
             chosen.pop("classifier_scale", None)
         given = {
@@ -240,6 +255,12 @@ def check(experiment: Experiment) -> dict[str, Ruler]:
             f"eval.steps has no effect on sample.method = {solver!r}, which chooses its own steps: "
             "leave it empty, or set another method."
         )
+    for one in parsed(settings.distances):
+        if one.metric in METRICS and settings.samples < METRICS[one.metric].least:
+            problems.append(
+                f"eval.samples = {settings.samples}, but {one} takes at least "
+                f"{METRICS[one.metric].least}."
+            )
     if problems:
         raise UserError(*problems)
     return rulers_of(experiment)

@@ -1,22 +1,22 @@
 """The agreement of reconstructions with test images, which `--mode=eval` measures on request."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from genzoo.core.contract import Variables
+from genzoo.core.errors import UserError
 from genzoo.data.fields import Image
-from genzoo.evaluate.distances import FeatureSet
+from genzoo.evaluate.distances import FeatureSet, frechet_distance
 from genzoo.evaluate.features import vgg16
 from genzoo.evaluate.features.network import FeatureNetwork
 from genzoo.evaluate.features.table import NETWORKS
-from genzoo.evaluate.reconstructions import RFD, averaged, distance, parsed
+from genzoo.evaluate.reconstructions import RFD, averaged, parsed
 from genzoo.evaluate.similarity import psnr
 from genzoo.experiment import Experiment, require, require_kind
-from genzoo.math.pca import Moments
 from genzoo.modes.reconstruct import pairs
-from genzoo.modes.rulers import fitting, noise, read
+from genzoo.modes.rulers import features, fitting, noise, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ def check(experiment: Experiment) -> Judges:
     require_kind(experiment, (Image,), "eval", "measures reconstructions of images")
     named = parsed(settings.reconstructions)
     names = dict.fromkeys(one.network for one in named if one.name == RFD)
+    if names and settings.count == 1:
+        raise UserError(f"eval.count = 1, but a Fréchet distance ({RFD}) takes at least 2 images.")
     return Judges(
         lpips=vgg16.open_lpips() if any(one.name == "lpips" for one in named) else None,
         networks={
@@ -76,12 +78,15 @@ def measure(experiment: Experiment, judges: Judges, variables: Variables, step: 
     for one in parsed(settings.reconstructions):
         if one.name == RFD:
             network = judges.networks[one.network]
-            copies, originals = (found.moments for found in sets[one.network])
-            train = (part["x"] for part in read(experiment.open("train"), count))
+            copies, originals = sets[one.network]
+            others = read(experiment.open(_other(settings.split)), count)
+            uniform = ({"x": x} for x in noise(experiment.shape, count))
             numbers = {
-                **distance(copies, originals),
-                "floor": distance(_moments(network, train), originals),
-                "ceiling": distance(_moments(network, noise(experiment.shape, count)), originals),
+                **frechet_distance(copies, originals),
+                **{
+                    end: frechet_distance(features(network, records, keep=False), originals)
+                    for end, records in (("floor", others), ("ceiling", uniform))
+                },
             }
             protocol = {**common, **network.protocol, "reference": source.identity()}
         else:
@@ -93,8 +98,6 @@ def measure(experiment: Experiment, judges: Judges, variables: Variables, step: 
     return report
 
 
-def _moments(network: FeatureNetwork, images: Iterator[np.ndarray]) -> Moments:
-    found = FeatureSet(keep=False)
-    for batch in images:
-        found.add(*network.outputs(batch))
-    return found.moments
+def _other(split: str) -> str:
+    """The split whose images are as good as reconstructions can be without being the originals."""
+    return "test" if split == "train" else "train"

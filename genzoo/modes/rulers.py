@@ -72,10 +72,7 @@ class Ruler:
     def features(self, records: Iterator[Records]) -> FeatureSet:
         """The features of records that arrive in batches: `x` uint8 [n, H, W, C], and `label` [n]
         if they have classes."""
-        found = FeatureSet(keep=self.keep)
-        for batch in records:
-            found.add(*self.network.outputs(batch["x"]), batch.get("label"))
-        return found
+        return features(self.network, records, keep=self.keep)
 
     @cached_property
     def real(self) -> Data:
@@ -154,6 +151,14 @@ class Ruler:
             return {**self.stored.about["data"], "hash": self.stored.hash}
         train, identity = self._train
         return {"data": self.data, "n": train.moments.count, **identity}
+
+
+def features(network: FeatureNetwork, records: Iterator[Records], *, keep: bool) -> FeatureSet:
+    """See `Ruler.features` and `Ruler.keep`."""
+    found = FeatureSet(keep=keep)
+    for batch in records:
+        found.add(*network.outputs(batch["x"]), batch.get("label"))
+    return found
 
 
 def read(source: Source, count: int, what: str = "reading") -> Iterator[Records]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Examples, Keys, Scalar, Series
+from genzoo.core.types import Count, Examples, Keys, Scalar, Series
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.grids import Grid, stop
 from genzoo.samplers.loop import Sampler, Step
@@ -34,9 +34,7 @@ class Solver:
         return Sampler(step=self.method(schedule), times=times, unroll=self.unroll)
 
 
-def at_times(
-    method: Callable[[Schedule], Step], times: Series, steps: Array | int
-) -> MakeSampler:
+def at_times(method: Callable[[Schedule], Step], times: Series, steps: Count) -> MakeSampler:
     """The sampler of a method at the first steps + 1 of some times. Both may be arguments of the
     compiled program, so that it serves grids of several lengths."""
     return lambda schedule: Sampler(step=method(schedule), times=times, steps=steps)

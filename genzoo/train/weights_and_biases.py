@@ -48,24 +48,21 @@ class WeightsAndBiases:
 
     def __init__(self, workdir: Path, mode: str, project: str, config: Mapping):
         self._run, self._before = None, {name: os.environ.get(name) for name in _OUTSIDE}
+        self._begin(workdir, mode, project, config)
+
+    def _begin(self, workdir: Path, mode: str, project: str, config: Mapping) -> None:
         try:
             with waiting("Starting Weights & Biases."):
                 self._run = self._started(workdir.absolute(), mode, project, config)
         except Exception as error:  # whatever it is, the training must not end by it
-            if mode == "online":
-                _log.warning(
-                    "Weights & Biases cannot be reached (%s): this start is kept offline in %s, "
-                    "for a later `wandb sync`.", cause(error), workdir / FOLDER,
-                )  # fmt: skip
-                self._offline(workdir, project, config)
-            else:
+            if mode != "online":
                 self._gave_up("was not started", error)
-
-    def _offline(self, workdir: Path, project: str, config: Mapping) -> None:
-        try:
-            self._run = self._started(workdir.absolute(), "offline", project, config)
-        except Exception as error:
-            self._gave_up("was not started", error)
+                return
+            _log.warning(
+                "Weights & Biases cannot be reached (%s): this start is kept offline in %s, for a "
+                "later `wandb sync`.", cause(error), workdir / FOLDER,
+            )  # fmt: skip
+            self._begin(workdir, "offline", project, config)
 
     def _started(self, workdir: Path, mode: str, project: str, config: Mapping):
         folder = workdir / FOLDER

@@ -215,8 +215,24 @@ def test_a_number_never_stands_alone(run):
     assert (protocol["features"], protocol["hash"]) == ("fashion", network().hash)
     assert protocol["reference"]["n"] == 300 and protocol["reference"]["checksum"]
     drawn = protocol["sampling"]
-    assert {"method", "grid", "steps", "guidance_scale", "weights", "seed", "step", "evaluations",
-            "seconds"} <= drawn.keys()  # fmt: skip
+    usual = {"method", "grid", "steps", "guidance_scale", "weights", "seed", "step", "clip",
+             "evaluations", "seconds"}  # fmt: skip
+    assert drawn.keys() == usual
+    changed = {"guidance_low": 0.25, "shift": 2.0, "conditions": {"label": 1}}
+    (other,) = evaluated(run, "--config.sample.guidance_low=0.25", "--config.sample.shift=2.0",
+                         "--config.sample.conditions.label=1")  # fmt: skip
+    drawn = other["fd_fashion@24"]["protocol"]["sampling"]
+    assert drawn.keys() == usual | changed.keys()
+    assert {key: drawn[key] for key in changed} == changed
+
+
+def test_too_few_samples_are_refused_before_any_is_drawn(run, capsys):
+    for name, least in (("pr", 6), ("dc", 6), ("is", 10)):
+        named = f"--config.eval.distances={name}_fashion"
+        mode = ["--mode=eval", f"--workdir={run}", "--config.eval.losses=False", named]
+        assert main([*mode, f"--config.eval.samples={least - 1}"]) == 2
+        assert f"{name}_fashion takes at least {least}." in capsys.readouterr().err
+        assert main([*mode, f"--config.eval.samples={least}"]) == 0
 
 
 def test_a_sweep_gives_the_numbers_of_its_settings(run):

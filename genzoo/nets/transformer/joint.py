@@ -14,11 +14,10 @@ from flax import linen as nn
 from genzoo.core.conditions import Conditions
 from genzoo.core.types import Array
 from genzoo.nets.parts.attention import attend
-from genzoo.nets.parts.layers import FAN_AVG, flat_product
 from genzoo.nets.transformer import positions
 from genzoo.nets.transformer.block import Norm, Rates, Told, TransformerBlock
-from genzoo.nets.transformer.patch_transformer import output
-from genzoo.nets.transformer.patches import grid_of, patchify, unpatchify
+from genzoo.nets.transformer.patch_transformer import entry, opened, output
+from genzoo.nets.transformer.patches import unpatchify
 from genzoo.nets.transformer.stack import Stack
 
 
@@ -86,17 +85,10 @@ class JointTransformer(nn.Module):
     @nn.compact
     def __call__(self, x: Array, time: Array, conditions: Conditions, train: bool) -> Array:
         size = x.shape[1:-1]
-        time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
-        encoded = self.condition(name="condition")(time, conditions, x)
-        if encoded.maps is not None:
-            x = jnp.concatenate([x, encoded.maps.astype(x.dtype)], -1)
-        features = nn.silu(encoded.features)
-        places = positions.coordinates(grid_of(size, self.patch), self.base)
-        entry = nn.Dense(
-            self.width, kernel_init=FAN_AVG, dtype=self.dtype, dot_general=flat_product,
-            name="entry",
-        )  # fmt: skip
-        h = entry(patchify(x, self.patch)) + positions.sincos(places, self.width)
+        patches, encoded, features, places = opened(
+            self.condition, x, time, conditions, self.patch, self.base
+        )
+        h = entry(self.width, self.dtype, "entry")(patches) + positions.sincos(places, self.width)
         by = positions.rotary(places, self.head_width) if self.rotary else None
         told = Told(features, by, token_mask=encoded.mask)
         streams = h, encoded.tokens

@@ -5,6 +5,7 @@ denoising generative models denoise, arXiv 2511.13720). Works for images, signal
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -17,6 +18,45 @@ from genzoo.nets.transformer import positions
 from genzoo.nets.transformer.block import Norm, Told, TransformerBlock, modulate
 from genzoo.nets.transformer.patches import grid_of, patchify, unpatchify
 from genzoo.nets.transformer.stack import Stack
+
+
+class Opened(NamedTuple):
+    """What a transformer over patches begins with. patches: [B, N, C], with the maps of the
+    conditions. features: [B, E], for the modulation. places: of the patches."""
+
+    patches: Array
+    encoded: Encoded
+    features: Array
+    places: Array
+
+
+def opened(
+    condition: Callable[..., nn.Module],
+    x: Array,
+    time: Array,
+    conditions: Conditions,
+    patch: int,
+    base: tuple[int, ...],
+) -> Opened:
+    """See `PatchTransformer`. Call it inside a compact `__call__`."""
+    time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
+    encoded = condition(name="condition")(time, conditions, x)
+    if encoded.maps is not None:
+        x = jnp.concatenate([x, encoded.maps.astype(x.dtype)], -1)
+    places = positions.coordinates(grid_of(x.shape[1:-1], patch), base)
+    return Opened(patchify(x, patch), encoded, nn.silu(encoded.features), places)
+
+
+def entry(width: int, dtype: jnp.dtype, name: str, use_bias: bool = True) -> nn.Dense:
+    """A layer of the embedding of patches. Call it inside a compact `__call__`."""
+    return nn.Dense(
+        width,
+        use_bias=use_bias,
+        kernel_init=FAN_AVG,
+        dtype=dtype,
+        dot_general=flat_product,
+        name=name,
+    )
 
 
 def output(h: Array, features: Array, norm: Norm, channels: int) -> Array:
@@ -63,13 +103,10 @@ class PatchTransformer(nn.Module):
     @nn.compact
     def __call__(self, x: Array, time: Array, conditions: Conditions, train: bool) -> Array:
         size = x.shape[1:-1]
-        time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
-        encoded = self.condition(name="condition")(time, conditions, x)
-        if encoded.maps is not None:
-            x = jnp.concatenate([x, encoded.maps.astype(x.dtype)], -1)
-        features = nn.silu(encoded.features)
-        places = positions.coordinates(grid_of(size, self.patch), self.base)
-        h = self._embedded(patchify(x, self.patch)) + positions.sincos(places, self.width)
+        patches, encoded, features, places = opened(
+            self.condition, x, time, conditions, self.patch, self.base
+        )
+        h = self._embedded(patches) + positions.sincos(places, self.width)
 
         def told(still: int) -> Told:
             by = positions.rotary(places, self.head_width, still) if self.rotary else None
@@ -90,19 +127,9 @@ class PatchTransformer(nn.Module):
 
     def _embedded(self, patches: Array) -> Array:
         if not self.bottleneck:
-            return self._dense(self.width, "entry")(patches)
-        narrow = self._dense(self.bottleneck, "entry_0", use_bias=False)
-        return self._dense(self.width, "entry_1")(narrow(patches))
-
-    def _dense(self, features: int, name: str, use_bias: bool = True) -> nn.Dense:
-        return nn.Dense(
-            features,
-            use_bias=use_bias,
-            kernel_init=FAN_AVG,
-            dtype=self.dtype,
-            dot_general=flat_product,
-            name=name,
-        )
+            return entry(self.width, self.dtype, "entry")(patches)
+        narrow = entry(self.bottleneck, self.dtype, "entry_0", use_bias=False)
+        return entry(self.width, self.dtype, "entry_1")(narrow(patches))
 
     def _class_tokens(self, encoded: Encoded, batch: int) -> Array:
         """[B, class_tokens, width]. Without conditions they are learned registers."""
