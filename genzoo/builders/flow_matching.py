@@ -15,11 +15,12 @@ from genzoo.builders.denoising import (
     time_problems,
 )
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import Above, Below, Between, OneOf, ignored
+from genzoo.core.bounds import Above, Below, Between, OneOf, ignored, without_effect
 from genzoo.core.contract import Family
 from genzoo.families import flow_matching as flow_family
 from genzoo.math import continuous, times
 from genzoo.math import weighting as weightings
+from genzoo.math.prediction import Kind, bounded
 from genzoo.math.schedules import Schedule
 
 PATHS: Mapping[str, Callable[..., Schedule]] = {
@@ -27,11 +28,20 @@ PATHS: Mapping[str, Callable[..., Schedule]] = {
     "cosine": continuous.Cosine,
     "vp": continuous.VariancePreserving,
 }
-WEIGHTINGS: Mapping[str, Callable[[float], weightings.Weighting]] = {
-    "velocity": lambda least: weightings.VELOCITY,
-    "bounded_velocity": weightings.bounded_velocity,
-    "uniform": lambda least: weightings.UNIFORM,
+
+
+def _bounded_velocity(least: float, predicted: str) -> weightings.Weighting:
+    # A predicted x_0 is used as it is, and the weight of its error is bounded. All other kinds have
+    # a finite velocity, eps and score because they are bounded themselves.
+    return weightings.bounded_velocity(least) if predicted == "x_0" else weightings.VELOCITY
+
+
+WEIGHTINGS: Mapping[str, Callable[[float, str], weightings.Weighting]] = {
+    "velocity": lambda least, predicted: weightings.VELOCITY,
+    "bounded_velocity": _bounded_velocity,
+    "uniform": lambda least, predicted: weightings.UNIFORM,
 }
+"""Name -> (least_time, name of the prediction) -> weighting."""
 TIMES: Mapping[str, Callable[[float, float], times.TimeDistribution]] = {
     "uniform": lambda mean, deviation: times.UniformTimes(),
     "logit_normal": lambda mean, deviation: times.LogitNormalTimes(mean=mean, deviation=deviation),
@@ -51,7 +61,7 @@ class FlowMatchingSettings:
         Above(0),
         Below(1),
         Between(1e-6, 1),
-        "Time below which the weight of bounded_velocity no longer changes.",
+        "The least that bounded_velocity divides by: of t for x_0, of 1 - t for eps and score.",
     ] = 0.05
     times_drawn: Annotated[str, OneOf(TIMES), "Distribution of t in training."] = "uniform"
     times_mean: Annotated[float, Between(-20, 20), "Mean of logit(t) for logit_normal."] = 0.0
@@ -68,17 +78,34 @@ class FlowMatchingSettings:
         bool, "Whether noise and data are paired by optimal transport within a batch."
     ] = False
 
+    @property
+    def loses_data(self) -> bool:
+        """Whether the prediction says nothing of the data at t = 1."""
+        return self.prediction in ("eps", "score") and PATHS[self.path]().farthest < 1
+
+    @property
+    def kind(self) -> Kind:
+        """What the network predicts, bounded where it loses the data."""
+        kind = PREDICTIONS[self.prediction]
+        return bounded(kind, last=1 - self.least_time) if self.loses_data else kind
+
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
         problems = continuous_problems(config) + time_problems(config, PATHS[self.path]())
         own = {"logit_normal": {"times_mean", "times_deviation"}}
         problems += ignored(self, "family", "times_drawn", own)
-        bounded = {"bounded_velocity": {"least_time"}}
-        problems += ignored(self, "family", "weighting", bounded)
-        if self.path in ("straight", "cosine") and self.prediction in ("eps", "score"):
+        bounding = {"bounded_velocity": {"least_time"}}
+        problems += ignored(self, "family", "weighting", bounding)
+        if self.weighting in bounding and not (self.loses_data or self.prediction == "x_0"):
+            why = f"with family.prediction = {self.prediction!r} and family.path = {self.path!r}"
+            remedy = "predict 'x_0'"
+            problems += without_effect(self, "family", ("least_time",), why, remedy)
+        if self.loses_data and self.weighting not in bounding:
             problems.append(
                 f"family.prediction = {self.prediction!r} says nothing of the data at t = 1, which "
-                f"is pure noise with family.path = {self.path!r}: use 'velocity', 'v' or 'x_0'."
+                f"is pure noise with family.path = {self.path!r}: use 'velocity', 'v' or 'x_0', or "
+                "family.weighting = 'bounded_velocity', which limits what its errors are divided "
+                "by."
             )
         if self.paired and config.conditions:
             problems.append(
@@ -99,9 +126,9 @@ class FlowMatchingSettings:
         drawn = TIMES[self.times_drawn](self.times_mean, self.times_deviation)
         return flow_family.FlowMatching(
             schedule=PATHS[self.path](),
-            weighting=WEIGHTINGS[self.weighting](self.least_time),
+            weighting=WEIGHTINGS[self.weighting](self.least_time, self.prediction),
             times=drawn if self.shift == 1 else times.Shifted(inner=drawn, shift=self.shift),
             paired=self.paired,
             ode=flow(parts),
-            **shared(parts, prediction=PREDICTIONS[self.prediction]),
+            **shared(parts, prediction=self.kind),
         )

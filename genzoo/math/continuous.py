@@ -251,7 +251,7 @@ class Straight(Schedule):
 
     Lipman et al. 2023, eq. 22 with sigma_min = 0; Liu et al. 2023. Both count time from the noise.
     Since alpha(1) = 0, eps does not determine x_0 beyond `farthest`: from pure noise, a velocity or
-    x_0 must be predicted.
+    x_0 must be predicted, or an eps that is bounded (`prediction.bounded`).
     """
 
     nearest: float = 1e-3

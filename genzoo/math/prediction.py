@@ -9,7 +9,8 @@ With x_t = alpha x_0 + sigma eps, every conversion goes through the pair (x_0, e
     velocity = alpha' x_0 + sigma' eps      dx_t / dt in our t: 0 is data
     mean     = E[x_s | x_t, x_0]            one step earlier on a table (Ho et al. 2020, eq. 8)
 
-A network trained on any kind works with every sampler and every loss.
+A network trained on any kind works with every sampler and every loss. Where alpha = 0, eps and the
+score do not determine x_0: there they must be `bounded`.
 """
 
 from collections.abc import Callable
@@ -117,3 +118,32 @@ MEAN = Kind(_pair_of_mean, _mean_of_pair)
 of `gaussian.posterior_scales`; divided by twice the reverse variance, it is L_{n-1}."""
 KINDS = (EPS, X_0, V, SCORE, VELOCITY)
 """The kinds that every schedule has."""
+
+
+def bounded(kind: Kind, last: float) -> Kind:
+    """`kind`, turned into a velocity as at the time `last` < 1 at all later times.
+
+    This makes eps and score work from t = 1 on, where alpha(1) = 0. On the straight path it is the
+    bounded division of Li & He 2025 ("Back to basics", table 1):
+
+        velocity = (eps - x_t) / max(1 - t, 1 - last)                                          (1)
+
+    The pair is the one that has this velocity and makes up x_t. `from_pair` inverts it at all
+    times: after `last` the exact output is not the noise but x_t + (1 - last) (eps - x_0), whose
+    velocity (1) is that of the path. A perfect network thus follows the flow. One that predicted
+    E[eps | x_t], which is x_t at t = 1, would be too slow by the factor (1 - t) / (1 - last). An
+    error in the output is divided by 1 - last at most, where the plain conversion divides by 0.
+    """
+
+    def to_pair(output: Examples, x_t: Examples, schedule: Schedule, t: Times) -> Pair:
+        held = jnp.minimum(t, last)
+        velocity = VELOCITY.from_pair(kind.to_pair(output, x_t, schedule, held), schedule, held)
+        return VELOCITY.to_pair(velocity, x_t, schedule, t)
+
+    def from_pair(pair: Pair, schedule: Schedule, t: Times) -> Examples:
+        held = jnp.minimum(t, last)
+        x_t = gaussian.q_sample(schedule, pair.x_0, t, pair.eps)
+        velocity = VELOCITY.from_pair(pair, schedule, t)
+        return kind.from_pair(VELOCITY.to_pair(velocity, x_t, schedule, held), schedule, held)
+
+    return Kind(to_pair, from_pair)

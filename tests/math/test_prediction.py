@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oracles import every_schedule, few
 
-from genzoo.math import gaussian, prediction, schedules
+from genzoo.math import continuous, gaussian, prediction, schedules
 
 # A kind without a name here fails the tests below: they run over prediction.KINDS.
 NAMES = {
@@ -153,3 +153,50 @@ def test_the_error_of_the_mean_is_that_of_x_0_times_a_known_factor(float64):
     factor = np.sqrt(np.append(1.0, table.alpha_bar)[n - 1]) * table.beta[n - 1]
     factor = (factor / (1 - table.alpha_bar[n - 1]))[:, None]
     np.testing.assert_allclose(truth - mean, factor * (x_0 - guess), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [prediction.EPS, prediction.SCORE], ids=["eps", "score"])
+@pytest.mark.parametrize(
+    "path", [continuous.Straight(), continuous.Cosine()], ids=["straight", "cosine"]
+)
+def test_a_bounded_kind_is_plain_until_its_last_time_and_exact_at_all(
+    compiled, float64, kind, path
+):
+    bounded = prediction.bounded(kind, last=0.95)
+    x_0, eps, output = (jnp.asarray(v) for v in np.random.default_rng(0).normal(size=(3, 6, 4)))
+    t = jnp.asarray([0.01, 0.5, 0.95, 0.96, 0.999, 1.0])
+    x_t = gaussian.q_sample(path, x_0, t, eps)
+    pair = prediction.Pair(x_0, eps)
+
+    @compiled
+    def run(output):
+        target = bounded.from_pair(pair, path, t)
+        drawn = bounded.to_pair(output, x_t, path, t)
+        return (
+            target,
+            bounded.to_pair(target, x_t, path, t),
+            drawn,
+            bounded.from_pair(drawn, path, t),
+        )
+
+    target, exact, drawn, back = run(output)
+    for found, value in zip(exact, pair, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(back, output, rtol=1e-9, atol=1e-9)
+    # Any output gives a finite pair that makes up x_t, in pure noise too.
+    assert np.isfinite(np.asarray(drawn)).all()
+    np.testing.assert_allclose(gaussian.q_sample(path, drawn.x_0, t, drawn.eps), x_t, rtol=1e-9)
+    plain = kind.to_pair(output, x_t, path, t)
+    for found, value in zip(drawn, plain, strict=True):
+        np.testing.assert_allclose(found[:3], value[:3], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(target[:3], kind.from_pair(pair, path, t)[:3], rtol=1e-9)
+
+
+def test_a_bounded_eps_is_divided_by_at_least_its_bound(float64):
+    # Li & He 2025 with their 1 - t as our t: velocity = (eps - x_t) / max(1 - t, 0.05).
+    path, t = continuous.Straight(), np.array([0.3, 0.949, 0.951, 1.0])
+    x_t, output = np.random.default_rng(0).normal(size=(2, 4, 5))
+    pair = prediction.bounded(prediction.EPS, last=0.95).to_pair(output, x_t, path, jnp.asarray(t))
+    velocity = (output - x_t) / np.maximum(1 - t, 0.05)[:, None]
+    np.testing.assert_allclose(pair.x_0, x_t - t[:, None] * velocity, rtol=1e-9)
+    np.testing.assert_allclose(pair.eps, x_t + (1 - t)[:, None] * velocity, rtol=1e-9)
