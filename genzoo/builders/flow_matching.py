@@ -42,10 +42,13 @@ WEIGHTINGS: Mapping[str, Callable[[float, str], weightings.Weighting]] = {
     "uniform": lambda least, predicted: weightings.UNIFORM,
 }
 """Name -> (least_time, name of the prediction) -> weighting."""
-TIMES: Mapping[str, Callable[[float, float], times.TimeDistribution]] = {
-    "uniform": lambda mean, deviation: times.UniformTimes(),
-    "logit_normal": lambda mean, deviation: times.LogitNormalTimes(mean=mean, deviation=deviation),
-    "cosine_map": lambda mean, deviation: times.CosineMapTimes(),
+TIMES: Mapping[str, Callable[["FlowMatchingSettings"], times.TimeDistribution]] = {
+    "uniform": lambda own: times.UniformTimes(),
+    "logit_normal": lambda own: times.LogitNormalTimes(
+        mean=own.times_mean, deviation=own.times_deviation
+    ),
+    "mode": lambda own: times.ModeTimes(scale=own.times_scale),
+    "cosine_map": lambda own: times.CosineMapTimes(),
 }
 
 
@@ -68,6 +71,18 @@ class FlowMatchingSettings:
     times_deviation: Annotated[
         float, Above(0), Between(1e-6, 20), "Standard deviation of logit(t) for logit_normal."
     ] = 1.0
+    times_scale: Annotated[
+        float,
+        Between(-0.99, 1.75),
+        "Scale of mode: the middle of the path is favoured above 0, its ends below.",
+    ] = 1.29
+    noise_scale: Annotated[
+        float,
+        Above(0),
+        Between(1e-3, 1e3),
+        "Standard deviation of the noise at t = 1 on the straight path; in JiT the side of the "
+        "images divided by 256.",
+    ] = 1.0
     shift: Annotated[
         float,
         Above(0),
@@ -79,9 +94,16 @@ class FlowMatchingSettings:
     ] = False
 
     @property
+    def schedule(self) -> Schedule:
+        """The path."""
+        if self.path == "straight":
+            return PATHS[self.path](scale=self.noise_scale)
+        return PATHS[self.path]()
+
+    @property
     def loses_data(self) -> bool:
         """Whether the prediction says nothing of the data at t = 1."""
-        return self.prediction in ("eps", "score") and PATHS[self.path]().farthest < 1
+        return self.prediction in ("eps", "score") and self.schedule.farthest < 1
 
     @property
     def kind(self) -> Kind:
@@ -91,9 +113,10 @@ class FlowMatchingSettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        problems = continuous_problems(config) + time_problems(config, PATHS[self.path]())
-        own = {"logit_normal": {"times_mean", "times_deviation"}}
+        problems = continuous_problems(config) + time_problems(config, self.schedule)
+        own = {"logit_normal": {"times_mean", "times_deviation"}, "mode": {"times_scale"}}
         problems += ignored(self, "family", "times_drawn", own)
+        problems += ignored(self, "family", "path", {"straight": {"noise_scale"}})
         bounding = {"bounded_velocity": {"least_time"}}
         problems += ignored(self, "family", "weighting", bounding)
         if self.weighting in bounding and not (self.loses_data or self.prediction == "x_0"):
@@ -123,9 +146,9 @@ class FlowMatchingSettings:
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""
-        drawn = TIMES[self.times_drawn](self.times_mean, self.times_deviation)
+        drawn = TIMES[self.times_drawn](self)
         return flow_family.FlowMatching(
-            schedule=PATHS[self.path](),
+            schedule=self.schedule,
             weighting=WEIGHTINGS[self.weighting](self.least_time, self.prediction),
             times=drawn if self.shift == 1 else times.Shifted(inner=drawn, shift=self.shift),
             paired=self.paired,

@@ -247,13 +247,13 @@ class LinearNoise(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Straight(Schedule):
-    """alpha = 1 - t, sigma = t: conditional optimal transport and rectified flow.
+    """alpha = 1 - t, sigma = scale t: conditional optimal transport and rectified flow.
 
     Lipman et al. 2023, eq. 22 with sigma_min = 0; Liu et al. 2023. Both count time from the noise.
-    Since alpha(1) = 0, eps does not determine x_0 beyond `farthest`: from pure noise, a velocity or
-    x_0 must be predicted, or an eps that is bounded (`prediction.bounded`).
+    An eps must be bounded (`prediction.bounded`). JiT's scale is the side of an image over 256.
     """
 
+    scale: float = 1.0
     nearest: float = 1e-3
     farthest: float = 1 - 1e-3
 
@@ -262,28 +262,28 @@ class Straight(Schedule):
         return 1 - t
 
     def sigma(self, t: Values) -> Values:
-        """t."""
-        return jnp.asarray(t)
+        """scale t."""
+        return self.scale * jnp.asarray(t)
 
     def logsnr(self, t: Values) -> Values:
-        """2 log((1 - t) / t); -inf at t = 1."""
-        return 2 * (jnp.log1p(-t) - jnp.log(t))
+        """2 log((1 - t) / (scale t)); -inf at t = 1."""
+        return 2 * (jnp.log1p(-t) - jnp.log(t)) - 2 * float(np.log(self.scale))
 
     def time_of_logsnr(self, logsnr: Values) -> Values:
-        """sigmoid(-logsnr / 2)."""
-        return jax.nn.sigmoid(-logsnr / 2)
+        """sigmoid(-logsnr / 2 - log scale)."""
+        return jax.nn.sigmoid(-logsnr / 2 - float(np.log(self.scale)))
 
     def rates(self, t: Values) -> tuple[Values, Values]:
-        """(-1, 1)."""
-        return -jnp.ones_like(t), jnp.ones_like(t)
+        """(-1, scale)."""
+        return -jnp.ones_like(t), self.scale * jnp.ones_like(t)
 
     def drift_rate(self, t: Values) -> Values:
         """-1 / (1 - t); -inf at t = 1."""
         return -1 / (1 - t)
 
     def diffusion_square(self, t: Values) -> Values:
-        """2 t / (1 - t); inf at t = 1."""
-        return 2 * t / (1 - t)
+        """2 scale^2 t / (1 - t); inf at t = 1."""
+        return 2 * self.scale**2 * t / (1 - t)
 
     def one_minus_ratio(self, t: Broadcast, s: Broadcast) -> Broadcast:
         """1 - q^2 with q = (1 - t) s / (t (1 - s)), factored as (1 - q) (1 + q)."""

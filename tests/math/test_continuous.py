@@ -10,7 +10,9 @@ from genzoo.core.errors import UserError
 from genzoo.math import continuous, gaussian, prediction, schedules
 
 SCHEDULES = pytest.mark.parametrize(
-    "schedule", continuous_schedules(), ids=lambda s: type(s).__name__
+    "schedule",
+    [*continuous_schedules(), continuous.Straight(scale=2.0)],
+    ids=lambda s: type(s).__name__,
 )
 SOME = pytest.mark.parametrize(  # of what the closed forms and inverses of all imply
     "schedule", few(continuous_schedules(), (0, 4)), ids=lambda s: type(s).__name__
@@ -95,6 +97,7 @@ def test_the_others_are_their_papers_formulas(float64):
     learned = continuous.OfLogsnr(gamma=continuous.linear_gamma(-13.3, 5.0))
     np.testing.assert_allclose(learned.alpha(t) ** 2, 1 / (1 + np.exp(-13.3 + 18.3 * n)))
     np.testing.assert_allclose(continuous.Straight().sigma(t), n)
+    np.testing.assert_allclose(continuous.Straight(scale=2.0).sigma(t), 2 * n)
     np.testing.assert_allclose(continuous.Cosine().sigma(t), np.sin(np.pi * n / 2), rtol=1e-14)
     for schedule in (exploding, linear):
         assert np.all(schedule.alpha(t) == 1)

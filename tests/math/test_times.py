@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from oracles import few
 from scipy.integrate import quad
+from scipy.optimize import brentq
 from scipy.stats import kstest, norm
 
 from genzoo.math import continuous, schedules, times
@@ -41,6 +42,17 @@ def cosine_map_cdf(t):
     return np.array([quad(density, 0, each)[0] for each in t])
 
 
+def mode_time(u, scale):
+    # Esser et al. 2024, eq. 20, which falls from 1 to 0.
+    return 1 - u - scale * (np.cos(np.pi * u / 2) ** 2 - 1 + u)
+
+
+def mode_cdf(t):
+    return np.array(
+        [1 - brentq(lambda u, t: mode_time(u, 1.29) - t, 0, 1, args=(each,)) for each in t]
+    )
+
+
 def shifted_cdf(t):
     # P(3 U / (1 + 2 U) <= t) for a logit-normal U: the shift adds log 3 to the logit.
     return norm.cdf(logit(t) - np.log(3))
@@ -56,6 +68,7 @@ CASES = {
         # In JiT's time 1 - t: mean -0.8, deviation 0.8.
         lambda t: 1 - norm.cdf((logit(1 - t) + 0.8) / 0.8),
     ),
+    "mode": (times.ModeTimes(scale=1.29), STRAIGHT, mode_cdf),
     "cosine map": (times.CosineMapTimes(), STRAIGHT, cosine_map_cdf),
     "shifted": (times.Shifted(inner=times.LogitNormalTimes(), shift=3.0), STRAIGHT, shifted_cdf),
     "likelihood": (times.LikelihoodWeighted(), VP, likelihood_cdf),
@@ -164,3 +177,18 @@ def test_the_edges_of_u_give_finite_times(distribution, schedule, cdf):
     t = jax.jit(lambda u: distribution.quantile(u, schedule))(edges)
     assert jnp.all(jnp.isfinite(t))
     assert jnp.all((t >= 0) & (t <= 1))
+
+
+@pytest.mark.parametrize("scale", [-0.99, 0.5, 1.75])
+def test_mode_times_have_the_density_of_the_derivative(float64, scale):
+    # p(t) = |du / dt| of the paper's function, here by differences; 1 - t for 1 - u by symmetry.
+    u = jnp.linspace(0.02, 0.98, 25)
+    distribution, h = times.ModeTimes(scale=scale), 1e-6
+    t, later, earlier = (np.asarray(distribution.quantile(v, STRAIGHT)) for v in (u, u + h, u - h))
+    density = 2 * h / (later - earlier)
+    v = 1 - np.asarray(u)
+    np.testing.assert_allclose(t, mode_time(v, scale), rtol=1e-12)
+    expected = 2 * h / np.abs(mode_time(v + h, scale) - mode_time(v - h, scale))
+    np.testing.assert_allclose(density, expected, rtol=1e-6)
+    assert np.all(np.diff(t) > 0)
+    assert (density[12] > density[0]) == (scale > 0)  # the middle, for positive scales
