@@ -76,6 +76,7 @@ def assert_size_is_known_beforehand(config, state):
 
 PUBLISHED = {
     "ddpm_cifar": 35_746_307, "ddpm_lsun256": 113_673_219, "sde_ve_cifar": 62_758_787,
+    "jit_imagenet256": 131_123_712,
 }  # fmt: skip
 
 

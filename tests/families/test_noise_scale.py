@@ -41,7 +41,7 @@ def test_samples_start_from_the_larger_noise_and_end_in_the_data(float64, method
     settings = sampling.ContinuousSampling(method=method, **grid)
     sampler = sampling.sampler(settings, gaussian.FIXED_SMALL)(PATH)
     keys = streams.per_example(streams.root(0), jnp.arange(500))
-    noise = start(PATH, sampler.start, streams.fold(keys, 0), (1,))
+    noise = start(PATH, sampler.start, streams.fold(keys, 0), (1,)).astype(jnp.float64)
     assert np.std(noise) == pytest.approx(SCALE, rel=0.1)
     samples = jax.jit(lambda noise: sampler(predict, noise, keys).x)(noise)
     np.testing.assert_allclose(samples, noise * SPREAD / SCALE, rtol=5e-3, atol=1e-3)
