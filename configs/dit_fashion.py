@@ -3,10 +3,9 @@
     python -m genzoo.main --config=configs/dit_fashion.py:laptop --workdir=runs/dit
 
 Peebles & Xie 2023 (Scalable diffusion models with transformers): class-conditional DDPM by a
-transformer over patches of 4 x 4 pixels with adaLN-Zero. All else is as in ddpm_fashion_cond, so that
-the two compare networks. Trained by flow matching, the same network is SiT (Ma et al. 2024):
---config.network.name=dit in place of jit in a config of flow matching. The full size has not been
-trained.
+transformer over patches of 4 x 4 pixels with adaLN-Zero. All else is as in ddpm_fashion_cond, so
+that the two compare networks. SiT (Ma et al. 2024) is the same network trained by flow matching:
+jit_fashion with another network. The full size has not been trained.
 
 Variants:
     :laptop  1.1M parameters, 2,700 steps of 16. Cost: about five minutes on 2 CPU cores.

@@ -76,7 +76,7 @@ VARIANTS = {
         optimizer=dict(warmup=5),
         train=dict(steps=20, batch_size=16, log_every=5, save_every=10, picture_first=10,
                    picture_count=4),
-        sample=dict(steps=2, count=4, batch_size=4),
+        sample=dict(steps=4, count=4, batch_size=4),
         eval=dict(count=8, batch_size=8, tolerance=1e-2),
     ),
 }
