@@ -6,10 +6,13 @@ The network learns a velocity that carries noise to data along the paths of a sc
     loss = E |velocity_theta(x_t, t) - velocity|^2                                              (2)
 
 Here t = 0 is the data and t = 1 the noise, the reverse of the papers. The straight path is alpha =
-1 - t, sigma = t, with velocity eps - x_0. Noise and data are drawn independently, or paired within
-the batch to minimise the sum of squared distances (Pooladian et al. 2023; Tong et al. 2024).
-Pairing is for unconditional models: it ignores the condition c, so that p(eps | c) is no longer
-N(0, I), where conditional sampling starts.
+1 - t, sigma = t, with velocity eps - x_0. A network that predicts x_0 or eps is trained by (2) as
+well: its velocity is (x_t - x_0) / t or (eps - x_t) / (1 - t), with the divisions bounded by
+`weighting.bounded_velocity` and `prediction.bounded` (Li & He 2025).
+
+Noise and data are drawn independently, or paired within the batch to minimise the sum of squared
+distances (Pooladian et al. 2023; Tong et al. 2024). Pairing is for unconditional models: it ignores
+the condition c, so that p(eps | c) is no longer N(0, I), where conditional sampling starts.
 """
 
 from collections.abc import Mapping
