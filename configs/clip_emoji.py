@@ -50,6 +50,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 eps=1e-6,
                 weight_decay=0.2,
                 decay_biases=False,
+                decay_gains=False,
             ),
             train=dict(
                 steps=10_000,

@@ -44,6 +44,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 b2=0.95,
                 weight_decay=0.05,
                 decay_biases=False,
+                decay_gains=False,
             ),
             train=dict(
                 steps=60_000,

@@ -340,7 +340,18 @@ def _log_match(config: FrozenConfigDict, fitting: Match | None) -> None:
 def for_sampling(ours: Experiment, variables: Variables) -> tuple[Family, Variables]:
     """Our (family, variables) with the models that steer sampling, if the config names any: as
     fields of the family, and as `frozen` variables of the same names."""
-    config, family, frozen = ours.config, ours.family, dict(variables.frozen)
+    family, frozen = ours.family, dict(variables.frozen)
+    for name, (other, theirs) in steering(ours).items():
+        trained = other.open(theirs, _mesh(ours.config))
+        family = replace(family, **{name: trained.family})
+        frozen[name] = trained.variables.tree
+    return family, replace(variables, frozen=frozen)
+
+
+def steering(ours: Experiment) -> dict[str, tuple[_Other, FrozenConfigDict]]:
+    """Name -> the run, and its config, of each model that steers sampling. Raises UserError if one
+    is missing or unsuitable."""
+    config, found = ours.config, {}
     for name, stage in _row(config).of_role("sampling").items():
         if not config.sample[name]:
             continue
@@ -373,7 +384,5 @@ def for_sampling(ours: Experiment, variables: Variables) -> tuple[Family, Variab
                 "sample.%s was trained on %s, but the model that it steers on %s.",
                 name, theirs.data.name, config.data.name,
             )  # fmt: skip
-        trained = other.open(theirs, _mesh(config))
-        family = replace(family, **{name: trained.family})
-        frozen[name] = trained.variables.tree
-    return family, replace(variables, frozen=frozen)
+        found[name] = other, theirs
+    return found

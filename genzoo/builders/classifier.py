@@ -22,6 +22,7 @@ PROCESSES: Mapping[str, Callable[[], Schedule]] = {
     **PATHS,
     **{f"ddpm_{name}": partial(table, 1000) for name, table in SCHEDULES.items()},
 }
+_TIMELESS = "vit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,11 @@ class ClassifierSettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        del config
+        if self.noisy and config.network.name == _TIMELESS:
+            return [
+                f"family.noisy = True has no effect with network.name = {_TIMELESS!r}, which is "
+                "not told the noise level: use 'classifier'."
+            ]
         if self.noisy:
             return []
         why = "with family.noisy = False"

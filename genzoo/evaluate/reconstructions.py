@@ -10,6 +10,9 @@
 `rfd` compares two sets and not two images: blurred copies have a large one, however close each of
 them is to its original. Beside it stand the distances of as many training images (its floor, which
 reconstructions may fall below) and of noise (its ceiling) from the same images.
+
+Networks see images, whose values are whole levels from 0 to 255: `lpips` and `rfd` are of rounded
+reconstructions, `psnr` and `ssim` of the model's own values.
 """
 
 from typing import NamedTuple

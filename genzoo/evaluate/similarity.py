@@ -6,6 +6,9 @@
 with the range R and the mean squared error MSE; means, variances and covariance in a Gaussian
 window of 11 x 11 (standard deviation 1.5), and c_i = (k_i R)^2 for k = (0.01, 0.03). SSIM is
 averaged over channels and over all positions at which the window fits inside the image.
+
+Variances are E[d^2] - E[d]^2 of differences d from one level, the mean of both images, since the
+two terms would otherwise cancel in float32 where an image is bright and even.
 """
 
 import jax.numpy as jnp
@@ -46,14 +49,18 @@ def ssim(one: Images, other: Images, value_range: float = 2.0) -> Array:
                 "VALID",
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=channels,
+                precision="highest",
             )
         return x
 
     c_1, c_2 = ((k * value_range) ** 2 for k in _K)
-    mean_x, mean_y = local_mean(one), local_mean(other)
-    variance_x = local_mean(one * one) - mean_x**2
-    variance_y = local_mean(other * other) - mean_y**2
-    covariance = local_mean(one * other) - mean_x * mean_y
+    level = ((one + other) / 2).mean((1, 2), keepdims=True)
+    above_x, above_y = one - level, other - level
+    rise_x, rise_y = local_mean(above_x), local_mean(above_y)
+    variance_x = local_mean(above_x * above_x) - rise_x**2
+    variance_y = local_mean(above_y * above_y) - rise_y**2
+    covariance = local_mean(above_x * above_y) - rise_x * rise_y
+    mean_x, mean_y = rise_x + level, rise_y + level
     numerator = (2 * mean_x * mean_y + c_1) * (2 * covariance + c_2)
     denominator = (mean_x**2 + mean_y**2 + c_1) * (variance_x + variance_y + c_2)
     return (numerator / denominator).mean((1, 2, 3))

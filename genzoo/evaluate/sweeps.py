@@ -13,34 +13,36 @@ _MARKS = "osD^vP*X"
 
 
 class Point(NamedTuple):
-    """A measured distance. evaluations: per sample. guidance: its scale."""
+    """A measured distance. evaluations: per sample. scale: of guidance."""
 
     evaluations: float
-    guidance: float
+    scale: float
     value: float
     error: float = 0.0
 
 
-def save_sweep(path: Path, name: str, points: Sequence[Point], floor: float) -> None:
-    """Plots distances called `name` against evaluations, a line per guidance scale, or against the
-    guidance scale if the evaluations are always the same. floor: the distance of test images."""
-    scales = sorted({point.guidance for point in points})
+def save_sweep(
+    path: Path, name: str, points: Sequence[Point], floor: float, scale: str = "guidance scale"
+) -> None:
+    """Plots distances called `name` against evaluations, a line per scale of guidance, or against
+    that scale if the evaluations are always the same. floor: the distance of test images. scale:
+    what the scale is called."""
+    scales = sorted({point.scale for point in points})
     counts = sorted({point.evaluations for point in points})
     figure = Figure(figsize=(5.2, 3.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if len(counts) > 1:
-        lines = {f"guidance {scale:g}": [p for p in points if p.guidance == scale]
-                 for scale in scales}  # fmt: skip
+        lines = {f"{scale} {at:g}": [p for p in points if p.scale == at] for at in scales}
         axes.set_xscale("log")
         axes.set_xticks(counts, [f"{count:g}" for count in counts])
         axes.minorticks_off()
         axes.set_xlabel("evaluations of the network per sample")
     else:
         lines = {"": list(points)}
-        axes.set_xlabel("guidance scale")
+        axes.set_xlabel(scale)
     for mark, (label, line), colour in zip(_MARKS, lines.items(), _colours(), strict=False):
-        places = [p.evaluations if len(counts) > 1 else p.guidance for p in line]
+        places = [p.evaluations if len(counts) > 1 else p.scale for p in line]
         axes.errorbar(
             places, [p.value for p in line], [p.error for p in line], marker=mark, color=colour,
             label=label if len(lines) > 1 else None, linewidth=1.2, markersize=4, capsize=2,

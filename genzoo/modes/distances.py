@@ -18,7 +18,8 @@ from ml_collections import FrozenConfigDict
 from genzoo import build
 from genzoo.builders import sampling
 from genzoo.core import named_arrays, tree
-from genzoo.core.contract import Family, Variables
+from genzoo.core.conditions import droppable
+from genzoo.core.contract import Family, Variables, conditions_of
 from genzoo.core.errors import UserError
 from genzoo.core.types import Array, Batch
 from genzoo.data.fields import Image
@@ -240,6 +241,16 @@ def check(experiment: Experiment) -> dict[str, Ruler]:
     require_kind(experiment, (Image,), "eval", "measures distances of images")
     problems = []
     solver = config.sample.get("method")
+    steered = config.sample.get("guide") or droppable(conditions_of(experiment.family))
+    if settings.guidance and solver and not steered:
+        problems.append(
+            "eval.guidance needs a condition that training sometimes drops, or a weaker model in "
+            "sample.guide: leave it empty."
+        )
+    if settings.guidance and config.sample.get("guidance"):
+        problems.append(
+            "eval.guidance and sample.guidance are both set: leave one of them empty."
+        )
     for name in ("steps", "guidance", "classifier_scale"):
         if settings[name] and solver is None:
             problems.append(
@@ -278,12 +289,13 @@ def in_training(
     def numbers(state: TrainState, step: int) -> dict[str, float]:
         variables = variables_of(state, experiment.config.sample.weights)
         if not kept:
-            family = experiment.family
+            family, variables = for_sampling(experiment, variables)
             kept.append(Measurement(
                 experiment=experiment, rulers=rulers, family=family, variables=variables, step=step
             ))  # fmt: skip
         measurement = kept[0]
-        measurement.variables, measurement.step = variables, step
+        frozen = measurement.variables.frozen  # with the models that steer sampling
+        measurement.variables, measurement.step = replace(variables, frozen=frozen), step
         return {
             name if part == "value" else f"{name}_{part}": value
             for name, one in measurement.at(Setting()).items()
@@ -331,7 +343,7 @@ def _save_sweep(path: Path, report: list[dict[str, dict]], scale: str) -> None:
         drawn = one["protocol"]["sampling"]
         place = drawn.get("evaluations", 0), drawn.get(scale, 1.0)
         points.append(Point(*place, one["value"], one.get("standard_error", 0.0)))
-    save_sweep(path, name, points, report[0][name]["floor"]["value"])
+    save_sweep(path, name, points, report[0][name]["floor"]["value"], scale.replace("_", " "))
 
 
 def _save_closest(path: Path, closest: Closest, ruler: Ruler) -> None:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from ml_collections import FrozenConfigDict
 
+from genzoo.builders.sampling import ADAPTIVE
 from genzoo.core.contract import Variables
 from genzoo.core.errors import UserError
 from genzoo.data.fields import Image
@@ -73,6 +75,7 @@ def measure(experiment: Experiment, judges: Judges, variables: Variables, step: 
         "weights": settings.weights,
         "step": step,
         "seed": settings.seed,
+        **_inversion(experiment.config.sample),
     }
     report = {}
     for one in parsed(settings.reconstructions):
@@ -96,6 +99,14 @@ def measure(experiment: Experiment, judges: Judges, variables: Variables, step: 
                 protocol = {**common, "network": own.name, "version": own.version, "hash": own.hash}
         report[f"{one}@{count}"] = {**numbers, "protocol": protocol}
     return report
+
+
+def _inversion(sample: FrozenConfigDict) -> dict:
+    """What reconstructions by DDIM inversion depend on; nothing for a family without a solver."""
+    if "method" not in sample:
+        return {}
+    times = () if sample.method == ADAPTIVE else ("grid", "steps")  # else its own even times
+    return {"inversion": {key: sample[key] for key in (*times, "clip")}}
 
 
 def _other(split: str) -> str:

@@ -54,15 +54,19 @@ class Ruler:
     """Measures distances in the features of a network.
 
     shape: of the images. open: split -> the data that samples are compared with. data: its name.
-    reference: number of training images; 0 for all. samples: number of samples, and of test images.
-    keep: whether features are kept, or only their moments. standard: the protocol, if the network
-    has one. stored: the moments to compare with, in place of those of the training images.
+    own: split -> the run's data, and own_data its name, for a metric that needs classes, because
+    the data of a standard protocol may have none. reference: number of training images; 0 for all.
+    samples: number of samples, and of test images. keep: whether features are kept, or only their
+    moments. standard: the protocol, if the network has one. stored: the moments to compare with, in
+    place of those of the training images.
     """
 
     network: FeatureNetwork
     shape: tuple[int, ...]
     open: Callable[[str], Source]
     data: str
+    own: Callable[[str], Source]
+    own_data: str
     reference: int
     samples: int
     keep: bool
@@ -85,6 +89,19 @@ class Ruler:
     def test(self) -> FeatureSet:
         """The features of the test images."""
         return self._of(self.open("test"), "test", self.samples)
+
+    @cached_property
+    def _own_test(self) -> FeatureSet:
+        """The features of the test images of the run's data."""
+        if self.own_data == self.data:
+            return self.test
+        return self._of(self.own("test"), "test", self.samples)
+
+    def _test_of(self, one: Distance) -> tuple[FeatureSet, str]:
+        """(the test images whose numbers are the floor of a distance, the name of their data)."""
+        if METRICS[one.metric].labels:
+            return self._own_test, self.own_data
+        return self.test, self.data
 
     @cached_property
     def _train(self) -> tuple[FeatureSet, Mapping[str, int]]:
@@ -116,7 +133,7 @@ class Ruler:
             metric = METRICS[one.metric]
             data = self.real if metric.data else None
             self._ends[one] = {
-                "floor": metric.measure(self.test, data),
+                "floor": metric.measure(self._test_of(one)[0], data),
                 "ceiling": metric.measure(self.noise, data),
             }
         return self._ends[one]
@@ -135,12 +152,13 @@ class Ruler:
     def protocol(self, one: Distance, count: int) -> dict:
         """What a distance of `count` samples depends on, besides the samples."""
         data = METRICS[one.metric].data
+        test, name = self._test_of(one)
         return {
             "n": count,
             **({"split": "train"} if data else {}),
             **self.network.protocol,
             **({"reference": self.origin} if data else {}),
-            "test": self.test.moments.count,
+            "test": {"data": name, "n": test.moments.count},
         }
 
     @cached_property
@@ -210,6 +228,7 @@ def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
                 "out of eval.distances, or eval.reference."
             )
     data = build.section(experiment.config, "data")
+    own = data
     if standard and data.name != standard.data:
         data = DataSettings(name=standard.data)
     return Ruler(
@@ -217,6 +236,8 @@ def ruler(experiment: Experiment, name: str, keep: bool) -> Ruler:
         shape=experiment.shape,
         open=partial(datasets.open_source, data),
         data=data.name,
+        own=partial(datasets.open_source, own),
+        own_data=own.name,
         reference=standard.reference if standard else 0,
         samples=settings.samples,
         keep=keep,
@@ -282,7 +303,7 @@ def of_run(workdir: Path) -> FeatureNetwork:
     features, logits = jax.eval_shape(apply, parts, images)
     return FeatureNetwork(
         name=f"{OWN}{config.family.name}",
-        version=f"step {int(state.step)}",
+        version=f"step {int(state.step)}, {config.eval.weights}",
         hash=named_arrays.digest(jax.device_get(tree.by_path(variables.params))),
         verified=True,
         resize="",

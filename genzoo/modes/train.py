@@ -214,6 +214,8 @@ def _check(experiment: Experiment, place: Workdir) -> Mapping[str, Ruler]:
     Requests(experiment=experiment, family=experiment.family).check()
     wanted = experiment.config.train.evaluate_every
     rulers = distances.check(experiment) if wanted else {}
+    if rulers:
+        runs.steering(experiment)  # raises if a model that steers the samples is missing
     experiment.updater(experiment.config.train.accumulate)  # raises if the players do not fit
     if not place.begun:
         runs.check(experiment)

@@ -15,6 +15,7 @@ end of the run, or changes in stages.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Annotated
 
@@ -75,6 +76,17 @@ DECAYS: Mapping[str, Decay] = {
 }
 
 
+def _decayed(optimizer: "Optimizer", params: Tree) -> Tree:
+    """A tree of bools like params: to which weight_decay applies."""
+
+    def of(path: tuple, value: Array) -> bool:
+        if path[-1].key == _BIAS:
+            return optimizer.decay_biases
+        return optimizer.decay_gains or value.ndim - int(is_stacked(path)) > 1
+
+    return jax.tree_util.tree_map_with_path(of, params)
+
+
 def _adam(optimizer: "Optimizer") -> optax.GradientTransformation:
     return optax.adamw(
         optimizer.schedule(),
@@ -82,7 +94,7 @@ def _adam(optimizer: "Optimizer") -> optax.GradientTransformation:
         b2=optimizer.b2,
         eps=optimizer.eps,
         weight_decay=optimizer.weight_decay,
-        mask=None if optimizer.decay_biases else _weights,
+        mask=partial(_decayed, optimizer),
     )
 
 
@@ -98,9 +110,7 @@ def _muon(optimizer: "Optimizer") -> optax.GradientTransformation:
             muon_weight_dimension_numbers=_matrices,
         ),
         # The updates are negative by now.
-        optax.add_decayed_weights(
-            -optimizer.weight_decay, None if optimizer.decay_biases else _weights
-        ),
+        optax.add_decayed_weights(-optimizer.weight_decay, partial(_decayed, optimizer)),
         optax.scale_by_schedule(optimizer.schedule()),
     )
 
@@ -159,6 +169,9 @@ class MethodSettings:
         float, AtLeast(0), Limit(1_000), "Decoupled (AdamW); 0 for none."
     ] = 0.0
     decay_biases: Annotated[bool, "Whether weight_decay applies to biases too."] = True
+    decay_gains: Annotated[
+        bool, "Whether weight_decay applies to gains of norms and other vectors and numbers too."
+    ] = True
     momentum: Annotated[
         float, AtLeast(0), Below(1), NOT_ONE, "Decay rate of Muon's momentum (Nesterov's)."
     ] = 0.95
@@ -189,12 +202,8 @@ class MethodSettings:
 
 _STAGES = frozenset({"stage_ends", "stage_factors"})
 # Keys that another key may leave without effect.
-_DEPENDENT = _STAGES | {"decay_biases", "momentum"}
-
-
-def _weights(params: Tree) -> Tree:
-    """A tree of bools like params, False for biases."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "bias", params)
+_DEPENDENT = _STAGES | {"decay_biases", "decay_gains", "momentum"}
+_BIAS = "bias"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,11 +228,12 @@ class OptimizerSettings(MethodSettings):
         ends, factors = self.stage_ends, self.stage_factors
         problems = ignored(self, where, "decay", {"stages": _STAGES & set(own)})
         problems += ignored(self, where, "method", {"muon": {"momentum"} & set(own)})
-        if "decay_biases" in own and not self.decay_biases and not self.weight_decay:
-            problems.append(
-                f"{where}.decay_biases = False has no effect with {where}.weight_decay = 0: raise "
-                "weight_decay, or leave it out."
-            )
+        for name in ("decay_biases", "decay_gains"):
+            if name in own and not getattr(self, name) and not self.weight_decay:
+                problems.append(
+                    f"{where}.{name} = False has no effect with {where}.weight_decay = 0: raise "
+                    "weight_decay, or leave it out."
+                )
         if self.decay == "stages" and len(factors) != len(ends) + 1:
             problems.append(
                 f"{where}.stage_factors has {len(factors)} entries for {len(ends)} stage_ends: "

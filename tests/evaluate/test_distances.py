@@ -10,12 +10,14 @@ import pytest
 from PIL import Image, ImageFilter
 
 import genzoo
+from genzoo import check, config
 from genzoo.core.errors import UserError
 from genzoo.data import scenes, shapes
 from genzoo.data.embedded import open_fashion_mini
 from genzoo.evaluate import distances
 from genzoo.evaluate.distances import METRICS, Data, Distance, FeatureSet, parsed, problems
 from genzoo.evaluate.features import own
+from genzoo.experiment import Experiment
 from genzoo.main import main
 from genzoo.math.neighbourhoods import neighbourhoods
 from genzoo.modes import rulers
@@ -134,6 +136,17 @@ def test_accuracy_counts_the_classes_that_were_asked_for():
     assert measured == {"value": 0.8, "standard_error": pytest.approx(np.sqrt(0.8 * 0.2 / 5))}
 
 
+def test_the_floor_of_accuracy_is_of_the_runs_own_data():
+    changes = {"data.name": "shapes_kinds", "eval.distances": "accuracy_shapes",
+               "eval.samples": "40"}  # fmt: skip
+    raw = config.override(config.load("configs/ddpm_fashion_cond.py:smoke"), changes)
+    ruler = rulers.rulers_of(Experiment(check.check(raw)))["shapes"]
+    one = Distance("accuracy", "shapes")
+    assert ruler.ends(one)["floor"]["value"] > 0.9 > ruler.ends(one)["ceiling"]["value"]
+    assert ruler.protocol(one, 40)["test"] == {"data": "shapes_kinds", "n": 40}
+    assert ruler.protocol(Distance("is", "shapes"), 40)["test"]["data"] == "shapes"
+
+
 def test_precision_and_density_share_their_neighbourhoods(monkeypatch):
     calls = []
 
@@ -226,6 +239,15 @@ def test_a_number_never_stands_alone(run):
     assert {key: drawn[key] for key in changed} == changed
 
 
+def test_guidance_is_not_swept_where_it_has_no_effect(tmp_path, capsys):
+    assert main(["--config=ddpm_fashion:smoke", f"--workdir={tmp_path}",
+                 "--config.train.picture_count=0", "--config.train.steps=2"]) == 0  # fmt: skip
+    swept = ["--config.eval.distances=fd_fashion", "--config.eval.guidance=(1.0,2.0)"]
+    mode = ["--mode=eval", f"--workdir={tmp_path}", "--config.eval.losses=False"]
+    assert main([*mode, *swept]) == 2
+    assert "eval.guidance needs a condition that training" in capsys.readouterr().err
+
+
 def test_too_few_samples_are_refused_before_any_is_drawn(run, capsys):
     for name, least in (("pr", 6), ("dc", 6), ("is", 10)):
         named = f"--config.eval.distances={name}_fashion"
@@ -249,14 +271,22 @@ def test_a_sweep_gives_the_numbers_of_its_settings(run):
     assert len(set(values)) == 4
 
 
-def test_classes_of_samples_are_judged_by_the_guide_and_by_another(run, tmp_path, capsys):
-    guide = tmp_path / "guide"
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("guide") / "run"
     noisy = ["--config.family.noisy=True", "--config.family.process=ddpm_cosine"]
-    assert main(["--config=classifier_fashion:smoke", f"--workdir={guide}", *noisy,
+    assert main(["--config=classifier_fashion:smoke", f"--workdir={workdir}", *noisy,
                  "--config.eval.weights=raw"]) == 0  # fmt: skip
+    return workdir
+
+
+def steered(guide: Path) -> list[str]:
+    return ["--config.sample.guidance_scale=0.0", f"--config.sample.classifier={guide}"]
+
+
+def test_classes_of_samples_are_judged_by_the_guide_and_by_another(run, guide, capsys):
     both = f"--config.eval.distances=accuracy_fashion,accuracy_own:{guide},fd_fashion"
-    steered = ["--config.sample.guidance_scale=0.0", f"--config.sample.classifier={guide}"]
-    swept = evaluated(run, *steered, both, "--config.eval.classifier_scale=(0.0,50.0)")
+    swept = evaluated(run, *steered(guide), both, "--config.eval.classifier_scale=(0.0,50.0)")
     by_fashion, by_guide, distance = swept[1].values()
     assert len(swept) == 2 and distance["value"] != swept[0]["fd_fashion@24"]["value"]
     drawn = distance["protocol"]["sampling"]
@@ -271,7 +301,7 @@ def test_classes_of_samples_are_judged_by_the_guide_and_by_another(run, tmp_path
     def share(one: FeatureSet) -> float:
         return float((one.logits.argmax(-1) == one.labels).mean())
 
-    assert main(["--mode=sample", f"--workdir={run}", *steered, "--config.sample.count=24",
+    assert main(["--mode=sample", f"--workdir={run}", *steered(guide), "--config.sample.count=24",
                  "--config.sample.classifier_scale=50.0", "--config.sample.batch_size=24",
                  "--config.sample.npz=True"]) == 0  # fmt: skip
     samples = np.load(run / "samples" / "latest" / "samples.npz")
@@ -298,6 +328,29 @@ def test_classes_of_samples_are_judged_by_the_guide_and_by_another(run, tmp_path
     swept = "--config.eval.classifier_scale=(1.0,2.0)"
     refused("no effect without sample.classifier", plain, swept)
     refused("one of them at a time", plain, swept, "--config.eval.guidance=(1.0,)")
+    distances = "--config.eval.distances=fd_fashion"
+    scales = "--config.eval.guidance=(1.0,2.0)"
+    refused("both set", distances, scales, "--config.sample.guidance=(('label',2.0),)")
+
+
+def test_in_training_samples_are_steered_and_a_guide_is_missed_at_once(guide, tmp_path, capsys):
+    steps = ["--config=ddpm_fashion_cond:smoke", *steered(guide),
+             "--config.sample.classifier_scale=50.0", "--config.train.picture_count=0",
+             "--config.train.evaluate_every=20"]  # fmt: skip
+    counts = ["--config.eval.samples=24", "--config.sample.batch_size=24",
+              "--config.eval.distances=accuracy_fashion"]  # fmt: skip
+    trained = tmp_path / "trained"
+    assert main([*steps, f"--workdir={trained}", *counts]) == 0
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert main(["--mode=eval", f"--workdir={trained}", "--config.eval.losses=False"]) == 0
+    (measured,) = json.loads((trained / "eval.json").read_text())["distances"]
+    name = "accuracy_fashion@24"
+    assert lines[-1][name] == pytest.approx(measured[name]["value"], abs=0.05)
+    assert lines[-1][name] > measured[name]["ceiling"]["value"]
+    capsys.readouterr()
+    missing = f"--config.sample.classifier={tmp_path}/none"
+    assert main([*steps, f"--workdir={tmp_path}/other", *counts, missing]) == 2
+    assert "sample.classifier = " in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 def test_distances_in_training_are_those_of_the_evaluation(tmp_path):

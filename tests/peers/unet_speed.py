@@ -6,9 +6,13 @@
 Each contender is a process that lives through all rounds. In every round each one runs a burst of
 calls, in random order, and the first call is dropped. Ratios are computed within a round and their
 median and range are printed, because times of different minutes cannot be compared on a shared
-machine. All have the same allocator setting; otherwise glibc returns freed pages to the system, and
-every contender spends a tenth of its time getting them back. float32 throughout; the training step
-is forward, backward, clipping, Adam and the average of the params.
+machine. float32 throughout; the training step is forward, backward, clipping, Adam and the average
+of the params.
+
+The allocator is left as it is, as a user has it. To keep freed pages (MALLOC_ARENA_MAX=1,
+MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_=68719476736) saves every contender a tenth of a training
+step, but after training it makes forward passes of genzoo a third slower. Other work on the machine
+slows genzoo down more than torch: stop it.
 """
 
 import argparse
@@ -23,9 +27,6 @@ import time
 
 BATCH = {"train": 8, "forward": 8, "ddim": 16}
 CALLS = {"train": 4, "forward": 6, "ddim": 1}
-ALLOCATOR = {
-    "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "68719476736",
-}  # fmt: skip
 CONTENDERS = ("genzoo", "torch_eager", "torch_compiled")
 
 
@@ -152,7 +153,7 @@ class Worker:
     def __init__(self, contender: str):
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--worker", contender], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **ALLOCATOR},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
     def burst(self, measure: str) -> float:

@@ -10,6 +10,7 @@ import pytest
 
 from genzoo import check, config
 from genzoo.core.errors import UserError
+from genzoo.core.tree import STACKED
 from genzoo.train.optimizer import Optimizer, OptimizerSettings, constant, moves_made
 
 MUON = Optimizer(
@@ -92,6 +93,22 @@ def test_weights_decay_at_the_learning_rate_and_biases_only_if_asked(method):
         for name, leaf in (("conv", "kernel"), ("conv", "bias"), ("table", "embedding")):
             factor = 0.01 * 0.5 * (leaf != "bias" or biases)
             np.testing.assert_allclose(lost[name][leaf], -factor * params[name][leaf], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["adam", "muon"])
+def test_gains_and_numbers_are_spared_if_asked_also_in_layers_stacked_for_a_scan(method):
+    params = {
+        "norm": {"scale": jnp.ones(3)}, "log_scale": jnp.ones(()),
+        "map": {"kernel": jnp.ones((3, 3))},
+        STACKED: {"norm": {"scale": jnp.ones((2, 3))}, "map": {"kernel": jnp.ones((2, 3, 3))}},
+    }  # fmt: skip
+    zero = jax.tree.map(jnp.zeros_like, params)
+    for gains in (True, False):
+        decaying = replace(MUON, method=method, weight_decay=0.5, decay_gains=gains)
+        lost, _ = updates(decaying, [zero], params)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(lost):
+            decays = gains or path[-1].key == "kernel"
+            np.testing.assert_allclose(leaf, -0.01 * 0.5 * decays, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", ["adam", "muon"])

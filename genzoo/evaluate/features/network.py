@@ -103,7 +103,9 @@ class FeatureNetwork:
                 x = resized(x, self.resize, self.side)
             if x.shape[-1] < self.channels:
                 x = jnp.repeat(x, self.channels, -1)
-            return self.apply(params, x)
+            # Otherwise GPUs round to TF32 and TPUs to bfloat16, and numbers could not be compared.
+            with jax.default_matmul_precision("highest"):
+                return self.apply(params, x)
 
         object.__setattr__(self, "_program", jax.jit(program))
 

@@ -1,4 +1,5 @@
-"""The distances of `eval.json` as tables: with floor, ceiling and protocol, and over settings."""
+"""The distances and the agreement of reconstructions in `eval.json` as tables: with floor, ceiling
+and protocol, and distances over settings."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,15 +8,17 @@ from genzoo.evaluate.report.charts import NOTHING
 from genzoo.evaluate.report.folder import section
 from genzoo.evaluate.report.parts import Row, Table
 
-KEY = "distances"
-"""Of the file: a list with a section for each setting, which holds one for each distance."""
+_DISTANCES = "distances"  # a list with a section for each setting, which holds one for each
+_RECONSTRUCTIONS = "reconstructions"  # holds a section for each measure
+KEYS = frozenset((_DISTANCES, _RECONSTRUCTIONS))
+"""Of the file: what is shown by `tables`."""
 _ERRORS = {"value": ("standard_error", "deviation")}
 _NOT_NUMBERS = frozenset(("floor", "ceiling", "protocol", "singular", "comparable", "limit"))
 
 
 def settings(content: Mapping) -> list[Mapping]:
     """The sections of the settings; [] if the file holds no distances."""
-    measured = content.get(KEY)
+    measured = content.get(_DISTANCES)
     if not isinstance(measured, list):
         return []
     return [one for one in measured if isinstance(one, Mapping)]
@@ -52,25 +55,39 @@ def in_short(name: str, content: Mapping) -> str:
 
 
 def tables(content: Mapping) -> list[Table]:
-    """The distances at the first setting, and the values at all of them if there are several."""
-    measured = settings(content)
-    if not measured:
-        return []
+    """The distances at the first setting, the values at all of them if there are several, and the
+    measures of reconstructions."""
+    measured, copies = settings(content), section(content, _RECONSTRUCTIONS)
+    made = []
+    if measured:
+        made.append(_table("Distances from the training images", "Samples", measured[0]))
+    if len(measured) > 1:
+        made.append(_over_settings(measured))
+    if copies:
+        made.append(_table("Reconstructions", "Reconstructions", copies))
+    return made
+
+
+def _table(title: str, column: str, measured: Mapping) -> Table:
+    """Numbers by name, each with its floor, ceiling and protocol. column: what they are of."""
     rows, protocols = [], []
-    for name in measured[0]:
-        one = section(measured[0], name)
+    for name in measured:
+        one = section(measured, name)
         for part, value in one.items():
             if part in _NOT_NUMBERS or part in _ERRORS["value"]:
                 continue
-            title = name if part == "value" else f"{name}: {part}"
+            called = name if part == "value" else f"{name}: {part}"
             ends = (section(one, end).get(part) for end in ("floor", "ceiling"))
-            cells = [_with_error(one, part, value), *map(words.shown, ends)]
-            rows.append(Row((title, *cells)))
+            cells = [_with_error(one, part, value), *map(_shown, ends)]
+            rows.append(Row((called, *cells)))
         if (line := _protocol(section(one, "protocol"))) not in protocols:
             protocols.append(line)
-    head = ("Distance", "Samples", "Test images", "Noise")
-    made = [Table("Distances from the training images", head, rows, note=" ".join(protocols))]
-    return made + ([_over_settings(measured)] if len(measured) > 1 else [])
+    ends = ("Test images", "Noise") if column == "Samples" else ("Other split", "Noise")
+    return Table(title, ("Measure", column, *ends), rows, note=" ".join(protocols))
+
+
+def _shown(value: object) -> str:
+    return NOTHING if value is None else words.shown(value)
 
 
 def _with_error(one: Mapping, part: str, value: object) -> str:
@@ -80,17 +97,30 @@ def _with_error(one: Mapping, part: str, value: object) -> str:
 
 def _protocol(protocol: Mapping) -> str:
     drawn, reference = section(protocol, "sampling"), section(protocol, "reference")
+    inverted, what = section(protocol, "inversion"), "samples" if drawn else "reconstructions"
 
     def of(place: Mapping, key: str) -> str:
         return words.shown(place.get(key))
 
+    model = drawn or protocol
     parts = [
-        f"{of(protocol, 'n')} samples ({of(drawn, 'weights')} of step {of(drawn, 'step')}, seed "
-        f"{of(drawn, 'seed')})",
-        f"features of {of(protocol, 'features')}, version {of(protocol, 'version')}, hash "
-        f"{of(protocol, 'hash')[:8]}, resizing {of(protocol, 'resize')}",
-        f"{of(reference, 'n')} images of {of(reference, 'data')}",
+        f"{of(protocol, 'n')} {what} ({of(model, 'weights')} of step {of(model, 'step')}, seed "
+        f"{of(model, 'seed')})",
     ]
+    if "features" in protocol:
+        parts.append(
+            f"features of {of(protocol, 'features')}, version {of(protocol, 'version')}, hash "
+            f"{of(protocol, 'hash')[:8]}, resizing {of(protocol, 'resize')}"
+        )
+    elif "network" in protocol:
+        parts.append(f"network {of(protocol, 'network')}, hash {of(protocol, 'hash')[:8]}")
+    if "data" in reference:
+        parts.append(f"{of(reference, 'n')} images of {of(reference, 'data')}")
+    if "split" in protocol and not drawn:
+        parts.append(f"the {of(protocol, 'split')} split of {of(protocol, 'data')}")
+    if inverted:
+        settings = ", ".join(f"{key} {of(inverted, key)}" for key in inverted)
+        parts.append(f"by DDIM inversion ({settings})")
     if drawn.get("method"):
         parts.append(
             f"{of(drawn, 'method')} on {of(drawn, 'grid')}, {of(drawn, 'evaluations')} "
@@ -99,13 +129,22 @@ def _protocol(protocol: Mapping) -> str:
     return "; ".join(parts) + "."
 
 
+def _drawn(measured: Mapping) -> Mapping:
+    """How the samples of a setting were drawn."""
+    one = section(measured, next(iter(measured), ""))
+    return section(section(one, "protocol"), "sampling")
+
+
 def _over_settings(measured: Sequence[Mapping]) -> Table:
     names = [name for name in measured[0] if "value" in section(measured[0], name)]
+    columns = {"steps": "Steps", "evaluations": "Evaluations", "guidance_scale": "Guidance"}
+    settings = [_drawn(one) for one in measured]
+    if any("classifier_scale" in drawn for drawn in settings):
+        columns["classifier_scale"] = "Classifier scale"
     rows = []
-    for one in measured:
-        drawn = section(section(section(one, names[0]), "protocol"), "sampling") if names else {}
-        given = (drawn.get(key) for key in ("steps", "evaluations", "guidance_scale"))
+    for one, drawn in zip(measured, settings, strict=True):
+        given = (drawn.get(key) for key in columns)
         values = (section(one, name).get("value") for name in names)
-        rows.append(Row(tuple(NOTHING if v is None else words.shown(v) for v in (*given, *values))))
-    head = ("Steps", "Evaluations", "Guidance", *names)
+        rows.append(Row(tuple(map(_shown, (*given, *values)))))
+    head = (*columns.values(), *names)
     return Table("Over settings", head, rows, text=frozenset())

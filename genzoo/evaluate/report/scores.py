@@ -54,7 +54,7 @@ def _collect(content: Mapping, depth: int, rows: list, curves: list, sweeps: lis
     """Sorts the entries of a section into rows of a table, curves, and tables of their own."""
     for name, value in content.items():
         title = words.capital(words.titled(str(name)))
-        if name in ("protocol", measured.KEY) or _is_error(name, content):
+        if name in ("protocol", *measured.KEYS) or _is_error(name, content):
             continue
         if name == "examples" and "n" in section(content, "protocol"):
             continue
