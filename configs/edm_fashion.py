@@ -60,7 +60,7 @@ VARIANTS = {
         eval=dict(count=8, batch_size=8, tolerance=1e-2),
     ),
     # As in ddpm_fashion: on a CPU convolutions are fast where they are wide and the image is small.
-    # A short training learns the large scales only if more of it is at high noise than in the paper.
+    # A short run learns the large scales only if it sees more noise than in the paper.
     "laptop": dict(
         family=dict(noise_mean=-0.2),
         network=dict(width=16, multipliers=(1, 3, 6), blocks=1, attention=(), heads=1, dropout=0.0,
