@@ -3,8 +3,8 @@
     python -m genzoo.main --config=configs/edm_fashion.py:laptop --workdir=runs/edm_fashion
 
 Variants:
-    :laptop  Cost: thirteen minutes of one busy CPU core. Result: garments of the right
-             class, 3.61 bits/dim.
+    :laptop  Cost: eight minutes of one CPU core. Result: garments of the right class,
+             FD-fashion 5.9, 3.66 bits/dim.
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
@@ -60,12 +60,15 @@ VARIANTS = {
         eval=dict(count=8, batch_size=8, tolerance=1e-2),
     ),
     # As in ddpm_fashion: on a CPU convolutions are fast where they are wide and the image is small.
+    # A short run learns the large scales only if it sees more noise than in the paper.
     "laptop": dict(
+        family=dict(noise_mean=-0.2),
         network=dict(width=16, multipliers=(1, 3, 6), blocks=1, attention=(), heads=1, dropout=0.0,
                      norm_groups=4, embedding_width=64, dtype="float32"),
-        optimizer=dict(learning_rate=1e-3, warmup=100, b2=0.99),
-        train=dict(steps=1800, batch_size=32, log_every=50, save_every=600, picture_first=180,
+        optimizer=dict(method="muon", learning_rate=1e-3, warmup=100, b2=0.99),
+        train=dict(steps=2765, batch_size=16, log_every=50, save_every=900, picture_first=180,
                    averages=dict(ema=dict(decay=0.995))),
+        sample=dict(guidance_scale=1.5),
         eval=dict(count=100, tolerance=1e-3),
     ),
 }

@@ -88,7 +88,8 @@ class _Other:
         known = [RAW, *config.train.averages]
         if self.weights in known:
             return []
-        return [f"{self.weights_key} = {self.weights!r} is unknown: it has {', '.join(known)}."]
+        has = f"that run has {', '.join(known)}"
+        return [f"{self.weights_key} = {self.weights!r} is unknown: {has}."]
 
     def misfits(self, config: FrozenConfigDict, stage: Stage, ours: FrozenConfigDict) -> list[str]:
         """Why its model cannot serve as this stage of our run; all problems, also of `weights`."""

@@ -142,7 +142,7 @@ def test_nothing_but_a_gallery_is_written_into(runs, tmp_path, what, capsys):
     before = content(tmp_path)
     flag = f"--workdirs={','.join(map(str, runs))}"
     assert main(["--mode=gallery", flag, f"--workdir={place}"]) == 2
-    assert "is in the way of the gallery" in capsys.readouterr().err
+    assert "exists and is not a gallery" in capsys.readouterr().err
     assert content(tmp_path) == before
 
 
@@ -155,7 +155,7 @@ def test_bad_workdirs_are_all_named_and_nothing_is_made(runs, tmp_path, capsys, 
     assert "empty holds no run" in said and "nowhere holds no run" in said
     assert not (tmp_path / "gallery").exists()
     assert main(["--mode=gallery"]) == 2
-    assert "--workdirs names 0 runs" in capsys.readouterr().err
+    assert "--workdirs needs 1 to" in capsys.readouterr().err
     assert main(["--mode=gallery", f"--workdirs={runs[0]}", "--config.seed=1"]) == 2
     assert main(["--mode=gallery", f"--workdirs={runs[0]}"]) == 0
     out = capsys.readouterr().out

@@ -112,14 +112,14 @@ def test_data_of_another_shape_is_named(tmp_path):
 def test_unknown_weights_are_named(tmp_path):
     make(tmp_path)
     (error,) = problems(prior(tmp_path, frozen__tokenizer__weights="ema"))
-    assert error == "frozen.tokenizer.weights = 'ema' is unknown: it has raw."
+    assert error == "frozen.tokenizer.weights = 'ema' is unknown: that run has raw."
 
 
 def test_all_problems_come_at_once(tmp_path):
     make(tmp_path, "configs/vae_fashion.py:smoke", data__name="cifar10")
     messages = problems(prior(tmp_path, frozen__tokenizer__weights="emma"))
     assert len(messages) == 3 and all(error.startswith("frozen.tokenizer.") for error in messages)
-    assert messages[2].endswith("it has raw, ema.")
+    assert messages[2].endswith("that run has raw, ema.")
 
 
 def test_a_tokenizer_may_have_been_trained_on_other_devices(tmp_path, monkeypatch):
@@ -294,7 +294,7 @@ def test_another_run_is_opened_as_a_trained_model(tmp_path):
         chex.assert_trees_all_equal(trained.variables.params, params)
         chex.assert_trees_all_equal(trained.variables.stats, state.stats)
         assert trained.config.family.name == "vae" and isinstance(trained.family, Reconstructs)
-    with pytest.raises(UserError, match=r"weights = 'emma' is unknown: it has raw, ema\."):
+    with pytest.raises(UserError, match=r"weights = 'emma' is unknown: that run has raw, ema\."):
         runs.open_run(tmp_path / "vae", "emma")
     with pytest.raises(UserError, match=r"--workdir = '.*nowhere' holds no run.* --workdir=DIR"):
         runs.open_run(tmp_path / "nowhere")

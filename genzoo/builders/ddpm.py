@@ -125,10 +125,11 @@ class DDPMSettings:
         """Numbers of steps, and times, that the table cannot provide."""
         sample, problems = config.sample, []
         rule = sampling.rule(sample)
-        numbers = {"sample.steps": sample.steps or self.steps}
+        numbers = [("sample.steps", sample.steps or self.steps)]
         if not sample.steps:  # otherwise the benchmark takes at most sample.steps
-            numbers["bench.sample_steps"] = config.bench.sample_steps
-        for key, steps in numbers.items():
+            numbers.append(("bench.sample_steps", config.bench.sample_steps))
+        numbers += [("eval.steps", steps) for steps in config.eval.steps]
+        for key, steps in numbers:
             problem = rule and grids.problem(rule, self.steps, steps)
             if problem and sample.method != sampling.ADAPTIVE:
                 problems.append(f"{key} = {steps} with sample.grid = {sample.grid!r}: {problem}")

@@ -170,8 +170,8 @@ def _accuracy(samples: FeatureSet, data: Data | None) -> dict:
 class Metric(NamedTuple):
     """measure: (samples, data) -> numbers by name. features: whether it needs the features
     themselves, and not only their moments. classes: whether it needs the network's classes. labels:
-    whether it needs those of the samples. data: whether it needs the data; if not, it is given
-    None. least: the number of samples that it takes at least."""
+    whether it needs those of the samples. data: whether it needs the data; otherwise it gets
+    None. least: the smallest number of samples."""
 
     measure: Callable[[FeatureSet, Data | None], dict]
     features: bool = True
@@ -211,12 +211,14 @@ def parsed(names: str) -> list[Distance]:
 
 
 def problems(names: str) -> list[str]:
-    """Why the names in eval.distances are none."""
+    """A sentence for each invalid name in eval.distances."""
     found = []
     for one in parsed(names):
         if one.metric not in METRICS:
             found.append(f"eval.distances: {one.metric!r} is no metric: "
                          f"{nearest(one.metric, METRICS)}")  # fmt: skip
+        elif one.network == OWN:
+            found.append(f"eval.distances: {str(one)!r} names no workdir: write one after {OWN}")
         elif one.network not in NETWORKS and not one.network.startswith(OWN):
             known = (*NETWORKS, f"{OWN}WORKDIR")
             found.append(f"eval.distances: {str(one)!r} names no feature network: "

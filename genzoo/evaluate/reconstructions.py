@@ -7,12 +7,12 @@
 | lpips | mean over images of LPIPS 0.1 on VGG-16, 0 for equal images | Zhang et al. 2018 |
 | rfd_NETWORK | Fréchet distance between the images and their reconstructions | Heusel et al. 2017 |
 
-`rfd` compares two sets and not two images: blurred copies have a large one, however close each of
-them is to its original. Beside it stand the distances of as many training images (its floor, which
-reconstructions may fall below) and of noise (its ceiling) from the same images.
+`rfd` compares two sets, not pairs of images: blurred reconstructions have a large `rfd`, however
+close each is to its original. It is reported with the distances of up to as many images of another
+split (its floor, which reconstructions may beat) and of noise (its ceiling) from the originals.
 
-Networks see images, whose values are whole levels from 0 to 255: `lpips` and `rfd` are of rounded
-reconstructions, `psnr` and `ssim` of the model's own values.
+`lpips` and `rfd` are computed on reconstructions rounded to integer levels from 0 to 255, `psnr`
+and `ssim` on the unrounded output of the model.
 """
 
 from typing import NamedTuple
@@ -45,7 +45,7 @@ def parsed(names: str) -> list[Measure]:
 
 
 def problems(names: str) -> list[str]:
-    """Why the names in eval.reconstructions are none."""
+    """A sentence for each invalid name in eval.reconstructions."""
     known = (*PAIRED, *(f"{RFD}_{network}" for network in NETWORKS))
     return [
         f"eval.reconstructions: {str(one)!r} is no measure: {nearest(str(one), known)}"
@@ -55,7 +55,7 @@ def problems(names: str) -> list[str]:
 
 
 def averaged(values: np.ndarray) -> dict[str, float]:
-    """The mean of the values [n] of all images, with its standard error, which one image lacks."""
+    """The mean of the values [n] and, if n > 1, its standard error."""
     values, mean = values.astype(np.float64), {"value": float(values.mean(dtype=np.float64))}
     if len(values) == 1:
         return mean

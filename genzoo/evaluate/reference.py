@@ -35,8 +35,10 @@ def save(path: Path, moments: Moments, network: Mapping, data: Mapping) -> None:
 def load(path: Path, network: Mapping) -> Reference:
     """The statistics in a file. Raises UserError if it holds none, or those of another network.
     network: the protocol of ours."""
-    found = named_arrays.read(path)
     remedy = "make it again with --mode=stats."
+    if not path.is_file():
+        raise UserError(f"eval.reference = {str(path)!r}: there is no such file; {remedy}")
+    found = named_arrays.read(path)
     if missing := {"mean", "scatter", "count", "about"} - found.keys():
         raise UserError(f"eval.reference = {str(path)!r} has no {min(missing)}: {remedy}")
     try:

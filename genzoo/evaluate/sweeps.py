@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from genzoo.evaluate.figures import FAINT, INK, blank, marks, save
 
-from genzoo.evaluate.figures import BLUE, FAINT, INK, RED
-
-_MARKS = "osD^vP*X"
+_WIDTH, _HEIGHT = 620, 430  # pixels
 
 
 class Point(NamedTuple):
@@ -29,8 +26,8 @@ def save_sweep(
     what the scale is called."""
     scales = sorted({point.scale for point in points})
     counts = sorted({point.evaluations for point in points})
-    figure = Figure(figsize=(5.2, 3.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(_WIDTH, _HEIGHT)
+    figure.set_layout_engine("constrained")
     axes = figure.add_subplot()
     if len(counts) > 1:
         lines = {f"{scale} {at:g}": [p for p in points if p.scale == at] for at in scales}
@@ -41,7 +38,7 @@ def save_sweep(
     else:
         lines = {"": list(points)}
         axes.set_xlabel(scale)
-    for mark, (label, line), colour in zip(_MARKS, lines.items(), _colours(), strict=False):
+    for (colour, mark), (label, line) in zip(marks(len(lines)), lines.items(), strict=True):
         places = [p.evaluations if len(counts) > 1 else p.scale for p in line]
         axes.errorbar(
             places, [p.value for p in line], [p.error for p in line], marker=mark, color=colour,
@@ -53,8 +50,4 @@ def save_sweep(
     axes.tick_params(colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path)
-
-
-def _colours() -> list[str]:
-    return [BLUE, RED, "#55a868", "#8172b3", "#937860", "#da8bc3", "#8c8c8c", "#ccb974"]
+    save(figure, path)

@@ -10,8 +10,9 @@ features X [N, D] and generated ones Y [M, D]:
                                                               (Naeem et al. 2020, k = 5)
 
 For two large samples of one distribution, precision and recall depend on k and D, density is 1 and
-coverage is 1 - 2^-k. Balls are closed. Everything is float64 and brute force; a block of distances
-is held at a time.
+coverage is 1 - (N / (N + M))^k: 0.97 for N = M, 0.60 for 10,000 real features and 2,000 generated
+ones. Balls are closed. Everything is float64 and brute force; a block of distances is held at a
+time.
 """
 
 from collections.abc import Iterator

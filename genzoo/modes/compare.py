@@ -14,6 +14,7 @@ from genzoo.core.errors import UserError
 _log = logging.getLogger("genzoo")
 _FREE = "sampling"  # the part of a protocol that may differ
 _NUMBERS = ("value", "standard_error", "precision", "recall", "density", "coverage", "share")
+_FLAGS = ("comparable", "singular")
 
 
 def compare(workdirs: Sequence[Path]) -> dict:
@@ -21,6 +22,8 @@ def compare(workdirs: Sequence[Path]) -> dict:
     Raises UserError if a run has none, or if the protocols of two differ."""
     if len(workdirs) < 2:
         raise UserError("--mode=compare needs --workdirs=A,B,..., the folders of two or more runs.")
+    if twice := [str(path) for path in dict.fromkeys(workdirs) if workdirs.count(path) > 1]:
+        raise UserError(f"--workdirs names {twice[0]} twice: name it once.")
     measured = {str(path): _measured(path) for path in workdirs}
     shared = [name for name in next(iter(measured.values()))
               if all(name in one for one in measured.values())]  # fmt: skip
@@ -72,7 +75,7 @@ def _bound(protocol: Mapping) -> dict:
 
 
 def _numbers(one: Mapping) -> dict:
-    own = {key: one[key] for key in _NUMBERS if key in one}
+    own = {key: one[key] for key in (*_NUMBERS, *_FLAGS) if key in one}
     ends = {key: one[key] for key in ("floor", "ceiling") if key in one}
     return {**own, **ends, _FREE: one["protocol"].get(_FREE, {})}
 
@@ -83,6 +86,8 @@ def _lines(table: Mapping, measured: Mapping) -> list[str]:
     for name, runs in table.items():
         lines.append(name)
         for path, one in runs.items():
-            numbers = (f"{key} {one[key]:.4g}" for key in _NUMBERS if key in one)
+            numbers = [f"{key} {one[key]:.4g}" for key in _NUMBERS if key in one]
+            numbers += ["not comparable"] if one.get("comparable") is False else []
+            numbers += ["singular covariance"] if one.get("singular") else []
             lines.append(f"  {path:<{width}}  {', '.join(numbers)}")
     return lines

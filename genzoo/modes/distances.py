@@ -140,7 +140,7 @@ class Measurement:
                 numbers = ruler.measure(one, sets[one.network])
             if str(one) == FID and count < _FID_SAMPLES:
                 numbers["comparable"] = False
-            report[ruler.label(one, count)] = numbers | protocol
+            report[ruler.called(one, count)] = numbers | protocol
         self.closest = self.closest or closest
         return report
 
@@ -208,9 +208,10 @@ class Measurement:
         most = max(self.experiment.config.eval.steps)
         table = isinstance(schedule, TableSchedule)
         grid = sampling.grid(own, table=table)
+        visited = grid(schedule, steps, stop(schedule, own.last_sigma))
         times = np.zeros(most + 1, np.float32)
-        times[: steps + 1] = grid(schedule, steps, stop(schedule, own.last_sigma))
-        return {"times": times, "steps": np.int32(steps)}
+        times[: len(visited)] = visited
+        return {"times": times, "steps": np.int32(len(visited) - 1)}
 
     @cached_property
     def _schedule(self):
@@ -322,21 +323,18 @@ def measure(
         experiment=experiment, rulers=rulers, family=family, variables=variables, step=step
     )
     report, made = measurement.report(), []
-    if len(report) > 1:
+    plotted = next((name for name, one in report[0].items() if "value" in one), "")
+    if len(report) > 1 and plotted:
         made.append(place.path / "distances.png")
-        by_first(lambda: _save_sweep(made[-1], report, measurement.scale))
-    for name, closest in measurement.closest.items():
-        path = place.path / "nearest.png"
-        made.append(path)
-        by_first(partial(_save_closest, path, closest, measurement.rulers[name]))
+        by_first(partial(_save_sweep, made[-1], plotted, report, measurement.scale))
+    if measurement.closest:
+        made.append(place.path / "nearest.png")
+        by_first(partial(_save_closest, made[-1], measurement))
     return Measured(report, made)
 
 
-def _save_sweep(path: Path, report: list[dict[str, dict]], scale: str) -> None:
-    """Plots the first distance that is one number. scale: the key of the scale that varies."""
-    name = next((name for name, one in report[0].items() if "value" in one), "")
-    if not name:
-        return
+def _save_sweep(path: Path, name: str, report: list[dict[str, dict]], scale: str) -> None:
+    """Plots the distance of this name, one number. scale: the key of the scale that varies."""
     points = []
     for measured in report:
         one = measured[name]
@@ -346,13 +344,14 @@ def _save_sweep(path: Path, report: list[dict[str, dict]], scale: str) -> None:
     save_sweep(path, name, points, report[0][name]["floor"]["value"], scale.replace("_", " "))
 
 
-def _save_closest(path: Path, closest: Closest, ruler: Ruler) -> None:
-    train = ruler.open("train").read(closest.index)["x"]
-    captions = [f"{distance:.3g}" for distance in closest.distance]
-    figures.save_rows(
-        path,
-        [
-            figures.Row(images=closest.images, label="sample"),
+def _save_closest(path: Path, measurement: Measurement) -> None:
+    rows = []
+    for name, closest in measurement.closest.items():
+        train = measurement.rulers[name].open("train").read(closest.index)["x"]
+        captions = [f"{distance:.3g}" for distance in closest.distance]
+        heading = f"in the features of {name}"
+        rows += [
+            figures.Row(images=closest.images, label="sample", heading=heading),
             figures.Row(images=train, label="nearest\ntraining image", captions=captions),
-        ],
-    )
+        ]
+    figures.save_rows(path, rows)

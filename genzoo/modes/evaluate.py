@@ -63,7 +63,7 @@ def _kept(file: Path, settings: FrozenConfigDict) -> dict:
     try:
         before = read_json(file)
     except UserError as error:
-        _log.warning("%s It is written anew.", error)
+        _log.warning("%s It will be overwritten.", error)
         return {}
     return {k: v for k, v in before.items() if not wanted.get(k, settings.losses)}
 

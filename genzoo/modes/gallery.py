@@ -5,9 +5,9 @@ the report on each.
     gallery/runs/NAME.html   the reports
 
 Every page is self-contained and linked by relative addresses, so that the folder can be opened as
-it is, moved, or put on any web server. The same runs make the same bytes. A gallery that exists is
-brought up to date page by page, the index after its pages and before pages of runs that are gone
-are removed, so that its links work at every moment. Nothing but a gallery is ever written into.
+it is, moved, or put on any web server. The same runs produce the same bytes. An existing gallery is
+updated in place: first the pages, then the index, and last the pages of dropped runs are removed,
+so that no link is ever broken. A folder that is not a gallery is never written to.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def gallery(workdirs: Sequence[Path], folder: Path | None = None) -> dict:
     runs = list({path.resolve(): path for path in workdirs}.values())
     if not 1 <= len(runs) <= _MOST_RUNS:
         raise UserError(
-            f"--workdirs names {len(runs)} runs: give 1 to {_MOST_RUNS}, separated by commas."
+            f"--workdirs needs 1 to {_MOST_RUNS} runs, separated by commas; it has {len(runs)}."
         )
     begun = _begun(place)
     folders = _read(runs)
@@ -108,7 +108,7 @@ def _begun(place: Path) -> bool:
     if _marked(place / _INDEX, GALLERY):
         return True
     flag = "name another folder with --workdir, or rename it"
-    raise UserError(f"{place} is in the way of the gallery, because it is not one: {flag}.")
+    raise UserError(f"{place} exists and is not a gallery: {flag}.")
 
 
 def _marked(path: Path, mark: str) -> bool:

@@ -20,6 +20,9 @@ from genzoo.experiment import Experiment, require, require_kind
 from genzoo.modes.reconstruct import pairs
 from genzoo.modes.rulers import features, fitting, noise, read
 
+_TIMES = ("grid", "steps", "shift", "rho", "last_sigma", "steps_offset")
+"""Keys of `sample` on which the times of a sampler depend."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judges:
@@ -84,13 +87,10 @@ def measure(experiment: Experiment, judges: Judges, variables: Variables, step: 
             copies, originals = sets[one.network]
             others = read(experiment.open(_other(settings.split)), count)
             uniform = ({"x": x} for x in noise(experiment.shape, count))
-            numbers = {
-                **frechet_distance(copies, originals),
-                **{
-                    end: frechet_distance(features(network, records, keep=False), originals)
-                    for end, records in (("floor", others), ("ceiling", uniform))
-                },
-            }
+            numbers = frechet_distance(copies, originals)
+            for end, records in (("floor", others), ("ceiling", uniform)):
+                found = features(network, records, keep=False)
+                numbers[end] = {**frechet_distance(found, originals), "n": found.moments.count}
             protocol = {**common, **network.protocol, "reference": source.identity()}
         else:
             numbers, protocol = averaged(each[one.name]), common
@@ -105,10 +105,10 @@ def _inversion(sample: FrozenConfigDict) -> dict:
     """What reconstructions by DDIM inversion depend on; nothing for a family without a solver."""
     if "method" not in sample:
         return {}
-    times = () if sample.method == ADAPTIVE else ("grid", "steps")  # else its own even times
-    return {"inversion": {key: sample[key] for key in (*times, "clip")}}
+    times = () if sample.method == ADAPTIVE else _TIMES  # else its own even times
+    return {"inversion": {key: sample[key] for key in (*times, "clip") if key in sample}}
 
 
 def _other(split: str) -> str:
-    """The split whose images are as good as reconstructions can be without being the originals."""
+    """The split whose images set the floor: real images other than the originals."""
     return "test" if split == "train" else "train"

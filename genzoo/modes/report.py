@@ -30,7 +30,7 @@ def report(workdir: Path | None, workdirs: Sequence[Path] = ()) -> dict:
         return {"report": str(path), "files": announced([path])}
     if not 2 <= len(workdirs) <= _MOST_RUNS:
         raise UserError(
-            f"--workdirs names {len(workdirs)} runs: give 2 to {_MOST_RUNS}, separated by commas."
+            f"--workdirs needs 2 to {_MOST_RUNS} runs, separated by commas; it has {len(workdirs)}."
         )
     folders = [read(path) for path in workdirs]
     path = (workdir or workdirs[0]) / COMPARISON

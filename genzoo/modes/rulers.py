@@ -11,7 +11,7 @@ import numpy as np
 from genzoo import build
 from genzoo.builders import datasets
 from genzoo.core import named_arrays, streams, tree
-from genzoo.core.contract import Classifies, Variables, conditions_of
+from genzoo.core.contract import Classifies, Encodes, Variables, conditions_of
 from genzoo.core.errors import UserError
 from genzoo.core.files import expanded
 from genzoo.core.types import Array, Tree
@@ -22,7 +22,7 @@ from genzoo.evaluate.distances import METRICS, OWN, Data, Distance, FeatureSet, 
 from genzoo.evaluate.features.network import FeatureNetwork
 from genzoo.evaluate.features.table import NETWORKS
 from genzoo.evaluate.reference import Reference
-from genzoo.experiment import Experiment, require, variables_of
+from genzoo.experiment import Experiment, variables_of
 from genzoo.resolve import resolved
 from genzoo.runtime.progress import tracked
 from genzoo.settings import DataSettings
@@ -142,7 +142,7 @@ class Ruler:
     def _ends(self) -> dict[Distance, dict]:
         return {}
 
-    def label(self, one: Distance, count: int) -> str:
+    def called(self, one: Distance, count: int) -> str:
         """The name of a distance, with the number of samples unless the protocol is standard."""
         usual = self.standard and count == self.standard.samples
         if usual and METRICS[one.metric].data:
@@ -195,7 +195,7 @@ def noise(shape: Sequence[int], count: int) -> Iterator[np.ndarray]:
 
 
 def fitting(network: FeatureNetwork, experiment: Experiment, key: str) -> FeatureNetwork:
-    """The network. Raises UserError if it takes other images than the run's. key: that names it."""
+    """The network, if it accepts the run's images; else raises UserError. key: of the config."""
     if problem := network.problem(experiment.shape):
         raise UserError(f"{key}: {problem} Name another network.")
     return network
@@ -261,8 +261,8 @@ def _class_problems(experiment: Experiment, name: str, network: FeatureNetwork) 
             )
         elif metric.labels and not _asks_for_classes(experiment):
             problems.append(
-                f"{one} needs samples of classes, and this model is told none: leave it out, train "
-                "with the condition label, or name a sample.classifier."
+                f"{one} needs class-conditional samples, but this model has no class condition: "
+                "leave it out, train with the condition label, or name a sample.classifier."
             )
         elif metric.labels and network.names != ours:
             problems.append(
@@ -284,7 +284,11 @@ def of_run(workdir: Path) -> FeatureNetwork:
     raw = place.stored("name the workdir of a run that encodes in eval.distances, after own:")
     config = resolved(raw, place.path)
     experiment = Experiment(config)
-    require(experiment.family, config.family.name, "encode", "eval")
+    if not isinstance(experiment.family, Encodes):
+        raise UserError(
+            f"eval.distances: {OWN}{workdir} holds a {config.family.name}, which has no "
+            "representation: name a run of a family that can encode."
+        )
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.eval.weights)
 

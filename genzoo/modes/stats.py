@@ -1,5 +1,6 @@
 """`--mode=stats`: writes the moments of a data set's features, a reference for Fréchet distances.
 
+The data are those of the config or, for a network with a standard protocol, those of the protocol.
 Given as eval.reference, the file saves computing the features of a large data set again. The mode
 needs a config for its data, but no trained model.
 """
@@ -32,13 +33,13 @@ def stats(config: FrozenConfigDict, workdir: Path) -> dict:
     require_kind(experiment, (Image,), "stats", "measures images")
     place.check_writable()
     made, rulers = [], rulers_of(experiment)
-    for own in rulers.values():
-        made.append(place.path / f"statistics_{own.network.name.replace(':', '_')}.npz")
+    for ruler in rulers.values():
+        made.append(place.path / f"statistics_{ruler.network.name.replace(':', '_')}.npz")
         by_first(partial(
-            reference.save, made[-1], own.real.train.moments, own.network.protocol, own.origin
+            reference.save, made[-1], ruler.real.train.moments, ruler.network.protocol, ruler.origin
         ))  # fmt: skip
-    ends = {}
+    ends, count = {}, config.eval.samples
     for one in named:
-        own = rulers[one.network]
-        ends[str(one)] = {**own.ends(one), "protocol": own.protocol(one, config.eval.samples)}
+        ruler = rulers[one.network]
+        ends[ruler.called(one, count)] = {**ruler.ends(one), "protocol": ruler.protocol(one, count)}
     return {"distances": ends, "files": announced(made)}

@@ -1,4 +1,4 @@
-"""How far work is that a person waits for: a bar on a terminal, and otherwise lines of the log.
+"""Progress of work that someone waits for: a bar on a terminal, log lines elsewhere.
 
 A line comes after two seconds, then every twenty. Both go to standard error, and only from the
 first process. The lines come from a thread of their own, which reads a counter: the work is neither
@@ -21,7 +21,7 @@ from genzoo.runtime.agreement import alone
 PATIENCE, EVERY = 2.0, 20.0
 """Seconds before the first line, and between lines."""
 _log = logging.getLogger("genzoo")
-_shown = threading.local()  # .depth: the works in progress of a thread, of which one is shown
+_shown = threading.local()  # .depth: nested Progress contexts; only the outermost is shown
 T = TypeVar("T")
 
 
@@ -35,7 +35,7 @@ class Progress:
         self._scaled, self._bar, self._ended = scaled, None, threading.Event()
 
     def __enter__(self) -> "Progress":
-        # Of this thread; another one may end a generator that was given up.
+        # Those of this thread: an abandoned generator may be closed by another one.
         self._counts = _shown.__dict__
         # Asking JAX for the number of the process would choose the devices, too early for some.
         self._counts["depth"] = self._counts.get("depth", 0) + 1
@@ -92,8 +92,8 @@ def tracked(parts: Iterable[T], title: str, unit: str = "batch", total: int = 0)
 
 @contextlib.contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Says what is being waited for, such as "Compiling.", if it takes more than two seconds, and
-    once a minute how long it has taken."""
+    """Logs what is being waited for, such as "Compiling.", after two seconds, and the elapsed time
+    every minute."""
     if not alone() and jax.process_index() != 0:
         yield
         return

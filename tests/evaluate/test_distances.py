@@ -14,7 +14,7 @@ from genzoo import check, config
 from genzoo.core.errors import UserError
 from genzoo.data import scenes, shapes
 from genzoo.data.embedded import open_fashion_mini
-from genzoo.evaluate import distances
+from genzoo.evaluate import distances, sweeps
 from genzoo.evaluate.distances import METRICS, Data, Distance, FeatureSet, parsed, problems
 from genzoo.evaluate.features import own
 from genzoo.experiment import Experiment
@@ -369,6 +369,48 @@ def test_distances_in_training_are_those_of_the_evaluation(tmp_path):
     assert lines[1]["fd_fashion@24"] != last["fd_fashion@24"]
 
 
+def test_pictures_are_named_only_if_they_are_drawn(run, capsys):
+    place = run / "distances.png", run / "nearest.png"
+    for path in place:
+        path.unlink(missing_ok=True)
+    capsys.readouterr()
+    evaluated(run, "--config.eval.distances=pr_fashion", "--config.eval.steps=(2,3)")
+    assert not any(path.exists() for path in place)
+    assert "distances.png" not in capsys.readouterr().out
+    evaluated(run, "--config.eval.distances=copies_fashion,copies_digits,fd_fashion",
+              "--config.eval.steps=(2,3)")  # fmt: skip
+    assert all(path.exists() for path in place)
+    assert Image.open(place[1]).height > 4 * 80  # two rows for each network
+
+
+def test_a_sweep_draws_a_line_for_every_scale(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(sweeps, "save", lambda figure, path: figures.append(figure))
+    points = [sweeps.Point(n, scale, n * scale) for n in (4, 8) for scale in range(1, 13)]
+    sweeps.save_sweep(tmp_path / "any.png", "fd", points, 0.5)
+    (axes,) = figures[0].axes
+    drawn = [line.lines[0].get_ydata().tolist() for line in axes.containers]
+    assert drawn == [[4.0 * scale, 8.0 * scale] for scale in range(1, 13)]
+    assert len({text.get_text() for text in axes.get_legend().get_texts()}) == 13
+
+
+def test_steps_of_a_sweep_are_checked_as_those_of_the_run_are(run, capsys):
+    mode = ["--mode=eval", f"--workdir={run}", "--config.eval.losses=False",
+            "--config.eval.distances=fd_fashion"]  # fmt: skip
+    capsys.readouterr()
+    assert main([*mode, "--config.sample.method=ddim", "--config.sample.grid=uniform",
+                 "--config.eval.steps=(1,2)"]) == 2  # fmt: skip
+    assert "eval.steps = 1 with sample.grid = 'uniform'" in capsys.readouterr().err
+    ended = ["--config.sample.last_sigma=0.5", "--config.sample.grid=trailing",
+             "--config.sample.method=ddim"]  # fmt: skip
+    swept = evaluated(run, *ended, "--config.eval.steps=(4,8)")
+    (alone,) = evaluated(run, *ended, "--config.sample.steps=4")
+    one, other = (each["fd_fashion@24"] for each in (swept[0], alone))
+    assert one["value"] == pytest.approx(other["value"], rel=1e-3)
+    counts = [each["protocol"]["sampling"]["evaluations"] for each in (one, other)]
+    assert counts[0] == counts[1]
+
+
 def test_stored_statistics_take_the_place_of_the_data(run, tmp_path, capsys):
     (alone,) = evaluated(run, "--config.eval.distances=fd_fashion")
     alone = alone["fd_fashion@24"]
@@ -376,7 +418,7 @@ def test_stored_statistics_take_the_place_of_the_data(run, tmp_path, capsys):
     made = ["--mode=stats", "--config=ddpm_fashion_cond:smoke", f"--workdir={tmp_path}", *common]
     capsys.readouterr()
     assert main(made) == 0
-    printed = json.loads(capsys.readouterr().out)["distances"]["fd_fashion"]
+    printed = json.loads(capsys.readouterr().out)["distances"]["fd_fashion@24"]
     assert printed["floor"] == alone["floor"] and printed["ceiling"] == alone["ceiling"]
     file = tmp_path / "statistics_fashion.npz"
     given = f"--config.eval.reference={file}"
@@ -444,7 +486,7 @@ def test_runs_are_compared_only_under_one_protocol(run, tmp_path):
     ("ddpm_fashion:smoke", ("distances=fid",), "genzoo does not ship them"),
     ("ddpm_fashion:smoke", ("distances=fd_own:nowhere",), "holds no run"),
     ("classifier_fashion:smoke", ("distances=fd_fashion",), "needs a family that can sample"),
-    ("ddpm_fashion:smoke", ("distances=accuracy_fashion",), "needs samples of classes"),
+    ("ddpm_fashion:smoke", ("distances=accuracy_fashion",), "needs class-conditional samples"),
     ("ddpm_fashion:smoke", ("classifier_scale=(1.0,)",), "without eval.distances"),
     ("ddpm_fashion:smoke", ("reconstructions=psnrr",), "did you mean 'psnr'"),
     ("classifier_fashion:smoke", ("reconstructions=psnr",), "a family that can reconstruct"),

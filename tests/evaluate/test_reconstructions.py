@@ -11,6 +11,7 @@ from genzoo import build, check, config
 from genzoo.core.errors import UserError
 from genzoo.data import transforms
 from genzoo.data.embedded import open_fashion_mini
+from genzoo.evaluate import similarity
 from genzoo.evaluate.features import own, vgg16
 from genzoo.evaluate.reconstructions import averaged, problems
 from genzoo.experiment import Experiment
@@ -70,7 +71,9 @@ def test_the_measures_are_those_of_their_definitions(measured):
     psnr = report[f"psnr@{COUNT}"]
     assert psnr["value"] == pytest.approx(each.mean(), rel=1e-5)
     assert psnr["standard_error"] == pytest.approx(each.std(ddof=1) / COUNT**0.5, rel=1e-4)
-    assert 0 < report[f"ssim@{COUNT}"]["value"] < 1
+    levels = transforms.to_float(originals)
+    ssims = np.asarray(similarity.ssim(levels / 2, levels))
+    assert report[f"ssim@{COUNT}"]["value"] == pytest.approx(ssims.mean(), rel=1e-5)
     rfd, network = report[f"rfd_fashion@{COUNT}"], own.open_own("fashion")
     train = open_fashion_mini("train").arrays["x"][:COUNT]
     noise = np.random.default_rng(0).integers(0, 256, originals.shape, dtype=np.uint8)
@@ -79,6 +82,7 @@ def test_the_measures_are_those_of_their_definitions(measured):
         # The covariance of fewer images than features is singular: SciPy's root has its own error.
         expected = frechet(network.features(other), true)
         assert found["value"] == pytest.approx(expected, rel=2e-3) and found["singular"]
+    assert rfd["floor"]["n"] == rfd["ceiling"]["n"] == COUNT
     protocol = rfd["protocol"]
     assert protocol["hash"] == network.hash and protocol["reference"]["checksum"]
     for one in report.values():

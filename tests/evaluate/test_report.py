@@ -393,7 +393,7 @@ def test_the_mode(run, capsys, tmp_path):
     for arguments, said in (
         (["--mode=report"], "--mode=report needs --workdir=DIR"),
         (["--mode=report", f"--workdir={tmp_path / 'none'}"], "holds no run"),
-        (["--mode=report", f"--workdirs={run}"], "--workdirs names 1 runs: give 2 to 8"),
+        (["--mode=report", f"--workdirs={run}"], "--workdirs needs 2 to 8 runs"),
         (["--mode=report", f"--workdir={run}", "--config.seed=1"], "takes no --config.seed=1"),
         (["--mode=eval", f"--workdirs={run},{other}"], "takes one --workdir"),
     ):

@@ -29,7 +29,7 @@ FILE_HASH = "6726825d"
 WHERE = (
     "The weights of FID's network come with pytorch-fid (the file "
     f"pt_inception-2015-12-05-{FILE_HASH}.pth of its release fid_weights) or torch-fidelity, and "
-    "genzoo does not ship them: download that file and name it."
+    "genzoo does not ship them: download that file and name it in eval.features."
 )
 
 

@@ -1,6 +1,6 @@
 """A feature network: from uint8 images to the vectors that distances compare.
 
-Every number that depends on one is told with its name, version, resizing and hash of its weights.
+Every number that depends on one is reported with its name, version, resizing and weight hash.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +90,8 @@ class FeatureNetwork:
         """Why it does not take images of this shape (h, w, c); "" if it does."""
         height, width, channels = shape
         if channels not in (1, self.channels):
-            return f"{self.name} takes grey images, and these have {channels} channels."
+            taken = "grey" if self.channels == 1 else "grey or colour"
+            return f"{self.name} takes {taken} images, and these have {channels} channels."
         if self.sides and (height, width) != self.sides:
             own = " x ".join(map(str, self.sides))
             return f"{self.name} takes images of {own} pixels, and these have {height} x {width}."

@@ -1,4 +1,4 @@
-"""Feature networks that genzoo trained itself: small classifiers, whose params it brings along.
+"""Small classifiers trained with genzoo and shipped with it, used as feature networks.
 
 | name | trained by | on | test accuracy |
 |---|---|---|---|

@@ -81,7 +81,7 @@ def smoothed(y: np.ndarray, share: float = 0.08) -> np.ndarray:
 
 
 def brief(value: float) -> str:
-    """A number for reading, with about three digits: 0.0123, 1,800, 2.5e-06."""
+    """A number for reading, with about three digits: 0.0123, 1,800, 2.50 × 10⁻⁶."""
     if value is None or not math.isfinite(value):
         return NOTHING
     size = abs(value)

@@ -1,5 +1,5 @@
-"""What the folder of a run holds for its report. Whatever is missing or damaged is named, and costs
-no more than itself."""
+"""What the folder of a run holds for its report. A missing or damaged file is named, and the
+rest is read all the same."""
 
 import math
 import re

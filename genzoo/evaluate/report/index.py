@@ -17,8 +17,8 @@ _MOST_BYTES = 120_000  # of one picture: a few large ones must not make the inde
 
 
 def index(folders: Sequence[Folder], rooms: Sequence[str], links: Sequence[str]) -> Index:
-    """The index of runs. rooms: the title of the room of each run, in whose order of first mention
-    they stand. links: to the page of each, relative to the index."""
+    """The index of runs. rooms: the title of each run's room; rooms appear in the order of first
+    mention. links: to each run's page, relative to the index."""
     pictures = _album(folders)
     cards: dict[str, list[Card]] = {}
     for folder, room, link in zip(folders, rooms, links, strict=True):
@@ -27,8 +27,8 @@ def index(folders: Sequence[Folder], rooms: Sequence[str], links: Sequence[str])
     return Index(
         title="Gallery",
         kicker="genzoo",
-        summary=f"{len(folders)} {'runs' if several else 'run'}. Numbers of unlike protocols do "
-        "not compare; each card leads to the report on its run.",
+        summary=f"{len(folders)} {'runs' if several else 'run'}. Numbers with different "
+        "protocols cannot be compared; each card links to the report on its run.",
         rooms=[Room(_anchor(title), title, made) for title, made in cards.items()],
         colophon=f"Made by genzoo {VERSION}.",
     )
@@ -54,7 +54,7 @@ def _card(folder: Folder, link: str, found: tuple[Picture, str] | None) -> Card:
         title=folder.name,
         about=kind or "A run",
         link=link,
-        score=scores.headline(folder),
+        score=next(iter(scores.headlines(folder)), None),
         facts=facts,
         picture=picture,
         alt=alt,

@@ -12,7 +12,7 @@ _DISTANCES = "distances"  # a list with a section for each setting, which holds 
 _RECONSTRUCTIONS = "reconstructions"  # holds a section for each measure
 KEYS = frozenset((_DISTANCES, _RECONSTRUCTIONS))
 """Of the file: what is shown by `tables`."""
-_ERRORS = {"value": ("standard_error", "deviation")}
+_ERRORS = {"value": ("standard_error",)}
 _NOT_NUMBERS = frozenset(("floor", "ceiling", "protocol", "singular", "comparable", "limit"))
 
 
@@ -22,6 +22,42 @@ def settings(content: Mapping) -> list[Mapping]:
     if not isinstance(measured, list):
         return []
     return [one for one in measured if isinstance(one, Mapping)]
+
+
+def shown(content: Mapping) -> dict[str, str]:
+    """Name -> number, with its error if it has one, of the distances at the first setting and of
+    the measures of reconstructions."""
+    found = settings(content)
+    sections = {**(found[0] if found else {}), **section(content, _RECONSTRUCTIONS)}
+    return {
+        _called(name, part): _with_error(one, part, value)
+        for name in sections
+        for one in [section(sections, name)]
+        for part, value in one.items()
+        if _is_number(part)
+    }
+
+
+def protocols(content: Mapping) -> dict[tuple[str, str], object]:
+    """(name, key) -> value of what each of them depends on, besides how samples were drawn."""
+    found = settings(content)
+    sections = {**(found[0] if found else {}), **section(content, _RECONSTRUCTIONS)}
+    flat = {}
+    for name in sections:
+        for key, value in section(section(sections, name), "protocol").items():
+            if key == "sampling":
+                continue
+            parts = value.items() if isinstance(value, Mapping) else [("", value)]
+            flat |= {(name, f"{key} {part}".strip()): one for part, one in parts}
+    return flat
+
+
+def _is_number(part: str) -> bool:
+    return part not in _NOT_NUMBERS and part not in _ERRORS["value"]
+
+
+def _called(name: str, part: str) -> str:
+    return name if part == "value" else f"{name}: {part}"
 
 
 def numbers(content: Mapping) -> dict[str, object]:
@@ -74,12 +110,11 @@ def _table(title: str, column: str, measured: Mapping) -> Table:
     for name in measured:
         one = section(measured, name)
         for part, value in one.items():
-            if part in _NOT_NUMBERS or part in _ERRORS["value"]:
+            if not _is_number(part):
                 continue
-            called = name if part == "value" else f"{name}: {part}"
             ends = (section(one, end).get(part) for end in ("floor", "ceiling"))
             cells = [_with_error(one, part, value), *map(_shown, ends)]
-            rows.append(Row((called, *cells)))
+            rows.append(Row((_called(name, part), *cells)))
         if (line := _protocol(section(one, "protocol"))) not in protocols:
             protocols.append(line)
     ends = ("Test images", "Noise") if column == "Samples" else ("Other split", "Noise")

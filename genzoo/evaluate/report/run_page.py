@@ -237,8 +237,7 @@ def _figures(folder: Folder, cost: account.Cost) -> list[Fact]:
     if known := [loss for loss in losses if math.isfinite(loss)]:
         tail = known[-max(1, len(known) // 12) :]
         facts.append(Fact("Loss", brief(sum(tail) / len(tail))))
-    if best := scores.headline(folder):
-        facts.append(best)
+    facts += scores.headlines(folder)[:1]
     if math.isfinite(cost.parameters):
         facts.append(Fact("Parameters", words.scaled(cost.parameters, "").strip()))
     if math.isfinite(cost.seconds):
@@ -261,16 +260,21 @@ def _colophon(altered: bool, dated: bool = True) -> str:
 def _run_table(folders: Sequence[Folder], names: Sequence[str]) -> Table:
     costs = [account.of(folder) for folder in folders]
     figures = [
-        {fact.term: fact.value for fact in _figures(folder, cost)}
+        {fact.term: fact.value for fact in (*_figures(folder, cost), *scores.headlines(folder))}
         for folder, cost in zip(folders, costs, strict=True)
     ]
+    terms = dict.fromkeys(
+        fact.term
+        for folder, cost in zip(folders, costs, strict=True)
+        for fact in _figures(folder, cost)
+    )
     rows = [
         Row(("Family", *(folder.family or NOTHING for folder in folders))),
         Row(("Data", *(folder.dataset or NOTHING for folder in folders))),
     ]
     rows += [
         Row((term, *(each.get(term, NOTHING) for each in figures)))
-        for term in dict.fromkeys(term for each in figures for term in each)
+        for term in terms
     ]
     rows.append(Row(("Device", *(account.device(folder) or NOTHING for folder in folders))))
     return Table("", ("", *names), rows)

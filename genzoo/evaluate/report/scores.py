@@ -121,15 +121,17 @@ def _sweep(title: str, entries: Sequence[Mapping]) -> Table | None:
     return Table(words.capital(title), head, rows, frozenset(text))
 
 
-def headline(folder: Folder) -> Fact | None:
-    """The one score that matters most, with its protocol as the note."""
+def headlines(folder: Folder) -> list[Fact]:
+    """The scores that matter most, the first one before all, with their protocols as notes."""
+    facts = []
     for name in _HEADLINES:
         for content in folder.scores.values():
             value = number(_flat(content).get(name))
             if math.isfinite(value):
                 title = words.capital(words.titled(name))
-                return Fact(title, brief(value), _in_short(name, content))
-    return None
+                facts.append(Fact(title, brief(value), _in_short(name, content)))
+                break
+    return facts
 
 
 def _in_short(name: str, content: Mapping) -> str:
@@ -150,7 +152,7 @@ def _in_short(name: str, content: Mapping) -> str:
 
 def _flat(content: Mapping) -> dict[str, object]:
     """Name -> value of the scores, also of those with a protocol of their own."""
-    flat = {}
+    flat = {"accuracy": section(content, "loss").get("accuracy")}
     for name, value in content.items():
         flat[str(name)] = value.get("value") if isinstance(value, Mapping) else value
     return {**flat, **measured.numbers(content)}
@@ -171,7 +173,11 @@ def compared(folders: Sequence[Folder], names: Sequence[str]) -> list:
         if not rows:
             continue
         blocks.append(Table(title, ("", *names), rows[:_MOST]))
-        protocols = [section(content, "protocol") for content in contents]
+        protocols = [
+            {**section(content, "protocol"), **{f"{name}: {key}": value
+             for (name, key), value in measured.protocols(content).items()}}
+            for content in contents
+        ]  # fmt: skip
         keys = dict.fromkeys(k for protocol in protocols for k in protocol)
         unlike = [k for k in keys if len({words.plain(p.get(k)) for p in protocols if p}) > 1]
         if unlike := [k for k in unlike if k not in ("seconds", "step")]:
@@ -190,7 +196,7 @@ def _by_path(content: Mapping) -> dict[tuple[str, ...], str]:
     """The rows of a table by their titles and those above them."""
     rows: list[Row] = []
     _collect(content, 0, rows, [], [])
-    rows += [Row((k, words.shown(v))) for k, v in measured.numbers(content).items()]
+    rows += [Row((name, value)) for name, value in measured.shown(content).items()]
     above: list[str] = []
     named = {}
     for row in rows[:_MOST]:
