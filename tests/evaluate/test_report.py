@@ -21,6 +21,7 @@ from genzoo.evaluate.report import charts, images, words
 from genzoo.evaluate.report.charts import MINUS, NOTHING, TIMES
 from genzoo.evaluate.report.folder import read
 from genzoo.evaluate.report.run_page import distinct
+from genzoo.evaluate.report.scores import headlines
 from genzoo.main import main
 from genzoo.modes import report
 
@@ -121,7 +122,39 @@ def test_distances_stand_beside_their_ends_and_protocol(tmp_path):
     other = made_up_run.make(tmp_path / "two", scores={"distances": [at(5, 12.0)]})
     report.report(tmp_path, [folder, other])
     both = Reader((tmp_path / "comparison.html").read_text()).text
-    assert "fd_fashion58.212" in both
+    assert "fd_fashion58.212" in both and "pr_fashion: recall0.8840.884" in both
+    assert "that differ" not in both
+    fewer = at(5, 12.0)
+    fewer["fd_fashion"]["standard_error"] = 1.5
+    fewer["fd_fashion"]["protocol"]["reference"]["n"] = 500
+    del fewer["pr_fashion"]
+    other = made_up_run.make(tmp_path / "three", scores={"distances": [fewer]})
+    report.report(tmp_path, [folder, other])
+    both = Reader((tmp_path / "comparison.html").read_text()).text
+    assert "fd_fashion58.212 ± 1.5" in both and "fd_fashion: reference n10,000500" in both
+    assert "pr_fashion: reference n" not in both  # one run alone has it
+
+
+def test_measures_of_reconstructions_stand_beside_their_protocol(tmp_path):
+    common = {"n": 40, "data": "fashion_mini", "split": "test", "weights": "ema", "step": 400,
+              "seed": 0, "inversion": {"grid": "karras", "shift": 4.0}}  # fmt: skip
+    rfd = {"value": 80.3, "floor": {"value": 2.3, "n": 40}, "ceiling": {"value": 831.0, "n": 40},
+           "protocol": {**common, "features": "fashion", "hash": "0f2acb8234"}}  # fmt: skip
+    psnr = {"value": 16.26, "standard_error": 0.05, "protocol": common}
+    scores = {"reconstructions": {"psnr@40": psnr, "rfd_fashion@40": rfd}}
+    page = page_of(made_up_run.make(tmp_path / "run", scores=scores))
+    shown = " ".join(page.sections["scores"].split())
+    for said in (f"psnr@4016.3 ± 0.0500{NOTHING}{NOTHING}", "rfd_fashion@4080.32.30831",
+                 "the test split of fashion_mini",
+                 "40 reconstructions (ema of step 400, seed 0)",
+                 "by DDIM inversion (grid karras, shift 4)"):  # fmt: skip
+        assert said in shown, (said, shown)
+
+
+def test_the_accuracy_of_a_classifier_is_its_headline(tmp_path):
+    run = made_up_run.make(tmp_path / "run", scores={"loss": {"loss": 0.43, "accuracy": 0.893}})
+    first, *_ = headlines(read(run))
+    assert (first.term, first.value) == ("Accuracy", "0.893")
 
 
 def test_every_family_says_what_you_should_see():

@@ -38,17 +38,16 @@ def shown(content: Mapping) -> dict[str, str]:
     }
 
 
-def protocols(content: Mapping) -> dict[tuple[str, str], object]:
-    """(name, key) -> value of what each of them depends on, besides how samples were drawn."""
+def protocols(content: Mapping) -> dict[str, dict[str, object]]:
+    """Name -> key -> value: what each of these depends on, besides how samples were drawn."""
     found = settings(content)
     sections = {**(found[0] if found else {}), **section(content, _RECONSTRUCTIONS)}
-    flat = {}
-    for name in sections:
+    flat: dict[str, dict[str, object]] = {name: {} for name in sections}
+    for name, own in flat.items():
         for key, value in section(section(sections, name), "protocol").items():
-            if key == "sampling":
-                continue
             parts = value.items() if isinstance(value, Mapping) else [("", value)]
-            flat |= {(name, f"{key} {part}".strip()): one for part, one in parts}
+            if key not in ("sampling", "step"):
+                own |= {f"{key} {part}".strip(): one for part, one in parts}
     return flat
 
 

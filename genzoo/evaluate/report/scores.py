@@ -173,23 +173,30 @@ def compared(folders: Sequence[Folder], names: Sequence[str]) -> list:
         if not rows:
             continue
         blocks.append(Table(title, ("", *names), rows[:_MOST]))
-        protocols = [
-            {**section(content, "protocol"), **{f"{name}: {key}": value
-             for (name, key), value in measured.protocols(content).items()}}
-            for content in contents
-        ]  # fmt: skip
-        keys = dict.fromkeys(k for protocol in protocols for k in protocol)
-        unlike = [k for k in keys if len({words.plain(p.get(k)) for p in protocols if p}) > 1]
-        if unlike := [k for k in unlike if k not in ("seconds", "step")]:
-            rows = [
-                Row((words.titled(str(k)), *(words.shown(p.get(k)) for p in protocols)), 0, True)
-                for k in unlike
-            ]
+        if rows := _unlike(contents):
             note = "Numbers made by different protocols do not compare."
             everything = frozenset(range(len(names) + 1))
             caption = f"Protocols of “{title}” that differ"
             blocks.append(Table(caption, ("", *names), rows, everything, note))
     return blocks
+
+
+def _unlike(contents: Sequence[Mapping]) -> list[Row]:
+    """What differs between the protocols of a file of scores, and between those of a distance or a
+    measure that several of the runs have."""
+    own = [section(content, "protocol") for content in contents]
+    of_parts = [measured.protocols(content) for content in contents]
+    groups = {"": [{k: v for k, v in p.items() if k not in ("seconds", "step")} for p in own]}
+    for name in dict.fromkeys(name for parts in of_parts for name in parts):
+        groups[f"{name}: "] = [parts.get(name, {}) for parts in of_parts]
+    rows = []
+    for name, protocols in groups.items():
+        for key in dict.fromkeys(key for protocol in protocols for key in protocol):
+            values = [protocol.get(key) for protocol in protocols]
+            if len({words.plain(v) for v, p in zip(values, protocols, strict=True) if p}) > 1:
+                shown = (NOTHING if v is None else words.shown(v) for v in values)
+                rows.append(Row((f"{name}{words.titled(str(key))}", *shown), 0, True))
+    return rows
 
 
 def _by_path(content: Mapping) -> dict[tuple[str, ...], str]:
