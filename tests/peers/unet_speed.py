@@ -11,8 +11,8 @@ of the params.
 
 The allocator is left as it is, as a user has it. To keep freed pages (MALLOC_ARENA_MAX=1,
 MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_=68719476736) saves every contender a tenth of a training
-step, but after training it makes forward passes of genzoo a third slower. Other work on the machine
-slows genzoo down more than torch: stop it.
+step, but in a process that had trained and sampled, forward passes of genzoo were up to a third
+slower with it. Other work on the machine slows genzoo down more than torch: stop it.
 """
 
 import argparse
