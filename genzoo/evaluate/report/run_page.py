@@ -258,16 +258,12 @@ def _colophon(altered: bool, dated: bool = True) -> str:
 
 
 def _run_table(folders: Sequence[Folder], names: Sequence[str]) -> Table:
-    costs = [account.of(folder) for folder in folders]
+    shown = [_figures(folder, account.of(folder)) for folder in folders]
+    terms = dict.fromkeys(fact.term for facts in shown for fact in facts)
     figures = [
-        {fact.term: fact.value for fact in (*_figures(folder, cost), *scores.headlines(folder))}
-        for folder, cost in zip(folders, costs, strict=True)
+        {fact.term: fact.value for fact in (*facts, *scores.headlines(folder))}
+        for facts, folder in zip(shown, folders, strict=True)
     ]
-    terms = dict.fromkeys(
-        fact.term
-        for folder, cost in zip(folders, costs, strict=True)
-        for fact in _figures(folder, cost)
-    )
     rows = [
         Row(("Family", *(folder.family or NOTHING for folder in folders))),
         Row(("Data", *(folder.dataset or NOTHING for folder in folders))),
