@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 weights="ema", method="dpmpp_2m", grid="trailing", steps=20, count=34,
                 batch_size=34, guidance_scale=2.0,
             ),
-            eval=dict(weights="ema", batch_size=85),
+            eval=dict(weights="ema", batch_size=85, end=0.2),
         )
     )
     return choose(config, VARIANTS, variant)

@@ -59,7 +59,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 weights="ema", method="heun", grid="trailing", steps=20, count=64, batch_size=64,
                 guidance_scale=2.0, shift=2.0,
             ),
-            eval=dict(weights="ema", batch_size=100, count=1000),
+            eval=dict(weights="ema", batch_size=100, count=1000, end=0.2),
         )
     )
     return choose(config, VARIANTS, variant)

@@ -67,7 +67,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 weights="ema", method="heun", grid="trailing", steps=50, count=60,
                 guidance_scale=1.5, guidance_high=0.9,
             ),
-            eval=dict(weights="ema", batch_size=100),
+            eval=dict(weights="ema", batch_size=100, end=0.2),
         )
     )
     return choose(config, VARIANTS, variant)

@@ -62,7 +62,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 weights="ema", method="heun", grid="trailing", steps=50, count=64,
                 guidance_scale=3.0, guidance_high=0.9,
             ),
-            eval=dict(weights="ema", batch_size=64),
+            eval=dict(weights="ema", batch_size=64, end=0.2),
         )
     )
     return choose(config, VARIANTS, variant)

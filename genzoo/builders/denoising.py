@@ -12,7 +12,7 @@ from ml_collections import FrozenConfigDict
 from genzoo.builders import sampling
 from genzoo.builders.conditions import conditions_and_entries
 from genzoo.builders.rows import Parts
-from genzoo.core.bounds import AtLeast, Between, Limit, OneOf, ignored
+from genzoo.core.bounds import AtLeast, Between, Limit, OneOf, ZeroOr, ignored
 from genzoo.core.conditions import Entry
 from genzoo.families.denoising import Denoiser, OfTime, thousandths, unscaled
 from genzoo.math import exponential, gaussian, prediction
@@ -81,6 +81,12 @@ class FlowScoring:
         int, AtLeast(1), Limit(10_000), "Random probes averaged by hutchinson."
     ] = 1
     tolerance: Annotated[float, Between(1e-12, 1), "Tolerance of the adaptive solver."] = 1e-5
+    end: Annotated[
+        float,
+        ZeroOr("at the data", Between(1e-5, 0.5)),
+        "Time at which the flow ends and a decoder takes over, so that the likelihood becomes a "
+        "bound; for networks that predict x_0, whose errors the flow would divide by the time.",
+    ] = 0.0
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
@@ -92,7 +98,13 @@ def flow(parts: Parts, end: float | None = None) -> OdeLikelihood:
     """The integrator of the likelihood. end: the last time, if it is not the schedule's."""
     score = parts.eval
     trace = TRACES[score.trace](score.probes)
-    return OdeLikelihood(trace=trace, rtol=score.tolerance, atol=score.tolerance, end=end)
+    return OdeLikelihood(
+        trace=trace,
+        rtol=score.tolerance,
+        atol=score.tolerance,
+        end=score.end or end,
+        decoded=bool(score.end),
+    )
 
 
 def continuous_problems(config: FrozenConfigDict, *, of_order_one: bool = False) -> list[str]:

@@ -222,7 +222,11 @@ TRACES: Mapping[str, Callable[[int], MakeTrace]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class OdeLikelihood:
-    """`log_likelihood` with its settings, as a family uses it."""
+    """`log_likelihood` with its settings, as a family uses it.
+
+    decoded: whether x_t at the time `end` is a latent of the data, from which a decoder gives them,
+    rather than the data themselves.
+    """
 
     trace: MakeTrace
     rtol: float = 1e-5
@@ -230,6 +234,7 @@ class OdeLikelihood:
     prior_variance: float = 1.0
     steps: int | None = None
     end: float | None = None
+    decoded: bool = False
 
     def __call__(
         self, predict: Predict, schedule: Schedule, x: Examples, keys: Keys

@@ -254,6 +254,30 @@ def test_the_likelihood_is_the_exact_density(make):
     np.testing.assert_allclose(sum(likelihood.terms.values()), likelihood.total, rtol=1e-5)
 
 
+@pytest.mark.parametrize("make", [vp, edm, flow], ids=lambda make: make.__name__)
+def test_a_flow_that_ends_early_with_a_decoder_bounds_the_likelihood(make):
+    end = 0.3
+    family = make(ONE, ode=dataclasses.replace(FLOW, end=end, decoded=True))
+    x = jnp.asarray(np.random.default_rng(3).normal(0, SPREAD, (256, 2)), jnp.float32)
+    run = jax.jit(lambda x: family.likelihood(Variables(params={}), {"x": x}, keys_of(256)))
+    bound = run(x)
+    assert set(bound.terms) == {"prior", "change", "noise", "decoder"}
+    # Bayes: with the true p(x | x_t) as decoder it would be -log p(x), whatever x_t is.
+    alpha, sigma = (np.float64(f(jnp.asarray(end))) for f in (family.schedule.alpha,
+                                                              family.schedule.sigma))  # fmt: skip
+    x_t = alpha * x + sigma * streams.normal(streams.fold(keys_of(256), 0), (2,), jnp.float32)
+    noise = (sigma / alpha) ** 2
+    posterior = 1 / (1 / SPREAD**2 + 1 / noise)
+    error = np.asarray(x - posterior / noise * x_t / alpha, np.float64)
+
+    def nats(variance):
+        return (0.5 * error**2 / variance + 0.5 * np.log(2 * np.pi * variance)).sum(-1)
+
+    exact = -np.asarray(ONE.log_density(x), np.float64)
+    np.testing.assert_allclose(bound.total, exact + nats(noise) - nats(posterior), atol=5e-3)
+    assert bound.total.mean() > exact.mean()
+
+
 def test_inversion_brings_data_to_their_noise_and_back():
     errors = []
     x, keys = MIXTURE.sample(jax.random.key(2), 256), keys_of(256)
@@ -287,6 +311,15 @@ def test_images_are_dequantised_and_counted_in_levels():
     assert not likelihood.density
     density = -0.5 * np.log(2 * np.pi * 25) - np.square(image).sum() / 50 / 4
     np.testing.assert_allclose(likelihood.total[0] / 4, np.log(127.5) - density, atol=2e-3)
+    # Where the density is flat, so is p(x | x_t) over the levels around x_t: the bound is tight.
+    end = float(schedule.time_of_logsnr(jnp.asarray(-2 * np.log(0.05))))
+    early = dataclasses.replace(FLOW, end=end, decoded=True)
+    inside = jnp.asarray([20, 100, 140, 240]).reshape(1, 2, 2, 1) / 127.5 - 1
+    bound = dataclasses.replace(family, ode=early).likelihood(
+        Variables(params={}), {"x": inside}, keys_of(1)
+    )
+    density = -0.5 * np.log(2 * np.pi * 25) - np.square(inside).sum() / 50 / 4
+    np.testing.assert_allclose(bound.total[0] / 4, np.log(127.5) - density, atol=2e-3)
 
 
 def test_labels_are_dropped_in_training_only():
