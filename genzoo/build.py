@@ -45,6 +45,7 @@ from genzoo.nets.transformer.dit import DiTSettings
 from genzoo.nets.transformer.jit import JiTSettings
 from genzoo.nets.transformer.mae import MAESettings as MAENetworkSettings
 from genzoo.nets.transformer.mmdit import MMDiTSettings
+from genzoo.nets.transformer.text_transformer import TextTransformerSettings, WordTableSettings
 from genzoo.nets.transformer.transformer import TransformerSettings
 from genzoo.nets.transformer.vision import ViTSettings
 from genzoo.nets.unet.classifier import ClassifierUNetSettings
@@ -67,6 +68,8 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "vit": NetworkRow(settings=ViTSettings),
     "mae": NetworkRow(settings=MAENetworkSettings),
     "clip": NetworkRow(settings=CLIPSettings),
+    "text_transformer": NetworkRow(settings=TextTransformerSettings, kinds=(Image, Signal)),
+    "word_table": NetworkRow(settings=WordTableSettings, kinds=(Image, Signal)),
     "mlp": NetworkRow(settings=MLPSettings, kinds=(Image, Counts)),
     "conv": NetworkRow(settings=ConvSettings),
     "hierarchy": NetworkRow(settings=HierarchySettings),
