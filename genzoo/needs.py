@@ -75,7 +75,7 @@ def of(config: FrozenConfigDict, section: str, devices: int) -> list[Need]:
         frozen = sum(_variables(build.size(stage.config)) for stage in config.frozen.values())
     except UserError:  # reported where the model is built
         return []
-    trained = bool(build.FAMILIES[config.family.name].networks)
+    trained = not build.FAMILIES[config.family.name].fitted
     moments = METHODS[config.optimizer.method].moments if trained else 0
     copies = 1 + moments + len(config.train.averages) + (section == "train")  # and the gradient
     state = 4 * (copies * size.params + size.stats) + frozen

@@ -108,6 +108,13 @@ class _Other:
                 f"{self._here} was trained on images of shape {theirs}, but data.name = "
                 f"{ours.data.name!r} has {shape}: use the same data in both."
             )
+        data = [build.section(each, "data") for each in (config, ours)]
+        if stage.same_text and not problems and not datasets.same_texts(*data):
+            one, other = (f"{each.name} with data.tokenizer = {each.tokenizer!r}" for each in data)
+            problems.append(
+                f"{self._here} was made for another vocabulary, that of {one}, than this run has, "
+                f"that of {other}: use the same data.tokenizer and data.words in both."
+            )
         return problems + self.problems(config)
 
     def require_trained(self, config: FrozenConfigDict) -> None:
@@ -173,7 +180,7 @@ def resolve(config: FrozenConfigDict, stored: dict | None) -> FrozenConfigDict:
         return config
     whole = freeze(config.to_dict() | {"frozen": stages})
     problems = []
-    for name, stage in _row(config).of_role("frozen").items():
+    for name, stage in _row(config).frozen(config.conditions).items():
         theirs = whole.frozen[name].config
         problems += _frozen(name, whole.frozen[name]).misfits(theirs, stage, config)
     if problems:

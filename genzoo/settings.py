@@ -97,8 +97,8 @@ class DataSettings:
     ] = ()
     tokenizer: Annotated[
         str,
-        "How captions become tokens: words (see data.words), bytes, or the path of a "
-        "tokenizer.json.",
+        "How captions become tokens: words (see data.words), bytes, minilm or wordllama (those of "
+        "the text encoders in Python packages), or the path of a tokenizer.json.",
     ] = "words"
     tokens: Annotated[
         int,

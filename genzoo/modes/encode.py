@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from genzoo import build
 from genzoo.core import streams
 from genzoo.core.contract import Family, Variables
 from genzoo.core.errors import UserError
@@ -24,7 +25,7 @@ from genzoo.core.types import Batch
 from genzoo.data import documents, loose, transforms
 from genzoo.data.counts import Counts
 from genzoo.data.fields import Image
-from genzoo.data.source import Source
+from genzoo.data.source import ArraySource, Source, Spec
 from genzoo.experiment import Experiment, require, require_kind, variables_of
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.compilation import Program
@@ -62,9 +63,26 @@ class Trained:
         """The model family."""
         return self.experiment.family
 
+    @property
+    def of_texts(self) -> bool:
+        """Whether the model encodes the texts of records, and not the datum x."""
+        return build.FAMILIES[self.experiment.config.family.name].encodes == "text"
+
+    def texts(self, texts: Sequence[str], key: str) -> Source:
+        """Texts as records whose x is blank. key: that gives them, for messages."""
+        fields = {name: self.experiment.spec.fields[name] for name in ("x", "text")}
+        x, ids = fields["x"], np.stack([fields["text"].parse(text, key) for text in texts])
+        arrays = {"x": np.zeros((len(ids), *x.shape), x.dtype), "text": ids}
+        return ArraySource(name="the texts", spec=Spec(fields=fields), arrays=arrays)
+
     def files(self, files: Sequence[Path]) -> Source:
         """The examples in files: images, resized to the shape of the model's, or documents."""
         x = self.experiment.x
+        if self.of_texts:
+            raise UserError(
+                f"tools.folder: {self.experiment.config.family.name} encodes texts, not "
+                f"{x.plural}: leave it empty, to encode those of eval.split."
+            )
         if isinstance(x, Counts):
             return documents.open_files(files, x)
         return loose.open_files(files, x)
