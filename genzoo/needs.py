@@ -23,7 +23,8 @@ from genzoo.runtime import memory
 from genzoo.train.optimizer import METHODS
 
 _MOST = 2**50  # bytes: 1 PiB, far more than any device has
-_BATCHES = {"train": "train", "bench": "train", "eval": "eval", "sample": "sample"}
+_BATCHES = {"train": "train", "bench": "train", "eval": "eval", "sample": "sample",
+            "rerank": "sample"}  # fmt: skip
 """Mode -> the section whose batch it holds."""
 
 
