@@ -399,8 +399,8 @@ def moved(tree):
 
 def outputs(family: Family, told, variables: Variables, batch, key, keys) -> dict:
     """All that the family can compute from a batch, [B, ...] each. told: the fields of its
-    conditions, and the one that it encodes. key: for the losses, which draw for the whole batch. keys [B]: for the rest, one per
-    example."""
+    conditions, and the one that it encodes. key: for the losses, which draw for the whole batch.
+    keys [B]: for the rest, one per example."""
     computed = {}
     for name, player in family.losses.items():
         for train in (True, False):

@@ -20,7 +20,8 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 _CHOSEN = (
     "classifier_fashion", "clip_shapes", "dae_fashion", "ddpm_fashion_cond", "dvae_cifar",
     "mae_fashion", "pca_fashion", "prior_vqvae_fashion", "sde_vp_cifar", "simclr_fashion",
-    "text_minilm", "toy_mixture", "toy_swissroll", "toy_waves", "vae_fashion", "vdm_cifar", "vqvae_fashion",
+    "text_minilm", "toy_mixture", "toy_swissroll", "toy_waves", "vae_fashion", "vdm_cifar",
+    "vqvae_fashion",
 )  # fmt: skip
 _FAMILY_OF = {
     file.stem: config.load(f"configs/{file.stem}.py:smoke")["family"]["name"] for file in CONFIGS
