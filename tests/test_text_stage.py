@@ -24,6 +24,7 @@ MODEL = [
     "--config.conditions.text.through=text_encoder", "--config.conditions.text.layers=0",
     "--config.train.steps=4", "--config.train.save_every=2", "--config.train.log_every=2",
     "--config.train.picture_count=0", "--config.sample.guidance_scale=2.0",
+    "--config.optimizer.learning_rate=0.03", "--config.optimizer.warmup=0",
 ]  # fmt: skip
 
 
@@ -86,17 +87,16 @@ def test_samples_follow_the_text_and_scores_are_finite(run, capsys):
             ("a red circle", 1.0), ("a blue star", 1.0), ("a red circle", 3.0), (None, 1.0)
         )
     )  # fmt: skip
-    assert np.abs(one - other).max() > 1e-6 and np.abs(guided - one).max() > 1e-6
+    assert np.abs(one - other).max() > 1e-4 and np.abs(guided - one).max() > 1e-4
     # Guidance by 3 lies on the line from the absent to the present condition.
     np.testing.assert_allclose(np.clip(none + 3 * (one - none), -1, 1), guided, atol=1e-4)
 
 
-def test_it_compiles_for_other_devices(run, capsys):
-    capsys.readouterr()
-    stored = f"--config={run / 'config.json'}"
+@pytest.mark.slow
+def test_it_compiles_for_other_devices(run, genzoo):
     flags = ["--mode=compile", "--config.compile.topology=cpu:2", "--config.mesh.fsdp=2"]
-    assert main([stored, *flags]) == 0
-    assert json.loads(capsys.readouterr().out)
+    report = json.loads(genzoo(f"--config={run / 'config.json'}", *flags).stdout)
+    assert {"train", "sample"} <= report.keys() or report["programs"]
 
 
 def test_the_encoder_itself_encodes_texts(encoder, capsys):
@@ -109,7 +109,7 @@ def test_the_encoder_itself_encodes_texts(encoder, capsys):
     assert np.load(encoder / "embeddings.npz")["embedding"].shape == (16, 8)
     capsys.readouterr()
     for flags, message in {
-        ("encode", "tools.folder=tests"): "text_encoder encodes texts, not images",
+        ("encode", "tools.folder=tests"): "text_encoder encodes texts, not files",
         ("sample", "sample.count=1"): "conditions.text.through = 'text_encoder'",
     }.items():
         mode, key = flags

@@ -18,7 +18,19 @@ import jax.numpy as jnp
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Player, Variables
-from genzoo.core.types import Array, Batch, Images, Key, Keys, PerExample, Tree, Vectors
+from genzoo.core.types import (
+    Array,
+    Batch,
+    Examples,
+    Ids,
+    Images,
+    Key,
+    Keys,
+    Marks,
+    PerExample,
+    Tree,
+    Vectors,
+)
 from genzoo.math import contrastive
 from genzoo.nets.interface import FeatureNetwork, Network
 from genzoo.nets.transformer.clip import Towers
@@ -153,7 +165,7 @@ class TwoTowers:
         """The width of the text tower."""
         return self.towers.text_width
 
-    def text_features(self, variables: Variables, ids: Array, mask: Array) -> Array:
+    def text_features(self, variables: Variables, ids: Ids, mask: Marks) -> Examples:
         """The tokens [B, L, W] of the text tower before one of them is chosen, of ids [B, L]."""
         rest = ((0, 0), (0, self.text_length - ids.shape[1]))  # the tower has positions for all
         padded = jnp.pad(ids, rest), jnp.pad(mask, rest)

@@ -13,7 +13,18 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from genzoo.core.contract import Aux, Context, Player, Variables
-from genzoo.core.types import Array, Batch, Key, Keys, PerExample, Tree, Vectors
+from genzoo.core.types import (
+    Array,
+    Batch,
+    Examples,
+    Ids,
+    Key,
+    Keys,
+    Marks,
+    PerExample,
+    Tree,
+    Vectors,
+)
 from genzoo.math.contrastive import unit
 from genzoo.nets.parts.text_encoder import pooled
 from genzoo.nets.transformer.text_transformer import TextNetwork
@@ -79,6 +90,6 @@ class TextEncoder:
         """The most tokens of a text; 0 if there is no limit."""
         return self.network.length
 
-    def text_features(self, variables: Variables, ids: Array, mask: Array) -> Array:
+    def text_features(self, variables: Variables, ids: Ids, mask: Marks) -> Examples:
         """The network's features [B, L, D] of ids [B, L]; mask: False for padding."""
         return self.network.apply(variables.params, ids, mask)

@@ -78,11 +78,6 @@ class Trained:
     def files(self, files: Sequence[Path]) -> Source:
         """The examples in files: images, resized to the shape of the model's, or documents."""
         x = self.experiment.x
-        if self.of_texts:
-            raise UserError(
-                f"tools.folder: {self.experiment.config.family.name} encodes texts, not "
-                f"{x.plural}: leave it empty, to encode those of eval.split."
-            )
         if isinstance(x, Counts):
             return documents.open_files(files, x)
         return loose.open_files(files, x)
@@ -208,6 +203,11 @@ def encode(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     folder."""
     model = trained(config, workdir, "encode", "encode", stop=stop)
     names: dict[str, np.ndarray] = {}
+    if config.tools.folder and model.of_texts:
+        raise UserError(
+            f"tools.folder = {config.tools.folder!r}: {config.family.name} encodes texts, not "
+            "files: leave it empty, to encode those of eval.split."
+        )
     if config.tools.folder:
         files = loose.below(config.tools.folder, "tools.folder", model.experiment.x)
         top = expanded(config.tools.folder)
