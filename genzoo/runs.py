@@ -15,7 +15,7 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
-from genzoo.builders import datasets
+from genzoo.builders import conditions, datasets
 from genzoo.builders.rows import Stage
 from genzoo.config import freeze
 from genzoo.core.contract import Family, Fits, Starts, Variables, capabilities
@@ -379,12 +379,12 @@ def steering(ours: Experiment) -> dict[str, tuple[_Other, FrozenConfigDict]]:
                 f"sample.{name} has {classes[1]} classes, but this model has {classes[0]}: name "
                 f"{stage.called}."
             )
-        problems += [
-            f"sample.{name} was trained with other data.{key} than this model: name a run on the "
-            "same data."
-            for key in ("words", "columns")
-            if config.data[key] and theirs.data[key] and config.data[key] != theirs.data[key]
-        ]
+        if config.data.columns and theirs.data.columns not in ((), config.data.columns):
+            problems.append(
+                f"sample.{name} was trained with other data.columns than this model: name a run on "
+                "the same data."
+            )
+        problems += conditions.other_encoders(f"sample.{name}", config, theirs)
         if problems:
             raise UserError(*problems)
         if theirs.data.name != config.data.name:

@@ -11,6 +11,7 @@ from runs import final_state
 
 import genzoo
 from genzoo import check, config
+from genzoo.builders import conditions
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment
 from genzoo.main import main
@@ -156,6 +157,15 @@ def test_clip_is_a_text_encoder_too(clip):
               jax.tree_util.tree_leaves_with_path(state.params)}  # fmt: skip
     (kernel,) = [s for k, s in shapes.items() if "'text'" in k and "'width'" in k and "kernel" in k]
     assert kernel[0] == 8  # the width of the text tower
+
+
+def test_a_guide_through_another_encoder_is_refused(encoder, clip):
+    ours = changed(encoder)
+    assert conditions.other_encoders("sample.guide", ours, changed(encoder)) == []
+    plain = resolved(config.load("configs/fm_shapes.py:smoke"))
+    for theirs in (changed(clip), plain):
+        (problem,) = conditions.other_encoders("sample.guide", ours, theirs)
+        assert "conditions.text through another text encoder" in problem
 
 
 # --- reranking ------------------------------------------------------------------------------------

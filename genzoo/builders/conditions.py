@@ -233,6 +233,27 @@ def _field_problems(
     return []
 
 
+def other_encoders(
+    key: str, ours: FrozenConfigDict, theirs: FrozenConfigDict
+) -> list[str]:
+    """Sentences on conditions that another model, which is told ours, takes through another frozen
+    encoder. key: that names its run."""
+
+    def encoder(config: FrozenConfigDict, name: str) -> object:
+        through = config.conditions[name].through
+        if not through:
+            return None
+        whole = config.frozen[through].config
+        return [whole[part].to_dict() for part in ("family", "network")]
+
+    return [
+        f"{key} was trained with conditions.{name} through another text encoder than this model: "
+        "name a run with the same frozen.text_encoder, or none in both."
+        for name in ours.conditions
+        if name in theirs.conditions and encoder(ours, name) != encoder(theirs, name)
+    ]
+
+
 def _a(field: Field) -> str:
     """The word for a value, without its size, which may not be known yet."""
     return f"{'an' if field.singular[0] in 'aeiou' else 'a'} {field.singular}"
