@@ -68,9 +68,11 @@ def test_the_frozen_encoder_is_that_of_its_run_and_training_resumes_exactly(
     leaves = {jax.tree_util.keystr(k) for k, _ in jax.tree_util.tree_leaves_with_path(state.params)}
     own = [name for name in leaves if "'text'" in name]
     assert any("width" in name for name in own) and not any("embed" in name for name in own)
-    halves, half = tmp_path / "run", "--config.train.steps=2"
-    assert main([*MODEL, f"--workdir={halves}", of(encoder), half]) == 0
-    assert main([*MODEL, f"--workdir={halves}", of(encoder)]) == 0
+    halves = tmp_path / "run"
+    shutil.copytree(run, halves)
+    shutil.rmtree(halves / "checkpoints" / "4")
+    assert final_state(halves).step == 2
+    assert main([f"--workdir={halves}"]) == 0
     chex.assert_trees_all_equal(final_state(halves), state)
 
 
@@ -90,7 +92,7 @@ def test_samples_follow_the_text_and_scores_are_finite(run, capsys):
     )  # fmt: skip
     assert np.abs(one - other).max() > 1e-4 and np.abs(guided - one).max() > 1e-4
     # Guidance by 3 lies on the line from the absent to the present condition.
-    np.testing.assert_allclose(np.clip(none + 3 * (one - none), -1, 1), guided, atol=1e-4)
+    np.testing.assert_allclose(none + 3 * (one - none), guided, atol=1e-4)
 
 
 @pytest.mark.slow
