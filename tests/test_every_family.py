@@ -247,7 +247,8 @@ CASES = {
         path="fm_shapes",
         changes=dict(
             network=dict(name="dit", width=16, depth=1, heads=2, patch=8),
-            conditions=dict(text=dict(through="text_encoder", dropout=0.1)),
+            # With 0.1 the coins of `KEY` would drop the text of the second row.
+            conditions=dict(text=dict(through="text_encoder", dropout=0.02)),
             eval=dict(tolerance=1e-6),
         ),
         rounding=2e-4,
