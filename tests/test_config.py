@@ -12,7 +12,9 @@ from test_smoke import ONE_OF_A_KIND
 
 from genzoo import build, check, config, runs
 from genzoo.builders import ddpm, sampling
+from genzoo.builders.rows import THROUGH
 from genzoo.core import tree
+from genzoo.core.bounds import settings_of
 from genzoo.core.conditions import gather
 from genzoo.core.contract import (
     Context,
@@ -25,6 +27,7 @@ from genzoo.core.contract import (
 from genzoo.core.errors import UserError
 from genzoo.data.packages import PACKAGES
 from genzoo.experiment import Experiment, sample_keys
+from genzoo.settings import FrozenSettings
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 CIFAR = "configs/ddpm_cifar.py"
@@ -381,6 +384,9 @@ def test_the_keys_of_every_config_are_those_documented_each_with_a_sentence(path
     expected = {"seed", "conditions", *values} | {
         f"frozen.{name}.{key}" for name, stage in resolved.frozen.items() for key in stage
     }
+    if build.FAMILIES[resolved.family.name].conditional:  # for conditions.NAME.through
+        keys = settings_of(FrozenSettings)
+        expected |= {f"frozen.{name}.{key}" for name in THROUGH for key in keys}
     listed = {key for key in documented if ".NAME." not in key}  # the user chooses these names
     assert listed == expected
 
