@@ -176,8 +176,14 @@ class Run:
     # --- representations --------------------------------------------------------------------------
 
     def encode(self, images: Inputs) -> np.ndarray:
-        """The representation of images or documents, float32 [N, D]."""
-        model, source = self._tools("encode"), self._source(images)
+        """The representation of images or documents, or of texts (a string or a list of strings)
+        for a model that encodes these: float32 [N, D]."""
+        model = self._tools("encode")
+        if model.of_texts:
+            texts = [images] if isinstance(images, str) else list(images)
+            source = model.texts(texts, "images")
+        else:
+            source = self._source(images)
         passes = model.embeddings(source, FILES, np.arange(len(source)))
         return np.concatenate([part.embedding for part in passes])
 

@@ -24,6 +24,7 @@ from genzoo.builders.pca import PCASettings
 from genzoo.builders.rows import FamilyRow, NetworkRow, Parts, Stage
 from genzoo.builders.sampling import STEERING, ContinuousSampling, DiffusionSampling
 from genzoo.builders.score_sde import ScoreSDESettings
+from genzoo.builders.text_encoder import TextEncoderSettings
 from genzoo.builders.token_prior import TokenPriorSettings, TokenSampling
 from genzoo.builders.vae import DecoderSampling, ImportanceScoring, VAESettings
 from genzoo.builders.vdm import TimeScoring, VDMSettings
@@ -45,6 +46,7 @@ from genzoo.nets.transformer.dit import DiTSettings
 from genzoo.nets.transformer.jit import JiTSettings
 from genzoo.nets.transformer.mae import MAESettings as MAENetworkSettings
 from genzoo.nets.transformer.mmdit import MMDiTSettings
+from genzoo.nets.transformer.text_transformer import TextTransformerSettings, WordTableSettings
 from genzoo.nets.transformer.transformer import TransformerSettings
 from genzoo.nets.transformer.vision import ViTSettings
 from genzoo.nets.unet.classifier import ClassifierUNetSettings
@@ -67,6 +69,8 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "vit": NetworkRow(settings=ViTSettings),
     "mae": NetworkRow(settings=MAENetworkSettings),
     "clip": NetworkRow(settings=CLIPSettings),
+    "text_transformer": NetworkRow(settings=TextTransformerSettings, kinds=(Image, Signal)),
+    "word_table": NetworkRow(settings=WordTableSettings, kinds=(Image, Signal)),
     "mlp": NetworkRow(settings=MLPSettings, kinds=(Image, Counts)),
     "conv": NetworkRow(settings=ConvSettings),
     "hierarchy": NetworkRow(settings=HierarchySettings),
@@ -130,7 +134,11 @@ FAMILIES: Mapping[str, FamilyRow] = {
         expect=expectations.CLASSIFIER,
     ),
     "pca": FamilyRow(
-        settings=PCASettings, kinds=(Image, Counts), room=_CODES, expect=expectations.PCA
+        settings=PCASettings,
+        kinds=(Image, Counts),
+        room=_CODES,
+        expect=expectations.PCA,
+        fitted=True,
     ),
     "autoencoder": FamilyRow(
         settings=AutoencoderSettings,
@@ -153,6 +161,18 @@ FAMILIES: Mapping[str, FamilyRow] = {
         instead={"sample": "A contrastive encoder compares; it draws nothing."},
         room="Contrastive encoders",
         expect=expectations.CONTRASTIVE,
+    ),
+    "text_encoder": FamilyRow(
+        settings=TextEncoderSettings,
+        networks=("text_transformer", "word_table"),
+        kinds=(Image, Signal),
+        instead={
+            "sample": "It encodes the captions of others: conditions.text.through = 'text_encoder'."
+        },
+        room="Text encoders",
+        expect=expectations.TEXT_ENCODER,
+        fitted=True,
+        encodes="text",
     ),
     "vae": FamilyRow(
         settings=VAESettings,

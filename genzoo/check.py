@@ -13,7 +13,7 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build, needs
 from genzoo.builders import conditions, datasets
-from genzoo.builders.rows import FamilyRow
+from genzoo.builders.rows import THROUGH, FamilyRow
 from genzoo.config import Checker, freeze, upgrade
 from genzoo.core import plain
 from genzoo.core.bounds import REQUIRED, OneOf, Setting, WithoutEffect, settings_of, unmentioned
@@ -91,7 +91,7 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
         resolved["network"] = _named(checker, network, networks, "network")
     else:
         resolved["network"] = checker.section(network, {}, "network")
-    stages = row.of_role("frozen") if row else ()
+    stages = row.frozen(resolved["conditions"]) if row else ()
     resolved["frozen"] = _frozen(checker, raw.get("frozen", {}), stages)
     for name in SECTIONS:
         resolved[name] = checker.section(raw.get(name, {}), _keys(name, row), name)
@@ -142,7 +142,7 @@ def documented(config: FrozenConfigDict) -> dict[str, dict]:
             about = f"Name of the {name}, on which the other keys of the section depend."
             choice = Setting(type=str, default=REQUIRED, constraints=known, about=about)
             sections[name] = {"name": choice, **settings_of(table[config[name].name].settings)}
-    for stage in row.of_role("frozen"):
+    for stage in (*row.of_role("frozen"), *(THROUGH if row.conditional else ())):
         sections[f"frozen.{stage}"] = settings_of(FrozenSettings)
     sections |= {name: _keys(name, row) for name in SECTIONS}
     sections["train.averages.NAME"] = settings_of(Average)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from genzoo.core.errors import UserError
 from genzoo.core.files import expanded, write_atomically
-from genzoo.data.vocabulary import is_file
+from genzoo.data.vocabulary import file_of, is_file
 
 
 def _places(config: Mapping, name: str = "tokenizer") -> Iterator[tuple[str, Mapping]]:
@@ -27,7 +27,7 @@ def _places(config: Mapping, name: str = "tokenizer") -> Iterator[tuple[str, Map
 def keep(folder: Path, config: Mapping) -> None:
     """Copies the files that a config names into the folder of its run."""
     for name, data in _places(config):
-        original = expanded(data["tokenizer"])
+        original = file_of(data["tokenizer"])
         if original.resolve() != (folder / name).resolve():
             write_atomically(folder / name, original.read_bytes())
 

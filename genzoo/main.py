@@ -33,6 +33,8 @@ _MODES = {
     "latents": "draws what units, planes and codes mean, for families that decode them",
     "probe": "measures how well a linear probe of embeddings predicts the classes, for families "
     "that encode",
+    "rerank": "draws several samples of each text and orders them by a run that embeds both, "
+    "tools.ranker",
     "compare": "prints the distances of several runs side by side, from their eval.json",
     "stats": "writes the moments of the data's features, a reference for distances",
     "describe": "prints parameters, operations and every key of the config as JSON; writes nothing",
@@ -142,6 +144,7 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
         probe,
         reconstruct,
         report,
+        rerank,
         retrieve,
         sample,
         stats,
@@ -186,6 +189,7 @@ def _work(arguments: argparse.Namespace, overrides: list[str], stop: "Stop") -> 
         "retrieve": retrieve.retrieve,
         "latents": latents.latents,
         "probe": probe.probe,
+        "rerank": rerank.rerank,
     }
     if arguments.mode == "train":
         return train.train(config, arguments.workdir, stop, _origin(arguments, overrides))

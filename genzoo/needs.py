@@ -23,7 +23,8 @@ from genzoo.runtime import memory
 from genzoo.train.optimizer import METHODS
 
 _MOST = 2**50  # bytes: 1 PiB, far more than any device has
-_BATCHES = {"train": "train", "bench": "train", "eval": "eval", "sample": "sample"}
+_BATCHES = {"train": "train", "bench": "train", "eval": "eval", "sample": "sample",
+            "rerank": "sample"}  # fmt: skip
 """Mode -> the section whose batch it holds."""
 
 
@@ -75,7 +76,7 @@ def of(config: FrozenConfigDict, section: str, devices: int) -> list[Need]:
         frozen = sum(_variables(build.size(stage.config)) for stage in config.frozen.values())
     except UserError:  # reported where the model is built
         return []
-    trained = bool(build.FAMILIES[config.family.name].networks)
+    trained = not build.FAMILIES[config.family.name].fitted
     moments = METHODS[config.optimizer.method].moments if trained else 0
     copies = 1 + moments + len(config.train.averages) + (section == "train")  # and the gradient
     state = 4 * (copies * size.params + size.stats) + frozen

@@ -40,8 +40,9 @@ def resolved(
 
 
 def _located(config: FrozenConfigDict) -> FrozenConfigDict:
-    """The config with the absolute path of its data."""
-    name = datasets.located(build.section(config, "data")).name
-    if name == config.data.name:
+    """The config with the absolute paths of its data and of its tokenizer."""
+    there = datasets.located(build.section(config, "data"))
+    paths = {"name": there.name, "tokenizer": there.tokenizer}
+    if all(config.data[key] == path for key, path in paths.items()):
         return config
-    return freeze(config.to_dict() | {"data": {**config.data, "name": name}})
+    return freeze(config.to_dict() | {"data": {**config.data, **paths}})

@@ -15,7 +15,7 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
-from genzoo.builders import datasets
+from genzoo.builders import conditions, datasets
 from genzoo.builders.rows import Stage
 from genzoo.config import freeze
 from genzoo.core.contract import Family, Fits, Starts, Variables, capabilities
@@ -108,6 +108,13 @@ class _Other:
                 f"{self._here} was trained on images of shape {theirs}, but data.name = "
                 f"{ours.data.name!r} has {shape}: use the same data in both."
             )
+        data = [build.section(each, "data") for each in (config, ours)]
+        if stage.same_text and not problems and not datasets.same_texts(*data):
+            one, other = (f"{each.name} with data.tokenizer = {each.tokenizer!r}" for each in data)
+            problems.append(
+                f"{self._here} was made for another vocabulary, that of {one}, than this run has, "
+                f"that of {other}: use the same data.tokenizer and data.words in both."
+            )
         return problems + self.problems(config)
 
     def require_trained(self, config: FrozenConfigDict) -> None:
@@ -173,7 +180,7 @@ def resolve(config: FrozenConfigDict, stored: dict | None) -> FrozenConfigDict:
         return config
     whole = freeze(config.to_dict() | {"frozen": stages})
     problems = []
-    for name, stage in _row(config).of_role("frozen").items():
+    for name, stage in _row(config).frozen(config.conditions).items():
         theirs = whole.frozen[name].config
         problems += _frozen(name, whole.frozen[name]).misfits(theirs, stage, config)
     if problems:
@@ -372,12 +379,12 @@ def steering(ours: Experiment) -> dict[str, tuple[_Other, FrozenConfigDict]]:
                 f"sample.{name} has {classes[1]} classes, but this model has {classes[0]}: name "
                 f"{stage.called}."
             )
-        problems += [
-            f"sample.{name} was trained with other data.{key} than this model: name a run on the "
-            "same data."
-            for key in ("words", "columns")
-            if config.data[key] and theirs.data[key] and config.data[key] != theirs.data[key]
-        ]
+        if config.data.columns and theirs.data.columns not in ((), config.data.columns):
+            problems.append(
+                f"sample.{name} was trained with other data.columns than this model: name a run on "
+                "the same data."
+            )
+        problems += conditions.other_encoders(f"sample.{name}", config, theirs)
         if problems:
             raise UserError(*problems)
         if theirs.data.name != config.data.name:

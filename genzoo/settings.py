@@ -97,8 +97,8 @@ class DataSettings:
     ] = ()
     tokenizer: Annotated[
         str,
-        "How captions become tokens: words (see data.words), bytes, or the path of a "
-        "tokenizer.json.",
+        "How captions become tokens: words (see data.words), bytes, minilm or wordllama (those of "
+        "the text encoders in Python packages), or the path of a tokenizer.json.",
     ] = "words"
     tokens: Annotated[
         int,
@@ -367,6 +367,10 @@ class ToolSettings:
         Entries(0, 65_536),
         "Texts of which every image gets the nearest, for families that embed texts.",
     ] = ()
+    ranker: Annotated[
+        str, "Workdir of a run that embeds images and texts, by which samples are ordered."
+    ] = ""
+    ranker_weights: Weights = RAW
     probe_examples: Annotated[
         int, AtLeast(2), Limit(10**9), "Maximum number of training images for a probe."
     ] = 10_000

@@ -243,6 +243,16 @@ CASES = {
         ),
         rounding=2e-4,
     ),
+    "flow_matching_of_encoded_texts": Case(
+        path="fm_shapes",
+        changes=dict(
+            network=dict(name="dit", width=16, depth=1, heads=2, patch=8),
+            # With 0.1 the coins of `KEY` would drop the text of the second row.
+            conditions=dict(text=dict(through="text_encoder", dropout=0.02)),
+            eval=dict(tolerance=1e-6),
+        ),
+        rounding=2e-4,
+    ),
     "flow_matching_in_pairs": Case(
         path="toy_swissroll",
         changes=dict(family=dict(paired=True)),
@@ -276,6 +286,7 @@ CASES = {
         uncoupled=dict(objective=alone),
         still=dict(mask=lambda ids: ids > 0),
     ),
+    "text_encoder": Case(path="text_minilm"),
     "classifier": Case(
         path="classifier_fashion",
         changes=dict(
@@ -305,6 +316,9 @@ def settled(case: Case):
     if raw["family"]["name"] == "token_prior":
         first = settled(CASES["vqvae"]).to_dict()
         raw["frozen"] = {"tokenizer": {"workdir": "none", "weights": "raw", "config": first}}
+    if any(own.get("through") for own in raw.get("conditions", {}).values()):
+        first = settled(CASES["text_encoder"]).to_dict()
+        raw["frozen"] = {"text_encoder": {"workdir": "none", "weights": "raw", "config": first}}
     return build.settled(check.check(raw))
 
 
@@ -318,11 +332,12 @@ class Made:
         self.specs = conditions_of(self.family)
         own = self.experiment.config.conditions
         self.fields = {own[name].of or name for name in self.specs}  # of its conditions
+        read = self.fields | {build.FAMILIES[self.experiment.config.family.name].encodes}
         self.traces = 0
         self.where = jax.tree.map(lambda leaf: leaf.sharding, self.experiment.abstract_state)
         whole = self.experiment.placement.replicated
         self.update = jax.jit(self._update, out_shardings=(self.where, whole))
-        self.outputs = jax.jit(partial(outputs, self.family, self.fields))
+        self.outputs = jax.jit(partial(outputs, self.family, read))
 
     def _update(self, state: TrainState, batch: Mapping):
         self.traces += 1
@@ -385,8 +400,8 @@ def moved(tree):
 
 def outputs(family: Family, told, variables: Variables, batch, key, keys) -> dict:
     """All that the family can compute from a batch, [B, ...] each. told: the fields of its
-    conditions. key: for the losses, which draw for the whole batch. keys [B]: for the rest, one per
-    example."""
+    conditions, and the one that it encodes. key: for the losses, which draw for the whole batch.
+    keys [B]: for the rest, one per example."""
     computed = {}
     for name, player in family.losses.items():
         for train in (True, False):
@@ -472,6 +487,12 @@ def assert_same(one: Mapping, other: Mapping, heading: str, rounding: float = 2e
 
 def test_every_family_has_a_case():
     assert {settled(case).family.name for case in CASES.values()} == set(build.FAMILIES)
+
+
+@every_case()
+def test_its_row_says_whether_it_is_fitted(made, name):
+    m = made(name)
+    assert build.FAMILIES[m.experiment.config.family.name].fitted == isinstance(m.family, Fits)
 
 
 @every_case()
@@ -583,7 +604,8 @@ def test_every_condition_matters(made, name):
 
 
 DENOISING = (
-    "ddpm", "score_sde", "edm", "edm_of_images", "flow_matching", "vdm", "vdm_of_images",
+    "ddpm", "score_sde", "edm", "edm_of_images", "flow_matching", "flow_matching_of_encoded_texts",
+    "vdm", "vdm_of_images",
 )  # fmt: skip
 
 
@@ -595,7 +617,10 @@ def test_an_absent_condition_is_the_null_whatever_its_value(made, name):
 
     def loss(family, batch):
         stats, params = m.variables.stats, m.variables.params
-        context = Context(batch=batch, key=KEY, step=jnp.int32(3), stats=stats, train=True)
+        context = Context(
+            batch=batch, key=KEY, step=jnp.int32(3), stats=stats, frozen=m.variables.frozen,
+            train=True,
+        )  # fmt: skip
         return family.losses["model"].loss(params, context)[0]
 
     @jax.jit
@@ -611,13 +636,14 @@ def test_an_absent_condition_is_the_null_whatever_its_value(made, name):
     present, hidden, null = losses(batch)
     assert np.abs(present - null).min() > 1e-5
     assert_same({"loss": hidden}, {"loss": null}, "hidden in training")
-    conditions = gather(m.specs, batch)
+    frozen = m.variables.frozen
+    conditions = gather(m.specs, batch, frozen)
     nothing = predicted({}, 1.0)
     off, one, two = (predicted(conditions, scale) for scale in (0.0, 1.0, 2.0))
     assert_same({"x_0": off}, {"x_0": nothing}, "guidance by 0 is unconditional")
     assert np.abs(one - nothing).max() > 1e-4 and np.abs(two - one).max() > 1e-4
     for name in sorted(m.fields):
-        other = gather(m.specs, other_values(batch, name))
+        other = gather(m.specs, other_values(batch, name), frozen)
         assert np.abs(predicted(other, 1.0) - one).max() > 1e-4
         hidden = without(other, m.specs)
         assert_same({"x_0": predicted(hidden, 1.0)}, {"x_0": nothing}, f"{name}, absent")

@@ -175,6 +175,18 @@ def _towers(made: Callable, shape: tuple[int, ...]) -> Whole:
     )
 
 
+def _texts(made: Callable, shape: tuple[int, ...]) -> Whole:
+    net = made(vocabulary=7)
+    ids = jnp.asarray([[1, 5, 2, 0], [3, 0, 0, 0]])
+    mask = ids > 0
+    return Whole(
+        lambda key: net.init(key, ids, mask),
+        lambda params: (net.apply(params, ids, mask),),
+        (),
+        ((2, 4, net.width),),
+    )
+
+
 def _normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
@@ -215,6 +227,10 @@ CASES = {
         dict(width=8, depth=1, heads=2, patch=2, text_width=8, text_depth=2, text_heads=2,
              embedding=6),
     ),
+    "text_transformer": Case(
+        _texts, (4, 6, 3), dict(width=8, depth=2, heads=2, positions=5)
+    ),
+    "word_table": Case(_texts, (4, 6, 3), dict(width=6)),
     "mlp": Case(_pairs, (4, 6, 3), dict(widths=(5,), top_widths=(4,))),
     "conv": Case(
         _pairs, (4, 8, 3), dict(width=4, block_width=3, blocks=1, downsamples=1, top_widths=(4,))

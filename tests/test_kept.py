@@ -32,7 +32,7 @@ def test_a_tokenizer_from_a_file(tmp_path):
     (tmp_path / "it.json").write_text("{}")
     with pytest.raises(UserError, match=r"it\.json' is not a tokenizer\.json"):
         File(str(tmp_path / "it.json")).encode("a")
-    with pytest.raises(UserError, match="there is no such file; give words, bytes, or the path"):
+    with pytest.raises(UserError, match="no such file; give words, bytes, minilm, wordllama, or"):
         File(str(tmp_path / "absent.json")).encode("a")
 
 

@@ -17,7 +17,7 @@ MISTAKES = [
     (PCA, {"family__components": "0"}, "family.components = 0 must be at least 1."),
     (PCA, {"train__steps": "5"}, "PCA is computed in one pass; set it to 1."),
     (PCA, {"data__flip": "true"}, "PCA uses every image once, unflipped; set it to False."),
-    (PCA, {"train__averages__ema__decay": "0.9"}, "PCA has no training steps to average"),
+    (PCA, {"train__averages__ema__decay": "0.9"}, "PCA is computed without steps to average over"),
     (PCA, {"network__width": "5"}, "network.width is not a known key: there are none."),
     # autoencoders
     (AE, {"family__latent": "0"}, "family.latent = 0 must be at least 1."),

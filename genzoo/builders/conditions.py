@@ -5,19 +5,23 @@ sets only how it enters and how often training drops it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
 from genzoo.core.bounds import NOT_ONE, AtLeast, Below, Limit, OneOf
-from genzoo.core.conditions import WAYS, Condition, Entry, Read, Tokens, field
-from genzoo.core.errors import nearest
-from genzoo.core.types import Array
+from genzoo.core.conditions import WAYS, Condition, Entry, Frozen, Read, Tokens, field
+from genzoo.core.contract import EncodesText, Family, Variables
+from genzoo.core.errors import UserError, nearest
+from genzoo.core.types import Array, Batch
 from genzoo.data import derived, fields
 from genzoo.data.fields import Field
 
+TEXT_ENCODER = "text_encoder"
+"""The name of the frozen text encoder in `Variables.frozen` and in a config."""
 FACTORS: Mapping[str, int] = {"downsample2": 2, "downsample4": 4, "downsample8": 8}
 """Transform -> the factor by which its result is smaller than the image; 1 for all others."""
 TRANSFORMS: Mapping[str, Callable[[Array], Array] | None] = {
@@ -73,6 +77,12 @@ class ConditionSettings:
     null: Annotated[
         bool, "Whether absence has a learned embedding; if not, an absent condition adds nothing."
     ] = True
+    through: Annotated[
+        str,
+        OneOf(("", TEXT_ENCODER)),
+        "text_encoder for the features of a text by the frozen model frozen.text_encoder; empty "
+        "for its own embedding.",
+    ] = ""
     layers: Annotated[
         int,
         AtLeast(0),
@@ -91,19 +101,23 @@ def sources(section: Mapping) -> dict[str, str]:
 
 
 def conditions_and_entries(
-    settings: Settings, known: Mapping[str, Field]
+    settings: Settings, known: Mapping[str, Field], frozen: Mapping[str, Family] | None = None
 ) -> tuple[dict[str, Condition], dict[str, Entry]]:
     """(the conditions, how each enters the network) of a section without problems. known: the
-    fields of the data."""
+    fields of the data. frozen: the frozen models. Raises UserError for texts that are too long for
+    the frozen text encoder."""
     conditions, entries = {}, {}
     for name, source in sources(settings).items():
-        own = settings[name]
+        own, field = settings[name], known[source]
+        read, blank, kind = _read(source, field, TRANSFORMS[own.transform]), None, {}
+        if own.through:
+            encoder = (frozen or {})[own.through]
+            read, blank = _encoded(own.through, encoder, source, field, name)
+            kind = dict(kind="tokens", size=encoder.text_width)
         conditions[name] = Condition(
-            read=_read(source, known[source], TRANSFORMS[own.transform]),
-            dropout=own.dropout,
-            together=own.together,
+            read=read, dropout=own.dropout, together=own.together, blank=blank
         )
-        entries[name] = _entry(own, known[source])
+        entries[name] = replace(_entry(own, field), **kind)
     return conditions, entries
 
 
@@ -113,6 +127,30 @@ def _read(name: str, source: Field, transform: Callable[[Array], Array] | None) 
     if transform is None:
         return field(name)
     return lambda batch, frozen: transform(batch[name])
+
+
+def _encoded(
+    stage: str, encoder: EncodesText, source: str, text: fields.Tokens, name: str
+) -> tuple[Read, Callable[[Batch], Tokens]]:
+    """(reads the features of a text by a frozen encoder, blank features of the same shape)."""
+    longest = encoder.text_length
+    if longest and text.shape[0] > longest:
+        raise UserError(
+            f"conditions.{name} has texts of up to {text.shape[0]} tokens, but frozen.{stage} "
+            f"takes at most {longest}: lower data.tokens, or name another run."
+        )
+
+    def read(batch: Batch, frozen: Frozen) -> Tokens:
+        ids, variables = batch[source], Variables(**frozen[stage])
+        mask = text.mask(ids)
+        features = encoder.text_features(variables, ids, mask)
+        return Tokens(jax.lax.stop_gradient(features), mask)
+
+    def blank(batch: Batch) -> Tokens:
+        ids = batch[source]
+        return Tokens(jnp.zeros((*ids.shape, encoder.text_width)), text.mask(ids))
+
+    return read, blank
 
 
 def _entry(own: ConditionSettings, source: Field) -> Entry:
@@ -182,12 +220,38 @@ def _field_problems(
     if own.way and own.way not in WAYS[kind]:
         offered = " or ".join(map(repr, WAYS[kind]))
         return [f"{where}.way = {own.way!r} is not possible for {_a(field)}: use {offered}."]
+    if own.through and kind != "ids":
+        return [
+            f"{where}.through = {own.through!r} is for texts, but {source} is {_a(field)}: leave "
+            "it empty."
+        ]
     if own.layers and kind != "ids":
         return [
             f"{where}.layers = {own.layers} is for texts, but {source} is {_a(field)}: leave it at "
             "0."
         ]
     return []
+
+
+def other_encoders(
+    key: str, ours: FrozenConfigDict, theirs: FrozenConfigDict
+) -> list[str]:
+    """Sentences on conditions that another model, which is told ours, takes through another frozen
+    encoder. key: that names its run."""
+
+    def encoder(config: FrozenConfigDict, name: str) -> object:
+        through = config.conditions[name].through
+        if not through:
+            return None
+        whole = config.frozen[through].config
+        return [whole[part].to_dict() for part in ("family", "network")]
+
+    return [
+        f"{key} was trained with conditions.{name} through another text encoder than this model: "
+        "name a run with the same frozen.text_encoder, or none in both."
+        for name in ours.conditions
+        if name in theirs.conditions and encoder(ours, name) != encoder(theirs, name)
+    ]
 
 
 def _a(field: Field) -> str:

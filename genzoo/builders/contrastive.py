@@ -121,6 +121,7 @@ class ContrastiveSettings:
         return family.TwoTowers(
             towers=parts.network(vocabulary=text.vocabulary, length=text.shape[0]),
             mask=text.mask,
+            text_length=text.shape[0],
             objective=objective,
             start=start,
         )

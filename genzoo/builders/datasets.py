@@ -12,8 +12,9 @@ from dataclasses import replace
 from genzoo.builders import annotations
 from genzoo.builders.kinds import KINDS, DataRow, document_row
 from genzoo.core.bounds import OneOf, without_effect
-from genzoo.data import cifar, docstrings, embedded, emoji, idx, shapes, toys
+from genzoo.data import cifar, docstrings, embedded, emoji, idx, shapes, toys, vocabulary
 from genzoo.data.fields import Field, Tokens, Vector, numbered
+from genzoo.data.packages import PACKAGES
 from genzoo.data.source import Source, Spec
 from genzoo.settings import DataSettings
 
@@ -55,6 +56,28 @@ def _caption_field(data: DataSettings) -> Field | None:
     return annotations.text_fields(data).get("text")
 
 
+def _scene_field(data: DataSettings) -> Tokens | None:
+    """The field of the captions of scenes; None if its length is not known yet."""
+    return shapes.CAPTIONS if data.tokenizer == "words" else _caption_field(data)
+
+
+def _scene_facts(data: DataSettings) -> dict[str, object]:
+    if data.tokenizer == "words":
+        return {}
+    tokenizer = vocabulary.tokenizer_of(data.tokenizer)
+    return {"tokens": max(len(tokenizer.encode(text)) for text in shapes.longest_captions())}
+
+
+def _scene_problems(data: DataSettings) -> list[str]:
+    problems = _captioned_problems(data, shapes.SIDES)
+    if data.tokenizer == "words" and data.tokens:
+        problems.append(
+            f"data.tokens = {data.tokens} has no effect with data.tokenizer = 'words', since the "
+            "captions of shapes have at most ten words: leave it at 0."
+        )
+    return problems
+
+
 DATA: Mapping[str, DataRow] = {
     "fashion_mini": _local(embedded.open_fashion_mini, idx.FASHION_SPEC),
     "cifar10": _downloaded(cifar.open_cifar10, cifar.SPEC),
@@ -64,10 +87,14 @@ DATA: Mapping[str, DataRow] = {
     "mixture": _local(toys.open_mixture, toys.MIXTURE_SPEC),
     "waves": _local(toys.open_waves, toys.WAVES_SPEC),
     "shapes": DataRow(
-        open=lambda data, split: shapes.open_shapes(split, _side(data, shapes.SIDES)),
-        spec=lambda data: shapes.spec(_side(data, shapes.SIDES)),
-        uses=("size",),
-        problems=lambda data: _captioned_problems(data, shapes.SIDES),
+        open=lambda data, split: shapes.open_shapes(
+            split, _side(data, shapes.SIDES), _scene_field(data)
+        ),
+        spec=lambda data: shapes.spec(_side(data, shapes.SIDES), _scene_field(data)),
+        facts=_scene_facts,
+        possible=("text",),
+        uses=("size", "tokenizer", "tokens"),
+        problems=_scene_problems,
     ),
     "shapes_kinds": DataRow(
         open=lambda data, split: shapes.open_kinds(split, _side(data, shapes.SIDES)),
@@ -101,7 +128,9 @@ def row_of(data: DataSettings) -> DataRow:
 
 def located(data: DataSettings) -> DataSettings:
     """The settings with the absolute path of a data set that has one, so that its run can be
-    resumed from another folder."""
+    resumed from another folder, and with the path of a tokenizer that is given by its package."""
+    if data.tokenizer in PACKAGES and PACKAGES[data.tokenizer].installed:
+        data = replace(data, tokenizer=str(vocabulary.file_of(data.tokenizer)))
     kind, _, path = data.name.partition(":")
     if not _is_path(kind):
         return data
@@ -180,6 +209,12 @@ def spec(data: DataSettings) -> Spec:
     """The fields of the records, without opening the data. A field that needs facts is missing
     until they are filled in."""
     return row_of(data).spec(data)
+
+
+def same_texts(one: DataSettings, other: DataSettings) -> bool:
+    """Whether the texts of two data sets, if both have some, have the same ids."""
+    texts = [spec(data).fields.get("text") for data in (one, other)]
+    return None in texts or vocabulary.same(*(text.tokenizer for text in texts))
 
 
 def possible_fields(data: DataSettings) -> Mapping[str, Field]:

@@ -46,7 +46,7 @@ def shared(
     prediction, level, input_scale: for its `Denoiser`. entries: of conditions that the family adds
     itself. variance: of the reverse steps. table: its schedule, if that is a table.
     """
-    conditions, ways = conditions_and_entries(parts.conditions, parts.fields)
+    conditions, ways = conditions_and_entries(parts.conditions, parts.fields, parts.frozen)
     channels = parts.shape[-1] * (1 + variance.learned)
     return {
         "denoiser": Denoiser(

@@ -47,6 +47,10 @@ CONTRASTIVE = (
     "the share of examples whose partner is the nearest of the batch. A loss that stays at chance "
     "means that all embeddings are the same: lower the learning rate or warm up for longer."
 )
+TEXT_ENCODER = (
+    "There is no training: the weights are given, or drawn at random. The loss is zero. Try the "
+    "representation by --mode=retrieve, and the tokens by training a model on them."
+)
 VAE = (
     "The KL divergence is what the code costs and the reconstruction what it buys. A KL near zero "
     "means that the decoder ignores its code (posterior collapse): reconstructions then all look "

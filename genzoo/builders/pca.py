@@ -6,6 +6,7 @@ from typing import Annotated
 
 from ml_collections import FrozenConfigDict
 
+from genzoo.builders import one_pass
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast, Limit
 from genzoo.core.contract import Family
@@ -29,15 +30,9 @@ class PCASettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        problems = []
+        problems = one_pass.problems(config, "PCA is computed")
         if config.data.flip:
             problems.append("data.flip: PCA uses every image once, unflipped; set it to False.")
-        if config.train.averages:
-            problems.append("train.averages: PCA has no training steps to average; set it to {}.")
-        if config.train.steps != 1:
-            problems.append(
-                f"train.steps = {config.train.steps}: PCA is computed in one pass; set it to 1."
-            )
         return problems
 
     def size(self, network: Size, parts: Parts) -> Size:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from genzoo.builders.conditions import ConditionSettings
+from genzoo.builders.conditions import TEXT_ENCODER, ConditionSettings
 from genzoo.core.bounds import Setting, settings_of
-from genzoo.core.contract import Family
+from genzoo.core.contract import EncodesText, Family
 from genzoo.data.fields import Field, Image
 from genzoo.settings import Nothing
 
@@ -51,7 +51,8 @@ class Stage:
     "start" if training starts from it; the config names it in the section `start` and the family
     `Starts`. "sampling" if only sampling uses it, and only if `sample.NAME` names it, with
     `sample.NAME_weights`.
-    same_shape: whether its data must have our shape. needs: dotted keys of its config and the
+    same_shape: whether its data must have our shape. same_text: whether its texts must have our
+    vocabulary. needs: dotted keys of its config and the
     values that they must have.
     """
 
@@ -59,7 +60,19 @@ class Stage:
     called: str
     role: Literal["frozen", "start", "sampling"] = "frozen"
     same_shape: bool = True
+    same_text: bool = False
     needs: Mapping[str, object] = field(default_factory=dict)
+
+
+THROUGH: Mapping[str, Stage] = {
+    TEXT_ENCODER: Stage(
+        capability=EncodesText,
+        called="a text encoder, such as a text_encoder or a contrastive model of texts",
+        same_shape=False,
+        same_text=True,
+    )
+}
+"""Frozen models that conditions may go through, by the name in `conditions.NAME.through`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +87,8 @@ class FamilyRow:
     instead. labelled: whether it always needs labels, and not only when conditioned on them.
     conditional: whether it takes conditions. kinds: of data that it models. expect: what you should
     see while it trains, in a sentence or three, for the report. room: the title under which a
-    gallery shows its runs.
+    gallery shows its runs. fitted: whether it is fitted in closed form (`Fits`). encodes: the field
+    that it encodes, if it can.
     """
 
     settings: type
@@ -88,10 +102,18 @@ class FamilyRow:
     kinds: tuple[type[Field], ...] = (Image,)
     expect: str = ""
     room: str = "Other models"
+    fitted: bool = False
+    encodes: str = "x"
 
     def of_role(self, role: str) -> Mapping[str, Stage]:
         """Its stages with this role, by name."""
         return {name: stage for name, stage in self.stages.items() if stage.role == role}
+
+    def frozen(self, conditions: Mapping[str, Mapping]) -> Mapping[str, Stage]:
+        """The frozen stages of a run, by name: its own, and those that its conditions go through.
+        conditions: the section of a config."""
+        through = {own["through"] for own in conditions.values()}
+        return {**self.of_role("frozen"), **{k: v for k, v in THROUGH.items() if k in through}}
 
     @property
     def own_keys(self) -> Mapping[str, Mapping[str, Setting]]:

@@ -46,7 +46,7 @@ from genzoo.settings import RAW
 
 STEERING = {
     "guide": Stage(
-        capability=Solves, called="a weaker model of the same data", role="sampling"
+        capability=Solves, called="a weaker model of the same data", role="sampling", same_text=True
     ),
     "classifier": Stage(
         capability=NoisyClassifier,

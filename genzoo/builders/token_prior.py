@@ -37,7 +37,9 @@ class TokenPriorSettings:
     def build(self, parts: Parts) -> Family:
         """Builds the family."""
         tokenizer = parts.frozen[prior_family.TOKENIZER]
-        conditions, entries = conditions_and_entries(parts.conditions, parts.fields)
+        conditions, entries = conditions_and_entries(
+            parts.conditions, parts.fields, parts.frozen
+        )
         sample = parts.sample
         return prior_family.TokenPrior(
             network=parts.network(

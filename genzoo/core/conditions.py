@@ -6,7 +6,7 @@ from a mapping is absent for every example.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -53,12 +53,14 @@ class Condition:
 
     read: (batch, frozen) -> its value for each example. dropout: the probability that it is dropped
     for an example in training; 0 means that the model never sees it absent. together: a name shared
-    by conditions that are dropped together; "" for one that is dropped on its own.
+    by conditions that are dropped together; "" for one that is dropped on its own. blank: a value
+    of the same shape, made without frozen models, for a `read` that needs some.
     """
 
     read: Read
     dropout: float = 0.0
     together: str = ""
+    blank: Callable[[Batch], Tree] | None = None
 
 
 Specs = Mapping[str, Condition]
@@ -79,6 +81,20 @@ def gather(
             present = jax.random.uniform(coin, rows) >= spec.dropout
         gathered[name] = Given(value, present)
     return gathered
+
+
+def examples(specs: Specs, batch: Batch) -> Conditions:
+    """Conditions of the shapes that `gather` gives, present, for the initial params of a network;
+    they need no frozen model."""
+    blank = {
+        name: spec if spec.blank is None else replace(spec, read=_ignoring_frozen(spec.blank))
+        for name, spec in specs.items()
+    }
+    return gather(blank, batch)
+
+
+def _ignoring_frozen(blank: Callable[[Batch], Tree]) -> Read:
+    return lambda batch, frozen: blank(batch)
 
 
 def without(conditions: Conditions, names: Iterable[str]) -> Conditions:

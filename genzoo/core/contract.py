@@ -14,17 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core.conditions import Condition, Conditions
-from genzoo.core.types import (
-    Array,
-    Batch,
-    Images,
-    Key,
-    Keys,
-    Logits,
-    Tree,
-    Vectors,
-    broadcast,
-)
+from genzoo.core.types import Array, Batch, Images, Key, Keys, Tree, broadcast
 
 
 @jax.tree_util.register_dataclass
@@ -224,10 +214,25 @@ class Retrieves(Protocol):
 
 
 @runtime_checkable
+class EncodesText(Protocol):
+    """The family encodes texts token by token, so that other models can attend to them.
+
+    text_width: D. text_length: the most tokens of a text; 0 if there is no limit.
+    """
+
+    text_width: int
+    text_length: int
+
+    def text_features(self, variables: Variables, ids: Array, mask: Array) -> Array:
+        """Features [B, L, D] of ids int32 [B, L]. mask: bool [B, L], False for padding, whose
+        features have no meaning."""
+
+
+@runtime_checkable
 class Classifies(Protocol):
     """The family tells the classes of examples."""
 
-    def classify(self, variables: Variables, batch: Batch) -> tuple[Vectors, Logits]:
+    def classify(self, variables: Variables, batch: Batch) -> tuple[Array, Array]:
         """The features [B, D] that the last layer reads, and the logits [B, classes]."""
 
 
@@ -344,6 +349,7 @@ CAPABILITIES: Mapping[str, type] = {
     "reconstruct": Reconstructs,
     "encode": Encodes,
     "retrieve": Retrieves,
+    "encode_text": EncodesText,
     "decode": Decodes,
     "tokenize": Tokenizes,
     "likelihood": Likelihoods,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genzoo.data import scenes
-from genzoo.data.fields import Classes, Image, Tokens
+from genzoo.data.fields import Classes, Field, Image, Tokens
 from genzoo.data.scene_reader import Reader
 from genzoo.data.source import Records, Spec, check_split
 from genzoo.data.vocabulary import Words
@@ -37,13 +37,15 @@ class ShapesSource:
 
     def read(self, indices: np.ndarray) -> Records:
         """The scenes of these indices [n]: `x` uint8 [n, side, side, 3], and `text` int32 [n, L] or
-        `label` int32 [n]."""
+        `label` int32 [n], if there is a field for it."""
         index = np.asarray(indices)
         if "label" in self.spec.fields:
             drawn = scenes.generate_any(self.split, index)
             images = scenes.render(drawn, self.spec.shape[0])
             return {"x": images, "label": scenes.first_kind(drawn)}
-        drawn, field = scenes.generate(self.split, index), self.spec.fields["text"]
+        drawn, field = scenes.generate(self.split, index), self.spec.fields.get("text")
+        if field is None:
+            return {"x": scenes.render(drawn, self.spec.shape[0])}
         texts = scenes.captions(self.split, index, drawn)
         tokens = [field.take(text) for text in texts]
         return {"x": scenes.render(drawn, self.spec.shape[0]), "text": np.stack(tokens)}
@@ -54,11 +56,24 @@ class ShapesSource:
         return {"checksum": zlib.crc32(content)}
 
 
-def spec(side: int) -> Spec:
-    """The fields of the scenes, and their judge."""
-    words = Words(scenes.WORDS)
-    text = Tokens(shape=(scenes.MAX_WORDS,), vocabulary=words.size, tokenizer=words)
-    return Spec(fields={"x": Image(shape=(side, side, 3)), "text": text}, judge=Reader())
+_WORDS = Words(scenes.WORDS)
+CAPTIONS = Tokens(shape=(scenes.MAX_WORDS,), vocabulary=_WORDS.size, tokenizer=_WORDS)
+"""The captions by their words, the usual field."""
+
+
+def longest_captions() -> list[str]:
+    """Captions among which are those with the most tokens, whatever the tokenizer: of one object
+    with its place, and of two of the same kind, which no scene need have."""
+    objects = [f"a {size} {kind}" for size in scenes.SIZES for kind in scenes.KINDS]
+    placed = [f"{one} {place}" for one in objects for place in scenes.PLACES]
+    return placed + [f"{one} {how} {one}" for one in objects for how in scenes.RELATIONS]
+
+
+def spec(side: int, text: Tokens | None = CAPTIONS) -> Spec:
+    """The fields of the scenes, and their judge. text: the field of their captions, if it is
+    known."""
+    fields: dict[str, Field] = {"x": Image(shape=(side, side, 3))}
+    return Spec(fields=fields if text is None else {**fields, "text": text}, judge=Reader())
 
 
 def spec_of_kinds(side: int) -> Spec:
@@ -66,10 +81,12 @@ def spec_of_kinds(side: int) -> Spec:
     return Spec(fields={"x": Image(shape=(side, side, 3)), "label": Classes(names=scenes.KINDS)})
 
 
-def open_shapes(split: str, side: int = SIDES[0]) -> ShapesSource:
-    """The "train" or "test" split, in images of `side` pixels."""
+def open_shapes(
+    split: str, side: int = SIDES[0], text: Tokens | None = CAPTIONS
+) -> ShapesSource:
+    """The "train" or "test" split, in images of `side` pixels. text: as for `spec`."""
     check_split(split)
-    return ShapesSource(name="shapes", spec=spec(side), split=split)
+    return ShapesSource(name="shapes", spec=spec(side, text), split=split)
 
 
 def open_kinds(split: str, side: int = SIDES[0]) -> ShapesSource:

@@ -6,18 +6,22 @@
 | Bytes     | one per byte of UTF-8                | any text, without a vocabulary to learn       |
 | File      | those of a `tokenizer.json`          | the vocabulary of a pretrained text encoder   |
 
+A file is given by its path or, if it is in one of `packages.PACKAGES`, by the name of the package.
 Id 0 is padding. Case is ignored by `Words`.
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Protocol
 
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.files import expanded
+from genzoo.data import packages
 
 PADDING = 0
 UNKNOWN = 1
@@ -113,19 +117,28 @@ class Bytes:
 @dataclass(frozen=True)
 class File:
     """The tokenizer of a `tokenizer.json`, by the library `tokenizers` (extra `text`); id i of the
-    file has id i + 1 here."""
+    file has id i + 1 here. path: of the file, or the name of a package that has one."""
 
     path: str
 
     @cached_property
-    def _tokenizer(self):
-        file = expanded(self.path)
+    def _file(self) -> Path:
+        file = file_of(self.path)
         if not file.is_file():
             raise UserError(
-                f"data.tokenizer = {self.path!r}: there is no such file; give words, bytes, or the "
-                "path of a tokenizer.json."
+                f"data.tokenizer = {self.path!r}: there is no such file; give words, bytes, "
+                f"{', '.join(packages.PACKAGES)}, or the path of a tokenizer.json."
             )
-        return _loaded(self.path, file.stat().st_mtime_ns)
+        return file
+
+    @cached_property
+    def _tokenizer(self):
+        return _loaded(self.path, self._file.stat().st_mtime_ns)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the file."""
+        return hashlib.sha256(self._file.read_bytes()).hexdigest()
 
     @property
     def size(self) -> int:
@@ -156,7 +169,7 @@ def _loaded(path: str, changed: int):
             f"data.tokenizer = {path!r} needs the library tokenizers: pip install 'genzoo[text]'."
         ) from error
     try:
-        tokenizer = Library.from_file(str(expanded(path)))
+        tokenizer = Library.from_file(str(file_of(path)))
     except Exception as error:  # the library raises plain Exceptions
         raise UserError(f"data.tokenizer = {path!r} is not a tokenizer.json: {error}.") from error
     tokenizer.no_padding()
@@ -165,13 +178,29 @@ def _loaded(path: str, changed: int):
 
 
 def is_file(name: str) -> bool:
-    """Whether a tokenizer is given as the path of a `tokenizer.json`."""
+    """Whether a tokenizer is that of a `tokenizer.json`."""
     return name not in ("words", "bytes")
 
 
+def file_of(name: str) -> Path:
+    """The `tokenizer.json` of a path or of a package. Raises a UserError for a package that is not
+    installed."""
+    if name in packages.PACKAGES:
+        key = f"data.tokenizer = {name!r}"
+        return packages.PACKAGES[name].file(packages.TOKENIZER, key)
+    return expanded(name)
+
+
+def same(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether two tokenizers give every text the same ids."""
+    if isinstance(one, File) and isinstance(other, File):
+        return one.path == other.path or one.sha256 == other.sha256
+    return one == other
+
+
 def tokenizer_of(name: str, words: Sequence[str] = ()) -> Tokenizer:
-    """The tokenizer of a config. name: "words", "bytes" or the path of a `tokenizer.json`. words:
-    the vocabulary of "words"."""
+    """The tokenizer of a config. name: "words", "bytes", or the path of a `tokenizer.json` or a
+    package that has one. words: the vocabulary of "words"."""
     if name == "words":
         return Words(tuple(words))
     return Bytes() if name == "bytes" else File(name)

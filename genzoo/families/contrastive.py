@@ -18,7 +18,19 @@ import jax.numpy as jnp
 
 from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Player, Variables
-from genzoo.core.types import Array, Batch, Images, Key, Keys, PerExample, Tree, Vectors
+from genzoo.core.types import (
+    Array,
+    Batch,
+    Examples,
+    Ids,
+    Images,
+    Key,
+    Keys,
+    Marks,
+    PerExample,
+    Tree,
+    Vectors,
+)
 from genzoo.math import contrastive
 from genzoo.nets.interface import FeatureNetwork, Network
 from genzoo.nets.transformer.clip import Towers
@@ -93,14 +105,15 @@ class SimCLR:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TwoTowers:
-    """CLIP and SigLIP, equations (2) and (3). Capabilities: Encodes, Retrieves.
+    """CLIP and SigLIP, equations (2) and (3). Capabilities: Encodes, Retrieves, EncodesText.
 
-    mask: ids [B, L] -> which of them are not padding. objective: of images and texts. start: the
-    initial params of the objective, such as {"log_scale": 2.66}.
+    mask: ids [B, L] -> which of them are not padding. text_length: L. objective: of images and
+    texts. start: the initial params of the objective, such as {"log_scale": 2.66}.
     """
 
     towers: Towers
     mask: Callable[[Array], Array]
+    text_length: int
     objective: Pairs
     start: Mapping[str, float]
 
@@ -146,6 +159,19 @@ class TwoTowers:
     def embed(self, variables: Variables, batch: Batch, name: str) -> Vectors:
         """The unit embeddings [B, D] of the field x or text; only that field is read."""
         return self._embedded(variables.params, batch, name, False, None)
+
+    @property
+    def text_width(self) -> int:
+        """The width of the text tower."""
+        return self.towers.text_width
+
+    def text_features(self, variables: Variables, ids: Ids, mask: Marks) -> Examples:
+        """The tokens [B, L, W] of the text tower before one of them is chosen, of ids [B, L]."""
+        rest = ((0, 0), (0, self.text_length - ids.shape[1]))  # the tower has positions for all
+        padded = jnp.pad(ids, rest), jnp.pad(mask, rest)
+        params = variables.params["text"]
+        _, inner = self.towers.text.features(params, *padded, names=("blocks",))
+        return inner["blocks"][:, : ids.shape[1]]
 
     def _embedded(
         self, params: Tree, batch: Batch, name: str, train: bool, key: Key | None

@@ -12,7 +12,15 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.conditions import Condition, Conditions, Specs, droppable, gather, groups
+from genzoo.core.conditions import (
+    Condition,
+    Conditions,
+    Specs,
+    droppable,
+    examples,
+    gather,
+    groups,
+)
 from genzoo.core.contract import Context, Solution, Variables, Weighted
 from genzoo.core.types import (
     Batch,
@@ -259,7 +267,7 @@ class Denoising:
 
     def initial_params(self, key: Key, example: Batch) -> Tree:
         """Params of the network and, if it is learned, of the schedule."""
-        conditions = gather(self.conditions, example)
+        conditions = examples(self.conditions, example)
         network = self.denoiser.init(streams.named(key, "network"), example["x"], conditions)
         if not isinstance(self.schedule, LearnedSchedule):
             return network

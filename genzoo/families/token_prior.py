@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from genzoo.core import streams
-from genzoo.core.conditions import Condition, Conditions, gather
+from genzoo.core.conditions import Condition, Conditions, examples, gather
 from genzoo.core.contract import (
     Aux,
     Context,
@@ -75,7 +75,7 @@ class TokenPrior:
         sequence = jnp.zeros((count, sum(lengths_of(self.tokenizer))), jnp.int32)
         return Variables(
             params=self.network.init(
-                streams.named(key, "network"), sequence, None, gather(self.conditions, example)
+                streams.named(key, "network"), sequence, None, examples(self.conditions, example)
             )
         )
 

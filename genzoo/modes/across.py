@@ -35,10 +35,10 @@ def retrieve_across(model: Trained) -> dict:
     source = model.experiment.open(config.eval.split)
     indices = chosen(config, source)
     records = source.read(indices)
-    images = _embedded(model, _X, lambda rows: {_X: records[_X][rows]}, len(indices))
+    images = embedded(model, _X, lambda rows: {_X: records[_X][rows]}, len(indices))
     first, own = matching.distinct(records[_TEXT])
     ids = records[_TEXT][first]
-    texts = _embedded(model, _TEXT, lambda rows: {_TEXT: ids[rows]}, len(ids))
+    texts = embedded(model, _TEXT, lambda rows: {_TEXT: ids[rows]}, len(ids))
     report = {
         "split": config.eval.split,
         "step": model.step,
@@ -55,7 +55,7 @@ def retrieve_across(model: Trained) -> dict:
     asked = config.tools.first
     if asked and not asked.isdecimal():
         one = field.parse(asked, "tools.first")[None]
-        queries = _embedded(model, _TEXT, lambda rows: {_TEXT: one[rows]}, 1)
+        queries = embedded(model, _TEXT, lambda rows: {_TEXT: one[rows]}, 1)
         titles, mine = [asked], [-1]
     else:
         rows = np.arange(min(_SHOWN, len(texts)))
@@ -104,7 +104,7 @@ def _by_prompts(
     """How many images get each prompt, and how many of them rightly."""
     prompts, field = model.experiment.config.tools.prompts, model.experiment.spec.fields[_TEXT]
     ids = np.stack([field.parse(prompt, "tools.prompts") for prompt in prompts])
-    texts = _embedded(model, _TEXT, lambda rows: {_TEXT: ids[rows]}, len(ids))
+    texts = embedded(model, _TEXT, lambda rows: {_TEXT: ids[rows]}, len(ids))
     given = matching.nearest_texts(images, texts)
     counts = np.bincount(given, minlength=len(prompts)).tolist()
     report: dict[str, object] = {"prompts": dict(zip(prompts, counts, strict=True))}
@@ -120,7 +120,7 @@ def _by_prompts(
     return report
 
 
-def _embedded(model: Trained, name: str, read: Callable, count: int) -> np.ndarray:
+def embedded(model: Trained, name: str, read: Callable, count: int) -> np.ndarray:
     """The unit embeddings [count, D] of the values of a field."""
 
     def function(variables, rows):

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from genzoo import build
 from genzoo.core import streams
 from genzoo.core.contract import Family, Variables
 from genzoo.core.errors import UserError
@@ -24,7 +25,7 @@ from genzoo.core.types import Batch
 from genzoo.data import documents, loose, transforms
 from genzoo.data.counts import Counts
 from genzoo.data.fields import Image
-from genzoo.data.source import Source
+from genzoo.data.source import ArraySource, Source, Spec
 from genzoo.experiment import Experiment, require, require_kind, variables_of
 from genzoo.runtime.agreement import is_first
 from genzoo.runtime.compilation import Program
@@ -61,6 +62,18 @@ class Trained:
     def family(self) -> Family:
         """The model family."""
         return self.experiment.family
+
+    @property
+    def of_texts(self) -> bool:
+        """Whether the model encodes the texts of records, and not the datum x."""
+        return build.FAMILIES[self.experiment.config.family.name].encodes == "text"
+
+    def texts(self, texts: Sequence[str], key: str) -> Source:
+        """Texts as records whose x is blank. key: that gives them, for messages."""
+        fields = {name: self.experiment.spec.fields[name] for name in ("x", "text")}
+        x, ids = fields["x"], np.stack([fields["text"].parse(text, key) for text in texts])
+        arrays = {"x": np.zeros((len(ids), *x.shape), x.dtype), "text": ids}
+        return ArraySource(name="the texts", spec=Spec(fields=fields), arrays=arrays)
 
     def files(self, files: Sequence[Path]) -> Source:
         """The examples in files: images, resized to the shape of the model's, or documents."""
@@ -190,6 +203,11 @@ def encode(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     folder."""
     model = trained(config, workdir, "encode", "encode", stop=stop)
     names: dict[str, np.ndarray] = {}
+    if config.tools.folder and model.of_texts:
+        raise UserError(
+            f"tools.folder = {config.tools.folder!r}: {config.family.name} encodes texts, not "
+            "files: leave it empty, to encode those of eval.split."
+        )
     if config.tools.folder:
         files = loose.below(config.tools.folder, "tools.folder", model.experiment.x)
         top = expanded(config.tools.folder)

@@ -12,10 +12,12 @@ from genzoo.core.errors import UserError
 from genzoo.core.files import write_atomically
 from genzoo.data.counts import Counts
 from genzoo.data.documents import OTHER, Documents
+from genzoo.data.fields import Image
 from genzoo.data.source import ArraySource, Source, Spec
 from genzoo.evaluate import figures
 from genzoo.evaluate.neighbours import Neighbours
 from genzoo.evaluate.tfidf import TfIdf
+from genzoo.experiment import require_kind
 from genzoo.modes.across import retrieve_across
 from genzoo.modes.encode import FILES, Embedded, Trained, numbered, spread, trained
 from genzoo.runtime.agreement import is_first
@@ -34,7 +36,8 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
 
     The queries are tools.first (a file, a sentence for documents, or an example by number) or, by
     default, the first images of eval.split, or eval.count documents spread over it. If there are
-    labels, the precision is the fraction of neighbours with the query's class.
+    labels, the precision is the fraction of neighbours with the query's class. A text encoder
+    compares the texts of the examples, and tools.first is a text.
 
     Writes `retrieve.json` and, for images, `samples/neighbours.png`. For documents it writes
     `retrieval.txt`. Both files then list a few queries with their neighbours by the model and by
@@ -42,6 +45,7 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
     that embed texts as well are examined by `retrieve_across`.
     """
     model = trained(config, workdir, "retrieve", "encode", stop=stop)
+    require_kind(model.experiment, (Image, Counts), "retrieve", "shows images or documents")
     if isinstance(model.family, Retrieves):
         return retrieve_across(model)
     if config.tools.prompts:
@@ -83,8 +87,11 @@ def _queries(model: Trained) -> tuple[Embedded, list[str]]:
     config, x = model.experiment.config, model.experiment.x
     first = config.tools.first
     if first and not first.isdecimal():
-        arrays = {"x": x.parse(first, "tools.first")[None]}
-        source = ArraySource(name="the query", spec=Spec(fields={"x": x}), arrays=arrays)
+        if model.of_texts:
+            source = model.texts([first], "tools.first")
+        else:
+            arrays = {"x": x.parse(first, "tools.first")[None]}
+            source = ArraySource(name="the query", spec=Spec(fields={"x": x}), arrays=arrays)
         (embedded,) = model.embeddings(source, FILES, np.arange(1))
         return embedded, [first]
     source = model.experiment.open(config.eval.split)
@@ -127,7 +134,7 @@ def _images(
     nearest: Neighbours,
 ) -> tuple[dict, list[Path]]:
     """Draws the neighbours; (the entries of the report, the files)."""
-    names = [Path(name).name for name in names]
+    names = names if model.of_texts else [Path(name).name for name in names]
     results: dict = {}
     records = train.read(nearest.index.ravel())
     labels = records["label"].reshape(nearest.index.shape) if "label" in records else None

@@ -284,10 +284,11 @@ def of_run(workdir: Path) -> FeatureNetwork:
     raw = place.stored("name the workdir of a run that encodes in eval.distances, after own:")
     config = resolved(raw, place.path)
     experiment = Experiment(config)
-    if not isinstance(experiment.family, Encodes):
+    of_images = build.FAMILIES[config.family.name].encodes == "x"
+    if not (isinstance(experiment.family, Encodes) and of_images):
         raise UserError(
             f"eval.distances: {OWN}{workdir} holds a {config.family.name}, which has no "
-            "representation: name a run of a family that can encode."
+            "representation of images: name a run of a family that can encode."
         )
     state = place.load(config, experiment.abstract_state)
     variables = variables_of(state, config.eval.weights)

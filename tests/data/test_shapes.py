@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from genzoo import build, check, config
 from genzoo.builders import datasets
 from genzoo.core.errors import UserError
 from genzoo.data import scene_reader, scenes, shapes
 from genzoo.data.scenes import COLOURS, GROUPS, PLACES, SHAPES, SIZES, Statement, parse
+from genzoo.data.vocabulary import Bytes, File, Words, same
 from genzoo.settings import DataSettings
 
 COUNT = 10_000
@@ -217,3 +219,44 @@ def test_the_class_of_a_scene_is_the_kind_of_its_first_object(split):
     assert {names[label] for label in records["label"]} & unseen
     others = shapes.open_kinds("train").read(np.arange(400))["x"]
     assert (split == "train") == np.array_equal(records["x"], others)
+
+
+@pytest.mark.parametrize("tokenizer", [Words(scenes.WORDS), Bytes()])
+def test_no_caption_has_more_tokens_than_the_longest(tokenizer):
+    most = max(len(tokenizer.encode(text)) for text in shapes.longest_captions())
+    index = np.arange(5_000)
+    lengths = [
+        len(tokenizer.encode(text))
+        for split in ("train", "test")
+        for text in scenes.captions(split, index, scenes.generate(split, index))
+    ]
+    assert max(lengths) <= most <= max(lengths) + 4
+    if isinstance(tokenizer, Words):
+        assert most == scenes.MAX_WORDS
+
+
+def test_captions_may_be_read_by_another_tokenizer():
+    def settled(**data):
+        raw = config.load("configs/clip_shapes.py:smoke")
+        raw["data"] |= data
+        return build.settled(check.check(raw))
+
+    data = build.section(settled(tokenizer="bytes"), "data")
+    assert data.tokens == max(len(text) for text in shapes.longest_captions())
+    records = datasets.open_source(data, "test").read(np.arange(3))
+    text = datasets.spec(data).fields["text"]
+    plain = shapes.open_shapes("test").read(np.arange(3))["text"]
+    assert records["text"].shape == (3, data.tokens)
+    assert [text.text(ids) for ids in records["text"]] == [shapes.CAPTIONS.text(i) for i in plain]
+    assert settled().data.tokens == 0
+    with pytest.raises(UserError, match=r"data.tokens = 5 has no effect with data.tokenizer = 'w"):
+        settled(tokens=5)
+
+
+def test_tokenizers_are_the_same_if_they_give_the_same_ids(tmp_path):
+    for name in ("one", "copy", "other"):
+        (tmp_path / name).write_text("other" if name == "other" else "same")
+    one, copy, other = (File(str(tmp_path / name)) for name in ("one", "copy", "other"))
+    words = Words(("a", "b"))
+    assert same(one, copy) and not same(one, other) and same(words, Words(("a", "b")))
+    assert not same(words, Words(("b", "a"))) and not same(words, one) and same(Bytes(), Bytes())

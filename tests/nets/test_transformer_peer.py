@@ -1,7 +1,8 @@
-"""The same weights give the same output as in diffusers: DiT, and MM-DiT of SD3 and SD 3.5.
+"""The same weights give the same output as in diffusers: DiT, and MM-DiT of SD3 and SD 3.5; and as
+in transformers: BERT.
 
-The fixture holds the outputs of diffusers in float64 (tests/peers/make_transformer_fixture.py).
-Both sides draw the weights by the same rule.
+The fixture holds the outputs of these in float64 (tests/peers/make_transformer_fixture.py). Both
+sides draw the weights by the same rule.
 """
 
 import zlib
@@ -15,8 +16,10 @@ from oracles import entry_of, label_of
 
 from genzoo.core import tree
 from genzoo.core.conditions import Entry, Given, Tokens
+from genzoo.core.errors import UserError
 from genzoo.nets.transformer.dit import DiTSettings
 from genzoo.nets.transformer.mmdit import MMDiTSettings
+from genzoo.nets.transformer.text_transformer import TextTransformerSettings, of_bert
 
 FIXTURE = Path(__file__).parent / "fixtures" / "transformers_diffusers.npz"
 TOLD = {
@@ -33,6 +36,14 @@ def draw(path, shape):
     if path.endswith("/scale"):
         return 1 + 0.2 * values
     return values / np.sqrt(np.prod(shape[:-1])) if len(shape) > 1 else 0.2 * values
+
+
+def bert_arrays(saved):
+    """Name -> array of the BertModel in the fixture, float32."""
+    shapes = [tuple(map(int, shape.split())) for shape in saved["bert_shapes"]]
+    paths = [f"{n}/scale" if n.endswith("LayerNorm.weight") else n for n in saved["bert_names"]]
+    arrays = [draw(path, shape) for path, shape in zip(paths, shapes, strict=True)]
+    return {n: a.astype(np.float32) for n, a in zip(saved["bert_names"], arrays, strict=True)}
 
 
 def output_of(net, inputs):
@@ -65,3 +76,26 @@ def test_mmdit_is_that_of_diffusers(name):
     output, count = output_of(net, (jnp.asarray(saved["x"]), jnp.asarray(saved["time"]), told))
     assert count == saved[f"{name}_count"]
     np.testing.assert_allclose(output, saved[name], atol=1e-5 * np.abs(saved[name]).max())
+
+
+def test_the_text_transformer_is_the_bert_of_transformers():
+    saved = np.load(FIXTURE)
+    net = TextTransformerSettings(width=12, depth=2, heads=3, expansion=2.0, positions=7).build(
+        vocabulary=12
+    )
+    params = of_bert(bert_arrays(saved))
+    # Padding is 0 in both, and here the row of id i is i - 1.
+    theirs = jnp.asarray(saved["bert_ids"])
+    ids, mask = jnp.where(theirs > 0, theirs + 1, 0), theirs > 0
+    fresh = jax.eval_shape(net.init, jax.random.key(0), ids, mask)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, fresh)
+    output, mask = jax.jit(net.apply)(params, ids, mask), np.asarray(mask)
+    scale = np.abs(saved["bert"]).max()
+    np.testing.assert_allclose(output[mask], saved["bert"][mask], atol=1e-5 * scale)
+
+
+def test_an_array_that_bert_lacks_is_named():
+    arrays = bert_arrays(np.load(FIXTURE))
+    del arrays["encoder.layer.1.output.dense.bias"]
+    with pytest.raises(UserError, match=r"no array encoder\.layer\.1\.output\.dense\.bias"):
+        of_bert(arrays)

@@ -1,12 +1,16 @@
-"""Writes the outputs of diffusers' DiT and MM-DiT on random weights, for tests/nets.
+"""Writes the outputs of diffusers' DiT and MM-DiT and of transformers' BERT on random weights.
 
-Not part of the suite; needs torch and diffusers (written with 2.13.0 and 0.42.1):
+They go to tests/nets.
+
+Not part of the suite; needs torch, diffusers and transformers (written with 2.13.0, 0.42.1 and
+5.24.0):
 
     python tests/peers/make_transformer_fixture.py tests/nets/fixtures/transformers_diffusers.npz
 
-Weights are not stored: both sides draw each array from the CRC-32 of its path in our tree. The
-outputs are computed in float64. Two details of diffusers' DiT are set to those of the authors'
-code: the frequencies of the time, and the epsilon of the second norm.
+Weights are not stored: both sides draw each array from the CRC-32 of its path in our tree or, for
+BERT, of its name there, so that the map of names is tested too. The outputs are computed in
+float64. Two details of diffusers' DiT are set to those of the authors' code: the frequencies of the
+time, and the epsilon of the second norm.
 """
 
 import re
@@ -16,6 +20,7 @@ import numpy as np
 import torch
 from diffusers import DiTTransformer2DModel, SD3Transformer2DModel
 from make_unet_fixture import draw, to_numpy, to_torch
+from transformers import BertConfig, BertModel
 
 DIT = dict(
     num_attention_heads=2, attention_head_dim=8, in_channels=3, out_channels=6, num_layers=2,
@@ -25,6 +30,10 @@ SD3 = dict(
     sample_size=8, patch_size=2, in_channels=3, out_channels=3, num_layers=3, attention_head_dim=8,
     num_attention_heads=2, joint_attention_dim=6, caption_projection_dim=16,
     pooled_projection_dim=5, pos_embed_max_size=4,
+)  # fmt: skip
+BERT = dict(
+    vocab_size=11, hidden_size=12, num_hidden_layers=2, num_attention_heads=3,
+    intermediate_size=24, max_position_embeddings=7, layer_norm_eps=1e-12, hidden_act="gelu",
 )  # fmt: skip
 SD35 = SD3 | dict(qk_norm="rms_norm", dual_attention_layers=(0,))
 
@@ -106,6 +115,19 @@ def drawn(model, joint):
     return model
 
 
+def drawn_bert():
+    """A BertModel in float64 with random weights."""
+    model = BertModel(BertConfig(**BERT)).double().eval()
+    for name, parameter in model.named_parameters():
+        parameter.copy_(torch.from_numpy(draw(bert_path(name), tuple(parameter.shape))))
+    return model
+
+
+def bert_path(name):
+    """The path by which an array is drawn; gains of norms are close to 1."""
+    return f"{name}/scale" if name.endswith("LayerNorm.weight") else name
+
+
 @torch.no_grad()
 def main(target):
     rng = np.random.RandomState(0)
@@ -130,8 +152,17 @@ def main(target):
         )
         saved[name] = to_numpy(model(x, timestep=time, **told).sample)
         saved[f"{name}_count"] = sum(p.numel() for p in model.parameters())
+    ids = np.array([[3, 10, 1, 5, 7], [2, 9, 0, 0, 0]], np.int32)  # 0 is padding here
+    saved["bert_ids"], model = ids, drawn_bert()
+    mask = torch.from_numpy(ids > 0).long()
+    output = model(torch.from_numpy(ids).long(), attention_mask=mask)
+    saved["bert"] = output.last_hidden_state.numpy().astype(np.float32)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    saved["bert_names"] = np.array(list(shapes))
+    saved["bert_shapes"] = np.array([" ".join(map(str, shape)) for shape in shapes.values()])
     for name, array in saved.items():
-        print(name, array if np.ndim(array) == 0 else np.abs(array).max())
+        numbers = np.ndim(array) and array.dtype.kind != "U"
+        print(name, np.abs(array).max() if numbers else array)
     np.savez_compressed(target, **saved)
 
 

@@ -12,7 +12,10 @@ layer scale), Huang et al. 2016 (drop path). A block is
     (b_1, a_1, g_1, b_2, a_2, g_2) = W features + c                                             (4)
 
 without adaLN-Zero a and b are 0 and g is 1, or a learned scale for each channel. With it, W and c
-are zero at the start, so that the block is the identity.
+are zero at the start, so that the block is the identity. With norms after the sums (Vaswani et al.,
+Devlin et al. 2019: BERT) it is
+
+    h <- norm(h + attention(h)),  h <- norm(h + mlp(h))                                         (5)
 """
 
 from collections.abc import Callable, Mapping
@@ -56,11 +59,12 @@ class RMSNorm(nn.Module):
 @dataclass(frozen=True, kw_only=True)
 class Norm:
     """The norms of a block. rms: RMSNorm rather than LayerNorm. learned: whether they have a gain
-    and, for LayerNorm, a bias."""
+    and, for LayerNorm, a bias. post: whether they come after the sums, equation (5)."""
 
     rms: bool = False
     learned: bool = True
     epsilon: float = 1e-6
+    post: bool = False
 
     def make(self, dtype: jnp.dtype, name: str | None = None) -> nn.Module:
         """The module. Statistics are float32; the result has type `dtype`."""
@@ -156,7 +160,7 @@ def modulate(h: Array, shift: Array, scale: Array) -> Array:
 
 
 class TransformerBlock(nn.Module):
-    """(h [B, N, width] float32, told, rates, train) -> the same shape and type: (1) to (4).
+    """(h [B, N, width] float32, told, rates, train) -> the same shape and type: (1) to (5).
 
     modulated: whether the block has adaLN-Zero and is told features. layer_scale: the initial value
     of learned scales in place of gates; 0 for none. start: the initial weights of all layers but
@@ -177,7 +181,11 @@ class TransformerBlock(nn.Module):
 
     def setup(self):
         width, attention, start, out = self.width, self.attention, self.start, self.start_out
-        self.norm_0 = self.norm.make(self.dtype)
+        if self.norm.post and (self.modulated or attention.cross or attention.dual):
+            raise ValueError("a block with norms after the sums has plain self-attention only")
+        # After a sum, a norm gives the stream itself.
+        norm_type = jnp.dtype("float32") if self.norm.post else self.dtype
+        self.norm_0 = self.norm.make(norm_type)
         self.query_key_value = self._dense(3 * width, start)
         if attention.qk_norm:
             self.query_norm, self.key_norm = (RMSNorm(dtype=self.dtype) for _ in range(2))
@@ -195,7 +203,7 @@ class TransformerBlock(nn.Module):
             self.key_value_cross = self._dense(2 * width, start)
             # An added condition leaves a network unchanged at first.
             self.out_cross = self._dense(width, ZEROS if self.modulated else out)
-        self.norm_1 = self.norm.make(self.dtype)
+        self.norm_1 = self.norm.make(norm_type)
         self.expand = self._dense((1 + self.mlp.gated) * self.mlp.hidden, start)
         self.contract = self._dense(width, out)
         if self.modulated:
@@ -232,7 +240,7 @@ class TransformerBlock(nn.Module):
         self, h: Array, positions: Rotary | None = None, changes: list[Array] | None = None
     ) -> list[Array]:
         """Query, key and value for h [.., width], each [.., heads, width / heads]."""
-        h = self.norm_0(h)
+        h = h if self.norm.post else self.norm_0(h)
         h = modulate(h, *changes[:2]) if changes else h
         query, key, value = self._split(self.query_key_value(h), 3)
         if self.attention.qk_norm:
@@ -252,20 +260,23 @@ class TransformerBlock(nn.Module):
     def attended(
         self, h: Array, attended: Array, rates: Rates, train: bool, changes: list[Array]
     ) -> Array:
-        """The end of (1). attended: [.., heads, width / heads], the result of attention."""
+        """The end of (1), or of the first part of (5). attended: [.., heads, width / heads], the
+        result of attention."""
         added = self._added(self.out(attended.reshape(h.shape)), rates, train)
         if changes:
             added = changes[2][:, None] * added
-        return h + (self.scale_0 * added if self.layer_scale else added)
+        h = h + (self.scale_0 * added if self.layer_scale else added)
+        return self.norm_0(h) if self.norm.post else h
 
     def passed_on(self, h: Array, rates: Rates, train: bool, changes: list[Array]) -> Array:
-        """Equation (3)."""
-        inner = self.norm_1(h)
+        """Equation (3), or the second part of (5)."""
+        inner = h if self.norm.post else self.norm_1(h)
         inner = modulate(inner, *changes[3:5]) if changes else inner
         added = self._added(self._mlp(inner), rates, train)
         if changes:
             added = changes[5][:, None] * added
-        return h + (self.scale_1 * added if self.layer_scale else added)
+        h = h + (self.scale_1 * added if self.layer_scale else added)
+        return self.norm_1(h) if self.norm.post else h
 
     def _split(self, x: Array, parts: int) -> list[Array]:
         """x [.., parts width] -> its parts, each [.., heads, width / heads]."""

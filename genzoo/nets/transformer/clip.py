@@ -64,10 +64,11 @@ class TextTower(nn.Module):
 @dataclass(frozen=True)
 class Towers:
     """image: x [B, *size, C] -> [B, D]. text: (ids int32 [B, L], mask bool [B, L]) -> [B, D].
-    Neither is normalised."""
+    Neither is normalised. text_width: of the text's tokens, the output of its module "blocks"."""
 
     image: Network
     text: Network
+    text_width: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,5 +126,7 @@ class CLIPSettings(VisionSettings):
             out=self.embedding,
         )
         return Towers(
-            image=network(ImageTower(encoder=encoder, out=self.embedding)), text=network(text)
+            image=network(ImageTower(encoder=encoder, out=self.embedding)),
+            text=network(text),
+            text_width=self.text_width,
         )

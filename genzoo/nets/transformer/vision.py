@@ -49,7 +49,7 @@ MakeBlock = Callable[[type[TransformerBlock], str], TransformerBlock]
 
 class Blocks(nn.Module):
     """(tokens [B, N, W], mask bool [B, N] or None, train) -> the same shape, through `depth` blocks
-    and a final norm. Output float32."""
+    and, unless every block ends in a norm, a final one. Output float32."""
 
     depth: int
     block: MakeBlock
@@ -62,7 +62,7 @@ class Blocks(nn.Module):
             return self.block(wrap(TransformerBlock), name)
 
         h = self.stack.run(make, 0, self.depth, h, Told(mask=mask), train)
-        return self.norm.make(jnp.float32, "norm")(h)
+        return h if self.norm.post else self.norm.make(jnp.float32, "norm")(h)
 
 
 class PatchEncoder(nn.Module):
@@ -140,7 +140,8 @@ class VisionTransformer(nn.Module):
 class Tower:
     """A stack of equal blocks between an embedding and a final norm, as settings have it.
 
-    causal: whether tokens see earlier ones only. norm: of the blocks and at the end.
+    causal: whether tokens see earlier ones only. norm: of the blocks and, unless these end in one,
+    at the end.
     """
 
     width: int
@@ -170,7 +171,8 @@ class Tower:
     @property
     def params(self) -> int:
         """The number of params of the blocks and the final norm."""
-        return self.depth * block_params(**self.block) + counts.norm(self.width)
+        final = 0 if self.norm.post else counts.norm(self.width)
+        return self.depth * block_params(**self.block) + final
 
     def layer(self, tokens: int) -> int:
         """The bytes of the largest array for one example of this many tokens."""
