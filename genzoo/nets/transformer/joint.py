@@ -65,7 +65,7 @@ class JointTransformer(nn.Module):
 
     The arguments are those of `PatchTransformer`; the tokens of the conditions are the second
     stream. stream: makes the block of a stream from (dual, ends). dual: the number of first blocks
-    with a second attention.
+    with a second attention. ends: 0 and the ends of all runs of equal blocks.
     """
 
     out_channels: int
@@ -78,6 +78,7 @@ class JointTransformer(nn.Module):
     stack: Stack
     condition: Callable[..., nn.Module]
     dtype: jnp.dtype
+    ends: tuple[int, ...]
     rotary: bool = False
     base: tuple[int, ...] = ()
     dual: int = 0
@@ -92,8 +93,7 @@ class JointTransformer(nn.Module):
         by = positions.rotary(places, self.head_width) if self.rotary else None
         told = Told(features, by, token_mask=encoded.mask)
         streams = h, encoded.tokens
-        parts = [0, min(self.dual, self.depth - 1), self.depth - 1, self.depth]
-        for first, last in pairwise(parts):
+        for first, last in pairwise(self.ends):
 
             def make(wrap: Callable, name: str, first: int = first) -> JointBlock:
                 dual, ends = first < self.dual, first == self.depth - 1

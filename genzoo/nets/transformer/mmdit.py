@@ -6,7 +6,7 @@ from typing import Annotated
 from genzoo.core.bounds import AtLeast, Limit
 from genzoo.core.conditions import Entries
 from genzoo.core.errors import UserError
-from genzoo.nets.interface import Network, network
+from genzoo.nets.interface import InnerMap, Network, network
 from genzoo.nets.transformer.block import TransformerBlock
 from genzoo.nets.transformer.counts import block_params
 from genzoo.nets.transformer.joint import JointTransformer
@@ -43,6 +43,15 @@ class MMDiTSettings(PatchSettings):
         """Conditions that are vectors go through two layers, as SD3's pooled texts do."""
         return True
 
+    def inner(self, block: int, key: str) -> InnerMap:
+        """The patches' tokens after this many blocks. key: that of the number. Raises UserError."""
+        return replace(super().inner(block, key), output=0)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """0 and the ends of all runs of equal blocks."""
+        return 0, min(self.dual, self.depth - 1), self.depth - 1, self.depth
+
     def blocks_params(self, entries: Entries) -> int:
         """The number of params of all blocks."""
         own = self.block(entries)
@@ -71,7 +80,7 @@ class MMDiTSettings(PatchSettings):
             return TransformerBlock(attention=replace(attention, dual=dual), ends=ends, **own)
 
         fields = self.fields(out_channels, entries)
-        return network(JointTransformer(stream=stream, dual=self.dual, **fields))
+        return network(JointTransformer(stream=stream, dual=self.dual, ends=self.ends, **fields))
 
     def cross(self, entries: Entries) -> bool:
         """Whether blocks have cross-attention: tokens are a stream of their own."""

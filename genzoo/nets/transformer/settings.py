@@ -9,8 +9,9 @@ from flax import linen as nn
 
 from genzoo.core import conditions
 from genzoo.core.bounds import AtLeast, Below, Between, Each, Entries, Limit, OneOf
+from genzoo.core.errors import UserError
 from genzoo.core.size import Size
-from genzoo.nets.interface import Network, network
+from genzoo.nets.interface import InnerMap, Network, network
 from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import TOKEN_STD, Conditioner, check_ways
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
@@ -155,6 +156,28 @@ class PatchSettings:
         """The dropout of every block."""
         return (self.dropout,) * self.depth
 
+    def inner(self, block: int, key: str) -> InnerMap:
+        """The tokens after this many blocks. key: that of the number. Raises UserError."""
+        if not 1 <= block <= self.depth:
+            raise UserError(f"{key} = {block} must be between 1 and network.depth = {self.depth}.")
+        path, layer = self.stack.place(block - 1, self.ends)
+        return InnerMap(path=path, layer=layer, width=self.width, patch=self.patch)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """0 and the ends of all runs of equal blocks."""
+        return 0, self.depth
+
+    @property
+    def stack(self) -> Stack:
+        """How blocks are stacked."""
+        return Stack(
+            dropout=self.rates,
+            path=linear_path(self.drop_path, self.depth),
+            scan=self.scan,
+            remat=self.remat,
+        )
+
     def size(
         self, shape: tuple[int, ...], *, out_channels: int, entries: conditions.Entries
     ) -> Size:
@@ -217,12 +240,7 @@ class PatchSettings:
             depth=self.depth,
             head_width=self.width // self.heads,
             norm=self.norm,
-            stack=Stack(
-                dropout=self.rates,
-                path=linear_path(self.drop_path, self.depth),
-                scan=self.scan,
-                remat=self.remat,
-            ),
+            stack=self.stack,
             condition=condition,
             dtype=DTYPES[self.dtype],
             rotary=self.rotary,

@@ -12,7 +12,9 @@ from types import MappingProxyType
 import jax.numpy as jnp
 from flax import linen as nn
 
+from genzoo.core.errors import UserError
 from genzoo.core.types import Array
+from genzoo.nets.interface import InnerMap
 from genzoo.nets.parts.attention import SelfAttention
 from genzoo.nets.parts.layers import Conv, fold
 from genzoo.nets.parts.remat import POLICIES
@@ -48,6 +50,14 @@ def width_of(width: int, multiplier: float) -> int:
 def heads_of(channels: int, heads: int, head_width: int) -> int:
     """The number of attention heads for `channels`; `head_width` decides unless it is 0."""
     return channels // head_width if head_width else heads
+
+
+def middle(width: int, block: int, key: str, within: str = "") -> InnerMap:
+    """The map after the middle of a U-Net at the path `within`. key: that of `block`, which must be
+    0 (UserError): blocks of a U-Net are not numbered."""
+    if block:
+        raise UserError(f"{key} = {block} numbers blocks of a transformer: leave it at 0 here.")
+    return InnerMap(path=f"{within}middle_1", width=width)
 
 
 class AttentiveBlock(nn.Module):

@@ -22,7 +22,7 @@ from genzoo.core.bounds import AtLeast, AtMost, Between, Each, Limit
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.size import Size
 from genzoo.core.types import Array
-from genzoo.nets.interface import Network, network
+from genzoo.nets.interface import InnerMap, Network, network
 from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import Conditioner, check_ways
 from genzoo.nets.parts.embeddings import sinusoidal
@@ -37,7 +37,7 @@ from genzoo.nets.unet.settings import (
     RematName,
     attention_problems,
 )
-from genzoo.nets.unet.trunk import REMATS, Trunk
+from genzoo.nets.unet.trunk import REMATS, Trunk, middle
 from genzoo.nets.unet.unet import UNet
 
 FINEST = 16  # far above this, float32 cannot resolve the phase 2^n pi x
@@ -125,6 +125,10 @@ class VDMUNetSettings:
         count = Count(self._trunk(), shape[:-1], channels, features=features)
         count.params += counts.conditioner(entries, self.width + 1, features)
         return count.ascend(out_channels, attention_up=True)
+
+    def inner(self, block: int, key: str) -> InnerMap:
+        """The map after the middle. key: that of the number, which must be 0 (UserError)."""
+        return middle(self.width, block, key, within="core/")
 
     def _trunk(self) -> Trunk:
         style = BlockStyle(
