@@ -157,7 +157,7 @@ DRAWN = dict(
         outline=dict(of="x", transform="outline", dropout=0.2, together="sketch"),
     )
 )
-SIDES = dict(network=dict(width=8, depth=2, heads=2, patch=4, class_tokens=0))
+SIDES = dict(network=dict(width=8, depth=2, heads=2, patch=4))
 CASES = {
     "pca": Case(path="pca_fashion"),
     "pca_of_documents": Case(path="pca_documents", changes=dict(data=TEXTS)),
@@ -262,8 +262,8 @@ CASES = {
         changes=dict(network=dict(width=8, blocks=1, fourier=(1,)), **TOLD),
         spread=True,
     ),
-    "flow_matching_with_an_encoder": Case(
-        path="jit_fashion",
+    "ddpm_with_an_encoder": Case(
+        path="dit_fashion",
         changes=dict(family=dict(align="encoder", align_block=1, align_width=8), **SIDES),
     ),
     "ddpm_with_its_average": Case(
@@ -299,6 +299,7 @@ CASES = {
 # Cases with convolutional networks take several times as long as the same families on points.
 SLOW = (
     "edm_of_images", "flow_matching_of_signals", "flow_matching_of_texts", "vdm_of_images",
+    "ddpm_with_its_average",
 )  # fmt: skip
 
 

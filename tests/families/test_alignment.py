@@ -145,6 +145,21 @@ def pieces(made):
     return x, eps, t, family.gathered(made.context()), streams.named(KEY, "dropout")
 
 
+def looking(made, conditions):
+    """The output of an inner module, from (params, x_t, t, its path, the key of dropout)."""
+
+    def look(params, x, t, path, key=None):
+        def features(params, x, t):
+            return made.family.denoiser.network.features(
+                network_of(params), x, 1000 * t, conditions, names=(path,), train=key is not None,
+                key=key,
+            )[1][path]  # fmt: skip
+
+        return jit(features)(params, jnp.float32(x), jnp.float32(t))
+
+    return look
+
+
 def at(t):
     return np.asarray(t)[:, None, None, None]
 
@@ -156,14 +171,11 @@ def network_of(params):
 def test_alignment_with_an_encoder_is_that_of_numpy():
     made = Made(**ENCODER)
     x, eps, t, conditions, drop = pieces(made)
-    network = made.family.denoiser.network
-    _, inner = network.features(
-        network_of(made.params), (1 - at(t)) * x + at(t) * eps, 1000 * t, conditions,
-        names=("block_0",), train=True, key=drop,
-    )  # fmt: skip
-    projected = by_hand(made.params, inner["block_0"])
+    look = looking(made, conditions)
+    inner = look(made.params, (1 - at(t)) * x + at(t) * eps, t, "block_0", drop)
+    projected = by_hand(made.params, inner)
     encoder = made.experiment.family.alignment.target.encoder
-    tokens = encoder.network.encode(made.frozen["encoder"]["params"], x)[:, 1:]
+    tokens = jit(encoder.network.encode)(made.frozen["encoder"]["params"], x)[:, 1:]
     # 2 x 2 patches become 4 x 4 places, half of a linear step beside each centre.
     rows = np.asarray([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
     grid = np.einsum("ih,jw,bhwd->bijd", rows, rows, np.float64(tokens).reshape(3, 2, 2, -1))
@@ -180,19 +192,13 @@ def test_alignment_with_an_encoder_is_that_of_numpy():
 def test_alignment_with_the_average_is_that_of_numpy():
     made = Made(**AVERAGE)
     x, eps, t, conditions, drop = pieces(made)
-    network = made.family.denoiser.network
-    _, inner = network.features(
-        network_of(made.params), (1 - at(t)) * x + at(t) * eps, 1000 * t, conditions,
-        names=("block_0",), train=True, key=drop,
-    )  # fmt: skip
+    look = looking(made, conditions)
+    inner = look(made.params, (1 - at(t)) * x + at(t) * eps, t, "block_0", drop)
     gap = 0.2 * jax.random.uniform(streams.named(KEY, "alignment"), t.shape)
     s = np.maximum(np.float64(t) - np.float64(gap), made.family.schedule.nearest)
     assert (s < t - 0.001).all()
-    _, later = network.features(
-        network_of(made.average), (1 - at(s)) * x + at(s) * eps, jnp.float32(1000 * s),
-        conditions, names=("block_1",),
-    )  # fmt: skip
-    size = np.abs(by_hand(made.params, inner["block_0"]) - np.float64(later["block_1"]))
+    later = look(made.average, (1 - at(s)) * x + at(s) * eps, s, "block_1")
+    size = np.abs(by_hand(made.params, inner) - np.float64(later))
     expected = np.where(size < 0.05, size**2 / 0.1, size - 0.025).mean((1, 2))
     _, aux = jit(made.loss)(made.params, made.context())
     np.testing.assert_allclose(aux.metrics["alignment"], expected, rtol=1e-4)
@@ -230,10 +236,10 @@ def test_with_weight_zero_the_model_trains_as_without(own, compiled):
     expected = derive(plain, network_of(made.params))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["alignment"]))
     chex.assert_trees_all_equal((value, network_of(gradient)), expected)
-    chex.assert_trees_all_equal(  # and starts from the same params
-        network_of(made.experiment.initial_state().params),
-        plain.init(streams.named(made.experiment.root, "init"), made.batch).params,
-    )
+    first, alone = jit(
+        lambda key: [family.init(key, made.batch).params for family in (made.family, plain)]
+    )(KEY)
+    chex.assert_trees_all_equal(network_of(first), alone)
 
 
 def test_evaluation_leaves_it_out_and_sampling_does_not_read_the_projector():
