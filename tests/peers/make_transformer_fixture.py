@@ -15,6 +15,7 @@ import sys
 import numpy as np
 import torch
 from diffusers import DiTTransformer2DModel, SD3Transformer2DModel
+from diffusers.models.embeddings import PatchEmbed
 from make_unet_fixture import draw, to_numpy, to_torch
 
 DIT = dict(
@@ -130,6 +131,10 @@ def main(target):
         )
         saved[name] = to_numpy(model(x, timestep=time, **told).sample)
         saved[f"{name}_count"] = sum(p.numel() for p in model.parameters())
+    table = PatchEmbed(
+        height=8, width=8, patch_size=2, in_channels=3, embed_dim=16, pos_embed_max_size=7
+    )
+    saved["cropped"] = table.cropped_pos_embed(6, 10)[0].numpy()
     for name, array in saved.items():
         print(name, array if np.ndim(array) == 0 else np.abs(array).max())
     np.savez_compressed(target, **saved)

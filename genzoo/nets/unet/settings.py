@@ -11,6 +11,7 @@ from genzoo.core import conditions
 from genzoo.core.bounds import Above, AtLeast, Below, Between, Each, Entries, Limit, OneOf
 from genzoo.nets.interface import InnerMap
 from genzoo.nets.parts import counts
+from genzoo.nets.parts.attention import Fused
 from genzoo.nets.parts.conditioning import Conditioner
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, groups_of
@@ -118,6 +119,7 @@ class LevelsSettings:
     norm_epsilon: NormEpsilon = 1e-6
     patch: Patch = 1
     remat: RematName = "none"
+    fused: Fused = False
     dtype: Dtype = "float32"
 
     @property
@@ -173,6 +175,7 @@ class ADMSettings(LevelsSettings):
             groups=self.norm_groups,
             epsilon=self.norm_epsilon,
             dtype=DTYPES[self.dtype],
+            fused=self.fused,
         )
         return Trunk(
             entry=self.widths[0],

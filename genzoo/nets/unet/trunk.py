@@ -88,13 +88,14 @@ class AttentiveBlock(nn.Module):
             if tokens is None:
                 raise ValueError("this network attends to tokens: give tokens [B, L, D]")
             transformer = SpatialTransformer(
-                self.heads, self.depth, style.groups, style.dtype, name="transformer"
+                self.heads, self.depth, style.groups, style.dtype, style.fused, name="transformer"
             )
             return transformer(x, tokens, token_mask)
         if self.heads:
             attention = SelfAttention(
-                self.heads, style.groups, style.epsilon, style.dtype, style.scale, name="attention"
-            )
+                self.heads, style.groups, style.epsilon, style.dtype, style.scale, style.fused,
+                name="attention",
+            )  # fmt: skip
             return attention(x)
         return x
 

@@ -24,6 +24,7 @@ from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import InnerMap, Network, network
 from genzoo.nets.parts import counts
+from genzoo.nets.parts.attention import Fused
 from genzoo.nets.parts.conditioning import Conditioner, check_ways
 from genzoo.nets.parts.embeddings import sinusoidal
 from genzoo.nets.parts.layers import DTYPES, wide_groups
@@ -109,6 +110,7 @@ class VDMUNetSettings:
     dropout: Dropout = 0.1
     patch: Patch = 1
     remat: RematName = "none"
+    fused: Fused = False
     dtype: Dtype = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
@@ -138,6 +140,7 @@ class VDMUNetSettings:
             epsilon=1e-6,
             dtype=DTYPES[self.dtype],
             condition_bias=False,
+            fused=self.fused,
         )
         return Trunk(
             entry=self.width,
