@@ -95,10 +95,8 @@ class MMDiTSettings(PatchSettings):
         def stream(dual: bool, ends: bool) -> TransformerBlock:
             return TransformerBlock(attention=replace(attention, dual=dual), ends=ends, **own)
 
-        fields = self.fields(out_channels, entries)
-        return network(
-            JointTransformer(stream=stream, dual=self.dual, ends=self.ends, table=self.table, **fields)
-        )
+        own_fields = dict(stream=stream, dual=self.dual, ends=self.ends, table=self.table)
+        return network(JointTransformer(**own_fields, **self.fields(out_channels, entries)))
 
     def cross(self, entries: Entries) -> bool:
         """Whether blocks have cross-attention: tokens are a stream of their own."""

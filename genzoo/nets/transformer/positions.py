@@ -1,8 +1,9 @@
 """Where tokens are: sin-cos tables and rotary positions, for grids with any number of axes.
 
 Vaswani et al. 2017 (sinusoids), Dosovitskiy et al. 2021 (patches of images), Su et al. 2021
-(RoFormer: rotary positions), Esser et al. 2024 (the middle of a table for the largest grid). Both are computed from coordinates: those of a grid of another size
-can be stretched to the grid of training, so that a network serves several resolutions.
+(RoFormer: rotary positions), Esser et al. 2024 (the middle of a table for the largest grid). All
+are computed from coordinates: those of a grid of another size can be stretched to the grid of
+training, so that a network serves several resolutions.
 
 A rotary position turns pairs of channels of queries and keys by angles proportional to the position
 p, so that their product depends on differences of positions alone:
