@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders import datasets, expectations
+from genzoo.builders.alignment import ALIGNING
 from genzoo.builders.autoencoder import AutoencoderSettings
 from genzoo.builders.classifier import ClassifierSettings
 from genzoo.builders.conditions import ConditionSettings, sources
@@ -91,7 +92,7 @@ _CONTINUOUS = dict(
     networks=_OF_ANYTHING,
     kinds=_ANYTHING,
     sampling=ContinuousSampling,
-    stages=STEERING,
+    stages={**STEERING, **ALIGNING},
     conditional=True,
     room=_DIFFUSION,
 )
@@ -102,7 +103,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
         networks=_DENOISERS,
         conditional=True,
         sampling=DiffusionSampling,
-        stages=STEERING,
+        stages={**STEERING, **ALIGNING},
         scoring=DiffusionScoring,
         room=_DIFFUSION,
         expect=expectations.DIFFUSION,
@@ -317,6 +318,7 @@ def _parts(
         fields=fields,
         conditions={k: ConditionSettings(**own) for k, own in config.conditions.items()},
         network=network,
+        inner=getattr(network_settings(config), "inner", None),
         sample=sampling(config),
         eval=scoring(config),
         frozen={name: family(stage.config) for name, stage in config.frozen.items()},

@@ -13,7 +13,7 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build, needs
 from genzoo.builders import conditions, datasets
-from genzoo.builders.rows import THROUGH, FamilyRow
+from genzoo.builders.rows import THROUGH, FamilyRow, Stage
 from genzoo.config import Checker, freeze, upgrade
 from genzoo.core import plain
 from genzoo.core.bounds import REQUIRED, OneOf, Setting, WithoutEffect, settings_of, unmentioned
@@ -91,8 +91,8 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
         resolved["network"] = _named(checker, network, networks, "network")
     else:
         resolved["network"] = checker.section(network, {}, "network")
-    stages = row.frozen(resolved["conditions"]) if row else ()
-    resolved["frozen"] = _frozen(checker, raw.get("frozen", {}), stages)
+    stages = row.frozen(resolved["conditions"]) if row else {}
+    resolved["frozen"] = _frozen(checker, raw.get("frozen", {}), stages, resolved["family"])
     for name in SECTIONS:
         resolved[name] = checker.section(raw.get(name, {}), _keys(name, row), name)
     if resolved["optimizer"]:
@@ -169,13 +169,22 @@ def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dic
     return {"name": name, **checker.section(rest, keys, where)}
 
 
-def _frozen(checker: Checker, stages: Mapping, used) -> dict:
+def _frozen(
+    checker: Checker, stages: Mapping, known: Mapping[str, Stage], family: Mapping
+) -> dict:
     if not isinstance(stages, Mapping):
         checker.refuse(f"frozen must be a section (a dict), not {stages!r}.")
         return {}
-    for name in sorted(stages.keys() - set(used)):
+    for name in sorted(stages.keys() - known.keys()):
         checker.problems.append(
-            f"frozen.{name} is not used by this family: {nearest(name, used)}"
+            f"frozen.{name} is not used by this family: {nearest(name, known)}"
+        )
+    used = [name for name, stage in known.items() if stage.needed(family)]
+    for name in sorted(stages.keys() & known.keys() - set(used)):
+        ((key, value),) = known[name].only.items()
+        checker.problems.append(
+            f"frozen.{name} is not used with family.{key} = {family.get(key)!r}: leave it out, or "
+            f"set family.{key} = {value!r}."
         )
     keys, resolved = settings_of(FrozenSettings), {}
     for name in used:

@@ -180,9 +180,9 @@ def resolve(config: FrozenConfigDict, stored: dict | None) -> FrozenConfigDict:
         return config
     whole = freeze(config.to_dict() | {"frozen": stages})
     problems = []
-    for name, stage in _row(config).frozen(config.conditions).items():
-        theirs = whole.frozen[name].config
-        problems += _frozen(name, whole.frozen[name]).misfits(theirs, stage, config)
+    known = _row(config).frozen(config.conditions)
+    for name, own in whole.frozen.items():
+        problems += _frozen(name, own).misfits(own.config, known[name], config)
     if problems:
         raise UserError(*problems)
     return whole

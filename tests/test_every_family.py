@@ -157,6 +157,7 @@ DRAWN = dict(
         outline=dict(of="x", transform="outline", dropout=0.2, together="sketch"),
     )
 )
+SIDES = dict(network=dict(width=8, depth=2, heads=2, patch=4))
 CASES = {
     "pca": Case(path="pca_fashion"),
     "pca_of_documents": Case(path="pca_documents", changes=dict(data=TEXTS)),
@@ -271,6 +272,16 @@ CASES = {
         changes=dict(network=dict(width=8, blocks=1, fourier=(1,)), **TOLD),
         spread=True,
     ),
+    "ddpm_with_an_encoder": Case(
+        path="dit_fashion",
+        changes=dict(family=dict(align="encoder", align_block=1, align_width=8), **SIDES),
+    ),
+    "ddpm_with_its_average": Case(
+        path="dit_fashion",
+        changes=dict(
+            family=dict(align="average", align_block=1, align_target=2, align_width=8), **SIDES
+        ),
+    ),
     "mae": Case(path="mae_fashion"),
     "contrastive": Case(
         path="simclr_fashion",
@@ -299,6 +310,7 @@ CASES = {
 # Cases with convolutional networks take several times as long as the same families on points.
 SLOW = (
     "edm_of_images", "flow_matching_of_signals", "flow_matching_of_texts", "vdm_of_images",
+    "ddpm_with_its_average",
 )  # fmt: skip
 
 
@@ -313,12 +325,15 @@ def settled(case: Case):
                 before = {}
             raw[section] = {**before, **values}
     raw["train"]["averages"] = raw["train"].get("averages", {})
-    if raw["family"]["name"] == "token_prior":
-        first = settled(CASES["vqvae"]).to_dict()
-        raw["frozen"] = {"tokenizer": {"workdir": "none", "weights": "raw", "config": first}}
+    stages = {"tokenizer": "vqvae"} if raw["family"]["name"] == "token_prior" else {}
+    stages |= {"encoder": "mae"} if raw["family"].get("align") == "encoder" else {}
     if any(own.get("through") for own in raw.get("conditions", {}).values()):
-        first = settled(CASES["text_encoder"]).to_dict()
-        raw["frozen"] = {"text_encoder": {"workdir": "none", "weights": "raw", "config": first}}
+        stages["text_encoder"] = "text_encoder"
+    if stages:
+        raw["frozen"] = {
+            stage: dict(workdir="none", weights="raw", config=settled(CASES[first]).to_dict())
+            for stage, first in stages.items()
+        }
     return build.settled(check.check(raw))
 
 

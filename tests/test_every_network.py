@@ -17,6 +17,7 @@ from genzoo.build import NETWORKS
 from genzoo.core.conditions import Entry, Given, Tokens
 
 CLASSES = 3
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 TOLD = {"label": Entry(kind="class", size=CLASSES)}
 
 
@@ -305,6 +306,19 @@ def test_forward_derivatives_are_those_of_finite_differences(name):
         assert np.abs(tangent).max() > 0.01
         close = np.abs(tangent - difference) < 0.02 * np.abs(tangent).max()
         assert close.mean() > 0.9  # a ReLU may switch between the two points
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if has(name, "fused")])
+def test_fused_attention_computes_the_same(name):
+    nets = [whole(name, fused=fused) for fused in (False, True)]
+    shapes = [jax.eval_shape(net.init, jax.random.key(0)) for net in nets]
+    assert shapes[0] == shapes[1]
+    params = params_of(nets[0])
+    plain, fused = (jit(net.apply)(params, *net.inputs) for net in nets)
+    for one, other in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(one).max())
+    texts = [str(jax.make_jaxpr(net.apply)(params, *net.inputs)) for net in nets]
+    assert texts[0] != texts[1]
 
 
 @pytest.mark.slow  # the test above differentiates with remat too

@@ -6,6 +6,7 @@ from typing import Annotated
 from ml_collections import FrozenConfigDict
 
 from genzoo.builders import sampling
+from genzoo.builders.alignment import AlignmentSettings
 from genzoo.builders.denoising import PREDICTIONS, shared, time_problems
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, AtLeast, Between, Limit, OneOf, ignored
@@ -63,7 +64,7 @@ class DiffusionScoring:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDPMSettings:
+class DDPMSettings(AlignmentSettings):
     """DDPM, improved DDPM and DDIM: families/ddpm.py."""
 
     steps: Annotated[int, AtLeast(2), Limit(10_000), "Steps T of the table."] = 1000
@@ -93,7 +94,7 @@ class DDPMSettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        problems = self._step_problems(config)
+        problems = super().problems(config) + self._step_problems(config)
         problems += ignored(self, "family", "weighting", WEIGHTING_KEYS)
         weighted = {"simple": {"weighting"}, "hybrid": {"weighting"}}
         problems += ignored(self, "family", "objective", weighted)
@@ -152,7 +153,7 @@ class DDPMSettings:
 
     def size(self, network: Size, parts: Parts) -> Size:
         """The size of the family, with its record of losses. network: that of its network."""
-        del parts
+        network = super().size(network, parts)
         if self.step_distribution == "uniform":
             return network
         return replace(network, stats=self.steps * (1 + weighting.LossAwareSteps.history))
@@ -167,6 +168,7 @@ class DDPMSettings:
             step_distribution=STEP_DISTRIBUTIONS[self.step_distribution](steps=self.steps),
             objective=OBJECTIVES[self.objective],
             bound_steps=parts.eval.bound_steps,
+            alignment=self.alignment(parts),
             **shared(
                 parts,
                 prediction=_PREDICTIONS[self.prediction],

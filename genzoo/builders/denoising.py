@@ -14,7 +14,7 @@ from genzoo.builders.conditions import conditions_and_entries
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import AtLeast, Between, Limit, OneOf, ZeroOr, ignored
 from genzoo.core.conditions import Entry
-from genzoo.families.denoising import Denoiser, OfTime, thousandths, unscaled
+from genzoo.families.denoiser import Denoiser, OfTime, thousandths, unscaled
 from genzoo.math import exponential, gaussian, prediction
 from genzoo.math.prediction import Kind
 from genzoo.math.schedules import Schedule, TableSchedule

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from ml_collections import FrozenConfigDict
 
+from genzoo.builders.alignment import AlignmentSettings
 from genzoo.builders.denoising import (
     continuous_problems,
     flow,
@@ -25,7 +26,7 @@ _AUGMENTED = Entry(kind="vector", size=Augmentation.vector_size, null=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EDMSettings:
+class EDMSettings(AlignmentSettings):
     """EDM: families/edm.py."""
 
     sigma_min: Annotated[
@@ -51,6 +52,7 @@ class EDMSettings:
         """Settings that conflict."""
         problems = order_problems(config, "sigma_min", "sigma_max")
         problems = problems or time_problems(config, self.schedule)
+        problems += super().problems(config)
         return continuous_problems(config, of_order_one=True) + problems
 
     @property
@@ -68,6 +70,7 @@ class EDMSettings:
             times=times.LogNormalNoise(mean=self.noise_mean, deviation=self.noise_deviation),
             augmentation=augmentation if self.augment else None,
             ode=flow(parts),
+            alignment=self.alignment(parts),
             **shared(
                 parts,
                 prediction=precondition.preconditioned(self.data_deviation),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from ml_collections import FrozenConfigDict
 
+from genzoo.builders.alignment import AlignmentSettings
 from genzoo.builders.denoising import (
     PREDICTIONS,
     PredictionName,
@@ -53,7 +54,7 @@ TIMES: Mapping[str, Callable[["FlowMatchingSettings"], times.TimeDistribution]] 
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowMatchingSettings:
+class FlowMatchingSettings(AlignmentSettings):
     """Flow matching: families/flow_matching.py."""
 
     path: Annotated[str, OneOf(PATHS), "The path from data to noise."] = "straight"
@@ -113,7 +114,8 @@ class FlowMatchingSettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        problems = continuous_problems(config) + time_problems(config, self.schedule)
+        problems = super().problems(config) + continuous_problems(config)
+        problems += time_problems(config, self.schedule)
         own = {"logit_normal": {"times_mean", "times_deviation"}, "mode": {"times_scale"}}
         problems += ignored(self, "family", "times_drawn", own)
         problems += ignored(self, "family", "path", {"straight": {"noise_scale"}})
@@ -153,5 +155,6 @@ class FlowMatchingSettings:
             times=drawn if self.shift == 1 else times.Shifted(inner=drawn, shift=self.shift),
             paired=self.paired,
             ode=flow(parts),
+            alignment=self.alignment(parts),
             **shared(parts, prediction=self.kind),
         )

@@ -8,6 +8,7 @@ from genzoo.builders.conditions import TEXT_ENCODER, ConditionSettings
 from genzoo.core.bounds import Setting, settings_of
 from genzoo.core.contract import EncodesText, Family
 from genzoo.data.fields import Field, Image
+from genzoo.nets.interface import InnerMap
 from genzoo.settings import Nothing
 
 
@@ -26,8 +27,9 @@ class Parts:
 
     shape: of one datum. levels: whether the data has 256 levels, as images do. classes: the number
     of classes, if the family learns them, else 0. fields: of the data. conditions: of the config.
-    network: builds the network of the config from the arguments that the family supplies. sample,
-    eval: the family's own keys in these sections. frozen: models of other runs, by name.
+    network: builds the network of the config from the arguments that the family supplies. inner:
+    (number of a block, its key) -> the map after it, if the network has any. sample, eval: the
+    family's own keys in these sections. frozen: models of other runs, by name.
     """
 
     shape: tuple[int, ...]
@@ -36,6 +38,7 @@ class Parts:
     fields: Mapping[str, Field]
     conditions: Mapping[str, ConditionSettings]
     network: Callable
+    inner: Callable[[int, str], InnerMap] | None
     sample: object
     eval: object
     frozen: Mapping[str, Family]
@@ -52,8 +55,9 @@ class Stage:
     `Starts`. "sampling" if only sampling uses it, and only if `sample.NAME` names it, with
     `sample.NAME_weights`.
     same_shape: whether its data must have our shape. same_text: whether its texts must have our
-    vocabulary. needs: dotted keys of its config and the
-    values that they must have.
+    vocabulary. needs: dotted keys of its config and the values that they must have. only: the one
+    value of a key of our section `family` with which the model is needed, as {key: value}; empty if
+    it always is.
     """
 
     capability: type
@@ -62,6 +66,11 @@ class Stage:
     same_shape: bool = True
     same_text: bool = False
     needs: Mapping[str, object] = field(default_factory=dict)
+    only: Mapping[str, object] = field(default_factory=dict)
+
+    def needed(self, family: Mapping) -> bool:
+        """Whether a model with this section `family` needs it."""
+        return all(family.get(key) == value for key, value in self.only.items())
 
 
 THROUGH: Mapping[str, Stage] = {

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from ml_collections import FrozenConfigDict
 
+from genzoo.builders.alignment import AlignmentSettings
 from genzoo.builders.denoising import (
     PREDICTIONS,
     PredictionName,
@@ -18,8 +19,8 @@ from genzoo.builders.denoising import (
 from genzoo.builders.rows import Parts
 from genzoo.core.bounds import Above, Between, OneOf, ignored
 from genzoo.core.contract import Family
-from genzoo.families import denoising
 from genzoo.families import score_sde as sde_family
+from genzoo.families.denoiser import OfTime, thousandths
 from genzoo.math import continuous, times, weighting
 from genzoo.math.schedules import Schedule
 
@@ -28,8 +29,8 @@ PROCESSES: Mapping[str, Callable[..., Schedule]] = {
     "sub_vp": continuous.SubVariancePreserving,
     "ve": continuous.VarianceExploding,
 }
-NOISE_INPUTS: Mapping[str, denoising.OfTime] = {
-    "time": denoising.thousandths,
+NOISE_INPUTS: Mapping[str, OfTime] = {
+    "time": thousandths,
     "log_noise": sde_family.log_noise,
 }
 # Each weighting with the distribution of times that goes with it.
@@ -41,7 +42,7 @@ OBJECTIVES: Mapping[str, tuple[weighting.Weighting, times.TimeDistribution]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSDESettings:
+class ScoreSDESettings(AlignmentSettings):
     """Score SDEs: families/score_sde.py."""
 
     process: Annotated[
@@ -68,7 +69,7 @@ class ScoreSDESettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        problems = continuous_problems(config)
+        problems = super().problems(config) + continuous_problems(config)
         problems += ignored(self, "family", "process", {"ve": {"sigma_min", "sigma_max"}})
         order = order_problems(config, "sigma_min", "sigma_max")
         return problems + (order or time_problems(config, self.schedule))
@@ -89,6 +90,7 @@ class ScoreSDESettings:
             times=drawn,
             dequantises=self.dequantise and parts.levels,
             ode=flow(parts, end=sde_family.LIKELIHOOD_END),
+            alignment=self.alignment(parts),
             **shared(
                 parts, prediction=PREDICTIONS[self.prediction], level=NOISE_INPUTS[self.noise_input]
             ),

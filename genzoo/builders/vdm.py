@@ -7,6 +7,7 @@ from typing import Annotated
 
 from ml_collections import FrozenConfigDict
 
+from genzoo.builders.alignment import AlignmentSettings
 from genzoo.builders.denoising import (
     PREDICTIONS,
     PredictionName,
@@ -50,7 +51,7 @@ class TimeScoring:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VDMSettings:
+class VDMSettings(AlignmentSettings):
     """Variational diffusion: families/vdm.py."""
 
     schedule: Annotated[
@@ -71,11 +72,12 @@ class VDMSettings:
         """Settings that conflict."""
         problems = order_problems(config, "gamma_min", "gamma_max")
         first = SCHEDULES["fixed"](self.gamma_min, self.gamma_max).at({})
-        return continuous_problems(config) + (problems or time_problems(config, first))
+        problems = problems or time_problems(config, first)
+        return super().problems(config) + continuous_problems(config) + problems
 
     def size(self, network: Size, parts: Parts) -> Size:
         """The size of the family, with its schedule. network: that of its network."""
-        del parts
+        network = super().size(network, parts)
         return replace(network, params=network.params + _GAMMA_PARAMS[self.schedule])
 
     def build(self, parts: Parts) -> Family:
@@ -84,6 +86,7 @@ class VDMSettings:
             schedule=SCHEDULES[self.schedule](self.gamma_min, self.gamma_max),
             steps=self.steps,
             draws=parts.eval.draws,
+            alignment=self.alignment(parts),
             **shared(
                 parts,
                 prediction=PREDICTIONS[self.prediction],

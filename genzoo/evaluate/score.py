@@ -12,15 +12,8 @@ import jax
 import numpy as np
 
 from genzoo.core import streams
-from genzoo.core.contract import (
-    Context,
-    Family,
-    Likelihoods,
-    Variables,
-    by_name,
-    reported,
-    weighted,
-)
+from genzoo.core.contract import Context, Family, Likelihoods, Variables, weighted
+from genzoo.core.reports import by_name, reported
 from genzoo.core.types import Array, Batch, Key
 from genzoo.math.likelihood import bits_per_dim
 

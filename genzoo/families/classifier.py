@@ -27,7 +27,7 @@ from genzoo.core.types import (
     Tree,
     Vectors,
 )
-from genzoo.families.denoising import by_quarter, thousandths
+from genzoo.families.denoiser import by_quarter, thousandths
 from genzoo.math import gaussian
 from genzoo.math.schedules import Schedule
 from genzoo.math.times import TimeDistribution

@@ -12,7 +12,8 @@ from genzoo.core import streams
 from genzoo.core.conditions import gather
 from genzoo.core.contract import Likelihood, Variables, Weighted
 from genzoo.core.types import Batch, Examples, Key, Keys, PerExample, broadcast, sum_per_example
-from genzoo.families.denoising import Denoising, by_quarter
+from genzoo.families.denoiser import by_quarter
+from genzoo.families.denoising import Denoising
 from genzoo.math import gaussian, likelihood
 from genzoo.math.schedules import Schedule
 from genzoo.samplers.ode_likelihood import OdeLikelihood

@@ -22,7 +22,8 @@ from genzoo.core import streams
 from genzoo.core.conditions import gather
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
 from genzoo.core.types import Batch, Examples, Key, Keys, PerExample, Times, Tree, sum_per_example
-from genzoo.families.denoising import Denoising, Seen, by_quarter, weighted_error
+from genzoo.families.denoiser import Seen, by_quarter, weighted_error
+from genzoo.families.denoising import Denoising
 from genzoo.math import gaussian, likelihood
 from genzoo.math.schedules import TableSchedule
 from genzoo.math.weighting import StepDistribution, UniformSteps, Weighting
@@ -95,21 +96,22 @@ class DDPM(Denoising):
         t = self.schedule.time_of(n.astype(x_0.dtype))
         eps = jax.random.normal(streams.named(key, "noise"), x_0.shape, x_0.dtype)
         conditions = self.gathered(context)
-        seen = self.denoiser.see(
-            params, self.schedule, x_0, eps, t, conditions, train=context.train, key=key
-        )
+        seen = self.see(params, context, x_0, eps, t, conditions)
         parts = self.objective(self, seen)
+        added, aligned = self.aligned(params, context, seen, conditions)
         losses = sum(parts.values())
         stats = context.stats
         if context.train:
             stats = self.step_distribution.update(stats, n, jax.lax.stop_gradient(losses))
         # With these weights, every metric is the mean over uniform steps, however n was drawn.
-        metrics = {"loss": losses * weights}
+        total = (losses + added) * weights
+        metrics = {"loss": total}
         if len(parts) > 1:
             metrics |= {name: part * weights for name, part in parts.items()}
+        metrics |= {name: part * weights for name, part in aligned.items()}
         # t = n / T is at the upper end of its bin.
         metrics |= by_quarter("loss", losses, t - 1e-6, weights)
-        return losses * weights, Aux(metrics=metrics, stats=stats)
+        return total, Aux(metrics=metrics, stats=stats)
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
         """The variational bound in nats per example, and its distribution over the steps.

@@ -5,9 +5,9 @@ optional conditions. A family adds its loss and, where it has one, its likelihoo
 nothing. The schedule may be learned, so everything begins with `Denoising.opened(params)`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -21,8 +21,9 @@ from genzoo.core.conditions import (
     gather,
     groups,
 )
-from genzoo.core.contract import Context, Solution, Variables, Weighted
+from genzoo.core.contract import Context, Solution, Variables
 from genzoo.core.types import (
+    Array,
     Batch,
     Examples,
     Factors,
@@ -32,14 +33,10 @@ from genzoo.core.types import (
     PerExample,
     Times,
     Tree,
-    broadcast,
-    mean_per_example,
 )
-from genzoo.math import gaussian
-from genzoo.math.prediction import Kind, Pair
+from genzoo.families.alignment import PROJECTOR, Alignment
+from genzoo.families.denoiser import Denoiser, Seen
 from genzoo.math.schedules import Schedule
-from genzoo.math.weighting import Weighting
-from genzoo.nets.interface import Network
 from genzoo.samplers.grids import even
 from genzoo.samplers.guidance import (
     GuidanceStep,
@@ -57,122 +54,6 @@ from genzoo.samplers.solver import MakeSampler, start
 from genzoo.samplers.steps import DDIM
 
 _INVERSION_STEPS = 100  # steps of an inversion if the sampler has no grid
-
-OfTime = Callable[[Schedule, Times], Times]
-"""(schedule, t) -> a number for each time, in the shape of t."""
-
-
-def thousandths(schedule: Schedule, t: Times) -> Times:
-    """1000 t: the time in the unit of DDPM steps."""
-    del schedule
-    return 1000 * t
-
-
-def unscaled(schedule: Schedule, t: Times) -> Times:
-    """1: the network's input is x_t itself."""
-    del schedule
-    return jnp.ones_like(t)
-
-
-class Seen(NamedTuple):
-    """Noisy data [B, ...], the data and noise that they are made of, and the prediction."""
-
-    x_0: Examples
-    eps: Examples
-    x_t: Examples
-    t: PerExample
-    predicted: Prediction
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Denoiser:
-    """A network as a predictor of x_0 and eps.
-
-    network: takes (x_t, noise level, conditions). prediction: what its output is. noise_level: the
-    network's input for the time. input_scale: the factor of x_t in the network's input.
-    learns_variance: whether the second half of the output is the `extra` of a prediction.
-    """
-
-    network: Network
-    prediction: Kind
-    noise_level: OfTime = thousandths
-    input_scale: OfTime = unscaled
-    learns_variance: bool = False
-
-    def init(self, key: Key, x: Examples, conditions: Conditions) -> Tree:
-        """The network's initial params."""
-        return self.network.init(key, x, jnp.zeros(x.shape[:1]), conditions)
-
-    def __call__(
-        self,
-        params: Tree,
-        schedule: Schedule,
-        x: Examples,
-        t: Times,
-        conditions: Conditions,
-        *,
-        train: bool = False,
-        key: Key | None = None,
-    ) -> Prediction:
-        """The prediction for x = x_t [B, ...] at t [] or [B]. key: for dropout, in training."""
-        t = jnp.asarray(t)
-        level = jnp.broadcast_to(self.noise_level(schedule, t), x.shape[:1])
-        scaled = broadcast(self.input_scale(schedule, t), x) * x
-        output = self.network.apply(params, scaled, level, conditions, train=train, key=key)
-        extra = None
-        if self.learns_variance:
-            output, extra = jnp.split(output, 2, axis=-1)
-        return Prediction(*self.prediction.to_pair(output, x, schedule, t), extra)
-
-    def see(
-        self,
-        params: Tree,
-        schedule: Schedule,
-        x_0: Examples,
-        eps: Examples,
-        t: PerExample,
-        conditions: Conditions,
-        *,
-        train: bool = False,
-        key: Key | None = None,
-    ) -> Seen:
-        """x_t made of x_0 and eps [B, ...] at t [B], and the prediction for it.
-
-        key: of the training step; its stream "dropout" is used.
-        """
-        x_t = gaussian.q_sample(schedule, x_0, t, eps)
-        drop = streams.named(key, "dropout") if train else None
-        predicted = self(params, schedule, x_t, t, conditions, train=train, key=drop)
-        return Seen(x_0, eps, x_t, t, predicted)
-
-
-def weighted_error(
-    weighting: Weighting, own: Kind, schedule: Schedule, seen: Seen
-) -> PerExample:
-    """weight(t) |target - prediction|^2, averaged over dimensions: [B].
-
-    The error is that of the weighting's kind of prediction or, if it names none, of `own`, the
-    network's.
-    """
-    kind = weighting.kind or own
-    target = kind.from_pair(Pair(seen.x_0, seen.eps), schedule, seen.t)
-    predicted = kind.from_pair(seen.predicted.pair, schedule, seen.t)
-    error = mean_per_example(jnp.square(target - predicted))
-    return weighting.weight(schedule, seen.t) * error
-
-
-def by_quarter(
-    name: str, values: PerExample, place: PerExample, weights: Factors = 1.0
-) -> Mapping[str, Weighted]:
-    """The metrics NAME_q0 .. NAME_q3: values [B] by the quarter of [0, 1] in which `place` [B] is.
-
-    q0 is nearest the data. weights: [B] or a number, of the values.
-    """
-    quarter = jnp.clip(jnp.floor(4 * place), 0, 3)
-    return {
-        f"{name}_q{q}": Weighted(values=values, weights=weights * (quarter == q))
-        for q in range(4)
-    }
 
 
 @runtime_checkable
@@ -251,7 +132,7 @@ class Denoising:
     guidance: how a prediction is used in sampling. levels: whether the data are on 256 levels, as
     images are, or are real numbers. guide, classifier: trained models that sampling also uses, a
     weaker one of the same kind (autoguidance) and one of p(label | x_t); their variables are in
-    `frozen` under these names.
+    `frozen` under these names. alignment: of inner features, in training.
     """
 
     denoiser: Denoiser
@@ -264,14 +145,20 @@ class Denoising:
     guide: "Denoising | None" = None
     classifier: NoisyClassifier | None = None
     levels: bool = True
+    alignment: Alignment | None = None
 
     def initial_params(self, key: Key, example: Batch) -> Tree:
-        """Params of the network and, if it is learned, of the schedule."""
+        """Params of the network and, if it is learned, of the schedule. Those of a projector are
+        beside them, so that the others have the same paths with and without it."""
         conditions = examples(self.conditions, example)
         network = self.denoiser.init(streams.named(key, "network"), example["x"], conditions)
+        beside = {}
+        if self.alignment is not None:
+            beside = {PROJECTOR: self.alignment.init(streams.named(key, PROJECTOR))}
         if not isinstance(self.schedule, LearnedSchedule):
-            return network
-        return {"network": network, "gamma": self.schedule.init(streams.named(key, "gamma"))}
+            return network | beside
+        gamma = self.schedule.init(streams.named(key, "gamma"))
+        return {"network": network, "gamma": gamma} | beside
 
     def gathered(self, context: Context) -> Conditions:
         """The conditions for a loss; in training some are dropped at random."""
@@ -282,7 +169,44 @@ class Denoising:
         """The schedule, and the network's part of the params."""
         if isinstance(self.schedule, LearnedSchedule):
             return self.schedule.at(params["gamma"]), params["network"]
+        if self.alignment is not None:
+            params = {name: own for name, own in params.items() if name != PROJECTOR}
         return self.schedule, params
+
+    def see(
+        self,
+        params: Tree,
+        context: Context,
+        x_0: Examples,
+        eps: Examples,
+        t: PerExample,
+        conditions: Conditions,
+    ) -> Seen:
+        """What a loss sees: `Denoiser.see` with the params of the family."""
+        schedule, network = self.opened(params)
+        aligned = self.alignment is not None and context.train
+        return self.denoiser.see(
+            network, schedule, x_0, eps, t, conditions, train=context.train, key=context.key,
+            names=self.alignment.names if aligned else (),
+        )  # fmt: skip
+
+    def aligned(
+        self, params: Tree, context: Context, seen: Seen, conditions: Conditions
+    ) -> tuple[Factors, Mapping[str, PerExample]]:
+        """(what the alignment adds to the loss, its metric); (0, none) without it or in evaluation.
+        """
+        if self.alignment is None or not context.train:
+            return 0.0, {}
+
+        def look(params: Tree, s: Times, names: Collection[str]) -> Mapping[str, Array]:
+            schedule, network = self.opened(params)
+            return self.denoiser.see(
+                network, schedule, seen.x_0, seen.eps, s, conditions, names=names
+            ).features
+
+        own, schedule = params[PROJECTOR], self.schedule_of(params)
+        value = self.alignment(own, context, seen, schedule, look)
+        return self.alignment.weight * value, {"alignment": value}
 
     def schedule_of(self, params: Tree) -> Schedule:
         """The noise schedule."""

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from genzoo.core import streams
-from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables, scalars
+from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables
+from genzoo.core.reports import scalars
 from genzoo.core.types import (
     ArrayLike,
     Batch,

@@ -24,7 +24,8 @@ from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
 from genzoo.core.types import Batch, Key, Keys, PerExample, Tree
 from genzoo.families.continuous import by_noise, flow_likelihood
-from genzoo.families.denoising import Denoising, weighted_error
+from genzoo.families.denoiser import weighted_error
+from genzoo.families.denoising import Denoising
 from genzoo.math import coupling
 from genzoo.math.times import TimeDistribution
 from genzoo.math.weighting import Weighting
@@ -63,11 +64,10 @@ class FlowMatching(Denoising):
         if self.paired:
             eps = eps[coupling.optimal_assignment(x_0, eps, context.mask)]
         t = self.times.draw(streams.named(key, "time"), len(x_0), schedule).astype(x_0.dtype)
-        seen = self.denoiser.see(
-            params, schedule, x_0, eps, t, conditions, train=context.train, key=key
-        )
+        seen = self.see(params, context, x_0, eps, t, conditions)
         losses = weighted_error(self.weighting, self.denoiser.prediction, schedule, seen)
-        return losses, Aux(metrics=by_noise(losses, schedule, t))
+        added, metrics = self.aligned(params, context, seen, conditions)
+        return losses + added, Aux(metrics={**by_noise(losses, schedule, t), **metrics})
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
         """The change of variables along the flow: `continuous.flow_likelihood`."""

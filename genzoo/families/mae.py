@@ -24,7 +24,7 @@ from genzoo.core.types import Batch, Examples, Key, Keys, PerExample, Tree, Vect
 from genzoo.math import masking
 from genzoo.math.masking import Masking, Patches
 from genzoo.nets.transformer.mae import MAENetwork
-from genzoo.nets.transformer.patches import patchify, unpatchify
+from genzoo.nets.transformer.patches import grid_of, patchify, unpatchify
 
 HIDDEN = 0.0
 """The value of hidden patches in pictures: grey."""
@@ -32,7 +32,8 @@ HIDDEN = 0.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MAE:
-    """The family of masked autoencoders. Capabilities: Reconstructs, Observes, Encodes.
+    """The family of masked autoencoders. Capabilities: Reconstructs, Observes, Encodes,
+    EncodesPatches.
 
     shape: of one example, (*size, C). ratio: the share of patches that is hidden. normalised:
     whether targets are normalised patch by patch. mean: whether the representation is the mean of
@@ -97,6 +98,17 @@ class MAE:
         del keys
         tokens = self.network.encode(variables.params, batch["x"])
         return tokens[:, 1:].mean(1) if self.mean else tokens[:, 0]
+
+    @property
+    def patch_width(self) -> int:
+        """The width of the encoder's tokens."""
+        return self.network.width
+
+    def encode_patches(self, variables: Variables, batch: Batch) -> Examples:
+        """The encoder's tokens of all patches of the whole examples: [B, *grid, width]."""
+        x = batch["x"]
+        tokens = self.network.encode(variables.params, x)[:, 1:]
+        return tokens.reshape(len(x), *grid_of(x.shape[1:-1], self.network.patch), -1)
 
     # --- masks and targets --------------------------------------------------------------------
 

@@ -22,7 +22,8 @@ from genzoo.core import streams
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
 from genzoo.core.types import Batch, Key, Keys, PerExample, Times, Tree
 from genzoo.families.continuous import by_noise, dequantised, flow_likelihood
-from genzoo.families.denoising import Denoising, weighted_error
+from genzoo.families.denoiser import weighted_error
+from genzoo.families.denoising import Denoising
 from genzoo.math.schedules import Schedule
 from genzoo.math.times import TimeDistribution
 from genzoo.math.weighting import Weighting
@@ -70,11 +71,10 @@ class ScoreSDE(Denoising):
         conditions = self.gathered(context)
         eps = jax.random.normal(streams.named(key, "noise"), x_0.shape, x_0.dtype)
         t = self.times.draw(streams.named(key, "time"), len(x_0), schedule).astype(x_0.dtype)
-        seen = self.denoiser.see(
-            params, schedule, x_0, eps, t, conditions, train=context.train, key=key
-        )
+        seen = self.see(params, context, x_0, eps, t, conditions)
         losses = weighted_error(self.weighting, self.denoiser.prediction, schedule, seen)
-        return losses, Aux(metrics=by_noise(losses, schedule, t))
+        added, metrics = self.aligned(params, context, seen, conditions)
+        return losses + added, Aux(metrics={**by_noise(losses, schedule, t), **metrics})
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
         """The change of variables along the flow (3): `continuous.flow_likelihood`."""

@@ -28,8 +28,8 @@ from genzoo.core.contract import (
     Report,
     Tokenizes,
     Variables,
-    scalars,
 )
+from genzoo.core.reports import scalars
 from genzoo.core.types import (
     ArrayLike,
     Batch,

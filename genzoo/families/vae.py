@@ -35,16 +35,8 @@ from jaxtyping import Float
 
 from genzoo.core import streams
 from genzoo.core.conditions import Conditions
-from genzoo.core.contract import (
-    Aux,
-    Context,
-    Likelihood,
-    Player,
-    Report,
-    Variables,
-    Weighted,
-    scalars,
-)
+from genzoo.core.contract import Aux, Context, Likelihood, Player, Report, Variables, Weighted
+from genzoo.core.reports import scalars
 from genzoo.core.types import (
     ArrayLike,
     Batch,

@@ -24,7 +24,8 @@ from genzoo.core import streams
 from genzoo.core.conditions import Conditions, gather
 from genzoo.core.contract import Aux, Context, Likelihood, Player, Variables
 from genzoo.core.types import Batch, Examples, Key, Keys, PerExample, Times, Tree, sum_per_example
-from genzoo.families.denoising import Denoising, OfTime
+from genzoo.families.denoiser import OfTime, Seen
+from genzoo.families.denoising import Denoising
 from genzoo.math import gaussian, likelihood
 from genzoo.math.continuous import OfLogsnr
 from genzoo.math.schedules import Schedule
@@ -90,18 +91,18 @@ class VDM(Denoising):
         eps = jax.random.normal(streams.named(key, "noise"), x.shape, x.dtype)
         first = jax.random.normal(streams.named(key, "first noise"), x.shape, x.dtype)
         conditions = self.gathered(context)
+        seen = self.see(params, context, x, eps, self.rounded(t), conditions)
         terms = {
             **self.ends(params, x, first),
-            "diffusion": self.diffusion(
-                params, x, t, eps, conditions, train=context.train, key=key
-            ),
+            "diffusion": self.weighted(params, seen),
         }
         if self.levels:
             dimensions = x[0].size
             terms = {k: likelihood.bits_per_dim(v, dimensions) for k, v in terms.items()}
         ends = {"gamma_0": self._gamma(params, 0.0), "gamma_1": self._gamma(params, 1.0)}
         metrics = terms | {k: jnp.broadcast_to(v, x.shape[:1]) for k, v in ends.items()}
-        return sum(terms.values()), Aux(metrics=metrics)
+        added, aligned = self.aligned(params, context, seen, conditions)
+        return sum(terms.values()) + added, Aux(metrics={**metrics, **aligned})
 
     def likelihood(self, variables: Variables, batch: Batch, keys: Keys) -> Likelihood:
         """The bound (2) in nats per example.
@@ -129,25 +130,22 @@ class VDM(Denoising):
     # --- the terms of the bound, in nats per example [B] ------------------------------------------
 
     def diffusion(
-        self,
-        params: Tree,
-        x: Examples,
-        t: PerExample,
-        eps: Examples,
-        conditions: Conditions,
-        *,
-        train: bool = False,
-        key: Key | None = None,
+        self, params: Tree, x: Examples, t: PerExample, eps: Examples, conditions: Conditions
     ) -> PerExample:
         """The last term of (2) at times t [B]; with T steps, that of the step that contains t."""
-        if self.steps:
-            t = jnp.ceil(jnp.maximum(t, 1e-6) * self.steps) / self.steps
-        schedule = self.schedule_of(params)
+        schedule, network = self.opened(params)
+        seen = self.denoiser.see(network, schedule, x, eps, self.rounded(t), conditions)
+        return self.weighted(params, seen)
+
+    def rounded(self, t: PerExample) -> PerExample:
+        """With T steps, the end of the step that contains t; otherwise t."""
+        return jnp.ceil(jnp.maximum(t, 1e-6) * self.steps) / self.steps if self.steps else t
+
+    def weighted(self, params: Tree, seen: Seen) -> PerExample:
+        """The last term of (2) for a prediction."""
+        t = seen.t
         gamma, rate = jax.jvp(lambda t: self._gamma(params, t), (t,), (jnp.ones_like(t),))
-        seen = self.denoiser.see(
-            params["network"], schedule, x, eps, t, conditions, train=train, key=key
-        )
-        error = sum_per_example(jnp.square(eps - seen.predicted.eps))
+        error = sum_per_example(jnp.square(seen.eps - seen.predicted.eps))
         if self.steps:
             before = self._gamma(params, t - 1 / self.steps)
             rate = self.steps * jnp.expm1(gamma - before)

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core import streams
-from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables, scalars
+from genzoo.core.contract import Aux, CodeGrid, Context, Player, Report, Variables
+from genzoo.core.reports import scalars
 from genzoo.core.types import (
     Batch,
     Examples,

@@ -16,8 +16,9 @@ from ml_collections import FrozenConfigDict
 
 from genzoo import build, runs
 from genzoo.core import streams, tree
-from genzoo.core.contract import Family, Fits, Variables, capabilities, reported
+from genzoo.core.contract import Family, Fits, Variables, capabilities
 from genzoo.core.errors import UserError
+from genzoo.core.reports import reported
 from genzoo.core.types import Batch
 from genzoo.data import batches, order
 from genzoo.data.records import only

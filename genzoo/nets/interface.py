@@ -5,8 +5,9 @@ float32 arrays. The outputs of inner modules are available on request, for probe
 and alignment.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import jax
 from flax import linen as nn
@@ -23,9 +24,10 @@ class Network:
     init(key, *inputs) -> params.
     apply(params, *inputs, train=False, key=None) -> output; `train=True` needs `key` for dropout
         (ValueError).
-    features(params, *inputs, names) -> (output, {path: array}): the outputs of inner modules, by
-        path ("down_0_block_1", "middle_attention/query_key_value"). `names` is a collection of
-        paths or a predicate on paths. Raises ValueError if no module has one of the paths.
+    features(params, *inputs, names, train=False, key=None) -> (output, {path: array}): the output
+        of `apply` and, from the same pass, those of inner modules, by path ("down_0_block_1",
+        "middle_attention/query_key_value"). `names` is a collection of paths or a predicate on
+        paths. Raises ValueError if no module has one of the paths.
 
     Networks that depend on time or conditions take (x [B, ...], time [B], conditions): the time in
     the unit that the network expects, and a mapping from names to `Given`; conditions missing from
@@ -43,13 +45,17 @@ def network(module: nn.Module) -> Network:
     def init(key: Key, *inputs) -> Tree:
         return module.init(key, *inputs, train=False)["params"]
 
-    def apply(params: Tree, *inputs, train: bool = False, key: Key | None = None) -> Array:
+    def streams(train: bool, key: Key | None) -> dict[str, Key] | None:
         if train and key is None:
             raise ValueError("apply(train=True) needs a key for dropout")
-        rngs = None if key is None else {"dropout": key}
-        return module.apply({"params": params}, *inputs, train=train, rngs=rngs)
+        return None if key is None else {"dropout": key}
 
-    def features(params: Tree, *inputs, names: Wanted) -> tuple[Array, dict[str, Array]]:
+    def apply(params: Tree, *inputs, train: bool = False, key: Key | None = None) -> Array:
+        return module.apply({"params": params}, *inputs, train=train, rngs=streams(train, key))
+
+    def features(
+        params: Tree, *inputs, names: Wanted, train: bool = False, key: Key | None = None
+    ) -> tuple[Array, dict[str, Array]]:
         paths = None if callable(names) else frozenset(names)
         wanted = names if paths is None else paths.__contains__
 
@@ -59,17 +65,44 @@ def network(module: nn.Module) -> Network:
         output, sown = module.apply(
             {"params": params},
             *inputs,
-            train=False,
+            train=train,
+            rngs=streams(train, key),
             capture_intermediates=keep,
             mutable=["intermediates"],
         )
         captured = _by_path(sown.get("intermediates", {}))
-        missing = sorted((paths or frozenset()) - captured.keys())
+        found = {path for path in paths or () for name in captured if _is_of(name, path)}
+        missing = sorted((paths or frozenset()) - found)
         if missing:
             raise ValueError(f"no inner module has the path {', '.join(missing)}")
         return output, captured
 
     return Network(init=init, apply=apply, features=features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerMap:
+    """An output of an inner module as a map over the input: [B, *grid, width].
+
+    path: of the module. output: its number among several outputs. layer: which layer of a scan it
+    is. patch: the side of the patches whose tokens it holds, after any others; 0 if the output is a
+    map already.
+    """
+
+    path: str
+    width: int
+    output: int | None = None
+    layer: int | None = None
+    patch: int = 0
+
+    def of(self, features: Mapping[str, Array], size: Sequence[int]) -> Array:
+        """The map, from the result of `Network.features` for an input [B, *size, C]."""
+        h = features[self.path if self.output is None else f"{self.path}/{self.output}"]
+        h = h if self.layer is None else h[self.layer]
+        if not self.patch:
+            return h
+        grid = [side // self.patch for side in size]
+        return h[:, -prod(grid) :].reshape(len(h), *grid, h.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -84,6 +117,11 @@ def features_of(module: nn.Module, width: int) -> FeatureNetwork:
     """Turns a classifier, or the part of it before the logits, into its functions."""
     net = network(module)
     return FeatureNetwork(init=net.init, apply=net.apply, features=net.features, width=width)
+
+
+def _is_of(name: str, path: str) -> bool:
+    """Whether a captured output is that of the module, or one of its outputs."""
+    return name == path or (name.startswith(f"{path}/") and name[len(path) + 1 :].isdigit())
 
 
 def _by_path(sown: Tree) -> dict[str, Array]:

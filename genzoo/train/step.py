@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from genzoo.core import streams, tree
-from genzoo.core.contract import Aux, Context, Family, Player, by_name, weighted
+from genzoo.core.contract import Aux, Context, Family, Player, weighted
 from genzoo.core.errors import UserError
+from genzoo.core.reports import by_name
 from genzoo.core.types import Array, Batch, Key, Tree
 from genzoo.train.averages import Average, update_all
 from genzoo.train.optimizer import Optimizer, moves_made

@@ -12,7 +12,8 @@ from genzoo.core import streams
 from genzoo.core.conditions import Condition, Given, Tokens, field, gather, without
 from genzoo.core.contract import Context, Variables
 from genzoo.core.types import broadcast
-from genzoo.families.denoising import Denoiser, Guidance
+from genzoo.families.denoiser import Denoiser
+from genzoo.families.denoising import Guidance
 from genzoo.families.flow_matching import FlowMatching
 from genzoo.math import continuous, prediction, times, weighting
 from genzoo.samplers import grids, ode_likelihood

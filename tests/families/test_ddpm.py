@@ -14,7 +14,8 @@ from genzoo.core import streams
 from genzoo.core.conditions import Condition, Given, field
 from genzoo.core.contract import Context, Likelihoods, Samples, Variables, capabilities
 from genzoo.families import ddpm
-from genzoo.families.denoising import Denoiser, Guidance
+from genzoo.families.denoiser import Denoiser
+from genzoo.families.denoising import Guidance
 from genzoo.math import gaussian, likelihood, prediction, schedules, weighting
 from genzoo.samplers import grids
 from genzoo.samplers.loop import Sampler

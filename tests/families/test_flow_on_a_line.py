@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from genzoo.core import streams
 from genzoo.core.contract import Context, Variables
-from genzoo.families.denoising import Denoiser
+from genzoo.families.denoiser import Denoiser
 from genzoo.families.flow_matching import FlowMatching
 from genzoo.math import continuous, prediction, times, weighting
 from genzoo.nets.point_mlp import PointMLPSettings

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from genzoo.core import contract, streams
+from genzoo.core import contract, reports, streams
 from genzoo.core.contract import Context, Variables
 from genzoo.core.errors import UserError
 from genzoo.families.pca import PCA
@@ -116,7 +116,7 @@ def test_the_report_has_the_explained_variance(variables):
     expected = np.mean((FLAT - mean - (FLAT - mean) @ components @ components.T) ** 2, axis=1)
     np.testing.assert_allclose(values, expected, atol=1e-6)
     np.testing.assert_array_equal(values, aux.metrics["loss"])
-    report = contract.reported(FAMILY, {k: np.mean(v) for k, v in aux.metrics.items()})
+    report = reports.reported(FAMILY, {k: np.mean(v) for k, v in aux.metrics.items()})
     assert set(report.values) == {"loss", "explained_variance"}
     share = eigenvalues[:Q].sum() / eigenvalues.sum()
     assert report.values["explained_variance"] == pytest.approx(share, rel=1e-5)

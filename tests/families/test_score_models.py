@@ -12,7 +12,8 @@ from genzoo.core import streams
 from genzoo.core.conditions import Condition, Given, field
 from genzoo.core.contract import Context, Likelihoods, Samples, Solves, Variables, capabilities
 from genzoo.data.augment import Augmentation
-from genzoo.families.denoising import Denoiser, Denoising, Guidance, thousandths, unscaled
+from genzoo.families.denoiser import Denoiser, thousandths, unscaled
+from genzoo.families.denoising import Denoising, Guidance
 from genzoo.families.edm import AUGMENTATION, EDM
 from genzoo.families.flow_matching import FlowMatching
 from genzoo.families.score_sde import ScoreSDE, log_noise

@@ -9,7 +9,7 @@ import pytest
 
 from genzoo.core import streams
 from genzoo.core.contract import Context, Variables, capabilities
-from genzoo.families.denoising import Denoiser
+from genzoo.families.denoiser import Denoiser
 from genzoo.families.vdm import VDM, LearnedGamma, rescaled_gamma
 from genzoo.math import continuous, likelihood, monotone, prediction
 from genzoo.samplers import grids

@@ -9,7 +9,7 @@ from oracles import Mixture, few
 from genzoo.builders import sampling
 from genzoo.builders.flow_matching import PATHS, WEIGHTINGS, FlowMatchingSettings
 from genzoo.core import streams
-from genzoo.families.denoising import Seen, weighted_error
+from genzoo.families.denoiser import Seen, weighted_error
 from genzoo.math import gaussian, prediction
 from genzoo.samplers.predictor import Prediction
 

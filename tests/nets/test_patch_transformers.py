@@ -5,6 +5,7 @@ prints 131M) and SD3. We do not count frozen tables of positions.
 """
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -161,6 +162,36 @@ def test_positions_of_another_size_are_stretched_to_those_of_training():
     np.testing.assert_allclose(table, expected, atol=1e-6)
 
 
+def test_learned_positions_are_counted_and_interpolated():
+    settings, shape = NETS["dit"]
+    learned = changed(settings, positions="learned")
+    apply, params, inputs = made(learned, shape)
+    table = np.asarray(params["position"]["table"])
+    assert table.shape == (2, 3, 8)
+    known = dict(out_channels=2, entries=entry_of(3))
+    assert learned.size(shape, **known).params == settings.size(shape, **known).params + table.size
+    rest = {name: leaf for name, leaf in params.items() if name != "position"}
+    plain = made(settings, shape)[0]
+    sincos = positions.sincos(positions.coordinates((2, 3)), 8).reshape(2, 3, 8)
+    same = apply({**params, "position": {"table": jnp.asarray(sincos)}}, *inputs)
+    np.testing.assert_allclose(same, plain(rest, *inputs), atol=1e-6)
+    # The same params at twice the resolution: half a linear step beside each place.
+    wide = changed(learned, base=(2, 3))
+    net = wide.build(**known)
+    large = jnp.concatenate([jnp.concatenate([inputs[0]] * 2, 1)] * 2, 2), *inputs[1:]
+    assert jax.eval_shape(net.init, jax.random.key(0), *large)["position"]["table"].shape == (
+        2, 3, 8
+    )  # fmt: skip
+    rows = np.asarray([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+    columns = np.asarray(
+        [[4, 0, 0], [3, 1, 0], [1, 3, 0], [0, 3, 1], [0, 1, 3], [0, 0, 4]]
+    ) / 4  # fmt: skip
+    between = np.einsum("ih,jw,hwd->ijd", rows, columns, table).astype(np.float32)
+    exact = {**params, "position": {"table": jnp.asarray(between)}}
+    expected = changed(learned).build(**known).apply(exact, *large)
+    np.testing.assert_allclose(net.apply(params, *large), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("size, patch", [((12,), 3), ((4, 6), 2), ((4, 2, 6), 2)])
 def test_patches_round_trip_and_hold_neighbours(size, patch):
     x = jnp.arange(2 * np.prod(size) * 3, dtype=jnp.float32).reshape(2, *size, 3)
@@ -220,7 +251,55 @@ def test_attention_is_that_of_jax():
     query, key, value = (jnp.asarray(rng.normal(size=(2, 5, 3, 4)), jnp.float32) for _ in "qkv")
     for causal in (False, True):
         expected = jax.nn.dot_product_attention(query, key, value, is_causal=causal)
-        np.testing.assert_allclose(attend(query, key, value, causal=causal), expected, atol=1e-6)
+        for fused in (False, True):
+            ours = attend(query, key, value, causal=causal, fused=fused)
+            np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype, error", [(jnp.float32, 1e-5), (jnp.bfloat16, 0.02)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_fused_attention_and_its_gradient_are_those_of_the_other(dtype, error, causal):
+    rng = np.random.default_rng(0)
+    shapes = (3, 5, 2, 8), (3, 5, 2, 8), (3, 5, 2, 8)
+    parts = [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+    mask = jnp.asarray([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], bool)
+    mask = None if causal else mask
+
+    def loss(parts, fused):
+        attended = attend(*parts, mask, causal=causal, fused=fused)
+        assert attended.dtype == dtype
+        return jnp.sin(attended.astype(jnp.float32)).sum(), attended
+
+    plain, fused = (
+        jit(jax.grad(partial(loss, fused=fused), has_aux=True))(parts) for fused in (False, True)
+    )
+    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(fused), strict=True):
+        one, other = np.float32(one), np.float32(other)
+        np.testing.assert_allclose(one, other, rtol=0, atol=error * np.abs(one).max())
+    if mask is not None:
+        assert not np.any(fused[1][1])
+
+
+def test_cudnn_is_asked_for_where_it_applies(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    device = SimpleNamespace(device_kind="NVIDIA H200")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    monkeypatch.setattr(
+        jax.nn, "dot_product_attention",
+        lambda query, *_, implementation, **others: asked.append(implementation) or query,
+    )  # fmt: skip
+
+    def ask(dtype=jnp.bfloat16, length=4, width=8, mask=None):
+        x = jnp.zeros((1, length, 1, width), dtype)
+        attend(x, x, x, mask, fused=True)
+        return asked[-1]
+
+    assert ask() == ask(length=5) == ask(mask=jnp.ones((1, 4), bool)) == "cudnn"
+    assert ask(dtype=jnp.float32) == ask(width=12) == ask(width=256) == "xla"
+    assert ask(length=5, mask=jnp.ones((1, 5), bool)) == "xla"
+    device.device_kind = "AMD"
+    assert ask() == "xla"
 
 
 @pytest.mark.parametrize(
@@ -233,6 +312,8 @@ def test_attention_is_that_of_jax():
         (JiTSettings(patch=7, class_start=12), ["network.class_start = 12", "network.depth = 12"]),
         (JiTSettings(patch=7, class_tokens=0, class_start=5), ["network.class_start", "no effect"]),
         (MMDiTSettings(dual=13), ["network.dual = 13", "network.depth = 12"]),
+        (MMDiTSettings(table=13), ["network.table = 13", "at least 14"]),
+        (MMDiTSettings(table=14, positions="learned"), ["network.table = 14", "no effect"]),
     ],
 )
 def test_each_mistake_is_one_sentence(settings, words):

@@ -17,6 +17,7 @@ from oracles import entry_of, label_of
 from genzoo.core import tree
 from genzoo.core.conditions import Entry, Given, Tokens
 from genzoo.core.errors import UserError
+from genzoo.nets.transformer import positions
 from genzoo.nets.transformer.dit import DiTSettings
 from genzoo.nets.transformer.mmdit import MMDiTSettings
 from genzoo.nets.transformer.text_transformer import TextTransformerSettings, of_bert
@@ -62,6 +63,14 @@ def test_dit_is_that_of_diffusers():
     inputs = jnp.asarray(saved["x"]), jnp.asarray(saved["time"]), label_of(saved["label"])
     output, _ = output_of(net, inputs)
     np.testing.assert_allclose(output, saved["dit"], atol=1e-5 * np.abs(saved["dit"]).max())
+
+
+def test_the_middle_of_a_table_is_that_of_diffusers():
+    # A table of 7 x 7 for a network of 4 x 4 patches, of which an image takes 3 x 5.
+    places = positions.coordinates((3, 5), (4, 4), table=7)
+    np.testing.assert_allclose(
+        positions.sincos(places, 16), np.load(FIXTURE)["cropped"], rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", JOINT)

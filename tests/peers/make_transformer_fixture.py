@@ -19,6 +19,7 @@ import sys
 import numpy as np
 import torch
 from diffusers import DiTTransformer2DModel, SD3Transformer2DModel
+from diffusers.models.embeddings import PatchEmbed
 from make_unet_fixture import draw, to_numpy, to_torch
 from transformers import BertConfig, BertModel
 
@@ -160,6 +161,10 @@ def main(target):
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     saved["bert_names"] = np.array(list(shapes))
     saved["bert_shapes"] = np.array([" ".join(map(str, shape)) for shape in shapes.values()])
+    table = PatchEmbed(
+        height=8, width=8, patch_size=2, in_channels=3, embed_dim=16, pos_embed_max_size=7
+    )
+    saved["cropped"] = table.cropped_pos_embed(6, 10)[0].numpy()
     for name, array in saved.items():
         numbers = np.ndim(array) and array.dtype.kind != "U"
         print(name, np.abs(array).max() if numbers else array)

@@ -3,31 +3,21 @@
     pip install torch==2.13.0 diffusers==0.42.1 -e .
     python tests/peers/unet_speed.py [--rounds 6] [--measure train forward ddim] [--json FILE]
 
-Each contender is a process that lives through all rounds. In every round each one runs a burst of
-calls, in random order, and the first call is dropped. Ratios are computed within a round and their
-median and range are printed, because times of different minutes cannot be compared on a shared
-machine. float32 throughout; the training step is forward, backward, clipping, Adam and the average
-of the params.
+float32 throughout; the training step is forward, backward, clipping, Adam and the average of the
+params. The method is that of side_by_side.py.
 
 The allocator is left as it is, as a user has it. To keep freed pages (MALLOC_ARENA_MAX=1,
 MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_=68719476736) saves every contender a tenth of a training
 step, but in a process that had trained and sampled, forward passes of genzoo were up to a third
-slower with it. Other work on the machine slows genzoo down more than torch: stop it.
+slower with it.
 """
 
-import argparse
-import json
 import os
-import platform
-import random
-import statistics
-import subprocess
-import sys
-import time
+
+from side_by_side import Comparison, run
 
 BATCH = {"train": 8, "forward": 8, "ddim": 16}
 CALLS = {"train": 4, "forward": 6, "ddim": 1}
-CONTENDERS = ("genzoo", "torch_eager", "torch_compiled")
 
 
 def genzoo_calls() -> dict:
@@ -133,87 +123,15 @@ def torch_calls(compiled: bool) -> dict:
     return {"train": train, "forward": forward, "ddim": ddim}
 
 
-def work(contender: str) -> None:
-    """The process of one contender: reads a measure per line, answers with seconds per call."""
-    calls = genzoo_calls() if contender == "genzoo" else torch_calls(contender == "torch_compiled")
-    for line in sys.stdin:
-        measure = line.strip()
-        seconds = []
-        for _ in range(CALLS[measure] + (measure != "ddim")):
-            start = time.perf_counter()
-            calls[measure]()
-            seconds.append(time.perf_counter() - start)
-        kept = seconds if measure == "ddim" else seconds[1:]
-        print("\n@" + json.dumps(statistics.mean(kept)), flush=True)
-
-
-class Worker:
-    """A contender's process."""
-
-    def __init__(self, contender: str):
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", contender], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-
-    def burst(self, measure: str) -> float:
-        """Seconds per call."""
-        self._process.stdin.write(measure + "\n")
-        self._process.stdin.flush()
-        for line in self._process.stdout:
-            if line.startswith("@"):
-                return json.loads(line[1:])
-        raise SystemExit("a contender has ended; its message is above")
-
-    def end(self) -> None:
-        """Ends the process."""
-        self._process.stdin.close()
-        self._process.wait()
-
-
-def compare(measures: list[str], rounds: int, contenders: list[str]) -> dict:
-    """Seconds per call and the ratio of each contender's time to genzoo's, paired by round."""
-    workers = {name: Worker(name) for name in contenders}
-    result = {}
-    for measure in measures:
-        for worker in workers.values():
-            worker.burst(measure)  # compiles
-        seconds = {name: [] for name in workers}
-        for _ in range(rounds):
-            for name in random.sample(list(workers), len(workers)):
-                seconds[name].append(workers[name].burst(measure))
-        result[measure] = {"batch": BATCH[measure]}
-        for name, times in seconds.items():
-            ratios = [t / own for t, own in zip(times, seconds["genzoo"], strict=True)]
-            result[measure][name] = {
-                "seconds": round(statistics.median(times), 4),
-                "over_genzoo": round(statistics.median(ratios), 3),
-                "range": [round(min(ratios), 3), round(max(ratios), 3)],
-            }
-            print(measure, name, json.dumps(result[measure][name]), flush=True)
-    for worker in workers.values():
-        worker.end()
-    return result
-
-
-def main() -> None:
-    """Parses flags and prints the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worker", choices=CONTENDERS)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--measure", nargs="+", default=list(BATCH), choices=list(BATCH))
-    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
-    parser.add_argument("--json")
-    arguments = parser.parse_args()
-    if arguments.worker:
-        work(arguments.worker)
-        return
-    comparison = compare(arguments.measure, arguments.rounds, arguments.contenders)
-    report = {"cores": len(os.sched_getaffinity(0)), "machine": platform.platform(), **comparison}
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(report, file, indent=2)
+COMPARISON = Comparison(
+    contenders={
+        "genzoo": genzoo_calls,
+        "torch_eager": lambda: torch_calls(False),
+        "torch_compiled": lambda: torch_calls(True),
+    },
+    measures={name: (calls, {"batch": BATCH[name]}) for name, calls in CALLS.items()},
+)
 
 
 if __name__ == "__main__":
-    main()
+    run(COMPARISON, __doc__, rounds=6)

@@ -16,8 +16,9 @@ from train.toy import Game, Line
 
 from genzoo import check, config
 from genzoo.core import streams, tree
-from genzoo.core.contract import Aux, Player, Variables, by_name
+from genzoo.core.contract import Aux, Player, Variables
 from genzoo.core.errors import UserError
+from genzoo.core.reports import by_name
 from genzoo.evaluate.score import score_batch
 from genzoo.modes import train as mode
 from genzoo.train.averages import Average

@@ -79,13 +79,14 @@ class Attention:
     """The attention of a block. heads: must divide the width. qk_norm: whether queries and keys of
     every head pass through an RMSNorm. causal: whether position i sees positions 0 .. i only.
     cross: whether the block also attends to tokens, equation (2). dual: whether h is also added a
-    second attention to itself alone, for blocks of two streams (SD 3.5)."""
+    second attention to itself alone, for blocks of two streams (SD 3.5). fused: see `attend`."""
 
     heads: int
     qk_norm: bool = False
     causal: bool = False
     cross: bool = False
     dual: bool = False
+    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,9 @@ class TransformerBlock(nn.Module):
     def __call__(self, h: Array, told: Told, rates: Rates, train: bool) -> Array:
         attention, changes = self.attention, self.changes(told.features)
         query, key, value = self.heads(h, told.rotary, changes)
-        attended = attend(query, key, value, told.mask, causal=attention.causal)
+        attended = attend(
+            query, key, value, told.mask, causal=attention.causal, fused=attention.fused
+        )
         h = self.attended(h, attended, rates, train, changes)
         if attention.cross:
             h = h + self._added(self._cross(h, told), rates, train)
@@ -255,7 +258,8 @@ class TransformerBlock(nn.Module):
         query, key, value = self._split(self.query_key_value_dual(own), 3)
         if self.attention.qk_norm:
             query, key = self.query_norm_dual(query), self.key_norm_dual(key)
-        return changes[8][:, None] * self.out_dual(attend(query, key, value).reshape(h.shape))
+        attended = attend(query, key, value, fused=self.attention.fused)
+        return changes[8][:, None] * self.out_dual(attended.reshape(h.shape))
 
     def attended(
         self, h: Array, attended: Array, rates: Rates, train: bool, changes: list[Array]
@@ -291,7 +295,8 @@ class TransformerBlock(nn.Module):
             tokens = jnp.where(told.token_mask[..., None], tokens, 0)  # keeps out NaN as well
         (query,) = self._split(self.query_cross(self.norm_cross(h)), 1)
         key, value = self._split(self.key_value_cross(tokens), 2)
-        return self.out_cross(attend(query, key, value, told.token_mask).reshape(h.shape))
+        attended = attend(query, key, value, told.token_mask, fused=self.attention.fused)
+        return self.out_cross(attended.reshape(h.shape))
 
     def _mlp(self, h: Array) -> Array:
         h = self.expand(h)

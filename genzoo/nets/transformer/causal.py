@@ -47,15 +47,23 @@ class CausalBlock(TransformerBlock):
 
 
 def causal_block(
-    *, width: int, heads: int, expansion: int, depth: int, dtype: jnp.dtype, name: str
+    *,
+    width: int,
+    heads: int,
+    expansion: int,
+    depth: int,
+    dtype: jnp.dtype,
+    name: str,
+    fused: bool = False,
 ) -> CausalBlock:
     """A block of GPT-2. heads: must divide width. expansion: the hidden width of the MLP, in
-    widths. depth: the number of blocks of the network, by which initial weights are scaled."""
+    widths. depth: the number of blocks of the network, by which initial weights are scaled. fused:
+    see `attend`; one position at a time is not."""
     # 2 depth layers add to the stream; with this scale its variance does not grow with depth.
     into_stream = INIT_STD / (2 * depth) ** 0.5
     return CausalBlock(
         width=width,
-        attention=Attention(heads=heads, causal=True),
+        attention=Attention(heads=heads, causal=True, fused=fused),
         mlp=MLPS["gelu"](expansion * width),
         norm=Norm(epsilon=EPSILON),
         start=nn.initializers.normal(INIT_STD),

@@ -76,6 +76,11 @@ class JiTSettings(PatchSettings):
         return Norm(rms=True)
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """0 and the ends of all runs of equal blocks: class tokens come in between."""
+        return (0, self.class_start, self.depth) if self.class_tokens else (0, self.depth)
+
+    @property
     def rates(self) -> tuple[float, ...]:
         """The dropout of every block."""
         middle = range(self.depth // 4, self.depth // 4 * 3)

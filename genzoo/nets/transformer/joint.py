@@ -16,8 +16,13 @@ from genzoo.core.types import Array
 from genzoo.nets.parts.attention import attend
 from genzoo.nets.transformer import positions
 from genzoo.nets.transformer.block import Norm, Rates, Told, TransformerBlock
-from genzoo.nets.transformer.patch_transformer import entry, opened, output
-from genzoo.nets.transformer.patches import unpatchify
+from genzoo.nets.transformer.patch_transformer import (
+    LearnedPositions,
+    entry,
+    opened,
+    output,
+)
+from genzoo.nets.transformer.patches import grid_of, unpatchify
 from genzoo.nets.transformer.stack import Stack
 
 
@@ -49,7 +54,8 @@ class JointBlock(nn.Module):
         mask = told.token_mask
         if mask is not None:
             mask = jnp.concatenate([jnp.ones(h.shape[:2], bool), mask], 1)
-        attended = attend(*(jnp.concatenate(parts, 1) for parts in both), mask)
+        fused = self.x.attention.fused
+        attended = attend(*(jnp.concatenate(parts, 1) for parts in both), mask, fused=fused)
         split = h.shape[1]
         second = self.x.dual(h, own) if self.dual else 0.0
         h = self.x.attended(h, attended[:, :split], rates, train, own) + second
@@ -65,7 +71,8 @@ class JointTransformer(nn.Module):
 
     The arguments are those of `PatchTransformer`; the tokens of the conditions are the second
     stream. stream: makes the block of a stream from (dual, ends). dual: the number of first blocks
-    with a second attention.
+    with a second attention. ends: 0 and the ends of all runs of equal blocks.
+    table: the side of the largest grid, see `positions.coordinates`.
     """
 
     out_channels: int
@@ -78,22 +85,28 @@ class JointTransformer(nn.Module):
     stack: Stack
     condition: Callable[..., nn.Module]
     dtype: jnp.dtype
+    ends: tuple[int, ...]
     rotary: bool = False
     base: tuple[int, ...] = ()
+    learned: bool = False
+    table: int = 0
     dual: int = 0
 
     @nn.compact
     def __call__(self, x: Array, time: Array, conditions: Conditions, train: bool) -> Array:
         size = x.shape[1:-1]
         patches, encoded, features, places = opened(
-            self.condition, x, time, conditions, self.patch, self.base
+            self.condition, x, time, conditions, self.patch, self.base, self.table
         )
-        h = entry(self.width, self.dtype, "entry")(patches) + positions.sincos(places, self.width)
+        added = positions.sincos(places, self.width)
+        if self.learned:
+            own = LearnedPositions(self.width, self.base, name="position")
+            added = own(grid_of(size, self.patch))
+        h = entry(self.width, self.dtype, "entry")(patches) + added
         by = positions.rotary(places, self.head_width) if self.rotary else None
         told = Told(features, by, token_mask=encoded.mask)
         streams = h, encoded.tokens
-        parts = [0, min(self.dual, self.depth - 1), self.depth - 1, self.depth]
-        for first, last in pairwise(parts):
+        for first, last in pairwise(self.ends):
 
             def make(wrap: Callable, name: str, first: int = first) -> JointBlock:
                 dual, ends = first < self.dual, first == self.depth - 1

@@ -32,11 +32,12 @@ class MAENetwork(Network):
     P = patch^axes C, in the order of `patchify`. keep, restore: see math/masking.py.
 
     encode(params, x) -> tokens [B, 1 + N, width], the class token first, with no patch hidden.
-    patch: the side of the patches.
+    patch: the side of the patches. width: of the tokens.
     """
 
     encode: Callable[[Tree, Array], Array]
     patch: int
+    width: int
 
 
 class Decoder(nn.Module):
@@ -150,4 +151,5 @@ class MAESettings(VisionSettings):
             features=net.features,
             encode=encode,
             patch=self.patch,
+            width=self.width,
         )

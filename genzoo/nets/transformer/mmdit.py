@@ -3,13 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from genzoo.core.bounds import AtLeast, Limit
+from genzoo.core.bounds import AtLeast, Limit, without_effect
 from genzoo.core.conditions import Entries
 from genzoo.core.errors import UserError
-from genzoo.nets.interface import Network, network
+from genzoo.nets.interface import InnerMap, Network, network
 from genzoo.nets.transformer.block import TransformerBlock
 from genzoo.nets.transformer.counts import block_params
 from genzoo.nets.transformer.joint import JointTransformer
+from genzoo.nets.transformer.patches import grid_of
 from genzoo.nets.transformer.settings import PatchSettings
 
 
@@ -28,6 +29,13 @@ class MMDiTSettings(PatchSettings):
         Limit(1_000),
         "Number of first blocks in which patches also attend to themselves alone (SD 3.5).",
     ] = 0
+    table: Annotated[
+        int,
+        AtLeast(0),
+        Limit(65_536),
+        "Side, in patches, of the largest grid, whose table of positions is stretched to base and "
+        "of which smaller grids take the middle (192 in SD3, base (64, 64)); 0 for none.",
+    ] = 0
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
         """Errors in the settings for inputs of `shape` (*size, C), as sentences."""
@@ -36,12 +44,29 @@ class MMDiTSettings(PatchSettings):
             problems.append(
                 f"network.dual = {self.dual} must be at most network.depth = {self.depth}."
             )
+        if self.positions == "learned":
+            why, remedy = "with network.positions = 'learned'", "set that to 'sincos'"
+            problems += without_effect(self, "network", ("table",), why, remedy)
+        elif self.table and max(grid := grid_of(shape[:-1], self.patch)) > self.table:
+            problems.append(
+                f"network.table = {self.table} must be at least {max(grid)}, the longest side of "
+                "the data in patches, or 0."
+            )
         return problems
 
     @property
     def deep_vectors(self) -> bool:
         """Conditions that are vectors go through two layers, as SD3's pooled texts do."""
         return True
+
+    def inner(self, block: int, key: str) -> InnerMap:
+        """The patches' tokens after this many blocks. key: that of the number. Raises UserError."""
+        return replace(super().inner(block, key), output=0)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """0 and the ends of all runs of equal blocks."""
+        return 0, min(self.dual, self.depth - 1), self.depth - 1, self.depth
 
     def blocks_params(self, entries: Entries) -> int:
         """The number of params of all blocks."""
@@ -70,8 +95,8 @@ class MMDiTSettings(PatchSettings):
         def stream(dual: bool, ends: bool) -> TransformerBlock:
             return TransformerBlock(attention=replace(attention, dual=dual), ends=ends, **own)
 
-        fields = self.fields(out_channels, entries)
-        return network(JointTransformer(stream=stream, dual=self.dual, **fields))
+        own_fields = dict(stream=stream, dual=self.dual, ends=self.ends, table=self.table)
+        return network(JointTransformer(**own_fields, **self.fields(out_channels, entries)))
 
     def cross(self, entries: Entries) -> bool:
         """Whether blocks have cross-attention: tokens are a stream of their own."""

@@ -7,6 +7,7 @@ denoising generative models denoise, arXiv 2511.13720). Works for images, signal
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -37,14 +38,31 @@ def opened(
     conditions: Conditions,
     patch: int,
     base: tuple[int, ...],
+    table: int = 0,
 ) -> Opened:
     """See `PatchTransformer`. Call it inside a compact `__call__`."""
     time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
     encoded = condition(name="condition")(time, conditions, x)
     if encoded.maps is not None:
         x = jnp.concatenate([x, encoded.maps.astype(x.dtype)], -1)
-    places = positions.coordinates(grid_of(x.shape[1:-1], patch), base)
+    places = positions.coordinates(grid_of(x.shape[1:-1], patch), base, table)
     return Opened(patchify(x, patch), encoded, nn.silu(encoded.features), places)
+
+
+class LearnedPositions(nn.Module):
+    """grid -> learned positions [N, width], one for each place of the grid `base` or, if that is
+    (), of the first grid; those of another grid are interpolated linearly."""
+
+    width: int
+    base: tuple[int, ...] = ()
+
+    @nn.compact
+    def __call__(self, grid: tuple[int, ...]) -> Array:
+        start = nn.initializers.normal(TOKEN_STD)
+        table = self.param("table", start, (*(self.base or grid), self.width))
+        if self.base and self.base != grid:
+            table = jax.image.resize(table, (*grid, self.width), "linear")
+        return table.reshape(-1, self.width)
 
 
 def entry(width: int, dtype: jnp.dtype, name: str, use_bias: bool = True) -> nn.Dense:
@@ -77,8 +95,8 @@ class PatchTransformer(nn.Module):
     every block, the tokens are attended to, and the maps are concatenated to the input.
     block: makes a block of a class and a name; its width is `width`. base: the grid of patches to
     whose extent positions are stretched; () for that of the input.
-    rotary: whether queries and keys are turned by their positions, besides the sin-cos table that
-    is added to the patches.
+    learned: whether the positions that are added to the patches are learned, and not a sin-cos
+    table. rotary: whether queries and keys are turned by their positions as well.
     bottleneck: the rank of the embedding of patches; 0 for full rank. class_tokens: the number of
     tokens with the features of the conditions that go with the patches from block
     `class_start` on. They have learned positions and are dropped at the end.
@@ -96,6 +114,7 @@ class PatchTransformer(nn.Module):
     dtype: jnp.dtype
     rotary: bool = False
     base: tuple[int, ...] = ()
+    learned: bool = False
     bottleneck: int = 0
     class_tokens: int = 0
     class_start: int = 0
@@ -106,7 +125,11 @@ class PatchTransformer(nn.Module):
         patches, encoded, features, places = opened(
             self.condition, x, time, conditions, self.patch, self.base
         )
-        h = self._embedded(patches) + positions.sincos(places, self.width)
+        added = positions.sincos(places, self.width)
+        if self.learned:
+            own = LearnedPositions(self.width, self.base, name="position")
+            added = own(grid_of(size, self.patch))
+        h = self._embedded(patches) + added
 
         def told(still: int) -> Told:
             by = positions.rotary(places, self.head_width, still) if self.rotary else None

@@ -1,8 +1,9 @@
 """Where tokens are: sin-cos tables and rotary positions, for grids with any number of axes.
 
 Vaswani et al. 2017 (sinusoids), Dosovitskiy et al. 2021 (patches of images), Su et al. 2021
-(RoFormer: rotary positions). Both are computed from coordinates: those of a grid of another size
-can be stretched to the grid of training, so that a network serves several resolutions.
+(RoFormer: rotary positions), Esser et al. 2024 (the middle of a table for the largest grid). All
+are computed from coordinates: those of a grid of another size can be stretched to the grid of
+training, so that a network serves several resolutions.
 
 A rotary position turns pairs of channels of queries and keys by angles proportional to the position
 p, so that their product depends on differences of positions alone:
@@ -29,13 +30,16 @@ class Rotary(NamedTuple):
     sine: np.ndarray
 
 
-def coordinates(size: Sequence[int], base: Sequence[int] = ()) -> np.ndarray:
+def coordinates(size: Sequence[int], base: Sequence[int] = (), table: int = 0) -> np.ndarray:
     """The positions [N, axes] of a grid's N patches, in the order of `patchify`, float64.
 
-    base: the size of a grid to whose extent they are stretched; () for its own.
+    base: the size of a grid to whose extent they are stretched; () for its own. table: the side of
+    a larger grid, which is stretched in its place and in whose middle the patches are; 0 for none.
     """
-    steps = [b / side for b, side in zip(base or size, size, strict=True)]
-    axes = [step * np.arange(side) for step, side in zip(steps, size, strict=True)]
+    axes = []
+    for b, side in zip(base or size, size, strict=True):
+        whole = table or side
+        axes.append(b / whole * ((whole - side) // 2 + np.arange(side)))
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(size))
 
 

@@ -9,9 +9,11 @@ from flax import linen as nn
 
 from genzoo.core import conditions
 from genzoo.core.bounds import AtLeast, Below, Between, Each, Entries, Limit, OneOf
+from genzoo.core.errors import UserError
 from genzoo.core.size import Size
-from genzoo.nets.interface import Network, network
+from genzoo.nets.interface import InnerMap, Network, network
 from genzoo.nets.parts import counts
+from genzoo.nets.parts.attention import Fused
 from genzoo.nets.parts.conditioning import TOKEN_STD, Conditioner, check_ways
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES
@@ -40,12 +42,19 @@ MLPName = Annotated[
 ]
 QKNorm = Annotated[bool, "Whether queries and keys of every head pass through an RMSNorm."]
 UsesRotary = Annotated[bool, "Whether queries and keys are turned by their positions."]
+POSITIONS = ("sincos", "learned")
+Positions = Annotated[
+    str,
+    OneOf(POSITIONS),
+    "Positions added to the patches: a fixed sincos table, or learned ones.",
+]
 Base = Annotated[
     tuple[int, ...],
     Entries(0, 8),
     Each(Between(1, 65_536)),
-    "Number of patches along each axis to whose extent positions are stretched, for a network "
-    "trained at another resolution; () for that of the data.",
+    "Number of patches along each axis to whose extent positions are stretched, or between whose "
+    "learned positions is interpolated, for a network trained at another resolution; () for that "
+    "of the data.",
 ]
 TimeEmbedding = Annotated[
     str,
@@ -104,12 +113,14 @@ class PatchSettings:
     mlp: MLPName = "gelu"
     qk_norm: QKNorm = False
     rotary: UsesRotary = False
+    positions: Positions = "sincos"
     base: Base = ()
     time_embedding: TimeEmbedding = "sinusoidal_adm"
     dropout: Dropout = 0.0
     drop_path: DropPath = 0.0
     scan: Scan = False
     remat: RematName = "none"
+    fused: Fused = False
     dtype: Dtype = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
@@ -155,6 +166,28 @@ class PatchSettings:
         """The dropout of every block."""
         return (self.dropout,) * self.depth
 
+    def inner(self, block: int, key: str) -> InnerMap:
+        """The tokens after this many blocks. key: that of the number. Raises UserError."""
+        if not 1 <= block <= self.depth:
+            raise UserError(f"{key} = {block} must be between 1 and network.depth = {self.depth}.")
+        path, layer = self.stack.place(block - 1, self.ends)
+        return InnerMap(path=path, layer=layer, width=self.width, patch=self.patch)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """0 and the ends of all runs of equal blocks."""
+        return 0, self.depth
+
+    @property
+    def stack(self) -> Stack:
+        """How blocks are stacked."""
+        return Stack(
+            dropout=self.rates,
+            path=linear_path(self.drop_path, self.depth),
+            scan=self.scan,
+            remat=self.remat,
+        )
+
     def size(
         self, shape: tuple[int, ...], *, out_channels: int, entries: conditions.Entries
     ) -> Size:
@@ -165,6 +198,8 @@ class PatchSettings:
             entries, FREQUENCIES, width, context=width, deep=self.deep_vectors
         )
         params += self.entry_params(within * (shape[-1] + counts.mapped(entries)))
+        if self.positions == "learned":
+            params += width * prod(self.base or grid_of(shape[:-1], self.patch))
         params += self.blocks_params(entries)
         params += norm_params(self.norm, width)
         params += counts.dense(width, 2 * width) + counts.dense(width, within * out_channels)
@@ -189,7 +224,12 @@ class PatchSettings:
         """The fields of every block."""
         return dict(
             width=self.width,
-            attention=Attention(heads=self.heads, qk_norm=self.qk_norm, cross=self.cross(entries)),
+            attention=Attention(
+                heads=self.heads,
+                qk_norm=self.qk_norm,
+                cross=self.cross(entries),
+                fused=self.fused,
+            ),
             mlp=MLPS[self.mlp](int(self.expansion * self.width)),
             norm=self.norm,
             modulated=True,
@@ -217,16 +257,12 @@ class PatchSettings:
             depth=self.depth,
             head_width=self.width // self.heads,
             norm=self.norm,
-            stack=Stack(
-                dropout=self.rates,
-                path=linear_path(self.drop_path, self.depth),
-                scan=self.scan,
-                remat=self.remat,
-            ),
+            stack=self.stack,
             condition=condition,
             dtype=DTYPES[self.dtype],
             rotary=self.rotary,
             base=self.base,
+            learned=self.positions == "learned",
         )
 
     def made(self, out_channels: int, entries: conditions.Entries, **own: object) -> Network:

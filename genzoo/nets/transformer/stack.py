@@ -4,8 +4,9 @@ A scan traces and compiles one block for all, which matters for deep networks. I
 of the blocks, stacked along a leading axis, under a name that `core.tree.is_stacked` recognises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +53,14 @@ class Stack:
         )
         block = make(self._wrap, f"{STACKED}{first}")
         return scanned(block, h, self._rates(first, last, slice(None)))[0]
+
+    def place(self, i: int, ends: Sequence[int]) -> tuple[str, int | None]:
+        """(the name of the module that holds block i, its layer there if that is a scan). ends: 0
+        and the `last` of every run."""
+        for first, last in pairwise(ends):
+            if self.scan and first <= i < last and last - first > 1:
+                return f"{STACKED}{first}", i - first
+        return f"block_{i}", None
 
     def _wrap(self, block: type[nn.Module]) -> type[nn.Module]:
         policy = POLICIES[self.remat]

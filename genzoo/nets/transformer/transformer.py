@@ -29,6 +29,7 @@ from genzoo.core.size import Size
 from genzoo.core.types import Array, Tree
 from genzoo.nets.interface import Network, network
 from genzoo.nets.parts import counts
+from genzoo.nets.parts.attention import Fused
 from genzoo.nets.parts.conditioning import check_ways, feature_embedder, value_of
 from genzoo.nets.parts.layers import DTYPES, ZEROS
 from genzoo.nets.transformer.block import Rates, Told
@@ -172,6 +173,7 @@ class TransformerSettings:
         Limit(0.99),
         "Dropout rate on the embedded sequence and on the output of each layer, in training.",
     ] = 0.0
+    fused: Fused = False
     dtype: Annotated[
         str,
         OneOf(DTYPES),
@@ -225,6 +227,7 @@ class TransformerSettings:
             expansion=self.expansion,
             depth=self.depth,
             dtype=dtype,
+            fused=self.fused,
         )
         module = Transformer(
             vocabularies=vocabularies,

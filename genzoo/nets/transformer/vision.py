@@ -19,6 +19,7 @@ from genzoo.core.size import Size
 from genzoo.core.types import Array
 from genzoo.nets.interface import FeatureNetwork, features_of
 from genzoo.nets.parts import counts
+from genzoo.nets.parts.attention import Fused
 from genzoo.nets.parts.conditioning import TOKEN_STD
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, ZEROS
 from genzoo.nets.parts.problems import indivisible
@@ -154,6 +155,7 @@ class Tower:
     drop_path: float = 0.0
     scan: bool = False
     remat: str = "none"
+    fused: bool = False
     causal: bool = False
     norm: Norm = field(default=NORM)
 
@@ -162,7 +164,7 @@ class Tower:
         """The fields of every block."""
         return dict(
             width=self.width,
-            attention=Attention(heads=self.heads, causal=self.causal),
+            attention=Attention(heads=self.heads, causal=self.causal, fused=self.fused),
             mlp=MLPS[self.mlp](int(self.expansion * self.width)),
             norm=self.norm,
             dtype=self.dtype,
@@ -214,6 +216,7 @@ class VisionSettings:
     drop_path: DropPath = 0.0
     scan: Scan = False
     remat: RematName = "none"
+    fused: Fused = False
     dtype: Dtype = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:

@@ -40,10 +40,11 @@ class AttentionPool(nn.Module):
     """Equation (1): x [B, *size, C] -> [B, C].
 
     The learned positions p fix the size at initialisation. heads: must divide C. One fused map
-    gives query, key and value, laid out as in `SelfAttention`.
+    gives query, key and value, laid out as in `SelfAttention`. fused: see `attend`.
     """
 
     heads: int
+    fused: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -54,7 +55,8 @@ class AttentionPool(nn.Module):
         tokens = tokens + self.param("position", start, tokens.shape[1:])
         h = nn.Dense(3 * channels, kernel_init=FAN_IN, name="query_key_value")(tokens)
         h = h.reshape(batch, -1, 3, self.heads, channels // self.heads)
-        return attend(h[:, :1, 0], h[:, :, 1], h[:, :, 2]).reshape(batch, channels)
+        h = attend(h[:, :1, 0], h[:, :, 1], h[:, :, 2], fused=self.fused)
+        return h.reshape(batch, channels)
 
 
 class Classifier(nn.Module):
@@ -78,7 +80,7 @@ class Classifier(nn.Module):
         # In float32 from here on: it costs little, and probes use the features unrounded.
         h = nn.silu(GroupNorm(trunk.style.groups, trunk.style.epsilon, name="out_norm")(h))
         heads = heads_of(h.shape[-1], trunk.heads, trunk.head_width)
-        features = AttentionPool(heads, name="pool")(h)
+        features = AttentionPool(heads, trunk.style.fused, name="pool")(h)
         if not self.classes:
             return features
         return nn.Dense(self.classes, kernel_init=ZEROS, name="out")(features)

@@ -28,6 +28,7 @@ class BlockStyle:
     scale: multiplies every sum with a shortcut; NCSN++ preserves the variance with sqrt(1/2).
     project: whether the shortcut of a block that resamples has a convolution (NCSN++).
     condition_bias: whether the dense layer on the time features has a bias (not in VDM).
+    fused: of the attention, see `attend`.
     """
 
     scale_shift: bool
@@ -38,6 +39,7 @@ class BlockStyle:
     scale: float = 1.0
     project: bool = False
     condition_bias: bool = True
+    fused: bool = False
 
 
 class ResidualBlock(nn.Module):

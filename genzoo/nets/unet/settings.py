@@ -9,7 +9,9 @@ from flax import linen as nn
 
 from genzoo.core import conditions
 from genzoo.core.bounds import Above, AtLeast, Below, Between, Each, Entries, Limit, OneOf
+from genzoo.nets.interface import InnerMap
 from genzoo.nets.parts import counts
+from genzoo.nets.parts.attention import Fused
 from genzoo.nets.parts.conditioning import Conditioner
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS
 from genzoo.nets.parts.layers import DTYPES, groups_of
@@ -17,7 +19,7 @@ from genzoo.nets.parts.problems import even_problems
 from genzoo.nets.parts.resample import Taps, filter_fits
 from genzoo.nets.unet.counts import Count
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
-from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of, width_of
+from genzoo.nets.unet.trunk import REMATS, Trunk, heads_of, middle, width_of
 
 Width = Annotated[
     int, AtLeast(1), Limit(65_536), "Base number of channels, scaled by the multipliers."
@@ -117,12 +119,17 @@ class LevelsSettings:
     norm_epsilon: NormEpsilon = 1e-6
     patch: Patch = 1
     remat: RematName = "none"
+    fused: Fused = False
     dtype: Dtype = "float32"
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of each level."""
         return tuple(width_of(self.width, multiplier) for multiplier in self.multipliers)
+
+    def inner(self, block: int, key: str) -> InnerMap:
+        """The map after the middle. key: that of the number, which must be 0 (UserError)."""
+        return middle(self.widths[-1], block, key)
 
 
 def levels_problems(
@@ -168,6 +175,7 @@ class ADMSettings(LevelsSettings):
             groups=self.norm_groups,
             epsilon=self.norm_epsilon,
             dtype=DTYPES[self.dtype],
+            fused=self.fused,
         )
         return Trunk(
             entry=self.widths[0],

@@ -121,6 +121,7 @@ class SongUNetSettings(LevelsSettings):
             dtype=DTYPES[self.dtype],
             scale=sqrt(0.5),
             project=True,
+            fused=self.fused,
         )
         return Trunk(
             entry=self.width,

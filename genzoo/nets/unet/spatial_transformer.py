@@ -29,16 +29,18 @@ LAYER_EPSILON = 1e-5
 class TransformerBlock(nn.Module):
     """Equation (2): (h [B, N, C], tokens [B, L, D], token_mask [B, L] bool or None) -> [B, N, C].
 
-    heads: must divide C. token_mask: False for padding; None means no padding.
+    heads: must divide C. token_mask: False for padding; None means no padding. fused:
+    see `attend`.
     """
 
     heads: int
     dtype: jnp.dtype
+    fused: bool = False
 
     @nn.compact
     def __call__(self, h: Array, tokens: Array, token_mask: Array | None = None) -> Array:
         norm = partial(nn.LayerNorm, LAYER_EPSILON, dtype=self.dtype)
-        attention = partial(MultiHeadAttention, self.heads, self.dtype)
+        attention = partial(MultiHeadAttention, self.heads, self.dtype, self.fused)
         own = norm(name="norm_0")(h)
         h = h + attention(name="self_attention")(own, own)
         h = h + attention(name="cross_attention")(norm(name="norm_1")(h), tokens, token_mask)
@@ -51,12 +53,14 @@ class SpatialTransformer(nn.Module):
 
     Equations (1) to (3); the identity at the start. heads: must divide C. depth: how often (2) is
     applied. groups: the most groups of norm. token_mask: False for padding; None means no padding.
+    fused: see `attend`.
     """
 
     heads: int
     depth: int
     groups: int
     dtype: jnp.dtype
+    fused: bool = False
 
     @nn.compact
     def __call__(self, x: Array, tokens: Array, token_mask: Array | None = None) -> Array:
@@ -65,6 +69,7 @@ class SpatialTransformer(nn.Module):
         h = h.reshape(batch, -1, channels)
         h = nn.Dense(channels, kernel_init=FAN_IN, dtype=self.dtype, name="entry")(h)
         for i in range(self.depth):
-            h = TransformerBlock(self.heads, self.dtype, name=f"block_{i}")(h, tokens, token_mask)
+            block = TransformerBlock(self.heads, self.dtype, self.fused, name=f"block_{i}")
+            h = block(h, tokens, token_mask)
         h = nn.Dense(channels, kernel_init=ZEROS, dtype=self.dtype, name="out")(h)
         return x + h.reshape(x.shape)

@@ -12,7 +12,9 @@ from types import MappingProxyType
 import jax.numpy as jnp
 from flax import linen as nn
 
+from genzoo.core.errors import UserError
 from genzoo.core.types import Array
+from genzoo.nets.interface import InnerMap
 from genzoo.nets.parts.attention import SelfAttention
 from genzoo.nets.parts.layers import Conv, fold
 from genzoo.nets.parts.remat import POLICIES
@@ -50,6 +52,14 @@ def heads_of(channels: int, heads: int, head_width: int) -> int:
     return channels // head_width if head_width else heads
 
 
+def middle(width: int, block: int, key: str, within: str = "") -> InnerMap:
+    """The map after the middle of a U-Net at the path `within`. key: that of `block`, which must be
+    0 (UserError): blocks of a U-Net are not numbered."""
+    if block:
+        raise UserError(f"{key} = {block} numbers blocks of a transformer: leave it at 0 here.")
+    return InnerMap(path=f"{within}middle_1", width=width)
+
+
 class AttentiveBlock(nn.Module):
     """A residual block followed by attention: the unit of rematerialisation.
 
@@ -78,13 +88,14 @@ class AttentiveBlock(nn.Module):
             if tokens is None:
                 raise ValueError("this network attends to tokens: give tokens [B, L, D]")
             transformer = SpatialTransformer(
-                self.heads, self.depth, style.groups, style.dtype, name="transformer"
+                self.heads, self.depth, style.groups, style.dtype, style.fused, name="transformer"
             )
             return transformer(x, tokens, token_mask)
         if self.heads:
             attention = SelfAttention(
-                self.heads, style.groups, style.epsilon, style.dtype, style.scale, name="attention"
-            )
+                self.heads, style.groups, style.epsilon, style.dtype, style.scale, style.fused,
+                name="attention",
+            )  # fmt: skip
             return attention(x)
         return x
 

@@ -22,8 +22,9 @@ from genzoo.core.bounds import AtLeast, AtMost, Between, Each, Limit
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.size import Size
 from genzoo.core.types import Array
-from genzoo.nets.interface import Network, network
+from genzoo.nets.interface import InnerMap, Network, network
 from genzoo.nets.parts import counts
+from genzoo.nets.parts.attention import Fused
 from genzoo.nets.parts.conditioning import Conditioner, check_ways
 from genzoo.nets.parts.embeddings import sinusoidal
 from genzoo.nets.parts.layers import DTYPES, wide_groups
@@ -37,7 +38,7 @@ from genzoo.nets.unet.settings import (
     RematName,
     attention_problems,
 )
-from genzoo.nets.unet.trunk import REMATS, Trunk
+from genzoo.nets.unet.trunk import REMATS, Trunk, middle
 from genzoo.nets.unet.unet import UNet
 
 FINEST = 16  # far above this, float32 cannot resolve the phase 2^n pi x
@@ -109,6 +110,7 @@ class VDMUNetSettings:
     dropout: Dropout = 0.1
     patch: Patch = 1
     remat: RematName = "none"
+    fused: Fused = False
     dtype: Dtype = "float32"
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
@@ -126,6 +128,10 @@ class VDMUNetSettings:
         count.params += counts.conditioner(entries, self.width + 1, features)
         return count.ascend(out_channels, attention_up=True)
 
+    def inner(self, block: int, key: str) -> InnerMap:
+        """The map after the middle. key: that of the number, which must be 0 (UserError)."""
+        return middle(self.width, block, key, within="core/")
+
     def _trunk(self) -> Trunk:
         style = BlockStyle(
             scale_shift=False,
@@ -134,6 +140,7 @@ class VDMUNetSettings:
             epsilon=1e-6,
             dtype=DTYPES[self.dtype],
             condition_bias=False,
+            fused=self.fused,
         )
         return Trunk(
             entry=self.width,
