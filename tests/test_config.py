@@ -13,6 +13,7 @@ from test_smoke import ONE_OF_A_KIND
 from genzoo import build, check, config, runs
 from genzoo.builders import ddpm, sampling
 from genzoo.core import tree
+from genzoo.core.bounds import settings_of
 from genzoo.core.conditions import gather
 from genzoo.core.contract import (
     Context,
@@ -24,6 +25,7 @@ from genzoo.core.contract import (
 )
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment, sample_keys
+from genzoo.settings import FrozenSettings
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 CIFAR = "configs/ddpm_cifar.py"
@@ -373,8 +375,10 @@ def test_the_keys_of_every_config_are_those_documented_each_with_a_sentence(path
         if section not in ("seed", "frozen", "conditions")
         for key, value in keys.items()
     }
+    stages = build.FAMILIES[resolved.family.name].of_role("frozen")  # also optional ones
+    assert resolved.frozen.keys() <= stages.keys()
     expected = {"seed", "conditions", *values} | {
-        f"frozen.{name}.{key}" for name, stage in resolved.frozen.items() for key in stage
+        f"frozen.{name}.{key}" for name in stages for key in settings_of(FrozenSettings)
     }
     listed = {key for key in documented if ".NAME." not in key}  # the user chooses these names
     assert listed == expected
