@@ -199,15 +199,14 @@ def nt_xent(temperature: float) -> TwoViews:
 
 
 def info_nce(a: Vectors, b: Vectors, params: Tree, mask: PerExample | None) -> PerExample:
-    """CLIP's objective; params: {"log_scale"}, whose value is bounded at 100."""
-    return contrastive.info_nce(a, b, _scale(params), mask)
+    """CLIP's objective; params: {"log_scale"}, bounded so that the scale is at most 100."""
+    largest = jnp.float32(contrastive.LARGEST_SCALE)
+    scale = jnp.exp(contrastive.bounded(params["log_scale"], largest))
+    return contrastive.info_nce(a, b, scale, mask)
 
 
 def pairwise_sigmoid(a: Vectors, b: Vectors, params: Tree, mask: PerExample | None) -> PerExample:
-    """SigLIP's objective; params: {"log_scale", "bias"}."""
-    return contrastive.pairwise_sigmoid(a, b, _scale(params), params["bias"], mask)
-
-
-def _scale(params: Tree) -> Array:
-    largest = jnp.float32(contrastive.LARGEST_SCALE)
-    return jnp.exp(contrastive.bounded(params["log_scale"], largest))
+    """SigLIP's objective; params: {"log_scale", "bias"}. Its scale has no bound: 117 in the
+    authors' B/16."""
+    scale = jnp.exp(params["log_scale"])
+    return contrastive.pairwise_sigmoid(a, b, scale, params["bias"], mask)

@@ -16,6 +16,8 @@ from genzoo import build, check, config
 from genzoo.core.contract import Context, Retrieves
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment, variables_of
+from genzoo.families.contrastive import info_nce, pairwise_sigmoid
+from genzoo.math import contrastive
 from genzoo.math.contrastive import SIGMOID_START_BIAS, START_SCALE
 
 
@@ -50,6 +52,17 @@ def test_siglip_has_a_bias_and_clip_none():
         "log_scale": pytest.approx(np.log(10)), "bias": SIGMOID_START_BIAS
     }  # fmt: skip
     assert set(experiment("clip_shapes").initial_variables().params["objective"]) == {"log_scale"}
+
+
+def test_the_scale_of_clip_is_bounded_and_that_of_siglip_is_not():
+    rng = np.random.default_rng(0)
+    a, b = (contrastive.unit(jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)) for _ in "ab")
+    for scale in (60.0, 150.0):
+        params = {"log_scale": jnp.log(scale), "bias": jnp.float32(-12.0)}
+        clip = contrastive.info_nce(a, b, min(scale, 100.0))
+        np.testing.assert_allclose(info_nce(a, b, params, None), clip, rtol=1e-4)
+        siglip = contrastive.pairwise_sigmoid(a, b, scale, -12.0)
+        np.testing.assert_allclose(pairwise_sigmoid(a, b, params, None), siglip, rtol=1e-4)
 
 
 def test_each_field_is_embedded_without_the_other():
