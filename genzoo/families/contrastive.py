@@ -206,7 +206,6 @@ def info_nce(a: Vectors, b: Vectors, params: Tree, mask: PerExample | None) -> P
 
 
 def pairwise_sigmoid(a: Vectors, b: Vectors, params: Tree, mask: PerExample | None) -> PerExample:
-    """SigLIP's objective; params: {"log_scale", "bias"}. Its scale has no bound: 117 in the
-    authors' B/16."""
+    """SigLIP's objective; params: {"log_scale", "bias"}. The authors do not bound its scale."""
     scale = jnp.exp(params["log_scale"])
     return contrastive.pairwise_sigmoid(a, b, scale, params["bias"], mask)
