@@ -94,9 +94,9 @@ class Views:
         left, top = left * (1 - width), top * (1 - tall)
         coin, *changes = uniform("jitter", 5)
         jittered = coin < self.jitter
+        most = 0.8 * self.strength
         factors = [
-            jnp.where(jittered, jnp.maximum(1 + 0.8 * self.strength * (2 * c - 1), 0), 1)
-            for c in changes[:3]
+            jnp.where(jittered, within(c, max(1 - most, 0), 1 + most), 1) for c in changes[:3]
         ]
         hue = jnp.where(jittered, 0.2 * self.strength * (2 * changes[3] - 1), 0)
         (flip,), (grey,), (coin, size) = uniform("flip"), uniform("grey"), uniform("blur", 2)

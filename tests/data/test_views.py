@@ -117,6 +117,9 @@ def test_the_draws_have_the_published_distributions():
         assert abs(np.mean(share) - p) < 4 * np.sqrt(p * (1 - p) / count)
     for factors in (drawn.brightness, drawn.contrast, drawn.saturation):
         assert 0.6 <= factors.min() < 0.61 and 1.39 < factors.max() <= 1.4
+    # A strong change is cut to factors above 0, among which it is still uniform.
+    strong = np.asarray(Views(strength=2.0).draw(keys, 224).brightness)[changed]
+    assert np.abs(np.quantile(strong, [0.25, 0.5, 0.75]) / 2.6 - [0.25, 0.5, 0.75]).max() < 0.02
     assert 0.099 < np.abs(drawn.hue).max() <= 0.1
     sigmas = np.asarray(drawn.blur)[np.asarray(drawn.blur) > 0]
     assert 0.099 < sigmas.min() < 0.11 and 1.99 < sigmas.max() <= 2.0
