@@ -4,9 +4,9 @@
     python -m genzoo.main --workdir=runs/mmdit --mode=sample --config.sample.count=800
 
 Esser et al. 2024 (Stable Diffusion 3): text and image are two streams with their own weights that
-attend to each other in every block; logit-normal times. Data, prediction, optimizer and sampling
-are those of fm_shapes, whose U-Net attends to the captions by cross-attention, so that the prompt
-accuracy of the second command compares the networks. The full size has not been trained.
+attend to each other in every block. Data, prediction, times, optimizer and sampling are those of
+fm_shapes, whose U-Net attends to the captions by cross-attention, so that the prompt accuracy of
+the second command compares the networks. The full size has not been trained.
 
 Variants:
     :laptop  2.3M parameters, 4,200 steps of 32. Cost: about twenty minutes on 2 CPU cores.
