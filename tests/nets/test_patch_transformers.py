@@ -15,7 +15,7 @@ from checked import section_problems
 from oracles import entry_of, label_of
 
 from genzoo.core import tree
-from genzoo.core.conditions import Entry
+from genzoo.core.conditions import Entry, Given, Tokens
 from genzoo.nets.parts.attention import attend
 from genzoo.nets.transformer import positions
 from genzoo.nets.transformer.block import MLPS, Attention, Norm, Rates, Told, TransformerBlock
@@ -244,6 +244,47 @@ def test_joint_attention_with_an_empty_stream_is_self_attention():
     np.testing.assert_allclose(masked, alone, atol=1e-5)
     seen, _ = joint.apply(params, (h, tokens), told, Rates(), False)
     assert np.abs(seen - alone).max() > 0.1
+
+
+def random_joint(dual, told, *streams):
+    """A joint block, and params of it without zeros."""
+    rng = np.random.default_rng(1)
+    joint = JointBlock(lambda dual, ends: block_of(dual=dual, ends=ends), dual=dual)
+    shapes = jax.eval_shape(joint.init, jax.random.key(0), streams, told, Rates(), False)
+    params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape) * 0.3, s.dtype), shapes)
+    return joint, params
+
+
+@pytest.mark.parametrize("rates", [Rates(dropout=1.0), Rates(path=1.0)])
+def test_dropout_reaches_all_that_a_joint_block_adds(rates):
+    rng = np.random.default_rng(0)
+    h, features = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 5, 8), (2, 8)))
+    told, streams = Told(features), (h, h[:, :3])
+    joint, params = random_joint(True, told, *streams)
+    drop = {"dropout": jax.random.key(0)}
+    kept = joint.apply(params, streams, told, rates, True, rngs=drop)
+    np.testing.assert_array_equal(kept[0], h)
+    np.testing.assert_array_equal(kept[1], h[:, :3])
+    assert np.abs(joint.apply(params, streams, told, rates, False)[0] - h).max() > 0.1
+
+
+def test_padding_of_the_second_stream_may_hold_anything():
+    text = Entry(kind="tokens", size=5, length=4, way="attend", null=False)
+    net = MMDiTSettings(width=8, depth=2, heads=2, patch=2, qk_norm=True).build(
+        out_channels=1, entries={"text": text}
+    )
+    rng = np.random.default_rng(0)
+    x, tokens = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 4, 4, 1), (2, 4, 5)))
+    mask = jnp.asarray([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
+
+    def given(tokens):
+        return {"text": Given(Tokens(tokens, mask), jnp.ones(2, bool))}
+
+    shapes = jax.eval_shape(net.init, jax.random.key(0), x, jnp.zeros(2), given(tokens))
+    params = jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape) * 0.3, s.dtype), shapes)
+    apply = jit(lambda tokens: net.apply(params, x, jnp.full(2, 300.0), given(tokens)))
+    spoiled = jnp.where(mask[..., None], tokens, jnp.nan)
+    np.testing.assert_array_equal(apply(spoiled), apply(tokens))
 
 
 def test_attention_is_that_of_jax():

@@ -77,9 +77,10 @@ class Norm:
 @dataclass(frozen=True, kw_only=True)
 class Attention:
     """The attention of a block. heads: must divide the width. qk_norm: whether queries and keys of
-    every head pass through an RMSNorm. causal: whether position i sees positions 0 .. i only.
-    cross: whether the block also attends to tokens, equation (2). dual: whether h is also added a
-    second attention to itself alone, for blocks of two streams (SD 3.5). fused: see `attend`."""
+    every head pass through an RMSNorm, except in (2). causal: whether position i sees positions
+    0 .. i only. cross: whether the block also attends to tokens, equation (2). dual: whether h is
+    also added a second attention to itself alone, for blocks of two streams (SD 3.5). fused: see
+    `attend`."""
 
     heads: int
     qk_norm: bool = False
@@ -252,14 +253,15 @@ class TransformerBlock(nn.Module):
             query, key = turned(query, positions), turned(key, positions)
         return [query, key, value]
 
-    def dual(self, h: Array, changes: list[Array]) -> Array:
+    def dual(self, h: Array, rates: Rates, train: bool, changes: list[Array]) -> Array:
         """What the second attention adds, from h [B, N, width] before the first."""
         own = modulate(self.norm_0(h), *changes[6:8])
         query, key, value = self._split(self.query_key_value_dual(own), 3)
         if self.attention.qk_norm:
             query, key = self.query_norm_dual(query), self.key_norm_dual(key)
         attended = attend(query, key, value, fused=self.attention.fused)
-        return changes[8][:, None] * self.out_dual(attended.reshape(h.shape))
+        added = self._added(self.out_dual(attended.reshape(h.shape)), rates, train)
+        return changes[8][:, None] * added
 
     def attended(
         self, h: Array, attended: Array, rates: Rates, train: bool, changes: list[Array]

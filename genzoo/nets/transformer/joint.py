@@ -57,7 +57,7 @@ class JointBlock(nn.Module):
         fused = self.x.attention.fused
         attended = attend(*(jnp.concatenate(parts, 1) for parts in both), mask, fused=fused)
         split = h.shape[1]
-        second = self.x.dual(h, own) if self.dual else 0.0
+        second = self.x.dual(h, rates, train, own) if self.dual else 0.0
         h = self.x.attended(h, attended[:, :split], rates, train, own) + second
         h = self.x.passed_on(h, rates, train, own)
         if not self.ends:
@@ -105,7 +105,8 @@ class JointTransformer(nn.Module):
         h = entry(self.width, self.dtype, "entry")(patches) + added
         by = positions.rotary(places, self.head_width) if self.rotary else None
         told = Told(features, by, token_mask=encoded.mask)
-        streams = h, encoded.tokens
+        # Attention gives padding no weight, but 0 times NaN would be NaN.
+        streams = h, jnp.where(encoded.mask[..., None], encoded.tokens, 0)
         for first, last in pairwise(self.ends):
 
             def make(wrap: Callable, name: str, first: int = first) -> JointBlock:

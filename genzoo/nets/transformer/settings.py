@@ -40,7 +40,10 @@ Expansion = Annotated[
 MLPName = Annotated[
     str, OneOf(MLPS), "MLP of a block: gelu (by tanh), gelu_exact, gelu_quick or swiglu (gated)."
 ]
-QKNorm = Annotated[bool, "Whether queries and keys of every head pass through an RMSNorm."]
+QKNorm = Annotated[
+    bool,
+    "Whether queries and keys of every head pass through an RMSNorm, except in cross-attention.",
+]
 UsesRotary = Annotated[bool, "Whether queries and keys are turned by their positions."]
 POSITIONS = ("sincos", "learned")
 Positions = Annotated[
