@@ -19,7 +19,10 @@ def ids(captions: Sequence[str], field: Tokens, source: str, split: str) -> np.n
     """
     (most,) = field.shape
     whole = {caption: field.tokenizer.encode(caption) for caption in dict.fromkeys(captions)}
-    rows = {caption: field.take(tokens[:most]) for caption, tokens in whole.items()}
+    rows = {
+        caption: field.take(tokens if len(tokens) <= most else caption)
+        for caption, tokens in whole.items()
+    }
     if cut := sum(len(whole[caption]) > most for caption in captions):
         longest = max(map(len, whole.values()))
         left = {row.tobytes() for row in rows.values()}

@@ -280,7 +280,7 @@ class Tokens(Field):
         if isinstance(value, str):
             if self.tokenizer is None:
                 raise ValueError("it is text, but this field has no tokenizer")
-            value = self.tokenizer.encode(value)[: self.shape[0]]
+            value = self.tokenizer.encode(value, self.shape[0])
         ids = np.asarray(value, np.int32)
         if ids.ndim != 1 or len(ids) > self.shape[0]:
             raise ValueError(f"its shape is {ids.shape}, not at most {self.shape}")

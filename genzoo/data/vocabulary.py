@@ -37,8 +37,8 @@ class Tokenizer(Protocol):
     def size(self) -> int:
         """The number of ids, including padding."""
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
+    def encode(self, text: str, most: int | None = None) -> list[int]:
+        """The ids of a text, at most so many; marks at its end stay."""
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; padding is skipped."""
@@ -75,9 +75,9 @@ class Words:
         """The number of words, plus one id each for padding and for unknown words."""
         return len(self.words) + 2
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, most: int | None = None) -> list[int]:
         """One id per word and punctuation mark."""
-        return [self._ids.get(word, UNKNOWN) for word in words_of(text)]
+        return [self._ids.get(word, UNKNOWN) for word in words_of(text)[:most]]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The words, separated by spaces; unknown ones are "?"."""
@@ -101,9 +101,9 @@ class Bytes:
 
     size: int = 257
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, most: int | None = None) -> list[int]:
         """One id per byte."""
-        return [byte + 1 for byte in text.encode("utf-8")]
+        return [byte + 1 for byte in text.encode("utf-8")[:most]]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text; bytes that are not UTF-8 are replaced."""
@@ -145,9 +145,16 @@ class File:
         """The size of its vocabulary, including added tokens and padding."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True) + 1
 
-    def encode(self, text: str) -> list[int]:
-        """Its ids, with the special tokens that its post-processor adds."""
-        return [id + 1 for id in self._tokenizer.encode(text).ids]
+    def encode(self, text: str, most: int | None = None) -> list[int]:
+        """Its ids, with the special tokens that its post-processor adds. A text that is cut keeps
+        those at its end, such as the mark by which CLIP represents a text."""
+        whole = self._tokenizer.encode(text)
+        ids = [id + 1 for id in whole.ids]
+        if most is None or len(ids) <= most:
+            return ids
+        special = whole.special_tokens_mask[::-1]
+        marks = min(special.index(0) if 0 in special else 0, most)
+        return ids[: most - marks] + ids[len(ids) - marks :]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text, without special tokens."""

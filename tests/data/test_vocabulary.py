@@ -5,6 +5,8 @@ import json
 import pytest
 
 from genzoo.core.errors import UserError
+from genzoo.data import captions
+from genzoo.data.fields import Tokens
 from genzoo.data.vocabulary import PADDING, UNKNOWN, Bytes, File, Words, learned, tokenizer_of
 
 TEXTS = ("A red circle, left of a blue square.", "a blue ring", "The dog's well-known bone")
@@ -41,6 +43,39 @@ def test_bytes_carry_any_text():
     ids = Bytes().encode(text)
     assert Bytes().decode([*ids, PADDING]) == text and Bytes().complaint(text) == ""
     assert min(ids) > 0 and max(ids) < Bytes().size == 257
+
+
+def test_a_text_that_is_cut_keeps_its_end_mark(tmp_path):
+    pytest.importorskip("tokenizers")
+    vocabulary = {"[CLS]": 0, "[SEP]": 1, "red": 2, "blue": 3, "ring": 4}
+    marks = [{"SpecialToken": {"id": name, "type_id": 0}} for name in ("[CLS]", "[SEP]")]
+    body = {"Sequence": {"id": "A", "type_id": 0}}
+    content = {
+        "version": "1.0", "added_tokens": [], "normalizer": None,
+        "pre_tokenizer": {"type": "Whitespace"}, "decoder": None,
+        "truncation": None, "padding": None,
+        "post_processor": {
+            "type": "TemplateProcessing", "single": [marks[0], body, marks[1]],
+            "pair": [marks[0], body, marks[1]],
+            "special_tokens": {
+                name: {"id": name, "ids": [vocabulary[name]], "tokens": [name]}
+                for name in ("[CLS]", "[SEP]")
+            },
+        },
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[SEP]"},
+    }  # fmt: skip
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(content))
+    tokenizer = tokenizer_of(str(file))
+    assert tokenizer.encode("red blue ring") == [1, 3, 4, 5, 2]
+    assert tokenizer.encode("red blue ring", 5) == [1, 3, 4, 5, 2]
+    assert tokenizer.encode("red blue ring", 4) == [1, 3, 4, 2]
+    assert tokenizer.encode("red blue ring", 1) == [2]
+    field = Tokens(shape=(3,), vocabulary=tokenizer.size, tokenizer=tokenizer)
+    cut = captions.ids(["red", "red blue ring"], field, "here", "test")
+    assert cut.tolist() == [[1, 3, 2], [1, 3, 2]]
+    assert Bytes().encode("abc", 2) == [98, 99]
+    assert Words(("a", "b")).encode("b a b", 2) == [3, 2]
 
 
 def test_a_tokenizer_file_is_read(tmp_path):
