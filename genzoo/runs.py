@@ -384,7 +384,7 @@ def steering(ours: Experiment) -> dict[str, tuple[_Other, FrozenConfigDict]]:
                 f"sample.{name} was trained with other data.columns than this model: name a run on "
                 "the same data."
             )
-        problems += conditions.other_encoders(f"sample.{name}", config, theirs)
+        problems += conditions.encoder_mismatches(f"sample.{name}", config, theirs)
         if problems:
             raise UserError(*problems)
         if theirs.data.name != config.data.name:

@@ -163,10 +163,10 @@ def test_clip_is_a_text_encoder_too(clip):
 
 def test_a_guide_through_another_encoder_is_refused(encoder, clip):
     ours = changed(encoder)
-    assert conditions.other_encoders("sample.guide", ours, changed(encoder)) == []
+    assert conditions.encoder_mismatches("sample.guide", ours, changed(encoder)) == []
     plain = resolved(config.load("configs/fm_shapes.py:smoke"))
     for theirs in (changed(clip), plain):
-        (problem,) = conditions.other_encoders("sample.guide", ours, theirs)
+        (problem,) = conditions.encoder_mismatches("sample.guide", ours, theirs)
         assert "conditions.text through another text encoder" in problem
 
 
