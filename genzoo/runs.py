@@ -112,8 +112,8 @@ class _Other:
         if stage.same_text and not problems and not datasets.same_texts(*data):
             one, other = (f"{each.name} with data.tokenizer = {each.tokenizer!r}" for each in data)
             problems.append(
-                f"{self._here} was made for another vocabulary, that of {one}, than this run has, "
-                f"that of {other}: use the same data.tokenizer and data.words in both."
+                f"{self._here} was made for another vocabulary, that of {one}; this run has that "
+                f"of {other}: use the same data.tokenizer and data.words in both."
             )
         return problems + self.problems(config)
 

@@ -132,7 +132,7 @@ class Denoising:
     guidance: how a prediction is used in sampling. levels: whether the data are on 256 levels, as
     images are, or are real numbers. guide, classifier: trained models that sampling also uses, a
     weaker one of the same kind (autoguidance) and one of p(label | x_t); their variables are in
-    `frozen` under these names. alignment: of inner features, in training.
+    `frozen` under these names. alignment: added to the loss in training.
     """
 
     denoiser: Denoiser

@@ -306,7 +306,7 @@ MISTAKES = {
         **ENCODER, "align_target": 2
     },
     "family.align_width = 16 has no effect with family.align = ''": dict(align_width=16),
-    "family.align_block = 1 numbers blocks of a transformer": dict(network=UNET, **ENCODER),
+    "family.align_block = 1 is for transformers": dict(network=UNET, **ENCODER),
 }  # fmt: skip
 
 
