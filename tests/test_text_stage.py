@@ -13,6 +13,7 @@ import genzoo
 from genzoo import check, config
 from genzoo.builders import conditions
 from genzoo.core.errors import UserError
+from genzoo.data import shapes
 from genzoo.experiment import Experiment
 from genzoo.main import main
 from genzoo.modes.rerank import ranked_scores
@@ -118,6 +119,15 @@ def test_the_encoder_itself_encodes_texts(encoder, capsys):
         mode, key = flags
         assert main([f"--workdir={encoder}", f"--mode={mode}", f"--config.{key}"]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_text_finds_the_examples_with_the_nearest_texts(encoder, monkeypatch):
+    monkeypatch.setitem(shapes.LENGTHS, "train", 24)
+    first = "--config.tools.first=a blue star"
+    assert main([f"--workdir={encoder}", "--mode=retrieve", first]) == 0
+    (query,) = json.loads((encoder / "retrieve.json").read_text())["queries"]
+    assert query["text"] == "a blue star" and "file" not in query
+    assert len(set(query["indices"])) == len(query["distances"]) > 1
 
 
 def changed(encoder, **changes):

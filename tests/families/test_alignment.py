@@ -330,7 +330,7 @@ def test_an_encoder_that_is_not_used_and_a_missing_average_are_refused():
     )
     for case, words in (
         (unused, "frozen.encoder is not used with family.align = ''"),
-        (averages, "exactly one average in train.averages, which has none"),
+        (averages, "exactly one average in train.averages, but it has none"),
         (missing, "frozen.encoder.workdir must be given"),
         (points, "needs features of patches"),
     ):
