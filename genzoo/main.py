@@ -33,8 +33,8 @@ _MODES = {
     "latents": "draws what units, planes and codes mean, for families that decode them",
     "probe": "measures how well a linear probe of embeddings predicts the classes, for families "
     "that encode",
-    "rerank": "draws several samples of each text and orders them by a run that embeds both, "
-    "tools.ranker",
+    "rerank": "draws several samples for each text and orders them by how well they match it in "
+    "the run tools.ranker, such as CLIP",
     "compare": "prints the distances of several runs side by side, from their eval.json",
     "stats": "writes the moments of the data's features, a reference for distances",
     "describe": "prints parameters, operations and every key of the config as JSON; writes nothing",

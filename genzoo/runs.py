@@ -112,8 +112,8 @@ class _Other:
         if stage.same_text and not problems and not datasets.same_texts(*data):
             one, other = (f"{each.name} with data.tokenizer = {each.tokenizer!r}" for each in data)
             problems.append(
-                f"{self._here} was made for another vocabulary, that of {one}, than this run has, "
-                f"that of {other}: use the same data.tokenizer and data.words in both."
+                f"{self._here} was made for another vocabulary, that of {one}; this run has that "
+                f"of {other}: use the same data.tokenizer and data.words in both."
             )
         return problems + self.problems(config)
 
@@ -384,7 +384,7 @@ def steering(ours: Experiment) -> dict[str, tuple[_Other, FrozenConfigDict]]:
                 f"sample.{name} was trained with other data.columns than this model: name a run on "
                 "the same data."
             )
-        problems += conditions.other_encoders(f"sample.{name}", config, theirs)
+        problems += conditions.encoder_mismatches(f"sample.{name}", config, theirs)
         if problems:
             raise UserError(*problems)
         if theirs.data.name != config.data.name:

@@ -97,8 +97,8 @@ class DataSettings:
     ] = ()
     tokenizer: Annotated[
         str,
-        "How captions become tokens: words (see data.words), bytes, minilm or wordllama (those of "
-        "the text encoders in Python packages), or the path of a tokenizer.json.",
+        "How captions become tokens: words (see data.words), bytes, minilm or wordllama (the "
+        "tokenizers of these text encoders), or the path of a tokenizer.json.",
     ] = "words"
     tokens: Annotated[
         int,
@@ -368,7 +368,7 @@ class ToolSettings:
         "Texts of which every image gets the nearest, for families that embed texts.",
     ] = ()
     ranker: Annotated[
-        str, "Workdir of a run that embeds images and texts, by which samples are ordered."
+        str, "Workdir of the run that ranks samples, which embeds images and texts, such as CLIP."
     ] = ""
     ranker_weights: Weights = RAW
     probe_examples: Annotated[

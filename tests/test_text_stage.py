@@ -13,6 +13,7 @@ import genzoo
 from genzoo import check, config
 from genzoo.builders import conditions
 from genzoo.core.errors import UserError
+from genzoo.data import shapes
 from genzoo.experiment import Experiment
 from genzoo.main import main
 from genzoo.modes.rerank import ranked_scores
@@ -120,6 +121,15 @@ def test_the_encoder_itself_encodes_texts(encoder, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_a_text_finds_the_examples_with_the_nearest_texts(encoder, monkeypatch):
+    monkeypatch.setitem(shapes.LENGTHS, "train", 24)
+    first = "--config.tools.first=a blue star"
+    assert main([f"--workdir={encoder}", "--mode=retrieve", first]) == 0
+    (query,) = json.loads((encoder / "retrieve.json").read_text())["queries"]
+    assert query["text"] == "a blue star" and "file" not in query
+    assert len(set(query["indices"])) == len(query["distances"]) > 1
+
+
 def changed(encoder, **changes):
     """The resolved config of the model, with dotted keys changed ("__" for a dot)."""
     raw = config.load("configs/fm_shapes.py:smoke")
@@ -163,10 +173,10 @@ def test_clip_is_a_text_encoder_too(clip):
 
 def test_a_guide_through_another_encoder_is_refused(encoder, clip):
     ours = changed(encoder)
-    assert conditions.other_encoders("sample.guide", ours, changed(encoder)) == []
+    assert conditions.encoder_mismatches("sample.guide", ours, changed(encoder)) == []
     plain = resolved(config.load("configs/fm_shapes.py:smoke"))
     for theirs in (changed(clip), plain):
-        (problem,) = conditions.other_encoders("sample.guide", ours, theirs)
+        (problem,) = conditions.encoder_mismatches("sample.guide", ours, theirs)
         assert "conditions.text through another text encoder" in problem
 
 

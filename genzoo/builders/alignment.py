@@ -11,7 +11,7 @@ from genzoo.core.bounds import AtLeast, Limit, OneOf, without_effect
 from genzoo.core.contract import EncodesPatches
 from genzoo.core.errors import UserError
 from genzoo.core.size import Size
-from genzoo.families.alignment import ENCODER, Alignment, OfAverage, OfEncoder
+from genzoo.families.alignment import ENCODER, Alignment, AverageTarget, EncoderTarget
 from genzoo.math.alignment import minus_cosine, smooth_l1
 from genzoo.nets.projector import deep_projector, deep_projector_params
 
@@ -26,11 +26,11 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 ALIGNING = {
     ENCODER: Stage(
         capability=EncodesPatches,
-        called="a model with features of patches, such as mae, of the same data",
+        called="a model of the same data with features of patches, such as mae",
         only={"align": "encoder"},
     ),
 }
-"""The model of another run that alignment may need."""
+"""The frozen model that alignment with an encoder needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,9 @@ class AlignmentSettings:
     align: Annotated[
         str,
         OneOf(_KEYS),
-        "What inner features of the network are aligned with: those of a frozen encoder (REPA: "
-        "frozen.encoder.workdir), those of the average of the params at less noise (SRA), or, if "
-        "empty, nothing.",
+        "What inner features of the network are aligned with: encoder (REPA) for those of a model "
+        "in frozen.encoder.workdir, average (SRA) for later ones of the averaged network at less "
+        "noise; empty for nothing.",
     ] = ""
     align_weight: Annotated[
         float,
@@ -60,7 +60,7 @@ class AlignmentSettings:
         int,
         AtLeast(0),
         Limit(1_000),
-        "Number of blocks before the features of the average, more than align_block.",
+        "Number of blocks before the target features of the averaged network; above align_block.",
     ] = 0
     align_width: Annotated[
         int,
@@ -86,13 +86,13 @@ class AlignmentSettings:
         if len(config.train.averages) != 1:
             has = ", ".join(config.train.averages) or "none"
             problems.append(
-                "family.align = 'average' needs exactly one average in train.averages, which has "
-                f"{has}."
+                "family.align = 'average' needs exactly one average in train.averages, but it has "
+                f"{has}: set it to one."
             )
         return problems
 
     def alignment(self, parts: Parts) -> Alignment | None:
-        """The alignment. Raises UserError if the network has no such features."""
+        """The alignment; None without one. Raises UserError if the network has no such features."""
         if not self.align:
             return None
         if parts.inner is None:
@@ -103,10 +103,12 @@ class AlignmentSettings:
         inner = parts.inner(self.align_block, "family.align_block")
         if self.align == "encoder":
             encoder = parts.frozen[ENCODER]
-            target, width, distance = OfEncoder(encoder=encoder), encoder.patch_width, minus_cosine
+            target, width = EncoderTarget(encoder=encoder), encoder.patch_width
+            distance = minus_cosine
         else:
             later = parts.inner(self.align_target, "family.align_target")
-            target, width, distance = OfAverage(inner=later), later.width, smooth_l1
+            target, width = AverageTarget(inner=later), later.width
+            distance = smooth_l1
         return Alignment(
             inner=inner,
             projector=deep_projector(self.align_width, width),

@@ -80,8 +80,8 @@ class ConditionSettings:
     through: Annotated[
         str,
         OneOf(("", TEXT_ENCODER)),
-        "text_encoder for the features of a text by the frozen model frozen.text_encoder; empty "
-        "for its own embedding.",
+        "text_encoder for the features of a text from the frozen model frozen.text_encoder; empty "
+        "for an embedding of its own.",
     ] = ""
     layers: Annotated[
         int,
@@ -101,23 +101,24 @@ def sources(section: Mapping) -> dict[str, str]:
 
 
 def conditions_and_entries(
-    settings: Settings, known: Mapping[str, Field], frozen: Mapping[str, Family] | None = None
+    settings: Settings, known: Mapping[str, Field], frozen: Mapping[str, Family]
 ) -> tuple[dict[str, Condition], dict[str, Entry]]:
     """(the conditions, how each enters the network) of a section without problems. known: the
-    fields of the data. frozen: the frozen models. Raises UserError for texts that are too long for
-    the frozen text encoder."""
+    fields of the data. frozen: the frozen models by name. Raises UserError if texts are too long
+    for the frozen text encoder."""
     conditions, entries = {}, {}
     for name, source in sources(settings).items():
         own, field = settings[name], known[source]
-        read, blank, kind = _read(source, field, TRANSFORMS[own.transform]), None, {}
+        read, blank = _read(source, field, TRANSFORMS[own.transform]), None
+        entry = _entry(own, field)
         if own.through:
-            encoder = (frozen or {})[own.through]
+            encoder = frozen[own.through]
             read, blank = _encoded(own.through, encoder, source, field, name)
-            kind = dict(kind="tokens", size=encoder.text_width)
+            entry = replace(entry, kind="tokens", size=encoder.text_width)
         conditions[name] = Condition(
             read=read, dropout=own.dropout, together=own.together, blank=blank
         )
-        entries[name] = replace(_entry(own, field), **kind)
+        entries[name] = entry
     return conditions, entries
 
 
@@ -131,8 +132,9 @@ def _read(name: str, source: Field, transform: Callable[[Array], Array] | None) 
 
 def _encoded(
     stage: str, encoder: EncodesText, source: str, text: fields.Tokens, name: str
-) -> tuple[Read, Callable[[Batch], Tokens]]:
-    """(reads the features of a text by a frozen encoder, blank features of the same shape)."""
+) -> tuple[Read, Read]:
+    """(`read` and `blank` of a condition: the features of a text by a frozen encoder, and zeros of
+    the same shape)."""
     longest = encoder.text_length
     if longest and text.shape[0] > longest:
         raise UserError(
@@ -146,7 +148,8 @@ def _encoded(
         features = encoder.text_features(variables, ids, mask)
         return Tokens(jax.lax.stop_gradient(features), mask)
 
-    def blank(batch: Batch) -> Tokens:
+    def blank(batch: Batch, frozen: Frozen) -> Tokens:
+        del frozen
         ids = batch[source]
         return Tokens(jnp.zeros((*ids.shape, encoder.text_width)), text.mask(ids))
 
@@ -233,11 +236,11 @@ def _field_problems(
     return []
 
 
-def other_encoders(
+def encoder_mismatches(
     key: str, ours: FrozenConfigDict, theirs: FrozenConfigDict
 ) -> list[str]:
-    """Sentences on conditions that another model, which is told ours, takes through another frozen
-    encoder. key: that names its run."""
+    """A sentence for each condition that two models take through different text encoders, so that
+    theirs cannot be given ours. key: the one that names the run of `theirs`."""
 
     def encoder(config: FrozenConfigDict, name: str) -> object:
         through = config.conditions[name].through

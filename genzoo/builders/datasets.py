@@ -57,7 +57,7 @@ def _caption_field(data: DataSettings) -> Field | None:
 
 
 def _scene_field(data: DataSettings) -> Tokens | None:
-    """The field of the captions of scenes; None if its length is not known yet."""
+    """The field of the captions of scenes; None while its length is unknown."""
     return shapes.CAPTIONS if data.tokenizer == "words" else _caption_field(data)
 
 
@@ -128,7 +128,7 @@ def row_of(data: DataSettings) -> DataRow:
 
 def located(data: DataSettings) -> DataSettings:
     """The settings with the absolute path of a data set that has one, so that its run can be
-    resumed from another folder, and with the path of a tokenizer that is given by its package."""
+    resumed from another folder, and with the path of a tokenizer that a package provides."""
     if data.tokenizer in PACKAGES and PACKAGES[data.tokenizer].installed:
         data = replace(data, tokenizer=str(vocabulary.file_of(data.tokenizer)))
     kind, _, path = data.name.partition(":")
@@ -212,7 +212,7 @@ def spec(data: DataSettings) -> Spec:
 
 
 def same_texts(one: DataSettings, other: DataSettings) -> bool:
-    """Whether the texts of two data sets, if both have some, have the same ids."""
+    """Whether two data sets give the same text the same ids; True unless both have texts."""
     texts = [spec(data).fields.get("text") for data in (one, other)]
     return None in texts or vocabulary.same(*(text.tokenizer for text in texts))
 

@@ -48,8 +48,8 @@ CONTRASTIVE = (
     "means that all embeddings are the same: lower the learning rate or warm up for longer."
 )
 TEXT_ENCODER = (
-    "There is no training: the weights are given, or drawn at random. The loss is zero. Try the "
-    "representation by --mode=retrieve, and the tokens by training a model on them."
+    "There is no training: the weights are pretrained or random, and the loss is zero. Try the "
+    "representation with --mode=retrieve, and the tokens by training a model that attends to them."
 )
 VAE = (
     "The KL divergence is what the code costs and the reconstruction what it buys. A KL near zero "

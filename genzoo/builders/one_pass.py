@@ -1,11 +1,11 @@
-"""What the configs of families that are fitted in one pass over the data must leave out."""
+"""Checks of the configs of families that are fitted in one pass over the data."""
 
 from ml_collections import FrozenConfigDict
 
 
 def problems(config: FrozenConfigDict, fitted: str) -> list[str]:
-    """Settings of training that have no meaning. fitted: the model and its verb, as in "PCA is
-    computed"."""
+    """Settings of training that have no meaning for them. fitted: the start of a sentence, such as
+    "PCA is computed"."""
     problems = []
     if config.train.averages:
         problems.append(

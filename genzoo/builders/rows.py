@@ -28,8 +28,9 @@ class Parts:
     shape: of one datum. levels: whether the data has 256 levels, as images do. classes: the number
     of classes, if the family learns them, else 0. fields: of the data. conditions: of the config.
     network: builds the network of the config from the arguments that the family supplies. inner:
-    (number of a block, its key) -> the map after it, if the network has any. sample, eval: the
-    family's own keys in these sections. frozen: models of other runs, by name.
+    (number of a block, the config key that gives it) -> the map after it; None if the network has
+    no such maps. sample, eval: the family's own keys in these sections. frozen: models of other
+    runs, by name.
     """
 
     shape: tuple[int, ...]
@@ -55,9 +56,9 @@ class Stage:
     `Starts`. "sampling" if only sampling uses it, and only if `sample.NAME` names it, with
     `sample.NAME_weights`.
     same_shape: whether its data must have our shape. same_text: whether its texts must have our
-    vocabulary. needs: dotted keys of its config and the values that they must have. only: the one
-    value of a key of our section `family` with which the model is needed, as {key: value}; empty if
-    it always is.
+    vocabulary. needs: dotted keys of its config and the values that they must have. only: at most
+    one key of our section `family` and the value with which the model is needed; empty if it always
+    is.
     """
 
     capability: type
@@ -69,7 +70,7 @@ class Stage:
     only: Mapping[str, object] = field(default_factory=dict)
 
     def needed(self, family: Mapping) -> bool:
-        """Whether a model with this section `family` needs it."""
+        """Whether a config with this section `family` needs it."""
         return all(family.get(key) == value for key, value in self.only.items())
 
 
@@ -96,8 +97,8 @@ class FamilyRow:
     instead. labelled: whether it always needs labels, and not only when conditioned on them.
     conditional: whether it takes conditions. kinds: of data that it models. expect: what you should
     see while it trains, in a sentence or three, for the report. room: the title under which a
-    gallery shows its runs. fitted: whether it is fitted in closed form (`Fits`). encodes: the field
-    that it encodes, if it can.
+    gallery shows its runs. fitted: whether it is fitted in one pass, without an optimizer (`Fits`).
+    encodes: the field that it encodes, if it can.
     """
 
     settings: type

@@ -29,8 +29,8 @@ from genzoo.nets.transformer.text_transformer import (
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Weights in a package of `data.packages`. network: the one that they are of. settings: its
-    settings. converted: its arrays -> params. skipped: see `TextEncoder`."""
+    """Weights in a package of `data.packages`. network, settings: of the network that they belong
+    to. converted: their arrays -> params. skipped: see `TextEncoder`."""
 
     network: str
     settings: object
@@ -42,23 +42,23 @@ ORIGINS: Mapping[str, Origin] = {
     "minilm": Origin(
         network="text_transformer", settings=TextTransformerSettings(), converted=of_bert
     ),
-    # wordllama leaves out the mark at the start, whose id in its file is 1.
+    # wordllama leaves out the start token, whose id in its file is 1.
     "wordllama": Origin(
         network="word_table", settings=WordTableSettings(), converted=of_table, skipped=(2,)
     ),
 }
-_FREE = ("dtype",)  # keys of a network that do not depend on its weights
+_FREE = ("dtype",)  # keys of a network that its weights do not determine
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderSettings:
-    """A text encoder whose weights are given: families/text_encoder.py."""
+    """A pretrained text encoder: families/text_encoder.py."""
 
     source: Annotated[
         str,
         OneOf(("none", *ORIGINS)),
-        "Where the weights come from: minilm or wordllama, of the Python packages in "
-        "data/packages.py, or none for fresh ones.",
+        "Where the weights come from: minilm or wordllama, from the Python packages in "
+        "data/packages.py, or none for random ones.",
     ] = "none"
 
     @property
@@ -119,7 +119,7 @@ class TextEncoderSettings:
             network=network,
             mask=text.mask,
             skipped=origin.skipped,
-            given=partial(_read, self.source),
+            pretrained=partial(_read, self.source),
         )
 
 

@@ -53,14 +53,14 @@ class Condition:
 
     read: (batch, frozen) -> its value for each example. dropout: the probability that it is dropped
     for an example in training; 0 means that the model never sees it absent. together: a name shared
-    by conditions that are dropped together; "" for one that is dropped on its own. blank: a value
-    of the same shape, made without frozen models, for a `read` that needs some.
+    by conditions that are dropped together; "" for one that is dropped on its own. blank: in place
+    of a `read` that needs frozen models, makes a value of the same shape without them.
     """
 
     read: Read
     dropout: float = 0.0
     together: str = ""
-    blank: Callable[[Batch], Tree] | None = None
+    blank: Read | None = None
 
 
 Specs = Mapping[str, Condition]
@@ -84,17 +84,10 @@ def gather(
 
 
 def examples(specs: Specs, batch: Batch) -> Conditions:
-    """Conditions of the shapes that `gather` gives, present, for the initial params of a network;
-    they need no frozen model."""
-    blank = {
-        name: spec if spec.blank is None else replace(spec, read=_ignoring_frozen(spec.blank))
-        for name, spec in specs.items()
-    }
+    """Example conditions for initialising a network: all present, with the shapes of those that
+    `gather` returns, but made without frozen models."""
+    blank = {name: replace(spec, read=spec.blank or spec.read) for name, spec in specs.items()}
     return gather(blank, batch)
-
-
-def _ignoring_frozen(blank: Callable[[Batch], Tree]) -> Read:
-    return lambda batch, frozen: blank(batch)
 
 
 def without(conditions: Conditions, names: Iterable[str]) -> Conditions:

@@ -227,13 +227,15 @@ class Retrieves(Protocol):
 
 @runtime_checkable
 class EncodesText(Protocol):
-    """The family encodes texts token by token, so that other models can attend to them.
+    """The family encodes texts token by token, so that other models can attend to them."""
 
-    text_width: D. text_length: the most tokens of a text; 0 if there is no limit.
-    """
+    @property
+    def text_width(self) -> int:
+        """D, the number of features of a token."""
 
-    text_width: int
-    text_length: int
+    @property
+    def text_length(self) -> int:
+        """The maximum number of tokens of a text; 0 if there is no limit."""
 
     def text_features(self, variables: Variables, ids: Array, mask: Array) -> Array:
         """Features [B, L, D] of ids int32 [B, L]. mask: bool [B, L], False for padding, whose
@@ -360,6 +362,7 @@ CAPABILITIES: Mapping[str, type] = {
     "sample": Samples,
     "reconstruct": Reconstructs,
     "encode": Encodes,
+    "encode_patches": EncodesPatches,
     "retrieve": Retrieves,
     "encode_text": EncodesText,
     "decode": Decodes,

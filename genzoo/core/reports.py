@@ -1,4 +1,4 @@
-"""From the metrics of losses to reported numbers: their names, and the family's own report."""
+"""The metrics of losses as reported numbers: their names, and the family's own report."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -42,7 +42,7 @@ Indices = Int[ArrayLike, "B ..."]
 """A grid of code indices per example, [B, ...]; levels have grids of their own."""
 Ids = Int[ArrayLike, "B L"]
 """The tokens of one text per example, [B, L]."""
-Marks = Bool[ArrayLike, "B L"]
+TokenMask = Bool[ArrayLike, "B L"]
 """One truth value per token, [B, L]: False for padding."""
 Series = Float[ArrayLike, " S"]
 """A sequence of numbers, [S]: the times of a grid, the nodes of a quadrature."""

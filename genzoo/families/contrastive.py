@@ -7,8 +7,8 @@ those of math/contrastive.py, over all pairs of the batch:
     CLIP     image tower(x) and text tower(text), compared at a learned temperature          (2)
     SigLIP   the same towers, with a learned bias                                            (3)
 
-SimCLR's representation is the encoder's, before the projector; that of (2) and (3) is the unit
-vector that is compared with those of texts.
+SimCLR's representation is the encoder's output, before the projector; that of (2) and (3) is the
+unit vector of the image, which is compared with those of texts.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,8 +26,8 @@ from genzoo.core.types import (
     Images,
     Key,
     Keys,
-    Marks,
     PerExample,
+    TokenMask,
     Tree,
     Vectors,
 )
@@ -133,8 +133,8 @@ class TwoTowers:
         return {"model": Player(loss=self.loss, couples_rows=True)}
 
     def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
-        """The objective for each example [B]; metrics: whether the text of an image is the nearest
-        of the batch, and the image of a text, at most, and the scale."""
+        """The objective for each example [B]; metrics: whether each image's own text is the nearest
+        of the batch, whether each text's own image is, and the objective's params."""
         drops = {
             name: streams.named(context.key, f"dropout {name}") if context.train else None
             for name in (IMAGE, TEXT)
@@ -165,8 +165,8 @@ class TwoTowers:
         """The width of the text tower."""
         return self.towers.text_width
 
-    def text_features(self, variables: Variables, ids: Ids, mask: Marks) -> Examples:
-        """The tokens [B, L, W] of the text tower before one of them is chosen, of ids [B, L]."""
+    def text_features(self, variables: Variables, ids: Ids, mask: TokenMask) -> Examples:
+        """The text tower's tokens [B, L, W] for ids [B, L], before one of them is chosen."""
         rest = ((0, 0), (0, self.text_length - ids.shape[1]))  # the tower has positions for all
         padded = jnp.pad(ids, rest), jnp.pad(mask, rest)
         params = variables.params["text"]

@@ -1,4 +1,4 @@
-"""A network as a predictor of the clean data and the noise in x_t, and the error of its prediction.
+"""A network as a predictor of the clean data and the noise in x_t, and the errors of predictions.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -47,7 +47,7 @@ def unscaled(schedule: Schedule, t: Times) -> Times:
 
 class Seen(NamedTuple):
     """Noisy data [B, ...], the data and noise that they are made of, and the prediction. features:
-    the outputs of inner modules that were asked for, by path."""
+    the outputs of the inner modules that were asked for, by path."""
 
     x_0: Examples
     eps: Examples
@@ -104,7 +104,8 @@ class Denoiser:
         train: bool = False,
         key: Key | None = None,
     ) -> tuple[Prediction, Mapping[str, Array]]:
-        """As a call, and the outputs of the inner modules with these paths, of the same pass."""
+        """The prediction, as from a call, and the outputs of the inner modules with these paths in
+        the same pass."""
         t = jnp.asarray(t)
         level = jnp.broadcast_to(self.noise_level(schedule, t), x.shape[:1])
         scaled = broadcast(self.input_scale(schedule, t), x) * x

@@ -132,7 +132,7 @@ class Denoising:
     guidance: how a prediction is used in sampling. levels: whether the data are on 256 levels, as
     images are, or are real numbers. guide, classifier: trained models that sampling also uses, a
     weaker one of the same kind (autoguidance) and one of p(label | x_t); their variables are in
-    `frozen` under these names. alignment: of inner features, in training.
+    `frozen` under these names. alignment: added to the loss in training.
     """
 
     denoiser: Denoiser
@@ -148,8 +148,8 @@ class Denoising:
     alignment: Alignment | None = None
 
     def initial_params(self, key: Key, example: Batch) -> Tree:
-        """Params of the network and, if it is learned, of the schedule. Those of a projector are
-        beside them, so that the others have the same paths with and without it."""
+        """Params of the network and, if it is learned, of the schedule. Those of a projector stand
+        beside them, so that all others have the same paths with and without it."""
         conditions = examples(self.conditions, example)
         network = self.denoiser.init(streams.named(key, "network"), example["x"], conditions)
         beside = {}
@@ -185,27 +185,28 @@ class Denoising:
         """What a loss sees: `Denoiser.see` with the params of the family."""
         schedule, network = self.opened(params)
         aligned = self.alignment is not None and context.train
+        names = self.alignment.names if aligned else ()
+        train, key = context.train, context.key
         return self.denoiser.see(
-            network, schedule, x_0, eps, t, conditions, train=context.train, key=context.key,
-            names=self.alignment.names if aligned else (),
-        )  # fmt: skip
+            network, schedule, x_0, eps, t, conditions, names=names, train=train, key=key
+        )
 
     def aligned(
         self, params: Tree, context: Context, seen: Seen, conditions: Conditions
     ) -> tuple[Factors, Mapping[str, PerExample]]:
-        """(what the alignment adds to the loss, its metric); (0, none) without it or in evaluation.
+        """(what the alignment adds to the loss, its metric); (0, {}) without one or in evaluation.
         """
         if self.alignment is None or not context.train:
             return 0.0, {}
 
-        def look(params: Tree, s: Times, names: Collection[str]) -> Mapping[str, Array]:
+        def features_at(params: Tree, s: Times, names: Collection[str]) -> Mapping[str, Array]:
             schedule, network = self.opened(params)
             return self.denoiser.see(
                 network, schedule, seen.x_0, seen.eps, s, conditions, names=names
             ).features
 
         own, schedule = params[PROJECTOR], self.schedule_of(params)
-        value = self.alignment(own, context, seen, schedule, look)
+        value = self.alignment(own, context, seen, schedule, features_at)
         return self.alignment.weight * value, {"alignment": value}
 
     def schedule_of(self, params: Tree) -> Schedule:

@@ -6,15 +6,15 @@ and the hidden ones H of an image, drawn anew at every step,
     loss = 1/|H| sum_{i in H} mean over values of (decoder(encoder(V))_i - target_i)^2          (1)
 
 where target_i is patch i, or patch i normalised by its own mean and deviation: see math/masking.py.
-Nothing is told of the visible patches in the target. The representation is that of the encoder when
-it sees the whole image.
+Visible patches do not enter the loss. The representation is the encoder's for the whole image.
 
-Predictions of normalised patches are no colours. Pictures give them the mean and the deviation of
-the true patch, which the model does not know: they show structure, not brightness.
+Predictions of normalised patches are not colours. In pictures they are given the mean and the
+deviation of the true patch, which the model does not know: they show structure, not brightness.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import jax.numpy as jnp
 
@@ -37,7 +37,7 @@ class MAE:
 
     shape: of one example, (*size, C). ratio: the share of patches that is hidden. normalised:
     whether targets are normalised patch by patch. mean: whether the representation is the mean of
-    the patches' tokens or the class token.
+    the patches' tokens rather than the class token.
     """
 
     network: MAENetwork
@@ -49,10 +49,7 @@ class MAE:
     @property
     def patches(self) -> int:
         """The number of patches."""
-        count = 1
-        for side in self.shape[:-1]:
-            count *= side // self.network.patch
-        return count
+        return prod(grid_of(self.shape[:-1], self.network.patch))
 
     # --- the contract -------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
-"""A text encoder whose weights are given: MiniLM, a table of word vectors, or fresh params.
+"""Pretrained text encoders: MiniLM, or a table of word vectors.
 
-Reimers & Gurevych 2019 (Sentence-BERT). There is nothing to train: `fit` takes the weights, or
-draws them. A text has features for each of its tokens, to which other models attend, and as a whole
-the unit vector
+Reimers & Gurevych 2019 (Sentence-BERT). There is nothing to train: `fit` takes the pretrained
+weights or, without any, draws the params at random. Other models attend to the features of each
+token. The representation of a text as a whole is the unit vector
 
-    e = u / |u|,  u = the mean of the features of all tokens that count                       (1)
+    e = u / |u|,  u = the mean of the features of its tokens, without special ones            (1)
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,8 +20,8 @@ from genzoo.core.types import (
     Ids,
     Key,
     Keys,
-    Marks,
     PerExample,
+    TokenMask,
     Tree,
     Vectors,
 )
@@ -38,13 +38,13 @@ class TextEncoder:
     """The text encoder family. Capabilities: Fits, Encodes (texts), EncodesText.
 
     mask: ids [B, L] -> which of them are not padding. skipped: ids that the mean (1) leaves out,
-    such as a mark at the start. given: reads the params; None if they are drawn.
+    such as a start token. pretrained: reads the params; None for random ones.
     """
 
     network: TextNetwork
     mask: Callable[[Array], Array]
     skipped: tuple[int, ...] = ()
-    given: Callable[[], Tree] | None = None
+    pretrained: Callable[[], Tree] | None = None
 
     # --- the contract -------------------------------------------------------------------------
 
@@ -54,10 +54,10 @@ class TextEncoder:
         return Variables(params=self.network.init(key, ids, self.mask(ids)))
 
     def fit(self, batches: Iterable[Batch], key: Key) -> Variables:
-        """The given params, for which no batch is read, or else fresh ones."""
-        if self.given is None:
+        """The pretrained params, for which no batch is read, or else fresh ones."""
+        if self.pretrained is None:
             return self.init(key, next(iter(batches)))
-        return Variables(params=self.given())
+        return Variables(params=self.pretrained())
 
     @property
     def losses(self) -> Mapping[str, Player]:
@@ -65,13 +65,13 @@ class TextEncoder:
         return {"model": Player(loss=self.loss)}
 
     def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
-        """Zeros [B], since nothing is trained; metrics: tokens, the length of each text."""
+        """Zeros [B], since nothing is trained; metrics: tokens, the number in each text."""
         del params
         tokens = self.mask(context.batch[TEXT]).sum(-1).astype(jnp.float32)
         return jnp.zeros_like(tokens), Aux(metrics={"tokens": tokens}, stats=context.stats)
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
-        """Equation (1) for each text [B, D]; zero for a text without tokens that count."""
+        """Equation (1) for each text [B, D]; zero for a text without such tokens."""
         del keys
         ids = batch[TEXT]
         mask = self.mask(ids)
@@ -87,9 +87,9 @@ class TextEncoder:
 
     @property
     def text_length(self) -> int:
-        """The most tokens of a text; 0 if there is no limit."""
+        """The maximum number of tokens of a text; 0 if there is no limit."""
         return self.network.length
 
-    def text_features(self, variables: Variables, ids: Ids, mask: Marks) -> Examples:
+    def text_features(self, variables: Variables, ids: Ids, mask: TokenMask) -> Examples:
         """The network's features [B, L, D] of ids [B, L]; mask: False for padding."""
         return self.network.apply(variables.params, ids, mask)

@@ -142,7 +142,7 @@ class VDM(Denoising):
         return jnp.ceil(jnp.maximum(t, 1e-6) * self.steps) / self.steps if self.steps else t
 
     def weighted(self, params: Tree, seen: Seen) -> PerExample:
-        """The last term of (2) for a prediction."""
+        """The last term of (2), given the prediction at the rounded times."""
         t = seen.t
         gamma, rate = jax.jvp(lambda t: self._gamma(params, t), (t,), (jnp.ones_like(t),))
         error = sum_per_example(jnp.square(seen.eps - seen.predicted.eps))

@@ -20,7 +20,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from genzoo.core.types import Array, PerExample, Scalar, Vectors
+from genzoo.core.types import Array, Examples, PerExample, Scalar, Vectors
 
 START_SCALE = math.log(1 / 0.07)
 """The initial log s of CLIP: a temperature of 0.07."""
@@ -30,8 +30,8 @@ SIGMOID_START_SCALE, SIGMOID_START_BIAS = math.log(10.0), -10.0
 """The initial log s and c of SigLIP (section 3.2): at first nearly every pair counts as wrong."""
 
 
-def unit(vectors: Vectors) -> Vectors:
-    """The vectors [B, D] divided by their lengths; the gradient at zero is finite."""
+def unit(vectors: Examples) -> Examples:
+    """The vectors [B, ..., D] divided by their lengths; the gradient at zero is finite."""
     square = jnp.square(vectors).sum(-1, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
 
@@ -77,10 +77,10 @@ def pairwise_sigmoid(
 
 @jax.custom_vjp
 def bounded(value: Scalar, most: Scalar) -> Scalar:
-    """min(value, most), with the gradient that leads back below `most` kept.
+    """min(value, most), whose gradient can still lead back below `most`.
 
-    CLIP resets log s to its bound after each step. A plain minimum would instead stop the gradient
-    there for good.
+    CLIP resets log s to its bound after each step. With a plain minimum the gradient beyond the
+    bound would be zero for good.
     """
     return jnp.minimum(value, most)
 
@@ -98,9 +98,9 @@ bounded.defvjp(_bounded_forward, _bounded_backward)
 
 
 def matched(a: Vectors, b: Vectors, first: int = 1, mask: PerExample | None = None) -> PerExample:
-    """Whether b_i is among the `first` b_j nearest to a_i by the angle: 1 or 0, [B].
+    """Whether b_i is among the `first` b_j nearest to a_i in angle: 1 or 0, [B].
 
-    Another b_j that is exactly as near counts as further away: duplicates are no mistake.
+    Another b_j at the same angle counts as further away, so that duplicates are not errors.
     """
     logits = _product(a, b)
     nearer = logits > jnp.diagonal(logits)[:, None]

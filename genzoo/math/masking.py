@@ -36,7 +36,7 @@ class Masking(NamedTuple):
 
 
 def visible(patches: int, ratio: float) -> int:
-    """The number of visible patches if the share `ratio` is hidden: 49 of 196 for 0.75."""
+    """The number of visible patches when the share `ratio` is hidden: 49 of 196 for 0.75."""
     return int(patches * (1 - ratio))
 
 

@@ -21,11 +21,11 @@ _PICTURE = "neighbours.png"
 def retrieve_across(model: Trained) -> dict:
     """Compares the first eval.count images of eval.split with their texts.
 
-    Reports the shares of images whose own text is the nearest among eight and among all different
-    texts, and of texts one of whose images is the nearest among all. With a judge of texts, as for
-    shapes, it also reports the share of images that show the nearest text, which may be another
-    one. With tools.prompts every image gets the nearest prompt, a zero-shot classifier; if there is
-    one prompt for each class, in their order, its accuracy is reported.
+    Reports the share of images whose own text is nearest among eight and among all different texts,
+    and the share of texts for which one of their own images is nearest among all. With a judge of
+    texts, as for shapes, it also reports the share of images that show the nearest text, even if it
+    is not their own. With tools.prompts every image is assigned the nearest prompt (zero-shot
+    classification); with one prompt for each class, in order, the accuracy is reported.
 
     Writes `retrieve.json` and `samples/neighbours.png`: texts with the images nearest to them. The
     texts are tools.first (a text, or an example by number) or those of the first examples.
@@ -47,8 +47,8 @@ def retrieve_across(model: Trained) -> dict:
         **matching.scores(images, texts, own, config.eval.seed),
     }
     if model.experiment.spec.judge is not None:
-        found = [field.text(ids[i]) for i in matching.nearest_texts(images, texts)]
-        shown = model.experiment.spec.judge.shows(records[_X], found)
+        nearest = [field.text(ids[i]) for i in matching.nearest_texts(images, texts)]
+        shown = model.experiment.spec.judge.shows(records[_X], nearest)
         report["shows_nearest_text"] = float(shown.mean())
     if config.tools.prompts:
         report |= _by_prompts(model, source, records, images)
@@ -101,7 +101,7 @@ def retrieve_across(model: Trained) -> dict:
 def _by_prompts(
     model: Trained, source: Source, records: Batch, images: np.ndarray
 ) -> dict[str, object]:
-    """How many images get each prompt, and how many of them rightly."""
+    """How many images are assigned each prompt, and how many of them correctly."""
     prompts, field = model.experiment.config.tools.prompts, model.experiment.spec.fields[_TEXT]
     ids = np.stack([field.parse(prompt, "tools.prompts") for prompt in prompts])
     texts = embedded(model, _TEXT, lambda rows: {_TEXT: ids[rows]}, len(ids))

@@ -65,11 +65,11 @@ class Trained:
 
     @property
     def of_texts(self) -> bool:
-        """Whether the model encodes the texts of records, and not the datum x."""
+        """Whether the model encodes the texts of records rather than the datum x."""
         return build.FAMILIES[self.experiment.config.family.name].encodes == "text"
 
     def texts(self, texts: Sequence[str], key: str) -> Source:
-        """Texts as records whose x is blank. key: that gives them, for messages."""
+        """Texts as records whose x is blank. key: the config key that gives them, for errors."""
         fields = {name: self.experiment.spec.fields[name] for name in ("x", "text")}
         x, ids = fields["x"], np.stack([fields["text"].parse(text, key) for text in texts])
         arrays = {"x": np.zeros((len(ids), *x.shape), x.dtype), "text": ids}
@@ -206,7 +206,7 @@ def encode(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     if config.tools.folder and model.of_texts:
         raise UserError(
             f"tools.folder = {config.tools.folder!r}: {config.family.name} encodes texts, not "
-            "files: leave it empty, to encode those of eval.split."
+            "files; leave it empty to encode those of eval.split."
         )
     if config.tools.folder:
         files = loose.below(config.tools.folder, "tools.folder", model.experiment.x)

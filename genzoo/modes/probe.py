@@ -33,8 +33,8 @@ _log = logging.getLogger("genzoo")
 def probe(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
     """Measures the accuracies on eval.split of a linear probe and of a nearest-neighbour vote, both
     fitted to tools.probe_examples training examples, for embeddings, for raw pixels or word counts,
-    and for the embeddings of the same model before training ("random"), unless it is fitted in
-    closed form. Writes `probe.json`."""
+    and for the embeddings of the same model before training ("random"), unless it is fitted without
+    training steps. Writes `probe.json`."""
     model = trained(config, workdir, "probe", "encode", stop=stop)
     if config.eval.split == _TRAIN:
         raise UserError("eval.split = 'train' is the training set of the probe: set it to 'test'.")

@@ -1,7 +1,7 @@
-"""`--mode=rerank`: draws several samples of each text and orders them by how well they match it.
+"""`--mode=rerank`: draws several samples for each text and orders them by how well they match it.
 
-The match is the cosine of the image and the text in the space of another run, the ranker, such as
-CLIP (Radford et al. 2021; Ramesh et al. 2021, section 2.6, rerank 512 samples of each caption).
+The match is the cosine between image and text in the embedding space of another run, the ranker,
+such as CLIP (Radford et al. 2021). Ramesh et al. 2021 (section 2.6) rerank 512 samples per caption.
 """
 
 import logging
@@ -33,12 +33,13 @@ _log = logging.getLogger("genzoo")
 
 
 def rerank(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) -> dict:
-    """Draws sample.count samples, sample.repeat in a row for each text, and orders those of a text
-    by the ranker tools.ranker, the best first.
+    """Draws sample.count samples, sample.repeat in a row for each text, and orders those of each
+    text by the run tools.ranker, best first.
 
-    Texts reach the ranker as words and go through its own tokenizer. With a judge of texts, as for
-    shapes, the prompt accuracy is reported of all samples and of the best of each text. Writes
-    `rerank.json` and `samples/reranked.png`, the samples of the first texts from best to worst.
+    Texts are passed to the ranker as strings and go through its own tokenizer. With a judge of
+    texts, as for shapes, the report has the prompt accuracy of all samples and that of the best one
+    for each text. Writes `rerank.json` and `samples/reranked.png`, the samples of the first texts
+    from best to worst.
     """
     experiment, place = Experiment(config, stop or Stop()), Workdir(workdir)
     require(experiment.family, config.family.name, "sample", "rerank")
@@ -90,11 +91,11 @@ def rerank(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
                 )
                 for text, own, values in zip(texts[:_ROWS], samples, ranked, strict=False)
             ],
-            title="samples of a text, the best first",
+            title="samples of each text, best first",
         )
     place.write("rerank.json", report)
     gain = report["score_best"] - report["score_all"]
-    _log.info("The best of %d is %.3f above the mean in cosine.", repeat, gain)
+    _log.info("The cosine of the best of %d samples is %.3f above the mean.", repeat, gain)
     return report | {"files": announced([picture, place.path / "rerank.json"])}
 
 
@@ -156,11 +157,11 @@ def _ranker(ours: Experiment) -> Trained:
 
 
 def _ids(ranker: Trained, texts: list[str]) -> np.ndarray:
-    """The texts in the ranker's own ids [T, L]. Raises UserError for a text that it cannot read."""
+    """The texts as the ranker's ids [T, L]. Raises UserError for a text that it cannot read."""
     if "" in texts:
         raise UserError(
-            "sample.conditions.text leaves some samples without a text, with which nothing can be "
-            "compared: give a text for all."
+            "sample.conditions.text leaves some samples without a text to be compared with: give "
+            "one for every sample."
         )
     field, key = ranker.experiment.spec.fields[_TEXT], "A text for tools.ranker,"
     known = {text: field.parse(text, key) for text in dict.fromkeys(texts)}

@@ -83,7 +83,7 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
 
 
 def _queries(model: Trained) -> tuple[Embedded, list[str]]:
-    """The queries, and their names if they are files or sentences."""
+    """The queries, and their names if they are files or texts."""
     config, x = model.experiment.config, model.experiment.x
     first = config.tools.first
     if first and not first.isdecimal():
@@ -109,11 +109,16 @@ def _queries(model: Trained) -> tuple[Embedded, list[str]]:
 
 
 def _listed(
-    queries: Embedded, names: list[str], nearest: Neighbours, labels: np.ndarray | None
+    queries: Embedded,
+    names: list[str],
+    kind: str,
+    nearest: Neighbours,
+    labels: np.ndarray | None,
 ) -> list[dict]:
+    """The entries of the report for each query. kind: what its name is, if it has one."""
     listed = []
     for i, index in enumerate(queries.index.tolist()):
-        query = {"file": names[i]} if names else {"index": index}
+        query = {kind: names[i]} if names else {"index": index}
         if queries.label is not None:
             query["label"] = int(queries.label[i])
         near = {"indices": nearest.index[i].tolist(), "distances": nearest.distance[i].tolist()}
@@ -140,7 +145,8 @@ def _images(
     labels = records["label"].reshape(nearest.index.shape) if "label" in records else None
     if labels is not None and queries.label is not None:
         results["precision"] = float((labels == queries.label[:, None]).mean())
-    results["queries"] = _listed(queries, names, nearest, labels)
+    kind = "text" if model.of_texts else "file"
+    results["queries"] = _listed(queries, names, kind, nearest, labels)
     if is_first():
         images = records["x"].reshape(*nearest.index.shape, *records["x"].shape[1:])
         _draw(model, queries, names, nearest, images, labels, train)

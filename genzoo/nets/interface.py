@@ -84,9 +84,9 @@ def network(module: nn.Module) -> Network:
 class InnerMap:
     """An output of an inner module as a map over the input: [B, *grid, width].
 
-    path: of the module. output: its number among several outputs. layer: which layer of a scan it
-    is. patch: the side of the patches whose tokens it holds, after any others; 0 if the output is a
-    map already.
+    path: of the module. output: which of its outputs, if it has several. layer: which layer, if the
+    module is a scan. patch: the side of the patches whose tokens come last in the output; 0 if the
+    output is a map already.
     """
 
     path: str

@@ -1,7 +1,8 @@
-"""Projectors: MLPs between features and what a loss compares.
+"""Projectors: MLPs from features to the vectors that a loss compares.
 
-Chen et al. 2020 (SimCLR, section 4.2): the features before one are the better representation. Yu et
-al. 2024 (REPA) align the features of a network with those of another through a deeper one.
+Chen et al. 2020 (SimCLR, section 4.2): the features before a projector are the better
+representation. Yu et al. 2024 (REPA) align the features of one network with those of another
+through a deeper projector.
 """
 
 import jax.numpy as jnp

@@ -224,8 +224,8 @@ TRACES: Mapping[str, Callable[[int], MakeTrace]] = {
 class OdeLikelihood:
     """`log_likelihood` with its settings, as a family uses it.
 
-    decoded: whether x_t at the time `end` is a latent of the data, from which a decoder gives them,
-    rather than the data themselves.
+    decoded: whether x_t at the time `end` stands for a latent, from which a decoder recovers the
+    data, rather than for the data themselves.
     """
 
     trace: MakeTrace

@@ -126,7 +126,7 @@ def test_a_flipped_record_has_flipped_hints():
     own = {name: vars(settings) for name, settings in section.items()}
     config = FrozenConfigDict({"conditions": own, "sample": {}})
     assert conditions.problems(config, fields) == []
-    read, entries = conditions.conditions_and_entries(section, fields)
+    read, entries = conditions.conditions_and_entries(section, fields, {})
 
     @jax.jit
     def hints(key):

@@ -306,7 +306,7 @@ MISTAKES = {
         **ENCODER, "align_target": 2
     },
     "family.align_width = 16 has no effect with family.align = ''": dict(align_width=16),
-    "family.align_block = 1 numbers blocks of a transformer": dict(network=UNET, **ENCODER),
+    "family.align_block = 1 is for transformers": dict(network=UNET, **ENCODER),
 }  # fmt: skip
 
 
@@ -330,7 +330,7 @@ def test_an_encoder_that_is_not_used_and_a_missing_average_are_refused():
     )
     for case, words in (
         (unused, "frozen.encoder is not used with family.align = ''"),
-        (averages, "exactly one average in train.averages, which has none"),
+        (averages, "exactly one average in train.averages, but it has none"),
         (missing, "frozen.encoder.workdir must be given"),
         (points, "needs features of patches"),
     ):

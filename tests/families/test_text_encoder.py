@@ -61,7 +61,7 @@ def test_given_weights_are_taken_without_reading_the_data():
     fresh = TextEncoder(
         network=WordTableSettings(width=5).build(vocabulary=9), mask=lambda ids: ids > 0
     )
-    given = replace(fresh, given=lambda: {"embed": {"embedding": jnp.ones((8, 5))}})
+    given = replace(fresh, pretrained=lambda: {"embed": {"embedding": jnp.ones((8, 5))}})
 
     def unread():
         raise AssertionError("the data are read")

@@ -110,5 +110,5 @@ def test_the_middle_of_a_unet_is_a_map(name):
         params,
     )
     assert found.shape == (2, *grid, width) and inner.width == width
-    with pytest.raises(UserError, match="numbers blocks of a transformer"):
+    with pytest.raises(UserError, match="is for transformers"):
         settings.inner(1, "key")

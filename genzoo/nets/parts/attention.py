@@ -16,9 +16,9 @@ from genzoo.nets.parts.layers import FAN_IN, ZEROS, GroupNorm
 
 Fused = Annotated[
     bool,
-    "Whether attention is one fused operation, on NVIDIA GPUs cuDNN's where it applies (bfloat16, "
-    "heads of at most 128 channels), which saves memory; it has no forward derivatives, which "
-    "likelihoods need.",
+    "Whether attention is one fused operation, which saves memory: cuDNN's on NVIDIA GPUs where it "
+    "applies (bfloat16, heads of at most 128 channels). It has no forward derivatives, which "
+    "likelihoods under a flow need.",
 ]
 
 
@@ -35,15 +35,15 @@ def attend(
 
     query: [B, N, H, D]. key, value: [B, M, H, D]. mask: bool [B, M], False for padding; None means
     no padding. causal: position i attends to positions 0 .. i only. The output is zero for an
-    example whose keys are all padding. fused: whether JAX computes it in one operation, which on a
-    GPU holds no logits in memory where cuDNN's can; that one has no forward derivative.
+    example whose keys are all padding. fused: whether it is one operation of JAX. On an NVIDIA GPU
+    that is cuDNN's where it applies, which keeps no logits in memory but has no forward derivative.
     """
     if fused:
         each = None if mask is None else mask[:, None, None]
+        implementation = _implementation(query, key, mask)
         attended = jax.nn.dot_product_attention(
-            query, key, value, mask=each, is_causal=causal,
-            implementation=_implementation(query, key, mask),
-        )  # fmt: skip
+            query, key, value, mask=each, is_causal=causal, implementation=implementation
+        )
         if mask is not None:  # with all keys masked, softmax gives the mean
             attended = jnp.where(mask.any(-1)[:, None, None, None], attended, 0)
         return attended

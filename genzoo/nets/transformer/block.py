@@ -78,8 +78,8 @@ class Norm:
 class Attention:
     """The attention of a block. heads: must divide the width. qk_norm: whether queries and keys of
     every head pass through an RMSNorm, except in (2). causal: whether position i sees positions
-    0 .. i only. cross: whether the block also attends to tokens, equation (2). dual: whether h is
-    also added a second attention to itself alone, for blocks of two streams (SD 3.5). fused: see
+    0 .. i only. cross: whether the block also attends to tokens, equation (2). dual: whether a
+    second attention of h to itself alone is added, for blocks of two streams (SD 3.5). fused: see
     `attend`."""
 
     heads: int
@@ -165,9 +165,9 @@ class TransformerBlock(nn.Module):
     """(h [B, N, width] float32, told, rates, train) -> the same shape and type: (1) to (5).
 
     modulated: whether the block has adaLN-Zero and is told features. layer_scale: the initial value
-    of learned scales in place of gates; 0 for none. start: the initial weights of all layers but
-    those that add to the stream, whose are start_out. ends: whether the block gives its `heads`
-    alone and adds nothing to the stream.
+    of learned scales in place of gates; 0 for none. start, start_out: the initial weights of the
+    layers that read from the stream, and of those that add to it. ends: whether only the `heads` of
+    the block are used, and it adds nothing to the stream.
     """
 
     width: int

@@ -2,7 +2,7 @@
 
 Radford et al. 2021 (Learning transferable visual models from natural language supervision). Both
 end in a linear map to a space of the same width. A text is represented by its last token, which
-sees all others; with CLIP's own tokenizer that is the end mark.
+sees all others; with CLIP's own tokenizer that is the end-of-text token.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from genzoo.nets.interface import Network, network
 from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import TOKEN_STD
 from genzoo.nets.transformer.block import Norm
-from genzoo.nets.transformer.settings import Depth, Heads, MLPName, Width
+from genzoo.nets.transformer.settings import Depth, Heads, MLPName, Width, head_problems
 from genzoo.nets.transformer.vision import Blocks, PatchEncoder, Pool, Tower, VisionSettings
 
 POSITION_STD = 0.01
@@ -64,7 +64,7 @@ class TextTower(nn.Module):
 @dataclass(frozen=True)
 class Towers:
     """image: x [B, *size, C] -> [B, D]. text: (ids int32 [B, L], mask bool [B, L]) -> [B, D].
-    Neither is normalised. text_width: of the text's tokens, the output of its module "blocks"."""
+    Neither is normalised. text_width: of the tokens of texts, which the module "blocks" returns."""
 
     image: Network
     text: Network
@@ -88,12 +88,7 @@ class CLIPSettings(VisionSettings):
     def problems(self, shape: tuple[int, ...]) -> list[str]:
         """Errors in the settings for inputs of `shape` (*size, C), as sentences."""
         problems = super().problems(shape)
-        if self.text_width % self.text_heads:
-            problems.append(
-                f"network.text_heads is {self.text_heads}, which does not divide "
-                f"network.text_width, {self.text_width}: change one of them."
-            )
-        return problems
+        return problems + head_problems(self.text_width, self.text_heads, "text_")
 
     def _text(self) -> Tower:
         return self.tower(

@@ -76,8 +76,8 @@ class JiTSettings(PatchSettings):
         return Norm(rms=True)
 
     @property
-    def ends(self) -> tuple[int, ...]:
-        """0 and the ends of all runs of equal blocks: class tokens come in between."""
+    def boundaries(self) -> tuple[int, ...]:
+        """As for every transformer, with one where the class tokens join."""
         return (0, self.class_start, self.depth) if self.class_tokens else (0, self.depth)
 
     @property

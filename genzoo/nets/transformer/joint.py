@@ -16,12 +16,7 @@ from genzoo.core.types import Array
 from genzoo.nets.parts.attention import attend
 from genzoo.nets.transformer import positions
 from genzoo.nets.transformer.block import Norm, Rates, Told, TransformerBlock
-from genzoo.nets.transformer.patch_transformer import (
-    LearnedPositions,
-    entry,
-    opened,
-    output,
-)
+from genzoo.nets.transformer.patch_transformer import added_positions, entry, opened, output
 from genzoo.nets.transformer.patches import grid_of, unpatchify
 from genzoo.nets.transformer.stack import Stack
 
@@ -71,7 +66,7 @@ class JointTransformer(nn.Module):
 
     The arguments are those of `PatchTransformer`; the tokens of the conditions are the second
     stream. stream: makes the block of a stream from (dual, ends). dual: the number of first blocks
-    with a second attention. ends: 0 and the ends of all runs of equal blocks.
+    with a second attention. boundaries: the block numbers between which all blocks are equal.
     table: the side of the largest grid, see `positions.coordinates`.
     """
 
@@ -85,7 +80,7 @@ class JointTransformer(nn.Module):
     stack: Stack
     condition: Callable[..., nn.Module]
     dtype: jnp.dtype
-    ends: tuple[int, ...]
+    boundaries: tuple[int, ...]
     rotary: bool = False
     base: tuple[int, ...] = ()
     learned: bool = False
@@ -98,16 +93,14 @@ class JointTransformer(nn.Module):
         patches, encoded, features, places = opened(
             self.condition, x, time, conditions, self.patch, self.base, self.table
         )
-        added = positions.sincos(places, self.width)
-        if self.learned:
-            own = LearnedPositions(self.width, self.base, name="position")
-            added = own(grid_of(size, self.patch))
+        grid = grid_of(size, self.patch)
+        added = added_positions(places, self.width, grid, self.base, self.learned)
         h = entry(self.width, self.dtype, "entry")(patches) + added
         by = positions.rotary(places, self.head_width) if self.rotary else None
         told = Told(features, by, token_mask=encoded.mask)
         # Attention gives padding no weight, but 0 times NaN would be NaN.
         streams = h, jnp.where(encoded.mask[..., None], encoded.tokens, 0)
-        for first, last in pairwise(self.ends):
+        for first, last in pairwise(self.boundaries):
 
             def make(wrap: Callable, name: str, first: int = first) -> JointBlock:
                 dual, ends = first < self.dual, first == self.depth - 1

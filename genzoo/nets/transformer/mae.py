@@ -22,7 +22,7 @@ from genzoo.nets.parts.conditioning import TOKEN_STD
 from genzoo.nets.parts.layers import FAN_AVG
 from genzoo.nets.transformer import positions
 from genzoo.nets.transformer.patches import grid_of
-from genzoo.nets.transformer.settings import Heads, Width
+from genzoo.nets.transformer.settings import Heads, Width, head_problems, narrow_problems
 from genzoo.nets.transformer.vision import Blocks, PatchEncoder, VisionSettings
 
 
@@ -98,19 +98,10 @@ class MAESettings(VisionSettings):
     def problems(self, shape: tuple[int, ...]) -> list[str]:
         """Errors in the settings for inputs of `shape` (*size, C), as sentences."""
         problems = super().problems(shape)
-        if self.decoder_width % self.decoder_heads:
-            problems.append(
-                f"network.decoder_heads is {self.decoder_heads}, which does not divide "
-                f"network.decoder_width, {self.decoder_width}: change one of them."
-            )
-        least = 2 * (len(shape) - 1)
-        for key in ("width", "decoder_width"):
-            if getattr(self, key) < least:
-                problems.append(
-                    f"network.{key} = {getattr(self, key)} is too narrow for positions along "
-                    f"{least // 2} axes: give at least {least}."
-                )
-        return problems
+        problems += head_problems(self.decoder_width, self.decoder_heads, "decoder_")
+        axes = len(shape) - 1
+        problems += narrow_problems(self.width, axes)
+        return problems + narrow_problems(self.decoder_width, axes, "decoder_")
 
     def _decoder(self):
         return self.tower(

@@ -33,8 +33,8 @@ class MMDiTSettings(PatchSettings):
         int,
         AtLeast(0),
         Limit(65_536),
-        "Side, in patches, of the largest grid, whose table of positions is stretched to base and "
-        "of which smaller grids take the middle (192 in SD3, base (64, 64)); 0 for none.",
+        "Side, in patches, of the largest grid: its positions are stretched to base, and smaller "
+        "grids take those in its middle (192 with base (64, 64) in SD3); 0 for none.",
     ] = 0
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
@@ -60,12 +60,12 @@ class MMDiTSettings(PatchSettings):
         return True
 
     def inner(self, block: int, key: str) -> InnerMap:
-        """The patches' tokens after this many blocks. key: that of the number. Raises UserError."""
+        """The patches' tokens after this many blocks; see `PatchSettings.inner`."""
         return replace(super().inner(block, key), output=0)
 
     @property
-    def ends(self) -> tuple[int, ...]:
-        """0 and the ends of all runs of equal blocks."""
+    def boundaries(self) -> tuple[int, ...]:
+        """As for every transformer, with one after the dual blocks and one before the last."""
         return 0, min(self.dual, self.depth - 1), self.depth - 1, self.depth
 
     def blocks_params(self, entries: Entries) -> int:
@@ -95,8 +95,14 @@ class MMDiTSettings(PatchSettings):
         def stream(dual: bool, ends: bool) -> TransformerBlock:
             return TransformerBlock(attention=replace(attention, dual=dual), ends=ends, **own)
 
-        own_fields = dict(stream=stream, dual=self.dual, ends=self.ends, table=self.table)
-        return network(JointTransformer(**own_fields, **self.fields(out_channels, entries)))
+        module = JointTransformer(
+            stream=stream,
+            dual=self.dual,
+            boundaries=self.boundaries,
+            table=self.table,
+            **self.fields(out_channels, entries),
+        )
+        return network(module)
 
     def cross(self, entries: Entries) -> bool:
         """Whether blocks have cross-attention: tokens are a stream of their own."""

@@ -22,8 +22,9 @@ from genzoo.nets.transformer.stack import Stack
 
 
 class Opened(NamedTuple):
-    """What a transformer over patches begins with. patches: [B, N, C], with the maps of the
-    conditions. features: [B, E], for the modulation. places: of the patches."""
+    """The input of a transformer over patches. patches: [B, N, C], with the maps of the conditions.
+    encoded: the conditions. features: [B, E], for the modulation. places: [N, axes], of the
+    patches."""
 
     patches: Array
     encoded: Encoded
@@ -50,8 +51,8 @@ def opened(
 
 
 class LearnedPositions(nn.Module):
-    """grid -> learned positions [N, width], one for each place of the grid `base` or, if that is
-    (), of the first grid; those of another grid are interpolated linearly."""
+    """grid -> learned positions [N, width]. There is one for each place of the grid `base` or, if
+    that is (), of the grid at initialisation; those of other grids are interpolated linearly."""
 
     width: int
     base: tuple[int, ...] = ()
@@ -63,6 +64,16 @@ class LearnedPositions(nn.Module):
         if self.base and self.base != grid:
             table = jax.image.resize(table, (*grid, self.width), "linear")
         return table.reshape(-1, self.width)
+
+
+def added_positions(
+    places: Array, width: int, grid: tuple[int, ...], base: tuple[int, ...], learned: bool
+) -> Array:
+    """What is added to the patches [N, width]: learned positions, or the sin-cos table of their
+    places. Call it inside a compact `__call__`."""
+    if learned:
+        return LearnedPositions(width, base, name="position")(grid)
+    return positions.sincos(places, width)
 
 
 def entry(width: int, dtype: jnp.dtype, name: str, use_bias: bool = True) -> nn.Dense:
@@ -98,8 +109,8 @@ class PatchTransformer(nn.Module):
     learned: whether the positions that are added to the patches are learned, and not a sin-cos
     table. rotary: whether queries and keys are turned by their positions as well.
     bottleneck: the rank of the embedding of patches; 0 for full rank. class_tokens: the number of
-    tokens with the features of the conditions that go with the patches from block
-    `class_start` on. They have learned positions and are dropped at the end.
+    tokens with the features of the conditions that join the patches at block `class_start`. They
+    have learned positions and are dropped at the end.
     """
 
     out_channels: int
@@ -125,11 +136,9 @@ class PatchTransformer(nn.Module):
         patches, encoded, features, places = opened(
             self.condition, x, time, conditions, self.patch, self.base
         )
-        added = positions.sincos(places, self.width)
-        if self.learned:
-            own = LearnedPositions(self.width, self.base, name="position")
-            added = own(grid_of(size, self.patch))
-        h = self._embedded(patches) + added
+        grid = grid_of(size, self.patch)
+        h = self._embedded(patches)
+        h = h + added_positions(places, self.width, grid, self.base, self.learned)
 
         def told(still: int) -> Told:
             by = positions.rotary(places, self.head_width, still) if self.rotary else None

@@ -2,8 +2,8 @@
 
 Vaswani et al. 2017 (sinusoids), Dosovitskiy et al. 2021 (patches of images), Su et al. 2021
 (RoFormer: rotary positions), Esser et al. 2024 (the middle of a table for the largest grid). All
-are computed from coordinates: those of a grid of another size can be stretched to the grid of
-training, so that a network serves several resolutions.
+are computed from coordinates. Those of a grid of another size can be stretched to the extent of the
+grid in training, so that one network serves several resolutions.
 
 A rotary position turns pairs of channels of queries and keys by angles proportional to the position
 p, so that their product depends on differences of positions alone:
@@ -34,7 +34,7 @@ def coordinates(size: Sequence[int], base: Sequence[int] = (), table: int = 0) -
     """The positions [N, axes] of a grid's N patches, in the order of `patchify`, float64.
 
     base: the size of a grid to whose extent they are stretched; () for its own. table: the side of
-    a larger grid, which is stretched in its place and in whose middle the patches are; 0 for none.
+    a larger grid that is stretched instead, with the patches in its middle; 0 for none.
     """
     axes = []
     for b, side in zip(base or size, size, strict=True):

@@ -55,9 +55,9 @@ Base = Annotated[
     tuple[int, ...],
     Entries(0, 8),
     Each(Between(1, 65_536)),
-    "Number of patches along each axis to whose extent positions are stretched, or between whose "
-    "learned positions is interpolated, for a network trained at another resolution; () for that "
-    "of the data.",
+    "Grid of patches, one number for each axis, at which the network was trained, for data of "
+    "another resolution: positions are stretched to its extent, learned ones interpolated; () for "
+    "the grid of the data.",
 ]
 TimeEmbedding = Annotated[
     str,
@@ -89,13 +89,24 @@ Dtype = Annotated[
 ]
 
 
-def head_problems(width: int, heads: int) -> list[str]:
-    """An error if the heads do not divide the width."""
+def head_problems(width: int, heads: int, of: str = "") -> list[str]:
+    """An error if the heads do not divide the width. of: the prefix of both keys."""
     if width % heads == 0:
         return []
     return [
-        f"network.heads is {heads}, which does not divide network.width, {width}: change one of "
-        "them."
+        f"network.{of}heads is {heads}, which does not divide network.{of}width, {width}: change "
+        "one of them."
+    ]
+
+
+def narrow_problems(width: int, axes: int, of: str = "") -> list[str]:
+    """An error if a sin-cos table of this width has no frequency for some axis. of: the prefix of
+    the key."""
+    if width >= 2 * axes:
+        return []
+    return [
+        f"network.{of}width = {width} is too narrow for positions along {axes} axes: give at least "
+        f"{2 * axes}."
     ]
 
 
@@ -131,11 +142,7 @@ class PatchSettings:
         size = shape[:-1]
         problems = head_problems(self.width, self.heads)
         problems += indivisible("patch", self.patch, size, self.patch)
-        if self.width < 2 * len(size):
-            problems.append(
-                f"network.width = {self.width} is too narrow for positions along {len(size)} axes: "
-                f"give at least {2 * len(size)}."
-            )
+        problems += narrow_problems(self.width, len(size))
         if self.rotary and not problems and self.width // self.heads < 2 * len(size):
             problems.append(
                 f"network.rotary = True turns at least one pair of channels for each of "
@@ -170,15 +177,16 @@ class PatchSettings:
         return (self.dropout,) * self.depth
 
     def inner(self, block: int, key: str) -> InnerMap:
-        """The tokens after this many blocks. key: that of the number. Raises UserError."""
+        """The tokens after this many blocks. key: the config key of that number. Raises UserError
+        if there are not so many blocks."""
         if not 1 <= block <= self.depth:
             raise UserError(f"{key} = {block} must be between 1 and network.depth = {self.depth}.")
-        path, layer = self.stack.place(block - 1, self.ends)
+        path, layer = self.stack.place(block - 1, self.boundaries)
         return InnerMap(path=path, layer=layer, width=self.width, patch=self.patch)
 
     @property
-    def ends(self) -> tuple[int, ...]:
-        """0 and the ends of all runs of equal blocks."""
+    def boundaries(self) -> tuple[int, ...]:
+        """Between which block numbers all blocks are equal: from 0 to the depth."""
         return 0, self.depth
 
     @property

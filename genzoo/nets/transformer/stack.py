@@ -54,10 +54,10 @@ class Stack:
         block = make(self._wrap, f"{STACKED}{first}")
         return scanned(block, h, self._rates(first, last, slice(None)))[0]
 
-    def place(self, i: int, ends: Sequence[int]) -> tuple[str, int | None]:
-        """(the name of the module that holds block i, its layer there if that is a scan). ends: 0
-        and the `last` of every run."""
-        for first, last in pairwise(ends):
+    def place(self, i: int, boundaries: Sequence[int]) -> tuple[str, int | None]:
+        """(the name of the module that holds block i, its layer there if that is a scan).
+        boundaries: the block numbers, from 0 to the depth, between which `run` is called."""
+        for first, last in pairwise(boundaries):
             if self.scan and first <= i < last and last - first > 1:
                 return f"{STACKED}{first}", i - first
         return f"block_{i}", None

@@ -1,9 +1,9 @@
 """Text encoders: BERT, which sees a text as a whole, and a table of word vectors.
 
 Devlin et al. 2019 (BERT); Wang et al. 2020 and Reimers & Gurevych 2019 (MiniLM as a sentence
-encoder). The embedding of a token is the sum of its row of a table, the row of its position and the
-row of the first segment; a norm and blocks with norms after the sums follow. Id 0 is padding, which
-has no row: the row of id i is i - 1.
+encoder). Each token is embedded as the sum of three learned vectors, those of its id, its position
+and the first segment. A norm and blocks with norms after the sums follow. Id 0 is padding, which
+has no row in the table: id i has row i - 1.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,8 +56,8 @@ class WordTable(nn.Module):
 class TextTransformer(nn.Module):
     """(ids int32 [B, L], mask bool [B, L]) -> tokens [B, L, width] float32.
 
-    Padding does not affect other tokens, and its own output has no meaning. rows: of the table of
-    tokens. positions: of that of positions, at least L.
+    Padding does not affect other tokens, and its own output has no meaning. rows, positions: the
+    lengths of the tables of tokens and of positions, the latter at least L.
     """
 
     rows: int
@@ -100,7 +100,10 @@ class TextTransformerSettings:
     expansion: Expansion = 4.0
     mlp: MLPName = "gelu_exact"
     positions: Annotated[
-        int, AtLeast(1), Limit(1_000_000), "Learned positions: the most tokens of a text."
+        int,
+        AtLeast(1),
+        Limit(1_000_000),
+        "Number of learned positions, the maximum number of tokens of a text.",
     ] = 512
     dtype: Dtype = "float32"
 
@@ -141,7 +144,8 @@ class TextTransformerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class WordTableSettings:
-    """A table of word vectors, each token by itself. The width of wordllama's is 256."""
+    """A table of word vectors, which sees each token by itself. Those of wordllama have width 256.
+    """
 
     width: Width = 256
 
@@ -160,7 +164,7 @@ class WordTableSettings:
         return _text_network(WordTable(vocabulary - 1, self.width), self.width)
 
 
-# --- weights of others ----------------------------------------------------------------------------
+# --- published weights ----------------------------------------------------------------------------
 
 
 def of_table(arrays: Mapping[str, np.ndarray]) -> Tree:
@@ -172,7 +176,8 @@ def of_table(arrays: Mapping[str, np.ndarray]) -> Tree:
 def of_bert(arrays: Mapping[str, np.ndarray]) -> Tree:
     """The params of a `TextTransformer` from the arrays of transformers' BertModel, as float32.
 
-    The pooler and the buffer of positions are left out. Raises a UserError if one is missing.
+    The pooler and the buffer of position ids are left out. Raises a UserError if an array is
+    missing.
     """
 
     def pair(name: str, weight: str) -> Tree:

@@ -128,7 +128,7 @@ class LevelsSettings:
         return tuple(width_of(self.width, multiplier) for multiplier in self.multipliers)
 
     def inner(self, block: int, key: str) -> InnerMap:
-        """The map after the middle. key: that of the number, which must be 0 (UserError)."""
+        """The map after the middle; see `trunk.middle`."""
         return middle(self.widths[-1], block, key)
 
 

@@ -53,10 +53,12 @@ def heads_of(channels: int, heads: int, head_width: int) -> int:
 
 
 def middle(width: int, block: int, key: str, within: str = "") -> InnerMap:
-    """The map after the middle of a U-Net at the path `within`. key: that of `block`, which must be
-    0 (UserError): blocks of a U-Net are not numbered."""
+    """The map after the middle of a U-Net at the path `within`. key: the config key of `block`.
+    Raises UserError unless that is 0, since the blocks of a U-Net are not numbered."""
     if block:
-        raise UserError(f"{key} = {block} numbers blocks of a transformer: leave it at 0 here.")
+        raise UserError(
+            f"{key} = {block} is for transformers: set it to 0 for the map after the middle."
+        )
     return InnerMap(path=f"{within}middle_1", width=width)
 
 

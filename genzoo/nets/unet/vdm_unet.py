@@ -129,7 +129,7 @@ class VDMUNetSettings:
         return count.ascend(out_channels, attention_up=True)
 
     def inner(self, block: int, key: str) -> InnerMap:
-        """The map after the middle. key: that of the number, which must be 0 (UserError)."""
+        """The map after the middle; see `trunk.middle`."""
         return middle(self.width, block, key, within="core/")
 
     def _trunk(self) -> Trunk:
