@@ -50,7 +50,8 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
         return retrieve_across(model)
     if config.tools.prompts:
         raise UserError(
-            f"tools.prompts has no effect: {config.family.name} embeds no texts; leave it empty."
+            f"tools.prompts has no effect: this {config.family.name} does not compare images with "
+            "texts, as that of clip_shapes does; leave it empty."
         )
     train = model.experiment.open(_TRAIN)
     of_documents = isinstance(model.experiment.x, Counts)
