@@ -213,6 +213,10 @@ def test_samples_of_a_text_are_ordered_by_clip(run, clip, encoder, capsys):
         (["--config.sample.count=5"], "is not a multiple of sample.repeat = 3"),
         ([], "tools.ranker must be given"),
         ([f"--config.tools.ranker={encoder}"], "which does not compare images with texts"),
+        (
+            [f"--config.tools.ranker={clip}", "--config.tools.ranker_weights=emma"],
+            "tools.ranker_weights = 'emma' is unknown",
+        ),
     ):
         assert main([*mode, asked, *changes]) == 2
         assert message in capsys.readouterr().err
