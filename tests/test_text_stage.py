@@ -138,7 +138,8 @@ def test_an_encoder_that_does_not_fit_is_refused(encoder, tmp_path):
     for place, changes, message in (
         (other, {}, "was made for another vocabulary, that of emoji with data.tokenizer = 'words'"),
         (tmp_path, {}, "holds no run"),
-        (encoder, dict(conditions__text__through=""), "frozen.text_encoder is not used by this"),
+        (encoder, dict(conditions__text__through=""),
+         "frozen.text_encoder is not used by any condition: set conditions.NAME.through"),
         (encoder, dict(conditions__low=dict(of="x", transform="grey", through="text_encoder")),
          "conditions.low.through = 'text_encoder' is for texts, but x is an image"),
     ):  # fmt: skip
