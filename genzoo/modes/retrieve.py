@@ -161,7 +161,7 @@ def _draw(
         return f"{distance:.3g}" + ("" if label is None else f"\n{named(label)}")
 
     def named(label: int) -> str:
-        return figures.shortened(train.spec.classes[label])
+        return figures.shortened(train.spec.classes[label], 11)  # as wide as an image
 
     rows, shown = [], min(_SHOWN, nearest.index.shape[1])
     for i, index in enumerate(queries.index.tolist()):
