@@ -92,7 +92,9 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
     else:
         resolved["network"] = checker.section(network, {}, "network")
     stages = row.frozen(resolved["conditions"]) if row else {}
-    resolved["frozen"] = _frozen(checker, raw.get("frozen", {}), stages, resolved["family"])
+    through = THROUGH if row and row.conditional else {}
+    frozen = raw.get("frozen", {})
+    resolved["frozen"] = _frozen(checker, frozen, stages, through, resolved["family"])
     for name in SECTIONS:
         resolved[name] = checker.section(raw.get(name, {}), _keys(name, row), name)
     if resolved["optimizer"]:
@@ -170,14 +172,23 @@ def _named(checker: Checker, values: Mapping, table: Mapping, where: str) -> dic
 
 
 def _frozen(
-    checker: Checker, stages: Mapping, known: Mapping[str, Stage], family: Mapping
+    checker: Checker,
+    stages: Mapping,
+    known: Mapping[str, Stage],
+    through: Mapping[str, Stage],
+    family: Mapping,
 ) -> dict:
+    """The section. known: the stages of the family and of its conditions. through: those that its
+    conditions could have."""
     if not isinstance(stages, Mapping):
         checker.refuse(f"frozen must be a section (a dict), not {stages!r}.")
         return {}
     for name in sorted(stages.keys() - known.keys()):
         checker.problems.append(
-            f"frozen.{name} is not used by this family: {nearest(name, known)}"
+            f"frozen.{name} is not used by any condition: set conditions.NAME.through = {name!r} "
+            "for one of a text, or leave it out."
+            if name in through
+            else f"frozen.{name} is not used by this family: {nearest(name, known)}"
         )
     used = [name for name, stage in known.items() if stage.needed(family)]
     for name in sorted(stages.keys() & known.keys() - set(used)):
@@ -188,7 +199,11 @@ def _frozen(
         )
     keys, resolved = settings_of(FrozenSettings), {}
     for name in used:
-        resolved[name] = checker.section(stages.get(name, {}), keys, f"frozen.{name}")
+        own = stages.get(name, {})
+        if isinstance(own, Mapping) and "workdir" not in own:
+            checker.refuse(f"frozen.{name}.workdir must be given, that of {known[name].called}.")
+            own = {"workdir": "", **own}
+        resolved[name] = checker.section(own, keys, f"frozen.{name}")
         if resolved[name].get("config"):  # perhaps of an older run, with fewer keys
             resolved[name]["config"] = fill(resolved[name]["config"])
     return resolved
@@ -293,8 +308,12 @@ def _kind_problems(config: FrozenConfigDict, x: Field) -> list[str]:
         return [n for n in build.FAMILIES[name].networks if kind in build.NETWORKS[n].kinds]
 
     if kind not in build.FAMILIES[family].kinds:
-        networks = sorted({n for name in build.FAMILIES for n in able(name)})
-        families = [name for name, row in build.FAMILIES.items() if kind in row.kinds]
+        families = [  # those that model the datum itself
+            name
+            for name, row in build.FAMILIES.items()
+            if kind in row.kinds and row.encodes != "text"
+        ]
+        networks = sorted({n for name in families for n in able(name)})
         return [
             f"data.name = {data.name!r} holds {x.plural}, not "
             f"{_plurals(build.FAMILIES[family].kinds)}: use one of the families "

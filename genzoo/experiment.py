@@ -283,10 +283,14 @@ def require_kind(
         )
 
 
-def require(family: Family, name: str, capability: str, mode: str) -> None:
-    """Raises UserError if the family lacks a capability that a mode needs."""
+def require(family: Family, name: str, capability: str, mode: str, key: str = "") -> None:
+    """Raises UserError if the family lacks a capability that a mode needs. key: that asks for it,
+    if the mode can do without."""
     if not isinstance(family, CAPABILITIES[capability]):
         can = ", ".join(capabilities(family)) or "nothing beyond training"
         instead = build.FAMILIES[name].instead.get(capability, "")
-        sentence = f"--mode={mode} needs a family that can {capability}; {name} can: {can}."
+        if key:
+            instead = f"Leave {key} empty. {instead}"
+        needs = f"{key or f'--mode={mode}'} needs a family that can {capability}"
+        sentence = f"{needs}; {name} can: {can}."
         raise UserError(f"{sentence} {instead}".strip())

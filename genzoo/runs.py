@@ -41,17 +41,21 @@ class Trained:
 
 
 def open_run(
-    workdir: Path, weights: str = RAW, mesh: MeshSettings | None = None, *, key: str = "--workdir"
+    workdir: Path,
+    weights: str = RAW,
+    mesh: MeshSettings | None = None,
+    *,
+    key: str = "--workdir",
+    weights_key: str = "weights",
 ) -> Trained:
     """Opens the model of the run in a workdir, read-only.
 
     weights: the name of an average, or "raw". mesh: for its variables, by default over all devices.
-    key: the flag or key that names the workdir in messages. Raises UserError if there is no such
-    model.
+    key, weights_key: what names the workdir and the weights in messages. Raises UserError if there
+    is no such model.
     """
-    other = _Other(key=key, workdir=workdir, weights=weights)
-    config = other.config()
-    if problems := other.problems(config):
+    other = _Other(key=key, workdir=workdir, weights=weights, weights_key=weights_key)
+    if problems := other.problems(config := other.config()):
         raise UserError(*problems)
     return other.open(config, mesh or MeshSettings())
 

@@ -353,8 +353,8 @@ class ToolSettings:
 
     first: Annotated[
         str,
-        "An image file (for documents a .txt file or a sentence), or the number of an example in "
-        "eval.split; empty for a default choice.",
+        "An image file (for documents a .txt file or a sentence, for models of texts a text), or "
+        "the number of an example in eval.split; empty for a default choice.",
     ] = ""
     second: Annotated[str, "The same for the other end of an interpolation."] = ""
     folder: Annotated[
@@ -365,7 +365,7 @@ class ToolSettings:
     prompts: Annotated[
         tuple[str, ...],
         Entries(0, 65_536),
-        "Texts of which every image gets the nearest, for families that embed texts.",
+        "Different texts of which every image gets the nearest, for families that embed both.",
     ] = ()
     ranker: Annotated[
         str, "Workdir of the run that ranks samples, which embeds images and texts, such as CLIP."

@@ -36,6 +36,7 @@ def test_images_and_texts_find_each_other(run, capsys):
     for wrong, message in {
         "first=48": "must be a text, or from 0 to 47",
         "first=a mauve circle": "tools.first = 'a mauve circle' cannot be used as a text",
+        "prompts=('a red ring','A red ring')": "'a red ring' and 'A red ring', which are the same",
         "prompts=('a mauve circle',)": "tools.prompts = 'a mauve circle' cannot be used as a text",
     }.items():
         assert main([*mode, f"--config.tools.{wrong}"]) == 2

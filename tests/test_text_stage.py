@@ -148,7 +148,8 @@ def test_an_encoder_that_does_not_fit_is_refused(encoder, tmp_path):
     for place, changes, message in (
         (other, {}, "was made for another vocabulary, that of emoji with data.tokenizer = 'words'"),
         (tmp_path, {}, "holds no run"),
-        (encoder, dict(conditions__text__through=""), "frozen.text_encoder is not used by this"),
+        (encoder, dict(conditions__text__through=""),
+         "frozen.text_encoder is not used by any condition: set conditions.NAME.through"),
         (encoder, dict(conditions__low=dict(of="x", transform="grey", through="text_encoder")),
          "conditions.low.through = 'text_encoder' is for texts, but x is an image"),
     ):  # fmt: skip
@@ -223,6 +224,10 @@ def test_samples_of_a_text_are_ordered_by_clip(run, clip, encoder, capsys):
         (["--config.sample.count=5"], "is not a multiple of sample.repeat = 3"),
         ([], "tools.ranker must be given"),
         ([f"--config.tools.ranker={encoder}"], "which does not compare images with texts"),
+        (
+            [f"--config.tools.ranker={clip}", "--config.tools.ranker_weights=emma"],
+            "tools.ranker_weights = 'emma' is unknown",
+        ),
     ):
         assert main([*mode, asked, *changes]) == 2
         assert message in capsys.readouterr().err

@@ -78,7 +78,13 @@ class AlignmentSettings:
         problems = without_effect(self, "family", unused, why, remedy)
         if self.align != "average":
             return problems
-        if self.align_target <= self.align_block:
+        if self.align_block == 0:
+            problems.append(
+                "family.align = 'average' needs family.align_block and family.align_target, two "
+                "blocks of a transformer such as network.name = 'dit': a U-Net is aligned with an "
+                "encoder only."
+            )
+        elif self.align_target <= self.align_block:
             problems.append(
                 f"family.align_target = {self.align_target} must be above family.align_block = "
                 f"{self.align_block}: early features are aligned with later ones."

@@ -104,9 +104,10 @@ class TextEncoderSettings:
             )
         network = parts.network(vocabulary=text.vocabulary)
         if network.length and text.shape[0] > network.length:
+            raising = ", or raise network.positions" if self.source == "none" else ""
             raise UserError(
                 f"data.tokens = {text.shape[0]} is more than network.positions = {network.length}: "
-                "lower it."
+                f"lower it{raising}."
             )
         if self.source == "none":
             return family.TextEncoder(network=network, mask=text.mask)

@@ -364,6 +364,7 @@ def ignored(
     for key in {key for keys in uses.values() for key in keys} - set(uses.get(name, ())):
         users = ", ".join(repr(user) for user, keys in uses.items() if key in keys)
         why = f"with {where}.{choice} = {name!r}"
-        remedy = f"choose a {choice} that uses it ({users})"
+        article = "an" if choice[0] in "aeiou" else "a"
+        remedy = f"choose {article} {choice} that uses it ({users})"
         sentences += without_effect(settings, where, (key,), why, remedy)
     return sorted(sentences)

@@ -34,6 +34,14 @@ def retrieve_across(model: Trained) -> dict:
     field = model.experiment.spec.fields[_TEXT]
     source = model.experiment.open(config.eval.split)
     indices = chosen(config, source)
+    # Wrong texts are refused before all images are embedded.
+    asked, prompts = config.tools.first, _prompts(model)
+    one = field.parse(asked, "tools.first")[None] if asked and not asked.isdecimal() else None
+    if asked.isdecimal() and int(asked) >= len(indices):
+        raise UserError(
+            f"tools.first = {asked!r} must be a text, or from 0 to {len(indices) - 1}, the "
+            "examples that are compared."
+        )
     records = source.read(indices)
     images = embedded(model, _X, lambda rows: {_X: records[_X][rows]}, len(indices))
     first, own = matching.distinct(records[_TEXT])
@@ -50,21 +58,14 @@ def retrieve_across(model: Trained) -> dict:
         nearest = [field.text(ids[i]) for i in matching.nearest_texts(images, texts)]
         shown = model.experiment.spec.judge.shows(records[_X], nearest)
         report["shows_nearest_text"] = float(shown.mean())
-    if config.tools.prompts:
-        report |= _by_prompts(model, source, records, images)
-    asked = config.tools.first
-    if asked and not asked.isdecimal():
-        one = field.parse(asked, "tools.first")[None]
+    if len(prompts):
+        report |= _by_prompts(model, source, records, images, prompts)
+    if one is not None:
         queries = embedded(model, _TEXT, lambda rows: {_TEXT: one[rows]}, 1)
         titles, mine = [asked], [-1]
     else:
         rows = np.arange(min(_SHOWN, len(texts)))
         if asked:
-            if int(asked) >= len(indices):
-                raise UserError(
-                    f"tools.first = {asked!r} must be a text, or from 0 to {len(indices) - 1}, the "
-                    "examples that are compared."
-                )
             rows = own[[int(asked)]]
         queries, titles, mine = texts[rows], [field.text(ids[i]) for i in rows], rows
     near = np.argsort(-(queries @ images.T), axis=1, kind="stable")[:, : config.tools.neighbours]
@@ -98,12 +99,27 @@ def retrieve_across(model: Trained) -> dict:
     return shown | {"files": announced([picture, model.place.path / "retrieve.json"])}
 
 
+def _prompts(model: Trained) -> np.ndarray:
+    """The ids [P, L] of tools.prompts, of which there may be none. Raises UserError for a text that
+    the model cannot read, and for two that are the same to it."""
+    field, known = model.experiment.spec.fields[_TEXT], {}
+    for prompt in model.experiment.config.tools.prompts:
+        ids = field.parse(prompt, "tools.prompts")
+        if same := known.get(ids.tobytes()):
+            raise UserError(
+                f"tools.prompts holds {same[0]!r} and {prompt!r}, which are the same text to this "
+                "model: leave out one of them."
+            )
+        known[ids.tobytes()] = (prompt, ids)
+    return np.array([ids for _, ids in known.values()])
+
+
 def _by_prompts(
-    model: Trained, source: Source, records: Batch, images: np.ndarray
+    model: Trained, source: Source, records: Batch, images: np.ndarray, ids: np.ndarray
 ) -> dict[str, object]:
-    """How many images are assigned each prompt, and how many of them correctly."""
-    prompts, field = model.experiment.config.tools.prompts, model.experiment.spec.fields[_TEXT]
-    ids = np.stack([field.parse(prompt, "tools.prompts") for prompt in prompts])
+    """How many images are assigned each prompt, and how many of them correctly. ids: those of the
+    prompts."""
+    prompts = model.experiment.config.tools.prompts
     texts = embedded(model, _TEXT, lambda rows: {_TEXT: ids[rows]}, len(ids))
     given = matching.nearest_texts(images, texts)
     counts = np.bincount(given, minlength=len(prompts)).tolist()

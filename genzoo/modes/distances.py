@@ -238,7 +238,7 @@ def check(experiment: Experiment) -> dict[str, Ruler]:
     """The ruler of each network that eval.distances names. Raises UserError unless these distances
     can be measured for this run."""
     config, settings = experiment.config, experiment.config.eval
-    require(experiment.family, config.family.name, "sample", "eval")
+    require(experiment.family, config.family.name, "sample", "eval", "eval.distances")
     require_kind(experiment, (Image,), "eval", "measures distances of images")
     problems = []
     solver = config.sample.get("method")

@@ -35,7 +35,7 @@ class Judges:
 def check(experiment: Experiment) -> Judges:
     """The judges. Raises UserError unless eval.reconstructions can be measured for this run."""
     config, settings = experiment.config, experiment.config.eval
-    require(experiment.family, config.family.name, "reconstruct", "eval")
+    require(experiment.family, config.family.name, "reconstruct", "eval", "eval.reconstructions")
     require_kind(experiment, (Image,), "eval", "measures reconstructions of images")
     named = parsed(settings.reconstructions)
     names = dict.fromkeys(one.network for one in named if one.name == RFD)

@@ -138,7 +138,8 @@ def _ranker(ours: Experiment) -> Trained:
     """The ranker. Raises UserError if it does not fit."""
     tools, workdir = ours.config.tools, Path(ours.config.tools.ranker)
     mesh = build.section(ours.config, "mesh")
-    opened = open_run(workdir, tools.ranker_weights, mesh, key="tools.ranker")
+    keys = dict(key="tools.ranker", weights_key="tools.ranker_weights")
+    opened = open_run(workdir, tools.ranker_weights, mesh, **keys)
     theirs = Experiment(opened.config, ours.stop)
     here = f"tools.ranker = {tools.ranker!r}"
     if not isinstance(opened.family, Retrieves):

@@ -50,7 +50,8 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
         return retrieve_across(model)
     if config.tools.prompts:
         raise UserError(
-            f"tools.prompts has no effect: {config.family.name} embeds no texts; leave it empty."
+            f"tools.prompts has no effect: this {config.family.name} does not compare images with "
+            "texts, as that of clip_shapes does; leave it empty."
         )
     train = model.experiment.open(_TRAIN)
     of_documents = isinstance(model.experiment.x, Counts)
@@ -166,7 +167,7 @@ def _draw(
         return f"{distance:.3g}" + ("" if label is None else f"\n{named(label)}")
 
     def named(label: int) -> str:
-        return figures.shortened(train.spec.classes[label])
+        return figures.shortened(train.spec.classes[label], 11)  # as wide as an image
 
     rows, shown = [], min(_SHOWN, nearest.index.shape[1])
     for i, index in enumerate(queries.index.tolist()):

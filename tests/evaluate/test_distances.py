@@ -485,11 +485,11 @@ def test_runs_are_compared_only_under_one_protocol(run, tmp_path):
     ("ddpm_cifar:smoke", ("distances=fd_fashion",), "fashion takes grey images"),
     ("ddpm_fashion:smoke", ("distances=fid",), "genzoo does not ship them"),
     ("ddpm_fashion:smoke", ("distances=fd_own:nowhere",), "holds no run"),
-    ("classifier_fashion:smoke", ("distances=fd_fashion",), "needs a family that can sample"),
+    ("classifier_fashion:smoke", ("distances=fd_fashion",), "eval.distances needs a family"),
     ("ddpm_fashion:smoke", ("distances=accuracy_fashion",), "needs class-conditional samples"),
     ("ddpm_fashion:smoke", ("classifier_scale=(1.0,)",), "without eval.distances"),
     ("ddpm_fashion:smoke", ("reconstructions=psnrr",), "did you mean 'psnr'"),
-    ("classifier_fashion:smoke", ("reconstructions=psnr",), "a family that can reconstruct"),
+    ("classifier_fashion:smoke", ("reconstructions=psnr",), "eval.reconstructions needs a family"),
     ("vae_fashion:smoke", ("distances=fd_fashion", "steps=(2,3)"), "has no solver"),
 ])  # fmt: skip
 def test_what_cannot_be_measured_is_said(config, arguments, words, tmp_path, capsys):

@@ -307,6 +307,7 @@ MISTAKES = {
     },
     "family.align_width = 16 has no effect with family.align = ''": dict(align_width=16),
     "family.align_block = 1 is for transformers": dict(network=UNET, **ENCODER),
+    "a U-Net is aligned with an encoder only": dict(network=UNET, **{**AVERAGE, "align_block": 0}),
 }  # fmt: skip
 
 
@@ -331,7 +332,7 @@ def test_an_encoder_that_is_not_used_and_a_missing_average_are_refused():
     for case, words in (
         (unused, "frozen.encoder is not used with family.align = ''"),
         (averages, "exactly one average in train.averages, but it has none"),
-        (missing, "frozen.encoder.workdir must be given"),
+        (missing, "frozen.encoder.workdir must be given, that of a model with features of p"),
         (points, "needs features of patches"),
     ):
         with pytest.raises(UserError) as caught:

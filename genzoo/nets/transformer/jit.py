@@ -61,7 +61,7 @@ class JiTSettings(PatchSettings):
         if self.class_tokens and self.class_start >= self.depth:
             problems.append(
                 f"network.class_start = {self.class_start} must be below network.depth = "
-                f"{self.depth}: or set network.class_tokens = 0."
+                f"{self.depth}: lower it, or set network.class_tokens = 0."
             )
         if not self.class_tokens and self.class_start != type(self).class_start:
             problems.append(
