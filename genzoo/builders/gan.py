@@ -46,17 +46,11 @@ class GANSettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        problems = []
-        if not self.penalty_steps:
-            why = "with family.penalty_steps = 0"
-            remedy = "set family.penalty_steps"
-            problems += without_effect(self, "family", ("penalty_last",), why, remedy)
-        return problems + [
-            f"conditions.{name}.dropout = {own.dropout} has no use here, since a GAN is not guided "
-            "by its conditions: leave it at 0."
-            for name, own in config.conditions.items()
-            if own.dropout
-        ]
+        del config
+        if self.penalty_steps:
+            return []
+        why, remedy = "with family.penalty_steps = 0", "set family.penalty_steps"
+        return without_effect(self, "family", ("penalty_last",), why, remedy)
 
     def build(self, parts: Parts) -> Family:
         """Builds the family. Raises UserError if a condition cannot enter its networks."""

@@ -107,7 +107,7 @@ class GAN:
     def critic_loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (1) for each example [B]; metrics: the adversarial part, the squared gradients,
         both scores, and the share of pairs that are ranked correctly."""
-        x, conditions = context.batch["x"], gather(self.conditions, context.batch, context.frozen)
+        x, conditions = context.batch["x"], self._conditions(context)
         made = self._made(params, context.key, len(x), conditions)
 
         def scores(x: Examples) -> PerExample:
@@ -134,7 +134,7 @@ class GAN:
 
     def generator_loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (2) for each example [B]."""
-        x, conditions = context.batch["x"], gather(self.conditions, context.batch, context.frozen)
+        x, conditions = context.batch["x"], self._conditions(context)
         made = self._made(params, context.key, len(x), conditions)
         critic = self.networks.critic
         real_score = critic.apply(params["critic"], x, conditions)
@@ -154,6 +154,11 @@ class GAN:
         return critic.features(params, batch["x"], conditions, names=(BASIS,))[1][BASIS]
 
     # --- shared by the methods above -----------------------------------------------------------
+
+    def _conditions(self, context: Context) -> Conditions:
+        """The conditions for a loss; in training some are dropped at random."""
+        key = context.key if context.train else None
+        return gather(self.conditions, context.batch, context.frozen, key)
 
     def _made(self, params: Tree, key: Key, count: int, conditions: Conditions) -> Examples:
         """Generated examples [count, ...] for a loss."""
