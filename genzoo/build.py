@@ -20,6 +20,7 @@ from genzoo.builders.denoising import FlowScoring
 from genzoo.builders.dvae import DVAESettings
 from genzoo.builders.edm import EDMSettings
 from genzoo.builders.flow_matching import FlowMatchingSettings
+from genzoo.builders.gan import GANSettings
 from genzoo.builders.mae import MAESettings
 from genzoo.builders.pca import PCASettings
 from genzoo.builders.rows import FamilyRow, NetworkRow, Parts, Stage
@@ -41,6 +42,7 @@ from genzoo.nets.autoencoder.convnet import ConvSettings
 from genzoo.nets.autoencoder.dalle import DalleSettings
 from genzoo.nets.autoencoder.hierarchy import HierarchySettings
 from genzoo.nets.autoencoder.pair import MLPSettings
+from genzoo.nets.gan.settings import R3GANSettings
 from genzoo.nets.point_mlp import PointMLPSettings
 from genzoo.nets.transformer.clip import CLIPSettings
 from genzoo.nets.transformer.dit import DiTSettings
@@ -77,6 +79,7 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "hierarchy": NetworkRow(settings=HierarchySettings),
     "dalle": NetworkRow(settings=DalleSettings),
     "transformer": NetworkRow(settings=TransformerSettings),
+    "r3gan": NetworkRow(settings=R3GANSettings),
 }
 
 _DENOISERS = ("unet", "song_unet", "vdm_unet", "dit", "jit", "mmdit")
@@ -183,6 +186,13 @@ FAMILIES: Mapping[str, FamilyRow] = {
         scoring=ImportanceScoring,
         room=_CODES,
         expect=expectations.VAE,
+    ),
+    "gan": FamilyRow(
+        settings=GANSettings,
+        networks=("r3gan",),
+        conditional=True,
+        room="Adversarial networks",
+        expect=expectations.GAN,
     ),
     "vqvae": FamilyRow(
         settings=VQVAESettings,

@@ -282,6 +282,9 @@ CASES = {
             family=dict(align="average", align_block=1, align_target=2, align_width=8), **SIDES
         ),
     ),
+    "gan": Case(
+        path="gan_fashion", changes=dict(conditions=dict(label=dict(null=True, dropout=0.1)))
+    ),
     "mae": Case(path="mae_fashion"),
     "contrastive": Case(
         path="simclr_fashion",

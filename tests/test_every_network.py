@@ -188,6 +188,22 @@ def _texts(made: Callable, shape: tuple[int, ...]) -> Whole:
     )
 
 
+def _adversaries(made: Callable, shape: tuple[int, ...]) -> Whole:
+    net = made(shape=shape, entries=TOLD, latent=3)
+    z, x, given = _normal(2, 3), _normal(2, *shape), labels(0, 2)
+    return Whole(
+        lambda key: {
+            "generator": net.generator.init(key, z, given), "critic": net.critic.init(key, x, given)
+        },
+        lambda params, x: (
+            net.generator.apply(params["generator"], z, given),
+            net.critic.apply(params["critic"], x, given),
+        ),
+        (x,),
+        ((2, *shape), (2,)),
+    )
+
+
 def _normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
@@ -232,6 +248,9 @@ CASES = {
         _texts, (4, 6, 3), dict(width=8, depth=2, heads=2, positions=5)
     ),
     "word_table": Case(_texts, (4, 6, 3), dict(width=6)),
+    "r3gan": Case(
+        _adversaries, (4, 6, 3), dict(widths=(8, 4), blocks=1, group=4, embedding=5)
+    ),
     "mlp": Case(_pairs, (4, 6, 3), dict(widths=(5,), top_widths=(4,))),
     "conv": Case(
         _pairs, (4, 8, 3), dict(width=4, block_width=3, blocks=1, downsamples=1, top_widths=(4,))

@@ -51,6 +51,12 @@ TEXT_ENCODER = (
     "There is no training: the weights are pretrained or random, and the loss is zero. Try the "
     "representation with --mode=retrieve, and the tokens by training a model that attends to them."
 )
+GAN = (
+    "Neither loss falls for long: each player answers the other. What shows progress is the "
+    "pictures. The critic should rank most pairs correctly, but not all: if `ranked_critic` stays "
+    "near 1 and the generator's loss grows, raise family.penalty; if all samples look alike, the "
+    "generator has collapsed: start again with a larger penalty or a smaller learning rate."
+)
 VAE = (
     "The KL divergence is what the code costs and the reconstruction what it buys. A KL near zero "
     "means that the decoder ignores its code (posterior collapse): reconstructions then all look "
