@@ -8,7 +8,8 @@ that the two compare networks. SiT (Ma et al. 2024) is the same network trained 
 jit_fashion with another network. The full size has not been trained.
 
 Variants:
-    :laptop  1.1M parameters, 2,700 steps of 16. Cost: about five minutes on 2 CPU cores.
+    :laptop  1.1M parameters, 2,700 steps of 16. Cost: nine minutes of one CPU core. Result:
+             FD-fashion 30.4, 4.18 bits/dim.
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 """
 
