@@ -126,6 +126,7 @@ def test_a_text_finds_the_examples_with_the_nearest_texts(encoder, monkeypatch):
     first = "--config.tools.first=a blue star"
     assert main([f"--workdir={encoder}", "--mode=retrieve", first]) == 0
     (query,) = json.loads((encoder / "retrieve.json").read_text())["queries"]
+    assert len(query["texts"]) == len(query["indices"]) > 0 and all(query["texts"])
     assert query["text"] == "a blue star" and "file" not in query
     assert len(set(query["indices"])) == len(query["distances"]) > 1
 

@@ -79,7 +79,8 @@ def retrieve(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) 
         results, made = _images(model, train, queries, names, nearest)
     report |= results
     model.place.write("retrieve.json", report)
-    shown = {k: v for k, v in report.items() if k != "queries" or (of_documents and names)}
+    told = names and (of_documents or model.of_texts)
+    shown = {k: v for k, v in report.items() if k != "queries" or told}
     return shown | {"files": announced([*made, model.place.path / "retrieve.json"])}
 
 
@@ -148,9 +149,16 @@ def _images(
         results["precision"] = float((labels == queries.label[:, None]).mean())
     kind = "text" if model.of_texts else "file"
     results["queries"] = _listed(queries, names, kind, nearest, labels)
+    found: list[list[str]] = [[] for _ in queries.index]
+    if model.of_texts:
+        rows = records["text"].reshape(*nearest.index.shape, -1)
+        found = [[train.spec.fields["text"].text(ids) for ids in row] for row in rows]
+        results["queries"] = [
+            entry | {"texts": texts} for entry, texts in zip(results["queries"], found, strict=True)
+        ]
     if is_first():
         images = records["x"].reshape(*nearest.index.shape, *records["x"].shape[1:])
-        _draw(model, queries, names, nearest, images, labels, train)
+        _draw(model, queries, names, nearest, images, labels, train, found)
     return results, [model.place.samples / "neighbours.png"]
 
 
@@ -162,9 +170,15 @@ def _draw(
     images: np.ndarray,
     labels: np.ndarray | None,
     train: Source,
+    found: list[list[str]],
 ) -> None:
-    def caption(distance: float, label: int | None) -> str:
-        return f"{distance:.3g}" + ("" if label is None else f"\n{named(label)}")
+    """found: the texts of the neighbours of each query, if these are texts."""
+
+    def caption(i: int, rank: int) -> str:
+        line = named(labels[i, rank]) if labels is not None else ""
+        if found[i]:
+            line = figures.shortened(found[i][rank], 11)
+        return f"{nearest.distance[i, rank]:.3g}" + (f"\n{line}" if line else "")
 
     def named(label: int) -> str:
         return figures.shortened(train.spec.classes[label], 11)  # as wide as an image
@@ -174,14 +188,13 @@ def _draw(
         known = None if labels is None else labels[i]
         captions = [
             figures.shortened(names[i]) if names else f"example {index}",
-            *(
-                caption(nearest.distance[i, rank], None if known is None else known[rank])
-                for rank in range(shown)
-            ),
+            *(caption(i, rank) for rank in range(shown)),
         ]
         if queries.label is not None:
             captions[0] += f"\n{named(queries.label[i])}"
-        everything = np.concatenate([queries.x[i][None], images[i, :shown]])
+        # A text that was given has no image.
+        query = np.full_like(images[i, :1], 255) if names and found[i] else queries.x[i][None]
+        everything = np.concatenate([query, images[i, :shown]])
         wrong = set()
         if known is not None and queries.label is not None:
             wrong = {rank + 1 for rank in range(shown) if known[rank] != queries.label[i]}
