@@ -40,7 +40,7 @@ EVERY = [
 ]
 DENOISING = ("ddpm", "score_sde", "edm", "vdm", "flow_matching")
 MODES = {
-    "sample": ("pca", "vae", "token_prior", *DENOISING),
+    "sample": ("pca", "vae", "gan", "token_prior", *DENOISING),
     "reconstruct": ("pca", "autoencoder", "vae", "vqvae", "dvae", "mae", *DENOISING),
 }
 CAPABILITIES = {"sample": Samples, "reconstruct": Reconstructs}

@@ -332,7 +332,7 @@ def test_an_encoder_that_is_not_used_and_a_missing_average_are_refused():
     for case, words in (
         (unused, "frozen.encoder is not used with family.align = ''"),
         (averages, "exactly one average in train.averages, but it has none"),
-        (missing, "frozen.encoder.workdir must be given, that of a model with features of p"),
+        (missing, "frozen.encoder.workdir must be given, that of a model of the same data with f"),
         (points, "needs features of patches"),
     ):
         with pytest.raises(UserError) as caught:
