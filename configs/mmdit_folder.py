@@ -10,8 +10,8 @@ Diffusion 3): text and image are two streams that attend to each other in every 
 logit-normal, queries and keys are normalised. Theirs works on latents and texts of frozen encoders;
 here pixels are predicted as by JiT (Li & He 2025), and the text encoder is trained along. 0.3
 billion parameters; the full run has not been made.
-Cost: 200,000 steps of 256 images, about 80 TFLOP each: four hours on four H100 at a third of their
-peak.
+Cost: 200,000 steps of 256 images, about 70 TFLOP each: three hours on four H100 at a third of their
+peak. Compiled for v5e-256 at level O0: 5.9 GB and 0.27 TFLOP per chip and step.
 
 Variants:
     :smoke   20 steps of a tiny network on coloured shapes, for the tests. Cost: seconds.
