@@ -390,6 +390,13 @@ def test_the_keys_of_every_config_are_those_documented_each_with_a_sentence(path
     assert listed == expected
 
 
+def test_a_condition_that_is_no_section_is_refused():
+    raw = config.load("configs/fm_shapes.py:smoke")
+    raw["conditions"] = {"text": 3}
+    with pytest.raises(UserError, match="text must be a section"):
+        check.check(raw)
+
+
 def test_an_unknown_variant_is_named():
     with pytest.raises(UserError, match="no variant 'smok': did you mean 'smoke'"):
         config.load(f"{CIFAR}:smok")

@@ -122,7 +122,7 @@ class FamilyRow:
     def frozen(self, conditions: Mapping[str, Mapping]) -> Mapping[str, Stage]:
         """The frozen stages of a run, by name: its own, and those that its conditions go through.
         conditions: the section of a config."""
-        through = {own["through"] for own in conditions.values()}
+        through = {own.get("through") for own in conditions.values()}
         return {**self.of_role("frozen"), **{k: v for k, v in THROUGH.items() if k in through}}
 
     @property
