@@ -55,14 +55,13 @@ class GANSettings:
     def build(self, parts: Parts) -> Family:
         """Builds the family. Raises UserError if a condition cannot enter its networks."""
         conditions, entries = conditions_and_entries(parts.conditions, parts.fields, parts.frozen)
-        last = self.penalty_last if self.penalty_steps else self.penalty
         return family.GAN(
             networks=parts.network(shape=parts.shape, entries=entries, latent=self.latent),
             latent=self.latent,
             objective=OBJECTIVES[self.objective],
             penalty=family.Penalty(
                 first=self.penalty,
-                last=last,
+                last=self.penalty_last,
                 steps=self.penalty_steps,
                 generated=self.penalise == "both",
             ),

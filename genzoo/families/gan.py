@@ -55,7 +55,8 @@ RELATIVISTIC = Objective(adversarial.relativistic_critic, adversarial.relativist
 @dataclass(frozen=True, kw_only=True)
 class Penalty:
     """The factor gamma of (1): from `first` to `last` along half a cosine over `steps` steps, then
-    constant. generated: whether the critic is penalised at generated examples too."""
+    constant; always `first` if `steps` is 0. generated: whether the critic is penalised at
+    generated examples too."""
 
     first: float
     last: float
@@ -64,7 +65,7 @@ class Penalty:
 
     def at(self, step: Count) -> Scalar:
         """gamma at a step, counted from 0."""
-        done = jnp.minimum(step / max(self.steps, 1), 1.0) if self.steps else 1.0
+        done = jnp.minimum(step / self.steps, 1.0) if self.steps else 0.0
         return self.last + (self.first - self.last) * (1 + jnp.cos(jnp.pi * done)) / 2
 
 
