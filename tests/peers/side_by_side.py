@@ -16,10 +16,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 Calls = Mapping[str, Callable[[], None]]
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +50,20 @@ def work(comparison: Comparison, contender: str) -> None:
 
 
 class Worker:
-    """A contender's process. flags: of the script, for the worker as well."""
+    """A contender's process. flags: of the script, for the worker as well. environment: in addition
+    to that of the script."""
 
-    def __init__(self, contender: str, flags: list[str]):
+    def __init__(
+        self, contender: str, flags: Sequence[str] = (), environment: Mapping[str, str] = EMPTY
+    ):
         self._process = subprocess.Popen(
             [sys.executable, sys.argv[0], "--worker", contender, *flags], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **environment},
         )  # fmt: skip
 
-    def burst(self, measure: str) -> float:
-        """Seconds per call."""
-        self._process.stdin.write(measure + "\n")
+    def ask(self, wish: str):
+        """The answer to a line, such as the seconds per call of a measure."""
+        self._process.stdin.write(wish + "\n")
         self._process.stdin.flush()
         for line in self._process.stdout:
             if line.startswith("@"):
@@ -81,11 +86,11 @@ def compare(
     result, first = {}, contenders[0]
     for measure in measures:
         for worker in workers.values():
-            worker.burst(measure)  # compiles
+            worker.ask(measure)  # compiles
         seconds = {name: [] for name in workers}
         for _ in range(rounds):
             for name in random.sample(list(workers), len(workers)):
-                seconds[name].append(workers[name].burst(measure))
+                seconds[name].append(workers[name].ask(measure))
         result[measure] = {**comparison.measures[measure][1]}
         for name, times in seconds.items():
             ratios = [t / own for t, own in zip(times, seconds[first], strict=True)]

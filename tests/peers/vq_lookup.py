@@ -8,7 +8,7 @@
 process that lives through all rounds. In every round each one runs a burst of calls, in random
 order, and the first call is dropped. Ratios are computed within a round and their median and range
 are printed, because times of different minutes cannot be compared on a shared machine. All have the
-allocator setting of unet_speed.py, which helps torch most.
+allocator keep freed pages (`FAST`), which helps torch most.
 
 Peak memory is the increase during one call over what the process held before (VmHWM and VmRSS of
 Linux), measured in separate processes whose allocator returns every large block, after a call that
@@ -21,12 +21,12 @@ import os
 import platform
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
 import numpy as np
+from side_by_side import Worker
 
 POSITIONS, CODES, WIDTH = 4096, 16_384, 256
 CALLS = 5
@@ -103,34 +103,14 @@ def work(contender: str) -> None:
         print("\n@" + json.dumps(answer), flush=True)
 
 
-class Worker:
-    """A contender's process."""
-
-    def __init__(self, contender: str, allocator: dict):
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", contender], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", **allocator},
-        )  # fmt: skip
-
-    def ask(self, wish: str):
-        """The answer to "seconds", "memory" or "index FILE"."""
-        self._process.stdin.write(wish + "\n")
-        self._process.stdin.flush()
-        for line in self._process.stdout:
-            if line.startswith("@"):
-                return json.loads(line[1:])
-        raise SystemExit("a contender has ended; its message is above")
-
-    def end(self) -> None:
-        """Ends the process."""
-        self._process.stdin.close()
-        self._process.wait()
+def worker_of(contender: str, allocator: dict) -> Worker:
+    """The process of a contender, which answers "seconds", "memory" or "index FILE"."""
+    return Worker(contender, environment={"JAX_PLATFORMS": "cpu", **allocator})
 
 
 def memory(contender: str) -> dict:
     """The bytes of one call, measured in a separate process."""
-    worker = Worker(contender, RETURNING)
+    worker = worker_of(contender, RETURNING)
     answer = worker.ask("memory")
     worker.end()
     return answer
@@ -146,7 +126,7 @@ def disagreement(index: np.ndarray, other: np.ndarray) -> dict:
 
 def compare(rounds: int) -> dict:
     """Seconds, their ratio to genzoo's by round, memory and agreement of every contender."""
-    workers = {name: Worker(name, FAST) for name in CONTENDERS}
+    workers = {name: worker_of(name, FAST) for name in CONTENDERS}
     seconds, index = {name: [] for name in workers}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, worker in workers.items():
