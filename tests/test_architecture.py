@@ -147,3 +147,9 @@ def test_the_linter_passes():
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_no_two_test_files_share_a_name():
+    # pytest imports them by that name alone, and refuses the second one in a run of both.
+    names = sorted(file.name for file in (ROOT / "tests").rglob("test_*.py"))
+    assert sorted(set(names)) == names

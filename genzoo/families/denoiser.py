@@ -12,9 +12,9 @@ from genzoo.core import streams
 from genzoo.core.conditions import Conditions
 from genzoo.core.contract import Weighted
 from genzoo.core.types import (
-    Array,
     Examples,
     Factors,
+    Floats,
     Key,
     PerExample,
     Times,
@@ -54,7 +54,7 @@ class Seen(NamedTuple):
     x_t: Examples
     t: PerExample
     predicted: Prediction
-    features: Mapping[str, Array] = MappingProxyType({})
+    features: Mapping[str, Floats] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,7 +103,7 @@ class Denoiser:
         *,
         train: bool = False,
         key: Key | None = None,
-    ) -> tuple[Prediction, Mapping[str, Array]]:
+    ) -> tuple[Prediction, Mapping[str, Floats]]:
         """The prediction, as from a call, and the outputs of the inner modules with these paths in
         the same pass."""
         t = jnp.asarray(t)
