@@ -67,6 +67,7 @@ VARIANTS = {
         eval=dict(count=100, tolerance=1e-3),
     ),
     "smoke": dict(
+        space=dict(examples=500),
         network=dict(width=16, depth=1, heads=2, dropout=0.0, dtype="float32"),
         optimizer=dict(warmup=5),
         train=dict(steps=20, batch_size=16, log_every=5, save_every=10, picture_first=10,

@@ -60,15 +60,10 @@ def test_its_latents_are_standardised_over_the_training_data(run, first):
     state, theirs = final_state(run), final_state(first)
     chex.assert_trees_all_equal(state.frozen["first"]["params"], theirs.params)
     experiment = Experiment(check.check(Workdir(first).config()))
-    held = Variables(params=theirs.params, stats=theirs.stats)
-    data = experiment.open("train").arrays
-
-    @jax.jit
-    def encoded(x):
-        return experiment.family.moments(held, experiment.prepared({"x": x}))[0]
-
-    z = np.concatenate([encoded(data["x"][i : i + 1000]) for i in range(0, 10_000, 1000)])
-    rows = z.reshape(-1, z.shape[-1]).astype(np.float64)
+    held = jax.device_put(Variables(params=theirs.params, stats=theirs.stats))
+    x = experiment.open("train").arrays["x"][::20]  # space.examples = 500 of 10,000
+    z = jax.jit(experiment.family.moments)(held, experiment.prepared({"x": x}))[0]
+    rows = np.asarray(z, np.float64).reshape(-1, z.shape[-1])
     np.testing.assert_allclose(state.stats["standard"]["shift"], rows.mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(state.stats["standard"]["scale"], rows.std(0), rtol=1e-5)
 
@@ -83,10 +78,8 @@ def test_it_resumes_bit_for_bit_without_its_first_stage(run, tmp_path):
 
 
 def test_samples_are_images_and_scores_are_of_latents(run, capsys):
-    assert main([f"--workdir={run}", "--mode=sample", "--config.sample.pictures=guidance"]) == 0
-    made = run / "samples" / "latest"
-    assert (made / "000003.png").is_file() and (made / "guidance.png").is_file()
-    assert main([f"--workdir={run}", "--mode=reconstruct"]) == 0
+    assert main([f"--workdir={run}", "--mode=sample"]) == 0
+    assert (run / "samples" / "latest" / "000003.png").is_file()
     assert main([f"--workdir={run}", "--mode=eval"]) == 0
     report = json.loads((run / "eval.json").read_text())
     assert report["likelihood_of"].startswith("a density of the latents of the first stage")
@@ -177,7 +170,7 @@ WRONG = {
         dict(network=dict(name="point_mlp")),
         "latents of shape (7, 7, 4), but network.name = 'point_mlp' is for points",
     ),
-    "patch": (dict(network=dict(name="dit", patch=2)), "network.patch = 2"),
+    "patch": (dict(network=dict(name="dit", patch=2)), "network.patch is 2, so each side of the data must be divisible by 2; 7 x 7"),
 }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def test_the_folder_holds_the_moments_of_both_mirror_images_and_the_classes(enco
     assert len(found.splits["train"].files) > 3
     experiment = Experiment(check.check(Workdir(first).config()))
     state = final_state(first)
-    held = Variables(params=state.params, stats=state.stats)
+    held = jax.device_put(Variables(params=state.params, stats=state.stats))
     data = experiment.open("test")
     fields = {"x": Moments(shape=(2, 2, 7, 7, 3)), "label": data.spec.fields["label"]}
     settings = dict(fields=fields, tokenizer="words", memory_limit=0)

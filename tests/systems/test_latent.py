@@ -244,7 +244,7 @@ def test_every_first_stage_decodes_its_own_moments(name):
     np.testing.assert_allclose(mean.reshape(2, -1), flat, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(decoded, expected, rtol=1e-4, atol=1e-5)
     if ("vae" in name and name != "vqvae") or name == "binary":
-        assert (deviation > 0).all() and np.unique(deviation).size > 10
+        assert (deviation > 0).all() and np.unique(deviation).size > deviation.size / 2
     else:
         assert (deviation == 0).all()
 
