@@ -80,30 +80,59 @@ def trained(place, first, *flags):
     return final_state(place)
 
 
-def test_training_from_latents_equals_training_from_images(encoded, first, tmp_path, capsys):
-    images = trained(tmp_path / "images", first)
+@pytest.fixture(scope="module")
+def from_images(tmp_path_factory, first):
+    return trained(tmp_path_factory.mktemp("images") / "run", first)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, encoded, first):
+    """The workdir of a run that reads the latents from their files."""
+    place = tmp_path_factory.mktemp("latents") / "run"
+    trained(place, first, f"--config.data.name=latents:{encoded}", "--config.data.hold=0")
+    return place
+
+
+def assert_same(state, expected):
+    assert state.step == expected.step == 4
+    chex.assert_trees_all_close(state.params, expected.params, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(state.stats, expected.stats, rtol=1e-5, atol=1e-5)
+
+
+def test_training_from_latents_equals_training_from_images(from_images, run):
+    assert_same(final_state(run), from_images)
+
+
+@pytest.mark.slow
+def test_so_does_training_from_latents_in_memory(encoded, first, from_images, tmp_path):
     name = f"--config.data.name=latents:{encoded}"
-    held = trained(tmp_path / "held", first, name)
-    read = trained(tmp_path / "read", first, name, "--config.data.hold=0")
-    assert images.step == 4
-    for state in (held, read):
-        chex.assert_trees_all_close(state.params, images.params, rtol=1e-5, atol=1e-5)
-        chex.assert_trees_all_close(state.stats, images.stats, rtol=1e-5, atol=1e-5)
-    chex.assert_trees_all_equal(held.params, read.params)
-    # It resumes exactly, and samples images from its own workdir alone.
-    shutil.rmtree(tmp_path / "read" / "checkpoints" / "4")
-    assert main([f"--workdir={tmp_path / 'read'}"]) == 0
-    chex.assert_trees_all_equal(final_state(tmp_path / "read"), read)
-    assert main([f"--workdir={tmp_path / 'read'}", "--mode=eval"]) == 0
+    assert_same(trained(tmp_path / "run", first, name), from_images)
+
+
+def test_it_resumes_exactly(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
+    assert main([f"--workdir={tmp_path / 'run'}"]) == 0
+    chex.assert_trees_all_equal(final_state(tmp_path / "run"), final_state(run))
+
+
+@pytest.mark.slow
+def test_its_scores_are_of_latents(run):
+    assert main([f"--workdir={run}", "--mode=eval"]) == 0
+    report = json.loads((run / "eval.json").read_text())
+    assert report["likelihood_of"].startswith("a density of the latents of the first stage")
+
+
+def test_it_samples_images_without_the_latents(run, encoded):
     moved = encoded.with_name("moved")
     encoded.rename(moved)
     try:
-        capsys.readouterr()
-        assert main([f"--workdir={tmp_path / 'read'}", "--mode=sample"]) == 0
-        made = tmp_path / "read" / "samples" / "latest"
-        assert (made / "000000.png").is_file() and (made / "grid.png").is_file()
+        quick = ["--config.sample.method=euler", "--config.sample.steps=2"]
+        assert main([f"--workdir={run}", "--mode=sample", *quick]) == 0
     finally:
         moved.rename(encoded)
+    made = run / "samples" / "latest"
+    assert (made / "000000.png").is_file() and (made / "grid.png").is_file()
 
 
 def test_the_first_stage_must_be_the_one_that_encoded(encoded, tmp_path, capsys):
