@@ -1,6 +1,7 @@
 """The settings of VQ-VAE and VQ-VAE-2, which build the family."""
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Annotated
 
 from ml_collections import FrozenConfigDict
@@ -20,18 +21,34 @@ from genzoo.core.bounds import (
 )
 from genzoo.core.contract import Family
 from genzoo.core.size import Size
+from genzoo.families import quantisers
 from genzoo.families import vqvae as vqvae_family
 
-CODEBOOKS = {
-    "ema": lambda own: vqvae_family.Averaged(
+_MOST_CODES = 1_000_000
+
+QUANTISERS = {
+    "ema": lambda own: quantisers.Averaged(
+        commitment=own.commitment,
         decay=own.decay,
         epsilon=own.epsilon,
         kmeans=own.kmeans,
         revive_below=own.revive_below,
     ),
-    "gradient": lambda own: vqvae_family.Learned(),
+    "gradient": lambda own: quantisers.Learned(commitment=own.commitment),
+    "fsq": lambda own: quantisers.FiniteScalar(steps=own.steps),
+    "lfq": lambda own: quantisers.LookupFree(
+        width=own.width,
+        commitment=own.commitment,
+        entropy=own.entropy,
+        temperature=own.temperature,
+    ),
 }
-_CODEBOOK_KEYS = {"ema": {"decay", "epsilon", "kmeans", "revive_below"}}
+_USES = {
+    "ema": {"codes", "latent", "commitment", "decay", "epsilon", "kmeans", "revive_below"},
+    "gradient": {"codes", "latent", "commitment"},
+    "fsq": {"steps"},
+    "lfq": {"codes", "commitment", "entropy", "temperature"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +59,23 @@ class VQVAESettings:
         tuple[int, ...],
         Entries(0, 16),
         Each(AtLeast(2)),
-        Each(Limit(1_000_000)),
+        Each(Limit(_MOST_CODES)),
         "Number of codes of each level, finest first: as many entries as network.levels.",
     ] = (512,)
-    latent: Annotated[int, AtLeast(1), Limit(65_536), "Dimension of a code."] = 64
+    latent: Annotated[int, AtLeast(1), Limit(65_536), "Dimension of a code of a codebook."] = 64
     codebook: Annotated[
-        str, OneOf(CODEBOOKS), "ema (moving averages) or gradient (learned by the optimizer)."
+        str,
+        OneOf(QUANTISERS),
+        "ema (moving averages), gradient (learned by the optimizer), or none: fsq (every channel "
+        "is rounded to a few steps) or lfq (to its sign).",
     ] = "ema"
+    steps: Annotated[
+        tuple[int, ...],
+        Entries(1, 16),
+        Each(AtLeast(3)),
+        Each(Limit(256)),
+        "Steps of each channel of fsq, at least 3; there are as many codes as their product.",
+    ] = (8, 5, 5, 5)
     decay: Annotated[
         float, AtLeast(0), Below(1), NOT_ONE, "Decay of the moving averages of ema."
     ] = 0.99
@@ -70,6 +97,12 @@ class VQVAESettings:
     commitment: Annotated[
         float, AtLeast(0), Limit(1e6), "Weight of the commitment loss."
     ] = 0.25
+    entropy: Annotated[
+        float, AtLeast(0), Limit(1e6), "Weight of the entropy loss of lfq, in nats."
+    ] = 0.1
+    temperature: Annotated[
+        float, Above(0), Between(1e-4, 1e4), "Temperature of the soft choice in lfq's entropy."
+    ] = 1.0
     data_variance: Annotated[
         float,
         Above(0),
@@ -79,11 +112,27 @@ class VQVAESettings:
 
     def problems(self, config: FrozenConfigDict) -> list[str]:
         """Settings that conflict."""
-        problems = ignored(self, "family", "codebook", _CODEBOOK_KEYS)
-        if len(self.codes) != config.network.levels:
+        problems = ignored(self, "family", "codebook", _USES)
+        if self.codebook == "fsq":
+            if prod(self.steps) > _MOST_CODES:
+                problems.append(
+                    f"family.steps = {self.steps} makes {prod(self.steps):,} codes: at most "
+                    f"{_MOST_CODES:,} are possible. Give fewer steps."
+                )
+        elif len(self.codes) != config.network.levels:
             problems.append(
                 f"family.codes = {self.codes} names {len(self.codes)} codebooks for network.levels "
                 f"= {config.network.levels}: give one size per level, finest first."
+            )
+        if self.codebook == "lfq" and any(size & (size - 1) for size in self.codes):
+            problems.append(
+                f"family.codes = {self.codes}: lfq makes a bit of every channel, so that the "
+                "number of codes must be a power of two."
+            )
+        if self.codebook == "lfq" and len(set(self.codes)) > 1:
+            problems.append(
+                f"family.codes = {self.codes}: all levels of lfq have as many channels, and "
+                "therefore codes. Give the same number for each."
             )
         if self.codebook == "ema" and config.train.accumulate > 1:
             problems.append(
@@ -97,9 +146,18 @@ class VQVAESettings:
             )
         return problems
 
+    @property
+    def width(self) -> int:
+        """The channels of a vector that is quantised."""
+        if self.codebook == "fsq":
+            return len(self.steps)
+        return self.codes[0].bit_length() - 1 if self.codebook == "lfq" else self.latent
+
     def size(self, network: Size, parts: Parts) -> Size:
         """The size of the family, with its codebooks. network: that of its network."""
         del parts
+        if self.codebook in ("fsq", "lfq"):
+            return network
         codes = sum(self.codes) * self.latent
         if self.codebook == "gradient":
             return replace(network, params=network.params + codes)
@@ -107,13 +165,12 @@ class VQVAESettings:
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""
+        network = parts.network(shape=parts.shape, latent=self.width, decoded=parts.shape[-1])
+        fixed = (prod(self.steps),) * network.levels
         return vqvae_family.VQVAE(
-            network=parts.network(
-                shape=parts.shape, latent=self.latent, decoded=parts.shape[-1]
-            ),
-            sizes=self.codes,
-            codebook=CODEBOOKS[self.codebook](self),
+            network=network,
+            sizes=fixed if self.codebook == "fsq" else self.codes,
+            quantiser=QUANTISERS[self.codebook](self),
             shape=parts.shape,
-            commitment=self.commitment,
             data_variance=self.data_variance,
         )
