@@ -154,7 +154,8 @@ def test_latents_need_a_latent_space_and_what_is_no_folder_of_them_is_refused(
     raw["data"] = dict(name=f"latents:{encoded}")
     with pytest.raises(UserError, match=r"holds latents: set space.name = 'latent'"):
         resolved(raw)
-    raw["data"] = dict(name=f"latents:{tmp_path}")
+    raw = config.load(MODEL)
+    raw["data"], raw["frozen"]["first"]["workdir"] = dict(name=f"latents:{tmp_path}"), str(first)
     with pytest.raises(UserError, match=r"holds no latents \(there is no latents.json\)"):
         resolved(raw)
     for flags, message in {

@@ -113,9 +113,8 @@ def _signal_spec(data: DataSettings) -> Spec:
 
 
 def _latent_spec(data: DataSettings) -> Spec:
-    # The size is in the config of a run, so that the folder is needed for training only.
-    shape = data.size if isinstance(data.size, tuple) else described(_argument(data)).latent_shape
-    x = Moments(shape=(1 + data.flip, 2, *shape))
+    # The size is a fact, and made up until it is known: the folder is needed for training only.
+    x = Moments(shape=(1 + data.flip, 2, *(data.size or (1,))))
     return Spec(fields={"x": x, **annotations.fields(data)})
 
 
