@@ -15,7 +15,7 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
-from genzoo.builders import conditions, datasets
+from genzoo.builders import conditions, datasets, latent
 from genzoo.builders.rows import Stage
 from genzoo.config import freeze
 from genzoo.core.contract import Family, Fits, Starts, Variables, capabilities
@@ -106,13 +106,10 @@ class _Other:
                 f"{', '.join(capabilities(family))}): it must be {stage.called}"
                 + (f", trained with {trained}." if trained else ".")
             )
-        theirs, shape = _shape(config), _shape(ours)
-        if stage.same_shape and theirs != shape:
-            problems.append(
-                f"{self._here} was trained on images of shape {theirs}, but data.name = "
-                f"{ours.data.name!r} has {shape}: use the same data in both."
-            )
         data = [build.section(each, "data") for each in (config, ours)]
+        if stage.same_shape:
+            shape, fields = datasets.spec(data[0]).shape, datasets.spec(data[1]).fields
+            problems += latent.misfits(self._here, family, shape, fields, ours.data.name)
         if stage.same_text and not problems and not datasets.same_texts(*data):
             one, other = (f"{each.name} with data.tokenizer = {each.tokenizer!r}" for each in data)
             problems.append(
@@ -145,10 +142,6 @@ def _value(config: FrozenConfigDict, key: str) -> object:
     for part in key.split("."):
         config = config.get(part, {})
     return config
-
-
-def _shape(config: FrozenConfigDict) -> tuple[int, ...]:
-    return datasets.spec(build.section(config, "data")).shape
 
 
 def _mesh(config: FrozenConfigDict) -> MeshSettings:
@@ -184,7 +177,7 @@ def resolve(config: FrozenConfigDict, stored: dict | None) -> FrozenConfigDict:
         return config
     whole = freeze(config.to_dict() | {"frozen": stages})
     problems = []
-    known = _row(config).frozen(config.conditions)
+    known = _row(config).frozen(config.conditions, config.space.name)
     for name, own in whole.frozen.items():
         problems += _frozen(name, own).misfits(own.config, known[name], config)
     if problems:
@@ -389,6 +382,7 @@ def steering(ours: Experiment) -> dict[str, tuple[_Other, FrozenConfigDict]]:
                 "the same data."
             )
         problems += conditions.encoder_mismatches(f"sample.{name}", config, theirs)
+        problems += latent.mismatches(f"sample.{name}", config, theirs)
         if problems:
             raise UserError(*problems)
         if theirs.data.name != config.data.name:

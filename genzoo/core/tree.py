@@ -1,9 +1,11 @@
 """Helpers for trees of arrays: paths, sizes, selection."""
 
+import zlib
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genzoo.core.types import Array, Tree
 
@@ -38,6 +40,15 @@ def nested(leaves: Mapping[str, Array]) -> Tree:
             place = place.setdefault(branch, {})
         place[last] = leaf
     return tree
+
+
+def checksum(tree: Tree) -> int:
+    """The CRC-32 of the arrays of a tree on the host and of their paths, in the order of these."""
+    value = 0
+    for path, leaf in sorted(by_path(tree).items()):
+        array = np.ascontiguousarray(leaf)
+        value = zlib.crc32(array, zlib.crc32(f"{path} {array.dtype} {array.shape}".encode(), value))
+    return value
 
 
 def count(tree: Tree) -> int:

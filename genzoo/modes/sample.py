@@ -127,7 +127,7 @@ def sample_batch(
     """One sample `x` per row, in the format of the data, which depends on that row alone. For a
     family that `Solves`, also `evaluations` [B, 2] (see `Drawn`) and `finite` bool [B]. others:
     further arguments of its `solve`."""
-    family, x = requests.family, requests.experiment.x
+    family, x = requests.family, requests.experiment.drawn
     keys = sample_keys(requests.experiment.config.sample.seed, rows["index"])
     conditions = requests.conditions(variables, rows)
     if not isinstance(family, Solves):
@@ -159,7 +159,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     family, variables = for_sampling(experiment, variables)
     requests = Requests(experiment=experiment, family=family)
     requests.check()
-    as_images = isinstance(experiment.x, Image)
+    as_images = isinstance(experiment.drawn, Image)
     kept: list[Drawn] = []
     evaluations, done = [], 0
     judge = experiment.spec.judge
@@ -260,7 +260,7 @@ def save_samples(
     """Plots samples by the kind of data: a grid of images, with captions if there are any, points
     as a scatter plot and signals as lines, beside test data."""
     experiment = requests.experiment
-    x = experiment.x
+    x = experiment.drawn
     if isinstance(x, Image):
         grid, columns = samples[: pictures.LARGEST_GRID], columns_of(requests)
         if captions := requests.captions(requested)[: len(grid)]:

@@ -1,0 +1,1 @@
+"""Models made of models: a model in the latent space of another."""
