@@ -21,6 +21,7 @@ from genzoo.builders.dvae import DVAESettings
 from genzoo.builders.edm import EDMSettings
 from genzoo.builders.flow_matching import FlowMatchingSettings
 from genzoo.builders.gan import GANSettings
+from genzoo.builders.kl_autoencoder import KLAutoencoderSettings
 from genzoo.builders.mae import MAESettings
 from genzoo.builders.pca import PCASettings
 from genzoo.builders.rows import FamilyRow, NetworkRow, Parts, Stage
@@ -30,6 +31,7 @@ from genzoo.builders.text_encoder import TextEncoderSettings
 from genzoo.builders.token_prior import TokenPriorSettings, TokenSampling
 from genzoo.builders.vae import DecoderSampling, ImportanceScoring, VAESettings
 from genzoo.builders.vdm import TimeScoring, VDMSettings
+from genzoo.builders.vqgan import VQGANSettings
 from genzoo.builders.vqvae import VQVAESettings
 from genzoo.config import freeze
 from genzoo.core.contract import Family, Player, Tokenizes
@@ -41,6 +43,7 @@ from genzoo.families import token_prior
 from genzoo.nets.autoencoder.convnet import ConvSettings
 from genzoo.nets.autoencoder.dalle import DalleSettings
 from genzoo.nets.autoencoder.hierarchy import HierarchySettings
+from genzoo.nets.autoencoder.latent import KLSettings, VQSettings
 from genzoo.nets.autoencoder.pair import MLPSettings
 from genzoo.nets.gan.settings import R3GANSettings
 from genzoo.nets.point_mlp import PointMLPSettings
@@ -78,6 +81,8 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "conv": NetworkRow(settings=ConvSettings),
     "hierarchy": NetworkRow(settings=HierarchySettings),
     "dalle": NetworkRow(settings=DalleSettings),
+    "autoencoder_kl": NetworkRow(settings=KLSettings),
+    "vqgan": NetworkRow(settings=VQSettings),
     "transformer": NetworkRow(settings=TransformerSettings),
     "r3gan": NetworkRow(settings=R3GANSettings),
 }
@@ -187,6 +192,13 @@ FAMILIES: Mapping[str, FamilyRow] = {
         room=_CODES,
         expect=expectations.VAE,
     ),
+    "kl_autoencoder": FamilyRow(
+        settings=KLAutoencoderSettings,
+        networks=("autoencoder_kl",),
+        instead={"sample": "The distribution of its latents is not known: see vae."},
+        room=_CODES,
+        expect=expectations.KL_AUTOENCODER,
+    ),
     "gan": FamilyRow(
         settings=GANSettings,
         networks=("r3gan",),
@@ -200,6 +212,13 @@ FAMILIES: Mapping[str, FamilyRow] = {
         instead={"sample": _TRAIN_A_PRIOR},
         room=_TOKENS,
         expect=expectations.VQVAE,
+    ),
+    "vqgan": FamilyRow(
+        settings=VQGANSettings,
+        networks=("vqgan",),
+        instead={"sample": _TRAIN_A_PRIOR},
+        room=_TOKENS,
+        expect=expectations.VQGAN,
     ),
     "dvae": FamilyRow(
         settings=DVAESettings,

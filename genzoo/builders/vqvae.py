@@ -35,16 +35,9 @@ _CODEBOOK_KEYS = {"ema": {"decay", "epsilon", "kmeans", "revive_below"}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQVAESettings:
-    """VQ-VAE with one grid of codes, VQ-VAE-2 with two or three: families/vqvae.py."""
+class CodebookSettings:
+    """How the codes of a level are stored and updated."""
 
-    codes: Annotated[
-        tuple[int, ...],
-        Entries(0, 16),
-        Each(AtLeast(2)),
-        Each(Limit(1_000_000)),
-        "Number of codes of each level, finest first: as many entries as network.levels.",
-    ] = (512,)
     latent: Annotated[int, AtLeast(1), Limit(65_536), "Dimension of a code."] = 64
     codebook: Annotated[
         str, OneOf(CODEBOOKS), "ema (moving averages) or gradient (learned by the optimizer)."
@@ -70,21 +63,10 @@ class VQVAESettings:
     commitment: Annotated[
         float, AtLeast(0), Limit(1e6), "Weight of the commitment loss."
     ] = 0.25
-    data_variance: Annotated[
-        float,
-        Above(0),
-        Between(1e-9, 1e9),
-        "Variance of the data, by which the squared error is divided.",
-    ] = 1.0
 
-    def problems(self, config: FrozenConfigDict) -> list[str]:
-        """Settings that conflict."""
+    def codebook_problems(self, config: FrozenConfigDict) -> list[str]:
+        """Settings of the codebook that conflict."""
         problems = ignored(self, "family", "codebook", _CODEBOOK_KEYS)
-        if len(self.codes) != config.network.levels:
-            problems.append(
-                f"family.codes = {self.codes} names {len(self.codes)} codebooks for network.levels "
-                f"= {config.network.levels}: give one size per level, finest first."
-            )
         if self.codebook == "ema" and config.train.accumulate > 1:
             problems.append(
                 f"train.accumulate = {config.train.accumulate}: every part of the batch would "
@@ -97,13 +79,50 @@ class VQVAESettings:
             )
         return problems
 
+    def with_codes(self, network: Size, sizes: tuple[int, ...]) -> Size:
+        """The size of a network with codebooks of these sizes."""
+        codes = sum(sizes) * self.latent
+        if self.codebook == "gradient":
+            return replace(network, params=network.params + codes)
+        return replace(network, stats=2 * codes + sum(sizes) + len(sizes))
+
+    def codes_by(self) -> vqvae_family.Codebook:
+        """How the codes are stored and updated."""
+        return CODEBOOKS[self.codebook](self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQVAESettings(CodebookSettings):
+    """VQ-VAE with one grid of codes, VQ-VAE-2 with two or three: families/vqvae.py."""
+
+    codes: Annotated[
+        tuple[int, ...],
+        Entries(0, 16),
+        Each(AtLeast(2)),
+        Each(Limit(1_000_000)),
+        "Number of codes of each level, finest first: as many entries as network.levels.",
+    ] = (512,)
+    data_variance: Annotated[
+        float,
+        Above(0),
+        Between(1e-9, 1e9),
+        "Variance of the data, by which the squared error is divided.",
+    ] = 1.0
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """Settings that conflict."""
+        problems = self.codebook_problems(config)
+        if len(self.codes) != config.network.levels:
+            problems.append(
+                f"family.codes = {self.codes} names {len(self.codes)} codebooks for network.levels "
+                f"= {config.network.levels}: give one size per level, finest first."
+            )
+        return problems
+
     def size(self, network: Size, parts: Parts) -> Size:
         """The size of the family, with its codebooks. network: that of its network."""
         del parts
-        codes = sum(self.codes) * self.latent
-        if self.codebook == "gradient":
-            return replace(network, params=network.params + codes)
-        return replace(network, stats=2 * codes + sum(self.codes) + len(self.codes))
+        return self.with_codes(network, self.codes)
 
     def build(self, parts: Parts) -> Family:
         """Builds the family."""
@@ -112,7 +131,7 @@ class VQVAESettings:
                 shape=parts.shape, latent=self.latent, decoded=parts.shape[-1]
             ),
             sizes=self.codes,
-            codebook=CODEBOOKS[self.codebook](self),
+            codebook=self.codes_by(),
             shape=parts.shape,
             commitment=self.commitment,
             data_variance=self.data_variance,

@@ -144,6 +144,16 @@ class Seen(NamedTuple):
     q: Examples  # [B, *grid, D], the entries of the chosen codes
 
 
+class Quantised(NamedTuple):
+    """A batch on its way to the decoder. qs: its inputs by level. loss: the terms of (1) for the
+    codes [B]. metrics, stats: as in `Aux`."""
+
+    qs: list[Examples]
+    loss: PerExample
+    metrics: Mapping[str, Floats]
+    stats: Tree
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VQVAE:
     """The VQ-VAE family. Capabilities: Reconstructs, Encodes, Decodes, Tokenizes.
@@ -181,20 +191,25 @@ class VQVAE:
 
     def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (1) per example [B]; metrics: its terms, and the usage of each code by level."""
-        x = context.batch["x"]
-        key = context.key if context.train else None
-        qs, seen, stats = self._encode(params, context.stats, x, key)
-        reconstruction = self.network.decode(params["network"], qs)
+        x, quantised = context.batch["x"], self.quantised(params, context)
+        reconstruction = self.network.decode(params["network"], quantised.qs)
         error = mean_per_example(jnp.square(reconstruction - x))
-        commitment = sum(quantisation.commitment(s.z, s.q) for s in seen)
-        loss = error / self.data_variance + self.commitment * commitment
-        metrics = {"reconstruction": error, "commitment": commitment}
+        loss = error / self.data_variance + quantised.loss
+        metrics = {"loss": loss, "reconstruction": error, **quantised.metrics}
+        return loss, Aux(metrics=metrics, stats=quantised.stats)
+
+    def quantised(self, params: Tree, context: Context) -> Quantised:
+        """The codes of a batch, whose stats are updated in training."""
+        key = context.key if context.train else None
+        qs, seen, stats = self._encode(params, context.stats, context.batch["x"], key)
+        metrics = {"commitment": sum(quantisation.commitment(s.z, s.q) for s in seen)}
+        loss = self.commitment * metrics["commitment"]
         if self.codebook.learned:
             metrics["dictionary"] = sum(quantisation.dictionary(s.z, s.q) for s in seen)
             loss = loss + metrics["dictionary"]
         for level, (one, size) in enumerate(zip(seen, self.sizes, strict=True)):
             metrics[f"usage_{level}"] = quantisation.usage(one.index, size)
-        return loss, Aux(metrics={"loss": loss, **metrics}, stats=stats)
+        return Quantised(qs, loss, metrics, stats)
 
     def report(self, measured: Mapping[str, Floats]) -> Report:
         """Perplexity and codes in use by level, and a warning if most codes are never chosen."""
