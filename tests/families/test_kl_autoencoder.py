@@ -6,24 +6,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families.toy_critic import (
+    AFTER,
+    CRITIC,
+    CRITIC_PARAMS,
+    DECODER_PARAMS,
+    SHAPE,
+    WEIGHT,
+    A,
+    B,
+    C,
+    context,
+    decode,
+    images,
+    net,
+)
 
-from genzoo.core.contract import Context, Decodes, Encodes, Reconstructs, Reports, capabilities
-from genzoo.families.adversarial_training import Adversary, Comparison
+from genzoo.core.contract import Decodes, Encodes, Reconstructs, Reports, capabilities
+from genzoo.families.adversarial_training import Comparison
 from genzoo.families.kl_autoencoder import KLAutoencoder
 from genzoo.nets.autoencoder.pair import Pair
-from genzoo.nets.interface import Network
 
-SHAPE, VALUES = (2, 2, 1), 4
-A, B, C, S = 0.8, 1.5, 0.7, -0.3
-KL_WEIGHT, WEIGHT, AFTER = 0.01, 0.6, 3
-
-
-def unused(*_, **__):
-    raise AssertionError("not asked for")
-
-
-def net(apply, init=unused):
-    return Network(init=init, apply=apply, features=unused)
+VALUES, S, KL_WEIGHT = 4, -0.3, 0.01
 
 
 def moments(params, x):
@@ -31,23 +35,11 @@ def moments(params, x):
     return jnp.concatenate([params["a"] * x, jnp.zeros_like(x)], -1)
 
 
-def decode(params, z):
-    """b z, where b is the last weight."""
-    return params["out"]["conv"]["kernel"] * z
-
-
-def score(params, x, mask):
-    """c x^2: a score for every pixel."""
-    del mask
-    return params["c"] * jnp.square(x)[..., 0]
-
-
-CRITIC = Adversary(network=net(score), after=AFTER, weight=WEIGHT)
 PARAMS = {
     "encoder": {"a": jnp.float32(A)},
-    "decoder": {"out": {"conv": {"kernel": jnp.float32(B)}}},
+    "decoder": DECODER_PARAMS,
     "log_scale": jnp.float32(S),
-    "critic": {"c": jnp.float32(C)},
+    "critic": CRITIC_PARAMS,
 }
 
 
@@ -56,17 +48,6 @@ def family(adversary=CRITIC, perceptual=None, weight=1.0) -> KLAutoencoder:
         pair=Pair(encoder=net(moments), decoder=net(decode), grid=SHAPE[:2]), latent=1,
         comparison=Comparison(perceptual=perceptual, weight=weight), kl_weight=KL_WEIGHT,
         adversary=adversary, sampled=False,
-    )  # fmt: skip
-
-
-def images(count=3):
-    return np.random.default_rng(0).uniform(-1, 1, (count, *SHAPE)).astype(np.float32)
-
-
-def context(x, step=AFTER, mask=None):
-    return Context(
-        batch={"x": jnp.asarray(x)}, key=jax.random.key(0), step=jnp.int32(step), stats={},
-        mask=mask,
     )  # fmt: skip
 
 
