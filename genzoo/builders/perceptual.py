@@ -51,8 +51,12 @@ def _lpips(one: Array, other: Array) -> Array:
 
 @cache
 def _open_lpips() -> vgg16.Lpips:
-    with jax.ensure_compile_time_eval():  # the weights are arrays, not part of what is traced
-        return vgg16.open_lpips()
+    try:
+        with jax.ensure_compile_time_eval():  # the weights are arrays, not part of what is traced
+            return vgg16.open_lpips()
+    except UserError as error:
+        problems = (f"family.perceptual = 'lpips': {problem}" for problem in error.problems)
+        raise UserError(*problems) from error
 
 
 @cache

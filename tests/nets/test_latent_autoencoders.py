@@ -127,5 +127,9 @@ def test_shapes_of_scores():
 def test_settings_that_do_not_fit_the_data():
     (problem,) = KLSettings().problems((28, 28, 1))
     assert "network.multipliers" in problem and "divisible by 8" in problem
+    (problem,) = KLSettings(width=2, multipliers=(0.25, 1)).problems((28, 28, 1))
+    assert "leaves a level without channels" in problem
+    (problem,) = VQSettings(attention=(12,)).problems((128, 128, 3))
+    assert "network.attention" in problem
     with pytest.raises(UserError, match=r"critic_layers = 3 needs sides of at least 24 pixels"):
         KLSettings().build(shape=(16, 32, 3), latent=4, critic=True)

@@ -31,7 +31,14 @@ from genzoo.nets.parts.attention import SelfAttention
 from genzoo.nets.parts.counts import conv, dense, largest, norm
 from genzoo.nets.parts.layers import DTYPES, Conv, GroupNorm
 from genzoo.nets.parts.problems import indivisible
-from genzoo.nets.unet.settings import Attention, Blocks, Dtype, Multipliers, Width
+from genzoo.nets.unet.settings import (
+    Attention,
+    Blocks,
+    Dtype,
+    Multipliers,
+    Width,
+    attention_problems,
+)
 from genzoo.nets.unet.trunk import width_of
 
 LAST = "out/conv/kernel"
@@ -183,7 +190,15 @@ class LatentSettings:
 
     def problems(self, shape: tuple[int, ...]) -> list[str]:
         """Errors in the settings for images of `shape` (*size, C), as sentences."""
-        return indivisible("multipliers", self.multipliers, shape[:-1], 2**self._halvings)
+        problems = []
+        if not all(self._levels().widths):
+            problems.append(
+                f"network.multipliers = {self.multipliers} with network.width = {self.width} "
+                "leaves a level without channels: use larger ones."
+            )
+        problems += indivisible("multipliers", self.multipliers, shape[:-1], 2**self._halvings)
+        sides = [min(shape[:-1]) >> level for level in range(len(self.multipliers))]
+        return problems + attention_problems(self.attention, sides)
 
     @property
     def _halvings(self) -> int:
