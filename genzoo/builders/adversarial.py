@@ -5,7 +5,7 @@ from typing import Annotated
 
 from ml_collections import FrozenConfigDict
 
-from genzoo.builders.perceptual import NAMES, distance
+from genzoo.builders.perceptual import NAMES, distance, require_weights
 from genzoo.core.bounds import AtLeast, Limit, OneOf, settings_of, without_effect
 from genzoo.families.adversarial_training import Adversary, Comparison
 from genzoo.nets.autoencoder.latent import LatentSettings
@@ -56,6 +56,10 @@ class AdversarialSettings:
                 if config.network[key] != known[key].default
             ]
         return problems
+
+    def require_installed(self) -> None:
+        """Raises UserError if the perceptual distance needs a package that is not installed."""
+        require_weights(self.perceptual)
 
     def comparison(self, shape: tuple[int, ...]) -> Comparison:
         """How images of `shape` (*size, C) are compared. Raises UserError if the network of the

@@ -45,6 +45,12 @@ def distance(name: str, shape: tuple[int, ...]) -> Distance | None:
     return lambda one, other: _own(name)(one, other)
 
 
+def require_weights(name: str) -> None:
+    """Raises UserError if the weights of the distance of that name cannot be read."""
+    if name == "lpips":
+        _open_lpips()
+
+
 def _lpips(one: Array, other: Array) -> Array:
     return _open_lpips()(one, other)
 

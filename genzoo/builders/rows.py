@@ -87,8 +87,9 @@ THROUGH: Mapping[str, Stage] = {
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
-    """A family. settings: a settings class with `build(parts) -> Family`, and with `size(network,
-    parts) -> Size` if the family adds to the size of its network.
+    """A family. settings: a settings class with `build(parts) -> Family`, with `size(network,
+    parts) -> Size` if the family adds to the size of its network, and with `require_installed()`
+    if its training may need a package that other modes do without.
 
     networks: the networks that it can use; empty for a family without one. sampling, scoring:
     settings classes of its own keys in the sections `sample` and `eval`. Any of the three classes

@@ -21,7 +21,9 @@ from families.toy_critic import (
     net,
 )
 
+from genzoo import build, check, config
 from genzoo.core.contract import Tokenizes, Variables, capabilities
+from genzoo.experiment import Experiment
 from genzoo.families.adversarial_training import Comparison
 from genzoo.families.vqgan import VQGAN
 from genzoo.families.vqvae import VQVAE, Averaged, Learned
@@ -131,6 +133,19 @@ def test_the_report_names_perplexity_with_and_without_a_critic():
         values = family().report({f"usage_0{suffix}": shares}).values
         assert values["codes_in_use"] == 2
         assert values["perplexity"] == pytest.approx(2)
+
+
+def test_a_prior_trains_on_its_codes():
+    tokenizer = check.check(config.load("configs/vqgan_cifar.py:smoke"))
+    raw = config.load("configs/prior_vqvae_cifar.py:smoke")
+    frozen = dict(workdir="none", weights="raw", config=build.settled(tokenizer).to_dict())
+    raw["frozen"] = dict(tokenizer=frozen)
+    experiment = Experiment(build.settled(check.check(raw)))
+    (grid,) = experiment.family.tokenizer.code_grids
+    assert (grid.shape, grid.size) == ((14, 14), 16)
+    state, batch = experiment.abstract_state, experiment.stored(4)
+    _, measured = jax.eval_shape(experiment.updater(1).update, state, batch)
+    assert "nats_per_code_0" in measured
 
 
 def test_capabilities():

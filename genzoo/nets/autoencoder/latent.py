@@ -65,7 +65,7 @@ class Levels:
         """Attention with one head. Call it inside a compact `__call__`."""
         return SelfAttention(1, self.groups, _EPSILON, self.dtype, name=name)(h)
 
-    def level(self, h: Array, way: str, level: int, blocks: int) -> Array:
+    def blocks_of(self, h: Array, way: str, level: int, blocks: int) -> Array:
         """The blocks of a level. Call it inside a compact `__call__`."""
         for i in range(blocks):
             h = Block(self.widths[level], self, name=f"{way}_{level}_block_{i}")(h)
@@ -113,7 +113,7 @@ class Encoder(nn.Module):
         levels = self.levels
         h = Conv(levels.widths[0], dtype=levels.dtype, name="entry")(x)
         for level, width in enumerate(levels.widths):
-            h = levels.level(h, "down", level, levels.blocks)
+            h = levels.blocks_of(h, "down", level, levels.blocks)
             if level < len(levels.widths) - 1:
                 name = f"down_{level}_resample"
                 h = Conv(width, stride=2, dtype=levels.dtype, name=name)(h)
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
         h = Conv(levels.widths[-1], dtype=levels.dtype, name="entry")(h)
         h = levels.middle(h)
         for level, width in reversed(list(enumerate(levels.widths))):
-            h = levels.level(h, "up", level, levels.blocks + 1)
+            h = levels.blocks_of(h, "up", level, levels.blocks + 1)
             if level:
                 name = f"up_{level}_resample"
                 h = Conv(width, doubled=True, dtype=levels.dtype, name=name)(h)
