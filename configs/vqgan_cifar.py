@@ -28,7 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
             data=dict(name="cifar10", flip=True),
             family=dict(
                 name="vqgan",
-                codes=1024,
+                codes=(1024,),
                 latent=64,
                 codebook="ema",
                 decay=0.99,
@@ -70,7 +70,7 @@ def get_config(variant: str = "") -> ConfigDict:
 VARIANTS = {
     "smoke": dict(
         data=dict(name="fashion_mini"),
-        family=dict(codes=16, latent=4, kmeans=2, perceptual="none", critic_after=10),
+        family=dict(codes=(16,), latent=4, kmeans=2, perceptual="none", critic_after=10),
         network=dict(width=8, multipliers=(1, 2), blocks=1, attention=(), norm_groups=4,
                      critic_width=4, critic_layers=2, dtype="float32"),
         optimizer=dict(warmup=5),
@@ -80,7 +80,7 @@ VARIANTS = {
         eval=dict(count=40, batch_size=20),
     ),
     "laptop": dict(
-        family=dict(codes=256, latent=32, perceptual="none", critic_after=500),
+        family=dict(codes=(256,), latent=32, perceptual="none", critic_after=500),
         network=dict(width=16, multipliers=(1, 2, 4), blocks=1, attention=(), norm_groups=8,
                      critic_width=16, critic_layers=2, dtype="float32"),
         optimizer=dict(learning_rate=1e-3, warmup=100),

@@ -8,6 +8,8 @@ configs/prior_vqvae_fashion.py trains on this workdir.
 Variants:
     :laptop  Cost: a minute and a half on one CPU core. Result: PSNR 22.2 on the test images, all
              128 codes used, perplexity 104.
+    :fsq     The same without a codebook: three channels of five steps, 125 codes.
+    :lfq     The same with the signs of seven channels, 128 codes.
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 Without a variant the config is for an accelerator; the full run has not been made yet.
 """
@@ -91,3 +93,11 @@ VARIANTS = {
         eval=dict(count=40, batch_size=20),
     ),
 }
+
+# What concerns a codebook is as it is by default.
+_NO_CODEBOOK = dict(latent=64, revive_below=0.0)
+for _name, _family in (
+    ("fsq", dict(codebook="fsq", steps=(5, 5, 5), codes=(512,), commitment=0.25)),
+    ("lfq", dict(codebook="lfq", codes=(128,))),
+):
+    VARIANTS[_name] = {**VARIANTS["laptop"], "family": {**_family, **_NO_CODEBOOK}}

@@ -36,6 +36,7 @@ from genzoo.core.contract import (
 from genzoo.core.errors import UserError
 from genzoo.evaluate.score import score_batch
 from genzoo.experiment import Experiment, variables_of
+from genzoo.families.quantisers import FiniteScalar
 from genzoo.train.checkpoint import Checkpoints
 from genzoo.train.state import TrainState
 
@@ -158,6 +159,8 @@ DRAWN = dict(
     )
 )
 SIDES = dict(network=dict(width=8, depth=2, heads=2, patch=4))
+# What configs with a codebook set, as it is by default.
+NO_CODEBOOK = dict(latent=64, kmeans=10, revive_below=0.0)
 CASES = {
     "pca": Case(path="pca_fashion"),
     "pca_of_documents": Case(path="pca_documents", changes=dict(data=TEXTS)),
@@ -217,6 +220,15 @@ CASES = {
             family=dict(critic_after=0), network=dict(multipliers=(1,), critic_layers=1)
         ),
         uncoupled=dict(adversary=None),
+    ),
+    "vqvae_of_steps": Case(
+        path="vqvae_fashion",
+        changes=dict(family=dict(codebook="fsq", steps=(3, 4), codes=(512,), **NO_CODEBOOK)),
+    ),
+    "vqvae_of_signs": Case(
+        path="vqvae_fashion",
+        changes=dict(family=dict(codebook="lfq", codes=(16,), **NO_CODEBOOK)),
+        uncoupled=dict(quantiser=FiniteScalar(steps=(3, 3, 3, 3))),
     ),
     "dvae": Case(path="dvae_cifar", changes=dict(network=dict(groups=2))),
     "token_prior": Case(path="prior_vqvae_fashion"),

@@ -12,6 +12,8 @@ AE, DAE, PCA = "configs/ae_fashion.py", "configs/dae_fashion.py", "configs/pca_f
 VQ, VQ2 = "configs/vqvae_cifar.py", "configs/vqvae2_cifar.py"
 DVAE, PRIOR = "configs/dvae_cifar.py", "configs/prior_vqvae_fashion.py"
 
+FSQ = {"family__codebook": "fsq", "family__revive_below": "0"}
+LFQ = {"family__codebook": "lfq", "family__revive_below": "0"}
 MISTAKES = [
     # PCA
     (PCA, {"family__components": "0"}, "family.components = 0 must be at least 1."),
@@ -81,6 +83,15 @@ MISTAKES = [
     (VQ, {"train__accumulate": "4"}, "every part of the batch would update"),
     (VQ, {"train__averages__ema__decay": "0.9"}, "would pair an averaged encoder with codes"),
     (VQ, {"sample__temperature": "1"}, "sample.temperature is not a known key"),
+    (VQ, {"family__codebook": "fsq"}, "family.revive_below = 0.05 has no effect with"),
+    (VQ, {"family__steps": "(3,3)"}, "choose a codebook that uses it ('fsq')"),
+    (VQ, {**FSQ, "family__steps": "(1,4)"}, "family.steps[0] = 1 must be at least 3."),
+    (VQ, {**FSQ, "family__steps": "(200,200,200)"}, "makes 8,000,000 codes: at most 1,000,000"),
+    (VQ, {**FSQ, "family__entropy": "1"}, "choose a codebook that uses it ('lfq')"),
+    (VQ, {**LFQ, "family__codes": "(48,)"}, "must be a power of two"),
+    (VQ2, {**LFQ, "family__codes": "(8,16)"}, "Give the same number for each."),
+    (VQ, {**LFQ, "family__latent": "8"}, "family.latent = 8 has no effect"),
+    (VQ, {**LFQ, "family__temperature": "0"}, "family.temperature = 0.0 must be above 0."),
     # dVAEs
     (DVAE, {"family__codes": "1"}, "family.codes = 1 must be at least 2."),
     (DVAE, {"family__codes": "(8,)"}, "family.codes = (8,) must be a whole number."),
@@ -117,6 +128,9 @@ def test_each_mistake_has_its_sentence(path, overrides, words):
 def test_values_at_the_bounds_are_accepted():
     assert checked(VQ, family__codes="(2,)", family__kmeans="0", family__decay="0")
     assert checked(VQ, family__codebook="gradient", family__revive_below="0")
+    assert checked(VQ, **FSQ, family__steps="(3,)")
+    assert checked(VQ2, **FSQ, family__codes="(512,)")
+    assert checked(VQ, **LFQ, family__codes="(2,)", family__entropy="0")
     assert checked(DVAE, family__kl_steps="0", family__codes="2", family__kl_weight="0")
     assert checked(PRIOR, sample__temperature="0", sample__top_p="1", network__dropout="0")
     assert checked(DAE, family__amount="1") and checked(DAE, family__amount="0")

@@ -1,7 +1,7 @@
 """VQGAN (Esser et al. 2021): a VQ-VAE that is trained for perceived quality, against a critic.
 
-With the error r per value and the critic's term of adversarial_training.py, and the terms for the
-codes of vqvae.py (commitment and, for a learned codebook, dictionary):
+With the error r per value and the critic's term of adversarial_training.py, and the terms of a
+quantiser (quantisers.py; commitment and, for a learned codebook, dictionary):
 
     loss = r(x, y) + codes(z) + a w d (-D(y))                                                    (1)
 
@@ -43,19 +43,19 @@ from genzoo.families.vqvae import VQVAE
 class VQGAN:
     """The VQGAN family. Capabilities: Reconstructs, Encodes, Decodes, Tokenizes, Reports.
 
-    quantiser: encodes, quantises and decodes; its own loss is not used. comparison: the error r.
+    autoencoder: encodes, quantises and decodes; its own loss is not used. comparison: the error r.
     adversary: None for training without a critic.
     """
 
-    quantiser: VQVAE
+    autoencoder: VQVAE
     comparison: Comparison
     adversary: Adversary | None
 
     # --- the contract -------------------------------------------------------------------------
 
     def init(self, key: Key, example: Batch) -> Variables:
-        """The variables of the quantiser, and params of the critic."""
-        variables = self.quantiser.init(key, example)
+        """The variables of the autoencoder, and params of the critic."""
+        variables = self.autoencoder.init(key, example)
         if not self.adversary:
             return variables
         critic = self.adversary.init(key, example["x"])
@@ -64,7 +64,8 @@ class VQGAN:
     @property
     def losses(self) -> Mapping[str, Player]:
         """The autoencoder with its codes and, if there is one, the critic."""
-        player = Player(loss=self.loss, trains=("network/", "codes_"))
+        couples = self.autoencoder.quantiser.couples_rows
+        player = Player(loss=self.loss, trains=("network/", "codes_"), couples_rows=couples)
         if not self.adversary:
             return {AUTOENCODER: player}
         return {
@@ -75,8 +76,8 @@ class VQGAN:
     def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (1) per example [B]; metrics: its terms, and the usage of each code by level."""
         context = without_padding(context)
-        x, network = context.batch["x"], self.quantiser.network
-        quantised = self.quantiser.quantised(params, context)
+        x, network = context.batch["x"], self.autoencoder.network
+        quantised = self.autoencoder.quantised(params, context)
         y = network.decode(params["network"], quantised.qs)
         error, metrics = self.comparison(x, y)
         losses = error + quantised.loss
@@ -95,36 +96,36 @@ class VQGAN:
 
     def report(self, measured: Mapping[str, Floats]) -> Report:
         """As for VQ-VAE: perplexity and codes in use, and a warning if few are chosen."""
-        return self.quantiser.report(of_autoencoder(measured))
+        return self.autoencoder.report(of_autoencoder(measured))
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The vectors before quantisation, flattened: [B, D]."""
-        return self.quantiser.encode(variables, batch, keys)
+        return self.autoencoder.encode(variables, batch, keys)
 
     def decode(self, variables: Variables, latent: Vectors) -> Examples:
         """The images decoded from the codes nearest to the vectors [B, D] of `encode`."""
-        return self.quantiser.decode(variables, latent)
+        return self.autoencoder.decode(variables, latent)
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Examples:
         """The images decoded from the examples' codes."""
-        return self.quantiser.reconstruct(variables, batch, keys)
+        return self.autoencoder.reconstruct(variables, batch, keys)
 
     @property
     def code_grids(self) -> tuple[CodeGrid, ...]:
         """The one grid."""
-        return self.quantiser.code_grids
+        return self.autoencoder.code_grids
 
     def codes(self, variables: Variables, batch: Batch) -> tuple[Indices, ...]:
         """The chosen codes, int32 [B, *grid]."""
-        return self.quantiser.codes(variables, batch)
+        return self.autoencoder.codes(variables, batch)
 
     def decode_codes(self, variables: Variables, codes: tuple[Indices, ...]) -> Examples:
         """The images decoded from codes [B, *grid]."""
-        return self.quantiser.decode_codes(variables, codes)
+        return self.autoencoder.decode_codes(variables, codes)
 
     # --- shared by the methods above -----------------------------------------------------------
 
     def _reconstruction(self, params: Tree, context: Context) -> Examples:
         """y for the critic, whose turn updates no codes."""
-        qs = self.quantiser.quantised(params, replace(context, train=False)).qs
-        return self.quantiser.network.decode(params["network"], qs)
+        qs = self.autoencoder.quantised(params, replace(context, train=False)).qs
+        return self.autoencoder.network.decode(params["network"], qs)

@@ -25,33 +25,36 @@ from genzoo import build, check, config
 from genzoo.core.contract import Tokenizes, Variables, capabilities
 from genzoo.experiment import Experiment
 from genzoo.families.adversarial_training import Comparison
+from genzoo.families.quantisers import Averaged, Learned
 from genzoo.families.vqgan import VQGAN
-from genzoo.families.vqvae import VQVAE, Averaged, Learned
+from genzoo.families.vqvae import VQVAE
 from genzoo.nets.autoencoder.hierarchy import Hierarchy
 
 CODES = np.array([[0.5], [-0.5], [0.1], [9.0]], np.float32)
-AVERAGED = Averaged(decay=0.9, epsilon=1e-5, kmeans=0, revive_below=0.1)
 COMMITMENT = 0.25
+AVERAGED = Averaged(
+    commitment=COMMITMENT, decay=0.9, epsilon=1e-5, kmeans=0, revive_below=0.1
+)
+LEARNED = Learned(commitment=COMMITMENT)
 NETWORK = Hierarchy(
     encoders=(net(lambda params, x: params["a"] * x),), heads=(net(lambda params, h: h),),
     contexts=(), upsamples=(), decoder=net(decode), grids=(SHAPE[:2],), latent=1,
 )  # fmt: skip
-BOTH = pytest.mark.parametrize("codebook", [AVERAGED, Learned()], ids=["ema", "gradient"])
+BOTH = pytest.mark.parametrize("codebook", [AVERAGED, LEARNED], ids=["ema", "gradient"])
 
 
 def family(codebook=AVERAGED, adversary=CRITIC) -> VQGAN:
-    quantiser = VQVAE(
-        network=NETWORK, sizes=(len(CODES),), codebook=codebook, shape=SHAPE,
-        commitment=COMMITMENT, data_variance=1.0,
-    )  # fmt: skip
+    autoencoder = VQVAE(
+        network=NETWORK, sizes=(len(CODES),), quantiser=codebook, shape=SHAPE, data_variance=1.0
+    )
     comparison = Comparison(perceptual=None, weight=1.0)
-    return VQGAN(quantiser=quantiser, comparison=comparison, adversary=adversary)
+    return VQGAN(autoencoder=autoencoder, comparison=comparison, adversary=adversary)
 
 
 def variables(codebook) -> Variables:
     parts = {"encoder_0": {"a": jnp.float32(A)}, "head_0": {}, "decoder": DECODER_PARAMS}
     params = {"network": parts, "critic": CRITIC_PARAMS}
-    if codebook.learned:
+    if (codebook is LEARNED):
         return Variables(params={**params, "codes_0": {"codes": jnp.asarray(CODES)}})
     book = {"codes": CODES, "counts": np.ones(4, np.float32), "sums": CODES, "started": True}
     return Variables(params=params, stats={"codes_0": jax.tree.map(jnp.asarray, book)})
@@ -77,7 +80,7 @@ def by_hand(x):
 def test_the_loss_by_hand(codebook):
     x, own = images(), variables(codebook)
     error, squares, adversarial, weight = by_hand(x)
-    codes = (COMMITMENT + codebook.learned) * squares
+    codes = (COMMITMENT + (codebook is LEARNED)) * squares
     for step, active in ((AFTER - 1, False), (AFTER, True)):
         at = context(x, step, stats=own.stats)
         losses, aux = jax.jit(family(codebook).loss)(own.params, at)
@@ -96,10 +99,10 @@ def test_codes_and_their_updates_are_those_of_vqvae(codebook):
     batch, keys = {"x": jnp.asarray(x)}, jax.random.split(jax.random.key(1), len(x))
     at = context(x, stats=own.stats)
     _, aux = model.loss(own.params, at)
-    _, plain = model.quantiser.loss(own.params, at)
+    _, plain = model.autoencoder.loss(own.params, at)
     chex.assert_trees_all_equal(aux.stats, plain.stats)
-    chex.assert_trees_all_equal(model.codes(own, batch), model.quantiser.codes(own, batch))
-    assert model.code_grids == model.quantiser.code_grids
+    chex.assert_trees_all_equal(model.codes(own, batch), model.autoencoder.codes(own, batch))
+    assert model.code_grids == model.autoencoder.code_grids
     decoded = model.decode_codes(own, model.codes(own, batch))
     np.testing.assert_array_equal(decoded, model.reconstruct(own, batch, keys))
     latent = model.encode(own, batch, keys)

@@ -12,7 +12,8 @@ from genzoo import build, check, config
 from genzoo.core import tree
 from genzoo.core.contract import CAPABILITIES, CodeGrid, Context, Variables
 from genzoo.experiment import Experiment
-from genzoo.families.vqvae import VQVAE, Averaged, Learned
+from genzoo.families.quantisers import Averaged, FiniteScalar, Learned, LookupFree
+from genzoo.families.vqvae import VQVAE
 from genzoo.nets.autoencoder.hierarchy import HierarchySettings
 
 SHAPE, D = (4, 4, 2), 2
@@ -64,20 +65,21 @@ PAIRS = pytest.mark.parametrize(
         pytest.param(2, False, marks=pytest.mark.slow),
     ],
 )
-AVERAGED = Averaged(decay=0.99, epsilon=1e-5, kmeans=0, revive_below=0.0)
+AVERAGED = Averaged(commitment=0.25, decay=0.99, epsilon=1e-5, kmeans=0, revive_below=0.0)
+LEARNED = Learned(commitment=0.25)
 
 
-def family(levels=1, codebook=AVERAGED, commitment=0.25, data_variance=1.0, **settings) -> VQVAE:
+def family(levels=1, quantiser=AVERAGED, data_variance=1.0, **settings) -> VQVAE:
     sizes = tuple(len(CODES[f"codes_{level}"]) for level in range(levels))
-    parts = {"network": Simple(levels), "sizes": sizes, "shape": SHAPE, "codebook": codebook}
-    return VQVAE(**parts, commitment=commitment, data_variance=data_variance, **settings)
+    parts = {"network": Simple(levels), "sizes": sizes, "shape": SHAPE, "quantiser": quantiser}
+    return VQVAE(**parts, data_variance=data_variance, **settings)
 
 
 def variables_of(model: VQVAE) -> Variables:
     """Params of Simple, the codes above, and different counts."""
     names = [f"codes_{level}" for level in range(len(model.sizes))]
     network = {"network": model.network.init(None, None)}
-    if model.codebook.learned:
+    if isinstance(model.quantiser, Learned):
         return Variables(params=network | {k: {"codes": jnp.asarray(CODES[k])} for k in names})
     stats = {}
     for name in names:
@@ -122,8 +124,8 @@ def by_hand(x: np.ndarray, levels: int) -> dict:
 
 @PAIRS
 def test_the_loss_is_equation_1_by_hand(levels, learned, compiled):
-    codebook = Learned() if learned else AVERAGED
-    model = family(levels, codebook, commitment=0.3, data_variance=0.2)
+    quantiser = replace(LEARNED if learned else AVERAGED, commitment=0.3)
+    model = family(levels, quantiser, data_variance=0.2)
     variables, x = variables_of(model), images()
     hand = by_hand(x, levels)
     error = np.square(hand["x"] - x).mean((1, 2, 3))
@@ -145,7 +147,8 @@ def test_the_loss_is_equation_1_by_hand(levels, learned, compiled):
 
 @pytest.mark.parametrize("learned", [False, True])
 def test_each_gradient_comes_from_its_own_terms(learned):
-    model = family(1, Learned() if learned else AVERAGED, commitment=0.3, data_variance=0.2)
+    quantiser = replace(LEARNED if learned else AVERAGED, commitment=0.3)
+    model = family(1, quantiser, data_variance=0.2)
     variables, x = variables_of(model), images()
     gradient = jax.grad(lambda p: model.loss(p, context(x, variables.stats))[0].mean())(
         variables.params
@@ -166,7 +169,7 @@ def test_each_gradient_comes_from_its_own_terms(learned):
 
 def test_the_top_level_learns_through_what_stands_on_it():
     # The encoder's param a affects the image through both levels, each straight through.
-    model = family(2, commitment=0.0)
+    model = family(2, replace(AVERAGED, commitment=0.0))
     variables, x = variables_of(model), images()
     gradient = jax.grad(lambda p: model.loss(p, context(x, variables.stats))[0].mean())(
         variables.params
@@ -181,7 +184,7 @@ def test_the_top_level_learns_through_what_stands_on_it():
 
 @PAIRS
 def test_codes_are_the_nearest_and_lead_back_to_the_reconstruction(levels, learned):
-    model = family(levels, Learned() if learned else AVERAGED)
+    model = family(levels, LEARNED if learned else AVERAGED)
     variables, x = variables_of(model), images()
     batch, hand, keys = {"x": x}, by_hand(x, levels), jax.random.split(jax.random.key(0), 5)
     codes = model.codes(variables, batch)
@@ -303,10 +306,10 @@ def test_each_level_starts_from_its_own_vectors_and_key():
 
 
 def test_k_means_sees_no_more_vectors_than_it_says(monkeypatch):
-    monkeypatch.setattr("genzoo.families.vqvae._KMEANS_ROWS", 10)
+    monkeypatch.setattr("genzoo.families.quantisers._KMEANS_ROWS", 10)
     taken = []
     monkeypatch.setattr(
-        "genzoo.families.vqvae.quantisation.kmeans",
+        "genzoo.families.quantisers.quantisation.kmeans",
         lambda key, rows, size, iterations: taken.append(len(rows)) or jnp.zeros((size, D)),
     )
     book = replace(AVERAGED, kmeans=1)
@@ -342,9 +345,51 @@ def test_random_codes_and_learned_ones_wait_for_nothing():
     x = clustered()
     random = family(1, AVERAGED).init(jax.random.key(0), {"x": x})
     assert random.stats["codes_0"]["started"] and set(random.params) == {"network"}
-    learned = family(2, Learned()).init(jax.random.key(0), {"x": x})
+    learned = family(2, LEARNED).init(jax.random.key(0), {"x": x})
     assert learned.stats == {} and set(learned.params) == {"network", "codes_0", "codes_1"}
     assert learned.params["codes_1"]["codes"].shape == (4, D)
+
+
+# --- no codebook ----------------------------------------------------------------------------------
+
+FSQ = FiniteScalar(steps=(3, 4))
+LFQ = LookupFree(width=D, commitment=0.3, entropy=0.2, temperature=1.5)
+
+
+@pytest.mark.parametrize(("quantiser", "size"), [(FSQ, 12), (LFQ, 4)])
+@pytest.mark.parametrize("levels", [1, 2])
+def test_codes_of_a_grid_lead_back_to_the_reconstruction(quantiser, size, levels):
+    model = replace(family(levels, quantiser), sizes=(size,) * levels)
+    x, keys = images(), jax.random.split(jax.random.key(0), 5)
+    variables = model.init(jax.random.key(0), {"x": x})
+    assert variables.stats == {} and set(variables.params) == {"network"}
+    copies = model.reconstruct(variables, {"x": x}, keys)
+    codes = model.codes(variables, {"x": x})
+    assert all(int(c.min()) >= 0 and int(c.max()) < size for c in codes)
+    assert len(np.unique(codes[-1])) > size / 2
+    np.testing.assert_allclose(model.decode_codes(variables, codes), copies, rtol=1e-6)
+    latent = model.encode(variables, {"x": x}, keys)
+    np.testing.assert_allclose(model.decode(variables, latent), copies, rtol=1e-6)
+
+
+def test_signs_are_trained_by_their_commitment_and_entropy():
+    model = replace(family(1, LFQ), sizes=(4,))
+    x, params = images(), {"network": model.network.init(None, None)}
+    mask = jnp.array([1.0, 1, 1, 0, 0])
+    held = replace(context(x, {}), mask=mask)
+    losses, aux = model.loss(params, held)
+    z = np.float64(A) * x
+    q = np.where(z > 0, 1.0, -1.0)
+    on = 1 / (1 + np.exp(-4 * z / 1.5))
+    entropy = -(on * np.log(on) + (1 - on) * np.log(1 - on)).sum(-1).mean((1, 2))
+    first, second = on[:3].reshape(-1, D).T
+    joint = [(f * s).mean() for f in (first, 1 - first) for s in (second, 1 - second)]
+    entropy = entropy + sum(p * np.log(p) for p in joint)
+    commitment = np.square(z - q).mean((1, 2, 3))
+    expected = np.square(B * q - x).mean((1, 2, 3)) + 0.3 * commitment + 0.2 * entropy
+    np.testing.assert_allclose(losses[:3], expected[:3], rtol=1e-5)
+    np.testing.assert_allclose(aux.metrics["entropy"][:3], entropy[:3], rtol=1e-5)
+    assert model.losses["model"].couples_rows and not family().losses["model"].couples_rows
 
 
 # --- the report -----------------------------------------------------------------------------------
