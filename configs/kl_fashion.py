@@ -74,11 +74,11 @@ VARIANTS = {
         eval=dict(count=40, batch_size=20),
     ),
     "laptop": dict(
-        family=dict(critic_after=500),
+        family=dict(critic_after=400),
         network=dict(width=16, multipliers=(1, 2, 4), blocks=1, norm_groups=8, critic_width=16,
                      dtype="float32"),
         optimizer=dict(learning_rate=1e-3, warmup=100),
-        train=dict(steps=1500, batch_size=32, log_every=50, save_every=500, picture_first=250,
+        train=dict(steps=1200, batch_size=16, log_every=50, save_every=400, picture_first=200,
                    averages=dict(ema=dict(decay=0.995))),
         eval=dict(count=1000),
     ),

