@@ -67,6 +67,18 @@ VQVAE = (
     "rise after the start and stay well above one. A small and falling perplexity means that the "
     "codebook has collapsed. A loss that rises late is often the commitment term, not the picture."
 )
+KL_AUTOENCODER = (
+    "The loss is in nats and falls far below zero as its scale, which is learned, shrinks with the "
+    "error. Before the critic joins at family.critic_after, reconstructions are smooth; after it "
+    "the error may rise a little while texture returns. The critic's loss should stay between 0 "
+    "and 1: near 0 it has won, and family.critic_weight should be lower."
+)
+VQGAN = (
+    "The perplexity counts the codes in use, and should rise after the start and stay well above "
+    "one. Before the critic joins at family.critic_after, reconstructions are smooth; after it the "
+    "error may rise a little while texture returns. The critic's loss should stay between 0 and 1: "
+    "near 0 it has won, and family.critic_weight should be lower."
+)
 DVAE = (
     "The temperature falls while the weight of the KL rises, so that the loss may go up while the "
     "model improves. A KL near zero means that the codes carry nothing; reconstructions sharpen as "

@@ -89,7 +89,7 @@ THROUGH: Mapping[str, Stage] = {
 INSIDE: Mapping[str, Stage] = {
     FIRST: Stage(
         capability=Compresses,
-        called="a first stage for the same data, such as a vae, an autoencoder or a vqvae",
+        called="a first stage for the same data, such as a kl_autoencoder, a vae or a vqvae",
     )
 }
 """Frozen models that a latent space needs."""
@@ -97,8 +97,9 @@ INSIDE: Mapping[str, Stage] = {
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
-    """A family. settings: a settings class with `build(parts) -> Family`, and with `size(network,
-    parts) -> Size` if the family adds to the size of its network.
+    """A family. settings: a settings class with `build(parts) -> Family`, with `size(network,
+    parts) -> Size` if the family adds to the size of its network, and with `require_installed()`
+    if its training may need a package that other modes do without.
 
     networks: the networks that it can use; empty for a family without one. sampling, scoring:
     settings classes of its own keys in the sections `sample` and `eval`. Any of the three classes
