@@ -117,12 +117,13 @@ class Steerable(Network):
     branch (`nets/unet/control.py`), init(key, x, time, conditions, hint) -> params, apply(params,
     x, time, conditions, hint) -> residuals. Params of the branch with the path of one of the
     network's are those of its copy. branch_size: (shape of x, channels of the hint, widths) -> the
-    size of the branch.
+    size of the branch. decoder_params: shape of x -> the number of params that it does not copy.
     """
 
     entries: Entries
     branch: Callable[[tuple[int, ...]], Network]
     branch_size: Callable[[tuple[int, ...], int, tuple[int, ...]], Size]
+    decoder_params: Callable[[tuple[int, ...]], int]
 
 
 def steerable(
@@ -130,6 +131,7 @@ def steerable(
     entries: Entries,
     branch: Callable[[tuple[int, ...]], nn.Module],
     branch_size: Callable[[tuple[int, ...], int, tuple[int, ...]], Size],
+    decoder_params: Callable[[tuple[int, ...]], int],
 ) -> Steerable:
     """Turns a U-Net and the maker of its control branch into their functions."""
     net = network(module)
@@ -140,6 +142,7 @@ def steerable(
         entries=entries,
         branch=lambda widths: network(branch(widths)),
         branch_size=branch_size,
+        decoder_params=decoder_params,
     )
 
 

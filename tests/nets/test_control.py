@@ -88,6 +88,8 @@ def test_the_branch_copies_all_but_the_decoder(name):
     new = {k.removeprefix("core/").split("/")[0] for k in new_paths(own, params)}
     assert new == {"hint", *(f"zero_{i}" for i in range(SKIPS[name] + 1))}
     assert net.branch_size(SHAPE, 1, WIDTHS).params == tree.count(own)
+    decoder = [leaf for path, leaf in tree.by_path(params).items() if path not in ours]
+    assert net.decoder_params(SHAPE) == sum(leaf.size for leaf in decoder)
 
 
 @pytest.mark.parametrize("name", few(NETS))

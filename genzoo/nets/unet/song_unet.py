@@ -166,4 +166,8 @@ class SongUNetSettings(LevelsSettings):
             entries,
             partial(ControlBranch, trunk, condition),
             lambda shape, hint, widths: self._count(shape, entries).branch(hint, widths),
+            lambda shape: (
+                self.size(shape, out_channels=out_channels, entries=entries).params
+                - self._count(shape, entries).params
+            ),
         )

@@ -216,4 +216,8 @@ class VDMUNetSettings:
             entries,
             branch,
             lambda shape, hint, widths: self._count(shape, entries).branch(hint, widths),
+            lambda shape: (
+                self.size(shape, out_channels=out_channels, entries=entries).params
+                - self._count(shape, entries).params
+            ),
         )
