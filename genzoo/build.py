@@ -16,6 +16,8 @@ from genzoo.builders.autoencoder import AutoencoderSettings
 from genzoo.builders.classifier import ClassifierSettings
 from genzoo.builders.conditions import ConditionSettings, sources
 from genzoo.builders.contrastive import OBJECTIVES, ContrastiveSettings
+from genzoo.builders.controlnet import STAGES as STEERED
+from genzoo.builders.controlnet import ControlNetSettings, ControlSampling
 from genzoo.builders.ddpm import DDPMSettings, DiffusionScoring
 from genzoo.builders.denoising import FlowScoring
 from genzoo.builders.dvae import DVAESettings
@@ -138,6 +140,15 @@ FAMILIES: Mapping[str, FamilyRow] = {
     ),
     "vdm": FamilyRow(
         settings=VDMSettings, scoring=TimeScoring, expect=expectations.VDM, **_CONTINUOUS
+    ),
+    "controlnet": FamilyRow(
+        settings=ControlNetSettings,
+        kinds=(Image, Signal),
+        sampling=ControlSampling,
+        stages=STEERED,
+        conditional=True,
+        room=_DIFFUSION,
+        expect=expectations.CONTROLNET,
     ),
     "classifier": FamilyRow(
         settings=ClassifierSettings,

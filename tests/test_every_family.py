@@ -329,6 +329,16 @@ CASES = {
             family=dict(align="average", align_block=1, align_target=2, align_width=8), **SIDES
         ),
     ),
+    "controlnet": Case(
+        path="controlnet_fashion",
+        changes=dict(
+            family=dict(hint_widths=(2, 3), decoder=True),
+            conditions=dict(
+                hint=dict(of="x", transform="edges", way="control", dropout=0.2),
+                **SEEN["conditions"],
+            ),
+        ),
+    ),
     "gan": Case(path="gan_fashion"),
     "mae": Case(path="mae_fashion"),
     "contrastive": Case(
@@ -374,6 +384,7 @@ def settled(case: Case):
             raw[section] = {**before, **values}
     raw["train"]["averages"] = raw["train"].get("averages", {})
     stages = {"tokenizer": "vqvae"} if raw["family"]["name"] == "token_prior" else {}
+    stages |= {"base": "ddpm"} if raw["family"]["name"] == "controlnet" else {}
     stages |= {"encoder": "mae"} if raw["family"].get("align") == "encoder" else {}
     stages |= {"first": "vae_on_a_grid"} if "space" in raw else {}
     if any(own.get("through") for own in raw.get("conditions", {}).values()):
@@ -674,7 +685,7 @@ def test_every_condition_matters(made, name):
 
 DENOISING = (
     "ddpm", "score_sde", "edm", "edm_of_images", "flow_matching", "flow_matching_of_encoded_texts",
-    "vdm", "vdm_of_images",
+    "vdm", "vdm_of_images", "controlnet",
 )  # fmt: skip
 
 
