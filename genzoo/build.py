@@ -16,12 +16,15 @@ from genzoo.builders.autoencoder import AutoencoderSettings
 from genzoo.builders.classifier import ClassifierSettings
 from genzoo.builders.conditions import ConditionSettings, sources
 from genzoo.builders.contrastive import OBJECTIVES, ContrastiveSettings
+from genzoo.builders.controlnet import STAGES as STEERED
+from genzoo.builders.controlnet import ControlNetSettings, ControlSampling
 from genzoo.builders.ddpm import DDPMSettings, DiffusionScoring
 from genzoo.builders.denoising import FlowScoring
 from genzoo.builders.dvae import DVAESettings
 from genzoo.builders.edm import EDMSettings
 from genzoo.builders.flow_matching import FlowMatchingSettings
 from genzoo.builders.gan import GANSettings
+from genzoo.builders.kl_autoencoder import KLAutoencoderSettings
 from genzoo.builders.mae import MAESettings
 from genzoo.builders.pca import PCASettings
 from genzoo.builders.rows import FamilyRow, NetworkRow, Parts, Stage
@@ -32,6 +35,7 @@ from genzoo.builders.text_encoder import TextEncoderSettings
 from genzoo.builders.token_prior import TokenPriorSettings, TokenSampling
 from genzoo.builders.vae import DecoderSampling, ImportanceScoring, VAESettings
 from genzoo.builders.vdm import TimeScoring, VDMSettings
+from genzoo.builders.vqgan import VQGANSettings
 from genzoo.builders.vqvae import VQVAESettings
 from genzoo.config import freeze
 from genzoo.core.contract import Family, Player, Tokenizes
@@ -43,6 +47,7 @@ from genzoo.families import token_prior
 from genzoo.nets.autoencoder.convnet import ConvSettings
 from genzoo.nets.autoencoder.dalle import DalleSettings
 from genzoo.nets.autoencoder.hierarchy import HierarchySettings
+from genzoo.nets.autoencoder.latent import KLSettings, VQSettings
 from genzoo.nets.autoencoder.pair import MLPSettings
 from genzoo.nets.gan.settings import R3GANSettings
 from genzoo.nets.point_mlp import PointMLPSettings
@@ -81,6 +86,8 @@ NETWORKS: Mapping[str, NetworkRow] = {
     "conv": NetworkRow(settings=ConvSettings),
     "hierarchy": NetworkRow(settings=HierarchySettings),
     "dalle": NetworkRow(settings=DalleSettings),
+    "autoencoder_kl": NetworkRow(settings=KLSettings),
+    "vqgan": NetworkRow(settings=VQSettings),
     "transformer": NetworkRow(settings=TransformerSettings),
     "r3gan": NetworkRow(settings=R3GANSettings),
 }
@@ -133,6 +140,15 @@ FAMILIES: Mapping[str, FamilyRow] = {
     ),
     "vdm": FamilyRow(
         settings=VDMSettings, scoring=TimeScoring, expect=expectations.VDM, **_CONTINUOUS
+    ),
+    "controlnet": FamilyRow(
+        settings=ControlNetSettings,
+        kinds=(Image, Signal),
+        sampling=ControlSampling,
+        stages=STEERED,
+        conditional=True,
+        room=_DIFFUSION,
+        expect=expectations.CONTROLNET,
     ),
     "classifier": FamilyRow(
         settings=ClassifierSettings,
@@ -192,6 +208,13 @@ FAMILIES: Mapping[str, FamilyRow] = {
         room=_CODES,
         expect=expectations.VAE,
     ),
+    "kl_autoencoder": FamilyRow(
+        settings=KLAutoencoderSettings,
+        networks=("autoencoder_kl",),
+        instead={"sample": "The distribution of its latents is not known: see vae."},
+        room=_CODES,
+        expect=expectations.KL_AUTOENCODER,
+    ),
     "gan": FamilyRow(
         settings=GANSettings,
         networks=("r3gan",),
@@ -205,6 +228,13 @@ FAMILIES: Mapping[str, FamilyRow] = {
         instead={"sample": _TRAIN_A_PRIOR},
         room=_TOKENS,
         expect=expectations.VQVAE,
+    ),
+    "vqgan": FamilyRow(
+        settings=VQGANSettings,
+        networks=("vqgan",),
+        instead={"sample": _TRAIN_A_PRIOR},
+        room=_TOKENS,
+        expect=expectations.VQGAN,
     ),
     "dvae": FamilyRow(
         settings=DVAESettings,
@@ -314,6 +344,13 @@ def modelled_shape(config: FrozenConfigDict) -> tuple[int, ...] | None:
         return datasets.spec(section(config, "data")).shape
     first = config.frozen[FIRST].config
     return family(first).latent_shape if first else None
+
+
+def require_installed(config: FrozenConfigDict) -> None:
+    """Raises UserError if training needs a package that is not installed."""
+    settings = family_settings(config)
+    if hasattr(settings, "require_installed"):
+        settings.require_installed()
 
 
 def size(config: FrozenConfigDict) -> Size:

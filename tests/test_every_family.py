@@ -198,6 +198,22 @@ CASES = {
             network=dict(name="conv", width=8, block_width=4, blocks=1, downsamples=1),
         ),
     ),
+    "kl_autoencoder": Case(
+        path="kl_fashion",
+        changes=dict(
+            family=dict(perceptual="none", critic_after=0),
+            network=dict(multipliers=(1,), critic_layers=1),
+        ),
+        uncoupled=dict(adversary=None),
+        still=dict(sampled=False),
+    ),
+    "kl_autoencoder_without_a_critic": Case(
+        path="kl_fashion",
+        changes=dict(
+            family=dict(perceptual="none", critic_weight=0.0, critic_after=50_001),
+            network=dict(multipliers=(1,), critic_layers=3, critic_width=64),
+        ),
+    ),
     "vqvae": Case(path="vqvae_fashion"),
     "vqvae_by_gradient": Case(
         path="vqvae2_cifar",
@@ -205,6 +221,13 @@ CASES = {
             family=dict(codebook="gradient", codes=(6, 5), kmeans=10, revive_below=0.0),
             network=dict(downsamples=1),
         ),
+    ),
+    "vqgan": Case(
+        path="vqgan_cifar",
+        changes=dict(
+            family=dict(critic_after=0), network=dict(multipliers=(1,), critic_layers=1)
+        ),
+        uncoupled=dict(adversary=None),
     ),
     "vqvae_of_steps": Case(
         path="vqvae_fashion",
@@ -306,6 +329,16 @@ CASES = {
             family=dict(align="average", align_block=1, align_target=2, align_width=8), **SIDES
         ),
     ),
+    "controlnet": Case(
+        path="controlnet_fashion",
+        changes=dict(
+            family=dict(hint_widths=(2, 3), decoder=True),
+            conditions=dict(
+                hint=dict(of="x", transform="edges", way="control", dropout=0.2),
+                **SEEN["conditions"],
+            ),
+        ),
+    ),
     "gan": Case(path="gan_fashion"),
     "mae": Case(path="mae_fashion"),
     "contrastive": Case(
@@ -351,6 +384,7 @@ def settled(case: Case):
             raw[section] = {**before, **values}
     raw["train"]["averages"] = raw["train"].get("averages", {})
     stages = {"tokenizer": "vqvae"} if raw["family"]["name"] == "token_prior" else {}
+    stages |= {"base": "ddpm"} if raw["family"]["name"] == "controlnet" else {}
     stages |= {"encoder": "mae"} if raw["family"].get("align") == "encoder" else {}
     stages |= {"first": "vae_on_a_grid"} if "space" in raw else {}
     if any(own.get("through") for own in raw.get("conditions", {}).values()):
@@ -578,17 +612,19 @@ def test_rows_that_are_coupled_may_stand_in_any_order(made, name):
     m = made(name)
 
     @partial(jax.jit, static_argnums=2)
-    def losses(params, batch, coupled):
+    def losses(variables, batch, coupled):
         family = replace(m.family, **m.case.still, **({} if coupled else m.case.uncoupled))
-        context = Context(batch=batch, key=KEY, step=jnp.int32(3), stats={})
-        return family.losses["model"].loss(params, context)[0]
+        context = Context(batch=batch, key=KEY, step=jnp.int32(3), stats=variables.stats)
+        return {k: own.loss(variables.params, context)[0] for k, own in family.losses.items()}
 
     batch, order = m.batch(5), (3, 0, 4, 1, 2)
-    both = losses(m.variables.params, batch, True)
-    turned = losses(m.variables.params, rows(batch, *order), True)
-    np.testing.assert_allclose(turned, both[jnp.asarray(order)], rtol=1e-5)
+    both = losses(m.variables, batch, True)
+    turned = losses(m.variables, rows(batch, *order), True)
+    for player, values in both.items():
+        np.testing.assert_allclose(turned[player], values[jnp.asarray(order)], rtol=1e-5)
     # They are not the losses of rows that are not coupled.
-    assert np.abs(losses(m.variables.params, batch, False) - both).max() > 1e-3
+    for player, values in losses(m.variables, batch, False).items():
+        assert np.abs(values - both[player]).max() > 1e-3
 
 
 @every_case()
@@ -649,7 +685,7 @@ def test_every_condition_matters(made, name):
 
 DENOISING = (
     "ddpm", "score_sde", "edm", "edm_of_images", "flow_matching", "flow_matching_of_encoded_texts",
-    "vdm", "vdm_of_images",
+    "vdm", "vdm_of_images", "controlnet",
 )  # fmt: skip
 
 

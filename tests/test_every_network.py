@@ -204,6 +204,42 @@ def _adversaries(made: Callable, shape: tuple[int, ...]) -> Whole:
     )
 
 
+def _kl(made: Callable, shape: tuple[int, ...]) -> Whole:
+    nets = made(shape=shape, latent=2, critic=True)
+    x, z = _normal(2, *shape), _normal(2, *nets.pair.grid, 2)
+    return Whole(
+        lambda key: {
+            "encoder": nets.pair.encoder.init(key, x),
+            "decoder": nets.pair.decoder.init(key, z),
+            "critic": nets.critic.init(key, x, None),
+        },
+        lambda params, x, z: (
+            nets.pair.encoder.apply(params["encoder"], x),
+            nets.pair.decoder.apply(params["decoder"], z),
+            nets.critic.apply(params["critic"], x, None),
+        ),
+        (x, z),
+        ((2, *nets.pair.grid, 4), (2, *shape), (2, 2, 3)),
+    )
+
+
+def _vqgan(made: Callable, shape: tuple[int, ...]) -> Whole:
+    nets = made(shape=shape, latent=3, critic=True)
+    x, net = _normal(2, *shape), nets.autoencoder
+
+    def apply(params, x):
+        (q,) = net.encode(params["network"], x, lambda level, z: z)
+        made = net.decode(params["network"], [q])
+        return q, made, nets.critic.apply(params["critic"], x, None)
+
+    return Whole(
+        lambda key: {"network": net.init(key, x), "critic": nets.critic.init(key, x, None)},
+        apply,
+        (x,),
+        ((2, *net.grids[0], 3), (2, *shape), (2, 2, 3)),
+    )
+
+
 def _normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
@@ -259,6 +295,16 @@ CASES = {
         _hierarchy, (4, 8, 3), dict(width=4, block_width=3, blocks=1, downsamples=1, levels=2)
     ),
     "dalle": Case(_dalle, (4, 6, 3), dict(width=4, initial=6, groups=2, blocks=1)),
+    "autoencoder_kl": Case(
+        _kl, (8, 10, 3),
+        dict(width=4, multipliers=(1, 2), blocks=1, attention=(4,), norm_groups=2, critic_width=1,
+             critic_layers=1),
+    ),
+    "vqgan": Case(
+        _vqgan, (8, 10, 3),
+        dict(width=4, multipliers=(1, 2), blocks=1, attention=(4,), norm_groups=2, critic_width=1,
+             critic_layers=1),
+    ),
     "transformer": Case(_transformer, (4, 6, 3), dict(width=8, depth=1, heads=2)),
 }  # fmt: skip
 

@@ -21,6 +21,12 @@ VDM = (
     "term; the prior term should be near zero, and the reconstruction term small. A good bound and "
     "good samples are not the same: samples improve long after the bound has flattened."
 )
+CONTROLNET = (
+    "The first grids are samples of the base, which the branch does not change yet. For a while "
+    "they only become worse or remain what they are; then, often within a few hundred steps, they "
+    "follow the hints. The loss hardly shows it, because most of it is noise that no network could "
+    "predict: watch the samples beside their hints."
+)
 CLASSIFIER = (
     "The accuracy is high at little noise and falls to chance at the most, where there is nothing "
     "left to see. A training loss far below that of the test set means that the classifier has "
@@ -66,6 +72,18 @@ VQVAE = (
     "The reconstruction loss falls quickly; the perplexity counts the codes in use, and should "
     "rise after the start and stay well above one. A small and falling perplexity means that the "
     "codebook has collapsed. A loss that rises late is often the commitment term, not the picture."
+)
+KL_AUTOENCODER = (
+    "The loss is in nats and falls far below zero as its scale, which is learned, shrinks with the "
+    "error. Before the critic joins at family.critic_after, reconstructions are smooth; after it "
+    "the error may rise a little while texture returns. The critic's loss should stay between 0 "
+    "and 1: near 0 it has won, and family.critic_weight should be lower."
+)
+VQGAN = (
+    "The perplexity counts the codes in use, and should rise after the start and stay well above "
+    "one. Before the critic joins at family.critic_after, reconstructions are smooth; after it the "
+    "error may rise a little while texture returns. The critic's loss should stay between 0 and 1: "
+    "near 0 it has won, and family.critic_weight should be lower."
 )
 DVAE = (
     "The temperature falls while the weight of the KL rises, so that the loss may go up while the "

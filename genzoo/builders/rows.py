@@ -59,9 +59,10 @@ class Stage:
     `Starts`. "sampling" if only sampling uses it, and only if `sample.NAME` names it, with
     `sample.NAME_weights`.
     same_shape: whether its data must have our shape. same_text: whether its texts must have our
-    vocabulary. needs: dotted keys of its config and the values that they must have. only: at most
-    one key of our section `family` and the value with which the model is needed; empty if it always
-    is.
+    vocabulary. same_conditions: whether conditions that both models have must be made and enter
+    alike. like: the frozen stage with whose config its family, network and conditions must agree.
+    needs: dotted keys of its config and the values that they must have. only: at most one key of
+    our section `family` and the value with which the model is needed; empty if it always is.
     """
 
     capability: type
@@ -69,6 +70,8 @@ class Stage:
     role: Literal["frozen", "start", "sampling"] = "frozen"
     same_shape: bool = True
     same_text: bool = False
+    same_conditions: bool = False
+    like: str = ""
     needs: Mapping[str, object] = field(default_factory=dict)
     only: Mapping[str, object] = field(default_factory=dict)
 
@@ -89,7 +92,7 @@ THROUGH: Mapping[str, Stage] = {
 INSIDE: Mapping[str, Stage] = {
     FIRST: Stage(
         capability=Compresses,
-        called="a first stage for the same data, such as a vae, an autoencoder or a vqvae",
+        called="a first stage for the same data, such as a kl_autoencoder, a vae or a vqvae",
     )
 }
 """Frozen models that a latent space needs."""
@@ -97,8 +100,9 @@ INSIDE: Mapping[str, Stage] = {
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRow:
-    """A family. settings: a settings class with `build(parts) -> Family`, and with `size(network,
-    parts) -> Size` if the family adds to the size of its network.
+    """A family. settings: a settings class with `build(parts) -> Family`, with `size(network,
+    parts) -> Size` if the family adds to the size of its network, and with `require_installed()`
+    if its training may need a package that other modes do without.
 
     networks: the networks that it can use; empty for a family without one. sampling, scoring:
     settings classes of its own keys in the sections `sample` and `eval`. Any of the three classes

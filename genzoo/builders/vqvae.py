@@ -23,6 +23,7 @@ from genzoo.core.contract import Family
 from genzoo.core.size import Size
 from genzoo.families import quantisers
 from genzoo.families import vqvae as vqvae_family
+from genzoo.nets.autoencoder.hierarchy import Hierarchy
 
 _MOST_CODES = 1_000_000
 
@@ -52,8 +53,8 @@ _USES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class VQVAESettings:
-    """VQ-VAE with one grid of codes, VQ-VAE-2 with two or three: families/vqvae.py."""
+class QuantiserSettings:
+    """How the vectors of every level become codes: families/quantisers.py."""
 
     codes: Annotated[
         tuple[int, ...],
@@ -103,15 +104,10 @@ class VQVAESettings:
     temperature: Annotated[
         float, Above(0), Between(1e-4, 1e4), "Temperature of the soft choice in lfq's entropy."
     ] = 1.0
-    data_variance: Annotated[
-        float,
-        Above(0),
-        Between(1e-9, 1e9),
-        "Variance of the data, by which the squared error is divided.",
-    ] = 1.0
 
-    def problems(self, config: FrozenConfigDict) -> list[str]:
-        """Settings that conflict."""
+    def codes_problems(self, config: FrozenConfigDict) -> list[str]:
+        """Settings of the codes that conflict."""
+        levels = config.network.get("levels", 1)
         problems = ignored(self, "family", "codebook", _USES)
         if self.codebook == "fsq":
             if prod(self.steps) > _MOST_CODES:
@@ -119,10 +115,11 @@ class VQVAESettings:
                     f"family.steps = {self.steps} makes {prod(self.steps):,} codes: at most "
                     f"{_MOST_CODES:,} are possible. Give fewer steps."
                 )
-        elif len(self.codes) != config.network.levels:
+        elif len(self.codes) != levels:
+            grids = f"network.levels = {levels}" if "levels" in config.network else "one grid"
             problems.append(
-                f"family.codes = {self.codes} names {len(self.codes)} codebooks for network.levels "
-                f"= {config.network.levels}: give one size per level, finest first."
+                f"family.codes = {self.codes} names {len(self.codes)} codebooks for {grids}: give "
+                "one size per level, finest first."
             )
         if self.codebook == "lfq" and any(size & (size - 1) for size in self.codes):
             problems.append(
@@ -153,9 +150,8 @@ class VQVAESettings:
             return len(self.steps)
         return self.codes[0].bit_length() - 1 if self.codebook == "lfq" else self.latent
 
-    def size(self, network: Size, parts: Parts) -> Size:
-        """The size of the family, with its codebooks. network: that of its network."""
-        del parts
+    def with_codes(self, network: Size) -> Size:
+        """The size of a network with the codebooks."""
         if self.codebook in ("fsq", "lfq"):
             return network
         codes = sum(self.codes) * self.latent
@@ -163,14 +159,41 @@ class VQVAESettings:
             return replace(network, params=network.params + codes)
         return replace(network, stats=2 * codes + sum(self.codes) + len(self.codes))
 
-    def build(self, parts: Parts) -> Family:
-        """Builds the family."""
-        network = parts.network(shape=parts.shape, latent=self.width, decoded=parts.shape[-1])
+    def quantised(
+        self, network: Hierarchy, shape: tuple[int, ...], data_variance: float = 1.0
+    ) -> vqvae_family.VQVAE:
+        """The network with the quantiser, for images of `shape` (*size, C)."""
         fixed = (prod(self.steps),) * network.levels
         return vqvae_family.VQVAE(
             network=network,
             sizes=fixed if self.codebook == "fsq" else self.codes,
             quantiser=QUANTISERS[self.codebook](self),
-            shape=parts.shape,
-            data_variance=self.data_variance,
+            shape=shape,
+            data_variance=data_variance,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQVAESettings(QuantiserSettings):
+    """VQ-VAE with one grid of codes, VQ-VAE-2 with two or three: families/vqvae.py."""
+
+    data_variance: Annotated[
+        float,
+        Above(0),
+        Between(1e-9, 1e9),
+        "Variance of the data, by which the squared error is divided.",
+    ] = 1.0
+
+    def problems(self, config: FrozenConfigDict) -> list[str]:
+        """Settings that conflict."""
+        return self.codes_problems(config)
+
+    def size(self, network: Size, parts: Parts) -> Size:
+        """The size of the family, with its codebooks. network: that of its network."""
+        del parts
+        return self.with_codes(network)
+
+    def build(self, parts: Parts) -> Family:
+        """Builds the family."""
+        network = parts.network(shape=parts.shape, latent=self.width, decoded=parts.shape[-1])
+        return self.quantised(network, parts.shape, self.data_variance)

@@ -85,6 +85,14 @@ def _empty(branch: Tree) -> bool:
     return isinstance(branch, Mapping) and not branch
 
 
+def replaced(tree: Tree, other: Tree) -> Tree:
+    """The tree with the leaves of `other` at the paths that both have."""
+    theirs = by_path(other)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: theirs.get(path_string(path), leaf), tree
+    )
+
+
 def joined(one: Tree, other: Tree) -> Tree:
     """A nested dict with the leaves of both trees, which must have no leaf in common."""
     both = {k: joined(one[k], other[k]) for k in one.keys() & other.keys()}

@@ -48,6 +48,16 @@ class Seen(NamedTuple):
     q: Examples  # [B, *grid, D], the entries of the chosen codes
 
 
+class Quantised(NamedTuple):
+    """A batch on its way to the decoder. qs: its inputs by level. loss: the quantiser's terms of
+    (1) [B]. metrics, stats: as in `Aux`."""
+
+    qs: list[Examples]
+    loss: PerExample
+    metrics: Mapping[str, Floats]
+    stats: Tree
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VQVAE:
     """The VQ-VAE family. Capabilities: Reconstructs, Encodes, Decodes, Compresses, Tokenizes.
@@ -84,19 +94,26 @@ class VQVAE:
 
     def loss(self, params: Tree, context: Context) -> tuple[PerExample, Aux]:
         """Equation (1) per example [B]; metrics: its terms, and the usage of each code by level."""
+        x, quantised = context.batch["x"], self.quantised(params, context)
+        reconstruction = self.network.decode(params["network"], quantised.qs)
+        error = mean_per_example(jnp.square(reconstruction - x))
+        loss = error / self.data_variance + quantised.loss
+        metrics = {"loss": loss, "reconstruction": error, **quantised.metrics}
+        return loss, Aux(metrics=metrics, stats=quantised.stats)
+
+    def quantised(self, params: Tree, context: Context) -> Quantised:
+        """The codes of a batch, whose stats are updated in training."""
         x = context.batch["x"]
         key = context.key if context.train else None
         qs, seen, stats = self._encode(params, context.stats, x, key)
-        reconstruction = self.network.decode(params["network"], qs)
-        error = mean_per_example(jnp.square(reconstruction - x))
-        loss, metrics = error / self.data_variance, {"reconstruction": error}
+        loss, metrics = jnp.zeros(len(x)), {}
         for one in seen:
             for name, (weight, term) in self.quantiser.terms(one.z, one.q, context.mask).items():
                 metrics[name] = metrics.get(name, 0) + term
                 loss = loss + weight * term
         for level, (one, size) in enumerate(zip(seen, self.sizes, strict=True)):
             metrics[f"usage_{level}"] = quantisation.usage(one.index, size)
-        return loss, Aux(metrics={"loss": loss, **metrics}, stats=stats)
+        return Quantised(qs, loss, metrics, stats)
 
     def report(self, measured: Mapping[str, Floats]) -> Report:
         """Perplexity and codes in use by level, and a warning if most codes are never chosen."""

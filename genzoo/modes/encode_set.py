@@ -52,7 +52,7 @@ def _encode_set(config: FrozenConfigDict, model: Trained) -> dict:
     require_kind(experiment, (Image,), "encode", "writes latents of images")
     if not isinstance(model.family, Compresses):
         raise UserError(
-            "tools.dataset needs a first stage, such as a vae, an autoencoder or a vqvae, but this "
+            "tools.dataset needs a first stage, such as a kl_autoencoder or a vqvae, but this "
             f"is a run of {config.family.name}: leave it empty, or name the workdir of one."
         )
     if config.tools.folder:

@@ -165,6 +165,7 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     judge = experiment.spec.judge
     accuracy = PromptAccuracy(judge) if judge else None
     restoration = restored.restoration(requests) if requests.restores else None
+    agreement = restored.agreement(requests)
     started = time.perf_counter()
     folder = agreed(lambda: place.sample_folder(config, int(state.step)))
     settings = _settings(config, int(state.step))
@@ -181,6 +182,8 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
                 accuracy.add(drawn.images, requests.texts(drawn.requested))
             if restoration:
                 restoration.add(drawn.images, drawn.requested["x"])
+            if agreement:
+                agreement.add(drawn.images, drawn.requested["x"])
             evaluations.append(drawn.evaluations)
             done += len(drawn.images)
             bar.update(len(drawn.images))
@@ -207,6 +210,8 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
         report["prompt_accuracy"] = settings["prompt_accuracy"] = judged
     if restoration:
         report["psnr"] = settings["psnr"] = restoration.report()
+    if agreement:
+        report["outlines"] = settings["outlines"] = agreement.report()
     if chosen_pictures:
         made += _illustrate(chosen_pictures, requests, variables, folder)
     place.end_samples(folder, settings | {"seconds": round(seconds, 1)})

@@ -216,6 +216,7 @@ def _log_unsplit(experiment: Experiment, state: TrainState) -> None:
 def _check(experiment: Experiment, place: Workdir) -> Mapping[str, Ruler]:
     """The rulers of eval.distances, if training measures them. Raises UserError."""
     weights_and_biases.check(experiment.config.train.wandb)
+    build.require_installed(experiment.config)
     place.check(experiment.config)
     Requests(experiment=experiment, family=experiment.family).check()
     wanted = experiment.config.train.evaluate_every

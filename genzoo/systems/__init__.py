@@ -1,1 +1,1 @@
-"""Models made of models: a model in the latent space of another."""
+"""Models made of models: in the latent space of another, or controlled by a branch."""

@@ -25,6 +25,28 @@ def test_objectives_by_hand():
         np.testing.assert_allclose(getattr(adversarial, name)(real, made), expected, rtol=1e-6)
 
 
+def test_the_hinge_by_hand():
+    """(max(0, 1 - x) + max(0, 1 + y)) / 2, for maps of scores too."""
+    for shape in ((3,), (1, 3, 1)):
+        real, made = (jnp.asarray(scores.reshape(shape)) for scores in (REAL, MADE))
+        expected = np.array([0.7 + 0.5, 2.2 + 1.7, 0 + 5]).reshape(shape) / 2
+        np.testing.assert_allclose(adversarial.hinge_critic(real, made), expected, rtol=1e-6)
+        np.testing.assert_array_equal(adversarial.hinge_generator(made), -made)
+    # A score beyond the margin has no gradient any more.
+    slopes = jax.grad(lambda u: adversarial.hinge_critic(u, -u))(jnp.float32(1.5))
+    assert slopes == 0
+
+
+def test_the_adaptive_weight_is_a_ratio_of_norms_with_bounds():
+    one, other = jnp.asarray([[3.0, 0.0], [0.0, 4.0]]), jnp.asarray([[0.0, 0.6], [-0.8, 0.0]])
+    np.testing.assert_allclose(adversarial.adaptive_weight(one, other), 5 / 1.0001, rtol=1e-6)
+    np.testing.assert_allclose(adversarial.adaptive_weight(other, one), 1 / 5.0001, rtol=1e-6)
+    nothing = jnp.zeros((2, 2))
+    assert adversarial.adaptive_weight(nothing, one) == 0
+    np.testing.assert_allclose(adversarial.adaptive_weight(other / 2, nothing), 5e3, rtol=1e-6)
+    np.testing.assert_allclose(adversarial.adaptive_weight(one, nothing), 1e4, rtol=1e-6)
+
+
 def test_equal_scores_give_ln_2_for_each_choice():
     same = jnp.zeros(2)
     np.testing.assert_allclose(adversarial.relativistic_critic(same, same), np.log(2), rtol=1e-6)

@@ -1,7 +1,6 @@
 """DDPM++ and NCSN++: published counts, and the same output as a plain NumPy network for signals and
 as score_sde's NCSN++ with the same weights (tests/peers/make_ncsnpp_fixture.py)."""
 
-import zlib
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checked import section_problems
+from drawn import drawn
 from oracles import entry_of, label_of
 from plain_layers import attention, block, conv, dense, norm, silu, sinusoids
 
@@ -65,14 +65,6 @@ def test_parameter_count_is_the_published_one(side, classes, settings, expected)
     assert tree.count(jax.eval_shape(net.init, jax.random.key(0), *inputs)) == expected
 
 
-def draw(path, shape):
-    """The array with this path, as in tests/peers/make_ncsnpp_fixture.py."""
-    values = np.random.RandomState(zlib.crc32(path.encode())).normal(size=shape)
-    if path.endswith("/scale"):
-        return 1 + 0.2 * values
-    return values / np.sqrt(np.prod(shape[:-1])) if len(shape) > 1 else 0.2 * values
-
-
 def test_same_weights_same_output_as_score_sde():
     saved = np.load(FIXTURE)
     settings = SongUNetSettings(multipliers=(1, 1, 2), blocks=1, attention=(4,), **NCSNPP)
@@ -80,10 +72,7 @@ def test_same_weights_same_output_as_score_sde():
     inputs = jnp.asarray(saved["x"]), jnp.asarray(saved["log_sigma"]), {}
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
     assert tree.count(shapes) == saved["count"]
-    params = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(draw(tree.path_string(path), leaf.shape), jnp.float32),
-        shapes,
-    )
+    params = drawn(shapes)
     output = jit(net.apply)(params, *inputs)
     np.testing.assert_allclose(output, saved["output"], atol=2e-5 * np.abs(saved["output"]).max())
 

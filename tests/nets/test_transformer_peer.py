@@ -5,13 +5,13 @@ The fixture holds the outputs of these in float64 (tests/peers/make_transformer_
 sides draw the weights by the same rule.
 """
 
-import zlib
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw, drawn
 from oracles import entry_of, label_of
 
 from genzoo.core import tree
@@ -31,14 +31,6 @@ SMALL = dict(width=16, heads=2, patch=2)
 JOINT = {"sd3": {}, "sd35": dict(qk_norm=True, dual=1)}
 
 
-def draw(path, shape):
-    """The array with this path, as in tests/peers/make_unet_fixture.py."""
-    values = np.random.RandomState(zlib.crc32(path.encode())).normal(size=shape)
-    if path.endswith("/scale"):
-        return 1 + 0.2 * values
-    return values / np.sqrt(np.prod(shape[:-1])) if len(shape) > 1 else 0.2 * values
-
-
 def bert_arrays(saved):
     """Name -> array of the BertModel in the fixture, float32."""
     shapes = [tuple(map(int, shape.split())) for shape in saved["bert_shapes"]]
@@ -50,10 +42,7 @@ def bert_arrays(saved):
 def output_of(net, inputs):
     """(the output for drawn weights, their number)."""
     shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
-    params = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(draw(tree.path_string(path), leaf.shape), jnp.float32),
-        shapes,
-    )
+    params = drawn(shapes)
     return jax.jit(net.apply)(params, *inputs), tree.count(shapes)
 
 

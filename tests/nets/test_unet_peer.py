@@ -5,13 +5,13 @@ The fixture holds the outputs of diffusers in float64 (tests/peers/make_unet_fix
 draw the weights by the same rule.
 """
 
-import zlib
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import drawn
 from oracles import entry_of, label_of
 
 from genzoo.core import tree
@@ -35,22 +35,6 @@ CROSS = dict(
     norm_groups=4,
 )  # fmt: skip
 FIR = (1, 3, 3, 1)
-
-
-def draw(path, shape):
-    """The array with this path, as in tests/peers/make_unet_fixture.py."""
-    values = np.random.RandomState(zlib.crc32(path.encode())).normal(size=shape)
-    if path.endswith("/scale"):
-        return 1 + 0.2 * values
-    return values / np.sqrt(np.prod(shape[:-1])) if len(shape) > 1 else 0.2 * values
-
-
-def drawn(shapes):
-    """Params with these shapes."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(draw(tree.path_string(path), leaf.shape), jnp.float32),
-        shapes,
-    )
 
 
 @pytest.mark.parametrize("name", NETS)

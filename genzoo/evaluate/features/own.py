@@ -13,7 +13,7 @@ of distances between the two.
 `tests/peers/make_feature_network.py` writes the file of one from a run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import resources
@@ -26,6 +26,7 @@ from genzoo.core.types import Array, Tree
 from genzoo.data import idx, scenes, transforms
 from genzoo.evaluate.features.network import FeatureNetwork
 from genzoo.nets.interface import Network
+from genzoo.nets.judges.distance import differences
 from genzoo.nets.unet.classifier import ClassifierUNetSettings
 
 VERSION = "1"
@@ -37,6 +38,8 @@ HASHES = {
 """The digests of the weights by name (`named_arrays.digest`)."""
 FEATURES = 64
 _LAST = "pool"  # the module whose output the last layer reads
+_MAPS = ("down_0_block_0", "down_1_block_0", "middle_1")
+"""The modules whose outputs `distance` compares: at half, a quarter and a quarter of the sides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +95,23 @@ def _apply(network: Network, params: Tree, images: Array) -> tuple[Array, Array]
     x = transforms.to_float(images)
     logits, inner = network.features(params, x, jnp.zeros(len(x)), {}, names=(_LAST,))
     return inner[_LAST], logits
+
+
+def images_of(name: str) -> tuple[int, int]:
+    """The sides and the channels of the images that the network of that name takes."""
+    return _OWN[name].side, _OWN[name].channels
+
+
+def distance(name: str) -> Callable[[Array, Array], Array]:
+    """(two batches of images [B, H, W, C] in [-1, 1]) -> their distances [B], by the network of
+    that name; a function of JAX. It is LPIPS with this network and equal weights: the mean over
+    three maps of their squared differences, summed over channels."""
+    network, params = _OWN[name].network, open_own(name).params
+
+    def between(one: Array, other: Array) -> Array:
+        both = jnp.concatenate([one, other])  # one pass over the weights
+        _, maps = network.features(params, both, jnp.zeros(len(both)), {}, names=_MAPS)
+        each = (differences(h[: len(one)], h[len(one) :]).sum(-1) for h in maps.values())
+        return sum(each) / len(_MAPS)
+
+    return between

@@ -71,8 +71,9 @@ class Lpips:
     hash: str = WEIGHTS
 
     def __call__(self, one: Array, other: Array) -> Array:
-        """The distance [B] of each pair of images [B, H, W, 3] in [-1, 1]; a function of JAX."""
-        return LPIPS().apply({"params": self.params}, one, other)
+        """The distance [B] of each pair of images [B, H, W, 1 or 3] in [-1, 1]; a function of JAX.
+        """
+        return LPIPS().apply({"params": self.params}, _coloured(one), _coloured(other))
 
     def distances(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """The distance float32 [n] of each pair of images uint8 [n, h, w, c], of their own size."""

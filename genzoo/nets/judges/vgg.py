@@ -11,13 +11,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genzoo.core.types import Array
+from genzoo.nets.judges.distance import differences
 
 # The last layers of five stages: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3.
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 FEATURES, SMALLEST = 512, 16  # channels of the last map; the smallest side of an image
 _MEAN, _STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of ImageNet, for [-1, 1]
-_TINY = 1e-10
-
 
 class VGG16(nn.Module):
     """Images [B, H, W, 3] in [-1, 1] -> the maps [B, h, w, C] of five stages.
@@ -46,8 +45,7 @@ class LPIPS(nn.Module):
         trunk, total = VGG16(name="trunk"), 0.0
         maps = trunk(jnp.concatenate([one, other]))  # one pass over the weights
         for stage, h in enumerate(maps):
-            h = h / (jnp.sqrt(jnp.square(h).sum(-1, keepdims=True)) + _TINY)
-            squared = jnp.square(h[: len(one)] - h[len(one) :]).mean((1, 2))
+            squared = differences(h[: len(one)], h[len(one) :])
             weight = self.param(f"weight_{stage}", nn.initializers.ones_init(), (h.shape[-1],))
             total = total + (squared * weight).sum(-1)
         return total
