@@ -331,15 +331,11 @@ def family(config: FrozenConfigDict) -> Family:
     labelled = FAMILIES[config.family.name].labelled
     classes = datasets.class_count(data) if labelled else 0
     parts = _parts(config, datasets.spec(data).fields, classes, network and network.build)
-    if config.space.name != LATENT:
-        return family_settings(config).build(parts)
-    inner = family_settings(config).build(latent.inside(parts))
-    return latent.around(inner, parts, section(config, "space"))
+    return latent.built(family_settings(config), parts, section(config, "space"))
 
 
 def modelled_shape(config: FrozenConfigDict) -> tuple[int, ...] | None:
-    """The shape of what the network models: of a datum, or of a latent, which is None until the
-    config of the first stage is known."""
+    """The shape of a datum, or of a latent: None until the config of the first stage is known."""
     if config.space.name != LATENT:
         return datasets.spec(section(config, "data")).shape
     first = config.frozen[FIRST].config

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from ml_collections import FrozenConfigDict
 
@@ -16,6 +17,13 @@ from genzoo.families.alignment import ENCODER
 from genzoo.systems.latent import FIRST, Latent
 
 
+class FamilySettings(Protocol):
+    """The settings of a family."""
+
+    def build(self, parts: Parts) -> Family:
+        """Builds the family."""
+
+
 def inside(parts: Parts) -> Parts:
     """The parts of the inner family: its datum is a latent, a real number without levels."""
     shape = parts.frozen[FIRST].latent_shape
@@ -23,12 +31,14 @@ def inside(parts: Parts) -> Parts:
     return replace(parts, shape=shape, levels=False, fields=fields)
 
 
-def around(inner: Family, parts: Parts, settings: SpaceSettings) -> Latent:
-    """The family whose inner family is given. parts: of the data, as before `inside`."""
+def built(settings: FamilySettings, parts: Parts, space: SpaceSettings) -> Family:
+    """The family in its space. settings: those of the family. parts: of the data."""
+    if space.name != LATENT:
+        return settings.build(parts)
     return Latent(
         first=parts.frozen[FIRST],
-        inner=inner,
-        sampled=settings.moments == "sampled",
+        inner=settings.build(inside(parts)),
+        sampled=space.moments == "sampled",
         encoded=isinstance(parts.fields["x"], Moments),
     )
 
