@@ -68,18 +68,13 @@ def test_a_resumed_run_is_the_same_and_neither_changes_its_base(runs, base):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(zeros))
 
 
-def test_samples_of_test_hints_and_those_of_the_base(runs, base, capsys):
+def test_samples_of_test_hints_are_compared_with_them(runs, capsys):
     run, _ = runs
-    report, samples, originals = sampled(run, capsys, "pictures=restoration")
+    report, samples, originals = sampled(run, capsys)
     expected = Agreement()
     expected.add(samples, originals)
     assert report["outlines"] == expected.report() and report["outlines"]["images"] == 4
     assert report["psnr"]["images"] == 4
-    assert (Path(report["samples"]) / "restoration.png").is_file()
-    _, off, _ = sampled(run, capsys, "control_scale=0.0")
-    _, alone, _ = sampled(base, capsys)
-    np.testing.assert_allclose(off.astype(int), alone.astype(int), atol=1)
-    assert np.abs(samples.astype(int) - off).max() > 1
 
 
 def test_another_model_of_the_same_start_takes_the_place_of_the_base(runs, base, capsys):

@@ -368,7 +368,7 @@ CASES = {
 # Cases with convolutional networks take several times as long as the same families on points.
 SLOW = (
     "edm_of_images", "flow_matching_of_signals", "flow_matching_of_texts", "vdm_of_images",
-    "ddpm_with_its_average", "flow_matching_of_latents",
+    "ddpm_with_its_average", "flow_matching_of_latents", "controlnet",
 )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def test_fourier_features_have_periods_of_two_grey_levels_and_one():
 @pytest.mark.parametrize("channels, outputs", [(2, 3), (3, 2)])
 def test_the_input_is_added_on_the_channels_that_both_have(channels, outputs):
     class Core(nn.Module):
-        def __call__(self, x, time, conditions, *, train):
+        def __call__(self, x, time, conditions, residuals, *, train):
             return jnp.full((*x.shape[:-1], outputs), 10.0)
 
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, channels)), jnp.float32)
