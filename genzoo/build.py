@@ -6,15 +6,18 @@ bounds, are the fields of a settings class, against which `check.py` checks a co
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from ml_collections import FrozenConfigDict
 
-from genzoo.builders import datasets, expectations
+from genzoo.builders import datasets, expectations, latent
 from genzoo.builders.alignment import ALIGNING
 from genzoo.builders.autoencoder import AutoencoderSettings
 from genzoo.builders.classifier import ClassifierSettings
 from genzoo.builders.conditions import ConditionSettings, sources
 from genzoo.builders.contrastive import OBJECTIVES, ContrastiveSettings
+from genzoo.builders.controlnet import STAGES as STEERED
+from genzoo.builders.controlnet import ControlNetSettings, ControlSampling
 from genzoo.builders.ddpm import DDPMSettings, DiffusionScoring
 from genzoo.builders.denoising import FlowScoring
 from genzoo.builders.dvae import DVAESettings
@@ -27,6 +30,7 @@ from genzoo.builders.pca import PCASettings
 from genzoo.builders.rows import FamilyRow, NetworkRow, Parts, Stage
 from genzoo.builders.sampling import STEERING, ContinuousSampling, DiffusionSampling
 from genzoo.builders.score_sde import ScoreSDESettings
+from genzoo.builders.space import LATENT
 from genzoo.builders.text_encoder import TextEncoderSettings
 from genzoo.builders.token_prior import TokenPriorSettings, TokenSampling
 from genzoo.builders.vae import DecoderSampling, ImportanceScoring, VAESettings
@@ -60,6 +64,7 @@ from genzoo.nets.unet.song_unet import SongUNetSettings
 from genzoo.nets.unet.unet import UNetSettings
 from genzoo.nets.unet.vdm_unet import VDMUNetSettings
 from genzoo.settings import SECTIONS
+from genzoo.systems.latent import FIRST
 from genzoo.train.averages import Average
 from genzoo.train.optimizer import Optimizer, for_players
 
@@ -102,6 +107,7 @@ _CONTINUOUS = dict(
     sampling=ContinuousSampling,
     stages={**STEERING, **ALIGNING},
     conditional=True,
+    latent=True,
     room=_DIFFUSION,
 )
 
@@ -110,6 +116,7 @@ FAMILIES: Mapping[str, FamilyRow] = {
         settings=DDPMSettings,
         networks=_DENOISERS,
         conditional=True,
+        latent=True,
         sampling=DiffusionSampling,
         stages={**STEERING, **ALIGNING},
         scoring=DiffusionScoring,
@@ -133,6 +140,15 @@ FAMILIES: Mapping[str, FamilyRow] = {
     ),
     "vdm": FamilyRow(
         settings=VDMSettings, scoring=TimeScoring, expect=expectations.VDM, **_CONTINUOUS
+    ),
+    "controlnet": FamilyRow(
+        settings=ControlNetSettings,
+        kinds=(Image, Signal),
+        sampling=ControlSampling,
+        stages=STEERED,
+        conditional=True,
+        room=_DIFFUSION,
+        expect=expectations.CONTROLNET,
     ),
     "classifier": FamilyRow(
         settings=ClassifierSettings,
@@ -315,7 +331,19 @@ def family(config: FrozenConfigDict) -> Family:
     labelled = FAMILIES[config.family.name].labelled
     classes = datasets.class_count(data) if labelled else 0
     parts = _parts(config, datasets.spec(data).fields, classes, network and network.build)
-    return family_settings(config).build(parts)
+    if config.space.name != LATENT:
+        return family_settings(config).build(parts)
+    inner = family_settings(config).build(latent.inside(parts))
+    return latent.around(inner, parts, section(config, "space"))
+
+
+def modelled_shape(config: FrozenConfigDict) -> tuple[int, ...] | None:
+    """The shape of what the network models: of a datum, or of a latent, which is None until the
+    config of the first stage is known."""
+    if config.space.name != LATENT:
+        return datasets.spec(section(config, "data")).shape
+    first = config.frozen[FIRST].config
+    return family(first).latent_shape if first else None
 
 
 def require_installed(config: FrozenConfigDict) -> None:
@@ -333,14 +361,18 @@ def size(config: FrozenConfigDict) -> Size:
     network, sizes = network_settings(config), [nothing()]
 
     def measured(**arguments):
-        sizes.append(network.size(fields["x"].shape, **arguments))
+        sizes.append(network.size(parts.shape, **arguments))
         return network.build(**arguments)
 
     classes = fields["label"].count if "label" in fields else 0
     settings = family_settings(config)
-    parts = _parts(config, fields, classes, measured if network else None)
+    parts, standard = _parts(config, fields, classes, measured if network else None), 0
+    if config.space.name == LATENT:
+        parts = latent.inside(parts)
+        standard = 2 * parts.shape[-1]  # the mean and scale of every channel
     settings.build(parts)
-    return settings.size(sizes[-1], parts) if hasattr(settings, "size") else sizes[-1]
+    whole = settings.size(sizes[-1], parts) if hasattr(settings, "size") else sizes[-1]
+    return replace(whole, stats=whole.stats + standard)
 
 
 def _parts(

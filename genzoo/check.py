@@ -12,14 +12,16 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build, needs
-from genzoo.builders import conditions, datasets
-from genzoo.builders.rows import THROUGH, FamilyRow, Stage
+from genzoo.builders import conditions, datasets, latent
+from genzoo.builders.rows import INSIDE, THROUGH, FamilyRow, Stage
+from genzoo.builders.space import LATENT
 from genzoo.config import Checker, freeze, upgrade
 from genzoo.core import plain
 from genzoo.core.bounds import REQUIRED, OneOf, Setting, WithoutEffect, settings_of, unmentioned
 from genzoo.core.errors import UserError, nearest
 from genzoo.data.counts import Counts
 from genzoo.data.fields import Field
+from genzoo.data.latents import Moments
 from genzoo.data.source import SPLITS
 from genzoo.settings import RAW, SECTIONS, DataSettings, FrozenSettings, RunSettings
 from genzoo.train import sharding
@@ -91,7 +93,8 @@ def _resolve(raw: dict) -> tuple[Checker, dict]:
         resolved["network"] = _named(checker, network, networks, "network")
     else:
         resolved["network"] = checker.section(network, {}, "network")
-    stages = row.frozen(resolved["conditions"]) if row else {}
+    space = _name_of(raw.get("space"))
+    stages = row.frozen(resolved["conditions"], space) if row else {}
     through = THROUGH if row and row.conditional else {}
     frozen = raw.get("frozen", {})
     resolved["frozen"] = _frozen(checker, frozen, stages, through, resolved["family"])
@@ -144,7 +147,8 @@ def documented(config: FrozenConfigDict) -> dict[str, dict]:
             about = f"Name of the {name}, on which the other keys of the section depend."
             choice = Setting(type=str, default=REQUIRED, constraints=known, about=about)
             sections[name] = {"name": choice, **settings_of(table[config[name].name].settings)}
-    for stage in (*row.of_role("frozen"), *(THROUGH if row.conditional else ())):
+    through, inside = (THROUGH if row.conditional else ()), (INSIDE if row.latent else ())
+    for stage in (*row.of_role("frozen"), *through, *inside):
         sections[f"frozen.{stage}"] = settings_of(FrozenSettings)
     sections |= {name: _keys(name, row) for name in SECTIONS}
     sections["train.averages.NAME"] = settings_of(Average)
@@ -184,12 +188,18 @@ def _frozen(
         checker.refuse(f"frozen must be a section (a dict), not {stages!r}.")
         return {}
     for name in sorted(stages.keys() - known.keys()):
-        checker.problems.append(
-            f"frozen.{name} is not used by any condition: set conditions.NAME.through = {name!r} "
-            "for one of a text, or leave it out."
-            if name in through
-            else f"frozen.{name} is not used by this family: {nearest(name, known)}"
-        )
+        problem = f"frozen.{name} is not used by this family: {nearest(name, known)}"
+        if name in through:
+            problem = (
+                f"frozen.{name} is not used by any condition: set conditions.NAME.through = "
+                f"{name!r} for one of a text, or leave it out."
+            )
+        if name in INSIDE:
+            problem = (
+                f"frozen.{name} is used in a latent space only: set space.name = {LATENT!r}, or "
+                "leave it out."
+            )
+        checker.problems.append(problem)
     used = [name for name, stage in known.items() if stage.needed(family)]
     for name in sorted(stages.keys() & known.keys() - set(used)):
         ((key, value),) = known[name].only.items()
@@ -214,18 +224,9 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
     problems = datasets.problems(data)
     if not problems:
         problems += datasets.unused(data)
-        spec = datasets.spec(data)
-        shape = spec.shape
-        problems += _kind_problems(config, spec.fields["x"])
-        if config.eval.get("trace") == "exact" and math.prod(shape) > _MAX_EXACT:
-            problems.append(
-                f"eval.trace = 'exact' takes a product for each of {math.prod(shape)} dimensions: "
-                "use 'hutchinson'."
-            )
+        problems += _kind_problems(config, datasets.spec(data).fields["x"])
         problems += _condition_problems(config, data)
-    network = build.network_settings(config)
-    if not problems and network:
-        problems += network.problems(datasets.spec(data).shape)
+        problems = problems or shape_problems(config)
     problems += _across_keys(config)
     sizes = {f"{s}.batch_size": config[s].batch_size for s in ("train", "eval")}
     problems += sharding.problems(build.section(config, "mesh"), sizes, devices)
@@ -273,6 +274,28 @@ def _problems(config: FrozenConfigDict, devices: int) -> list[str]:
     return problems
 
 
+def shape_problems(config: FrozenConfigDict) -> list[str]:
+    """Why the family or the network cannot model values of the shape of the data or the latents;
+    none while that is unknown."""
+    shape, network = build.modelled_shape(config), build.network_settings(config)
+    if not shape:
+        return []
+    if config.space.name == LATENT:
+        family, name = config.family.name, config.network.name
+        kinds = {
+            f"family.name = {family!r}": build.FAMILIES[family].kinds,
+            f"network.name = {name!r}": build.NETWORKS[name].kinds,
+        }
+        if problem := latent.shape_problem(shape, kinds):
+            return [problem]
+    if config.eval.get("trace") == "exact" and math.prod(shape) > _MAX_EXACT:
+        return [
+            f"eval.trace = 'exact' takes a product for each of {math.prod(shape)} dimensions: use "
+            "'hutchinson'."
+        ]
+    return network.problems(shape) if network else []
+
+
 def _condition_problems(config: FrozenConfigDict, data: DataSettings) -> list[str]:
     """Problems of the section `conditions`."""
     name = config.family.name
@@ -291,7 +314,7 @@ def _across_keys(config: FrozenConfigDict) -> list[str]:
     problems = []
     for own in (build.family_settings(config), build.sampling(config), build.scoring(config)):
         problems += own.problems(config) if hasattr(own, "problems") else []
-    for name in ("optimizer", "start", "eval"):
+    for name in ("space", "optimizer", "start", "eval"):
         problems += build.section(config, name).problems()
     return problems
 
@@ -303,6 +326,19 @@ def _kind_problems(config: FrozenConfigDict, x: Field) -> list[str]:
     """Data of a kind that the family or the network cannot model."""
     data, family, network = config.data, config.family.name, config.network.get("name")
     kind = type(x)
+    if config.space.name == LATENT:
+        if build.FAMILIES[family].latent:
+            return latent.problems(config)
+        able = ", ".join(name for name, row in build.FAMILIES.items() if row.latent)
+        return [
+            f"space.name = {LATENT!r}: {family} models data, not latents; leave it at 'data', or "
+            f"use one of the families {able}."
+        ]
+    if kind is Moments:
+        return [
+            f"data.name = {data.name!r} holds {x.plural}: set space.name = {LATENT!r}, and "
+            "frozen.first.workdir to the run that encoded them."
+        ]
 
     def able(name: str) -> list[str]:
         return [n for n in build.FAMILIES[name].networks if kind in build.NETWORKS[n].kinds]

@@ -28,12 +28,14 @@ from genzoo.core.types import Array, Batch, Key, Keys, Tree
 from genzoo.data import records
 from genzoo.data.counts import Counts
 from genzoo.data.fields import Field
+from genzoo.data.latents import Moments
 from genzoo.data.source import Source, Spec
 from genzoo.math.gaussian_mixture import GaussianMixture
 from genzoo.runtime.compilation import Program, compile_program, run_once
 from genzoo.runtime.progress import waiting
 from genzoo.runtime.stopping import Stop
 from genzoo.settings import RAW
+from genzoo.systems.latent import FIRST
 from genzoo.train import sharding
 from genzoo.train.optimizer import Optimizer
 from genzoo.train.state import Start, TrainState, initial
@@ -79,6 +81,12 @@ class Experiment:
         return self.spec.fields["x"]
 
     @property
+    def drawn(self) -> Field:
+        """The field of samples: that of the datum, or of the data of the first stage if the datum
+        is a latent."""
+        return self.others[FIRST].x if isinstance(self.x, Moments) else self.x
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one datum."""
         return self.spec.shape
@@ -93,7 +101,7 @@ class Experiment:
     @property
     def unit(self) -> str:
         """The name of one example, for counts."""
-        return self.x.singular
+        return self.drawn.singular
 
     @property
     def exact_density(self) -> GaussianMixture | None:
@@ -274,7 +282,7 @@ def require_kind(
 ) -> None:
     """Raises UserError if a mode does not apply to this kind of data. does: what the mode does,
     such as "compares images"."""
-    x = experiment.x
+    x = experiment.drawn if mode == "sample" else experiment.x
     if not isinstance(x, kinds):
         others = "retrieve or eval" if isinstance(x, Counts) else "sample or eval"
         raise UserError(

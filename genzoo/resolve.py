@@ -34,7 +34,8 @@ def resolved(
         if any(value != checked.data[key] for key, value in known.items()):
             checked = check.check(checked.to_dict() | {"data": {**checked.data, **known}}, devices)
     settled = runs.resolve(build.settled(checked), begun)
-    if problems := needs.problems(settled, devices or jax.device_count()):
+    problems = check.shape_problems(settled) if settled.frozen else []
+    if problems := problems or needs.problems(settled, devices or jax.device_count()):
         raise UserError(*problems)
     return settled
 

@@ -1,5 +1,5 @@
 """Opens other runs as trained models: to use unchanged (`frozen`), to start from (`start`), or to
-steer sampling (`sample.guide`, `sample.classifier`).
+steer sampling (`sample.guide`, `sample.classifier`, `sample.tuned`).
 
 A config names each by its workdir. The config of a frozen model is copied into the resolved config
 of the new run, and its variables are written once into the new workdir. After the first checkpoint
@@ -15,7 +15,7 @@ import jax
 from ml_collections import FrozenConfigDict
 
 from genzoo import build
-from genzoo.builders import conditions, datasets
+from genzoo.builders import alike, conditions, datasets, latent
 from genzoo.builders.rows import Stage
 from genzoo.config import freeze
 from genzoo.core.contract import Family, Fits, Starts, Variables, capabilities
@@ -106,13 +106,12 @@ class _Other:
                 f"{', '.join(capabilities(family))}): it must be {stage.called}"
                 + (f", trained with {trained}." if trained else ".")
             )
-        theirs, shape = _shape(config), _shape(ours)
-        if stage.same_shape and theirs != shape:
-            problems.append(
-                f"{self._here} was trained on images of shape {theirs}, but data.name = "
-                f"{ours.data.name!r} has {shape}: use the same data in both."
-            )
+        if stage.same_conditions and not problems:
+            problems += conditions.other_meanings(self.key, ours, config)
         data = [build.section(each, "data") for each in (config, ours)]
+        if stage.same_shape:
+            shape, fields = datasets.spec(data[0]).shape, datasets.spec(data[1]).fields
+            problems += latent.misfits(self._here, family, shape, fields, ours.data.name)
         if stage.same_text and not problems and not datasets.same_texts(*data):
             one, other = (f"{each.name} with data.tokenizer = {each.tokenizer!r}" for each in data)
             problems.append(
@@ -145,10 +144,6 @@ def _value(config: FrozenConfigDict, key: str) -> object:
     for part in key.split("."):
         config = config.get(part, {})
     return config
-
-
-def _shape(config: FrozenConfigDict) -> tuple[int, ...]:
-    return datasets.spec(build.section(config, "data")).shape
 
 
 def _mesh(config: FrozenConfigDict) -> MeshSettings:
@@ -184,9 +179,9 @@ def resolve(config: FrozenConfigDict, stored: dict | None) -> FrozenConfigDict:
         return config
     whole = freeze(config.to_dict() | {"frozen": stages})
     problems = []
-    known = _row(config).frozen(config.conditions)
+    known = _row(config).frozen(config.conditions, config.space.name)
     for name, own in whole.frozen.items():
-        problems += _frozen(name, own).misfits(own.config, known[name], config)
+        problems += _frozen(name, own).misfits(own.config, known[name], whole)
     if problems:
         raise UserError(*problems)
     return whole
@@ -266,7 +261,7 @@ def _started_from(experiment: Experiment) -> tuple[_Other, FrozenConfigDict, Mat
             "form: leave it empty."
         )
     other.require_trained(theirs)
-    problems = other.problems(theirs) + _other_meanings(config, theirs)
+    problems = other.problems(theirs) + alike.other_data(config, theirs)
     for stage in _row(config).of_role("start").values():
         problems += other.misfits(theirs, stage, config)
     if problems:
@@ -288,22 +283,6 @@ def _started_from(experiment: Experiment) -> tuple[_Other, FrozenConfigDict, Mat
             "name a run of a network of the same kind."
         )
     return other, theirs, fitting
-
-
-def _other_meanings(config: FrozenConfigDict, theirs: FrozenConfigDict) -> list[str]:
-    """A sentence for words or columns that differ, so that arrays of the same shape would be those
-    of other words or columns."""
-    problems = []
-    for key, name in {"words": lambda word: word, "columns": lambda column: column[0]}.items():
-        here, there = ([*map(name, one.data[key])] for one in (config, theirs))
-        if len(here) == len(there) and here != there:
-            at = [a == b for a, b in zip(here, there, strict=True)].index(False)
-            problems.append(
-                f"start.workdir = {config.start.workdir!r} was trained with other data.{key}: "
-                f"number {at} is {there[at]!r} there and {here[at]!r} here. Set data.{key} as in "
-                "its config.json, or leave start.workdir empty."
-            )
-    return problems
 
 
 def _learned(state: TrainState) -> Tree:
@@ -377,6 +356,9 @@ def steering(ours: Experiment) -> dict[str, tuple[_Other, FrozenConfigDict]]:
         theirs = other.config()
         other.require_trained(theirs)
         problems = other.misfits(theirs, stage, config)
+        if stage.like:
+            like = config.frozen[stage.like].config
+            problems += alike.unlike(f"sample.{name}", f"frozen.{stage.like}", like, theirs)
         classes = ours.classes, Experiment(theirs).classes
         if all(classes) and classes[0] != classes[1]:
             problems.append(
@@ -389,6 +371,7 @@ def steering(ours: Experiment) -> dict[str, tuple[_Other, FrozenConfigDict]]:
                 "the same data."
             )
         problems += conditions.encoder_mismatches(f"sample.{name}", config, theirs)
+        problems += latent.mismatches(f"sample.{name}", config, theirs)
         if problems:
             raise UserError(*problems)
         if theirs.data.name != config.data.name:

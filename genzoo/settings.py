@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from genzoo.builders.conditions import ConditionSettings
+from genzoo.builders.space import SpaceSettings
 from genzoo.core.bounds import (
     AtLeast,
     AtMost,
@@ -51,7 +52,7 @@ class DataSettings:
     """The data set."""
 
     name: Annotated[
-        str, "A data set by name, folder:PATH, signals:PATH, documents:PATH or tfds:NAME."
+        str, "A data set by name, folder:PATH, signals:, documents: or latents:PATH, or tfds:NAME."
     ]
     dir: Annotated[str, "The folder of its files; empty to find or download them."] = ""
     flip: Annotated[bool, "Whether images are mirrored at random in training."] = False
@@ -360,6 +361,7 @@ class ToolSettings:
     folder: Annotated[
         str, "A folder of images or documents to encode; empty for eval.split."
     ] = ""
+    dataset: Annotated[str, "A new folder for the data, encoded to train on (latents:PATH)."] = ""
     metric: Annotated[str, OneOf(METRICS), "Distance between embeddings."] = "euclidean"
     neighbours: Annotated[int, AtLeast(1), Limit(100_000), "Number of neighbours to find."] = 8
     prompts: Annotated[
@@ -381,6 +383,7 @@ class ToolSettings:
 
 SECTIONS: Mapping[str, type] = {
     "data": DataSettings,
+    "space": SpaceSettings,
     "optimizer": OptimizerSettings,
     "train": TrainSettings,
     "start": StartSettings,

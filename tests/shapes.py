@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-ROOMS = ("genzoo.math", "genzoo.samplers", "genzoo.families")
+ROOMS = ("genzoo.math", "genzoo.samplers", "genzoo.families", "genzoo.systems")
 """The packages whose functions are checked; their public ones name the shapes of all arrays."""
 
 # An int serves where a float is asked for, as for every other checker of types.

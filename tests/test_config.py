@@ -12,7 +12,7 @@ from test_smoke import ONE_OF_A_KIND
 
 from genzoo import build, check, config, runs
 from genzoo.builders import ddpm, sampling
-from genzoo.builders.rows import THROUGH
+from genzoo.builders.rows import INSIDE, THROUGH
 from genzoo.core import tree
 from genzoo.core.bounds import settings_of
 from genzoo.core.conditions import gather
@@ -383,6 +383,7 @@ def test_the_keys_of_every_config_are_those_documented_each_with_a_sentence(path
     }
     row = build.FAMILIES[resolved.family.name]
     possible = {*row.of_role("frozen"), *(THROUGH if row.conditional else ())}
+    possible |= set(INSIDE if row.latent else ())
     expected = {"seed", "conditions", *values} | {
         f"frozen.{name}.{key}" for name in possible for key in settings_of(FrozenSettings)
     }

@@ -34,6 +34,7 @@ from genzoo.core.contract import (
     conditions_of,
 )
 from genzoo.core.errors import UserError
+from genzoo.core.latents import Compresses
 from genzoo.evaluate.score import score_batch
 from genzoo.experiment import Experiment, variables_of
 from genzoo.families.quantisers import FiniteScalar
@@ -190,6 +191,13 @@ CASES = {
         uncoupled=dict(free_bits=0.0),
         still=dict(observation=Silent()),
     ),
+    "vae_on_a_grid": Case(
+        path="vae_fashion",
+        changes=dict(
+            family=dict(latents=(2,)),
+            network=dict(name="conv", width=8, block_width=4, blocks=1, downsamples=1),
+        ),
+    ),
     "kl_autoencoder": Case(
         path="kl_fashion",
         changes=dict(
@@ -290,6 +298,9 @@ CASES = {
         ),
         rounding=2e-4,
     ),
+    "flow_matching_of_latents": Case(
+        path="ldm_fashion", changes=dict(eval=dict(tolerance=1e-6)), rounding=2e-4
+    ),
     "flow_matching_in_pairs": Case(
         path="toy_swissroll",
         changes=dict(family=dict(paired=True)),
@@ -316,6 +327,16 @@ CASES = {
         path="dit_fashion",
         changes=dict(
             family=dict(align="average", align_block=1, align_target=2, align_width=8), **SIDES
+        ),
+    ),
+    "controlnet": Case(
+        path="controlnet_fashion",
+        changes=dict(
+            family=dict(hint_widths=(2, 3), decoder=True),
+            conditions=dict(
+                hint=dict(of="x", transform="edges", way="control", dropout=0.2),
+                **SEEN["conditions"],
+            ),
         ),
     ),
     "gan": Case(path="gan_fashion"),
@@ -363,7 +384,9 @@ def settled(case: Case):
             raw[section] = {**before, **values}
     raw["train"]["averages"] = raw["train"].get("averages", {})
     stages = {"tokenizer": "vqvae"} if raw["family"]["name"] == "token_prior" else {}
+    stages |= {"base": "ddpm"} if raw["family"]["name"] == "controlnet" else {}
     stages |= {"encoder": "mae"} if raw["family"].get("align") == "encoder" else {}
+    stages |= {"first": "vae_on_a_grid"} if "space" in raw else {}
     if any(own.get("through") for own in raw.get("conditions", {}).values()):
         stages["text_encoder"] = "text_encoder"
     if stages:
@@ -479,6 +502,9 @@ def outputs(family: Family, told, variables: Variables, batch, key, keys) -> dic
         computed["encode"] = family.encode(variables, data, keys)
         if isinstance(family, Decodes):
             computed["decode"] = family.decode(variables, computed["encode"])
+    if isinstance(family, Compresses):
+        computed["mean"], computed["deviation"] = family.moments(variables, data)
+        computed["decode_latents"] = family.decode_latents(variables, computed["mean"])
     if isinstance(family, Tokenizes):
         codes = family.codes(variables, data)
         computed |= {f"codes {level}": value for level, value in enumerate(codes)}
@@ -555,7 +581,7 @@ def test_everything_is_finite_and_one_for_each_example(made, name):
     assert [k for k, v in computed.items() if k.startswith("loss") and v.shape != (2,)] == []
     assert [k for k, v in computed.items() if not np.isfinite(v).all()] == []
     shape = m.experiment.shape
-    images = ("sample", "observe", "reconstruct", "decode", "decode_codes")
+    images = ("sample", "observe", "reconstruct", "decode", "decode_codes", "decode_latents")
     assert [k for k in images if k in computed and computed[k].shape[1:] != shape] == []
 
 
@@ -659,7 +685,7 @@ def test_every_condition_matters(made, name):
 
 DENOISING = (
     "ddpm", "score_sde", "edm", "edm_of_images", "flow_matching", "flow_matching_of_encoded_texts",
-    "vdm", "vdm_of_images",
+    "vdm", "vdm_of_images", "controlnet",
 )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ EVERY = [
     for name in (file.stem for file in CONFIGS)
     if not name.startswith("ddpm") or name.endswith("_cond")
 ]
-DENOISING = ("ddpm", "score_sde", "edm", "vdm", "flow_matching")
+DENOISING = ("ddpm", "score_sde", "edm", "vdm", "flow_matching", "controlnet")
 MODES = {
     "sample": ("pca", "vae", "gan", "token_prior", *DENOISING),
     "reconstruct": ("pca", "autoencoder", "vae", "vqvae", "dvae", "mae", *DENOISING),

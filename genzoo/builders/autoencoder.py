@@ -59,6 +59,7 @@ class AutoencoderSettings:
         )
         return autoencoder_family.Autoencoder(
             pair=pair,
+            latent=self.latent,
             shape=parts.shape,
             corruption=CORRUPTIONS[self.corruption](self.amount),
             comparison=(

@@ -22,6 +22,8 @@ from genzoo.data.fields import Field
 
 TEXT_ENCODER = "text_encoder"
 """The name of the frozen text encoder in `Variables.frozen` and in a config."""
+CONTROL = "control"
+"""The way in of a hint, through a branch of its own."""
 FACTORS: Mapping[str, int] = {"downsample2": 2, "downsample4": 4, "downsample8": 8}
 """Transform -> the factor by which its result is smaller than the image; 1 for all others."""
 TRANSFORMS: Mapping[str, Callable[[Array], Array] | None] = {
@@ -60,9 +62,9 @@ class ConditionSettings:
     ] = "none"
     way: Annotated[
         str,
-        OneOf(("", "add", "attend", "concat")),
-        "add (to the time embedding), attend (cross-attention), concat (to the network's input); "
-        "empty for the default of its kind.",
+        OneOf(("", "add", "attend", "concat", CONTROL)),
+        "add (to the time embedding), attend (cross-attention), concat (to the network's input), "
+        "control (through a branch of a controlnet); empty for the default of its kind.",
     ] = ""
     dropout: Annotated[
         float,
@@ -93,6 +95,8 @@ class ConditionSettings:
 
 
 Settings = Mapping[str, ConditionSettings]
+_MEANING = ("of", "transform", "way", "null", "through", "layers")
+"""The keys on which the meaning of a condition depends, and not only its part in training."""
 
 
 def sources(section: Mapping) -> dict[str, str]:
@@ -220,6 +224,11 @@ def _field_problems(
             "choose another transform."
         ]
     kind = _KINDS[type(field)]
+    if own.way == CONTROL and not own.null:
+        return [
+            f"{where}.null = False has no effect with {where}.way = {CONTROL!r}, since an absent "
+            "hint adds nothing: leave it out."
+        ]
     if own.way and own.way not in WAYS[kind]:
         offered = " or ".join(map(repr, WAYS[kind]))
         return [f"{where}.way = {own.way!r} is not possible for {_a(field)}: use {offered}."]
@@ -257,6 +266,22 @@ def encoder_mismatches(
     ]
 
 
+def other_meanings(key: str, ours: FrozenConfigDict, theirs: FrozenConfigDict) -> list[str]:
+    """A sentence for each condition that two models have, but make or take in differently. key: the
+    one that names the run of `theirs`."""
+    both = [name for name in ours.conditions if name in theirs.conditions]
+    problems = []
+    for name in both:
+        here, there = (ConditionSettings(**each.conditions[name]) for each in (ours, theirs))
+        unlike = [k for k in _MEANING if getattr(here, k) != getattr(there, k)]
+        problems += [
+            f"conditions.{name}.{k} = {getattr(here, k)!r}, but the run in {key} has "
+            f"{getattr(there, k)!r}: use the same."
+            for k in unlike
+        ]
+    return problems or encoder_mismatches(key, ours, theirs)
+
+
 def _a(field: Field) -> str:
     """The word for a value, without its size, which may not be known yet."""
     return f"{'an' if field.singular[0] in 'aeiou' else 'a'} {field.singular}"
@@ -279,7 +304,10 @@ def _guidance_problems(config: FrozenConfigDict, settings: Settings) -> list[str
     sample = config.sample
     if "guidance" not in sample:
         return []
-    dropped = [name for name, own in settings.items() if own.dropout]
+    guessed = sample.get("control_guess", False)
+    dropped = [
+        name for name, own in settings.items() if own.dropout or (guessed and own.way == CONTROL)
+    ]
     problems = []
     if sample.guidance_scale != 1 and not (sample.guide or dropped):
         problems.append(
@@ -307,7 +335,7 @@ def _guidance_problems(config: FrozenConfigDict, settings: Settings) -> list[str
         if name not in settings
     ]
     for name in dict.fromkeys(name for name in names if name in settings):
-        if not settings[name].dropout:
+        if name not in dropped:
             problems.append(
                 f"sample.guidance names {name}, which training never drops: train with "
                 f"conditions.{name}.dropout above 0, or leave it out."

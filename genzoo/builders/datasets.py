@@ -20,7 +20,7 @@ from genzoo.settings import DataSettings
 
 FACTS = {
     "num_classes": "label", "classes": "label", "tokens": "text", "words": "text",
-    "columns": "properties",
+    "columns": "properties", "size": "x",
 }  # fmt: skip
 """Keys of the section `data` that are filled in from the data, and the field that needs each."""
 

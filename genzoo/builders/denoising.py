@@ -135,10 +135,15 @@ def time_problems(config: FrozenConfigDict, schedule: Schedule) -> list[str]:
     """Problems with the times that sampling visits: no step to take, or repeated times, for which
     multistep methods would give NaN. schedule: that of the family, at the start of training if it
     is learned."""
-    sample, table = config.sample, isinstance(schedule, TableSchedule)
+    return repeated_times(config.sample, schedule)
+
+
+def repeated_times(sample: object, schedule: Schedule) -> list[str]:
+    """The same for the settings of a sampler: the section `sample`, or its dataclass."""
+    table = isinstance(schedule, TableSchedule)
     steps = sample.steps or (schedule.steps if table else 0)
     moving = {"shift": 1.0} | ({"rho": 7.0} if sample.grid == "karras" else {})
-    moved = {key: usual for key, usual in moving.items() if sample[key] != usual}
+    moved = {key: usual for key, usual in moving.items() if getattr(sample, key) != usual}
     between = table and sample.grid not in sampling.RULES  # times between the steps
     if not (sample.last_sigma or moved or between or steps > _MANY):
         return []  # the check below takes time, and all other configs pass it
@@ -162,7 +167,7 @@ def time_problems(config: FrozenConfigDict, schedule: Schedule) -> list[str]:
     still = ~((times[:-1] - times[1:] > 4 * np.finfo(np.float32).eps * times[:-1]) & (gaps > 0))
     if not still.any():
         return []
-    places = [f"sample.{key} = {sample[key]!r}" for key in ("grid", *moved)]
+    places = [f"sample.{key} = {getattr(sample, key)!r}" for key in ("grid", *moved)]
     remedies = ["fewer steps", *(f"a {key} nearer to {usual:g}" for key, usual in moved.items())]
     return [
         f"sample.steps = {sample.steps} with {' and '.join(places)} would visit times twice: "

@@ -21,6 +21,12 @@ VDM = (
     "term; the prior term should be near zero, and the reconstruction term small. A good bound and "
     "good samples are not the same: samples improve long after the bound has flattened."
 )
+CONTROLNET = (
+    "The first grids are samples of the base, which the branch does not change yet. For a while "
+    "they only become worse or remain what they are; then, often within a few hundred steps, they "
+    "follow the hints. The loss hardly shows it, because most of it is noise that no network could "
+    "predict: watch the samples beside their hints."
+)
 CLASSIFIER = (
     "The accuracy is high at little noise and falls to chance at the most, where there is nothing "
     "left to see. A training loss far below that of the test set means that the classifier has "

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from genzoo.builders import annotations
 from genzoo.core.bounds import OneOf
-from genzoo.data import documents, folder, signal_folder, tfds
+from genzoo.data import documents, folder, latent_folder, signal_folder, tfds
 from genzoo.data.counts import Counts
 from genzoo.data.documents import Corpus
 from genzoo.data.fields import Field, Image, Signal
+from genzoo.data.latent_folder import described
+from genzoo.data.latents import Moments
 from genzoo.data.listing import Listing
 from genzoo.data.pixels import sides, size_problem
 from genzoo.data.source import Source, Spec
@@ -110,6 +112,30 @@ def _signal_spec(data: DataSettings) -> Spec:
     return Spec(fields={"x": Signal(shape=(data.size, data.channels)), **annotations.fields(data)})
 
 
+def _latent_spec(data: DataSettings) -> Spec:
+    # The size is a fact, and made up until it is known: the folder is needed for training only.
+    x = Moments(shape=(1 + data.flip, 2, *(data.size or (1,))))
+    return Spec(fields={"x": x, **annotations.fields(data)})
+
+
+def _latent_facts(data: DataSettings) -> Mapping[str, object]:
+    folder = described(_argument(data))
+    return {**folder.facts, "size": folder.latent_shape}
+
+
+def _open_latents(data: DataSettings, split: str) -> Source:
+    return latent_folder.open_latents(
+        _argument(data), split, fields=_latent_spec(data).fields, tokenizer=data.tokenizer,
+        memory_limit=_limit(data),
+    )  # fmt: skip
+
+
+def _latent_problems(data: DataSettings) -> list[str]:
+    if data.size == 0 or (isinstance(data.size, tuple) and all(side > 0 for side in data.size)):
+        return []
+    return [f"data.size = {data.size!r} must be left at 0: the latents in the folder have a shape."]
+
+
 def _signal_problems(data: DataSettings) -> list[str]:
     if isinstance(data.size, int) and data.size > 0:
         return []
@@ -182,6 +208,19 @@ KINDS: Mapping[str, DataRow] = {
         uses=("dir", "size", "channels", "resize", "num_classes", "hold"),
         problems=_image_problems,
         argument="NAME",
+    ),
+    "latents": DataRow(
+        open=_open_latents,
+        spec=_latent_spec,
+        facts=_latent_facts,
+        possible=annotations.FIELDS,
+        always=("size",),
+        uses=(
+            *("size", "hold", "num_classes", "classes"),
+            *("tokenizer", "tokens", "words", "columns"),
+        ),
+        problems=_latent_problems,
+        argument="PATH",
     ),
     "documents": document_row(_read_folder, "labels", "holdout", argument="PATH"),
 }

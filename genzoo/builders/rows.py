@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from genzoo.builders.conditions import TEXT_ENCODER, ConditionSettings
+from genzoo.builders.space import LATENT
 from genzoo.core.bounds import Setting, settings_of
 from genzoo.core.contract import EncodesText, Family
+from genzoo.core.latents import Compresses
 from genzoo.data.fields import Field, Image
 from genzoo.nets.interface import InnerMap
 from genzoo.settings import Nothing
+from genzoo.systems.latent import FIRST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +59,10 @@ class Stage:
     `Starts`. "sampling" if only sampling uses it, and only if `sample.NAME` names it, with
     `sample.NAME_weights`.
     same_shape: whether its data must have our shape. same_text: whether its texts must have our
-    vocabulary. needs: dotted keys of its config and the values that they must have. only: at most
-    one key of our section `family` and the value with which the model is needed; empty if it always
-    is.
+    vocabulary. same_conditions: whether conditions that both models have must be made and enter
+    alike. like: the frozen stage with whose config its family, network and conditions must agree.
+    needs: dotted keys of its config and the values that they must have. only: at most one key of
+    our section `family` and the value with which the model is needed; empty if it always is.
     """
 
     capability: type
@@ -66,6 +70,8 @@ class Stage:
     role: Literal["frozen", "start", "sampling"] = "frozen"
     same_shape: bool = True
     same_text: bool = False
+    same_conditions: bool = False
+    like: str = ""
     needs: Mapping[str, object] = field(default_factory=dict)
     only: Mapping[str, object] = field(default_factory=dict)
 
@@ -83,6 +89,13 @@ THROUGH: Mapping[str, Stage] = {
     )
 }
 """Frozen models that conditions may go through, by the name in `conditions.NAME.through`."""
+INSIDE: Mapping[str, Stage] = {
+    FIRST: Stage(
+        capability=Compresses,
+        called="a first stage for the same data, such as a kl_autoencoder, a vae or a vqvae",
+    )
+}
+"""Frozen models that a latent space needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +109,11 @@ class FamilyRow:
     may have a method `problems(config)` that lists conflicting settings. stages: models of other
     runs that it needs, by name. instead: a capability that it lacks -> a sentence on what to use
     instead. labelled: whether it always needs labels, and not only when conditioned on them.
-    conditional: whether it takes conditions. kinds: of data that it models. expect: what you should
-    see while it trains, in a sentence or three, for the report. room: the title under which a
-    gallery shows its runs. fitted: whether it is fitted in one pass, without an optimizer (`Fits`).
-    encodes: the field that it encodes, if it can.
+    conditional: whether it takes conditions. latent: whether it can model the latents of a first
+    stage. kinds: of data that it models. expect: what you should see while it trains, in a sentence
+    or three, for the report. room: the title under which a gallery shows its runs. fitted: whether
+    it is fitted in one pass, without an optimizer (`Fits`). encodes: the field that it encodes, if
+    it can.
     """
 
     settings: type
@@ -110,6 +124,7 @@ class FamilyRow:
     instead: Mapping[str, str] = field(default_factory=dict)
     labelled: bool = False
     conditional: bool = False
+    latent: bool = False
     kinds: tuple[type[Field], ...] = (Image,)
     expect: str = ""
     room: str = "Other models"
@@ -120,11 +135,13 @@ class FamilyRow:
         """Its stages with this role, by name."""
         return {name: stage for name, stage in self.stages.items() if stage.role == role}
 
-    def frozen(self, conditions: Mapping[str, Mapping]) -> Mapping[str, Stage]:
-        """The frozen stages of a run, by name: its own, and those that its conditions go through.
-        conditions: the section of a config."""
+    def frozen(self, conditions: Mapping[str, Mapping], space: str) -> Mapping[str, Stage]:
+        """The frozen stages of a run, by name: its own, those that its conditions go through, and
+        that of a latent space. conditions: the section of a config. space: `space.name`."""
         through = {own.get("through") for own in conditions.values()}
-        return {**self.of_role("frozen"), **{k: v for k, v in THROUGH.items() if k in through}}
+        inside = INSIDE if self.latent and space == LATENT else {}
+        through = {name: stage for name, stage in THROUGH.items() if name in through}
+        return {**self.of_role("frozen"), **through, **inside}
 
     @property
     def own_keys(self) -> Mapping[str, Mapping[str, Setting]]:

@@ -117,9 +117,9 @@ class Entry:
     kind: "class" (int32 [B] below `size`), "scalar" ([B]), "vector" ([B, size]), "ids" (`Tokens`
     of ids below `size`, with `length` positions), "tokens" (`Tokens` of features of width `size`)
     or "map" ([B, *spatial shape of x, size]). way: "add" to the time embedding, "attend" by
-    cross-attention, or "concat" to the network's input. null: whether absence has a learned
-    embedding; otherwise an absent condition contributes zeros. layers: those of a transformer that
-    encodes a sequence; 0 for none.
+    cross-attention, "concat" to the network's input, or "control" by a branch of its own
+    (ControlNet). null: whether absence has a learned embedding; otherwise an absent condition
+    contributes zeros. layers: those of a transformer that encodes a sequence; 0 for none.
     """
 
     kind: str
@@ -137,6 +137,6 @@ WAYS: Mapping[str, tuple[str, ...]] = {
     "vector": ("add", "attend"),
     "ids": ("attend",),
     "tokens": ("attend",),
-    "map": ("concat",),
+    "map": ("concat", "control"),
 }
 """Kind of condition -> the ways in which it may enter a network, the default first."""

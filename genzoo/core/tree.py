@@ -1,9 +1,11 @@
 """Helpers for trees of arrays: paths, sizes, selection."""
 
+import zlib
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genzoo.core.types import Array, Tree
 
@@ -40,6 +42,15 @@ def nested(leaves: Mapping[str, Array]) -> Tree:
     return tree
 
 
+def checksum(tree: Tree) -> int:
+    """The CRC-32 of the arrays of a tree on the host and of their paths, in the order of these."""
+    value = 0
+    for path, leaf in sorted(by_path(tree).items()):
+        array = np.ascontiguousarray(leaf)
+        value = zlib.crc32(array, zlib.crc32(f"{path} {array.dtype} {array.shape}".encode(), value))
+    return value
+
+
 def count(tree: Tree) -> int:
     """How many numbers a tree holds; works on abstract values too."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -72,6 +83,14 @@ def split(tree: Tree, keep: Callable[[str], bool], path: str = "") -> tuple[Tree
 
 def _empty(branch: Tree) -> bool:
     return isinstance(branch, Mapping) and not branch
+
+
+def replaced(tree: Tree, other: Tree) -> Tree:
+    """The tree with the leaves of `other` at the paths that both have."""
+    theirs = by_path(other)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: theirs.get(path_string(path), leaf), tree
+    )
 
 
 def joined(one: Tree, other: Tree) -> Tree:

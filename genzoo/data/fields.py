@@ -3,7 +3,7 @@
 A field describes its values: their shape, how they are stored, how a model sees them and how a user
 specifies one. Code that treats images, signals and points differently checks the kind of the field,
 never the shape of an array: points [D] and vectors [D], or signals [L, C] and a row of an image,
-have the same shape. Counts are defined in `counts`.
+have the same shape. Counts are defined in `counts`, moments in `latents`.
 
 | kind    | one value              | stored  | what a model sees         |
 |---------|------------------------|---------|---------------------------|
@@ -15,6 +15,7 @@ have the same shape. Counts are defined in `counts`.
 | Tokens  | [L], padded ids        | int32   | the same                  |
 | Vector  | [D], named numbers     | float32 | standardised, or the same |
 | Counts  | [V], one per word      | uint16  | the same as float32       |
+| Moments | [sides, 2, *latent]    | float32 | those of one side         |
 """
 
 from dataclasses import dataclass, field
@@ -74,6 +75,11 @@ class Field:
     def prepare(self, values: Array | np.ndarray) -> Array:
         """Prepares stored values [N, *shape], or their rows [N, D], for a model: [N, *shape]."""
         return jnp.asarray(values).reshape(len(values), *self.shape)
+
+    def mirrored(self, values: Array | np.ndarray, which: Array) -> Array:
+        """Prepared values [N, *shape] of a spatial field, mirrored where `which` bool [N] is true.
+        """
+        return transforms.mirrored(self.prepare(values), which)
 
     def stored(self, values: Array | np.ndarray) -> Array | np.ndarray:
         """Converts a model's values [...] to their stored form, within NumPy or within JAX."""

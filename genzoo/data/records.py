@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
 
 from genzoo.core.types import Array, Batch, Key
@@ -34,9 +35,24 @@ def prepare(
     mirrored: whether to mirror each record left to right with probability one half, using the key;
     all spatial fields of a record are mirrored together.
     """
-    seen = {k: fields[k].prepare(v) if k in fields else v for k, v in batch.items()}
-    spatial = [k for k in seen if k in fields and fields[k].spatial]
+    spatial = [k for k in batch if k in fields and fields[k].spatial]
     if not mirrored or not spatial:
-        return seen
-    which = transforms.coin(key, len(seen[spatial[0]]))
-    return seen | {k: transforms.mirrored(seen[k], which) for k in spatial}
+        return {k: fields[k].prepare(v) if k in fields else v for k, v in batch.items()}
+    return _prepared(batch, fields, transforms.coin(key, len(batch[spatial[0]])))
+
+
+def all_mirrored(batch: Batch, fields: Mapping[str, Field]) -> Batch:
+    """A stored batch prepared for models, with the mirror image of every record."""
+    return _prepared(batch, fields, jnp.ones(len(batch["x"]), bool))
+
+
+def _prepared(batch: Batch, fields: Mapping[str, Field], which: Array) -> Batch:
+    """A prepared batch, mirrored where `which` bool [N] is true."""
+
+    def one(name: str, values: Array) -> Array:
+        if name not in fields:
+            return values
+        field = fields[name]
+        return field.mirrored(values, which) if field.spatial else field.prepare(values)
+
+    return {name: one(name, values) for name, values in batch.items()}

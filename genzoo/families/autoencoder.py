@@ -21,6 +21,7 @@ from genzoo.core.contract import Aux, Context, Player, Variables
 from genzoo.core.types import (
     Batch,
     Examples,
+    Floats,
     Key,
     Keys,
     PerExample,
@@ -63,14 +64,15 @@ WORDS = Comparison(inputs=counts.log_scaled, error=counts.cross_entropy, mean=ja
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Autoencoder:
-    """The autoencoder family. Capabilities: Reconstructs, Observes, Encodes, Decodes.
+    """The autoencoder family. Capabilities: Reconstructs, Observes, Encodes, Decodes, Compresses.
 
     pair: two networks as (init, apply), `encoder` from x [B, H, W, C] to z [B, *grid, D] and
-    `decoder` back, and `grid`. shape: of one example, (H, W, C). corruption: of the encoder's
-    input (math.corruption). comparison: `VALUES` or `WORDS`.
+    `decoder` back, and `grid`. latent: D. shape: of one example, (H, W, C). corruption: of the
+    encoder's input (math.corruption). comparison: `VALUES` or `WORDS`.
     """
 
     pair: Pair
+    latent: int
     shape: tuple[int, ...]
     corruption: Corruption
     comparison: Comparison = VALUES
@@ -115,11 +117,24 @@ class Autoencoder:
 
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The code of each uncorrupted example: [B, D'], with the grid flattened."""
-        inputs = self.comparison.inputs(batch["x"])
-        z = self.pair.encoder.apply(variables.params["encoder"], inputs)
+        z, _ = self.moments(variables, batch)
         return z.reshape(len(z), -1)
 
     def decode(self, variables: Variables, latent: Vectors) -> Examples:
         """The examples decoded from codes [B, D']."""
-        z = latent.reshape(len(latent), *self.pair.grid, -1)
-        return self.comparison.mean(self.pair.decoder.apply(variables.params["decoder"], z))
+        return self.decode_latents(variables, latent.reshape(len(latent), *self.latent_shape))
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(*grid, D)."""
+        return (*self.pair.grid, self.latent)
+
+    def moments(self, variables: Variables, batch: Batch) -> tuple[Floats, Floats]:
+        """The code of each uncorrupted example on its grid [B, *grid, D], and zeros."""
+        inputs = self.comparison.inputs(batch["x"])
+        z = self.pair.encoder.apply(variables.params["encoder"], inputs)
+        return z, jnp.zeros_like(z)
+
+    def decode_latents(self, variables: Variables, latents: Floats) -> Examples:
+        """The examples decoded from codes [B, *grid, D]."""
+        return self.comparison.mean(self.pair.decoder.apply(variables.params["decoder"], latents))

@@ -117,12 +117,14 @@ class DDPM(Denoising):
         """The variational bound in nats per example, and its distribution over the steps.
 
         It evaluates every step of 2..T, or one drawn at random from each of `bound_steps` strata
-        and weighted by the stratum's size, which is unbiased per example. The predicted x_0 is
-        clipped to [-1, 1]; this defines a p_theta that is as valid as any other.
+        and weighted by the stratum's size, which is unbiased per example. For data on levels, the
+        predicted x_0 is clipped to [-1, 1]; this defines a p_theta that is as valid as any other.
         """
         x_0 = batch["x"]
         conditions = gather(self.conditions, batch, variables.frozen)
-        predict = clipped(self.unguided(variables.params, conditions), self.schedule)
+        predict = self.unguided(variables.params, conditions)
+        if self.levels:
+            predict = clipped(predict, self.schedule)
         total = self.schedule.steps
         edges = np.linspace(2, total + 1, (self.bound_steps or total - 1) + 1).astype(np.int32)
         low, width = edges[:-1], np.diff(edges)
@@ -149,14 +151,16 @@ class DDPM(Denoising):
             "reconstruction": first,
         }
         centres = (low + (width - 1) / 2) / total
-        return Likelihood(total=sum(terms.values()), terms=terms, curve=(centres, values.T))
+        curve, density = (centres, values.T), not self.levels
+        return Likelihood(total=sum(terms.values()), terms=terms, curve=curve, density=density)
 
     # --- shared by the methods above -----------------------------------------------------------
 
     def bound_term(
         self, x_0: Examples, x_t: Examples, t: PerExample, predicted: Prediction
     ) -> PerExample:
-        """L_{n-1} in nats per example [B] at t = n / T: a KL for n > 1, the decoder for n = 1."""
+        """L_{n-1} in nats per example [B] at t = n / T: a KL for n > 1, the decoder for n = 1,
+        which is a Gaussian for data that are not on levels."""
         s = self.schedule.step_before(t)
         log_variance = self.variance.log_variance(self.schedule, t, s, predicted.extra)
         log_variance = log_variance.reshape(
@@ -170,5 +174,6 @@ class DDPM(Denoising):
         # gradient NaN, and even an unused NaN spoils the sum of gradients.
         at_end = (s <= 0).reshape(s.shape + (1,) * (x_0.ndim - s.ndim))
         mean = jnp.where(at_end, predicted.x_0, x_0)
-        decoder = likelihood.discretised_log_likelihood(x_0, mean, log_variance)
+        decode = likelihood.discretised_log_likelihood if self.levels else gaussian.log_density
+        decoder = decode(x_0, mean, log_variance)
         return jnp.where(s > 0, kl, -sum_per_example(decoder))

@@ -39,6 +39,12 @@ def thousandths(schedule: Schedule, t: Times) -> Times:
     return 1000 * t
 
 
+def unaltered(conditions: Conditions, t: Times) -> Conditions:
+    """The conditions themselves."""
+    del t
+    return conditions
+
+
 def unscaled(schedule: Schedule, t: Times) -> Times:
     """1: the network's input is x_t itself."""
     del schedule
@@ -62,14 +68,16 @@ class Denoiser:
     """A network as a predictor of x_0 and eps.
 
     network: takes (x_t, noise level, conditions). prediction: what its output is. noise_level: the
-    network's input for the time. input_scale: the factor of x_t in the network's input.
-    learns_variance: whether the second half of the output is the `extra` of a prediction.
+    network's input for the time. input_scale: the factor of x_t in the network's input. told:
+    (conditions, t) -> those that the network is given. learns_variance: whether the second half of
+    the output is the `extra` of a prediction.
     """
 
     network: Network
     prediction: Kind
     noise_level: OfTime = thousandths
     input_scale: OfTime = unscaled
+    told: Callable[[Conditions, Times], Conditions] = unaltered
     learns_variance: bool = False
 
     def init(self, key: Key, x: Examples, conditions: Conditions) -> Tree:
@@ -109,7 +117,7 @@ class Denoiser:
         t = jnp.asarray(t)
         level = jnp.broadcast_to(self.noise_level(schedule, t), x.shape[:1])
         scaled = broadcast(self.input_scale(schedule, t), x) * x
-        inputs, features = (params, scaled, level, conditions), {}
+        inputs, features = (params, scaled, level, self.told(conditions, t)), {}
         if names:
             output, features = self.network.features(*inputs, names=names, train=train, key=key)
         else:

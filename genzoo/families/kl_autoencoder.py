@@ -48,7 +48,8 @@ from genzoo.nets.autoencoder.pair import Pair
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KLAutoencoder:
-    """The KL autoencoder family. Capabilities: Reconstructs, Encodes, Decodes, Reports.
+    """The KL autoencoder family. Capabilities: Reconstructs, Encodes, Decodes, Compresses,
+    Reports.
 
     pair: an encoder to means and log variances, and the decoder. latent: channels of z. comparison:
     the error r. kl_weight: of the KL in nats. adversary: None for training without a critic.
@@ -130,13 +131,26 @@ class KLAutoencoder:
     def encode(self, variables: Variables, batch: Batch, keys: Keys) -> Vectors:
         """The mean of q(z | x), flattened: [B, D]."""
         del keys
-        mean = self._posterior(variables.params, batch["x"]).mean
+        mean, _ = self.moments(variables, batch)
         return mean.reshape(len(mean), -1)
 
     def decode(self, variables: Variables, latent: Vectors) -> Examples:
         """The images decoded from latents [B, D]."""
-        z = latent.reshape(len(latent), *self.pair.grid, self.latent)
-        return self.pair.decoder.apply(variables.params["decoder"], z)
+        return self.decode_latents(variables, latent.reshape(len(latent), *self.latent_shape))
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(*grid, channels of z)."""
+        return (*self.pair.grid, self.latent)
+
+    def moments(self, variables: Variables, batch: Batch) -> tuple[Floats, Floats]:
+        """The mean and deviation of q(z | x), [B, *latent_shape]."""
+        q = self._posterior(variables.params, batch["x"])
+        return q.mean, jnp.exp(q.log_variance / 2)
+
+    def decode_latents(self, variables: Variables, latents: Floats) -> Examples:
+        """The images decoded from latents [B, *latent_shape]."""
+        return self.pair.decoder.apply(variables.params["decoder"], latents)
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Examples:
         """The images decoded from the mean of q(z | x)."""

@@ -108,7 +108,8 @@ def iwae(family: "VAE", seen: Seen, context: Context) -> PerExample:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VAE:
-    """The VAE family. Capabilities: Samples, Reconstructs, Observes, Encodes, Decodes, Likelihoods.
+    """The VAE family. Capabilities: Samples, Reconstructs, Observes, Encodes, Decodes, Compresses,
+    Likelihoods.
 
     pairs: encoder, decoder and grid by stochastic layer. latents: channels by layer, at each place
     of the grid. shape: of one example, (H, W, C). observation: p(x | decoder output). objective:
@@ -249,6 +250,23 @@ class VAE:
         """The mean of p(x | z_0), where z_0 is `latent` [B, D_0]."""
         output = self._decoded(variables.params, 0, latent)
         return self.observation.mean(variables.params["observation"], output)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(*grid, D) of z_0."""
+        return (*self.pairs[0].grid, self.latents[0])
+
+    def moments(self, variables: Variables, batch: Batch) -> tuple[Floats, Floats]:
+        """The mean and deviation of q(z_0 | x) on its grid. What sees binarised data is shown them
+        with white above 1/2."""
+        x = self.observation.observe(batch["x"], jnp.full(batch["x"].shape, 0.5))
+        q = self._posterior(variables.params, 0, self.observation.inputs(x))
+        shape = (len(x), *self.latent_shape)
+        return q.mean.reshape(shape), jnp.exp(q.log_variance / 2).reshape(shape)
+
+    def decode_latents(self, variables: Variables, latents: Floats) -> Examples:
+        """The mean of p(x | z_0), where z_0 is `latents` [B, *grid, D]."""
+        return self.decode(variables, latents.reshape(len(latents), -1))
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Examples:
         """The decoded posterior mean."""

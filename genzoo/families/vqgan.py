@@ -41,7 +41,8 @@ from genzoo.families.vqvae import VQVAE
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VQGAN:
-    """The VQGAN family. Capabilities: Reconstructs, Encodes, Decodes, Tokenizes, Reports.
+    """The VQGAN family. Capabilities: Reconstructs, Encodes, Decodes, Compresses, Tokenizes,
+    Reports.
 
     autoencoder: encodes, quantises and decodes; its own loss is not used. comparison: the error r.
     adversary: None for training without a critic.
@@ -109,6 +110,19 @@ class VQGAN:
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Examples:
         """The images decoded from the examples' codes."""
         return self.autoencoder.reconstruct(variables, batch, keys)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(*grid, D) of the vectors before quantisation."""
+        return self.autoencoder.latent_shape
+
+    def moments(self, variables: Variables, batch: Batch) -> tuple[Floats, Floats]:
+        """The vectors before quantisation, [B, *latent_shape], and zeros."""
+        return self.autoencoder.moments(variables, batch)
+
+    def decode_latents(self, variables: Variables, latents: Floats) -> Examples:
+        """The images decoded from the codes nearest to the vectors."""
+        return self.autoencoder.decode_latents(variables, latents)
 
     @property
     def code_grids(self) -> tuple[CodeGrid, ...]:

@@ -60,7 +60,7 @@ class Quantised(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VQVAE:
-    """The VQ-VAE family. Capabilities: Reconstructs, Encodes, Decodes, Tokenizes.
+    """The VQ-VAE family. Capabilities: Reconstructs, Encodes, Decodes, Compresses, Tokenizes.
 
     network: a Hierarchy (nets/autoencoder/): encode(params, x, quantise) and decode(params, qs),
     where level 0 is the finest. sizes: the number of codes by level. quantiser: of every level.
@@ -140,8 +140,8 @@ class VQVAE:
         """The bounded vectors z before quantisation, flattened and concatenated over levels:
         [B, D]."""
         del keys
-        _, seen, _ = self._encode(variables.params, variables.stats, batch["x"])
-        return jnp.concatenate([s.z.reshape(len(s.z), -1) for s in seen], -1)
+        z, _ = self.moments(variables, batch)
+        return z.reshape(len(z), -1)
 
     def decode(self, variables: Variables, latent: Vectors) -> Examples:
         """The images decoded from the codes nearest to the vectors [B, D] of `encode`."""
@@ -154,6 +154,25 @@ class VQVAE:
             qs.append(q.reshape(-1, *grid, self.network.latent))
             start += width
         return self.network.decode(variables.params["network"], qs)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(*grid, D) of the vectors z; with several levels they are one vector, as in `encode`."""
+        grids, width = self.network.grids, self.network.latent
+        if len(grids) == 1:
+            return (*grids[0], width)
+        return (width * sum(int(np.prod(grid)) for grid in grids),)
+
+    def moments(self, variables: Variables, batch: Batch) -> tuple[Floats, Floats]:
+        """The vectors z before quantisation, [B, *latent_shape], and zeros."""
+        _, seen, _ = self._encode(variables.params, variables.stats, batch["x"])
+        z = jnp.concatenate([s.z.reshape(len(s.z), -1) for s in seen], -1)
+        z = z.reshape(len(z), *self.latent_shape)
+        return z, jnp.zeros_like(z)
+
+    def decode_latents(self, variables: Variables, latents: Floats) -> Examples:
+        """The images decoded from the codes nearest to the vectors z."""
+        return self.decode(variables, latents.reshape(len(latents), -1))
 
     def reconstruct(self, variables: Variables, batch: Batch, keys: Keys) -> Examples:
         """The images decoded from the examples' codes."""

@@ -20,6 +20,7 @@ from genzoo import build
 from genzoo.builders import sampling
 from genzoo.builders.conditions import sources
 from genzoo.builders.sampling import DiffusionSampling
+from genzoo.builders.space import LATENT
 from genzoo.config import freeze
 from genzoo.core import streams
 from genzoo.core.conditions import droppable
@@ -330,17 +331,21 @@ PICTURES: Mapping[type[Field], Mapping[str, Picture]] = {
     Image: OF_IMAGES, Points: OF_POINTS, Signal: OF_SIGNALS,
 }  # fmt: skip
 """Kind of data -> its pictures by name."""
+_NOISY = {"denoising", "inpainting", "colourisation", "forward", "field", "trajectories", "density"}
 
 
 def chosen(experiment: Experiment) -> list[Picture]:
     """The pictures named in sample.pictures. Raises UserError if one is unknown or impossible."""
-    known = PICTURES.get(type(experiment.x), {})
+    known = PICTURES.get(type(experiment.drawn), {})
     settings, family = build.sampling(experiment.config), experiment.family
     names = [n.strip() for n in getattr(settings, "pictures", "").split(",") if n.strip()]
     problems = []
     for name in names:
         if name not in known:
             problems.append(f"{name!r} is unknown: {nearest(name, known)}")
+    latent = experiment.config.space.name == LATENT
+    for name in _NOISY & set(names) if latent else ():
+        problems.append(f"{name} needs noisy data, but the noise is in the latents: leave it out.")
     adaptive = getattr(settings, "method", "") == sampling.ADAPTIVE
     for name in {"denoising", "inpainting", "colourisation"} & set(names) if adaptive else ():
         problems.append(

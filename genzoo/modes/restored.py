@@ -1,4 +1,5 @@
-"""Samples that restore the images behind their conditions: their PSNR and a picture."""
+"""Samples that restore the images behind their conditions: their PSNR, whether their outlines agree
+with a hint, and a picture."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from genzoo.builders.conditions import TRANSFORMS, ConditionSettings, factor
 from genzoo.core.contract import Variables
 from genzoo.core.types import Array, Batch
 from genzoo.data import transforms
+from genzoo.evaluate.agreement import Agreement
 from genzoo.evaluate.restoration import Restoration, bicubic, save_restoration
 from genzoo.experiment import sample_keys
 from genzoo.requests import Requests
@@ -31,6 +33,13 @@ def restoration(requests: Requests) -> Restoration:
         return bicubic(np.asarray(downsampled[0](transforms.to_float(originals))), size)
 
     return Restoration(repeat=requests.repeat, baseline=enlarged, name="bicubic")
+
+
+def agreement(requests: Requests) -> Agreement | None:
+    """The agreement of outlines, if outlines of test images are conditions."""
+    sections = requests.experiment.config.conditions
+    drawn = any(sections[name].get("transform") == "outline" for name in requests.of_x)
+    return Agreement() if requests.restores and drawn else None
 
 
 def picture(

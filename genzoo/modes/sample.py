@@ -127,7 +127,7 @@ def sample_batch(
     """One sample `x` per row, in the format of the data, which depends on that row alone. For a
     family that `Solves`, also `evaluations` [B, 2] (see `Drawn`) and `finite` bool [B]. others:
     further arguments of its `solve`."""
-    family, x = requests.family, requests.experiment.x
+    family, x = requests.family, requests.experiment.drawn
     keys = sample_keys(requests.experiment.config.sample.seed, rows["index"])
     conditions = requests.conditions(variables, rows)
     if not isinstance(family, Solves):
@@ -159,12 +159,13 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
     family, variables = for_sampling(experiment, variables)
     requests = Requests(experiment=experiment, family=family)
     requests.check()
-    as_images = isinstance(experiment.x, Image)
+    as_images = isinstance(experiment.drawn, Image)
     kept: list[Drawn] = []
     evaluations, done = [], 0
     judge = experiment.spec.judge
     accuracy = PromptAccuracy(judge) if judge else None
     restoration = restored.restoration(requests) if requests.restores else None
+    agreement = restored.agreement(requests)
     started = time.perf_counter()
     folder = agreed(lambda: place.sample_folder(config, int(state.step)))
     settings = _settings(config, int(state.step))
@@ -181,6 +182,8 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
                 accuracy.add(drawn.images, requests.texts(drawn.requested))
             if restoration:
                 restoration.add(drawn.images, drawn.requested["x"])
+            if agreement:
+                agreement.add(drawn.images, drawn.requested["x"])
             evaluations.append(drawn.evaluations)
             done += len(drawn.images)
             bar.update(len(drawn.images))
@@ -207,6 +210,8 @@ def sample(config: FrozenConfigDict, workdir: Path, stop: Stop | None = None) ->
         report["prompt_accuracy"] = settings["prompt_accuracy"] = judged
     if restoration:
         report["psnr"] = settings["psnr"] = restoration.report()
+    if agreement:
+        report["outlines"] = settings["outlines"] = agreement.report()
     if chosen_pictures:
         made += _illustrate(chosen_pictures, requests, variables, folder)
     place.end_samples(folder, settings | {"seconds": round(seconds, 1)})
@@ -260,7 +265,7 @@ def save_samples(
     """Plots samples by the kind of data: a grid of images, with captions if there are any, points
     as a scatter plot and signals as lines, beside test data."""
     experiment = requests.experiment
-    x = experiment.x
+    x = experiment.drawn
     if isinstance(x, Image):
         grid, columns = samples[: pictures.LARGEST_GRID], columns_of(requests)
         if captions := requests.captions(requested)[: len(grid)]:

@@ -18,6 +18,7 @@ from genzoo import build, runs
 from genzoo.core import streams, tree
 from genzoo.core.contract import Family, Fits, Variables, capabilities
 from genzoo.core.errors import UserError
+from genzoo.core.latents import Measures
 from genzoo.core.reports import reported
 from genzoo.core.types import Batch
 from genzoo.data import batches, order
@@ -28,6 +29,7 @@ from genzoo.experiment import Experiment, variables_of
 from genzoo.modes import distances
 from genzoo.modes import report as reports
 from genzoo.modes.diverged import Divergence, check_fitted
+from genzoo.modes.measure import check_first, measured
 from genzoo.modes.reconstruct import reconstructed
 from genzoo.modes.recording import Recording
 from genzoo.modes.rulers import Ruler
@@ -89,6 +91,9 @@ def train(
             by_first(lambda: start_over(place.path, checkpoints))
         state = _start(experiment, place, checkpoints)
         step = int(state.step)
+        if step == 0 and isinstance(experiment.family, Measures):
+            check_first(experiment, state)
+            state = measured(experiment, state, source)
         guard = Guard(
             checkpoints=checkpoints,
             limit=settings.fault_limit,
@@ -315,7 +320,7 @@ class Watch:
 
 def _picture_steps(experiment: Experiment) -> set[int]:
     settings = experiment.config.train
-    able = _PICTURED & set(capabilities(experiment.family)) and isinstance(experiment.x, DRAWN)
+    able = _PICTURED & set(capabilities(experiment.family)) and isinstance(experiment.drawn, DRAWN)
     if not settings.picture_count or not able:
         return set()
     return picture_steps(settings.steps, settings.picture_first)

@@ -12,6 +12,8 @@ from math import prod
 import jax
 from flax import linen as nn
 
+from genzoo.core.conditions import Entries
+from genzoo.core.size import Size
 from genzoo.core.types import Array, Key, Tree
 
 Wanted = Iterable[str] | Callable[[str], bool]
@@ -103,6 +105,45 @@ class InnerMap:
             return h
         grid = [side // self.patch for side in size]
         return h[:, -prod(grid) :].reshape(len(h), *grid, h.shape[-1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steerable(Network):
+    """A denoising network that a ControlNet can steer.
+
+    apply(params, x, time, conditions, residuals): residuals, one for each skip connection in the
+    order of the encoder and one for the output of the middle, are added there; () for none.
+    entries: how its conditions enter, by name. branch: widths of the hint network -> the control
+    branch (`nets/unet/control.py`), init(key, x, time, conditions, hint) -> params, apply(params,
+    x, time, conditions, hint) -> residuals. Params of the branch with the path of one of the
+    network's are those of its copy. branch_size: (shape of x, channels of the hint, widths) -> the
+    size of the branch. decoder_params: shape of x -> the number of params that it does not copy.
+    """
+
+    entries: Entries
+    branch: Callable[[tuple[int, ...]], Network]
+    branch_size: Callable[[tuple[int, ...], int, tuple[int, ...]], Size]
+    decoder_params: Callable[[tuple[int, ...]], int]
+
+
+def steerable(
+    module: nn.Module,
+    entries: Entries,
+    branch: Callable[[tuple[int, ...]], nn.Module],
+    branch_size: Callable[[tuple[int, ...], int, tuple[int, ...]], Size],
+    decoder_params: Callable[[tuple[int, ...]], int],
+) -> Steerable:
+    """Turns a U-Net and the maker of its control branch into their functions."""
+    net = network(module)
+    return Steerable(
+        init=net.init,
+        apply=net.apply,
+        features=net.features,
+        entries=entries,
+        branch=lambda widths: network(branch(widths)),
+        branch_size=branch_size,
+        decoder_params=decoder_params,
+    )
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Pair:
 
 def make(corruption=None, grid=()):
     pair = Pair(Linear((*grid, Q)), Linear(SHAPE), grid)
-    return Autoencoder(pair=pair, shape=SHAPE, corruption=corruption or Nothing())
+    return Autoencoder(pair=pair, latent=Q, shape=SHAPE, corruption=corruption or Nothing())
 
 
 def context(batch=BATCH, seed=0, train=True):

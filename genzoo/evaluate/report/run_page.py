@@ -193,6 +193,12 @@ def _plates(folder: Folder, pictures: Mapping) -> Section:
     return Section("pictures", "Pictures", blocks)
 
 
+_MEASURED = {
+    "evaluations": "NFE", "prompt_accuracy": "accuracy", "psnr": "PSNR", "outlines": "outlines",
+}  # fmt: skip
+"""What --mode=sample measures of its samples -> its name in their caption."""
+
+
 def _plate(drawn: Drawn, picture: Picture) -> Plate:
     title, caption = words.PICTURES.get(drawn.name, (words.capital(words.titled(drawn.name)), ""))
     if drawn.settings:
@@ -201,7 +207,7 @@ def _plate(drawn: Drawn, picture: Picture) -> Plate:
         told = [f"step {words.shown(drawn.settings.get('step'))}"]
         told += [f"{k.replace('_', ' ')} {words.plain(sample[k])}" for k in words.SETTINGS
                  if k in sample and sample[k] not in ((), [], "", None, 1.0)]  # fmt: skip
-        for key, name in ("evaluations", "NFE"), ("prompt_accuracy", "accuracy"), ("psnr", "PSNR"):
+        for key, name in _MEASURED.items():
             if key in drawn.settings and drawn.name == "grid":
                 told.append(f"{name} {words.shown(drawn.settings[key])}")
         caption = f"{caption} {words.capital(', '.join(told))}."

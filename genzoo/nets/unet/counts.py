@@ -60,6 +60,16 @@ class Count:
         self._conv(self.channels, out_channels * trunk.patch**self._axes)
         return Size(params=self.params, layer=self.layer)
 
+    def branch(self, hint: int, widths: Sequence[int]) -> Size:
+        """The control branch instead, for hints with `hint` channels; see `ControlBranch`. widths:
+        of the hint network."""
+        axes, inner = self._axes, [w for width in widths for w in (width, width)][:-1]
+        layers = zip([hint, *inner], [*inner, self._trunk.entry], strict=True)
+        self.params += sum(conv(axes, *channels) for channels in layers)
+        for channels in (*self._skips, self.channels):
+            self.params += conv(axes, channels, channels, window=1)
+        return Size(params=self.params, layer=self.layer)
+
     def _attends(self) -> bool:
         return min(self.sides) in self._trunk.attention
 

@@ -25,7 +25,7 @@ from flax import linen as nn
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.size import Size
 from genzoo.core.types import Array
-from genzoo.nets.interface import Network, network
+from genzoo.nets.interface import Steerable, steerable
 from genzoo.nets.parts import counts
 from genzoo.nets.parts.conditioning import (
     Encoded,
@@ -37,6 +37,7 @@ from genzoo.nets.parts.conditioning import (
 )
 from genzoo.nets.parts.embeddings import TIME_EMBEDDINGS, TimeEmbedding
 from genzoo.nets.parts.layers import DTYPES, FAN_AVG, wide_groups
+from genzoo.nets.unet.control import ControlBranch
 from genzoo.nets.unet.counts import Count
 from genzoo.nets.unet.residual import BlockStyle, filtered_blocks
 from genzoo.nets.unet.settings import (
@@ -106,11 +107,14 @@ class SongUNetSettings(LevelsSettings):
 
     def size(self, shape: tuple[int, ...], *, out_channels: int, entries: Entries) -> Size:
         """The size of `build` for inputs of `shape` (*size, C)."""
+        return self._count(shape, entries).ascend(out_channels, attention_up=False)
+
+    def _count(self, shape: tuple[int, ...], entries: Entries) -> Count:
         width, features = self.embedding_width or self.width, 4 * self.width
         channels = shape[-1] + counts.mapped(entries)
         count = Count(self._trunk(), shape[:-1], channels, features=features)
         count.params += counts.conditioner(entries, width, features, add_to=width)
-        return count.ascend(out_channels, attention_up=False)
+        return count
 
     def _trunk(self) -> Trunk:
         style = BlockStyle(
@@ -138,7 +142,7 @@ class SongUNetSettings(LevelsSettings):
             pyramid=self.resample_filter if self.progressive_input == "residual" else (),
         )
 
-    def build(self, *, out_channels: int, entries: Entries) -> Network:
+    def build(self, *, out_channels: int, entries: Entries) -> Steerable:
         """A U-Net (x [B, *size, C], noise level [B], conditions) -> [B, *size, out_channels].
 
         The noise level is any real number, in EDM log(sigma) / 4. out_channels, entries: as for the
@@ -154,11 +158,16 @@ class SongUNetSettings(LevelsSettings):
             features=4 * self.width,
             entries=entries,
         )
-        return network(
+        trunk = self._trunk()
+        return steerable(
             UNet(
-                out_channels=out_channels,
-                trunk=self._trunk(),
-                condition=condition,
-                attention_up=False,
-            )
+                out_channels=out_channels, trunk=trunk, condition=condition, attention_up=False
+            ),
+            entries,
+            partial(ControlBranch, trunk, condition),
+            lambda shape, hint, widths: self._count(shape, entries).branch(hint, widths),
+            lambda shape: (
+                self.size(shape, out_channels=out_channels, entries=entries).params
+                - self._count(shape, entries).params
+            ),
         )

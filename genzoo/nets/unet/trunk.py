@@ -161,8 +161,11 @@ class Trunk:
         tokens: Array | None,
         token_mask: Array | None,
         train: bool,
+        hint: Array | None = None,
     ) -> tuple[Array, list[Array]]:
         """Runs the encoder and the middle on x [B, *size, C].
+
+        hint: added after the first convolution, [B, *size / patch, entry].
 
         Returns the output of the middle [B, *size / (patch 2^(levels - 1)), last width] and the
         skip connections, the outputs of all steps of the encoder in order.
@@ -170,6 +173,7 @@ class Trunk:
         style, inputs = self.style, (features, tokens, token_mask, train)
         source = fold(x, self.patch)
         h = Conv(self.entry, dtype=style.dtype, name="entry")(source)
+        h = h if hint is None else h + hint
         skips = [h]
         for level, channels in enumerate(self.widths):
             for i in range(self.blocks):

@@ -5,8 +5,9 @@ Dhariwal & Nichol 2021 (Diffusion models beat GANs), Rombach et al. 2022 (High-r
 synthesis with latent diffusion models). Works for images, signals and volumes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import jax.numpy as jnp
@@ -17,18 +18,21 @@ from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.errors import UserError
 from genzoo.core.size import Size
 from genzoo.core.types import Array
-from genzoo.nets.interface import Network, network
+from genzoo.nets.interface import Steerable, steerable
 from genzoo.nets.parts.conditioning import check_ways
 from genzoo.nets.parts.layers import Conv, GroupNorm, unfold
+from genzoo.nets.unet.control import ControlBranch
+from genzoo.nets.unet.counts import Count
 from genzoo.nets.unet.settings import ADMSettings
 from genzoo.nets.unet.trunk import Trunk
 
 
 class UNet(nn.Module):
-    """(x [B, *size, C], time [B] or [], conditions) -> [B, *size, out_channels].
+    """(x [B, *size, C], time [B] or [], conditions, residuals) -> [B, *size, out_channels].
 
     The output is float32 and zero at the start. size: any number of axes; each side must be
-    divisible by patch 2^(levels - 1).
+    divisible by patch 2^(levels - 1). residuals: of a ControlNet, added to the skip connections, in
+    the order of the encoder, and to the output of the middle; () for none.
     condition: makes the module (time, conditions, x) -> `Encoded`. The features go to every block,
     the tokens to the spatial transformers, and the maps are concatenated to the input.
     attention_up: whether all blocks of a decoder level have attention if those of the encoder level
@@ -42,7 +46,13 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, time: Array, conditions: Conditions, train: bool
+        self,
+        x: Array,
+        time: Array,
+        conditions: Conditions,
+        residuals: Sequence[Array] = (),
+        *,
+        train: bool,
     ) -> Array:
         trunk, style, axes = self.trunk, self.trunk.style, x.ndim - 2
         time = jnp.broadcast_to(jnp.asarray(time), x.shape[:1])
@@ -51,6 +61,9 @@ class UNet(nn.Module):
         if encoded.maps is not None:
             x = jnp.concatenate([x, encoded.maps.astype(x.dtype)], -1)
         h, skips = trunk.descend(x, *inputs)
+        if residuals:
+            skips = [a + b for a, b in zip(skips, residuals[:-1], strict=True)]
+            h = h + residuals[-1]
         for level, channels in reversed(list(enumerate(trunk.widths))):
             for i in range(trunk.blocks + 1):
                 attentive = trunk.attends(h) and (self.attention_up or i == trunk.blocks)
@@ -99,10 +112,13 @@ class UNetSettings(ADMSettings):
 
     def size(self, shape: tuple[int, ...], *, out_channels: int, entries: Entries) -> Size:
         """The size of `build` for inputs of `shape` (*size, C)."""
-        count = self.count(shape, entries, self.context_width or self.width, self.transformer_depth)
-        return count.ascend(out_channels, attention_up=True)
+        return self._count(shape, entries).ascend(out_channels, attention_up=True)
 
-    def build(self, *, out_channels: int, entries: Entries) -> Network:
+    def _count(self, shape: tuple[int, ...], entries: Entries) -> Count:
+        width = self.context_width or self.width
+        return self.count(shape, entries, width, self.transformer_depth)
+
+    def build(self, *, out_channels: int, entries: Entries) -> Steerable:
         """A U-Net (x [B, *size, C], time [B], conditions) -> [B, *size, out_channels].
 
         Times are DDPM steps. out_channels: twice those of the image for a learned variance.
@@ -121,10 +137,15 @@ class UNetSettings(ADMSettings):
                 f"network.transformer_depth = {self.transformer_depth} attends to conditions, but "
                 "none has way = 'attend': give one, or set the depth to 0."
             )
-        return network(
-            UNet(
-                out_channels=out_channels,
-                trunk=self.trunk(self.transformer_depth),
-                condition=self.conditioner(entries, self.context_width or self.width),
-            )
+        trunk = self.trunk(self.transformer_depth)
+        condition = self.conditioner(entries, self.context_width or self.width)
+        return steerable(
+            UNet(out_channels=out_channels, trunk=trunk, condition=condition),
+            entries,
+            partial(ControlBranch, trunk, condition),
+            lambda shape, hint, widths: self._count(shape, entries).branch(hint, widths),
+            lambda shape: (
+                self.size(shape, out_channels=out_channels, entries=entries).params
+                - self._count(shape, entries).params
+            ),
         )

@@ -9,6 +9,7 @@ whose periods are two levels and one level of an 8-bit image in [-1, 1]. The inp
 output, because it consists mostly of the noise to be predicted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -22,13 +23,14 @@ from genzoo.core.bounds import AtLeast, AtMost, Between, Each, Limit
 from genzoo.core.conditions import Conditions, Entries
 from genzoo.core.size import Size
 from genzoo.core.types import Array
-from genzoo.nets.interface import InnerMap, Network, network
+from genzoo.nets.interface import InnerMap, Steerable, steerable
 from genzoo.nets.parts import counts
 from genzoo.nets.parts.attention import Fused
 from genzoo.nets.parts.conditioning import Conditioner, check_ways
 from genzoo.nets.parts.embeddings import sinusoidal
 from genzoo.nets.parts.layers import DTYPES, wide_groups
 from genzoo.nets.parts.problems import even_problems, indivisible
+from genzoo.nets.unet.control import ControlBranch
 from genzoo.nets.unet.counts import Count
 from genzoo.nets.unet.residual import RESAMPLES, BlockStyle
 from genzoo.nets.unet.settings import (
@@ -61,8 +63,14 @@ def base2_fourier(x: Array, exponents: tuple[int, ...]) -> Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
 
 
+def _with_features(x: Array, fourier: tuple[int, ...]) -> Array:
+    return jnp.concatenate([x, base2_fourier(x, fourier)], -1) if fourier else x
+
+
 class VDMUNet(nn.Module):
-    """(x [B, *size, C], time [B] or [], conditions) -> x + core(x and its features), float32.
+    """(x [B, *size, C], time [B] or [], conditions, residuals) -> x + core(x and its features).
+
+    The output is float32. residuals: see `UNet`.
 
     If x and the output differ in their number of channels, only the first channels are added: the
     last channels of x may be a given image (super-resolution), and those of the output something
@@ -73,11 +81,33 @@ class VDMUNet(nn.Module):
     fourier: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, x: Array, time: Array, conditions: Conditions, train: bool) -> Array:
-        h = jnp.concatenate([x, base2_fourier(x, self.fourier)], -1) if self.fourier else x
-        h = self.core(h, time, conditions, train=train)
+    def __call__(
+        self,
+        x: Array,
+        time: Array,
+        conditions: Conditions,
+        residuals: Sequence[Array] = (),
+        *,
+        train: bool,
+    ) -> Array:
+        h = _with_features(x, self.fourier)
+        h = self.core(h, time, conditions, residuals, train=train)
         shared = min(x.shape[-1], h.shape[-1])
         return h.at[..., :shared].add(x[..., :shared])
+
+
+class VDMBranch(nn.Module):
+    """The control branch of a `VDMUNet`: core(x and its features, ...)."""
+
+    core: ControlBranch
+    fourier: tuple[int, ...]
+
+    @nn.compact
+    def __call__(
+        self, x: Array, time: Array, conditions: Conditions, hint: Array, *, train: bool
+    ) -> tuple[Array, ...]:
+        h = _with_features(x, self.fourier)
+        return self.core(h, time, conditions, hint, train=train)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +152,14 @@ class VDMUNetSettings:
 
     def size(self, shape: tuple[int, ...], *, out_channels: int, entries: Entries) -> Size:
         """The size of `build` for inputs of `shape` (*size, C)."""
+        return self._count(shape, entries).ascend(out_channels, attention_up=True)
+
+    def _count(self, shape: tuple[int, ...], entries: Entries) -> Count:
         features = 4 * self.width
         channels = shape[-1] * (1 + 2 * len(self.fourier)) + counts.mapped(entries)
         count = Count(self._trunk(), shape[:-1], channels, features=features)
         count.params += counts.conditioner(entries, self.width + 1, features)
-        return count.ascend(out_channels, attention_up=True)
+        return count
 
     def inner(self, block: int, key: str) -> InnerMap:
         """The map after the middle; see `trunk.middle`."""
@@ -156,7 +189,7 @@ class VDMUNetSettings:
             patch=self.patch,
         )
 
-    def build(self, *, out_channels: int, entries: Entries) -> Network:
+    def build(self, *, out_channels: int, entries: Entries) -> Steerable:
         """A network (x [B, *size, C], time [B], conditions) -> [B, *size, out_channels].
 
         The time is 1000 (gamma - gamma_min) / (gamma_max - gamma_min), the DDPM step if gamma is
@@ -172,5 +205,19 @@ class VDMUNetSettings:
             features=4 * self.width,
             entries=entries,
         )
-        core = UNet(out_channels=out_channels, trunk=self._trunk(), condition=condition)
-        return network(VDMUNet(core=core, fourier=self.fourier))
+        trunk = self._trunk()
+        core = UNet(out_channels=out_channels, trunk=trunk, condition=condition)
+
+        def branch(widths: tuple[int, ...]) -> VDMBranch:
+            return VDMBranch(ControlBranch(trunk, condition, widths), self.fourier)
+
+        return steerable(
+            VDMUNet(core=core, fourier=self.fourier),
+            entries,
+            branch,
+            lambda shape, hint, widths: self._count(shape, entries).branch(hint, widths),
+            lambda shape: (
+                self.size(shape, out_channels=out_channels, entries=entries).params
+                - self._count(shape, entries).params
+            ),
+        )
