@@ -22,9 +22,7 @@ import jax.numpy as jnp
 from genzoo.core import streams, tree
 from genzoo.core.contract import Aux, Context, Player
 from genzoo.core.types import (
-    Count,
     Examples,
-    Flag,
     Floats,
     Key,
     PerExample,
@@ -118,11 +116,8 @@ class Adversary:
         y: through which the gradient flows. decoder: params of the decoder."""
         losses = self._adversarial(params, y, context.mask)
         fixed = jax.lax.stop_gradient((params, decoder))
-        weight = jnp.where(
-            self._active(context.step),
-            self.weight * self._adaptive(*fixed, decoded, context.mask),
-            0.0,
-        )
+        weight = self.weight * self._adaptive(*fixed, decoded, context.mask)
+        weight = jnp.where(context.step >= self.after, weight, 0.0)  # as for the critic
         metrics = {
             "adversarial": losses,
             "adversarial_weight": jnp.broadcast_to(weight, losses.shape),
@@ -132,10 +127,6 @@ class Adversary:
     def _adversarial(self, params: Tree, y: Examples, mask: PerExample | None) -> PerExample:
         scores = self.network.apply(params, y, mask)
         return mean_per_example(adversarial.hinge_generator(scores))
-
-    def _active(self, step: Count) -> Flag:
-        """a in (2)."""
-        return Player(loss=self.loss, after=self.after).moves_at(step)
 
     def _adaptive(
         self, critic: Tree, decoder: Tree, decoded: Decoded, mask: PerExample | None
