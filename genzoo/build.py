@@ -13,6 +13,8 @@ from ml_collections import FrozenConfigDict
 from genzoo.builders import datasets, expectations, latent
 from genzoo.builders.alignment import ALIGNING
 from genzoo.builders.autoencoder import AutoencoderSettings
+from genzoo.builders.cascade import STAGES as ENLARGING
+from genzoo.builders.cascade import CascadeSampling, CascadeSettings
 from genzoo.builders.classifier import ClassifierSettings
 from genzoo.builders.conditions import ConditionSettings, sources
 from genzoo.builders.contrastive import OBJECTIVES, ContrastiveSettings
@@ -149,6 +151,15 @@ FAMILIES: Mapping[str, FamilyRow] = {
         conditional=True,
         room=_DIFFUSION,
         expect=expectations.CONTROLNET,
+    ),
+    "cascade": FamilyRow(
+        settings=CascadeSettings,
+        sampling=CascadeSampling,
+        stages=ENLARGING,
+        conditional=True,
+        room=_DIFFUSION,
+        expect=expectations.CASCADE,
+        fitted=True,
     ),
     "classifier": FamilyRow(
         settings=ClassifierSettings,

@@ -202,10 +202,10 @@ def _frozen(
         checker.problems.append(problem)
     used = [name for name, stage in known.items() if stage.needed(family)]
     for name in sorted(stages.keys() & known.keys() - set(used)):
-        ((key, value),) = known[name].only.items()
+        ((key, values),) = known[name].only.items()
         checker.problems.append(
             f"frozen.{name} is not used with family.{key} = {family.get(key)!r}: leave it out, or "
-            f"set family.{key} = {value!r}."
+            f"set family.{key} = {' or '.join(map(repr, values))}."
         )
     keys, resolved = settings_of(FrozenSettings), {}
     for name in used:

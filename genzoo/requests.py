@@ -249,10 +249,11 @@ class Requests:
     def conditions(self, variables: Variables, rows: Batch) -> Conditions:
         """The conditions of `rows`."""
         given = self._gathered(variables, rows)
-        return {
+        asked = {
             name: self._masked(given[name], name, self._given, self._requested, rows)
             for name in self.sources
         }
+        return {**given, **asked}  # the others tell levels of noise
 
     def negative(self, variables: Variables, rows: Batch) -> Conditions:
         """The conditions that guidance moves away from, in place of absent ones."""

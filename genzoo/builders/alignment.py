@@ -27,7 +27,7 @@ ALIGNING = {
     ENCODER: Stage(
         capability=EncodesPatches,
         called="a model of the same data with features of patches, such as mae",
-        only={"align": "encoder"},
+        only={"align": ("encoder",)},
     ),
 }
 """The frozen model that alignment with an encoder needs."""

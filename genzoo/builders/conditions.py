@@ -12,8 +12,17 @@ import jax
 import jax.numpy as jnp
 from ml_collections import FrozenConfigDict
 
-from genzoo.core.bounds import NOT_ONE, AtLeast, Below, Limit, OneOf
-from genzoo.core.conditions import WAYS, Condition, Entry, Frozen, Read, Tokens, field
+from genzoo.core.bounds import NOT_ONE, AtLeast, Below, Between, Limit, OneOf
+from genzoo.core.conditions import (
+    WAYS,
+    Condition,
+    Entry,
+    Frozen,
+    Read,
+    Tokens,
+    field,
+    level_of,
+)
 from genzoo.core.contract import EncodesText, Family, Variables
 from genzoo.core.errors import UserError, nearest
 from genzoo.core.types import Array, Batch
@@ -85,6 +94,12 @@ class ConditionSettings:
         "text_encoder for the features of a text from the frozen model frozen.text_encoder; empty "
         "for an embedding of its own.",
     ] = ""
+    noise: Annotated[
+        float,
+        Between(0, 1),
+        "Largest level of noise that training adds to a map, and tells the network, so that "
+        "imperfect maps can be given (conditioning augmentation); 0 for none.",
+    ] = 0.0
     layers: Annotated[
         int,
         AtLeast(0),
@@ -120,9 +135,11 @@ def conditions_and_entries(
             read, blank = _encoded(own.through, encoder, source, field, name)
             entry = replace(entry, kind="tokens", size=encoder.text_width)
         conditions[name] = Condition(
-            read=read, dropout=own.dropout, together=own.together, blank=blank
+            read=read, dropout=own.dropout, together=own.together, blank=blank, noise=own.noise
         )
         entries[name] = entry
+        if own.noise:
+            entries[level_of(name)] = Entry(kind="scalar")
     return conditions, entries
 
 
@@ -236,6 +253,16 @@ def _field_problems(
         return [
             f"{where}.through = {own.through!r} is for texts, but {source} is {_a(field)}: leave "
             "it empty."
+        ]
+    if own.noise and (kind != "map" or own.way == CONTROL):
+        return [
+            f"{where}.noise = {own.noise} is for maps that are concatenated to the input: leave it "
+            "at 0."
+        ]
+    if own.noise and level_of(name) in known:
+        return [
+            f"{where}.noise tells its level as {level_of(name)}, but the data have a field of that "
+            "name: call the condition by another name, and set its `of`."
         ]
     if own.layers and kind != "ids":
         return [

@@ -27,6 +27,11 @@ CONTROLNET = (
     "follow the hints. The loss hardly shows it, because most of it is noise that no network could "
     "predict: watch the samples beside their hints."
 )
+CASCADE = (
+    "There is nothing to train: the models are put together. Compare samples at several levels of "
+    "sample.noise: without noise, errors of the small images stay visible; with too much, the "
+    "large ones lose what the small ones have decided."
+)
 CLASSIFIER = (
     "The accuracy is high at little noise and falls to chance at the most, where there is nothing "
     "left to see. A training loss far below that of the test set means that the classifier has "

@@ -62,7 +62,7 @@ class Stage:
     vocabulary. same_conditions: whether conditions that both models have must be made and enter
     alike. like: the frozen stage with whose config its family, network and conditions must agree.
     needs: dotted keys of its config and the values that they must have. only: at most one key of
-    our section `family` and the value with which the model is needed; empty if it always is.
+    our section `family` and the values with which the model is needed; empty if it always is.
     """
 
     capability: type
@@ -73,11 +73,11 @@ class Stage:
     same_conditions: bool = False
     like: str = ""
     needs: Mapping[str, object] = field(default_factory=dict)
-    only: Mapping[str, object] = field(default_factory=dict)
+    only: Mapping[str, tuple] = field(default_factory=dict)
 
     def needed(self, family: Mapping) -> bool:
         """Whether a config with this section `family` needs it."""
-        return all(family.get(key) == value for key, value in self.only.items())
+        return all(family.get(key) in values for key, values in self.only.items())
 
 
 THROUGH: Mapping[str, Stage] = {

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from genzoo.core import streams
-from genzoo.core.types import Array, Batch, Key, Tree
+from genzoo.core.types import Array, Batch, Key, Tree, broadcast
 
 
 class Given(NamedTuple):
@@ -54,13 +54,28 @@ class Condition:
     read: (batch, frozen) -> its value for each example. dropout: the probability that it is dropped
     for an example in training; 0 means that the model never sees it absent. together: a name shared
     by conditions that are dropped together; "" for one that is dropped on its own. blank: in place
-    of a `read` that needs frozen models, makes a value of the same shape without them.
+    of a `read` that needs frozen models, makes a value of the same shape without them. noise: the
+    largest level of the noise that training adds to an array (`noised`), uniform from 0 for each
+    example; the model is told it as a condition of its own (`level_of`).
     """
 
     read: Read
     dropout: float = 0.0
     together: str = ""
     blank: Read | None = None
+    noise: float = 0.0
+
+
+def level_of(name: str) -> str:
+    """The name of the condition that tells the level of the noise in the condition `name`."""
+    return f"{name}_noise"
+
+
+def noised(value: Array, level: Array, eps: Array) -> Array:
+    """sqrt(1 - s^2) value + s eps for a value [B, ...] at levels s [B], as in a diffusion process
+    that keeps the variance (conditioning augmentation, Ho et al. 2022, section 4)."""
+    s = broadcast(level, value)
+    return jnp.sqrt(1 - jnp.square(s)) * value + s * eps
 
 
 Specs = Mapping[str, Condition]
@@ -70,7 +85,8 @@ def gather(
     specs: Specs, batch: Batch, frozen: Frozen | None = None, key: Key | None = None
 ) -> Conditions:
     """The conditions of a batch. With a key, some are dropped at random, independently for each
-    example and from a named stream per group; without a key, all are present."""
+    example and from a named stream per group, and some are noisy; without a key, all are present
+    and clean."""
     gathered = {}
     for name, spec in specs.items():
         value = spec.read(batch, frozen or {})
@@ -79,6 +95,13 @@ def gather(
         if key is not None and spec.dropout:
             coin = streams.named(key, f"drop {spec.together or name}")
             present = jax.random.uniform(coin, rows) >= spec.dropout
+        if spec.noise:
+            level = jnp.zeros(rows)
+            if key is not None:
+                level = spec.noise * jax.random.uniform(streams.named(key, f"level {name}"), rows)
+                eps = jax.random.normal(streams.named(key, f"noise {name}"), value.shape)
+                value = noised(value, level, eps)
+            gathered[level_of(name)] = Given(level, jnp.ones(rows, bool))
         gathered[name] = Given(value, present)
     return gathered
 

@@ -1,1 +1,1 @@
-"""Models made of models: in the latent space of another, or controlled by a branch."""
+"""Models made of models: in the latent space of another, controlled by a branch, or in a chain."""
