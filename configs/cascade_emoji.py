@@ -12,8 +12,8 @@ workdir, which is then enough. sample.noise is the level of the noise in each en
 --mode=eval and eval.distances it can be searched for. The models have not been trained yet.
 
 Variants:
-    :two    without the third model, up to 32 x 32.
-    :smoke  two tiny models of coloured shapes, for the tests.
+    :two    without the third model, up to 32 x 32. Cost: seconds, once the models are trained.
+    :smoke  two tiny models of coloured shapes, for the tests. Cost: seconds.
 """
 
 from ml_collections import ConfigDict
@@ -46,7 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
 VARIANTS = {
     "two": dict(data=dict(size=32), family=dict(models=2)),
     "smoke": dict(
-        data=dict(name="shapes", size=32),
+        data=dict(name="shapes", size=64),
         family=dict(models=2),
         conditions=dict(text=dict(layers=1)),
         sample=dict(count=4, batch_size=4),

@@ -7,8 +7,10 @@ the network (Ho et al. 2022, conditioning augmentation), and the name of the emo
 configs/cascade_emoji.py puts it behind a model of small images.
 
 Variants:
-    :laptop  from 16 x 16 to 32 x 32; not trained yet.
-    :large   the third model, from 32 x 32 to 64 x 64, of the laptop's size; not trained yet.
+    :laptop  from 16 x 16 to 32 x 32. Cost: about half an hour of one core (an estimate; the run has
+             not been made yet).
+    :large   the third model, from 32 x 32 to 64 x 64, as small. Cost: about two hours of one core
+             (an estimate; the run has not been made yet).
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 Without a variant the network is for an accelerator, from 32 x 32 to 64 x 64; not trained yet.
 """
@@ -76,9 +78,9 @@ _LAPTOP = dict(
 )
 VARIANTS = {
     "smoke": dict(
-        data=dict(name="shapes", size=32),
+        data=dict(name="shapes", size=64),
         conditions=dict(text=dict(way="attend", layers=1, dropout=0.1)),
-        network=dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,), heads=1, patch=4,
+        network=dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,), heads=1, patch=8,
                      context_width=16, norm_groups=4, dropout=0.0, dtype="float32"),
         optimizer=dict(warmup=5),
         train=dict(steps=20, batch_size=16, log_every=5, save_every=10, picture_first=10,

@@ -1,5 +1,4 @@
-"""A cascade as a user runs it: of two models that are gone afterwards, and of such that do not fit.
-"""
+"""A cascade as a user runs it, of models that are gone afterwards or do not fit each other."""
 
 import json
 import shutil
@@ -14,7 +13,7 @@ SHORT = [
     "--config.train.save_every=2", "--config.train.log_every=2", "--config.train.steps=2",
     "--config.train.picture_count=0",
 ]  # fmt: skip
-BASE = ["--config=configs/fm_shapes.py:smoke", "--config.data.size=16"]
+BASE = ["--config=configs/fm_shapes.py:smoke"]
 SECOND = ["--config=configs/sr_emoji.py:smoke"]
 CASCADE = "--config=configs/cascade_emoji.py:smoke"
 
@@ -53,7 +52,7 @@ def sampled(place: Path, capsys, *settings: str) -> tuple[dict, np.ndarray]:
 
 def test_one_workdir_samples_the_chain(run, capsys):
     report, x = sampled(run, capsys)
-    assert x.shape == (4, 32, 32, 3) and x.dtype == np.uint8
+    assert x.shape == (4, 64, 64, 3) and x.dtype == np.uint8
     _, again = sampled(run, capsys)
     np.testing.assert_array_equal(x, again)
     _, noisy = sampled(run, capsys, "noise=0.4")
@@ -80,9 +79,9 @@ def test_models_that_do_not_fit_are_refused(tmp_path, models, capsys):
 
     base, second = models / "base", models / "second"
     refused("must have one condition besides those of this run", *of(base, base))
-    refused("enlarges images of shape (16, 16, 3), but the model before it", *of(second, second))
+    refused("enlarges images of shape (32, 32, 3), but the model before it", *of(second, second))
     refused("sample.noise = (0.1, 0.2) has 2 levels for 1", "--config.sample.noise=0.1,0.2",
             *of(base, second))  # fmt: skip
-    refused("set data.size to theirs", "--config.data.size=64", *of(base, second))
+    refused("set data.size to theirs", "--config.data.size=32", *of(base, second))
     refused("frozen.third is not used with family.models = 2", *of(base, second),
             f"--config.frozen.third.workdir={second}")  # fmt: skip
