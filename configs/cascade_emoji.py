@@ -5,7 +5,7 @@
     python -m genzoo.main --config=configs/sr_emoji.py:laptop --workdir=runs/emoji_32
     python -m genzoo.main --config=configs/sr_emoji.py:large --workdir=runs/emoji_64
     python -m genzoo.main --config=configs/cascade_emoji.py --workdir=runs/cascade
-    python -m genzoo.main --workdir=runs/cascade --mode=sample --config.sample.noise=0.1
+    python -m genzoo.main --workdir=runs/cascade --mode=sample --config.sample.noise=0.1,
 
 Ho et al. 2022 (Cascaded diffusion models). Nothing is trained: the three models are copied into the
 workdir, which is then enough. sample.noise is the level of the noise in each enlarged image; with

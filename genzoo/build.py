@@ -1,8 +1,9 @@
 """The tables of names: what "ddpm" or "unet" in a config means, and how to build it.
 
-A new family or network is one row here; a data set is one in `builders/datasets.py`, and a new
-schedule or sampler one in the tables of the other builders. The keys of a section, with types and
-bounds, are the fields of a settings class, against which `check.py` checks a config.
+A new family is one row here; a network is one in `builders/networks.py`, a data set one in
+`builders/datasets.py`, and a new schedule or sampler one in the tables of the other builders. The
+keys of a section, with types and bounds, are the fields of a settings class, against which
+`check.py` checks a config.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,8 +29,9 @@ from genzoo.builders.flow_matching import FlowMatchingSettings
 from genzoo.builders.gan import GANSettings
 from genzoo.builders.kl_autoencoder import KLAutoencoderSettings
 from genzoo.builders.mae import MAESettings
+from genzoo.builders.networks import NETWORKS
 from genzoo.builders.pca import PCASettings
-from genzoo.builders.rows import FamilyRow, NetworkRow, Parts, Stage
+from genzoo.builders.rows import FamilyRow, Parts, Stage
 from genzoo.builders.sampling import STEERING, ContinuousSampling, DiffusionSampling
 from genzoo.builders.score_sde import ScoreSDESettings
 from genzoo.builders.space import LATENT
@@ -46,53 +48,10 @@ from genzoo.core.size import Size, nothing
 from genzoo.data.counts import Counts
 from genzoo.data.fields import Field, Image, Points, Signal
 from genzoo.families import token_prior
-from genzoo.nets.autoencoder.convnet import ConvSettings
-from genzoo.nets.autoencoder.dalle import DalleSettings
-from genzoo.nets.autoencoder.hierarchy import HierarchySettings
-from genzoo.nets.autoencoder.latent import KLSettings, VQSettings
-from genzoo.nets.autoencoder.pair import MLPSettings
-from genzoo.nets.gan.settings import R3GANSettings
-from genzoo.nets.point_mlp import PointMLPSettings
-from genzoo.nets.transformer.clip import CLIPSettings
-from genzoo.nets.transformer.dit import DiTSettings
-from genzoo.nets.transformer.jit import JiTSettings
-from genzoo.nets.transformer.mae import MAESettings as MAENetworkSettings
-from genzoo.nets.transformer.mmdit import MMDiTSettings
-from genzoo.nets.transformer.text_transformer import TextTransformerSettings, WordTableSettings
-from genzoo.nets.transformer.transformer import TransformerSettings
-from genzoo.nets.transformer.vision import ViTSettings
-from genzoo.nets.unet.classifier import ClassifierUNetSettings
-from genzoo.nets.unet.song_unet import SongUNetSettings
-from genzoo.nets.unet.unet import UNetSettings
-from genzoo.nets.unet.vdm_unet import VDMUNetSettings
 from genzoo.settings import SECTIONS
 from genzoo.systems.latent import FIRST
 from genzoo.train.averages import Average
 from genzoo.train.optimizer import Optimizer, for_players
-
-NETWORKS: Mapping[str, NetworkRow] = {
-    "unet": NetworkRow(settings=UNetSettings, kinds=(Image, Signal)),
-    "song_unet": NetworkRow(settings=SongUNetSettings, kinds=(Image, Signal)),
-    "vdm_unet": NetworkRow(settings=VDMUNetSettings),
-    "dit": NetworkRow(settings=DiTSettings, kinds=(Image, Signal)),
-    "mmdit": NetworkRow(settings=MMDiTSettings, kinds=(Image, Signal)),
-    "jit": NetworkRow(settings=JiTSettings, kinds=(Image, Signal)),
-    "point_mlp": NetworkRow(settings=PointMLPSettings, kinds=(Points,)),
-    "classifier": NetworkRow(settings=ClassifierUNetSettings),
-    "vit": NetworkRow(settings=ViTSettings),
-    "mae": NetworkRow(settings=MAENetworkSettings),
-    "clip": NetworkRow(settings=CLIPSettings),
-    "text_transformer": NetworkRow(settings=TextTransformerSettings, kinds=(Image, Signal)),
-    "word_table": NetworkRow(settings=WordTableSettings, kinds=(Image, Signal)),
-    "mlp": NetworkRow(settings=MLPSettings, kinds=(Image, Counts)),
-    "conv": NetworkRow(settings=ConvSettings),
-    "hierarchy": NetworkRow(settings=HierarchySettings),
-    "dalle": NetworkRow(settings=DalleSettings),
-    "autoencoder_kl": NetworkRow(settings=KLSettings),
-    "vqgan": NetworkRow(settings=VQSettings),
-    "transformer": NetworkRow(settings=TransformerSettings),
-    "r3gan": NetworkRow(settings=R3GANSettings),
-}
 
 _DENOISERS = ("unet", "song_unet", "vdm_unet", "dit", "jit", "mmdit")
 _OF_ANYTHING = (*_DENOISERS, "point_mlp")

@@ -55,11 +55,12 @@ def test_one_workdir_samples_the_chain(run, capsys):
     assert x.shape == (4, 64, 64, 3) and x.dtype == np.uint8
     _, again = sampled(run, capsys)
     np.testing.assert_array_equal(x, again)
-    _, noisy = sampled(run, capsys, "noise=0.4")
+    _, noisy = sampled(run, capsys, "noise=(0.4,)")
     assert np.abs(noisy.astype(int) - x).max() > 0
     assert report["prompt_accuracy"]
 
 
+@pytest.mark.slow  # trains one more model
 def test_noise_that_training_never_added_is_refused(tmp_path, models, capsys):
     plain = tmp_path / "plain"
     off = "--config.conditions.low.noise=0"
@@ -68,7 +69,7 @@ def test_noise_that_training_never_added_is_refused(tmp_path, models, capsys):
     assert main(whole) == 2
     assert "trained with conditions.low.noise = 0: leave it at 0" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    assert main([*whole, "--config.sample.noise=0"]) == 0
+    assert main([*whole, "--config.sample.noise=(0.0,)"]) == 0
 
 
 def test_models_that_do_not_fit_are_refused(tmp_path, models, capsys):

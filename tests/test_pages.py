@@ -244,7 +244,7 @@ def test_the_table_of_models_has_every_family_and_every_config():
     families = {config.load(name)["family"]["name"] for name in NAMES}
     rooms = r"(?:families|systems)/(\w+)\.py"
     files = {link for row in rows for link in re.findall(rooms, row[1])}
-    assert files == build.FAMILIES.keys() == families
+    assert files - {"latent"} == build.FAMILIES.keys() == families  # latent space: in any of them
     assert {name for row in rows for name in names_of_configs(row[2])} == NAMES
 
 
