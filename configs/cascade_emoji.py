@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 third=dict(workdir="runs/emoji_64", weights="ema"),
             ),
             conditions=dict(text=dict(way="attend", layers=2, dropout=0.1)),
-            train=dict(steps=1, batch_size=100, averages=dict(), picture_count=0),
+            train=dict(steps=1, batch_size=100, averages=dict(), picture_count=34),
             sample=dict(count=34, batch_size=34, noise=(0.1,)),
             eval=dict(batch_size=85),
         )
@@ -48,7 +48,9 @@ VARIANTS = {
     "smoke": dict(
         data=dict(name="shapes", size=64),
         family=dict(models=2),
+        frozen=dict(base=dict(workdir="runs/fm_shapes"), second=dict(workdir="runs/sr_emoji")),
         conditions=dict(text=dict(layers=1)),
+        train=dict(picture_count=4),
         sample=dict(count=4, batch_size=4),
         eval=dict(count=8, batch_size=8),
     ),

@@ -54,6 +54,15 @@ def problems(path: str, **overrides: str) -> list[str]:
     return list(caught.value.problems)
 
 
+# The models of the workdirs that are not called as their configs.
+MODELS = {
+    "emoji_16": ("fm_emoji.py:laptop", dict(data__size="16", network__patch="1")),
+    "emoji_32": ("sr_emoji.py:laptop", {}),
+    "emoji_64": ("sr_emoji.py:large", {}),
+}
+WORDS = dict(words=("red", "heart"), tokens=11)  # of emoji, known once they have been fetched
+
+
 def with_stages(path: str, workdir: Path):
     """The resolved config, with a workdir that holds a config for each frozen model."""
     raw, (_, _, variant) = config.load(path), path.partition(":")
@@ -61,11 +70,14 @@ def with_stages(path: str, workdir: Path):
         if not package.installed:
             pytest.skip(f"needs {package.install}")
         raw["data"]["tokens"] = 11
-    elif raw["data"]["name"] == "emoji":  # its words are known once it has been fetched
-        raw["data"] |= dict(words=("red", "heart"), tokens=11)
+    elif raw["data"]["name"] == "emoji":
+        raw["data"] |= WORDS
     for name, stage in raw.get("frozen", {}).items():
-        theirs = f"configs/{Path(stage['workdir']).name}.py:{variant}".rstrip(":")
-        config.write_json(workdir / name / "config.json", checked(theirs).to_dict())
+        called = Path(stage["workdir"]).name
+        theirs, changes = MODELS.get(called, (f"{called}.py:{variant}".rstrip(":"), {}))
+        known = {f"data__{k}": str(v) for k, v in WORDS.items()} if called in MODELS else {}
+        stored = checked(f"configs/{theirs}", **changes, **known)
+        config.write_json(workdir / name / "config.json", stored.to_dict())
         stage["workdir"] = str(workdir / name)
     return runs.resolve(check.check(raw), None)
 
@@ -93,7 +105,7 @@ def test_params_of_every_config_work_out_and_are_as_many_as_published(name, tmp_
     experiment = Experiment(with_stages(f"configs/{name}.py", tmp_path))
     state = experiment.abstract_state
     count = tree.count(state.params)
-    assert count > 1000
+    assert count > 1000 or name == "cascade_emoji"  # whose params are all frozen
     assert count == PUBLISHED.get(name, count)
     assert_size_is_known_beforehand(experiment.config, state)
 
@@ -109,7 +121,7 @@ def few_traced(path: str):
 def test_shapes_of_every_config_work_out(path, tmp_path):
     experiment = Experiment(with_stages(path, tmp_path))
     state = experiment.abstract_state
-    assert tree.count(state.params) > 1000
+    assert tree.count(state.params) > 1000 or "cascade_emoji" in path
     assert_size_is_known_beforehand(experiment.config, state)
     count = experiment.config.train.batch_size
     context = Context(

@@ -37,9 +37,12 @@ def _downloaded(open: Callable[[str, str], Source], spec: Spec) -> DataRow:
     )
 
 
+_SIDE = 32
+
+
 def _side(data: DataSettings, sides: Sequence[int]) -> int:
-    """The side of the images in pixels: the first of the possible ones if none is given."""
-    return data.size if data.size in sides else sides[0]
+    """The side of the images in pixels, 32 if none is given."""
+    return data.size if data.size in sides else _SIDE
 
 
 def _captioned_problems(data: DataSettings, sides: Sequence[int]) -> list[str]:

@@ -30,7 +30,7 @@ from genzoo.data.locate import Contents, Form, Names, Published, Unavailable, Wa
 from genzoo.data.source import ArraySource, Spec, check_split, held_out
 from genzoo.data.vocabulary import words_of
 
-SIDES = (32, 64)
+SIDES = (16, 32, 64)
 """The sides of the images in pixels, the default first."""
 HOLDOUT = 20
 """About one in this many names is held out for testing."""
