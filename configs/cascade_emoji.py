@@ -48,7 +48,7 @@ VARIANTS = {
     "smoke": dict(
         data=dict(name="shapes", size=64),
         family=dict(models=2),
-        frozen=dict(base=dict(workdir="runs/fm_shapes"), second=dict(workdir="runs/sr_emoji")),
+        frozen=dict(base=dict(workdir="runs/mmdit_shapes"), second=dict(workdir="runs/sr_emoji")),
         conditions=dict(text=dict(layers=1)),
         train=dict(picture_count=4),
         sample=dict(count=4, batch_size=4),

@@ -80,8 +80,7 @@ VARIANTS = {
     "smoke": dict(
         data=dict(name="shapes", size=64),
         conditions=dict(text=dict(way="attend", layers=1, dropout=0.1)),
-        network=dict(width=8, multipliers=(1, 2), blocks=1, attention=(4,), heads=1, patch=8,
-                     context_width=16, norm_groups=4, dropout=0.0, dtype="float32"),
+        network=dict(name="dit", width=16, depth=1, heads=2, patch=16, dtype="float32"),
         optimizer=dict(warmup=5),
         train=dict(steps=20, batch_size=16, log_every=5, save_every=10, picture_first=10,
                    picture_count=4),

@@ -11,9 +11,10 @@ from genzoo.main import main
 
 SHORT = [
     "--config.train.save_every=2", "--config.train.log_every=2", "--config.train.steps=2",
-    "--config.train.picture_count=0",
+    "--config.train.picture_count=0", "--config.optimizer.learning_rate=0.03",
+    "--config.optimizer.warmup=0",
 ]  # fmt: skip
-BASE = ["--config=configs/fm_shapes.py:smoke"]
+BASE = ["--config=configs/mmdit_shapes.py:smoke"]
 SECOND = ["--config=configs/sr_emoji.py:smoke"]
 CASCADE = "--config=configs/cascade_emoji.py:smoke"
 

@@ -290,7 +290,6 @@ CASES = {
     "flow_matching_of_copies": Case(
         path="sr_emoji",
         changes=dict(
-            network=dict(width=4, patch=16, multipliers=(1,), attention=(), norm_groups=2),
             eval=dict(tolerance=1e-6),
         ),
         rounding=2e-4,
