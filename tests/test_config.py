@@ -74,7 +74,8 @@ def with_stages(path: str, workdir: Path):
         raw["data"] |= WORDS
     for name, stage in raw.get("frozen", {}).items():
         called = Path(stage["workdir"]).name
-        theirs, changes = MODELS.get(called, (f"{called}.py:{variant}".rstrip(":"), {}))
+        same = variant if f"configs/{called}.py:{variant}" in EVERY else ""
+        theirs, changes = MODELS.get(called, (f"{called}.py:{same}", {}))
         known = {f"data__{k}": str(v) for k, v in WORDS.items()} if called in MODELS else {}
         stored = checked(f"configs/{theirs}", **changes, **known)
         config.write_json(workdir / name / "config.json", stored.to_dict())
@@ -96,7 +97,7 @@ def assert_size_is_known_beforehand(config, state):
 
 PUBLISHED = {
     "ddpm_cifar": 35_746_307, "ddpm_lsun256": 113_673_219, "sde_ve_cifar": 62_758_787,
-    "jit_imagenet256": 131_123_712, "text_minilm": 22_565_376,
+    "jit_imagenet256": 131_123_712, "text_minilm": 22_565_376, "dit_imagenet256": 674_834_720,
 }  # fmt: skip
 
 
