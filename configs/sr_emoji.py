@@ -29,7 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
                         weighting="bounded_velocity", least_time=0.3),
             conditions=dict(
                 text=dict(way="attend", layers=4, dropout=0.1),
-                low=dict(of="x", transform="downsample2", noise=0.5),
+                low=dict(of="x", transform="downsample2", noise=0.5, null=False),
             ),
             network=dict(
                 name="unet",

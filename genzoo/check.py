@@ -344,10 +344,11 @@ def _kind_problems(config: FrozenConfigDict, x: Field) -> list[str]:
         return [n for n in build.FAMILIES[name].networks if kind in build.NETWORKS[n].kinds]
 
     if kind not in build.FAMILIES[family].kinds:
-        families = [  # those that model the datum itself
+        families = [  # those that model the datum itself, and not by the models of other runs
             name
             for name, row in build.FAMILIES.items()
             if kind in row.kinds and row.encodes != "text"
+            if row.networks or not row.of_role("frozen")
         ]
         networks = sorted({n for name in families for n in able(name)})
         return [

@@ -311,7 +311,7 @@ def test_a_wrong_flag_is_reported_before_anything_else(here):
 def test_an_unknown_family_lists_the_families_and_nothing_else(here, tmp_path):
     done = here(SMOKE, f"--workdir={tmp_path}", "--config.family.name=ddmp",
                 "--config.network.heads=3", "--config.train.stesp=3", check=None)  # fmt: skip
-    refused(done, "did you mean 'ddpm'? The families are: autoencoder, classifier, contrastive,")
+    refused(done, "did you mean 'ddpm'? The families are: autoencoder, cascade, classifier,")
     assert done.stderr.count("genzoo: ") == 1
 
 

@@ -137,7 +137,11 @@ def test_what_a_weaker_model_guides_away_from_is_no_condition():
 @pytest.mark.parametrize(
     ("conditions", "network", "message"),
     [
-        ({"text": {"way": "cross"}}, {}, "'cross' is unknown: known are: add, attend, concat."),
+        (
+            {"text": {"way": "cross"}},
+            {},
+            "'cross' is unknown: known are: add, attend, concat, control.",
+        ),
         ({"text": {"way": "add"}}, {}, "way = 'add' is not possible for a text: use 'attend'."),
         ({"text": {"transform": "grey"}}, {}, "applies to images, but text is a text: set it"),
         (

@@ -139,7 +139,7 @@ def conditions_and_entries(
         )
         entries[name] = entry
         if own.noise:
-            entries[level_of(name)] = Entry(kind="scalar")
+            entries[level_of(name)] = Entry(kind="scalar", null=False)
     return conditions, entries
 
 

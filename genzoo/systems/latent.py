@@ -95,7 +95,7 @@ class Latent:
         values, aux = inner(params, replace(context, batch=batch, stats=stats["inner"]))
         return values, replace(aux, stats={**stats, "inner": aux.stats})
 
-    def measure(self, variables: Variables, batch: Batch) -> Mapping[str, Array]:
+    def measure(self, variables: Variables, batch: Batch) -> Mapping[str, Floats]:
         """The mean over places and the variance of each example's latents, by channel: [B, C]."""
         mean, deviation = self._moments(variables, batch)
         places = tuple(range(1, mean.ndim - 1))
@@ -104,7 +104,7 @@ class Latent:
             variance = variance + jnp.square(deviation).mean(places)
         return {"mean": mean.mean(places), "variance": variance}
 
-    def with_measured(self, stats: Tree, measured: Mapping[str, np.ndarray]) -> Tree:
+    def with_measured(self, stats: Tree, measured: Mapping[str, Floats]) -> Tree:
         """The stats with (3); a channel that never varies has scale 1."""
         mean, variance = (np.asarray(measured[k], np.float64) for k in ("mean", "variance"))
         scale = np.sqrt(variance.mean(0) + mean.var(0))
