@@ -290,7 +290,7 @@ CASES = {
     "flow_matching_of_copies": Case(
         path="sr_emoji",
         changes=dict(
-            conditions=dict(text=dict(way="attend", layers=1, dropout=0.02)),
+            conditions=dict(text=dict(way="attend", layers=1, dropout=0.02, null=False)),
             eval=dict(tolerance=1e-6),
         ),
         rounding=2e-4,
