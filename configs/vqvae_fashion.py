@@ -8,8 +8,10 @@ configs/prior_vqvae_fashion.py trains on this workdir.
 Variants:
     :laptop  Cost: a minute and a half on one CPU core. Result: PSNR 22.2 on the test images, all
              128 codes used, perplexity 104.
-    :fsq     The same without a codebook: three channels of five steps, 125 codes.
-    :lfq     The same with the signs of seven channels, 128 codes.
+    :fsq     The same without a codebook: three channels of five steps, 125 codes. Cost: two minutes
+             of one CPU core. Result: PSNR 22.1, all codes used, perplexity 48.
+    :lfq     The same with the signs of seven channels. Cost: two minutes of one CPU core. Result:
+             PSNR 20.1, all 128 codes used, perplexity 109.
     :smoke   20 steps of a tiny network, for the tests. Cost: seconds.
 Without a variant the config is for an accelerator; the full run has not been made yet.
 """
