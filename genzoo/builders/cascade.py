@@ -85,10 +85,7 @@ class CascadeSettings:
                 ]
             problems += wrong
             if not wrong:
-                told = bool(own.conditions[low].noise)
-                enlargers.append(
-                    cascade.Enlarger(family=own, low=low, level=level, told=told)
-                )
+                enlargers.append(cascade.Enlarger(family=own, low=low, level=level))
             shape = own.shape
         if shape != parts.shape:
             problems.append(

@@ -28,13 +28,12 @@ NAMES = ("base", "second", "third", "fourth")
 
 @dataclass(frozen=True, kw_only=True)
 class Enlarger:
-    """A model k > 1. low: its condition that is x_{k-1}. level: s_k. told: whether it was trained
-    with noise in that condition."""
+    """A model k > 1. low: its condition that is x_{k-1}. level: s_k; 0 if it was trained without
+    noise in that condition."""
 
     family: Samples
     low: str
     level: float
-    told: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,14 +71,12 @@ class Cascade:
 
     def sample(self, variables: Variables, keys: Keys, conditions: Conditions) -> Examples:
         """Samples [B, ...] of the last model, one per key."""
-        models = (self.base, *(one.family for one in self.enlargers))
-        x, given = None, {}
-        for name, model, step in zip(NAMES, models, (None, *self.enlargers), strict=False):
-            own = jax.vmap(partial(streams.named, name=name))(keys)
-            given = {k: conditions[k] for k in model.conditions if k in conditions}
-            if step is not None:
-                given |= self._low(step, x, jax.vmap(partial(streams.named, name="low"))(own))
-            x = model.sample(Variables(**variables.frozen[name]), own, given)
+        own, base = _keys_of(keys, NAMES[0]), Variables(**variables.frozen[NAMES[0]])
+        x = self.base.sample(base, own, _known(self.base, conditions))
+        for name, step in zip(NAMES[1:], self.enlargers, strict=False):
+            own, model = _keys_of(keys, name), Variables(**variables.frozen[name])
+            low = self._low(step, x, _keys_of(own, "low"))
+            x = step.family.sample(model, own, {**_known(step.family, conditions), **low})
         return x
 
     def _low(self, step: Enlarger, x: Examples, keys: Keys) -> Conditions:
@@ -87,5 +84,16 @@ class Cascade:
         do not."""
         present, level = jnp.ones(len(x), bool), jnp.full(len(x), step.level)
         low = noised(jnp.clip(x, -1, 1), level, streams.normal(keys, x.shape[1:]))
-        told = {level_of(step.low): Given(level, present)} if step.told else {}
-        return {step.low: Given(low, present), **told}
+        given = {step.low: Given(low, present)}
+        if step.family.conditions[step.low].noise:
+            given[level_of(step.low)] = Given(level, present)
+        return given
+
+
+def _keys_of(keys: Keys, name: str) -> Keys:
+    return jax.vmap(partial(streams.named, name=name))(keys)
+
+
+def _known(model: Samples, conditions: Conditions) -> Conditions:
+    """Those that the model has."""
+    return {name: conditions[name] for name in model.conditions if name in conditions}

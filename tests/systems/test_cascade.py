@@ -60,7 +60,7 @@ class Large:
 def cascade(level: float, noise: float = 1.0, count: int = 1) -> Cascade:
     label = {"label": Condition(read=nothing)}
     large = Large(noise, {"low": Condition(read=nothing, noise=noise)})
-    step = Enlarger(family=large, low="low", level=level, told=bool(noise))
+    step = Enlarger(family=large, low="low", level=level)
     return Cascade(base=Small(), enlargers=(step,) * count, conditions=label)
 
 
